@@ -1,0 +1,1 @@
+"""Sampling from bundles with numpy and a backend; never PyTorch."""

@@ -1,0 +1,1 @@
+"""Latency measurement, baselines and the regression gate."""

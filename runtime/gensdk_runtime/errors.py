@@ -1,0 +1,87 @@
+"""Every error that gensdk raises on purpose.
+
+::
+
+    GensdkError                    exit code 1
+    ├── InputError (ValueError)    5   an argument, a label, an image or a data file is not what is needed
+    ├── BundleError                3   a bundle can't be opened or written
+    │   ├── ManifestError          3   its manifest is not what this version understands
+    │   └── IntegrityError         3   a file of it is missing, altered, or reaches outside
+    ├── BackendError               4   a backend failed while it loaded or ran a graph
+    │   └── UnavailableError       4   a backend, package or device is missing here (the remedy is in the text)
+    ├── TrainingError              6   training can't start or go on
+    ├── ExportError                7   a model can't be exported
+    └── CheckFailed                1   a check that was asked for did not hold (verify, bench --fail-on)
+
+Each message says in one line what was expected, what came, and what to do. `exit_code` is what the command
+line returns. Click's own usage errors return 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class GensdkError(Exception):
+    """Root of all errors raised on purpose; catch it to catch them all."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(GensdkError, ValueError):
+    """A value that the caller passed can't be used."""
+
+    exit_code = 5
+
+
+class BundleError(GensdkError):
+    """A bundle can't be opened or written."""
+
+    exit_code = 3
+
+
+class ManifestError(BundleError):
+    """The manifest is not valid, or of a newer schema than this version reads."""
+
+
+class IntegrityError(BundleError):
+    """A file of the bundle is missing, altered, too large, or reaches outside the bundle."""
+
+
+class BackendError(GensdkError):
+    """A backend failed to load or run a graph."""
+
+    exit_code = 4
+
+
+class UnavailableError(BackendError):
+    """A package, execution provider or device is missing; the message names the remedy."""
+
+
+class TrainingError(GensdkError):
+    """Training can't start or go on."""
+
+    exit_code = 6
+
+
+class ExportError(GensdkError):
+    """A model can't be exported, or the export does not equal the original."""
+
+    exit_code = 7
+
+
+class CheckFailed(GensdkError):
+    """A check that the caller asked for did not hold."""
+
+    exit_code = 1
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Ends an error message: ``; did you mean 'x'?``, or the list of what is known when nothing is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(names)}" if names else "; none is known"

@@ -1,0 +1,1 @@
+"""What samples are written as: one file an output kind."""

@@ -1,0 +1,1 @@
+"""How samples come out of graphs."""

@@ -1,0 +1,142 @@
+"""The contract of a family of generative models: one class, one file, one story.
+
+A family names its networks, says how each is trained, and hands over graphs and a program for export. The
+trainer, the command line, the export and the tests work with every family through this contract alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gensdk_runtime.manifest import ImageSpec
+from gensdk_runtime.strict import StrictModel
+from gensdk_training.plan import ExportPlan
+
+
+class DataInfo(StrictModel):
+    """What a family must know about the data before its networks are built.
+
+    Images are `channels` x `height` x `width`; `count` of them; `num_classes` is None without labels.
+    """
+
+    name: str
+    channels: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)]
+    num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def image(self) -> ImageSpec:
+        """The images as the runtime describes them: float32 NCHW in [-1, 1]."""
+        return ImageSpec(channels=self.channels, height=self.height, width=self.width)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images`: float32 [B, C, H, W] in [-1, 1]; `labels`: int64 [B], or None for data without labels."""
+
+    images: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimizer and what it trains; a GAN has two. `repeat` times in a step, each on a fresh batch."""
+
+    name: str
+    trains: tuple[str, ...]
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The scalar that a phase minimizes, and detached scalars to log."""
+
+    total: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class FamilyConfig(StrictModel):
+    """Settings that every family has; each adds its own. Set with ``gensdk train --set key=value``."""
+
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    steps: Annotated[int, Field(ge=1)] = 2000
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    grad_clip: Annotated[float, Field(ge=0)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+ConfigT = TypeVar("ConfigT", bound=FamilyConfig)
+
+
+class Family(ABC, Generic[ConfigT]):
+    """A family bound to a config and to data. Stateless: the networks are passed in.
+
+    Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors,
+    year and title, and `Config`, the type of its settings.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    Config: ClassVar[type[FamilyConfig]]
+
+    def __init__(self, config: ConfigT, data: DataInfo) -> None:
+        self.config = config
+        self.data = data
+        self.check()
+
+    def check(self) -> None:  # noqa: B027 - a family without constraints needs none
+        """Raises :class:`InputError` where config and data don't go together, before anything is built."""
+
+    @abstractmethod
+    def build_networks(self) -> dict[str, nn.Module]:
+        """Fresh networks by name, initialized from torch's global generator."""
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases of one training step, in order."""
+
+    @abstractmethod
+    def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
+        """The loss of one phase. Draws from torch's global generator (the trainer seeds it at each step)."""
+
+    @property
+    @abstractmethod
+    def ema_networks(self) -> tuple[str, ...]:
+        """The networks that sampling needs: their moving average is kept, previewed and exported."""
+
+    @abstractmethod
+    def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
+        """Graphs, program and modules over `networks`, which this switches to eval mode."""
+
+
+def freeze(networks: Mapping[str, nn.Module], trained: tuple[str, ...]) -> None:
+    """Lets gradients flow into the parameters of the `trained` networks only."""
+    for name, network in networks.items():
+        network.requires_grad_(name in trained)
+
+
+def require_labels(batch: Batch) -> Tensor:
+    """The labels of a batch for a family that was built with classes."""
+    if batch.labels is None:
+        raise ValueError("a conditional family got a batch without labels")
+    return batch.labels
+
+
+def parameter_count(networks: Mapping[str, nn.Module]) -> int:
+    """Trainable and frozen parameters of all `networks` together."""
+    return sum(int(torch.numel(p)) for network in networks.values() for p in network.parameters())

@@ -1,0 +1,28 @@
+"""What a trained family hands over: the model's description and the live modules behind its graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from gensdk_runtime.manifest import ModelSpec
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """A model ready to be previewed (torch backend), exported (ONNX) and proved (both, compared).
+
+    `modules` has one module in eval mode for each graph of `model`, by name. Its ``forward`` takes the graph's
+    inputs as positional tensors in the order of the GraphSpec, in their dtypes, and returns its outputs in
+    order, as a tuple (a single tensor for a single output). It draws no random numbers.
+
+    `half` names, for each graph, the submodules that FP16 turns to half precision (dotted paths from the
+    graph's module). Everything outside stays float32: embeddings of time, solver updates, inverse CDFs.
+    A module inside such a submodule that must stay float32 has the class attribute ``fp32_island = True``.
+    """
+
+    model: ModelSpec
+    modules: Mapping[str, nn.Module]
+    half: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -1,0 +1,52 @@
+"""Families by name. A family registers where it is defined; a second one of the same name is an error."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_training.family import Family
+
+AnyFamily = Family[Any]
+FamilyT = TypeVar("FamilyT", bound=type[AnyFamily])
+
+_FAMILIES: dict[str, type[AnyFamily]] = {}
+
+
+def register(name: str) -> Callable[[FamilyT], FamilyT]:
+    """Class decorator: makes a family known as `name`. Raises ValueError where the name is taken."""
+
+    def decorate(family: FamilyT) -> FamilyT:
+        known = _FAMILIES.get(name)
+        if known is not None and known.__qualname__ != family.__qualname__:
+            raise ValueError(f"family {name!r} is registered twice: {known.__module__} and {family.__module__}")
+        family.name = name
+        _FAMILIES[name] = family
+        return family
+
+    return decorate
+
+
+@cache
+def _load_all() -> None:
+    package = importlib.import_module("gensdk_training.families")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def families() -> dict[str, type[AnyFamily]]:
+    """All families, by name, in alphabetical order."""
+    _load_all()
+    return dict(sorted(_FAMILIES.items()))
+
+
+def get_family(name: str) -> type[AnyFamily]:
+    """The family called `name`; :class:`InputError` names the nearest one where there is none."""
+    known = families()
+    if name not in known:
+        raise InputError(f"no family {name!r}{did_you_mean(name, known)}")
+    return known[name]
