@@ -1,0 +1,51 @@
+"""Noise schedules in float64, written once: training draws from them and solvers are built on them.
+
+Notation of Ho, Jain & Abbeel (2020), "Denoising Diffusion Probabilistic Models": beta_t, alpha_t = 1 - beta_t,
+abar_t = prod alpha_s; x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (eq. 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.manifest import ScheduleSpec
+
+Float64 = NDArray[np.float64]
+
+MAX_BETA = 0.999
+"""Cap of the cosine schedule's betas, as in Nichol & Dhariwal (2021), section 3.2."""
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """`betas` and `alphas_cumprod`: float64 [T], for the time steps 0 .. T - 1."""
+
+    betas: Float64
+    alphas_cumprod: Float64
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """T."""
+        return len(self.betas)
+
+
+def make_schedule(spec: ScheduleSpec) -> NoiseSchedule:
+    """The schedule that `spec` names. Raises :class:`InputError` where beta_start exceeds beta_end."""
+    if spec.kind == "linear":
+        if spec.beta_start > spec.beta_end:
+            raise InputError(f"expected beta_start <= beta_end, got {spec.beta_start} > {spec.beta_end}")
+        betas = np.linspace(spec.beta_start, spec.beta_end, spec.num_train_timesteps, dtype=np.float64)
+    else:
+        betas = _cosine_betas(spec.num_train_timesteps)
+    return NoiseSchedule(betas=betas, alphas_cumprod=np.cumprod(1.0 - betas))
+
+
+def _cosine_betas(steps: int) -> Float64:
+    """Nichol & Dhariwal (2021), eq. 17: abar(t) = cos^2((t / T + s) / (1 + s) * pi / 2), s = 0.008."""
+    times = np.arange(steps + 1, dtype=np.float64) / steps
+    alphas_cumprod = np.cos((times + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1.0 - alphas_cumprod[1:] / alphas_cumprod[:-1], MAX_BETA)
