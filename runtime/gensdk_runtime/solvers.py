@@ -1,0 +1,154 @@
+"""Solvers as stateless tables: a row of coefficients for each step, computed once in float64.
+
+All three solvers are linear in what a step knows, so one formula, inside the step graph, serves them all::
+
+    x_0   = clip(x * sample + e * eps, -clip, clip)
+    next  = a * sample + b * x_0 + c * eps + d * previous_x_0 + s * noise
+
+A row is (x, e, clip, a, b, c, d, s). The time step before `t` is taken from the real list of time steps, never
+computed as ``t - T // S``, so uneven spacings are right too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.manifest import SolverName, TimestepSpacing
+from gensdk_runtime.schedules import Float64, NoiseSchedule
+
+NUM_COEFFICIENTS = 8
+NO_CLIP = float(np.finfo(np.float32).max)
+
+SOLVERS: tuple[str, ...] = get_args(SolverName)
+SPACINGS: tuple[str, ...] = get_args(TimestepSpacing)
+
+
+@dataclass(frozen=True)
+class SolverTable:
+    """`timesteps`: int64 [S], falling. `coefficients`: float64 [S, 8], rows as in this module's docstring."""
+
+    timesteps: NDArray[np.int64]
+    coefficients: Float64
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def noise_scale(self) -> Float64:
+        """[S]: how much fresh noise each step adds; where it is 0 none need be drawn."""
+        return np.asarray(self.coefficients[:, 7])
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """alpha = sqrt(abar) and sigma = sqrt(1 - abar) at each step [S] and at the step after it [S]."""
+
+    alpha: Float64
+    sigma: Float64
+    next_alpha: Float64
+    next_sigma: Float64
+
+
+def solver_table(
+    schedule: NoiseSchedule,
+    solver: SolverName,
+    num_inference_steps: int,
+    *,
+    eta: float = 0.0,
+    timestep_spacing: TimestepSpacing = "trailing",
+    clip_range: float | None = 1.0,
+) -> SolverTable:
+    """The table for `num_inference_steps` steps of `solver`.
+
+    `eta` in [0, 1] scales DDIM's noise (0: deterministic, 1: DDPM's variance); the other solvers take 0 only.
+    `clip_range` clips the estimate of x_0 to [-clip_range, clip_range]; None leaves it. Raises
+    :class:`InputError` for unknown names, and for more steps than the schedule holds.
+    """
+    if solver not in SOLVERS:
+        raise InputError(f"no solver {solver!r}{did_you_mean(str(solver), SOLVERS)}")
+    if not 0.0 <= eta <= 1.0:
+        raise InputError(f"expected eta in [0, 1], got {eta}")
+    if eta and solver != "ddim":
+        raise InputError(f"eta belongs to solver 'ddim'; solver {solver!r} takes none, got {eta}")
+    steps = timesteps(schedule.num_train_timesteps, num_inference_steps, timestep_spacing, solver)
+    levels = _levels(schedule, steps)
+    rows = np.zeros((len(steps), NUM_COEFFICIENTS))
+    rows[:, 0] = 1.0 / levels.alpha
+    rows[:, 1] = -levels.sigma / levels.alpha
+    rows[:, 2] = NO_CLIP if clip_range is None else clip_range
+    if solver == "dpmsolver++":
+        rows[:, 3:7] = _dpmsolver_2m(levels)
+    elif solver == "ddim":
+        rows[:, 3:] = _ddim(levels, eta)
+    else:
+        rows[:, 3:] = _ddpm(levels)
+    return SolverTable(timesteps=steps, coefficients=rows)
+
+
+def timesteps(
+    num_train_timesteps: int, num_inference_steps: int, spacing: TimestepSpacing, solver: SolverName
+) -> NDArray[np.int64]:
+    """The falling time steps, int64 [S], as in Lin et al. (2023), "Common Diffusion Noise Schedules", table 2.
+
+    DPM-Solver++ leaves out the last of S + 1 points where the spacing would end at 0, as its authors do.
+    Raises :class:`InputError` for an unknown spacing or a number of steps that the schedule doesn't hold.
+    """
+    if spacing not in SPACINGS:
+        raise InputError(f"no timestep_spacing {spacing!r}{did_you_mean(str(spacing), SPACINGS)}")
+    total, count = num_train_timesteps, num_inference_steps
+    most = total - 1 if solver == "dpmsolver++" and spacing != "trailing" else total
+    if not 1 <= count <= most:
+        raise InputError(f"expected num_inference_steps from 1 to {most}, got {count}")
+    points = count + 1 if solver == "dpmsolver++" else count
+    if spacing == "trailing":
+        steps = np.round(np.arange(count, 0, -1) * (total / count)) - 1
+    elif spacing == "leading":
+        steps = np.arange(points)[::-1][:count] * float(total // points)
+    else:
+        steps = np.linspace(0, total - 1, points).round()[::-1][:count]
+    return steps.astype(np.int64)
+
+
+def _levels(schedule: NoiseSchedule, steps: NDArray[np.int64]) -> _Levels:
+    now = schedule.alphas_cumprod[steps]
+    after = np.append(now[1:], 1.0)
+    return _Levels(np.sqrt(now), np.sqrt(1.0 - now), np.sqrt(after), np.sqrt(1.0 - after))
+
+
+def _ddpm(v: _Levels) -> Float64:
+    """Ho et al. (2020), eq. 7, with the posterior variance; (a, b, c, d, s) as columns [S, 5]."""
+    alpha_t = (v.alpha / v.next_alpha) ** 2
+    beta_t = 1.0 - alpha_t
+    a = np.sqrt(alpha_t) * v.next_sigma**2 / v.sigma**2
+    b = v.next_alpha * beta_t / v.sigma**2
+    s = np.sqrt(beta_t) * v.next_sigma / v.sigma
+    return np.stack([a, b, np.zeros_like(a), np.zeros_like(a), s], axis=1)
+
+
+def _ddim(v: _Levels, eta: float) -> Float64:
+    """Song, Meng & Ermon (2020), eq. 12 with sigma from eq. 16; (a, b, c, d, s) as columns [S, 5]."""
+    s = eta * v.next_sigma / v.sigma * np.sqrt(1.0 - (v.alpha / v.next_alpha) ** 2)
+    c = np.sqrt(np.maximum(v.next_sigma**2 - s**2, 0.0))
+    zero = np.zeros_like(s)
+    return np.stack([zero, v.next_alpha, c, zero, s], axis=1)
+
+
+def _dpmsolver_2m(v: _Levels) -> Float64:
+    """Lu et al. (2022), "DPM-Solver++", algorithm 2 (2M); (a, b, c, d) as columns [S, 4].
+
+    The first step knows no earlier x_0, and the last one goes to sigma = 0; both are of first order.
+    """
+    log_snr = np.log(v.alpha) - np.log(v.sigma)
+    h = np.append(np.diff(log_snr), np.inf)
+    b = -v.next_alpha * np.expm1(-h)
+    d = np.zeros_like(b)
+    if len(h) > 2:
+        half = 0.5 * b[1:-1] * h[1:-1] / h[:-2]  # D = (1 + 1 / 2r) x_0 - 1 / 2r x_0', r = h' / h
+        d[1:-1] = -half
+        b[1:-1] += half
+    return np.stack([v.next_sigma / v.sigma, b, np.zeros_like(b), d], axis=1)
