@@ -1,0 +1,29 @@
+"""Grey levels: between normalized values in [-1, 1] and level indices, and drawing a level from logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def level_of(values: Tensor, levels: int) -> Tensor:
+    """The nearest of `levels` equidistant levels, 0 to levels - 1, as a float tensor of the same shape.
+
+    `values` lie in [-1, 1]; what lies outside gets the first or last level.
+    """
+    return torch.clamp(torch.round((values + 1.0) * ((levels - 1) / 2)), 0, levels - 1)
+
+
+def value_of(level: Tensor, levels: int) -> Tensor:
+    """The normalized value in [-1, 1] of a float level index in 0 to levels - 1."""
+    return level * (2.0 / (levels - 1)) - 1.0
+
+
+def draw_level(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Draws a level by the inverse CDF: the number of levels whose cumulative probability is <= `uniform`.
+
+    `logits` [B, levels] and `uniform` [B, 1] in [0, 1), both float32; gives a float level index [B, 1]. The
+    last cumulative probability, 1 up to rounding, is left out, so the index never leaves the levels.
+    """
+    cumulative = torch.cumsum(torch.softmax(logits, dim=1), dim=1)[:, :-1]
+    return (cumulative <= uniform).to(logits.dtype).sum(dim=1, keepdim=True)
