@@ -76,7 +76,9 @@ def test_equals_diffusers_step_by_step(solver: Any, spacing: Any, steps: int, ki
     start, eps, noise = rng.normal(size=(3, 3, 4, 4)), *rng.normal(size=(2, steps, 3, 3, 4, 4))
     state = torch.from_numpy(start)
     for i, mine in enumerate(walk(ours, start, eps, noise)):
-        extra: dict[str, Any] = {"eta": eta, "variance_noise": torch.from_numpy(noise[i])} if solver == "ddim" else {}
+        extra: dict[str, Any] = (
+            {"eta": eta, "variance_noise": torch.from_numpy(noise[i])} if solver == "ddim" else {}
+        )
         if solver == "ddim" and not eta:
             extra.pop("variance_noise")
         with pytest.MonkeyPatch.context() as patch:

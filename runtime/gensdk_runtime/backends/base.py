@@ -97,6 +97,18 @@ class Backend(ABC):
     def availability(cls) -> Availability:
         """Whether this backend can run here, found out without raising."""
 
+    @classmethod
+    def create(cls, *, provider: str | None, threads: int | None) -> Self:
+        """An instance for an execution provider; a backend without providers takes None only."""
+        if provider is not None:
+            raise InputError(f"backend {cls.name!r} has no execution providers, got {provider!r}")
+        return cls()
+
+    @property
+    def label(self) -> str:
+        """What results and reports call it, with its execution provider."""
+        return self.name
+
     @abstractmethod
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
         """Loads one graph. Raises :class:`BackendError`, or UnavailableError with the remedy."""

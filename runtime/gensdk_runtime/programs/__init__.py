@@ -1,1 +1,24 @@
-"""How samples come out of graphs."""
+"""How samples come out of graphs: one file a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
+from gensdk_runtime.programs.base import Program
+from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.feedforward import FeedforwardProgram
+
+PROGRAMS: dict[str, type[Program[Any]]] = {
+    "feedforward": FeedforwardProgram,
+    "diffusion": DiffusionProgram,
+    "autoregressive": AutoregressiveProgram,
+}
+
+
+def make_program(model: ModelSpec, sessions: Mapping[str, Session]) -> Program[Any]:
+    """The program that the model names, over its sessions."""
+    return PROGRAMS[model.program.kind](model, sessions)

@@ -1,0 +1,63 @@
+"""Backends by name. Each is one module, imported only when it is asked for; none imports another."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TypeVar
+
+from gensdk_runtime.backends.base import Availability, Backend
+from gensdk_runtime.errors import InputError, did_you_mean
+
+BackendT = TypeVar("BackendT", bound=type[Backend])
+
+_MODULES = {"onnxruntime": "gensdk_runtime.backends.onnxruntime", "fake": "gensdk_runtime.backends.fake"}
+_BACKENDS: dict[str, type[Backend]] = {}
+
+
+def register_backend(name: str) -> Callable[[BackendT], BackendT]:
+    """Class decorator: makes a backend known as `name`. Raises ValueError where the name is taken."""
+
+    def decorate(backend: BackendT) -> BackendT:
+        known = _BACKENDS.get(name)
+        if known is not None and known.__qualname__ != backend.__qualname__:
+            raise ValueError(f"backend {name!r} is registered twice: {known.__module__} and {backend.__module__}")
+        backend.name = name
+        _BACKENDS[name] = backend
+        return backend
+
+    return decorate
+
+
+def backend_names() -> tuple[str, ...]:
+    """All backends that can be named, whether or not they can run here."""
+    return tuple(sorted(_MODULES.keys() | _BACKENDS.keys()))
+
+
+def get_backend(name: str) -> type[Backend]:
+    """The backend class called `name`; :class:`InputError` names the nearest one where there is none."""
+    if name not in backend_names():
+        raise InputError(f"no backend {name!r}{did_you_mean(name, (*backend_names(), 'auto'))}")
+    if name not in _BACKENDS:
+        importlib.import_module(_MODULES[name])
+    return _BACKENDS[name]
+
+
+def create_backend(spec: str, *, threads: int | None = None) -> Backend:
+    """The backend that `spec` names: ``"onnxruntime"``, ``"onnxruntime:cuda"``, ``"fake"`` or ``"auto"``.
+
+    What stands behind the colon is the execution provider. ``"auto"`` is ONNX Runtime on CUDA where a GPU
+    really runs it, on the CPU otherwise. `threads` bounds the CPU threads inside one graph.
+    """
+    if spec == "auto":
+        devices = get_backend("onnxruntime").availability().devices
+        spec = "onnxruntime:cuda" if "cuda" in devices else "onnxruntime"
+    name, _, provider = spec.partition(":")
+    if threads is not None and not 1 <= threads <= 1024:
+        raise InputError(f"expected threads from 1 to 1024, got {threads}")
+    return get_backend(name).create(provider=provider or None, threads=threads)
+
+
+def availabilities() -> dict[str, Availability]:
+    """For each backend whether it can run here, and if not, why, and what mends it."""
+    return {name: get_backend(name).availability() for name in backend_names()}

@@ -1,0 +1,101 @@
+"""Checks of what callers pass to a generator, each with the remedy in its message."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.manifest import ImageSpec, ModelSpec
+from gensdk_runtime.noise import Float32
+
+MAX_SAMPLES = 10_000_000
+
+
+def check_count(n: object) -> int:
+    """A number of samples from 1 to ten million."""
+    try:
+        count = operator.index(n)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(f"expected n as an int, got {type(n).__name__}") from None
+    if not 1 <= count <= MAX_SAMPLES:
+        raise InputError(f"expected n from 1 to {MAX_SAMPLES:,}, got {count}")
+    return count
+
+
+def check_labels(label: Any, n: int, model: ModelSpec) -> NDArray[np.int64] | None:
+    """int64 [n] of class numbers; None where none was given."""
+    if label is None:
+        return None
+    if model.num_classes is None:
+        raise InputError(f"model {model.name!r} has no classes; leave label out")
+    if isinstance(label, np.ndarray):
+        label = label.tolist()
+    if isinstance(label, str) or not isinstance(label, Sequence):
+        return np.full(n, _class_number(label, model), np.int64)
+    if len(label) != n:
+        raise InputError(f"expected one label for each of the {n} samples, got {len(label)}")
+    return np.array([_class_number(entry, model) for entry in label], np.int64)
+
+
+def _class_number(label: Any, model: ModelSpec) -> int:
+    names = model.class_names or ()
+    classes = model.num_classes or 0
+    if isinstance(label, str):
+        if label in names:
+            return names.index(label)
+        if not label.isascii() or not label.isdigit() or len(label) > 9:
+            known = names or (f"0 .. {classes - 1}",)
+            raise InputError(f"no class {label[:80]!r}{did_you_mean(label[:80], known)}")
+        label = int(label)
+    try:
+        number = operator.index(label)
+    except TypeError:
+        raise InputError(f"expected label as a class number or name, got {type(label).__name__}") from None
+    if isinstance(label, bool) or not 0 <= number < classes:
+        raise InputError(f"expected label from 0 to {classes - 1}, got {label}")
+    return number
+
+
+def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float32:
+    """Finite float32 [n, *shape], contiguous."""
+    if shape is None:
+        raise InputError("this model takes no latents; leave latents out")
+    try:
+        array = np.ascontiguousarray(latents, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise InputError(f"expected latents as a float array, got {type(latents).__name__}") from None
+    if array.shape != (n, *shape):
+        raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise InputError("latents hold NaN or infinity; expected finite numbers")
+    return array
+
+
+def check_images(images: Any, spec: ImageSpec, *, levels: int) -> Float32:
+    """float32 [n, C, H, W] on `levels` grey levels of the value range, from uint8 NHWC or float NCHW."""
+    array = np.asarray(images)
+    channels, height, width = spec.shape
+    low, high = spec.value_range
+    if array.dtype == np.uint8:
+        if array.ndim == 3 and channels == 1:
+            array = array[..., None]
+        if array.ndim != 4 or array.shape[1:] != (height, width, channels):
+            raise InputError(f"expected uint8 images [n, {height}, {width}, {channels}], got {list(array.shape)}")
+        unit = array.transpose(0, 3, 1, 2).astype(np.float64) / 255.0
+    elif array.dtype.kind == "f":
+        if array.ndim != 4 or array.shape[1:] != spec.shape:
+            raise InputError(f"expected float images [n, {channels}, {height}, {width}], got {list(array.shape)}")
+        unit = (array.astype(np.float64) - low) / (high - low)
+        if not ((unit >= -1e-4) & (unit <= 1 + 1e-4)).all():  # NaN fails both
+            raise InputError(f"expected float images within [{low:g}, {high:g}], got values outside or NaN")
+    else:
+        raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
+    if not len(array):
+        raise InputError("expected at least one image, got none")
+    on_level = np.rint(np.clip(unit, 0, 1) * (levels - 1)) / (levels - 1)
+    return (low + on_level * (high - low)).astype(np.float32)

@@ -1,0 +1,106 @@
+"""Image files: single images, grids and folders, with the settings in the PNG's metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Mapping
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError
+
+Uint8 = NDArray[np.uint8]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+GRID_CELL = 48
+"""Smallest side of a grid's cell in pixels: a grid is for eyes, so tiny images are enlarged."""
+
+
+def to_uint8(array: NDArray[np.float32], value_range: tuple[float, float]) -> Uint8:
+    """Float NCHW within `value_range` to uint8 NHWC, rounded to the nearest, values outside clipped."""
+    low, high = value_range
+    scaled = (np.asarray(array, np.float32) - low) * (255.0 / (high - low))
+    return np.ascontiguousarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def image_grid(images: Uint8, *, columns: int | None = None, scale: int | None = None) -> Uint8:
+    """One image [H', W', C] of all `images` [n, H, W, C], in rows, each enlarged `scale` times (nearest).
+
+    Without `columns` the grid is about square; without `scale` cells get at least 48 pixels a side.
+    """
+    n, height, width, channels = images.shape
+    columns = columns or ceil(sqrt(n))
+    scale = scale or max(1, ceil(GRID_CELL / min(height, width)))
+    rows = ceil(n / columns)
+    cells = np.zeros((rows * columns, height, width, channels), np.uint8)
+    cells[:n] = images
+    grid = cells.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    flat = grid.reshape(rows * height, columns * width, channels)
+    return np.ascontiguousarray(flat.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def encode_image(image: Uint8, suffix: str, settings: Mapping[str, Any]) -> bytes:
+    """The bytes of an image file [H, W, C] with 1, 3 (RGB) or 4 (RGBA) channels.
+
+    A PNG carries `settings` as JSON in the text chunk ``gensdk``. Raises :class:`InputError` for another
+    suffix or another number of channels.
+    """
+    if suffix not in SUFFIXES:
+        raise InputError(
+            f"can't write {suffix or 'a file without a suffix'}; use one of {', '.join(SUFFIXES)}, .npz"
+        )
+    orders = {1: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    if image.shape[2] not in orders:
+        raise InputError(f"image files hold 1, 3 or 4 channels, got {image.shape[2]}; save as .npz")
+    order = orders[image.shape[2]]
+    done, data = cv2.imencode(suffix, image if order is None else cv2.cvtColor(image, order))
+    if not done:
+        raise InputError(f"OpenCV can't write {suffix} here; use .png")
+    encoded = data.tobytes()
+    return _with_text(encoded, settings) if suffix == ".png" else encoded
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings that :func:`encode_image` wrote into a PNG; empty where there are none."""
+    data, at = Path(path).read_bytes(), 8
+    while at + 12 <= len(data):
+        size, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"tEXt" and data[at + 8 :].startswith(b"gensdk\0"):
+            found = json.loads(data[at + 15 : at + 8 + size])
+            return found if isinstance(found, dict) else {}
+        at += 12 + size
+    return {}
+
+
+def _with_text(png: bytes, settings: Mapping[str, Any]) -> bytes:
+    """The PNG with a tEXt chunk behind its header (PNG specification, 11.3.4.3); JSON keeps it in ASCII."""
+    body = b"tEXtgensdk\0" + json.dumps(settings, sort_keys=True).encode("ascii")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    header = 8 + 25  # signature and IHDR
+    return png[:header] + chunk + png[header:]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes beside `path`, then renames: a reader sees the old file or the new one, never half of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as failure:
+        raise InputError(f"can't write {path}: {failure.strerror or failure}") from None

@@ -1,0 +1,109 @@
+"""Counter-based noise: sample i of seed s takes its numbers from Philox keyed by (s, i), one stream a step.
+
+So a sample is the same whatever the batch split, the thread, the backend or the machine. The numbers are made
+from the raw 64-bit words of Philox4x64-10 (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"),
+not by NumPy's distributions, whose streams may change between releases. Each word gives two numbers, from its
+upper and from its lower 32 bits:
+
+- uniform: the upper 24 of the 32 bits, divided by 2^24: exact in float32, in [0, 1).
+- normal: Box & Muller (1958) over the two halves (u, v): sqrt(-2 ln((u + 1) / 2^32)) times the cosine and the
+  sine of 2 pi v / 2^32, in float64, then rounded to float32; |z| < 6.67.
+"""
+
+from __future__ import annotations
+
+import operator
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError
+
+Float32 = NDArray[np.float32]
+
+LATENT_STREAM = 0
+"""Stream of the first latent; step k of a solver draws from stream k + 1."""
+
+LABEL_STREAM = 2**64 - 1
+"""Stream of a label that the caller left open."""
+
+MAX_WORD = 2**64 - 1
+
+
+class SampleKey(NamedTuple):
+    """What a sample's noise depends on: the seed, and the sample's place under that seed."""
+
+    seed: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.seed}:{self.index}"
+
+
+Seed = int | SampleKey | tuple[int, int]
+
+
+def sample_keys(n: int, seed: int | Sequence[Seed] | None) -> tuple[SampleKey, ...]:
+    """The keys of `n` samples.
+
+    One int: samples 0 .. n - 1 of that seed. A list: one entry for each sample, an int (its sample 0) or a
+    (seed, index) pair, as :attr:`Samples.seeds` reports them. None: a seed drawn from the system's entropy.
+    Raises :class:`InputError` for negative or too large seeds and lists of another length.
+    """
+    if isinstance(seed, SampleKey):
+        seed = [seed]
+    if seed is None:
+        seed = secrets.randbits(32)
+    if not isinstance(seed, Sequence):
+        first = _word(seed, "seed")
+        return tuple(SampleKey(first, i) for i in range(n))
+    if len(seed) != n:
+        raise InputError(f"expected one seed for each of the {n} samples, got {len(seed)}")
+    return tuple(_key(entry) for entry in seed)
+
+
+def _key(entry: Seed) -> SampleKey:
+    if isinstance(entry, tuple):
+        if len(entry) != 2:
+            raise InputError(f"expected a seed or a (seed, index) pair, got {entry!r}")
+        return SampleKey(_word(entry[0], "seed"), _word(entry[1], "index"))
+    return SampleKey(_word(entry, "seed"), 0)
+
+
+def _word(value: object, what: str) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(f"expected {what} as an int, got {type(value).__name__}") from None
+    if isinstance(value, bool) or not 0 <= number <= MAX_WORD:
+        raise InputError(f"expected {what} from 0 to 2^64 - 1, got {value}")
+    return number
+
+
+def normal(keys: Sequence[SampleKey], stream: int, shape: Sequence[int]) -> Float32:
+    """Standard normal noise, float32 [len(keys), *shape]; row i depends on keys[i] and `stream` alone."""
+    words, count = _words(keys, stream, shape)
+    radius = np.sqrt(-2.0 * np.log(((words >> np.uint64(32)) + np.uint64(1)) * 2.0**-32))
+    angle = (words & np.uint64(0xFFFFFFFF)) * (2.0 * np.pi * 2.0**-32)
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).astype(np.float32)
+    return pairs.reshape(len(keys), -1)[:, :count].reshape(len(keys), *shape)
+
+
+def uniform(keys: Sequence[SampleKey], stream: int, shape: Sequence[int]) -> Float32:
+    """Uniform noise on [0, 1), float32 [len(keys), *shape]; row i depends on keys[i] and `stream` alone."""
+    words, count = _words(keys, stream, shape)
+    halves = np.stack([words >> np.uint64(40), (words >> np.uint64(8)) & np.uint64(0xFFFFFF)], axis=-1)
+    scaled = halves.astype(np.float32) * np.float32(2.0**-24)
+    return scaled.reshape(len(keys), -1)[:, :count].reshape(len(keys), *shape)
+
+
+def _words(keys: Sequence[SampleKey], stream: int, shape: Sequence[int]) -> tuple[NDArray[np.uint64], int]:
+    """Raw words, uint64 [len(keys), ceil(count / 2)], and the count of numbers that `shape` holds."""
+    count = int(np.prod(shape, dtype=np.int64))
+    words = np.empty((len(keys), (count + 1) // 2), np.uint64)
+    for row, key in zip(words, keys, strict=True):
+        row[:] = np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, stream]).random_raw(len(row))
+    return words, count

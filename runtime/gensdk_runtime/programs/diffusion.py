@@ -1,0 +1,103 @@
+"""A solver over a denoiser. The solver's update lies in the step graph; the loop feeds it a table's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gensdk_runtime import noise
+from gensdk_runtime.backends.base import Array
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec
+from gensdk_runtime.noise import Float32
+from gensdk_runtime.programs.base import Program, Run
+from gensdk_runtime.schedules import make_schedule
+from gensdk_runtime.solvers import SolverTable, solver_table
+
+
+class DiffusionProgram(Program[DiffusionDefaults]):
+    """DDPM, DDIM and DPM-Solver++ with classifier-free guidance; see :class:`DiffusionSpec` for the graph."""
+
+    options = frozenset(DiffusionDefaults.model_fields)
+
+    @property
+    def spec(self) -> DiffusionSpec:
+        """The model's program."""
+        assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
+        return self.model.program
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The image's own shape."""
+        return self.model.image.shape
+
+    @property
+    def null_label(self) -> int | None:
+        """The class after the last one."""
+        return self.model.num_classes
+
+    def resolve(self, options: Mapping[str, Any]) -> DiffusionDefaults:
+        """The bundle's defaults under the caller's options."""
+        defaults = self.spec.defaults.model_dump()
+        if options.get("solver", "ddim") != "ddim" and "eta" not in options:
+            defaults["eta"] = 0.0  # the default eta is meant for DDIM
+        settings = DiffusionDefaults.from_dict({**defaults, **options}, what="sample()")
+        if self.model.num_classes is None and settings.guidance_scale != 1.0:
+            raise InputError("guidance_scale needs a model with classes; this one has none")
+        self.table(settings)
+        return settings
+
+    def describe(self, settings: DiffusionDefaults) -> dict[str, Any]:
+        """All settings by diffusers' names."""
+        return settings.model_dump()
+
+    def table(self, settings: DiffusionDefaults) -> SolverTable:
+        """The solver's table for these settings."""
+        return solver_table(
+            make_schedule(self.spec.schedule),
+            settings.solver,
+            settings.num_inference_steps,
+            eta=settings.eta,
+            timestep_spacing=settings.timestep_spacing,
+            clip_range=self.model.image.value_range[1] if settings.clip_sample else None,
+        )
+
+    def run(self, run: Run, settings: DiffusionDefaults) -> Float32:
+        """From noise x_T down the time steps; a stopped run returns its present estimate of x_0."""
+        table = self.table(settings)
+        session = self.sessions[self.spec.graph]
+        condition = self._condition(run, settings.guidance_scale)
+        rows = table.coefficients.astype(np.float32)
+        sample = run.latent(self.latent_shape)
+        x0 = silence = np.zeros_like(sample)
+        for step, timestep in enumerate(table.timesteps):
+            draw = table.noise_scale[step] > 0
+            outputs = run.call(
+                session,
+                {
+                    "sample": sample,
+                    "previous_x0": x0,
+                    "timestep": table.timesteps[step : step + 1],
+                    "noise": noise.normal(run.keys, step + 1, self.latent_shape) if draw else silence,
+                    "coefficients": rows[step],
+                    **condition,
+                },
+            )
+            sample, x0 = outputs["next_sample"], outputs["next_previous_x0"]
+            if run.end_step(step, len(table), int(timestep), x0):
+                return x0
+        return sample
+
+    def _condition(self, run: Run, scale: float) -> dict[str, Array]:
+        """Labels [G, B] and weights [G]; two passes only where both halves count."""
+        if self.model.num_classes is None:
+            return {}
+        null = np.full(len(run), self.model.num_classes, np.int64)
+        labels = null if run.labels is None else run.labels
+        if scale == 1.0 or bool((labels == null).all()):
+            return {"label": labels[None], "guidance_weights": np.ones(1, np.float32)}
+        # eps = w eps(label) + (1 - w) eps(none): Ho & Salimans (2022), eq. 6, with w counted as diffusers does
+        weights = np.array([scale, 1.0 - scale], np.float32)
+        return {"label": np.stack([labels, null]), "guidance_weights": weights}

@@ -1,0 +1,53 @@
+"""A progress bar on long work; silent where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+PATIENCE = 1.0
+"""Seconds before the bar appears: short work needs none, and rich is imported only when it does."""
+
+
+class Progress:
+    """Counts `parts` of work, each from 0 to 1. `show`: None decides by whether stderr is a terminal."""
+
+    def __init__(self, parts: int, title: str, *, show: bool | None = None) -> None:
+        self._parts = parts
+        self._title = title
+        self._show = sys.stderr.isatty() if show is None else show
+        self._start = monotonic()
+        self._done = 0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def part(self, fraction: float) -> None:
+        """The present part has come this far."""
+        if not self._show or monotonic() - self._start < PATIENCE:
+            return
+        if self._bar is None:
+            self._open()
+        self._bar.update(self._task, completed=self._done + fraction)
+
+    def advance(self) -> None:
+        """The present part is done."""
+        self._done += 1
+
+    def _open(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(self._title, total=self._parts)
+        self._bar.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

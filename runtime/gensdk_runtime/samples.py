@@ -1,0 +1,128 @@
+"""The typed result of sampling."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, to_uint8, write_atomically
+from gensdk_runtime.noise import SampleKey
+
+Layout = Literal["auto", "image", "grid", "folder"]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds: the whole call, the part spent inside graphs, and each batch; `steps` graph loops a batch."""
+
+    total: float
+    graphs: float
+    batches: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in order.
+
+    `array`: float32 [n, C, H, W] in the model's own `value_range`. `seeds`: a (seed, index) pair for each
+    sample, which ``sample(seed=[...])`` takes back. `labels`: int64 [n], or None without classes. `settings`:
+    everything needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the array
+    then holds the samples that had begun, as far as they had come.
+    """
+
+    array: NDArray[np.float32]
+    seeds: tuple[SampleKey, ...]
+    labels: NDArray[np.int64] | None
+    value_range: tuple[float, float]
+    settings: Mapping[str, Any]
+    timings: Timings
+    stopped: bool = field(default=False)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @cached_property
+    def images(self) -> NDArray[np.uint8]:
+        """uint8 [n, H, W, C], the value range mapped to 0 .. 255."""
+        return to_uint8(self.array, self.value_range)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        layout: Layout = "auto",
+        columns: int | None = None,
+        scale: int | None = None,
+    ) -> Path:
+        """Writes the samples and returns the path.
+
+        ``x.png`` (or .jpg, .webp, .bmp, .tif): one image, or a grid of several, enlarged for the eye unless
+        `scale` says otherwise. ``x.npz``: arrays ``array``, ``images``, ``seeds``, ``labels`` and ``settings``
+        (JSON). A path without a suffix: a folder of single PNGs. PNGs carry the settings as metadata. Files are
+        written beside the target and renamed. Raises :class:`InputError` for an unknown suffix, for no samples
+        and where the disk refuses.
+        """
+        target = Path(path)
+        if not len(self):
+            raise InputError("there are no samples to save; draw at least one")
+        kind = self._layout(target, layout)
+        if kind == "npz":
+            write_atomically(target, self._npz())
+        elif kind == "folder":
+            for i in range(len(self)):
+                data = encode_image(self._scaled(i, scale or 1), ".png", self._settings_of(i))
+                write_atomically(target / f"{i:05d}.png", data)
+        else:
+            grid = kind == "grid"
+            image = image_grid(self.images, columns=columns, scale=scale) if grid else self._scaled(0, scale or 1)
+            settings = self._settings_of(None if grid else 0)
+            write_atomically(target, encode_image(image, target.suffix.lower(), settings))
+        return target
+
+    def _layout(self, target: Path, layout: Layout) -> str:
+        suffix = target.suffix.lower()
+        if suffix == ".npz":
+            return "npz"
+        if layout == "auto":
+            if target.is_dir() or suffix not in SUFFIXES:
+                if suffix and not target.is_dir():
+                    raise InputError(
+                        f"can't write {suffix} files; use one of {', '.join(SUFFIXES)}, .npz or a folder"
+                    )
+                return "folder"
+            return "image" if len(self) == 1 else "grid"
+        if layout == "image" and len(self) != 1:
+            raise InputError(f"layout 'image' takes one sample, got {len(self)}; use 'grid' or 'folder'")
+        return layout
+
+    def _scaled(self, i: int, scale: int) -> NDArray[np.uint8]:
+        return self.images[i].repeat(scale, axis=0).repeat(scale, axis=1)
+
+    def _settings_of(self, i: int | None) -> dict[str, Any]:
+        if i is None:
+            return dict(self.settings)
+        seeds = [list(self.seeds[i])]
+        labels = None if self.labels is None else [int(self.labels[i])]
+        return {**self.settings, "n": 1, "seeds": seeds, "labels": labels}
+
+    def _npz(self) -> bytes:
+        arrays: dict[str, Any] = {
+            "array": self.array,
+            "images": self.images,
+            "seeds": np.array(self.seeds, np.uint64).reshape(-1, 2),
+            "settings": np.array(json.dumps(dict(self.settings))),
+        }
+        if self.labels is not None:
+            arrays["labels"] = self.labels
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()
