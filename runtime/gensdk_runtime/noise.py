@@ -37,10 +37,10 @@ class SampleKey(NamedTuple):
     """What a sample's noise depends on: the seed, and the sample's place under that seed."""
 
     seed: int
-    index: int
+    position: int
 
     def __str__(self) -> str:
-        return f"{self.seed}:{self.index}"
+        return f"{self.seed}:{self.position}"
 
 
 Seed = int | SampleKey | tuple[int, int]
@@ -50,7 +50,7 @@ def sample_keys(n: int, seed: int | Sequence[Seed] | None) -> tuple[SampleKey, .
     """The keys of `n` samples.
 
     One int: samples 0 .. n - 1 of that seed. A list: one entry for each sample, an int (its sample 0) or a
-    (seed, index) pair, as :attr:`Samples.seeds` reports them. None: a seed drawn from the system's entropy.
+    (seed, position) pair, as :attr:`Samples.seeds` reports them. None: a seed drawn from the system's entropy.
     Raises :class:`InputError` for negative or too large seeds and lists of another length.
     """
     if isinstance(seed, SampleKey):
@@ -68,8 +68,8 @@ def sample_keys(n: int, seed: int | Sequence[Seed] | None) -> tuple[SampleKey, .
 def _key(entry: Seed) -> SampleKey:
     if isinstance(entry, tuple):
         if len(entry) != 2:
-            raise InputError(f"expected a seed or a (seed, index) pair, got {entry!r}")
-        return SampleKey(_word(entry[0], "seed"), _word(entry[1], "index"))
+            raise InputError(f"expected a seed or a (seed, position) pair, got {entry!r}")
+        return SampleKey(_word(entry[0], "seed"), _word(entry[1], "position"))
     return SampleKey(_word(entry, "seed"), 0)
 
 
@@ -104,6 +104,7 @@ def _words(keys: Sequence[SampleKey], stream: int, shape: Sequence[int]) -> tupl
     """Raw words, uint64 [len(keys), ceil(count / 2)], and the count of numbers that `shape` holds."""
     count = int(np.prod(shape, dtype=np.int64))
     words = np.empty((len(keys), (count + 1) // 2), np.uint64)
+    counter = np.array([0, 0, 0, stream], np.uint64)  # as a list, words above 2^63 would pass through floats
     for row, key in zip(words, keys, strict=True):
-        row[:] = np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, stream]).random_raw(len(row))
+        row[:] = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(len(row))
     return words, count

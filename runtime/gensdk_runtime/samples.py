@@ -33,7 +33,7 @@ class Timings:
 class Samples:
     """Samples in order.
 
-    `array`: float32 [n, C, H, W] in the model's own `value_range`. `seeds`: a (seed, index) pair for each
+    `array`: float32 [n, C, H, W] in the model's own `value_range`. `seeds`: a (seed, position) pair for each
     sample, which ``sample(seed=[...])`` takes back. `labels`: int64 [n], or None without classes. `settings`:
     everything needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the array
     then holds the samples that had begun, as far as they had come.
@@ -105,7 +105,8 @@ class Samples:
         return layout
 
     def _scaled(self, i: int, scale: int) -> NDArray[np.uint8]:
-        return self.images[i].repeat(scale, axis=0).repeat(scale, axis=1)
+        enlarged: NDArray[np.uint8] = self.images[i].repeat(scale, axis=0).repeat(scale, axis=1)
+        return enlarged
 
     def _settings_of(self, i: int | None) -> dict[str, Any]:
         if i is None:

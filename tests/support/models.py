@@ -1,0 +1,137 @@
+"""Model descriptions for tests of the runtime; the sessions behind them are fakes or small numpy functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gensdk_runtime.backends.base import Array, Feeds, Session
+from gensdk_runtime.backends.fake import FakeSession, GraphFunction
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import (
+    AutoregressiveSpec,
+    DiffusionSpec,
+    FeedforwardSpec,
+    GraphSpec,
+    ImageSpec,
+    ModelSpec,
+    Role,
+    ScheduleSpec,
+    TensorSpec,
+)
+
+IMAGE = ImageSpec(channels=1, height=4, width=6)
+
+
+def tensor(name: str, role: Role, *shape: int | str, dtype: Any = "float32", **extra: Any) -> TensorSpec:
+    return TensorSpec(name=name, dtype=dtype, shape=shape, role=role, **extra)
+
+
+def image_tensor(name: str, role: Role = "image", image: ImageSpec = IMAGE) -> TensorSpec:
+    return tensor(name, role, "batch", *image.shape, value_range=image.value_range)
+
+
+def label_tensor(*shape: str) -> TensorSpec:
+    return tensor("label", "condition", *shape, dtype="int64")
+
+
+def feedforward_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
+    inputs = [tensor("z", "noise", "batch", 5, distribution="normal")]
+    inputs += [label_tensor("batch")] if classes else []
+    graph = GraphSpec(name="generator", inputs=tuple(inputs), outputs=(image_tensor("image"),))
+    return ModelSpec(
+        name="ff",
+        family="test",
+        program=FeedforwardSpec(graph="generator"),
+        graphs=(graph,),
+        image=IMAGE,
+        num_classes=classes,
+        max_batch=max_batch,
+    )
+
+
+def diffusion_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
+    inputs = [
+        image_tensor("sample", "state"),
+        image_tensor("previous_x0", "state"),
+        tensor("timestep", "timestep", 1, dtype="int64"),
+        tensor("noise", "noise", "batch", *IMAGE.shape, distribution="normal"),
+        tensor("coefficients", "coefficient", 8),
+    ]
+    if classes:
+        inputs += [label_tensor("guidance", "batch"), tensor("guidance_weights", "coefficient", "guidance")]
+    outputs = (image_tensor("next_sample", "state"), image_tensor("next_previous_x0"))
+    return ModelSpec(
+        name="diffusion",
+        family="test",
+        program=DiffusionSpec(graph="step", schedule=ScheduleSpec(num_train_timesteps=100)),
+        graphs=(GraphSpec(name="step", inputs=tuple(inputs), outputs=outputs),),
+        image=IMAGE,
+        num_classes=classes,
+        max_batch=max_batch,
+    )
+
+
+def autoregressive_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
+    label = (label_tensor("batch"),) if classes else ()
+    channels, _, width = IMAGE.shape
+    row = GraphSpec(
+        name="row",
+        inputs=(
+            tensor("row", "image", "batch", channels, width),
+            tensor("cache", "state", "batch", 3, width),
+            *label,
+        ),
+        outputs=(tensor("context", "state", width, "batch", 7), tensor("next_cache", "state", "batch", 3, width)),
+    )
+    pixel = GraphSpec(
+        name="pixel",
+        inputs=(
+            tensor("pixel", "image", "batch", channels),
+            tensor("context", "state", "batch", 7),
+            tensor("uniform", "noise", "batch", channels, distribution="uniform"),
+            tensor("cache", "state", "batch", 2),
+            *label,
+        ),
+        outputs=(
+            tensor("next_pixel", "image", "batch", channels, value_range=(-1.0, 1.0)),
+            tensor("next_cache", "state", "batch", 2),
+        ),
+    )
+    likelihood = GraphSpec(
+        name="likelihood",
+        inputs=(tensor("images", "image", "batch", *IMAGE.shape), *label),
+        outputs=(tensor("log_likelihood", "state", "batch"),),
+    )
+    return ModelSpec(
+        name="ar",
+        family="test",
+        program=AutoregressiveSpec(row_graph="row", pixel_graph="pixel", likelihood_graph="likelihood", levels=17),
+        graphs=(row, pixel, likelihood),
+        image=IMAGE,
+        num_classes=classes,
+        max_batch=max_batch,
+    )
+
+
+MODELS = {
+    "feedforward": feedforward_model,
+    "diffusion": diffusion_model,
+    "autoregressive": autoregressive_model,
+}
+
+
+def generator(model: ModelSpec, functions: Mapping[str, GraphFunction] | None = None) -> Generator:
+    """A generator whose graphs are fakes, but for those in `functions`."""
+    sessions: dict[str, Session] = {
+        graph.name: FakeSession(graph, (functions or {}).get(graph.name), backend="fake", precision="fp32")
+        for graph in model.graphs
+    }
+    return Generator.from_sessions(model, sessions)
+
+
+def nan_images(feeds: Feeds) -> dict[str, Array]:
+    """A generator graph that has lost its numbers, as FP16 overflow does."""
+    return {"image": np.full((len(feeds["z"]), *IMAGE.shape), np.nan, np.float32)}
