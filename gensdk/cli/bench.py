@@ -1,0 +1,172 @@
+"""``gensdk bench``: latency with percentiles, and the regression gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gensdk_runtime.bench.report import BenchSettings, Report
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk bench digits-ddpm --batch 1,16,64 --threads 1
+  gensdk bench digits-ddpm --precision fp32,fp16 --json > report.json
+  gensdk bench new.gsdk --against released.gsdk --fail-on p95:+5%
+  gensdk bench released.gsdk --save baseline.json
+  gensdk bench new.gsdk --baseline baseline.json --fail-on p50:+3% --fail-on throughput:-5%
+
+\b
+Exit code: 1 when a limit of --fail-on is broken for sure ("slower"); 0 for faster, same and can't tell.
+"""
+
+
+def _many(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
+    """A callback that splits an option at commas; a part that does not convert is a usage error."""
+
+    def split(context: click.Context, option: click.Parameter, value: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part.strip()) for part in value.split(","))
+        except ValueError:
+            raise click.BadParameter(f"expected values with commas between, got {value[:60]!r}") from None
+
+    return split
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle")
+@click.option("--batch", callback=_many(int), default="1", show_default=True, help="Samples in one call.")
+@click.option("--precision", callback=_many(str), default="fp32", show_default=True, help="fp32, fp16.")
+@click.option("--backend", callback=_many(str), default="auto", show_default=True, help="As in Generator.load().")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads in one graph. [default: the backend's]")
+@click.option("--warmup", type=float, default=200, show_default=True, help="Warm-up before each run, ms.")
+@click.option(
+    "--duration", type=float, default=3, show_default=True, help="Measure each case at least so long, s."
+)
+@click.option("--iterations", type=int, default=10, show_default=True, help="... and at least so many calls.")
+@click.option(
+    "--percentile", callback=_many(float), default="90,95,99", show_default=True, help="Besides the median."
+)
+@click.option(
+    "--runs", type=int, help="How often to load the model anew. [default: 1; 10 with a comparison or --save]"
+)
+@click.option("--num-inference-steps", type=int, help="Diffusion: steps. [default: the bundle's]")
+@click.option("--solver", help="Diffusion: ddpm, ddim or dpmsolver++. [default: the bundle's]")
+@click.option("--guidance-scale", type=float, help="Diffusion with classes: guidance. [default: the bundle's]")
+@click.option("--label", type=int, help="Class to sample.")
+@click.option("--against", metavar="BUNDLE", help="Another bundle, measured in turn with the first.")
+@click.option("--baseline", type=click.Path(path_type=Path), help="A file of --save to compare with.")
+@click.option(
+    "--fail-on", multiple=True, metavar="LIMIT", help="p95:+5%, mean:+3%, throughput:-5%. [default: p50:+5%]"
+)
+@click.option(
+    "--allow-other-machine", is_flag=True, help="Compare with a baseline of another machine all the same."
+)
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Write the report with all latencies, as a baseline."
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a PNG of latencies and throughput.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else, on stdout.")
+def bench(
+    *,
+    bundle: str,
+    batch: tuple[int, ...],
+    precision: tuple[str, ...],
+    backend: tuple[str, ...],
+    threads: int | None,
+    against: str | None,
+    baseline: Path | None,
+    fail_on: tuple[str, ...],
+    allow_other_machine: bool,
+    save: Path | None,
+    plot: Path | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Measure the latency of sampling from BUNDLE.
+
+    A folder, a .gsdk file, or the name of an embedded bundle. Reports min, mean, percentiles and max of one
+    call, samples per second, the share of time inside the graphs, load time and the first call after it.
+
+    With --against or --baseline it is a regression gate: each --fail-on gets a ratio with its interval and a
+    verdict (faster, same, slower, can't tell). --against measures both bundles in turn, which a noisy machine
+    can't fool; prefer it.
+    """
+    from gensdk_runtime.bench import suite
+    from gensdk_runtime.bench.gate import DEFAULT_LIMIT
+    from gensdk_runtime.bench.report import Report
+    from gensdk_runtime.errors import InputError
+
+    if fail_on and against is None and baseline is None:
+        raise InputError("--fail-on needs something to compare with: --against BUNDLE or --baseline FILE")
+    compared = save is not None or against is not None or baseline is not None
+    report = suite.bench(
+        bundle,
+        against=against,
+        baseline=Report.load(baseline) if baseline is not None else None,
+        fail_on=fail_on or (DEFAULT_LIMIT,),
+        batches=batch,
+        precisions=[_precision(name) for name in precision],
+        backends=backend,
+        threads=threads,
+        settings=_settings(how, default_runs=suite.COMPARISON_RUNS if compared else 1),
+        allow_other_machine=allow_other_machine,
+        on_case=lambda case: click.echo(f"measuring {case}", err=True),
+    )
+    if save is not None:
+        report.save(save)
+    if plot is not None:
+        from gensdk_runtime.bench.plot import plot_report
+
+        plot_report(report, plot)
+    _print(report, as_json=as_json)
+    _fail_where_slower(report)
+
+
+def _settings(how: dict[str, Any], *, default_runs: int) -> BenchSettings:
+    from gensdk_runtime.bench.report import BenchSettings
+
+    options = ("num_inference_steps", "solver", "guidance_scale", "label")
+    given = {
+        "warmup_ms": how["warmup"],
+        "duration_s": how["duration"],
+        "iterations": how["iterations"],
+        "percentiles": how["percentile"],
+        "runs": how["runs"] if how["runs"] is not None else default_runs,
+        "options": {name: how[name] for name in options if how[name] is not None},
+    }
+    return BenchSettings.from_dict(given, what="gensdk bench")
+
+
+def _precision(name: str) -> Any:
+    from gensdk_runtime.errors import InputError, did_you_mean
+
+    if name not in ("fp32", "fp16"):
+        raise InputError(f"no precision {name!r}{did_you_mean(name, ('fp32', 'fp16'))}")
+    return name
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(report.without_latencies().to_json(), nl=False)
+        return
+    from rich.console import Console
+
+    from gensdk_runtime.bench.table import report_table
+
+    Console().print(report_table(report))
+
+
+def _fail_where_slower(report: Report) -> None:
+    from gensdk_runtime.errors import CheckFailed
+
+    if report.slower:
+        worst = max(report.slower, key=lambda comparison: abs((comparison.ratio or 1.0) - 1.0))
+        raise CheckFailed(
+            f"slower than {worst.against}: {worst.limit} allowed, measured x{worst.ratio:.3f} "
+            f"({worst.low:.3f} .. {worst.high:.3f}) for {worst.subject}"
+        )

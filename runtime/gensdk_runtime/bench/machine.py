@@ -1,0 +1,162 @@
+"""The machine that a measurement ran on: what must agree before two measurements may be compared."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from gensdk_runtime.strict import StrictModel
+
+Text = Annotated[str, Field(max_length=500)]
+
+_PACKAGES = (
+    "gensdk",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13-libs",
+)
+_HARDWARE = ("cpu", "cores", "cpu_quota", "memory_gib", "gpus", "system")
+_SOFTWARE = ("os", "python")
+
+
+class Machine(StrictModel):
+    """Hardware and software under a measurement.
+
+    `cores` counts those that this process may use, `cpu_quota` is a container's limit in cores, `memory_gib`
+    is rounded, `load_average` is that of 1, 5 and 15 minutes when the measurement began (empty where the
+    system has none).
+    """
+
+    cpu: Text
+    cores: Annotated[int, Field(ge=1, le=65536)]
+    cpu_quota: float | None
+    memory_gib: Annotated[int, Field(ge=0)]
+    gpus: Annotated[tuple[Text, ...], Field(max_length=64)]
+    system: Text
+    os: Text
+    python: Text
+    versions: Annotated[dict[Text, Text], Field(max_length=64)]
+    load_average: Annotated[tuple[float, ...], Field(max_length=3)]
+
+    def hardware_differences(self, other: Machine) -> tuple[str, ...]:
+        """Keys that make two measurements incomparable, as ``key: 'mine' here, 'theirs' there``."""
+        return tuple(
+            f"{key}: {getattr(self, key)!r} here, {getattr(other, key)!r} there"
+            for key in _HARDWARE
+            if getattr(self, key) != getattr(other, key)
+        )
+
+    def software_differences(self, other: Machine) -> tuple[str, ...]:
+        """Versions that differ; often they are the very thing under test."""
+        mine = {key: str(getattr(self, key)) for key in _SOFTWARE} | self.versions
+        theirs = {key: str(getattr(other, key)) for key in _SOFTWARE} | other.versions
+        return tuple(
+            f"{key}: {mine.get(key, 'none')!r} here, {theirs.get(key, 'none')!r} there"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        )
+
+
+def this_machine() -> Machine:
+    """What can be found out about this machine without special rights and without raising."""
+    return Machine(
+        cpu=_cpu_model()[:500],
+        cores=_usable_cores(),
+        cpu_quota=_cpu_quota(),
+        memory_gib=_memory_gib(),
+        gpus=_gpus(),
+        system=platform.system(),
+        os=platform.platform()[:500],
+        python=platform.python_version(),
+        versions={name: version for name in _PACKAGES if (version := _version(name))},
+        load_average=tuple(round(load, 2) for load in os.getloadavg()) if hasattr(os, "getloadavg") else (),
+    )
+
+
+def speed_probe_ns(repeats: int = 15) -> int:
+    """Median time of a fixed piece of numpy work (one thread, about a tenth of a millisecond).
+
+    Stored with each run, it tells a slow model from a slow hour of the machine.
+    """
+    values = np.arange(48 * 48, dtype=np.float32).reshape(48, 48) / 2304
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter_ns()
+        product = values
+        for _ in range(20):
+            product = np.tanh(product @ values)
+        np.sort(product, axis=None)
+        times.append(time.perf_counter_ns() - start)
+    return int(np.median(times))
+
+
+def _cpu_model() -> str:
+    if platform.system() == "Darwin":
+        return _output(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.machine()
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_quota() -> float | None:
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    return round(int(quota) / int(period), 2) if quota.isdigit() and period.isdigit() and int(period) else None
+
+
+def _memory_gib() -> int:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _gpus() -> tuple[str, ...]:
+    listing = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    return tuple(line.strip()[:500] for line in listing.splitlines() if line.strip())[:64]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _output(command: list[str]) -> str:
+    """What the command prints; empty where it is missing, fails or hangs."""
+    program = shutil.which(command[0])
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [program, *command[1:]], capture_output=True, text=True, timeout=10, check=False, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,197 @@
+"""Measures the latency of ``Generator.sample()``, cold and warm, for one model or for several in turn."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.bench.machine import speed_probe_ns
+from gensdk_runtime.bench.report import (
+    MAX_CALLS_PER_RUN,
+    BenchSettings,
+    Case,
+    Run,
+    SamplingOptions,
+    Subject,
+    summarize,
+)
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.samples import Samples
+
+T = TypeVar("T")
+
+
+class Sampler(Protocol):
+    """What is measured: a :class:`gensdk_runtime.generator.Generator`, or something that wraps one."""
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model's description."""
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The open graphs."""
+
+    @property
+    def sample(self) -> Callable[..., Samples]:
+        """Draws samples, as :meth:`Generator.sample` does."""
+
+    def close(self) -> None:
+        """Frees the sessions."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """`open` loads the model anew at each call. `name` is what reports call it."""
+
+    name: str
+    open: Callable[[], Sampler]
+    batch: int = 1
+    threads: int | None = None
+
+
+def measure(targets: Sequence[Target], settings: BenchSettings, *, seed: int = 0) -> list[Case]:
+    """Measures `targets`, several of them in turn: each round calls every one, in an order drawn from `seed`.
+
+    So call i of one case was made right beside call i of the others, on a machine in the same state, and the
+    cases may be compared in pairs. Raises :class:`InputError` for a batch that the model does not take whole,
+    and whatever opening and sampling raise.
+    """
+    rng = np.random.default_rng(seed)
+    runs: list[list[Run]] = [[] for _ in targets]
+    subjects: list[Subject] = []
+    for _ in range(settings.runs):
+        with ExitStack() as stack:
+            opened = {i: _open(targets[i], settings.options, stack) for i in _shuffled(range(len(targets)), rng)}
+            calls = [opened[i] for i in range(len(targets))]
+            subjects = [call.subject for call in calls]
+            for found, run in zip(runs, _measure_run(calls, settings, rng), strict=True):
+                found.append(run)
+    return [
+        Case(
+            subject=subject,
+            summary=summarize(tuple(found), batch=subject.batch, percentiles=settings.percentiles),
+            runs=tuple(found),
+        )
+        for subject, found in zip(subjects, runs, strict=True)
+    ]
+
+
+@dataclass
+class _Calls:
+    """An open target and the clock readings of its calls."""
+
+    sampler: Sampler
+    subject: Subject
+    keywords: dict[str, Any]
+    load_ns: int
+    first_call_ns: int
+    latencies_ns: list[int]
+    graphs_ns: list[int]
+
+    def call(self) -> int:
+        """One call within the report's boundary, in ns. Nothing else may stand between the two readings."""
+        sample, keywords = self.sampler.sample, self.keywords
+        start = perf_counter_ns()
+        samples = sample(**keywords)
+        latency = perf_counter_ns() - start
+        self.latencies_ns.append(max(latency, 1))
+        self.graphs_ns.append(round(samples.timings.graphs * 1e9))
+        return latency
+
+    def forget(self) -> None:
+        """Drops what the warm-up measured."""
+        self.latencies_ns.clear()
+        self.graphs_ns.clear()
+
+
+def _open(target: Target, options: SamplingOptions, stack: ExitStack) -> _Calls:
+    start = perf_counter_ns()
+    sampler = target.open()
+    load_ns = perf_counter_ns() - start
+    stack.callback(sampler.close)
+    model = sampler.model
+    if not 1 <= target.batch <= model.max_batch:
+        raise InputError(f"batch {target.batch}: {target.name} takes 1 to {model.max_batch} samples at once")
+    keywords = {
+        "n": target.batch,
+        "seed": 0,
+        "batch_size": target.batch,
+        "progress": False,
+    } | options.keywords()
+    start = perf_counter_ns()
+    samples = sampler.sample(**keywords)
+    first_call_ns = perf_counter_ns() - start
+    subject = _subject(target, sampler, samples, options)
+    return _Calls(sampler, subject, keywords, max(load_ns, 1), max(first_call_ns, 1), [], [])
+
+
+def _subject(target: Target, sampler: Sampler, samples: Samples, options: SamplingOptions) -> Subject:
+    """What is measured, with the settings that really held, so that no changed default passes unseen."""
+    used = {key: samples.settings[key] for key in SamplingOptions.model_fields if key in samples.settings}
+    sessions = list(sampler.sessions.values())
+    return Subject(
+        bundle=target.name,
+        model=sampler.model.name,
+        image=sampler.model.image.shape,
+        backend="+".join(sorted({session.backend for session in sessions})),
+        precision="+".join(sorted({session.precision for session in sessions})),
+        batch=target.batch,
+        threads=target.threads,
+        options=SamplingOptions.from_dict(options.keywords() | used, what="settings of the samples"),
+    )
+
+
+def _measure_run(calls: Sequence[_Calls], settings: BenchSettings, rng: np.random.Generator) -> list[Run]:
+    """Warms up, then calls in rounds until time and iterations are both reached, or the cap on calls."""
+    rounds = -(-settings.iterations // settings.runs)
+    duration_ns = settings.duration_s * 1e9 / settings.runs * len(calls)
+    probe = speed_probe_ns()
+    for each in calls:
+        spent = 0
+        while spent < settings.warmup_ms * 1e6:
+            spent += each.call()
+        each.forget()
+    with _no_garbage_collection():
+        start = perf_counter_ns()
+        for done in range(MAX_CALLS_PER_RUN):
+            if done >= rounds and perf_counter_ns() - start >= duration_ns:
+                break
+            for each in _shuffled(calls, rng):
+                each.call()
+    probe = (probe + speed_probe_ns()) // 2
+    return [
+        Run(
+            load_ns=each.load_ns,
+            first_call_ns=each.first_call_ns,
+            probe_ns=max(probe, 1),
+            graphs_ns=int(np.median(each.graphs_ns)),
+            latencies_ns=tuple(each.latencies_ns),
+        )
+        for each in calls
+    ]
+
+
+def _shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
+    return [items[i] for i in rng.permutation(len(items))] if len(items) > 1 else list(items)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Collects once, then keeps the collector off, as timeit does: its pauses would hit calls at random."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

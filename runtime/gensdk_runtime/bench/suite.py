@@ -1,0 +1,86 @@
+"""One call that measures a bundle in all its cases, compares it, and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+
+from gensdk_runtime.bench.gate import (
+    DEFAULT_LIMIT,
+    Limit,
+    compare_paired,
+    compare_with_baseline,
+    machine_warnings,
+)
+from gensdk_runtime.bench.machine import this_machine
+from gensdk_runtime.bench.measure import Target, measure
+from gensdk_runtime.bench.report import BenchSettings, Case, Comparison, Report
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import Precision
+
+COMPARISON_RUNS = 10
+"""Runs of a measurement that is to be compared: each loads the model anew, and luck differs from load to load."""
+
+
+def bench(
+    bundle: str | Path,
+    *,
+    against: str | Path | None = None,
+    baseline: Report | None = None,
+    fail_on: Sequence[str] = (DEFAULT_LIMIT,),
+    batches: Sequence[int] = (1,),
+    precisions: Sequence[Precision] = ("fp32",),
+    backends: Sequence[str] = ("auto",),
+    threads: int | None = None,
+    settings: BenchSettings | None = None,
+    allow_other_machine: bool = False,
+    on_case: Callable[[str], None] | None = None,
+) -> Report:
+    """Measures `bundle` for each backend, precision and batch size.
+
+    `against`: another bundle, measured in turn with the first; the verdicts say whether `bundle` is slower than
+    it. `baseline`: an earlier report of this machine to compare with instead. `fail_on`: limits such as
+    ``p95:+5%`` or ``throughput:-5%``; :attr:`Report.slower` holds those that broke. `settings`: how to measure;
+    by default three seconds a case, in one run, or in ten where something is compared. `on_case` hears what
+    comes next. Raises :class:`InputError` for arguments and baselines that do not fit, and what loading and
+    sampling raise.
+    """
+    if against is not None and baseline is not None:
+        raise InputError("expected against or baseline, got both; compare with one of them")
+    comparing = against is not None or baseline is not None
+    limits = [Limit.parse(text) for text in dict.fromkeys(fail_on)]
+    settings = settings or BenchSettings(runs=COMPARISON_RUNS if comparing else 1)
+    report = Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=this_machine(),
+        settings=settings,
+        cases=(),
+    )
+    warnings = machine_warnings(report, baseline, allow_other_machine=allow_other_machine) if baseline else ()
+    cases: list[Case] = []
+    comparisons: list[Comparison] = []
+    for backend, precision, batch in dict.fromkeys(product(backends, precisions, batches)):
+        if on_case is not None:
+            on_case(f"{bundle}: {backend}, {precision}, batch {batch}")
+        targets = [
+            _target(path, backend, precision, batch, threads) for path in (bundle, against) if path is not None
+        ]
+        found = measure(targets, settings)
+        cases += found
+        if against is not None:
+            comparisons += compare_paired(found[0], found[1], limits)
+        elif baseline is not None:
+            comparisons += compare_with_baseline(found[0], baseline, limits)
+    return report.model_copy(
+        update={"cases": tuple(cases), "comparisons": tuple(comparisons), "warnings": warnings}
+    )
+
+
+def _target(bundle: str | Path, backend: str, precision: Precision, batch: int, threads: int | None) -> Target:
+    def load() -> Generator:
+        return Generator.load(bundle, backend=backend, precision=precision, threads=threads)
+
+    return Target(name=str(bundle)[:500], open=load, batch=batch, threads=threads)
