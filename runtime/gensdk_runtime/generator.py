@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
+from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.inputs import check_count, check_images, check_labels, check_latents
 from gensdk_runtime.manifest import ModelSpec, Precision, SolverName, TimestepSpacing
@@ -24,9 +25,6 @@ from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepEnd
 from gensdk_runtime.progress import Progress
 from gensdk_runtime.samples import Samples, Timings
-
-if TYPE_CHECKING:
-    from gensdk_runtime.bundle import Bundle
 
 Label = int | str | Sequence[int | str]
 
@@ -55,8 +53,6 @@ class Generator:
         `precision`: ``"fp32"``, or ``"fp16"`` where the bundle was exported with it. `threads`: CPU threads
         inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
         """
-        from gensdk_runtime.bundle import Bundle
-
         with ExitStack() as undo:
             opened = bundle if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             engine = backend if isinstance(backend, Backend) else create_backend(backend, threads=threads)

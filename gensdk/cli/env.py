@@ -1,0 +1,72 @@
+"""``gensdk env``."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import click
+
+from gensdk.cli.output import print_json, print_table
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk env
+  gensdk env --json > machine.json
+"""
+
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "accelerate",
+    "safetensors",
+    "tensorrt",
+    "tensorrt-rtx-cu13-bindings",
+    "cuda-bindings",
+    "matplotlib",
+)
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def env(as_json: bool) -> None:
+    """Show this machine, the packages, and which backends run here (with the pip command for those that don't)."""
+    from gensdk_runtime.backends import availabilities
+    from gensdk_runtime.bench.machine import this_machine
+    from gensdk_runtime.version import __version__
+
+    machine = this_machine()
+    packages = {name: version(name) for name in PACKAGES}
+    backends = availabilities()
+    if as_json:
+        found: dict[str, Any] = {
+            "gensdk": __version__,
+            "machine": machine.model_dump(mode="json"),
+            "packages": packages,
+            "backends": {name: vars(each) for name, each in backends.items()},
+        }
+        print_json(found)
+        return
+    gpus = ", ".join(machine.gpus) or "none found"
+    click.echo(f"gensdk {__version__}, Python {machine.python}, {machine.os}")
+    click.echo(f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB; NVIDIA GPUs: {gpus}")
+    rows = []
+    for name, each in backends.items():
+        state = "ready" if each.available else f"{each.reason}; {each.remedy}"
+        rows.append((name, each.version, ", ".join(each.devices), state))
+    print_table(("backend", "version", "providers", "state"), rows)
+    print_table(("package", "version"), [(name, found or "-") for name, found in packages.items()])
+
+
+def version(package: str) -> str | None:
+    """The installed version, without importing the package; None where it is missing."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

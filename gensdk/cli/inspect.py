@@ -1,0 +1,60 @@
+"""``gensdk inspect``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from gensdk.cli.output import print_json, print_table
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk inspect digits-ddpm
+  gensdk inspect model.gsdk --json | jq .model.program
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def inspect(bundle: str, as_json: bool) -> None:
+    """Show what is in BUNDLE: program, graphs, precisions, engines, provenance. Checks every checksum."""
+    from gensdk_runtime.bundle import Bundle
+
+    with Bundle.open(bundle) as opened:
+        opened.verify_files()
+        manifest, path = opened.manifest, opened.path
+    if as_json:
+        print_json(json.loads(manifest.model_dump_json()))
+        return
+    model, origin = manifest.model, manifest.provenance
+    size = sum(entry.size for entry in manifest.files.values())
+    shape = " x ".join(str(axis) for axis in model.image.shape)
+    classes = f", {model.num_classes} classes" if model.num_classes else ""
+    click.echo(f"{model.name}: {model.family}, program {model.program.kind}, images {shape}{classes}")
+    click.echo(f"{path} ({size / 1000:.0f} kB, schema {manifest.schema_version}, all checksums hold)")
+    click.echo(f"precisions: {', '.join(manifest.precisions)}; max_batch {model.max_batch}")
+    if origin.steps:
+        ema = ", moving average" if origin.ema else ""
+        click.echo(f"trained {origin.steps:,} steps on {origin.data}, seed {origin.seed}{ema}, {origin.created}")
+    defaults = getattr(model.program, "defaults", None)
+    if defaults is not None:
+        click.echo("defaults: " + ", ".join(f"{key} {value}" for key, value in defaults.model_dump().items()))
+    rows = []
+    for graph in model.graphs:
+        for precision, file in manifest.graph_files[graph.name].items():
+            rows.append((graph.name, precision, f"{manifest.files[file].size / 1000:.1f}", file))
+    for engine in manifest.engines:
+        batches = f"batch {engine.min_batch}..{engine.max_batch}"
+        made = f"{engine.file} ({engine.runtime} {engine.version}, {batches})"
+        rows.append((engine.graph, engine.precision, f"{manifest.files[engine.file].size / 1000:.1f}", made))
+    print_table(("graph", "precision", "kB", "file"), rows)
+    signature = []
+    for graph in model.graphs:
+        for way, specs in (("in", graph.inputs), ("out", graph.outputs)):
+            for spec in specs:
+                axes = ", ".join(str(axis) for axis in spec.shape)
+                signature.append((graph.name, way, spec.name, spec.dtype, f"[{axes}]", spec.role))
+    print_table(("graph", "", "tensor", "dtype", "shape", "role"), signature)

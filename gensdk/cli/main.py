@@ -1,0 +1,121 @@
+"""``gensdk``: the group of all verbs, and how errors become exit codes.
+
+Exit codes: 0 done; 1 a check failed (verify, bench --fail-on); 2 wrong usage; 3 a bundle can't be opened or
+written; 4 a backend or an extra is missing or failed; 5 bad input data or arguments; 6 training can't go on;
+7 an export is not right; 70 a bug in gensdk; 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from gensdk_runtime.errors import GensdkError, did_you_mean
+from gensdk_runtime.version import __version__
+
+VERBS = {
+    "train": "Train a family of models on data.",
+    "export": "Turn a training run into a bundle, with proof.",
+    "sample": "Draw samples from a bundle.",
+    "verify": "Replay a bundle's golden trajectories on this machine.",
+    "bench": "Measure latency, compare it, and gate on regressions.",
+    "inspect": "Show what is in a bundle.",
+    "list": "List families and embedded bundles.",
+    "env": "Show what this machine can run.",
+}
+
+EXIT_CODES = """
+\b
+Examples:
+  gensdk sample digits-ddpm -n 64 --seed 0 -o grid.png
+  gensdk train ddpm --data digits --out runs/ddpm
+  gensdk export runs/ddpm -o digits.gsdk --fp16
+
+\b
+Exit codes:
+  0 done                      4 backend or extra missing or failed
+  1 a check failed            5 bad input data or arguments
+  2 wrong usage               6 training can't go on
+  3 bundle can't be opened    7 an export is not right
+"""
+
+
+class Verbs(click.Group):
+    """Loads a verb's module when the verb is used, and answers a wrong name with the nearest one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which they are used."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command, from the module of its name."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"gensdk.cli.{cmd_name}")
+        command: click.Command = getattr(module, "list_command" if cmd_name == "list" else cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with our words for a wrong name."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0][:80]!r}{did_you_mean(args[0][:80], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gensdk")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Train, export, prove, sample and measure generative models."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits with the code that the module's docstring gives."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(given))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command line; returns the exit code. An error is one line on stderr, unless ``--debug``."""
+    debug = "--debug" in arguments
+    ordered = ["--debug", *(a for a in arguments if a != "--debug")] if debug else arguments
+    try:
+        result: Any = cli.main(args=ordered, prog_name="gensdk", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as failure:
+        failure.show()
+        return failure.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except GensdkError as failure:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {failure}", err=True)
+        return failure.exit_code
+    except Exception as failure:
+        if debug:
+            traceback.print_exc()
+        name = type(failure).__name__
+        click.echo(f"error: a bug in gensdk ({name}: {failure}); please report it with --debug", err=True)
+        return 70
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""``gensdk sample``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gensdk.cli.output import print_json
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.solvers import SOLVERS, SPACINGS
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk sample digits-ddpm -n 64 --seed 0 -o grid.png
+  gensdk sample digits-ddpm -n 8 --label 7 --guidance-scale 2 --solver dpmsolver++ --num-inference-steps 10
+  gensdk sample digits-vae -n 1000 --seed 1 -o samples.npz
+  gensdk sample digits-dcgan --seed 0:17 -o one.png       (sample 17 of seed 0)
+  gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle")
+@click.option("-n", "n", type=int, default=16, show_default=True, help="Number of samples.")
+@click.option("-o", "--output", default="samples.png", show_default=True, help="A .png (grid), .npz, or a folder.")
+@click.option(
+    "--seed", help="An int, or one entry for each sample with commas, as in 3,4 or 0:17. [default: drawn]"
+)
+@click.option("--label", help="A class number or name for all, or one for each sample, with commas.")
+@click.option("--num-inference-steps", "--steps", type=int, help="Diffusion: steps.")
+@click.option("--solver", type=click.Choice(SOLVERS), help="Diffusion: the solver.")
+@click.option("--eta", type=float, help="Diffusion: DDIM's noise, 0 to 1.")
+@click.option("--guidance-scale", type=float, help="Diffusion with classes: 1 is none.")
+@click.option("--timestep-spacing", type=click.Choice(SPACINGS), help="Diffusion: which time steps.")
+@click.option("--clip-sample/--no-clip-sample", default=None, help="Diffusion: clip the estimate of x_0.")
+@click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")
+@click.option("--batch-size", type=int, help="Samples in one run of the graphs. [default: the bundle's max_batch]")
+@click.option(
+    "--layout", type=click.Choice(["auto", "image", "grid", "folder"]), default="auto", show_default=True
+)
+@click.option("--columns", type=click.IntRange(1, 10000), help="Columns of a grid. [default: about square]")
+@click.option("--scale", type=click.IntRange(1, 64), help="Enlarge images so many times.")
+@click.option("--progress/--no-progress", default=None, help="[default: on a terminal]")
+@click.option("--json", "as_json", is_flag=True, help="Print settings, seeds and timings as JSON.")
+def sample(
+    *,
+    bundle: str,
+    n: int,
+    output: str,
+    seed: str | None,
+    label: str | None,
+    backend: str,
+    precision: Any,
+    threads: int | None,
+    layout: Any,
+    columns: int | None,
+    scale: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Draw samples from BUNDLE: a folder, a .gsdk file, or an embedded name (see gensdk list)."""
+    from gensdk_runtime.generator import Generator
+
+    with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
+        samples = generator.sample(n, seed=parse_seed(seed), label=parse_label(label), **options)
+    path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
+    timings = samples.timings
+    if as_json:
+        print_json({"output": str(path), "settings": dict(samples.settings), "seconds": vars(timings)})
+        return
+    first = samples.seeds[0]
+    rate = len(samples) / timings.total
+    click.echo(
+        f"{len(samples)} samples of {samples.settings['model']} from seed {first.seed} in {timings.total:.3f} s "
+        f"({rate:.1f} per second, {samples.settings['backend']}, {samples.settings['precision']}): {path}"
+    )
+
+
+def parse_seed(text: str | None) -> Any:
+    """An int, or a list of ints and (seed, position) pairs, from ``3``, ``0:17`` or ``3,4,0:17``."""
+    if text is None:
+        return None
+    entries = [_seed_entry(part.strip()) for part in text.split(",")]
+    return entries[0] if len(entries) == 1 and isinstance(entries[0], int) else entries
+
+
+def _seed_entry(text: str) -> int | tuple[int, int]:
+    seed, colon, position = text.partition(":")
+    try:
+        return (int(seed), int(position)) if colon else int(seed)
+    except ValueError:
+        raise InputError(f"expected a seed as 3, 0:17 or a list with commas, got {text[:60]!r}") from None
+
+
+def parse_label(text: str | None) -> Any:
+    """One class number or name, or a list of them."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    return parts[0] if len(parts) == 1 else parts
