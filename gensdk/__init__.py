@@ -6,43 +6,64 @@
 
     with Generator.load("digits-ddpm") as generator:
         generator.sample(64, seed=0, label=7).save("grid.png")
+
+Names are loaded when they are first used, so that importing gensdk costs an application next to nothing.
 """
 
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.errors import (
-    BackendError,
-    BundleError,
-    CheckFailed,
-    ExportError,
-    GensdkError,
-    InputError,
-    IntegrityError,
-    ManifestError,
-    TrainingError,
-    UnavailableError,
-)
-from gensdk_runtime.generator import Generator
-from gensdk_runtime.noise import SampleKey
-from gensdk_runtime.programs.base import StepEnd
-from gensdk_runtime.samples import Samples, Timings
-from gensdk_runtime.version import __version__
+from __future__ import annotations
 
-__all__ = [
-    "BackendError",
-    "Bundle",
-    "BundleError",
-    "CheckFailed",
-    "ExportError",
-    "Generator",
-    "GensdkError",
-    "InputError",
-    "IntegrityError",
-    "ManifestError",
-    "SampleKey",
-    "Samples",
-    "StepEnd",
-    "Timings",
-    "TrainingError",
-    "UnavailableError",
-    "__version__",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gensdk_runtime.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from gensdk_runtime.bundle import Bundle as Bundle
+    from gensdk_runtime.errors import BackendError as BackendError
+    from gensdk_runtime.errors import BundleError as BundleError
+    from gensdk_runtime.errors import CheckFailed as CheckFailed
+    from gensdk_runtime.errors import ExportError as ExportError
+    from gensdk_runtime.errors import GensdkError as GensdkError
+    from gensdk_runtime.errors import InputError as InputError
+    from gensdk_runtime.errors import IntegrityError as IntegrityError
+    from gensdk_runtime.errors import ManifestError as ManifestError
+    from gensdk_runtime.errors import TrainingError as TrainingError
+    from gensdk_runtime.errors import UnavailableError as UnavailableError
+    from gensdk_runtime.generator import Generator as Generator
+    from gensdk_runtime.noise import SampleKey as SampleKey
+    from gensdk_runtime.programs.base import StepEnd as StepEnd
+    from gensdk_runtime.samples import Samples as Samples
+    from gensdk_runtime.samples import Timings as Timings
+
+_HOMES = {
+    "bundle": ("Bundle",),
+    "errors": (
+        "BackendError",
+        "BundleError",
+        "CheckFailed",
+        "ExportError",
+        "GensdkError",
+        "InputError",
+        "IntegrityError",
+        "ManifestError",
+        "TrainingError",
+        "UnavailableError",
+    ),
+    "generator": ("Generator",),
+    "noise": ("SampleKey",),
+    "programs.base": ("StepEnd",),
+    "samples": ("Samples", "Timings"),
+}
+_HOME_OF = {name: f"gensdk_runtime.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names of _HOMES
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'gensdk' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

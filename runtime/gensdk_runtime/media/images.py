@@ -12,7 +12,6 @@ from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,6 +57,8 @@ def encode_image(image: Uint8, suffix: str, settings: Mapping[str, Any]) -> byte
         raise InputError(
             f"can't write {suffix or 'a file without a suffix'}; use one of {', '.join(SUFFIXES)}, .npz"
         )
+    import cv2  # here, so that an application that only samples doesn't load it
+
     orders = {1: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
     if image.shape[2] not in orders:
         raise InputError(f"image files hold 1, 3 or 4 channels, got {image.shape[2]}; save as .npz")

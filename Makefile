@@ -1,0 +1,60 @@
+# Four words do the work: install, demo, test, lint. Each makes the virtual environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+SOURCES := gensdk runtime training export benchmarks tests
+
+.PHONY: help install demo zoo test lint format bench quality clean
+
+help:
+	@echo "make install   virtual environment with everything but the developers' tools"
+	@echo "make demo      sample the embedded models; then train, export, prove, sample and measure one"
+	@echo "make test      the test suite"
+	@echo "make lint      ruff, mypy strict, import directions"
+	@echo "make format    ruff, in place"
+	@echo "make bench     latency, overhead and the regression gate, measured here"
+	@echo "make zoo       train the four embedded models anew (about 15 minutes on 2 cores)"
+	@echo "make quality   likelihoods, FID and label accuracy of the zoo against their gates"
+
+# torch comes first and alone: with its exact version given, pip takes the build that this machine has.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e ".[cpu,training,plot,rtx]"
+	touch $@
+
+$(VENV)/.developer: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e ".[dev]"
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/python benchmarks/demo.py
+
+zoo: install
+	$(BIN)/python benchmarks/zoo.py
+
+test: $(VENV)/.developer
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(VENV)/.developer
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: install
+	$(BIN)/gensdk bench digits-ddpm --batch 1,64 --precision fp32 --plot runs/bench.png
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/gate.py
+
+quality: install
+	$(BIN)/python benchmarks/quality.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
