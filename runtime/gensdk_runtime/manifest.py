@@ -1,13 +1,15 @@
 """What a bundle says about itself: typed, frozen, versioned, strict about unknown keys.
 
 :class:`ModelSpec` is what a model *is* (graphs, program, output); :class:`Manifest` is what a bundle *packs*
-(the model, the files of each precision, proofs, provenance, checksums).
+(the model, the files of each precision, proofs, provenance, checksums). A manifest whose `files` is empty is a
+draft: :func:`gensdk_runtime.bundle_writer.write_bundle` seals it with the checksums of what it writes.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -19,12 +21,16 @@ from gensdk_runtime.strict import StrictModel
 SCHEMA_VERSION = 1
 """Raised when a reader of the older schema could misread the newer one."""
 
+MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST_BYTES = 4 * 2**20
+
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 Precision = Literal["fp32", "fp16"]
 Role = Literal["noise", "condition", "image", "state", "timestep", "coefficient"]
 SolverName = Literal["ddpm", "ddim", "dpmsolver++"]
 TimestepSpacing = Literal["leading", "linspace", "trailing"]
 
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")
 
 
@@ -38,10 +44,26 @@ def check_path(value: str) -> str:
     """Refuses all but a plain relative path inside the bundle (forward slashes, no ``..``, no drive)."""
     path = PurePosixPath(value)
     plain = value and len(value) <= 240 and str(path) == value and not path.is_absolute()
-    if not plain or any(part in ("..", ".") or not part.isprintable() for part in path.parts):
+    if not plain or any(part in ("..", ".") for part in path.parts):
         raise ValueError(f"path {value[:80]!r} is not a plain relative path inside the bundle")
-    if any(character in value for character in '\\:*?"<>|'):
+    if not (value.isascii() and value.isprintable()) or any(character in value for character in '\\:*?"<>|'):
         raise ValueError(f"path {value[:80]!r} has a character that not every file system keeps")
+    if any(part[-1] in ". " or part.split(".")[0].upper() in _DEVICES for part in path.parts):
+        raise ValueError(f"path {value[:80]!r} means something else on Windows")
+    return value
+
+
+def _check_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as failure:
+        raise ValueError(f"not writable as JSON ({failure})") from None
+    return value
+
+
+def _check_range(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise ValueError(f"range {value} is empty: (lowest, highest) is needed")
     return value
 
 
@@ -49,6 +71,8 @@ Name = Annotated[str, AfterValidator(_check_name)]
 BundlePath = Annotated[str, AfterValidator(check_path)]
 Axis = Annotated[int, Field(ge=1, le=2**31 - 1)] | Name
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Range = Annotated[tuple[Finite, Finite], AfterValidator(_check_range)]
+Json = Annotated[dict[str, Any], AfterValidator(_check_json)]
 
 
 class TensorSpec(StrictModel):
@@ -63,13 +87,11 @@ class TensorSpec(StrictModel):
     dtype: Dtype
     shape: Annotated[tuple[Axis, ...], Field(max_length=8)]
     role: Role
-    value_range: tuple[Finite, Finite] | None = None
+    value_range: Range | None = None
     distribution: Literal["normal", "uniform"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"value_range {self.value_range} of {self.name!r} is empty")
         if self.distribution is not None and self.role != "noise":
             raise ValueError(f"{self.name!r} has a distribution, but its role is {self.role!r}, not 'noise'")
         return self
@@ -105,7 +127,7 @@ class ImageSpec(StrictModel):
     channels: Annotated[int, Field(ge=1, le=64)]
     height: Annotated[int, Field(ge=1, le=16384)]
     width: Annotated[int, Field(ge=1, le=16384)]
-    value_range: tuple[Finite, Finite] = (-1.0, 1.0)
+    value_range: Range = (-1.0, 1.0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -223,10 +245,10 @@ def program_graphs(program: FeedforwardSpec | DiffusionSpec | AutoregressiveSpec
 
 
 class FileEntry(StrictModel):
-    """Checksum and size in bytes of one file of a bundle."""
+    """Checksum and size in bytes of one file of a bundle; no file is empty."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(ge=0, le=2**40)]
+    size: Annotated[int, Field(ge=1, le=2**40)]
 
 
 class EngineSpec(StrictModel):
@@ -241,33 +263,42 @@ class EngineSpec(StrictModel):
     opt_batch: Annotated[int, Field(ge=1)]
     max_batch: Annotated[int, Field(ge=1)]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.min_batch <= self.opt_batch <= self.max_batch:
+            raise ValueError(f"engine {self.file!r}: min_batch <= opt_batch <= max_batch does not hold")
+        return self
+
 
 class Precision16Report(StrictModel):
     """How the fp16 graphs were made: the fp32 islands that measurement asked for, and what was measured."""
 
-    islands: dict[str, tuple[str, ...]] = {}
+    islands: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     max_abs_activation: Finite = 0.0
-    max_abs_difference: dict[str, Finite] = {}
+    max_abs_difference: dict[str, Finite] = Field(default_factory=dict)
 
 
 class Provenance(StrictModel):
     """Where the weights came from."""
 
-    config: dict[str, Any] = {}
+    config: Json = Field(default_factory=dict)
     data: str = ""
     data_count: int = 0
     steps: int = 0
     seed: int = 0
     ema: bool = False
-    metrics: dict[str, Finite] = {}
+    metrics: dict[str, Finite] = Field(default_factory=dict)
     created: str = ""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 class Manifest(StrictModel):
-    """``manifest.json``: the model, its files in each precision, its proofs, and a checksum of every file."""
+    """``manifest.json``: the model, its files in each precision, its proofs, and a checksum of every file.
 
-    schema_version: int = SCHEMA_VERSION
+    `files` lists every file of the bundle but the manifest itself; it is empty in a draft.
+    """
+
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     gensdk_version: str = ""
     model: ModelSpec
     graph_files: dict[Name, dict[Precision, BundlePath]]
@@ -275,20 +306,40 @@ class Manifest(StrictModel):
     engines: tuple[EngineSpec, ...] = ()
     fp16: Precision16Report | None = None
     provenance: Provenance = Provenance()
-    files: dict[BundlePath, FileEntry] = {}
+    files: dict[BundlePath, FileEntry] = Field(default_factory=dict, max_length=512)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for graph in self.model.graphs:
-            if "fp32" not in self.graph_files.get(graph.name, {}):
-                raise ValueError(f"graph {graph.name!r} has no fp32 file in graph_files")
-        listed = [path for files in self.graph_files.values() for path in files.values()]
-        listed += [engine.file for engine in self.engines]
-        listed += [self.golden] if self.golden else []
-        for path in listed:
-            if path not in self.files:
-                raise ValueError(f"{path!r} is used but not listed in files")
+        graphs = [graph.name for graph in self.model.graphs]
+        for name in graphs:
+            if "fp32" not in self.graph_files.get(name, {}):
+                raise ValueError(f"graph {name!r} has no fp32 file in graph_files")
+        for name in [*self.graph_files, *(engine.graph for engine in self.engines)]:
+            if name not in graphs:
+                raise ValueError(f"graph {name!r} has a file or an engine but is no graph of the model")
+        self._check_files()
         return self
+
+    def _check_files(self) -> None:
+        used = self.used_files
+        if MANIFEST_FILE in (*self.files, *used):
+            raise ValueError(f"{MANIFEST_FILE!r} can't be one of the files that it lists")
+        for path in used:
+            if self.files and path not in self.files:
+                raise ValueError(f"{path!r} is used but not listed in files")
+        if len({path.lower() for path in self.files}) != len(self.files):
+            raise ValueError("two files have names that differ in case alone")
+        for path in self.files:
+            for folder in PurePosixPath(path).parents:
+                if str(folder) in self.files:
+                    raise ValueError(f"{str(folder)!r} is listed as a file, but {path!r} lies inside it")
+
+    @property
+    def used_files(self) -> tuple[str, ...]:
+        """The files of graphs, proofs and engines; a bundle may hold others, such as its model card."""
+        graphs = [path for files in self.graph_files.values() for path in files.values()]
+        golden = [self.golden] if self.golden else []
+        return (*graphs, *golden, *(engine.file for engine in self.engines))
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -296,16 +347,38 @@ class Manifest(StrictModel):
         known: tuple[Precision, ...] = ("fp32", "fp16")
         return tuple(p for p in known if all(p in files for files in self.graph_files.values()))
 
+    def with_files(self, files: Mapping[str, FileEntry]) -> Manifest:
+        """This manifest with the checksums of `files`; :class:`ManifestError` where a used file is not there."""
+        data = self.model_dump(mode="json")
+        data["files"] = {path: entry.model_dump() for path, entry in files.items()}
+        return Manifest.from_dict(data, what="manifest", error=ManifestError)
+
     @classmethod
     def parse(cls, text: bytes, *, what: str) -> Manifest:
         """Reads a manifest; :class:`ManifestError` says what is wrong, a newer schema first of all."""
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{what}: {len(text)} bytes, at most {MAX_MANIFEST_BYTES} are read")
         try:
-            raw = json.loads(text)
+            raw = json.loads(text, object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError):
             raise ManifestError(f"{what}: not readable as JSON; export the bundle again") from None
-        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else None
+        version = raw.get("schema_version") if isinstance(raw, dict) else 0
+        if version is None:
+            raise ManifestError(f"{what}: no schema_version; is it the manifest of a gensdk bundle?")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ManifestError(
-                f"{what}: schema version {version}, this gensdk reads up to {SCHEMA_VERSION}; upgrade gensdk"
+                f"{what}: schema version {str(version)[:20]}, but this gensdk reads up to {SCHEMA_VERSION};"
+                " upgrade gensdk"
             )
-        return cls.from_json(text, what=what, error=ManifestError)
+        manifest = cls.from_json(text, what=what, error=ManifestError)
+        if not manifest.files:
+            raise ManifestError(f"{what}: it is a draft, without checksums; export the bundle again")
+        return manifest
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses what two readers could understand in two ways."""
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("a key stands twice")
+    return data
