@@ -1,0 +1,72 @@
+"""MNIST in its original idx files (LeCun, Cortes & Burges), plain or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError
+from gensdk_training.data.arrays import array_dataset, to_labels
+from gensdk_training.data.dataset import ArrayDataset, LoadOptions
+
+MAX_BYTES = 4 << 30
+
+
+def load_mnist(folder: Path, options: LoadOptions, *, name: str = "mnist") -> ArrayDataset:
+    """The four idx files of `folder` (any data set of MNIST's form): 60,000 for training, 10,000 for testing."""
+    if options.holdout > 0:
+        raise InputError(f"{name} has its own test split; leave holdout at 0")
+    part = "train" if options.split == "train" else "t10k"
+    images_file = _find(folder, f"{part}-images", 3)
+    labels_file = _find(folder, f"{part}-labels", 1)
+    images = read_idx(images_file, 3)[..., None]
+    labels, names = to_labels(read_idx(labels_file, 1), len(images), labels_file.name)
+    return array_dataset(name, images, labels, names, options)
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The bytes of an idx file as uint8 of `dimensions` axes. Raises :class:`InputError` unless it is whole."""
+    data = _read(path)
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise InputError(f"{path}: not an idx file; download it again")
+    if data[2] != 0x08 or data[3] != dimensions:
+        raise InputError(
+            f"{path}: expected unsigned bytes with {dimensions} axes, got type 0x{data[2]:02x} with {data[3]} axes"
+        )
+    start = 4 + 4 * dimensions
+    shape = tuple(int(size) for size in np.frombuffer(data[4:start], ">u4"))
+    expected = int(np.prod(shape, dtype=object)) if len(shape) == dimensions else -1
+    if expected < 1 or len(data) - start != expected:
+        raise InputError(
+            f"{path}: its header says {'x'.join(map(str, shape))}, but {max(len(data) - start, 0)} bytes follow; "
+            "download it again"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as plain:
+            zipped = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            with gzip.open(plain) if zipped else plain as file:
+                data = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as failure:
+        raise InputError(f"{path}: can't be read ({str(failure)[:100]}); download it again") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path}: unfolds to more than {MAX_BYTES} bytes")
+    return data
+
+
+def _find(folder: Path, stem: str, dimensions: int) -> Path:
+    for name in (f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"):
+        for suffix in ("", ".gz"):
+            if (folder / (name + suffix)).is_file():
+                return folder / (name + suffix)
+    raise InputError(
+        f"no {stem}-idx{dimensions}-ubyte[.gz] in {folder}; write mnist:FOLDER with the idx files, or --data-dir"
+    )

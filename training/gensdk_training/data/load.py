@@ -1,0 +1,98 @@
+"""Data sets by name, by folder, or by file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_training.data.dataset import Dataset, Fit, LoadOptions, Split
+from gensdk_training.data.digits import load_digits
+from gensdk_training.data.folder import load_folder
+from gensdk_training.data.idx import load_mnist
+from gensdk_training.data.npz import load_npz
+
+DATA_DIR_VARIABLE = "GENSDK_DATA_DIR"
+
+DATASET_NAMES = ("digits", "mnist")
+
+
+def load_data(
+    spec: str,
+    *,
+    split: Split = "train",
+    labels: str = "auto",
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    fit: Fit = "crop",
+    holdout: float = 0.0,
+    data_dir: Path | str | None = None,
+    memory_limit: int = 2 << 30,
+) -> Dataset:
+    """Opens the data that `spec` names, and checks it before anything is trained on it.
+
+    `spec`: ``digits``; ``mnist`` (idx files in `data_dir`, in its folder ``mnist``, or in ``$GENSDK_DATA_DIR``)
+    or ``mnist:FOLDER``; a folder of PNG, JPEG, BMP or WebP images, whose sub-folders are classes; ``FILE.npz``
+    or ``FILE.npz:KEY`` (uint8, or float in [0, 1] or [-1, 1]; NHWC, NCHW or NHW).
+    `split`: the data's own where it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test.
+    `labels`: "auto", "none", or the key of an .npz file. `size`: (height, width) to `fit` images into, by
+    cutting from the centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data.
+    `memory_limit`: bytes up to which a folder is decoded at once; a larger one is read along the way.
+
+    Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
+    ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
+    """
+    options = LoadOptions(split, labels, _size(size), channels, fit, holdout, memory_limit)
+    _check(options)
+    name, _, rest = spec.partition(":")
+    if spec == "digits":
+        return load_digits(options)
+    if name == "mnist":
+        return load_mnist(_mnist_folder(rest, data_dir), options)
+    return _load_path(spec, data_dir)(options)
+
+
+def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions], Dataset]:
+    file, dot, key = spec.partition(".npz:")
+    text = file + ".npz" if dot else spec
+    for base in (Path(), Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or ".")):
+        path = base / Path(text).expanduser()
+        if path.is_dir():
+            return lambda options: load_folder(path, options)
+        if path.is_file():
+            if path.suffix != ".npz":
+                raise InputError(f"data {spec!r}: expected a folder or an .npz file")
+            return lambda options: load_npz(path, key or None, options)
+    hint = f"; no such file or folder, and the names are {', '.join(DATASET_NAMES)}"
+    near = did_you_mean(spec, DATASET_NAMES)
+    raise InputError(f"no data {spec!r}{near if near.startswith('; did') else hint}")
+
+
+def _mnist_folder(rest: str, data_dir: Path | str | None) -> Path:
+    if rest:
+        return Path(rest).expanduser()
+    base = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    if not base:
+        raise InputError(
+            f"mnist: where are its idx files? Write mnist:FOLDER, or set --data-dir or {DATA_DIR_VARIABLE}"
+        )
+    inside = Path(base).expanduser() / "mnist"
+    return inside if inside.is_dir() else Path(base).expanduser()
+
+
+def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _check(options: LoadOptions) -> None:
+    if options.split not in ("train", "test"):
+        raise InputError(f"expected split 'train' or 'test', got {options.split!r}")
+    if options.fit not in ("crop", "stretch"):
+        raise InputError(f"expected fit 'crop' or 'stretch', got {options.fit!r}")
+    if options.channels not in (None, 1, 3, 4):
+        raise InputError(f"expected channels 1, 3 or 4, got {options.channels}")
+    if options.size is not None and not all(1 <= side <= 16384 for side in options.size):
+        raise InputError(f"expected a size of 1 .. 16384 pixels, got {options.size}")
+    if not 0 <= options.holdout < 1:
+        raise InputError(f"expected holdout from 0 up to 1, got {options.holdout}")

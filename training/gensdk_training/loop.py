@@ -1,0 +1,181 @@
+"""The life of a run around its steps: logs, previews, checkpoints, stopping, resuming."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from gensdk_runtime.errors import GensdkError, TrainingError
+from gensdk_training.checkpoint import (
+    CheckpointState,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    set_aside,
+    tidy,
+)
+from gensdk_training.preview import draw_preview, sample_networks
+from gensdk_training.progress import Board, Reporter
+from gensdk_training.run_config import RunConfig, first_difference, identity
+from gensdk_training.stopping import Stopper, StopReason
+from gensdk_training.trainer import Trainer
+
+PACKAGES = ("gensdk", "torch", "numpy", "accelerate")
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """Where a run ended and why; `steps_per_second` at the last log, `losses` the means there."""
+
+    step: int
+    stopped: StopReason
+    steps_per_second: float
+    losses: Mapping[str, float]
+
+
+class Loop:
+    """Runs a :class:`Trainer` to the end of its steps. Only the first process writes."""
+
+    def __init__(self, trainer: Trainer, config: RunConfig, out: Path, reporter: Reporter) -> None:
+        self.trainer = trainer
+        self.config = config
+        self.out = out
+        self.reporter = reporter
+        self.accelerator: Accelerator = trainer.accelerator
+        self.checkpoints = out / "checkpoints"
+        dataset = trainer.feed.dataset
+        self._data = dataset.info
+        self._identity = identity(config, dataset.info, dataset.fingerprint, self.accelerator.num_processes)
+        self._losses: dict[str, float] = {}
+        self._saved: int | None = None
+
+    def take_up(self) -> None:
+        """Continues from the newest whole checkpoint; broken ones are set aside.
+
+        Raises :class:`TrainingError` where the checkpoint is of another run, and names the key that differs.
+        """
+        names: list[str | None] = [None]
+        if self.accelerator.is_main_process:
+            names = [self._newest()]
+        broadcast_object_list(names)
+        if names[0] is None:
+            return
+        checkpoint = read_checkpoint(self.checkpoints / names[0])
+        state = checkpoint.state
+        if difference := first_difference(state.identity, self._identity):
+            raise TrainingError(
+                f"{checkpoint.path} can't be continued: {difference}; use the run's own settings or another folder"
+            )
+        self.trainer.restore(state.step, checkpoint.tensors, state.scaler)
+        self._losses = dict(state.losses)
+        self._saved = state.step
+        self.reporter.note(f"continuing at step {state.step}")
+        self._warn_if_not_exact(state)
+
+    def run(self, stopper: Stopper, board: Board | None) -> LoopResult:
+        """Steps until the config's number of them, or until `stopper` says so. Ends with a checkpoint."""
+        trainer, steps = self.trainer, self.trainer.family.config.steps
+        reason: StopReason | None = "steps" if trainer.step >= steps else None
+        try:
+            while reason is None:
+                trainer.advance()
+                self.reporter.advance(trainer.step)
+                reason = "steps" if trainer.step >= steps else stopper.reason()
+                self._at_intervals(board, last=reason is not None)
+        except TrainingError as failure:
+            raise TrainingError(f"{failure} ({self._last_good()})") from None
+        return LoopResult(trainer.step, reason, self.reporter.rate, self._losses)
+
+    def _at_intervals(self, board: Board | None, *, last: bool) -> None:
+        step, config = self.trainer.step, self.config
+        if last or step % config.log_every == 0:
+            self.trainer.check_losses()
+            self._losses = self.trainer.take_logs()
+            self.reporter.losses(step, self._losses)
+            if board is not None:
+                board.scalars(step, {**self._losses, "steps_per_second": self.reporter.rate})
+        if last or step % config.checkpoint_every == 0:
+            self._save()
+        if config.preview_every and (last or step % config.preview_every == 0):
+            self._preview(board)
+
+    def _save(self) -> None:
+        self.trainer.check_losses()
+        self.trainer.check_weights()
+        if self.accelerator.is_main_process:
+            state = CheckpointState(
+                step=self.trainer.step,
+                run=self.config,
+                data=self._data,
+                identity=self._identity,
+                scaler=self.trainer.scaler_state(),
+                witness=self.trainer.witness(),
+                environment=_environment(self.accelerator.device),
+                losses=self._losses,
+                versions={name: version(name) for name in PACKAGES},
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            tensors = self.trainer.tensors()
+            save_checkpoint(self.checkpoints, state, tensors, keep=self.config.keep_checkpoints)
+        self._saved = self.trainer.step
+        self.accelerator.wait_for_everyone()
+
+    def _preview(self, board: Board | None) -> None:
+        """A picture that can't be drawn is reported; the training goes on."""
+        if not self.accelerator.is_main_process:
+            return
+        step, trainer = self.trainer.step, self.trainer
+        try:
+            networks: dict[str, nn.Module] = {**trainer.networks, **trainer.ema.networks}
+            samples = sample_networks(
+                trainer.family, networks, self.config.preview_count, device=self.accelerator.device
+            )
+            image = draw_preview(samples, self.out / "previews" / f"step-{step:07d}.png")
+            if board is not None:
+                board.image(step, image)
+        except (GensdkError, OSError) as failure:
+            self.reporter.note(f"no preview at step {step}: {failure}")
+        finally:
+            trainer.prepare_networks()
+
+    def _newest(self) -> str | None:
+        tidy(self.checkpoints)
+        checkpoint, broken = newest_checkpoint(self.checkpoints)
+        for path, problem in broken:
+            self.reporter.note(f"{problem}; set aside as {set_aside(path).name}, an older one is used")
+        return checkpoint.path.name if checkpoint else None
+
+    def _warn_if_not_exact(self, state: CheckpointState) -> None:
+        now = _environment(self.accelerator.device)
+        if self.accelerator.is_main_process and self.trainer.witness() != state.witness:
+            self.reporter.note(
+                "this torch, NumPy or device draws other random numbers: not bit for bit the same run"
+            )
+        for key, value in now.items():
+            if state.environment.get(key) != value:
+                was = state.environment.get(key)
+                self.reporter.note(f"{key} was {was}, is {value}: the last bits of results may differ")
+
+    def _last_good(self) -> str:
+        if self._saved is None:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is of step {self._saved}"
+
+
+def _environment(device: torch.device) -> dict[str, str]:
+    """What the rounding of results depends on, beside the code and the data."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} {name}",
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,111 @@
+"""What a run tells while it goes: a live line on a terminal, plain lines elsewhere, TensorBoard scalars."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger("gensdk.train")
+
+
+class Reporter:
+    """Shows steps, losses, speed and the time left on stderr; `progress` False shows nothing.
+
+    On a terminal that is a live bar, elsewhere one line at each log interval. Messages go there as well.
+    """
+
+    def __init__(self, *, total: int, step: int, progress: bool | None, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._shown = progress is not False
+        self._total = total
+        self._bar = self._make_bar(step) if self._shown and self._console.is_terminal else None
+        self._since = (time.monotonic(), step)
+        self.rate = 0.0
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """One step is done: `step` of them altogether."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step)
+
+    def losses(self, step: int, means: Mapping[str, float]) -> None:
+        """The mean losses since the last call; also measures the speed, in steps a second."""
+        now = time.monotonic()
+        elapsed = max(now - self._since[0], 1e-9)
+        self.rate = (step - self._since[1]) / elapsed
+        self._since = (now, step)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, text=f"{text}  {self.rate:.1f} it/s")
+        elif self._shown:
+            left = (self._total - step) / self.rate if self.rate else 0.0
+            line = f"step {step}/{self._total}  {text}  {self.rate:.1f} it/s  {left:.0f} s left"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def note(self, message: str) -> None:
+        """A message about the run; always in the log ``gensdk.train`` too."""
+        log.info("%s", message)
+        if self._shown:
+            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def _make_bar(self, step: int) -> Progress:
+        columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn())
+        bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console)
+        bar.add_task("train", total=self._total, completed=step, text="")
+        return bar
+
+
+class Board:
+    """TensorBoard event files under `folder`; does nothing where tensorboard is not installed."""
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        self._writer = _open_writer(folder, step)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds one point to the curve of each name."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+    def image(self, step: int, image: NDArray[np.uint8]) -> None:
+        """Adds a preview: uint8 [H, W, C]."""
+        if self._writer is not None:
+            self._writer.add_image("preview", image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _open_writer(folder: Path, step: int) -> SummaryWriter | Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log.info("tensorboard is not installed; no curves are written")
+        return None
+    # Points after `step` come from a run that was cut off after its last checkpoint: they are hidden.
+    return SummaryWriter(str(folder), purge_step=step or None)

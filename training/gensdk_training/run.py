@@ -1,0 +1,233 @@
+"""Training a run and opening it again: ``train(config, folder)`` and ``load_run(folder)``.
+
+A run is a folder: ``run.json``, ``checkpoints/``, ``previews/``, ``logs/`` (TensorBoard).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
+from gensdk_runtime.manifest import Provenance
+from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, write_whole
+from gensdk_training.data import Dataset
+from gensdk_training.family import DataInfo
+from gensdk_training.loop import Loop, LoopResult
+from gensdk_training.progress import Board, Reporter
+from gensdk_training.registry import AnyFamily
+from gensdk_training.run_config import DataConfig, RunConfig, read_run_config
+from gensdk_training.stopping import Stopper, StopReason
+from gensdk_training.trainer import Trainer, load_network_tensors
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["DataConfig", "RunConfig", "TrainResult", "TrainedRun", "load_run", "read_run_config", "train"]
+
+_OWN_NAMES = {"run.json", "checkpoints", "previews", "logs", ".lock"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended. `skipped` counts corrupt files; `seconds` is the time in this call."""
+
+    run_dir: Path
+    step: int
+    stopped: StopReason
+    seconds: float
+    steps_per_second: float
+    losses: dict[str, float]
+    skipped: int
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained model: the family, and its networks in eval mode on the CPU."""
+
+    family: AnyFamily
+    data_info: DataInfo
+    networks: dict[str, nn.Module]
+    step: int
+    provenance: Provenance
+    config: RunConfig
+    run_dir: Path
+
+
+def train(
+    config: RunConfig,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    max_seconds: float | None = None,
+    device: str = "auto",
+    data_dir: Path | str | None = None,
+    dataset: Dataset | None = None,
+    progress: bool | None = None,
+    tensorboard: bool = True,
+) -> TrainResult:
+    """Trains a run into the folder `out` and returns how it ended.
+
+    `resume` continues from the newest whole checkpoint, bit for bit; with none there it starts from the
+    beginning. `max_seconds` ends early, with a checkpoint that can be resumed. `device`: "auto" or "cpu".
+    `dataset` stands for the data that the config names. `progress`: False is silent; otherwise a live bar on a
+    terminal and plain lines elsewhere.
+
+    Start it with ``accelerate launch`` for several processes or machines: the batch is cut between them.
+    Raises :class:`InputError` for settings or data that don't fit, before training starts, and
+    :class:`TrainingError` where it can't go on, with the last good checkpoint kept.
+    """
+    started, out = time.monotonic(), Path(out)
+    config = config.resolved()
+    data = dataset if dataset is not None else config.data.load(data_dir=data_dir)
+    family = config.build_family(data.info)
+    accelerator = _accelerator(config, device)
+    main = accelerator.is_main_process
+    with _claim(out, config, resume=resume) if main else nullcontext():
+        accelerator.wait_for_everyone()
+        trainer = Trainer(family, data, seed=config.seed, accelerator=accelerator)
+        try:
+            result = _run(
+                trainer,
+                config,
+                out,
+                resume=resume,
+                max_seconds=max_seconds,
+                progress=progress if main else False,
+                tensorboard=tensorboard and main,
+            )
+        finally:
+            trainer.close()
+    seconds = time.monotonic() - started
+    return TrainResult(
+        out, result.step, result.stopped, seconds, result.steps_per_second, dict(result.losses), data.skipped.count
+    )
+
+
+def _run(
+    trainer: Trainer,
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool,
+    max_seconds: float | None,
+    progress: bool | None,
+    tensorboard: bool,
+) -> LoopResult:
+    with (
+        Reporter(total=trainer.family.config.steps, step=trainer.step, progress=progress) as reporter,
+        Stopper(trainer.accelerator, max_seconds) as stopper,
+    ):
+        loop = Loop(trainer, config, out, reporter)
+        if resume:
+            loop.take_up()
+        board = Board(out / "logs", step=trainer.step) if tensorboard else None
+        try:
+            return loop.run(stopper, board)
+        finally:
+            if board is not None:
+                board.close()
+
+
+def load_run(run_dir: Path | str, *, ema: bool = True, step: int | None = None) -> TrainedRun:
+    """Opens what :func:`train` left: the newest whole checkpoint, or the one of `step`.
+
+    `ema` gives the networks that sampling uses their moving averages; otherwise all have their raw weights.
+    Raises :class:`InputError` where there is no run or no such checkpoint.
+    """
+    run_dir = Path(run_dir)
+    read_run_config(run_dir)
+    checkpoint = _find(run_dir / "checkpoints", step)
+    state = checkpoint.state
+    family = state.run.build_family(state.data)
+    with torch.random.fork_rng():
+        networks = family.build_networks()
+    load_network_tensors(networks, checkpoint.tensors["model"])
+    if ema:
+        load_network_tensors({name: networks[name] for name in family.ema_networks}, checkpoint.tensors["ema"])
+    for network in networks.values():
+        network.eval()
+    provenance = _provenance(checkpoint, ema=ema)
+    return TrainedRun(family, state.data, networks, state.step, provenance, state.run, run_dir)
+
+
+def _find(folder: Path, step: int | None) -> Checkpoint:
+    if step is not None:
+        return checkpoint_at(folder, step)
+    checkpoint, broken = newest_checkpoint(folder)
+    if checkpoint is None:
+        reason = broken[0][1] if broken else "training has not come to its first one"
+        raise InputError(f"no whole checkpoint in {folder}: {reason}")
+    return checkpoint
+
+
+def _provenance(checkpoint: Checkpoint, *, ema: bool) -> Provenance:
+    state = checkpoint.state
+    config = state.run.model_dump(mode="json")
+    config["data"]["source"] = state.data.name  # a path on the training machine is nobody's business
+    return Provenance(
+        config=config,
+        data=state.data.name,
+        data_count=state.data.count,
+        steps=state.step,
+        seed=state.run.seed,
+        ema=ema,
+        metrics=dict(state.losses),
+        created=state.created,
+        versions=state.versions,
+    )
+
+
+def _accelerator(config: RunConfig, device: str) -> Accelerator:
+    if device not in ("auto", "cpu"):
+        raise InputError(f"expected device 'auto' or 'cpu', got {device!r}; CUDA_VISIBLE_DEVICES chooses a GPU")
+    precision = "no" if config.precision == "fp32" else config.precision
+    if AcceleratorState._shared_state:  # one process may train twice, in different precisions
+        AcceleratorState._reset_state()
+    try:
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    except ValueError as failure:
+        reason = str(failure).splitlines()[0][:200]
+        raise UnavailableError(f"precision {config.precision!r} on device {device!r}: {reason}") from None
+    if accelerator.device.type == "cuda":  # the same numbers in every run are worth more than the fastest kernel
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+    return accelerator
+
+
+@contextmanager
+def _claim(out: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
+    """Makes `out` the folder of this run and of no other process, or says why it can't be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        strange = sorted(path.name for path in out.iterdir() if not _is_own(path.name))
+    except OSError as failure:
+        raise InputError(f"can't write into {out} ({failure.strerror})") from None
+    if (out / "run.json").exists():
+        if not resume:
+            raise InputError(f"{out} has a run already; resume it, or choose another folder")
+    elif strange:
+        raise InputError(f"{out} is not empty ({strange[0]!r}); choose a new folder")
+    with (out / ".lock").open("w") as lock:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(
+                    f"another process trains in {out}; wait for it or choose another folder"
+                ) from None
+        write_whole(out / "run.json", config.to_json())
+        yield
+
+
+def _is_own(name: str) -> bool:
+    return name in _OWN_NAMES or name.startswith(".run.json.")

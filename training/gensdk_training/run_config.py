@@ -1,0 +1,120 @@
+"""What a run is: family, settings, data, seed, precision, intervals. Saved as ``RUN/run.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.strict import StrictModel
+from gensdk_training.data import Dataset, load_data
+from gensdk_training.data.dataset import Fit, Split
+from gensdk_training.family import DataInfo, FamilyConfig
+from gensdk_training.registry import AnyFamily, get_family
+
+Side = Annotated[int, Field(ge=1, le=16384)]
+
+
+class DataConfig(StrictModel):
+    """Which data, and how it is brought into shape; see :func:`gensdk_training.data.load_data`."""
+
+    source: Annotated[str, Field(min_length=1, max_length=4096)]
+    labels: str = "auto"
+    size: tuple[Side, Side] | None = None
+    channels: Literal[1, 3, 4] | None = None
+    fit: Fit = "crop"
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
+        """Opens the data. Raises :class:`InputError` where it can't be trained on."""
+        return load_data(
+            self.source,
+            split=split,
+            labels=self.labels,
+            size=self.size,
+            channels=self.channels,
+            fit=self.fit,
+            holdout=self.holdout,
+            data_dir=data_dir,
+        )
+
+
+class RunConfig(StrictModel):
+    """One training run.
+
+    `config` holds the family's own settings (steps, batch size, learning rates, ...), the defaults filled in by
+    :meth:`resolved`. `precision`: "fp16" and "bf16" are mixed precision, with float32 weights. Intervals count
+    steps; `preview_every` 0 draws no previews.
+    """
+
+    family: str
+    data: DataConfig
+    config: dict[str, Any] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    log_every: Annotated[int, Field(ge=1)] = 50
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    preview_every: Annotated[int, Field(ge=0)] = 500
+    preview_count: Annotated[int, Field(ge=1, le=1024)] = 64
+
+    def family_config(self) -> FamilyConfig:
+        """The family's settings, checked. Raises :class:`InputError` for an unknown family or key."""
+        family = get_family(self.family)
+        return family.Config.from_dict(self.config, what=f"settings of {self.family!r}")
+
+    def resolved(self) -> RunConfig:
+        """The same run with the defaults of every setting written out, so that it outlives other defaults."""
+        return self.model_copy(update={"config": self.family_config().model_dump(mode="json")})
+
+    def build_family(self, data: DataInfo) -> AnyFamily:
+        """The family for this config and data. Raises :class:`InputError` where they don't go together."""
+        return get_family(self.family)(self.family_config(), data)
+
+
+def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int) -> dict[str, Any]:
+    """All that decides the numbers of a run, flat by dotted key; a checkpoint continues only with the same.
+
+    Where the data lies and how often something is written are not part of it. Neither are the steps of a run
+    with a constant learning rate: it may be continued beyond its end.
+    """
+    whole = config.model_dump(mode="json")
+    for key in ("log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "preview_count"):
+        del whole[key]
+    del whole["data"]["source"]
+    if whole["config"].get("lr_schedule") == "constant":
+        whole["config"].pop("steps", None)
+    whole |= {"data_info": data.model_dump(mode="json"), "data_fingerprint": fingerprint, "processes": processes}
+    return _flat(whole)
+
+
+def first_difference(was: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Names the first key in which two identities differ: ``'config.batch_size' was 64, is 32``."""
+    for key in sorted(was.keys() | now.keys()):
+        if was.get(key) != now.get(key):
+            return f"{key!r} was {_short(was.get(key))}, is {_short(now.get(key))}"
+    return None
+
+
+def read_run_config(run_dir: Path) -> RunConfig:
+    """``run.json`` of a run. Raises :class:`InputError` where there is none."""
+    path = run_dir / "run.json"
+    try:
+        text = path.read_bytes()
+    except OSError as failure:
+        raise InputError(f"no run in {run_dir}: {path.name} can't be read ({failure.strerror})") from None
+    return RunConfig.from_json(text, what=str(path))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    parts = (_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    return {key: item for part in parts for key, item in part.items()}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

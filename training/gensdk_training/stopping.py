@@ -1,0 +1,57 @@
+"""Ending a run early without losing a step: Ctrl-C, SIGTERM, or a limit of time."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Literal, Self
+
+from accelerate import Accelerator
+
+StopReason = Literal["steps", "seconds", "signal"]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopper:
+    """Says after each step whether to end: in `max_seconds`, or when asked by SIGINT or SIGTERM.
+
+    The first signal asks for a clean end with a checkpoint, the second one interrupts at once. Signals can be
+    caught in the main thread only; elsewhere they are left alone. With several processes all end together.
+    """
+
+    def __init__(self, accelerator: Accelerator, max_seconds: float | None) -> None:
+        self._accelerator = accelerator
+        self._end = None if max_seconds is None else time.monotonic() + max_seconds
+        self._signalled = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # what signal() gave
+
+    def reason(self) -> StopReason | None:
+        """Why to end now, or None to go on."""
+        own: StopReason | None = None
+        if self._signalled:
+            own = "signal"
+        elif self._end is not None and time.monotonic() >= self._end:
+            own = "seconds"
+        if self._accelerator.num_processes == 1:
+            return own
+        if own is not None:
+            self._accelerator.set_trigger()
+        return (own or "signal") if self._accelerator.check_trigger() else None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled:
+            raise KeyboardInterrupt
+        self._signalled = True
