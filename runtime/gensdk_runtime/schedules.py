@@ -35,17 +35,20 @@ class NoiseSchedule:
 
 def make_schedule(spec: ScheduleSpec) -> NoiseSchedule:
     """The schedule that `spec` names. Raises :class:`InputError` where beta_start exceeds beta_end."""
+    betas: Float64
     if spec.kind == "linear":
         if spec.beta_start > spec.beta_end:
             raise InputError(f"expected beta_start <= beta_end, got {spec.beta_start} > {spec.beta_end}")
         betas = np.linspace(spec.beta_start, spec.beta_end, spec.num_train_timesteps, dtype=np.float64)
     else:
         betas = _cosine_betas(spec.num_train_timesteps)
-    return NoiseSchedule(betas=betas, alphas_cumprod=np.cumprod(1.0 - betas))
+    alphas_cumprod: Float64 = np.cumprod(1.0 - betas, dtype=np.float64)
+    return NoiseSchedule(betas=betas, alphas_cumprod=alphas_cumprod)
 
 
 def _cosine_betas(steps: int) -> Float64:
     """Nichol & Dhariwal (2021), eq. 17: abar(t) = cos^2((t / T + s) / (1 + s) * pi / 2), s = 0.008."""
     times = np.arange(steps + 1, dtype=np.float64) / steps
     alphas_cumprod = np.cos((times + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1.0 - alphas_cumprod[1:] / alphas_cumprod[:-1], MAX_BETA)
+    betas: Float64 = np.minimum(1.0 - alphas_cumprod[1:] / alphas_cumprod[:-1], MAX_BETA)
+    return betas

@@ -45,7 +45,8 @@ class DiffusionStep(nn.Module):
         repeated = sample.unsqueeze(0).expand(passes, -1, -1, -1, -1)
         eps = self.denoiser(repeated.reshape(-1, *sample.shape[1:]), timestep, label.reshape(-1))
         eps = eps.reshape(repeated.shape)
-        return (weights.reshape(-1, 1, 1, 1, 1) * eps).sum(0)
+        combined: Tensor = (weights.reshape(-1, 1, 1, 1, 1) * eps).sum(0)
+        return combined
 
 
 def step_graph(image: ImageSpec, *, conditional: bool, name: str = "step") -> GraphSpec:

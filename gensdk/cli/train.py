@@ -1,0 +1,139 @@
+"""``gensdk train``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gensdk.cli.output import needs_training_extra, print_json
+from gensdk_runtime.errors import InputError
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk train ddpm --data digits --out runs/ddpm
+  gensdk train vae --data mnist:FOLDER --out runs/vae --set latent=32 --steps 5000
+  gensdk train dcgan --data photos/ --size 64 --channels 3 --out runs/photos --max-seconds 3600
+  gensdk train ddpm --out runs/ddpm --resume
+  accelerate launch --num_processes 2 -m gensdk train ddpm --data digits --out runs/two
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("family")
+@click.option("--data", help="digits, mnist:FOLDER, a folder of images, or FILE.npz. Needed but for --resume.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+@click.option("--resume", is_flag=True, help="Go on from the newest whole checkpoint, bit for bit.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the family; may repeat.")
+@click.option("--steps", type=int, help="Steps in all. [default: the family's]")
+@click.option("--batch-size", type=int, help="[default: the family's]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Weights, noise and order of the data.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
+@click.option("--size", help="Bring images to this size: 64, or 48x64 (height x width). [default: as they are]")
+@click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Grey, RGB or RGBA. [default: as the data]")
+@click.option("--fit", type=click.Choice(["crop", "stretch"]), default="crop", show_default=True)
+@click.option("--labels", default="auto", show_default=True, help="auto, none, or a key of an .npz file.")
+@click.option("--holdout", type=float, default=0.0, show_default=True, help="Share of the data kept for tests.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where named data sets lie.")
+@click.option("--max-seconds", type=float, help="Stop in time, with a checkpoint that --resume takes up.")
+@click.option("--log-every", type=int, default=50, show_default=True, help="Steps.")
+@click.option("--checkpoint-every", type=int, default=500, show_default=True, help="Steps.")
+@click.option("--preview-every", type=int, default=500, show_default=True, help="Steps; 0 draws none.")
+@click.option("--tensorboard/--no-tensorboard", default=True, show_default=True, help="Logs under OUT/logs.")
+@click.option("--progress/--no-progress", default=None, help="[default: a bar on a terminal, lines elsewhere]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def train(
+    *,
+    family: str,
+    out: Path,
+    resume: bool,
+    device: str,
+    data_dir: Path | None,
+    max_seconds: float | None,
+    tensorboard: bool,
+    progress: bool | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train FAMILY (see gensdk list) on data, into the folder OUT."""
+    with needs_training_extra("training"):
+        from gensdk_training.run import train as train_run
+
+        config = _run_config(family, out, resume, options)
+    result = train_run(
+        config,
+        out,
+        resume=resume,
+        max_seconds=max_seconds,
+        device=device,
+        data_dir=data_dir,
+        progress=False if as_json and progress is None else progress,
+        tensorboard=tensorboard,
+    )
+    if as_json:
+        print_json({**asdict(result), "run_dir": str(result.run_dir)})
+        return
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
+    skipped = f"; {result.skipped} corrupt files skipped" if result.skipped else ""
+    click.echo(
+        f"{family}: step {result.step} after {result.seconds:.0f} s "
+        f"({result.steps_per_second:.1f} steps per second; {losses}){skipped}: {out}"
+    )
+
+
+def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -> Any:
+    """The run that the options describe; with --resume and no --data, the one that was begun."""
+    from gensdk_training.run import DataConfig, RunConfig, read_run_config
+
+    settings = parse_settings(options["settings"])
+    for name in ("steps", "batch_size"):
+        if options[name] is not None:
+            settings[name] = options[name]
+    if options["data"] is None:
+        if not resume:
+            raise InputError("--data is missing: digits, mnist:FOLDER, a folder of images, or FILE.npz")
+        begun = read_run_config(out)
+        if begun.family != family:
+            raise InputError(f"{out} is a run of {begun.family!r}, not of {family!r}")
+        return RunConfig.from_dict({**begun.model_dump(), "config": {**begun.config, **settings}}, what="options")
+    channels = options["channels"]
+    data = {
+        "source": options["data"],
+        "labels": options["labels"],
+        "size": parse_size(options["size"]),
+        "channels": None if channels is None else int(channels),
+        "fit": options["fit"],
+        "holdout": options["holdout"],
+    }
+    known = {"family": family, "config": settings, "data": DataConfig.from_dict(data, what="options").model_dump()}
+    names = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
+    return RunConfig.from_dict({**known, **{name: options[name] for name in names}}, what="options")
+
+
+def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``key=value`` pairs; a value is read as JSON where it is JSON, as text otherwise."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"expected --set KEY=VALUE, got {pair[:80]!r}")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return settings
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(height, width) from ``64`` or ``48x64``."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
+        raise InputError(f"expected --size 64 or 48x64 (height x width), got {text[:40]!r}")
+    return int(parts[0]), int(parts[-1])

@@ -1,0 +1,57 @@
+"""``gensdk verify``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gensdk.cli.output import print_json, print_table
+from gensdk_runtime.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from gensdk_runtime.verify import VerifyReport
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk verify digits-ddpm
+  gensdk verify model.gsdk --precision fp16 --backend onnxruntime:cuda
+
+\b
+Exit code: 1 when a graph or a whole sample drifts beyond the bundle's bounds.
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle")
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), help="[default: all that the bundle has]")
+@click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def verify(bundle: str, precision: Any, backend: str, as_json: bool) -> None:
+    """Replay BUNDLE's golden trajectories from PyTorch on this machine, without PyTorch, and judge the drift."""
+    from gensdk_runtime.verify import verify_bundle
+
+    report = verify_bundle(bundle, backend=backend, precision=precision)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report)
+    if not report.ok:
+        raise CheckFailed(f"{report.model}: {report.problems[0]}")
+
+
+def print_report(report: VerifyReport) -> None:
+    """One row for each graph and each sampling run, in each precision."""
+    rows = [
+        (
+            check.what,
+            check.precision,
+            check.backend,
+            f"{check.drift.max_abs:.2e}",
+            f"{check.drift.psnr:.1f}",
+            "ok" if check.ok else check.problem,
+        )
+        for check in report.checks
+    ]
+    print_table(("graph or samples", "precision", "backend", "max abs", "PSNR dB", "verdict"), rows)
