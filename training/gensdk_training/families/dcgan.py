@@ -1,0 +1,184 @@
+"""DCGAN: a generator of transposed convolutions against a discriminator of strided ones.
+
+Paper: Radford, Metz & Chintala 2015, "Unsupervised Representation Learning with Deep Convolutional Generative
+Adversarial Networks" (arXiv 1511.06434); the game is that of Goodfellow et al. 2014.
+
+Idea: ``min_G max_D E_x log D(x) + E_z log(1 - D(G(z)))``, always computed from logits. The generator's loss is
+``-E log D(G(z))`` (non-saturating), or ``E log(1 - D(G(z)))`` (saturating), whose gradient vanishes where D
+wins. `discriminator_steps` steps of D, then one of G, the other network frozen. A class label makes it a cGAN
+(Mirza & Osindero 2014): G gets concat(z, embedding(label)), D an embedding of the image's size as one more
+channel. Spectral normalization of D (Miyato et al. 2018) takes the place of its batch norm.
+
+Networks: `generator` and `discriminator`, as deep as halving the image allows. No norm at G's output and D's
+input, LeakyReLU 0.2 in D, ReLU and a final tanh in G, weights from N(0, 0.02), no pooling.
+Exports: one graph, ``generator``: z and the label to the image.
+
+It does not: use the paper's uniform z (here N(0, 1)), a gradient penalty, projection, or sizes that can't be
+halved twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gensdk_runtime.errors import InputError
+from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, freeze, require_labels
+from gensdk_training.layers.latent_sampler import LabelledLatent, latent_plan
+from gensdk_training.layers.strided import down_stack, halvings, up_stack, widths
+from gensdk_training.plan import ExportPlan
+from gensdk_training.registry import register
+
+
+class DcganConfig(FamilyConfig):
+    """Settings of :class:`Dcgan`; the defaults are the paper's.
+
+    `latent` values in z. `generator_channels` before G's last layer and `discriminator_channels` after D's
+    first (the paper's ngf and ndf); they double with each halving of the image, up to eight times.
+    `loss` of the generator. `conditional` uses the labels of the data, in G as an `embedding` of so many
+    values. `beta1`, `beta2` of both Adams.
+    """
+
+    latent: Annotated[int, Field(ge=1, le=4096)] = 100
+    generator_channels: Annotated[int, Field(ge=1)] = 64
+    discriminator_channels: Annotated[int, Field(ge=1)] = 64
+    loss: Literal["non_saturating", "saturating"] = "non_saturating"
+    discriminator_steps: Annotated[int, Field(ge=1, le=100)] = 1
+    spectral_norm: bool = False
+    conditional: bool = False
+    embedding: Annotated[int, Field(ge=1, le=1024)] = 16
+    generator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    discriminator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class Generator(nn.Module):
+    """G: z, and a label, to an image."""
+
+    def __init__(self, config: DcganConfig, data: DataInfo, classes: int | None) -> None:
+        super().__init__()
+        times = halvings(data.height, data.width, family="dcgan")
+        self.labelled = LabelledLatent(config.latent, classes=classes, embedding=config.embedding)
+        inputs = widths(config.generator_channels, times)[::-1]
+        self.body = up_stack(self.labelled.size, inputs, data.image.shape)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """`z` [B, latent] to images [B, C, H, W] in [-1, 1]."""
+        return torch.tanh(self.body(self.labelled(z, label)))
+
+
+class Discriminator(nn.Module):
+    """D: an image, and a label, to the logit of "real"."""
+
+    def __init__(self, config: DcganConfig, data: DataInfo, classes: int | None) -> None:
+        super().__init__()
+        times = halvings(data.height, data.width, family="dcgan")
+        outputs = widths(config.discriminator_channels, times)
+        core = (data.height >> times, data.width >> times)
+        self.embedding = nn.Embedding(classes, data.height * data.width) if classes else None
+        wrap = spectral_norm if config.spectral_norm else None
+        inputs = data.channels + (1 if classes else 0)
+        self.body = down_stack(inputs, outputs, normalize=not config.spectral_norm, wrap=wrap)
+        logit = nn.Conv2d(outputs[-1], 1, core)
+        self.logit = wrap(logit) if wrap else logit
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """`images` [B, C, H, W] in [-1, 1] to logits [B]."""
+        if self.embedding is not None and label is not None:
+            channel = self.embedding(label).reshape(-1, 1, *images.shape[2:])
+            images = torch.cat((images, channel), dim=1)
+        logits: Tensor = self.logit(self.body(images))
+        return logits.flatten()
+
+
+def _initialize(module: nn.Module) -> None:
+    """N(0, 0.02) for convolutions, N(1, 0.02) for the scales of batch norms (the paper's section 4)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+@register("dcgan")
+class Dcgan(Family[DcganConfig]):
+    """DCGAN and, with labels, its cGAN."""
+
+    title = "DCGAN: convolutional GAN; non-saturating or saturating loss, labels, spectral normalization"
+    paper = "Radford, Metz & Chintala (2015), Unsupervised Representation Learning with DCGANs"
+    Config = DcganConfig
+
+    def check(self) -> None:
+        """Raises :class:`InputError` where size or labels of the data don't go with the config."""
+        halvings(self.data.height, self.data.width, family="dcgan")
+        if self.config.conditional and self.data.num_classes is None:
+            name = self.data.name
+            raise InputError(f"conditional needs labels, but {name!r} has none; set conditional=false")
+
+    @property
+    def _num_classes(self) -> int | None:
+        return self.data.num_classes if self.config.conditional else None
+
+    def build_networks(self) -> dict[str, nn.Module]:
+        """`generator` and `discriminator`."""
+        networks: dict[str, nn.Module] = {
+            "generator": Generator(self.config, self.data, self._num_classes),
+            "discriminator": Discriminator(self.config, self.data, self._num_classes),
+        }
+        for network in networks.values():
+            network.apply(_initialize)
+        return networks
+
+    def phases(self) -> tuple[Phase, ...]:
+        """`discriminator`, repeated `discriminator_steps` times, then `generator`."""
+        config, betas = self.config, (self.config.beta1, self.config.beta2)
+        discriminator = Phase(
+            "discriminator",
+            ("discriminator",),
+            config.discriminator_learning_rate,
+            betas,
+            repeat=config.discriminator_steps,
+        )
+        return (discriminator, Phase("generator", ("generator",), config.generator_learning_rate, betas))
+
+    def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
+        """``-E log D(x) - E log(1 - D(G(z)))`` for D; the chosen loss for G. In nats, means over the batch."""
+        freeze(networks, (phase,))
+        label = (require_labels(batch),) if self.config.conditional else ()
+        z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
+        with torch.set_grad_enabled(phase == "generator"):
+            fake = networks["generator"](z, *label)
+        on_fake = networks["discriminator"](fake, *label)
+        if phase == "generator":
+            return Loss(self._generator_loss(on_fake), {"d_fake": torch.sigmoid(on_fake.detach()).mean()})
+        on_real = networks["discriminator"](batch.images, *label)
+        # log(1 - D) = log sigmoid(-logit)
+        total = -functional.logsigmoid(on_real).mean() - functional.logsigmoid(-on_fake).mean()
+        return Loss(total, {"d_real": torch.sigmoid(on_real.detach()).mean()})
+
+    def _generator_loss(self, on_fake: Tensor) -> Tensor:
+        if self.config.loss == "saturating":
+            return functional.logsigmoid(-on_fake).mean()
+        return -functional.logsigmoid(on_fake).mean()
+
+    @property
+    def ema_networks(self) -> tuple[str, ...]:
+        """The generator."""
+        return ("generator",)
+
+    def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
+        """One graph, ``generator``, all of which may be half precision."""
+        return latent_plan(
+            self.name,
+            "generator",
+            networks["generator"],
+            self.data,
+            latent=self.config.latent,
+            conditional=self.config.conditional,
+        )
