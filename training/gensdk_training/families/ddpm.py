@@ -1,0 +1,202 @@
+"""Denoising diffusion: learn to tell the noise in a noisy image; sample by removing it bit by bit.
+
+Paper: Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239).
+
+Idea: an image x_0 is mixed with Gaussian noise, ``x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps`` (eq. 4), and
+a U-Net learns eps from x_t and t. The network knows nothing of how it will be sampled: the runtime runs DDPM,
+DDIM or DPM-Solver++ over the same step graph.
+
+With classes the network also gets the label, replaced by "none" in a share of the training images, so that
+sampling can push towards the label (Ho & Salimans 2022, classifier-free guidance).
+
+Networks: `denoiser`, a U-Net of residual blocks with group norm, SiLU and self-attention (layers/unet.py).
+Exports: one graph, ``step``: guidance, denoiser and solver update together (layers/diffusion_step.py).
+Does not: learn the variances, predict v or x_0, compute likelihoods, or work in a latent space.
+
+The paper's CIFAR-10 model: ``channels=128 multipliers=[1,2,2,2] blocks=2 attention_resolutions=[16]
+norm_groups=32 dropout=0.1 learning_rate=2e-4 ema_decay=0.9999 batch_size=128 schedule=linear``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.manifest import DiffusionSpec, ModelSpec, ScheduleSpec
+from gensdk_runtime.schedules import make_schedule
+from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.layers.diffusion_step import DiffusionStep, step_graph
+from gensdk_training.layers.unet import UNet, UNetShape
+from gensdk_training.plan import ExportPlan
+from gensdk_training.registry import register
+
+MIN_SNR_GAMMA = 5.0
+"""gamma of Hang et al. (2023), section 3.4."""
+
+
+class DdpmConfig(FamilyConfig):
+    """Settings of :class:`Ddpm`. The defaults suit small images such as 8x8 digits.
+
+    `channels` times each of `multipliers` is the width of a level, each half the size of the one above.
+    `attention_resolutions`: heights in pixels of the levels that attend; the middle block always does.
+    `conditional`: learn the labels of the data; `guidance_dropout` is the share of labels left out.
+    `loss_weighting`: "plain" weighs all time steps alike (Ho et al. 2020, eq. 14), "min_snr" by
+    min(SNR, 5) / SNR (Hang et al. 2023).
+    """
+
+    channels: Annotated[int, Field(ge=2)] = 24
+    multipliers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)] = (
+        1,
+        2,
+    )
+    blocks: Annotated[int, Field(ge=1)] = 1
+    attention_resolutions: tuple[int, ...] = ()
+    attention_heads: Annotated[int, Field(ge=1)] = 1
+    norm_groups: Annotated[int, Field(ge=1)] = 8
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["linear", "cosine"] = "linear"
+    num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    loss_weighting: Literal["plain", "min_snr"] = "plain"
+    conditional: bool = False
+    guidance_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+
+
+@register("ddpm")
+class Ddpm(Family[DdpmConfig]):
+    """Denoising diffusion with a U-Net, by choice conditional on labels."""
+
+    title = "denoising diffusion: U-Net with attention; DDPM, DDIM and DPM-Solver++ sampling; guidance"
+    paper = "Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models"
+    Config = DdpmConfig
+
+    def check(self) -> None:
+        """Raises :class:`InputError` where sizes, widths or labels don't go together."""
+        config, data = self.config, self.data
+        factor = 2 ** (len(config.multipliers) - 1)
+        if data.height % factor or data.width % factor:
+            raise InputError(
+                f"ddpm with {len(config.multipliers)} multipliers needs height and width divisible by "
+                f"{factor}, got {data.height}x{data.width}; use fewer multipliers or resize the data"
+            )
+        heights = self._level_heights
+        for resolution in config.attention_resolutions:
+            if resolution not in heights:
+                raise InputError(
+                    f"attention_resolutions has {resolution}, but the levels are {list(heights)} pixels high"
+                )
+        for name, divisor in (
+            ("norm_groups", config.norm_groups),
+            ("attention_heads", config.attention_heads),
+        ):
+            if config.channels % divisor:
+                raise InputError(f"channels must be divisible by {name}, got {config.channels} and {divisor}")
+        if config.channels % 2:
+            raise InputError(f"channels must be even, got {config.channels}")
+        if config.conditional and data.num_classes is None:
+            raise InputError(f"conditional needs labels, but {data.name!r} has none; set conditional=false")
+        make_schedule(self._schedule_spec)
+
+    @property
+    def _level_heights(self) -> tuple[int, ...]:
+        return tuple(self.data.height // 2**level for level in range(len(self.config.multipliers)))
+
+    @property
+    def _schedule_spec(self) -> ScheduleSpec:
+        config = self.config
+        return ScheduleSpec(
+            kind=config.schedule,
+            num_train_timesteps=config.num_train_timesteps,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+        )
+
+    @cached_property
+    def _alphas_cumprod(self) -> Tensor:
+        """abar_t: float64 [T]."""
+        return torch.from_numpy(make_schedule(self._schedule_spec).alphas_cumprod)
+
+    def build_networks(self) -> dict[str, nn.Module]:
+        """The U-Net `denoiser`."""
+        config, heights = self.config, self._level_heights
+        shape = UNetShape(
+            image_channels=self.data.channels,
+            channels=config.channels,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            attention_levels=frozenset(
+                level for level, height in enumerate(heights) if height in config.attention_resolutions
+            ),
+            attention_heads=config.attention_heads,
+            norm_groups=config.norm_groups,
+            dropout=config.dropout,
+            num_labels=None if self._num_classes is None else self._num_classes + 1,
+        )
+        return {"denoiser": UNet(shape)}
+
+    @property
+    def _num_classes(self) -> int | None:
+        return self.data.num_classes if self.config.conditional else None
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase: the denoiser."""
+        return (Phase("denoiser", trains=("denoiser",), learning_rate=self.config.learning_rate),)
+
+    def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
+        """Mean of ``||eps - eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t)||^2`` over all elements.
+
+        Ho et al. (2020), eq. 14: t uniform on 0 .. T - 1, one for each image.
+        """
+        x0 = batch.images
+        timestep = torch.randint(self.config.num_train_timesteps, (len(x0),), device=x0.device)
+        eps = torch.randn_like(x0)
+        abar = self._alphas_cumprod.to(x0.device)[timestep].reshape(-1, 1, 1, 1)
+        noisy = abar.sqrt().to(x0.dtype) * x0 + (1 - abar).sqrt().to(x0.dtype) * eps
+        labels = self._drop_labels(batch)
+        predicted = networks["denoiser"](noisy, timestep, *labels)
+        errors = (predicted - eps).square().mean(dim=(1, 2, 3))
+        total = (self._weights(abar.flatten()).to(errors.dtype) * errors).mean()
+        return Loss(total, {"mse": errors.detach().mean()})
+
+    def _drop_labels(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The labels, a share of them replaced by "none" (the class number `num_classes`)."""
+        if self._num_classes is None:
+            return ()
+        labels = require_labels(batch)
+        dropped = torch.rand(len(labels), device=labels.device) < self.config.guidance_dropout
+        return (labels.masked_fill(dropped, self._num_classes),)
+
+    def _weights(self, abar: Tensor) -> Tensor:
+        """The weight of each time step in the loss: abar [N] to [N], SNR = abar / (1 - abar)."""
+        if self.config.loss_weighting == "plain":
+            return torch.ones_like(abar)
+        snr = abar / (1 - abar)
+        return snr.clamp(max=MIN_SNR_GAMMA) / snr
+
+    @property
+    def ema_networks(self) -> tuple[str, ...]:
+        """The denoiser."""
+        return ("denoiser",)
+
+    def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
+        """One graph, ``step``: denoiser, guidance and solver update; the denoiser may be half precision."""
+        conditional = self._num_classes is not None
+        step = DiffusionStep(networks["denoiser"], conditional=conditional).eval()
+        model = ModelSpec(
+            name=f"{self.data.name}-{self.name}",
+            family=self.name,
+            program=DiffusionSpec(graph="step", schedule=self._schedule_spec),
+            graphs=(step_graph(self.data.image, conditional=conditional),),
+            image=self.data.image,
+            num_classes=self._num_classes,
+            class_names=self.data.class_names if conditional else None,
+        )
+        return ExportPlan(model=model, modules={"step": step}, half={"step": ("denoiser",)})
