@@ -29,7 +29,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, freeze, require_labels
+from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
 from gensdk_training.layers.latent_sampler import LabelledLatent, latent_plan
 from gensdk_training.layers.strided import down_stack, halvings, up_stack, widths
 from gensdk_training.plan import ExportPlan
@@ -149,7 +149,6 @@ class Dcgan(Family[DcganConfig]):
 
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
         """``-E log D(x) - E log(1 - D(G(z)))`` for D; the chosen loss for G. In nats, means over the batch."""
-        freeze(networks, (phase,))
         label = (require_labels(batch),) if self.config.conditional else ()
         z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
         with torch.set_grad_enabled(phase == "generator"):

@@ -1,0 +1,310 @@
+"""Laws that every family of the registry obeys; a new family arrives tested."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gensdk_runtime.backends.base import Array
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.manifest import GraphSpec, ModelSpec, TensorSpec
+from gensdk_training.data.dataset import ArrayDataset
+from gensdk_training.data.load import load_data
+from gensdk_training.family import Batch, DataInfo, Phase, freeze, parameter_count
+from gensdk_training.preview import sample_networks
+from gensdk_training.registry import AnyFamily, families, get_family, register
+from gensdk_training.torch_backend import torch_sessions
+
+SMALL: dict[str, dict[str, Any]] = {
+    "dcgan": {"generator_channels": 8, "discriminator_channels": 8, "latent": 8},
+    "ddpm": {"channels": 8},
+    "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
+    "vae": {"hidden": [32], "latent": 4},
+}
+"""Settings that make a family small enough for tests; a family without an entry is tested as it comes."""
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "dcgan": {
+        "saturating": {"loss": "saturating"},
+        "spectral": {"spectral_norm": True, "discriminator_steps": 2},
+    },
+    "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
+    "vae": {
+        "convolutions": {"architecture": "conv", "channels": 8},
+        "gaussian": {"likelihood": "gaussian", "beta": 4.0},
+    },
+}
+"""Further settings of one family, each a case of its own."""
+
+
+def _cases() -> list[Any]:
+    cases = []
+    for name, family in families().items():
+        conditional = [False, True] if "conditional" in family.Config.model_fields else [False]
+        variants = {"default": {}, **VARIANTS.get(name, {})}
+        for variant, config in variants.items():
+            for channels in (1, 3) if variant == "default" else (1,):
+                for labels in conditional:
+                    colour = "colour" if channels == 3 else "grey"
+                    label = "labels" if labels else "plain"
+                    settings = {**SMALL.get(name, {}), **config, **({"conditional": True} if labels else {})}
+                    cases.append(pytest.param(name, channels, settings, id=f"{name}-{variant}-{colour}-{label}"))
+    return cases
+
+
+every_case = pytest.mark.parametrize(("name", "channels", "settings"), _cases())
+every_family = pytest.mark.parametrize("name", families())
+
+
+@functools.cache
+def _digits() -> tuple[DataInfo, Tensor, Tensor]:
+    data = load_data("digits")
+    assert isinstance(data, ArrayDataset)
+    assert data.labels is not None
+    images = torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return data.info, images, torch.from_numpy(data.labels)
+
+
+def _info(channels: int) -> DataInfo:
+    return _digits()[0].model_copy(update={"channels": channels})
+
+
+def _batch(channels: int, count: int = 16) -> Batch:
+    """Digits; in colour with another brightness for each channel, and the digit of another image in blue."""
+    _, images, labels = _digits()
+    grey = images[:count]
+    if channels == 1:
+        return Batch(grey, labels[:count])
+    return Batch(torch.cat((grey, grey * 0.5, images[count : 2 * count]), dim=1), labels[:count])
+
+
+def _build(name: str, channels: int, settings: dict[str, Any], seed: int = 0) -> tuple[AnyFamily, Any]:
+    family_class = get_family(name)
+    family = family_class(family_class.Config.from_dict(settings, what="config"), _info(channels))
+    torch.manual_seed(seed)
+    return family, family.build_networks()
+
+
+def _feeds(model: ModelSpec, graph: GraphSpec, batch: int) -> dict[str, Array]:
+    """Inputs as the runtime would feed them; the first samples are the same whatever the batch."""
+    return {spec.name: _feed(spec, model, batch) for spec in graph.inputs}
+
+
+def _feed(spec: TensorSpec, model: ModelSpec, batch: int) -> Array:
+    shape = tuple(axis if isinstance(axis, int) else {"batch": batch}.get(axis, 2) for axis in spec.shape)
+    largest = tuple(axis if isinstance(axis, int) else 8 for axis in spec.shape)
+    random = np.random.default_rng(len(spec.name))
+    full: Array
+    if spec.role in ("condition", "timestep"):
+        full = random.integers(0, model.num_classes or 10, largest)
+    elif spec.role == "state" or spec.distribution == "normal":
+        full = random.standard_normal(largest)
+    else:
+        full = random.random(largest)
+    return np.ascontiguousarray(full[tuple(slice(size) for size in shape)], dtype=spec.dtype)
+
+
+def _run(graph: GraphSpec, module: nn.Module, feeds: Mapping[str, Array]) -> list[Array]:
+    with torch.no_grad():
+        out = module(*(torch.from_numpy(feeds[spec.name]) for spec in graph.inputs))
+    return [part.numpy() for part in (out if isinstance(out, tuple) else (out,))]
+
+
+@every_family
+def test_a_family_tells_its_story(name: str) -> None:
+    family = get_family(name)
+    assert family.name == name
+    assert family.title.strip()
+    assert any(character.isdigit() for character in family.paper), "a paper has a year"
+    story = inspect.getdoc(importlib.import_module(family.__module__)) or ""
+    assert all(word in story for word in ("Exports", "not")), "what it exports, what it does not do"
+
+
+@every_family
+def test_config_comes_back_from_json(name: str) -> None:
+    config_type = get_family(name).Config
+    config = config_type.from_dict({**SMALL.get(name, {}), "batch_size": 7}, what="config")
+    assert config_type.from_json(config.to_json(), what="config") == config
+    assert config_type.from_json(config_type().to_json(), what="config") == config_type()
+
+
+@every_family
+def test_unknown_keys_name_the_nearest(name: str) -> None:
+    for key in get_family(name).Config.model_fields:
+        with pytest.raises(InputError, match=f"did you mean '{key}'"):
+            get_family(name).Config.from_dict({key + "x": 1}, what="config")
+
+
+@every_family
+def test_conditional_needs_labels(name: str) -> None:
+    family = get_family(name)
+    if "conditional" not in family.Config.model_fields:
+        pytest.skip("has no labels")
+    unlabelled = _info(1).model_copy(update={"num_classes": None, "class_names": None})
+    with pytest.raises(InputError, match="labels"):
+        family(family.Config.from_dict({"conditional": True}, what="config"), unlabelled)
+
+
+@every_family
+def test_the_same_seed_builds_the_same_networks(name: str) -> None:
+    settings = SMALL.get(name, {})
+    (_, first), (_, same), (_, other) = (_build(name, 1, settings, seed) for seed in (1, 1, 2))
+    assert parameter_count(first) > 0
+    for network in first:
+        for key, value in first[network].state_dict().items():
+            assert torch.equal(value, same[network].state_dict()[key])
+    assert any(
+        not torch.equal(value, other[network].state_dict()[key])
+        for network in first
+        for key, value in first[network].state_dict().items()
+    )
+
+
+@every_case
+def test_each_phase_trains_its_networks_alone(name: str, channels: int, settings: dict[str, Any]) -> None:
+    family, networks = _build(name, channels, settings)
+    phases = family.phases()
+    trained = [network for phase in phases for network in phase.trains]
+    assert sorted(trained) == sorted(networks), "each network is trained by one phase"
+    assert set(family.ema_networks) <= set(networks)
+    for phase in phases:
+        for network in networks.values():
+            network.train().zero_grad()
+        freeze(networks, phase.trains)
+        loss = family.loss(phase.name, networks, _batch(channels))
+        assert loss.total.shape == ()
+        assert all(not value.requires_grad and value.isfinite() for value in loss.logs.values())
+        torch.autograd.backward(loss.total)
+        for network_name, network in networks.items():
+            for key, parameter in network.named_parameters():
+                where = f"{phase.name}: {network_name}.{key}"
+                if network_name in phase.trains:
+                    assert parameter.grad is not None, where
+                    assert parameter.grad.isfinite().all(), where
+                else:
+                    assert parameter.grad is None, where
+
+
+@every_case
+def test_each_loss_falls_on_a_fixed_batch(name: str, channels: int, settings: dict[str, Any]) -> None:
+    """Each phase for itself, with the other networks as they are and the same noise at each step."""
+    family, networks = _build(name, channels, settings)
+    for phase in family.phases():
+        freeze(networks, phase.trains)
+        before, after = _descend(family, networks, phase, _batch(channels))
+        assert np.isfinite([before, after]).all()
+        assert after < before, phase.name
+
+
+def _descend(
+    family: AnyFamily, networks: Mapping[str, nn.Module], phase: Phase, batch: Batch, steps: int = 8
+) -> tuple[float, float]:
+    parameters = [p for network in phase.trains for p in networks[network].parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=phase.learning_rate, betas=phase.betas)
+    losses = []
+    for _ in range(steps):
+        torch.manual_seed(7)
+        loss = family.loss(phase.name, networks, batch).total
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses[0], losses[-1]
+
+
+@every_case
+def test_graphs_are_what_the_plan_says(name: str, channels: int, settings: dict[str, Any]) -> None:
+    family, networks = _build(name, channels, settings)
+    plan = family.export_plan(networks)
+    assert {graph.name for graph in plan.model.graphs} == set(plan.modules)
+    assert plan.model.family == name
+    assert plan.model.image.shape == (channels, 8, 8)
+    assert plan.model.num_classes == (10 if settings.get("conditional") else None)
+    assert set(plan.half) <= set(plan.modules)
+    for graph in plan.model.graphs:
+        module = plan.modules[graph.name]
+        assert not any(part.training for part in module.modules())
+        assert all(path and module.get_submodule(path) for path in plan.half.get(graph.name, ()))
+        for batch in (2, 5):
+            outputs = _run(graph, module, _feeds(plan.model, graph, batch))
+            assert len(outputs) == len(graph.outputs)
+            for spec, output in zip(graph.outputs, outputs, strict=True):
+                _check_output(spec, output, batch)
+
+
+def _check_output(spec: TensorSpec, output: Array, batch: int) -> None:
+    shape = tuple(axis if isinstance(axis, int) else {"batch": batch}.get(axis, 2) for axis in spec.shape)
+    assert output.shape == shape, spec.name
+    assert output.dtype == np.dtype(spec.dtype), spec.name
+    assert np.isfinite(output).all(), spec.name
+    if spec.value_range is not None:
+        low, high = spec.value_range
+        assert output.min() >= low - 1e-5, spec.name
+        assert output.max() <= high + 1e-5, spec.name
+
+
+@every_case
+def test_graphs_draw_nothing_and_mix_no_samples(name: str, channels: int, settings: dict[str, Any]) -> None:
+    family, networks = _build(name, channels, settings)
+    plan = family.export_plan(networks)
+    for graph in plan.model.graphs:
+        module = plan.modules[graph.name]
+        feeds = _feeds(plan.model, graph, 5)
+        state = torch.get_rng_state()
+        first, again = _run(graph, module, feeds), _run(graph, module, feeds)
+        assert torch.equal(state, torch.get_rng_state())
+        fewer = _run(graph, module, _feeds(plan.model, graph, 2))
+        for spec, one, two, part in zip(graph.outputs, first, again, fewer, strict=True):
+            np.testing.assert_array_equal(one, two)
+            head = np.take(one, range(2), axis=spec.shape.index("batch"))
+            np.testing.assert_allclose(head, part, rtol=1e-4, atol=1e-5, err_msg=spec.name)
+
+
+@every_case
+def test_the_runtime_samples_the_live_networks(name: str, channels: int, settings: dict[str, Any]) -> None:
+    family, networks = _build(name, channels, settings)
+    samples = sample_networks(family, networks, 3, seed=0)
+    assert samples.array.shape == (3, channels, 8, 8)
+    assert np.isfinite(samples.array).all()
+    assert np.abs(samples.array).max() <= 1 + 1e-5
+    again = sample_networks(family, networks, 3, seed=0)
+    np.testing.assert_array_equal(samples.array, again.array)
+
+
+@every_family
+def test_saved_weights_give_the_same_graphs(name: str) -> None:
+    settings = SMALL.get(name, {})
+    family, networks = _build(name, 1, settings, seed=1)
+    _, others = _build(name, 1, settings, seed=2)
+    for network in networks:
+        others[network].load_state_dict(networks[network].state_dict())
+    plan, other = family.export_plan(networks), family.export_plan(others)
+    mine, theirs = torch_sessions(plan), torch_sessions(other)
+    for graph in plan.model.graphs:
+        feeds = _feeds(plan.model, graph, 3)
+        expected = mine[graph.name].run(feeds)
+        for key, value in theirs[graph.name].run(feeds).items():
+            np.testing.assert_array_equal(value, expected[key])
+
+
+def test_a_second_family_of_one_name_is_refused() -> None:
+    taken = next(iter(families()))
+
+    class Second:
+        pass
+
+    with pytest.raises(ValueError, match="registered twice"):
+        register(taken)(Second)  # type: ignore[type-var]
+
+
+def test_an_unknown_family_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'pixelcnn'"):
+        get_family("pixelcn")
