@@ -1,0 +1,109 @@
+"""The model card: a bundle's README.md, for people who find it without its history."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gensdk_export.report import HEADING, GraphRow, engine_rows, row_text
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.manifest import DiffusionSpec, EngineSpec, ModelSpec, Precision16Report, Provenance
+from gensdk_training.registry import get_family
+
+
+def model_card(
+    model: ModelSpec,
+    provenance: Provenance,
+    *,
+    rows: tuple[GraphRow, ...],
+    engines: tuple[tuple[EngineSpec, int], ...],
+    fp16: Precision16Report | None,
+    name: str,
+) -> str:
+    """README.md of the bundle called `name` (its file name): what it is, how to sample, what was measured."""
+    title, paper, story = _family(model.family)
+    sections = [
+        f"# {model.name}",
+        f"{title}\n\nPaper: {paper}" if paper else title,
+        f"## Sample\n\n{_how_to_sample(model, name)}",
+        f"## Model\n\n{_table(('', ''), list(_facts(model, provenance).items()))}",
+        f"## Proof\n\n{_proof(rows, engines)}{_islands(fp16)}",
+    ]
+    if story:
+        sections.append(f"## What it does not do\n\n{story}")
+    if provenance.config:
+        settings = json.dumps(provenance.config, indent=2, sort_keys=True)
+        sections.append(f"## Training settings\n\n```json\n{settings}\n```")
+    return "\n\n".join(sections) + "\n"
+
+
+def _family(name: str) -> tuple[str, str, str]:
+    """Title, paper, and the paragraph of limits from the family's own file; the name alone if it is unknown."""
+    try:
+        family = get_family(name)
+    except InputError:
+        return f"A model of the family {name}.", "", ""
+    story = inspect.getdoc(inspect.getmodule(family)) or ""
+    found = re.search(r"^(?:It does|Does) not:? .*?(?=\n\n|\Z)", story, re.MULTILINE | re.DOTALL)
+    limits = " ".join(found[0].split()) if found else ""
+    return f"{family.title[0].upper()}{family.title[1:]}.", family.paper, limits
+
+
+def _how_to_sample(model: ModelSpec, name: str) -> str:
+    options = ", num_inference_steps=20" if isinstance(model.program, DiffusionSpec) else ""
+    options += ", label=0" if model.num_classes else ""
+    flags = " --label 0" if model.num_classes else ""
+    return (
+        f"```sh\ngensdk sample {name} -n 64 --seed 0{flags} -o grid.png\ngensdk verify {name}\n```\n\n"
+        "```python\nfrom gensdk import Generator\n\n"
+        f'with Generator.load("{name}") as generator:\n'
+        f"    samples = generator.sample(64, seed=0{options})\n"
+        'samples.save("grid.png")\n```'
+    )
+
+
+def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
+    image, program = model.image, model.program
+    facts = {
+        "family": model.family,
+        "images": f"{image.channels} x {image.height} x {image.width}, values in {list(image.value_range)}",
+        "program": program.kind,
+        "graphs": ", ".join(graph.name for graph in model.graphs),
+        "classes": "none" if model.num_classes is None else str(model.num_classes),
+        "largest batch": str(model.max_batch),
+        "data": f"{provenance.data} ({provenance.data_count} images)" if provenance.data else "not recorded",
+        "training": f"{provenance.steps} steps, seed {provenance.seed}, "
+        f"{'moving average of the weights (EMA)' if provenance.ema else 'raw weights'}",
+        "created": provenance.created or "not recorded",
+    }
+    if isinstance(program, DiffusionSpec):
+        default = program.defaults
+        facts["sampling defaults"] = f"{default.solver}, {default.num_inference_steps} steps"
+    metrics: Mapping[str, Any] = provenance.metrics
+    if metrics:
+        facts["last losses"] = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+    return facts
+
+
+def _proof(rows: tuple[GraphRow, ...], engines: tuple[tuple[EngineSpec, int], ...]) -> str:
+    table = _table(HEADING, [*(row_text(row) for row in rows), *engine_rows(engines)])
+    return (
+        "Measured at export against PyTorch in float32: each graph call by call on the same inputs, then whole "
+        f"samples. `gensdk verify` measures it again on your machine.\n\n{table}"
+    )
+
+
+def _islands(fp16: Precision16Report | None) -> str:
+    if fp16 is None:
+        return ""
+    kept = [f"{graph}: {', '.join(names)}" for graph, names in fp16.islands.items() if names]
+    more = f" Kept in float32 by measurement: {'; '.join(kept)}." if kept else ""
+    return f"\n\nLargest value that passes through half precision: {fp16.max_abs_activation:.4g} of 65504.{more}"
+
+
+def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [heading, ("---",) * len(heading), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

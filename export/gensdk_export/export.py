@@ -1,0 +1,205 @@
+"""From a trained run to a bundle, with proof; nothing is written unless everything held."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gensdk_export.card import model_card
+from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
+from gensdk_export.first_load import first_load
+from gensdk_export.golden_record import keep_within, record_golden, samples_bound
+from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_modules, prove
+from gensdk_export.report import ExportReport, GraphRow
+from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.golden import Golden, GoldenBounds
+from gensdk_runtime.manifest import BundlePath, Manifest, ModelSpec, Precision, Provenance
+from gensdk_runtime.version import __version__
+from gensdk_training.plan import ExportPlan
+from gensdk_training.run import load_run
+
+GOLDEN_FILE = "golden/golden.npz"
+CARD_FILE = "README.md"
+LARGEST_OPTIMUM = 8
+
+FLIPPED_FP32 = 1e-3
+FLIPPED_FP16 = 0.02
+"""Shares of discrete pixels that may flip against PyTorch in float32, each fed with the true past."""
+OTHER_MACHINES = 2.0
+"""Half kernels round differently; the bundle allows them so many times what PyTorch's own half was held to."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export and how strictly to judge it.
+
+    `fp16` adds half-precision graphs; `engines` lists the precisions to build engines for. `batch` is (min,
+    opt, max) for engines, max also the bundle's largest batch; None: 1, up to 8, the model's own. `axes` gives
+    engines the sizes of other named axes. `atol`: largest difference from PyTorch in float32, and `fp16_atol`
+    in half, for images in [-1, 1] (:mod:`gensdk_runtime.drift` for other outputs). The golden file records
+    `golden_samples` samples over `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`.
+    """
+
+    fp16: bool = False
+    engines: tuple[Precision, ...] = ()
+    engine_runtime: EngineRuntime = "tensorrt-rtx"
+    batch: AxisRange | None = None
+    axes: Mapping[str, AxisRange] = field(default_factory=dict)
+    atol: float = 1e-4
+    fp16_atol: float = 0.02
+    as_zip: bool = False
+    golden_samples: int = 2
+    golden_steps: int | None = None
+    golden_bytes: int = 256 * 1024
+
+
+def export_run(
+    run: Path | str,
+    out: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    ema: bool = True,
+    step: int | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Exports the newest checkpoint of `run` (or that of `step`) into the bundle `out`.
+
+    `ema` False exports the raw weights. For the rest see :func:`export_plan`.
+    """
+    trained = load_run(run, ema=ema, step=step)
+    plan = trained.family.export_plan(trained.networks)
+    return export_plan(plan, trained.provenance, out, options, on_stage=on_stage)
+
+
+def export_plan(
+    plan: ExportPlan,
+    provenance: Provenance,
+    out: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    on_stage: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Exports `plan` into the bundle `out`, after every graph was proved equal to PyTorch.
+
+    `on_stage` hears in a few words what is being done. Raises :class:`ExportError` on NaN, constant output, or
+    drift beyond the bounds, :class:`UnavailableError` where a package is missing, :class:`BundleError` where
+    `out` can't be written. Then nothing is written, and a bundle that stood at `out` stays.
+    """
+    started, options = time.monotonic(), options or ExportOptions()
+    say = on_stage or (lambda _: None)
+    if options.engines:
+        load_package(options.engine_runtime)  # before the long part
+    plan, batch = _with_batch(plan, options.batch)
+    say("sampling golden trajectories in PyTorch")
+    modules = prepare_modules(plan)
+    runs = record_golden(plan, samples=options.golden_samples, steps=options.golden_steps)
+    bounds = _bounds(plan.model, options)
+    full = Golden(runs, bounds)
+
+    say("exporting fp32 graphs")
+    fp32 = export_fp32(plan, modules, full)
+    sets: dict[Precision, GraphSet] = {"fp32": fp32}
+    if options.fp16 or "fp16" in options.engines:
+        say("finding fp16 graphs within the bound")
+        judged = GoldenBounds(graph=options.fp16_atol, flipped=FLIPPED_FP16)
+        sets["fp16"] = export_fp16(plan, modules, full, fp32, judged)
+    say("loading and replaying the graphs in ONNX Runtime")
+    first_load({f"{name} ({each})": data for each, graphs in sets.items() for name, data in graphs.files.items()})
+    rows: list[GraphRow] = []
+    for precision, graphs in sets.items():
+        rows += [*graphs.rows, *prove(plan, full, graphs, precision)]
+
+    engines: list[Engine] = []
+    for precision in options.engines:
+        for graph in plan.model.graphs:
+            say(f"building the {precision} engine of {graph.name}")
+            engines.append(
+                build_engine(
+                    graph,
+                    sets[precision].files[graph.name],
+                    precision=precision,
+                    batch=batch,
+                    axes=options.axes,
+                    runtime=options.engine_runtime,
+                )
+            )
+    say("writing the bundle")
+    return _write(
+        plan.model,
+        provenance,
+        Path(out),
+        golden=keep_within(runs, options.golden_bytes, bounds),
+        sets=sets,
+        rows=tuple(rows),
+        engines=engines,
+        as_zip=options.as_zip,
+        started=started,
+    )
+
+
+def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> tuple[ExportPlan, AxisRange]:
+    """The plan with its largest batch, and the batch sizes of engines."""
+    if batch is None:
+        largest = plan.model.max_batch
+        return plan, AxisRange(1, min(LARGEST_OPTIMUM, largest), largest)
+    model = plan.model.model_copy(update={"max_batch": batch.maximum})
+    return ExportPlan(model, plan.modules, plan.half), batch
+
+
+def _bounds(model: ModelSpec, options: ExportOptions) -> dict[Precision, GoldenBounds]:
+    bounds: dict[Precision, GoldenBounds] = {
+        "fp32": GoldenBounds(graph=options.atol, flipped=FLIPPED_FP32, samples=samples_bound(model, options.atol))
+    }
+    if options.fp16 or "fp16" in options.engines:
+        bounds["fp16"] = GoldenBounds(
+            graph=OTHER_MACHINES * options.fp16_atol, flipped=OTHER_MACHINES * FLIPPED_FP16
+        )
+    return bounds
+
+
+def _write(
+    model: ModelSpec,
+    provenance: Provenance,
+    out: Path,
+    *,
+    golden: Golden,
+    sets: Mapping[Precision, GraphSet],
+    rows: tuple[GraphRow, ...],
+    engines: list[Engine],
+    as_zip: bool,
+    started: float,
+) -> ExportReport:
+    """Packs everything into one bundle, written at once."""
+    files: dict[str, bytes] = {GOLDEN_FILE: golden.to_bytes()}
+    graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
+    for precision, graphs in sets.items():
+        for name, data in graphs.files.items():
+            path = f"graphs/{name}.{precision}.onnx"
+            files[path], graph_files[name][precision] = data, path
+    files.update({engine.spec.file: engine.data for engine in engines})
+    half = sets.get("fp16")
+    fp16 = half.fp16 if half else None
+    built = tuple((engine.spec, len(engine.data)) for engine in engines)
+    card = model_card(model, provenance, rows=rows, engines=built, fp16=fp16, name=out.name)
+    files[CARD_FILE] = card.encode()
+    draft = Manifest(
+        gensdk_version=__version__,
+        model=model,
+        graph_files=graph_files,
+        golden=GOLDEN_FILE,
+        engines=tuple(engine.spec for engine in engines),
+        fp16=fp16,
+        provenance=provenance.model_copy(update={"versions": {**provenance.versions, **_versions()}}),
+    )
+    with write_bundle(out, draft, files, as_zip=as_zip) as bundle:
+        size = sum(entry.size for entry in bundle.manifest.files.values())
+    warnings = half.warnings if half else ()
+    return ExportReport(out, model.name, rows, built, fp16, warnings, size, time.monotonic() - started)
+
+
+def _versions() -> dict[str, str]:
+    """The packages that shaped the graphs."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")}

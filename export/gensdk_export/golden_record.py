@@ -1,0 +1,88 @@
+"""Records golden trajectories: PyTorch samples through the runtime's own program, every graph call is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.drift import degenerate
+from gensdk_runtime.errors import BackendError, ExportError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.golden import Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings, thin_out
+from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec, Precision
+from gensdk_runtime.solvers import SOLVERS
+from gensdk_training.plan import ExportPlan
+from gensdk_training.torch_backend import torch_sessions
+
+MAX_STEPS = 20
+"""Steps of the main diffusion run; its own default where that is less."""
+SHORT_STEPS = 5
+"""Steps of the runs with the other solvers; they use inputs of the step graph that DDIM leaves at zero."""
+GUIDANCE = 2.0
+"""Guidance of the main run of a model with classes, so that both halves of the batch are proved."""
+
+
+def record_golden(plan: ExportPlan, *, samples: int, steps: int | None) -> tuple[Trajectory, ...]:
+    """Samples from the live modules of `plan`; each trajectory has all of its calls.
+
+    Raises :class:`ExportError` where the samples are NaN or constant.
+    """
+    recorder = Recorder()
+    sessions: dict[str, Session] = recorder.wrap(torch_sessions(plan))
+    generator = Generator.from_sessions(plan.model, sessions)
+    runs = []
+    for settings in golden_settings(plan.model, samples=samples, steps=steps):
+        try:
+            drawn = generator.sample(**settings.sample_arguments(), progress=False)
+            if isinstance(plan.model.program, AutoregressiveSpec):
+                generator.log_likelihood(drawn.array, settings.labels)
+        except BackendError as failure:
+            raise ExportError(f"the model can't sample in PyTorch: {failure}; train it again") from failure
+        problem = degenerate(drawn.array)
+        if problem:
+            raise ExportError(f"{problem} (in PyTorch already); train the model again")
+        runs.append(Trajectory(settings, drawn.array, recorder.take()))
+    return tuple(runs)
+
+
+def golden_settings(model: ModelSpec, *, samples: int, steps: int | None) -> Iterator[TrajectorySettings]:
+    """The runs that prove `model`; a diffusion model gets one for each solver."""
+    seeds = tuple(range(samples))
+    labels = None if model.num_classes is None else tuple(seed % model.num_classes for seed in seeds)
+    program = model.program
+    if not isinstance(program, DiffusionSpec):
+        yield TrajectorySettings(seeds=seeds, labels=labels)
+        return
+    longest = program.schedule.num_train_timesteps
+    main = program.defaults.solver
+    for solver in sorted(SOLVERS, key=lambda name: name != main):
+        wanted = (steps or min(MAX_STEPS, program.defaults.num_inference_steps)) if solver == main else SHORT_STEPS
+        yield TrajectorySettings.from_dict(
+            {
+                "seeds": seeds,
+                "labels": labels,
+                "solver": solver,
+                "num_inference_steps": min(wanted, longest),
+                "guidance_scale": GUIDANCE if labels and solver == main else None,
+            },
+            what="golden settings",
+        )
+
+
+def keep_within(runs: Iterable[Trajectory], budget: int, bounds: dict[Precision, GoldenBounds]) -> Golden:
+    """The trajectories with as many calls, evenly spread, as `budget` bytes allow."""
+    runs = list(runs)
+    share = budget // len(runs)
+    thinned = (Trajectory(run.settings, run.samples, thin_out(run.calls, share)) for run in runs)
+    return Golden(tuple(thinned), bounds)
+
+
+def samples_bound(model: ModelSpec, atol: float) -> float | None:
+    """How far whole float32 samples may be from PyTorch's, where each graph call keeps `atol`.
+
+    One run of one graph: as far. Diffusion: errors add up over the steps. Autoregressive: no bound, since one
+    pixel on the edge of its CDF changes all that come after it.
+    """
+    if isinstance(model.program, FeedforwardSpec):
+        return atol
+    return 10 * atol if isinstance(model.program, DiffusionSpec) else None

@@ -1,0 +1,165 @@
+"""All graphs of a plan in one precision: prepared, exported, and replayed in ONNX Runtime."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gensdk_export.batch_norm import bake_parametrizations, fold_batch_norms
+from gensdk_export.islands import Subject
+from gensdk_export.onnx import export_onnx, resize_axes
+from gensdk_export.precision import make_half
+from gensdk_export.report import GraphRow, rows_of
+from gensdk_runtime.backends import create_backend
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.drift import measure_drift, sample_drift
+from gensdk_runtime.errors import ExportError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.golden import Call, Golden, GoldenBounds
+from gensdk_runtime.manifest import Precision, Precision16Report
+from gensdk_runtime.verify import replay, settings_label
+from gensdk_training.plan import ExportPlan
+from gensdk_training.torch_backend import TorchSession, torch_sessions
+
+PROVED_SIZES = {"batch": (1, 2, 3), "guidance": (1, 2)}
+"""Sizes of named axes that every exported graph must get right; other axes: those of the golden calls."""
+FOLDING_CALLS = 3
+
+
+@dataclass(frozen=True)
+class GraphSet:
+    """The ONNX files of all graphs in one precision, by name; of fp16 also what was measured on the way."""
+
+    files: Mapping[str, bytes]
+    rows: tuple[GraphRow, ...] = ()
+    fp16: Precision16Report | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MemoryGraph:
+    """An ONNX file in memory, as the source that a backend loads it from."""
+
+    data: bytes
+
+    @property
+    def path(self) -> Path | None:
+        """There is no file."""
+        return None
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return self.data
+
+
+def prepare_modules(plan: ExportPlan) -> dict[str, nn.Module]:
+    """Copies of the plan's modules in eval mode, parametrized weights made plain.
+
+    Raises :class:`ExportError` where a weight is NaN or infinite.
+    """
+    modules = {}
+    for graph in plan.model.graphs:
+        module = copy.deepcopy(plan.modules[graph.name]).eval()
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ExportError(
+                    f"graph {graph.name!r}: weight {name!r} is NaN or infinite; train the model again"
+                )
+        bake_parametrizations(module)
+        modules[graph.name] = module
+    return modules
+
+
+def export_fp32(plan: ExportPlan, modules: Mapping[str, nn.Module], golden: Golden) -> GraphSet:
+    """The float32 files. Batch norms of `modules` are folded in place first."""
+    files = {}
+    for graph in plan.model.graphs:
+        calls, module = golden.calls(graph.name), modules[graph.name]
+        step = max(1, len(calls) // FOLDING_CALLS)
+        feeds = [[torch.from_numpy(call.feeds[spec.name]) for spec in graph.inputs] for call in calls[::step]]
+        fold_batch_norms(module, [tuple(arguments) for arguments in feeds])
+        files[graph.name] = export_onnx(graph, module, calls[0].feeds)
+    return GraphSet(files)
+
+
+def export_fp16(
+    plan: ExportPlan, modules: Mapping[str, nn.Module], golden: Golden, fp32: GraphSet, bounds: GoldenBounds
+) -> GraphSet:
+    """The half-precision files of the (folded) `modules`; a graph without a half part keeps its float32 file.
+
+    Raises :class:`ExportError` where no set of islands keeps `bounds`.
+    """
+    files, rows, warnings = dict(fp32.files), [], []
+    halved, islands, largest = dict(plan.modules), {}, 0.0
+    for graph in plan.model.graphs:
+        regions = plan.half.get(graph.name, ())
+        if not regions:
+            continue
+        calls = golden.calls(graph.name)
+        half = make_half(Subject(plan.model, graph, modules[graph.name], regions, bounds), calls)
+        files[graph.name] = export_onnx(graph, half.module, calls[0].feeds)
+        rows.append(GraphRow(graph.name, "fp16", "torch half", len(files[graph.name]), half.drift, "ok"))
+        warnings += [f"graph {graph.name!r}: {half.warning}"] if half.warning else []
+        islands[graph.name], halved[graph.name] = half.islands, half.module
+        largest = max(largest, half.max_abs_activation)
+    rows += _half_samples(ExportPlan(plan.model, halved), golden)
+    report = Precision16Report(
+        islands={name: found for name, found in islands.items() if found},
+        max_abs_activation=largest,
+        max_abs_difference={row.what: row.drift.max_abs for row in rows if row.what in files},
+    )
+    return GraphSet(files, tuple(rows), report, tuple(warnings))
+
+
+def _half_samples(halved: ExportPlan, golden: Golden) -> list[GraphRow]:
+    """Whole samples of the halved modules against float32: reported, not judged, since errors add up."""
+    generator = Generator.from_sessions(halved.model, torch_sessions(halved))
+    rows = []
+    for run in golden.trajectories:
+        samples = generator.sample(**run.settings.sample_arguments(), progress=False)
+        drift = sample_drift(halved.model, run.samples, samples.array)
+        rows.append(GraphRow(f"samples{settings_label(run)}", "fp16", "torch half", None, drift, "reported"))
+    return rows
+
+
+def prove(plan: ExportPlan, golden: Golden, graphs: GraphSet, precision: Precision) -> list[GraphRow]:
+    """Replays `golden` on the exported files in ONNX Runtime, and several batch sizes; the rows of the report.
+
+    Raises :class:`ExportError` with the first bound that does not hold.
+    """
+    bounds, backend = golden.bounds[precision], create_backend("onnxruntime")
+    with ExitStack() as opened:
+        sessions: dict[str, Session] = {}
+        for graph in plan.model.graphs:
+            session = backend.open(graph, MemoryGraph(graphs.files[graph.name]), precision=precision)
+            sessions[graph.name] = opened.enter_context(session)
+        report = replay(plan.model, golden, sessions, bounds)
+        if not report.ok:
+            raise ExportError(f"the export does not equal PyTorch: {report.problems[0]}; nothing was written")
+        for graph in plan.model.graphs:
+            _prove_sizes(plan, golden, sessions[graph.name], bounds)
+    return list(rows_of(report, {name: len(data) for name, data in graphs.files.items()}))
+
+
+def _prove_sizes(plan: ExportPlan, golden: Golden, session: Session, bounds: GoldenBounds) -> None:
+    """Runs the last golden call at other sizes of its named axes, in PyTorch and in ONNX Runtime."""
+    graph = session.graph
+    reference = TorchSession(graph, plan.modules[graph.name])
+    named = {axis for spec in graph.inputs for axis in spec.shape if axis in PROVED_SIZES}
+    feeds = golden.calls(graph.name)[-1].feeds
+    for chosen in product(*(PROVED_SIZES[name] for name in sorted(named))):
+        sizes = dict(zip(sorted(named), chosen, strict=True))
+        resized = resize_axes(graph, feeds, sizes)
+        call = Call(graph.name, 0, resized, reference.run(resized))
+        problem = measure_drift(plan.model, [(call, session.run(resized))]).problem(bounds)
+        if problem:
+            raise ExportError(
+                f"graph {graph.name!r} at {sizes} does not equal PyTorch: {problem}; nothing was written"
+            )

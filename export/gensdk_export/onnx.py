@@ -1,0 +1,202 @@
+"""A graph's torch module as a small, clean ONNX file: dynamic axes, standard operators, nothing else.
+
+The files have opset 21: the first with a real GroupNormalization, and before attention becomes one operator that
+TensorRT-RTX refuses in float32.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnx_ir.passes.common as passes
+import torch
+from onnx import TensorProto, helper
+from onnxscript import optimizer
+from torch import nn
+
+from gensdk_runtime.backends.base import Array, Feeds
+from gensdk_runtime.errors import ExportError
+from gensdk_runtime.manifest import GraphSpec, TensorSpec
+
+OPSET = 21
+MAX_IR_VERSION = 10
+"""The newest file format that ONNX Runtime 1.20 and TensorRT both read."""
+
+RANDOM_OPERATORS = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+)
+INFLATING_OPERATORS = frozenset(("Expand", "ConstantOfShape", "Tile", "Resize", "Pad", "Range", "OneHot"))
+MAX_INFLATED = 4096
+"""Elements; a larger constant made of a smaller one is computed at run time, not stored."""
+
+_CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+def export_onnx(graph: GraphSpec, module: nn.Module, feeds: Feeds) -> bytes:
+    """The ONNX file of `module`, whose signature is `graph`; `feeds` are one call's inputs, used as examples.
+
+    Raises :class:`ExportError` where PyTorch can't export it, or where the result is not what `graph` promises.
+    """
+    sizes = example_sizes(graph)
+    example = resize_axes(graph, feeds, sizes)
+    arguments = tuple(torch.from_numpy(np.ascontiguousarray(example[spec.name])) for spec in graph.inputs)
+    dims = {name: torch.export.Dim(name, min=1) for name in sizes}
+    shapes = tuple(
+        {axis: dims[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
+        for spec in graph.inputs
+    )
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                module,
+                arguments,
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=False,
+                input_names=[spec.name for spec in graph.inputs],
+                output_names=[spec.name for spec in graph.outputs],
+                dynamic_shapes=shapes,
+                optimize=False,
+                verbose=False,
+            )
+        except Exception as failure:  # whatever user code and the exporter raise
+            raise ExportError(f"graph {graph.name!r}: PyTorch can't export it: {_reason(failure)}") from failure
+        if program is None:
+            raise ExportError(f"graph {graph.name!r}: PyTorch's exporter gave no program")
+        model = _optimize(program.model)
+    _finish(model, graph)
+    check_onnx(model, graph)
+    return bytes(model.SerializeToString())
+
+
+def example_sizes(graph: GraphSpec) -> dict[str, int]:
+    """A size for each named axis: 2, 3, ..., so that none is taken for fixed and none for another one."""
+    names = dict.fromkeys(axis for spec in graph.inputs for axis in spec.shape if isinstance(axis, str))
+    return {name: size for size, name in enumerate(names, start=2)}
+
+
+def resize_axes(graph: GraphSpec, feeds: Feeds, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """`feeds` with each named axis cut or repeated to its size in `sizes` (axes not in it stay)."""
+    resized = {}
+    for spec in graph.inputs:
+        array = feeds[spec.name]
+        for axis, name in enumerate(spec.shape):
+            if isinstance(name, str) and name in sizes:
+                array = np.take(array, np.arange(sizes[name]) % array.shape[axis], axis=axis)
+        resized[spec.name] = array
+    return resized
+
+
+def check_onnx(model: onnx.ModelProto, graph: GraphSpec) -> None:
+    """Raises :class:`ExportError` unless `model` is valid, self-contained, deterministic, and is `graph`."""
+    where = f"graph {graph.name!r}"
+    for node in _nodes(model.graph):
+        if node.op_type in RANDOM_OPERATORS:
+            raise ExportError(f"{where}: operator {node.op_type} is random; make its noise an input")
+        if node.domain not in ("", "ai.onnx"):
+            raise ExportError(f"{where}: operator {node.domain}.{node.op_type} is no standard ONNX operator")
+    if model.functions:
+        raise ExportError(f"{where}: function {model.functions[0].name!r} was left in the file")
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ExportError(f"{where}: the weights are over 2 GB and need external files, which are not supported")
+    _check_signature(where, "input", model.graph.input, graph.inputs)
+    _check_signature(where, "output", model.graph.output, graph.outputs)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as failure:
+        raise ExportError(f"{where}: the exported file is not valid ONNX: {_reason(failure)}") from failure
+
+
+def _optimize(model: onnx_ir.Model) -> onnx.ModelProto:
+    """Constants folded, duplicates and dead ends removed, the exporter's notes stripped."""
+    optimizer.optimize_ir(model, input_size_limit=2**31, output_size_limit=2**31, should_fold=_should_fold)
+    for clean in (
+        passes.IdentityEliminationPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.DeduplicateInitializersPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        passes.RemoveUnusedOpsetsPass(),
+        passes.ClearMetadataAndDocStringPass(),
+    ):
+        clean(model)
+    return onnx_ir.to_proto(model)
+
+
+def _should_fold(node: onnx_ir.Node) -> bool | None:
+    """None: fold where all inputs are constant. False: the constant would be much larger than its parts."""
+    if node.op_type not in INFLATING_OPERATORS:
+        return None
+    shape = node.outputs[0].shape
+    if shape is None or not all(isinstance(size, int) for size in shape):
+        return False
+    return None if math.prod(int(size) for size in shape if isinstance(size, int)) <= MAX_INFLATED else False
+
+
+def _finish(model: onnx.ModelProto, graph: GraphSpec) -> None:
+    """Names and the file format; intermediate shapes go, since every reader infers them."""
+    model.graph.name = graph.name
+    model.producer_name, model.producer_version = "gensdk", ""
+    model.ir_version = min(model.ir_version, MAX_IR_VERSION)
+    del model.graph.value_info[:]
+    for value, spec in zip(model.graph.output, graph.outputs, strict=False):
+        for dim, size in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
+            if isinstance(size, str) and not dim.HasField("dim_value"):
+                dim.dim_param = size
+
+
+def _check_signature(where: str, kind: str, values: Any, specs: tuple[TensorSpec, ...]) -> None:
+    got = [value.name for value in values]
+    if got != [spec.name for spec in specs]:
+        raise ExportError(f"{where}: expected {kind}s {[spec.name for spec in specs]}, the module has {got}")
+    for value, spec in zip(values, specs, strict=True):
+        tensor = value.type.tensor_type
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        if dtype != np.dtype(spec.dtype):
+            raise ExportError(f"{where}: {kind} {spec.name!r} should be {spec.dtype}, the module has {dtype}")
+        shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
+        if shape != list(spec.shape):
+            raise ExportError(
+                f"{where}: {kind} {spec.name!r} should have shape {list(spec.shape)}, the export has {shape}; "
+                "a named axis that became a number was fixed by the module's code"
+            )
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of subgraphs too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _nodes(subgraph)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the exporter's warnings: none concerns the user, and what matters is checked afterwards."""
+    loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _reason(failure: BaseException) -> str:
+    """The innermost cause in one line: the exporter wraps what went wrong in pages of advice."""
+    while failure.__cause__ is not None:
+        failure = failure.__cause__
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"

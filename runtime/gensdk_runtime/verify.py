@@ -1,0 +1,183 @@
+"""Replays a bundle's golden trajectories on this machine, without PyTorch, and says how far it drifts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gensdk_runtime.backends.base import Backend, Session, check_feeds
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.drift import Drift, degenerate, measure_drift, sample_drift
+from gensdk_runtime.errors import BundleError, InputError, IntegrityError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.golden import Golden, GoldenBounds, Trajectory
+from gensdk_runtime.manifest import ModelSpec, Precision
+
+
+@dataclass(frozen=True)
+class Check:
+    """One replay and its verdict: a graph's recorded calls one by one, or a whole sampling run.
+
+    `what` is the graph's name, or ``samples`` with the settings. `problem` is empty where the bounds hold.
+    """
+
+    what: str
+    precision: Precision
+    backend: str
+    drift: Drift
+    problem: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the replay keeps its bounds."""
+        return not self.problem
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The checks of all graphs (`graphs`) and of whole sampling runs (`samples`), in each precision."""
+
+    model: str
+    graphs: tuple[Check, ...]
+    samples: tuple[Check, ...]
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All checks."""
+        return (*self.graphs, *self.samples)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds."""
+        return all(check.ok for check in self.checks)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One line for each check that does not hold."""
+        return tuple(
+            f"{check.what} ({check.precision}, {check.backend}): {check.problem}"
+            for check in self.checks
+            if not check.ok
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report for JSON: no NaN or infinity in it (null stands for an infinite difference)."""
+        return {
+            "model": self.model,
+            "ok": self.ok,
+            "graphs": [_check_dict(check) for check in self.graphs],
+            "samples": [_check_dict(check) for check in self.samples],
+        }
+
+    def __add__(self, other: VerifyReport) -> VerifyReport:
+        return VerifyReport(self.model, self.graphs + other.graphs, self.samples + other.samples)
+
+
+def verify_bundle(
+    bundle: str | Path | Bundle,
+    *,
+    backend: str | Backend = "auto",
+    precision: Precision | None = None,
+    threads: int | None = None,
+) -> VerifyReport:
+    """Replays the golden trajectories of a bundle (path, embedded name, or open) on this machine.
+
+    `precision` None: every precision that the bundle has. The report says whether the bounds in the bundle
+    hold. Raises BundleError where the bundle can't be read or has no golden file, and BackendError.
+    """
+    with ExitStack() as opened:
+        if not isinstance(bundle, Bundle):
+            bundle = opened.enter_context(Bundle.open(bundle))
+        manifest = bundle.manifest
+        golden = load_golden(bundle)
+        reports = []
+        for each in manifest.precisions if precision is None else (precision,):
+            bounds = golden.bounds.get(each)
+            if bounds is None:
+                raise InputError(f"{bundle.path}: no bounds for {each}, only {', '.join(golden.bounds) or 'none'}")
+            with Generator.load(bundle, backend=backend, precision=each, threads=threads) as generator:
+                reports.append(replay(manifest.model, golden, generator.sessions, bounds))
+    first, *others = reports
+    return sum(others, start=first)
+
+
+def load_golden(bundle: Bundle) -> Golden:
+    """The golden file of `bundle`, checked; :class:`BundleError` where it has none."""
+    file = bundle.manifest.golden
+    if file is None:
+        raise BundleError(f"{bundle.path}: it has no golden trajectories to replay; export the model again")
+    return Golden.from_bytes(bundle.read(file), what=f"{bundle.path}: {file!r}")
+
+
+def replay(
+    model: ModelSpec, golden: Golden, sessions: Mapping[str, Session], bounds: GoldenBounds
+) -> VerifyReport:
+    """Replays `golden` on open `sessions`, all of one precision and backend.
+
+    Graphs are judged call by call, each fed with what PyTorch fed it (teacher-forced), so that errors don't add
+    up; whole runs are judged too, in whole samples. Raises :class:`IntegrityError` where the golden file does
+    not fit the model, and :class:`BackendError` where a graph can't run.
+    """
+    check_golden(model, golden)
+    graphs = []
+    for graph in model.graphs:
+        calls, session = golden.calls(graph.name), sessions[graph.name]
+        drift = measure_drift(model, ((call, session.run(call.feeds)) for call in calls))
+        graphs.append(Check(graph.name, session.precision, session.backend, drift, drift.problem(bounds)))
+    generator = Generator.from_sessions(model, sessions)
+    samples = [_replay_run(generator, run, bounds) for run in golden.trajectories]
+    return VerifyReport(model.name, tuple(graphs), tuple(samples))
+
+
+def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> Check:
+    samples = generator.sample(**run.settings.sample_arguments(), progress=False)
+    drift = sample_drift(generator.model, run.samples, samples.array)
+    problem = degenerate(samples.array)
+    if not problem and bounds.samples is not None and drift.scaled > bounds.samples:
+        problem = f"differs by {drift.scaled:.2e}, allowed {bounds.samples:.2e}"
+    session = next(iter(generator.sessions.values()))
+    return Check(f"samples{settings_label(run)}", session.precision, session.backend, drift, problem)
+
+
+def settings_label(run: Trajectory) -> str:
+    """The solver and steps of a run, with a space before them; empty where it has none."""
+    settings = run.settings
+    parts = [str(settings.solver)] if settings.solver else []
+    parts += [f"{settings.num_inference_steps} steps"] if settings.num_inference_steps else []
+    return f" {' '.join(parts)}" if parts else ""
+
+
+def check_golden(model: ModelSpec, golden: Golden) -> None:
+    """Raises :class:`IntegrityError` unless every recorded call fits a graph of `model`, and each has one."""
+    known = {graph.name: graph for graph in model.graphs}
+    for run in golden.trajectories:
+        for call in run.calls:
+            graph = known.get(call.graph)
+            if graph is None or set(call.outputs) != {spec.name for spec in graph.outputs}:
+                raise IntegrityError(f"golden file: a call of {call.graph!r} fits no graph; export again")
+            try:
+                check_feeds(graph, call.feeds)
+            except InputError as failure:
+                raise IntegrityError(f"golden file: {failure}; export the bundle again") from None
+    for name in known:
+        if not golden.calls(name):
+            raise IntegrityError(f"golden file: graph {name!r} has no recorded call; export the bundle again")
+
+
+def _check_dict(check: Check) -> dict[str, Any]:
+    return {**dict(_finite(asdict(check))), "ok": check.ok}
+
+
+def _finite(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The items, infinite numbers replaced by None."""
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield key, dict(_finite(value))
+        elif isinstance(value, tuple):
+            yield key, [None if isinstance(item, float) and not math.isfinite(item) else item for item in value]
+        else:
+            yield key, None if isinstance(value, float) and not math.isfinite(value) else value
