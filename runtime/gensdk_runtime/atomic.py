@@ -3,7 +3,8 @@
 The new one is built beside the old one under a hidden name, made durable, and then takes its place: a file by
 rename, a folder by the exchange of two paths in one system call (``renameat2`` with RENAME_EXCHANGE on Linux,
 ``renamex_np`` with RENAME_SWAP on macOS). Where the system or the file system has no exchange, the old folder
-is first renamed to :func:`previous_of`, where readers look when the path itself is empty.
+is first renamed to :func:`previous_of`, where readers look when the path itself is empty; of two writers at the
+same moment one may then fail and must try again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _ABANDONED_AFTER = 24 * 3600.0  # seconds, where file locks don't tell whether a
 
 def previous_of(path: Path) -> Path:
     """Where the old bundle waits while it is replaced, on systems that can't exchange two paths at once."""
-    return path.with_name(f".{path.name}.previous")
+    return path.parent / f".{path.name}.previous"
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 Opening refuses, in one line that names the file: a missing, invalid or newer manifest, a missing graph, a wrong
 size, a checksum that does not match, a path or an external tensor that reaches outside, a link, a suspicious
-zip entry (see :mod:`gensdk_runtime.bundle_files`), a graph without the inputs and outputs that the manifest
+zip entry (see :mod:`gensdk_runtime.zip_files`), a graph without the inputs and outputs that the manifest
 gives it, and files that the manifest does not list: anywhere in a zip file; in a folder those in ``graphs`` and
 next to other listed files. What lies at the top of a folder, and what operating systems leave behind
 (``.DS_Store``, ``Thumbs.db``, ``desktop.ini``, ``._*``, ``__MACOSX``), is ignored, and never read.
@@ -20,11 +20,12 @@ from types import TracebackType
 from typing import Self
 
 from gensdk_runtime.atomic import previous_of
-from gensdk_runtime.bundle_files import AGAIN, BundleFiles, FolderFiles, ZipFiles, readable
+from gensdk_runtime.bundle_files import AGAIN, BundleFiles, FolderFiles, readable
 from gensdk_runtime.embedded import SUFFIX, embedded_names, embedded_path
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError, did_you_mean
 from gensdk_runtime.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, Precision, check_path
 from gensdk_runtime.onnx_scan import scan
+from gensdk_runtime.zip_files import ZipFiles
 
 VERIFY_AT_OPEN = 64 * 2**20
 """A bundle of at most so many bytes is verified as a whole when it is opened (about 0.1 s)."""
@@ -140,6 +141,8 @@ class Bundle:
 
     def _checked_chunks(self, file: str) -> Iterator[bytes]:
         """The content piece by piece; the checksum is right only if the iteration ends without an error."""
+        if self._files.closed():
+            raise BundleError(f"{self.path}: the bundle is closed; open it again")
         entry = self.manifest.files[file]
         digest, size = hashlib.sha256(), 0
         with readable(f"{self.path}: {file!r}"):

@@ -42,13 +42,12 @@ def _check_name(value: str) -> str:
 
 def check_path(value: str) -> str:
     """Refuses all but a plain relative path inside the bundle (forward slashes, no ``..``, no drive)."""
-    path = PurePosixPath(value)
-    plain = value and len(value) <= 240 and str(path) == value and not path.is_absolute()
-    if not plain or any(part in ("..", ".") for part in path.parts):
+    parts = value.split("/")
+    if len(value) > 240 or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"path {value[:80]!r} is not a plain relative path inside the bundle")
     if not (value.isascii() and value.isprintable()) or any(character in value for character in '\\:*?"<>|'):
         raise ValueError(f"path {value[:80]!r} has a character that not every file system keeps")
-    if any(part[-1] in ". " or part.split(".")[0].upper() in _DEVICES for part in path.parts):
+    if any(part[-1] in ". " or part.split(".")[0].upper() in _DEVICES for part in parts):
         raise ValueError(f"path {value[:80]!r} means something else on Windows")
     return value
 
