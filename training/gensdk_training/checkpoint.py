@@ -11,6 +11,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,8 +77,17 @@ def save_checkpoint(
     except OSError as failure:
         raise TrainingError(f"can't write checkpoint {final} ({failure.strerror or failure})") from None
     for old in checkpoint_paths(folder)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     return final
+
+
+def _remove(path: Path) -> None:
+    # Hidden first: a kill halfway through the removal must not leave something that looks like a checkpoint.
+    hidden = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    with suppress(OSError):
+        path.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _write_files(new: Path, state: CheckpointState, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:

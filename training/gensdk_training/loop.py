@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -25,7 +26,7 @@ from gensdk_training.checkpoint import (
 )
 from gensdk_training.preview import draw_preview, sample_networks
 from gensdk_training.progress import Board, Reporter
-from gensdk_training.run_config import RunConfig, first_difference, identity
+from gensdk_training.run_config import RunConfig, first_difference, identity, read_run_config
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer
 
@@ -61,8 +62,11 @@ class Loop:
     def take_up(self) -> None:
         """Continues from the newest whole checkpoint; broken ones are set aside.
 
-        Raises :class:`TrainingError` where the checkpoint is of another run, and names the key that differs.
+        Raises :class:`TrainingError` where the folder is of another run, and names the key that differs.
         """
+        dataset, processes = self.trainer.feed.dataset, self.accelerator.num_processes
+        begun = identity(read_run_config(self.out), dataset.info, dataset.fingerprint, processes)
+        self._refuse_difference(begun, self.out)
         names: list[str | None] = [None]
         if self.accelerator.is_main_process:
             names = [self._newest()]
@@ -71,10 +75,7 @@ class Loop:
             return
         checkpoint = read_checkpoint(self.checkpoints / names[0])
         state = checkpoint.state
-        if difference := first_difference(state.identity, self._identity):
-            raise TrainingError(
-                f"{checkpoint.path} can't be continued: {difference}; use the run's own settings or another folder"
-            )
+        self._refuse_difference(state.identity, checkpoint.path)
         self.trainer.restore(state.step, checkpoint.tensors, state.scaler)
         self._losses = dict(state.losses)
         self._saved = state.step
@@ -146,6 +147,12 @@ class Loop:
             self.reporter.note(f"no preview at step {step}: {failure}")
         finally:
             trainer.prepare_networks()
+
+    def _refuse_difference(self, was: dict[str, Any], where: Path) -> None:
+        if difference := first_difference(was, self._identity):
+            raise TrainingError(
+                f"{where} can't be continued: {difference}; use the run's own settings or another folder"
+            )
 
     def _newest(self) -> str | None:
         tidy(self.checkpoints)

@@ -130,6 +130,8 @@ def _run(
         loop = Loop(trainer, config, out, reporter)
         if resume:
             loop.take_up()
+            if trainer.accelerator.is_main_process:
+                write_whole(out / "run.json", config.to_json())  # with its new intervals
         board = Board(out / "logs", step=trainer.step) if tensorboard else None
         try:
             return loop.run(stopper, board)
@@ -225,7 +227,8 @@ def _claim(out: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
                 raise TrainingError(
                     f"another process trains in {out}; wait for it or choose another folder"
                 ) from None
-        write_whole(out / "run.json", config.to_json())
+        if not (out / "run.json").exists():
+            write_whole(out / "run.json", config.to_json())
         yield
 
 

@@ -103,7 +103,7 @@ class Trainer:
             self._trained = phase.trains
         rank = self.accelerator.process_index
         data = self.feed.batch(batch)
-        seed_phase(self.seed, step=self.step, rank=rank, phase=position, repeat=repeat)
+        seed_phase(data.images.device, self.seed, step=self.step, rank=rank, phase=position, repeat=repeat)
         with self.accelerator.autocast():
             loss = self.family.loss(phase.name, self.networks, data)
         optimizer = self._optimizers[phase.name]
@@ -165,7 +165,7 @@ class Trainer:
         """What the next step draws, as a digest; see :func:`gensdk_training.randomness.witness`."""
         batch = self.step * self._batches_a_step
         indices = self.feed.order.indices(batch * self.family.config.batch_size, self.family.config.batch_size)
-        return witness(self.seed, self.step, self.accelerator.device, indices)
+        return witness(self.accelerator.device, self.seed, step=self.step, indices=indices)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All tensors of the run: "model", "ema" and "optimizer", each by dotted name."""

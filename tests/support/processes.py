@@ -1,0 +1,129 @@
+"""Training in processes of its own: to kill them, and to run two that average their gradients."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from gensdk_runtime.errors import GensdkError
+
+PRELOAD = ["gensdk_training.run", "gensdk_training.data", "sklearn.datasets", "torch._dynamo", "support.tiny"]
+
+
+def fork_server() -> ForkServerContext:
+    """Processes that start with everything imported, on one thread each."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def start_training(run_json: str, out: Path, **options: Any) -> ForkServerProcess:
+    """A process that trains, to be killed or joined."""
+    process = fork_server().Process(target=train_here, args=(run_json, out), kwargs=options)
+    process.start()
+    return process
+
+
+def train_to_end(run_json: str, out: Path, **options: Any) -> None:
+    """Trains in a process of its own, and waits."""
+    process = start_training(run_json, out, **options)
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def train_here(run_json: str, out: Path, **options: Any) -> None:
+    from gensdk_training.run import RunConfig, train
+
+    config = RunConfig.from_json(run_json, what="test")
+    train(config, out, progress=False, tensorboard=False, device="cpu", **options)
+
+
+def run_two(work: Any, *args: Any) -> None:
+    """Runs ``work(*args)`` in two processes joined by gloo, and waits for both."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = fork_server()
+    both = [context.Process(target=_joined, args=(rank, port, work, args)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+
+
+def _joined(rank: int, port: int, work: Any, args: tuple[Any, ...]) -> None:
+    import torch.distributed
+
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        LOCAL_WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        ACCELERATE_USE_CPU="true",
+    )
+    work(*args)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def train_or_tell(run_json: str, out: Path, report: Path, options: dict[str, Any]) -> None:
+    """Trains; each process writes how it ended into ``report/RANK.json``."""
+    rank = os.environ["RANK"]
+    try:
+        train_here(run_json, out, **options)
+        told = {"error": None}
+    except GensdkError as failure:
+        told = {"error": f"{type(failure).__name__}: {failure}"}
+    (report / f"{rank}.json").write_text(json.dumps(told))
+
+
+def advance_and_tell(run_json: str, steps: int, report: Path) -> None:
+    """Makes some steps; each process writes its data, losses and a digest of all its tensors."""
+    import hashlib
+
+    from accelerate import Accelerator
+
+    from gensdk_training.run import RunConfig
+    from gensdk_training.trainer import Trainer
+
+    config = RunConfig.from_json(run_json, what="test").resolved()
+    data = config.data.load()
+    trainer = Trainer(config.build_family(data.info), data, seed=config.seed, accelerator=Accelerator(cpu=True))
+    seen: list[list[int]] = []
+    with _recorded(data, seen):
+        losses = []
+        for _ in range(steps):
+            trainer.advance()
+            losses.append(trainer.take_logs())
+    digests = {}
+    for group, tensors in trainer.tensors().items():
+        digest = hashlib.sha256()
+        for name in sorted(tensors):
+            digest.update(name.encode() + tensors[name].numpy().tobytes())
+        digests[group] = digest.hexdigest()
+    rank = trainer.accelerator.process_index
+    told = {"seen": seen, "losses": losses, "digests": digests}
+    (report / f"{rank}.json").write_text(json.dumps(told))
+
+
+@contextmanager
+def _recorded(data: Any, seen: list[list[int]]) -> Any:
+    original = data.batch
+
+    def recording(indices: Any) -> Any:
+        seen.append([int(index) for index in indices])
+        return original(indices)
+
+    data.batch = recording
+    yield
+    data.batch = original
