@@ -143,9 +143,7 @@ def train_classifier(data: LabelledImages, settings: ClassifierSettings | None =
     """Trains a classifier of `data`. The global random state is left as it was."""
     chosen = settings or ClassifierSettings()
     generator = np.random.Generator(np.random.Philox(chosen.seed))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(chosen.seed)
-        network = ClassifierNetwork(_shape(data), data.num_classes)
+    network = _fresh_network(data, chosen.seed)
     optimizer = torch.optim.Adam(network.parameters(), chosen.learning_rate)
     order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
     for _ in range(chosen.steps):
@@ -171,7 +169,7 @@ def cached_classifier(
     """
     chosen = settings or ClassifierSettings()
     path = folder / f"classifier-{_digest(data, chosen)}.safetensors"
-    network = ClassifierNetwork(_shape(data), data.num_classes)
+    network = _fresh_network(data, chosen.seed)
     if not _load(network, path):
         trained = train_classifier(data, chosen)
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +178,13 @@ def cached_classifier(
         temporary.replace(path)
         return trained
     return ImageClassifier(network, _shape(data), data.num_classes)
+
+
+def _fresh_network(data: LabelledImages, seed: int) -> ClassifierNetwork:
+    """Initialized from `seed`, without a trace in the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ClassifierNetwork(_shape(data), data.num_classes)
 
 
 def _load(network: ClassifierNetwork, path: Path) -> bool:
