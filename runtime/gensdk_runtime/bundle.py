@@ -117,7 +117,7 @@ class Bundle:
         checked = set()
         for graph, files in self.manifest.graph_files.items():
             for file in files.values():
-                BundleGraph(self, graph, file).read()
+                BundleGraph(self, graph, file)._check(self.read(file))
                 checked.add(file)
         for file in self.manifest.files:
             if file not in checked:
@@ -182,9 +182,16 @@ class BundleGraph:
         return self.bundle._files.on_disk(self.file) if externals else None
 
     def read(self) -> bytes:
-        """The bytes of the ONNX file; :class:`IntegrityError` where it is not what the manifest says."""
+        """The bytes of the ONNX file; :class:`IntegrityError` where it is not what the manifest says.
+
+        Refused with :class:`BundleError` for a graph with tensors in other files: from bytes alone, a backend
+        would look for them in the working directory.
+        """
         data = self.bundle.read(self.file)
-        self._check(data)
+        if self._check(data):
+            raise BundleError(
+                f"{self.bundle.path}: {self.file!r} has tensors in other files; load it from its path"
+            )
         return data
 
     def _check(self, data: bytes) -> tuple[str, ...]:

@@ -87,6 +87,8 @@ def test_external_tensors_inside_the_bundle_are_checked_and_found(tmp_path: Path
     with write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle:
         path = bundle.graph_source("scale", "fp32").path
         assert path is not None
+        with pytest.raises(BundleError, match="load it from its path"):
+            bundle.graph_source("scale", "fp32").read()
         assert onnx.numpy_helper.to_array(onnx.load(path).graph.initializer[0]).tolist() == [1, 2, 3, 4]
         (tmp_path / "x/graphs/scale.data").write_bytes(bytes(16))
         with pytest.raises(IntegrityError, match=r"'graphs/scale\.data' was altered"):

@@ -27,10 +27,10 @@ class GraphSource(Protocol):
 
     @property
     def path(self) -> Path | None:
-        """The checked file on disk; None inside a zip file."""
+        """The checked file on disk where the graph has tensors in other files beside it; else None."""
 
     def read(self) -> bytes:
-        """The checked bytes of the graph."""
+        """The checked bytes of a graph that is whole in itself, that is, where :attr:`path` is None."""
 
 
 @dataclass(frozen=True)
