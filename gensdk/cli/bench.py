@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,10 @@ def bench(
 
     if fail_on and against is None and baseline is None:
         raise InputError("--fail-on needs something to compare with: --against BUNDLE or --baseline FILE")
+    if plot is not None:
+        from gensdk_runtime.bench.plot import check_plot, plot_report
+
+        check_plot(plot)
     compared = save is not None or against is not None or baseline is not None
     report = suite.bench(
         bundle,
@@ -120,8 +125,6 @@ def bench(
     if save is not None:
         report.save(save)
     if plot is not None:
-        from gensdk_runtime.bench.plot import plot_report
-
         plot_report(report, plot)
     _print(report, as_json=as_json)
     _fail_where_slower(report)
@@ -158,7 +161,7 @@ def _print(report: Report, *, as_json: bool) -> None:
 
     from gensdk_runtime.bench.table import report_table
 
-    Console().print(report_table(report))
+    Console(width=None if sys.stdout.isatty() else 140).print(report_table(report))
 
 
 def _fail_where_slower(report: Report) -> None:

@@ -24,7 +24,7 @@ Runs = Sequence[Float64]
 _CHUNK = 1_000_000
 """Values gathered at once; bounds the memory of a bootstrap to a few dozen MB."""
 _DRIFT_PAIRS = 8
-"""Pairs whose pooled median stands for the machine's speed at that moment."""
+"""Consecutive pairs whose medians stand for the machine's speed at that moment."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,19 @@ def _resample(lengths: Indices, block: int, rows: int, rng: np.random.Generator)
 
 
 def _without_drift(new: Runs, old: Runs) -> tuple[list[Float64], list[Float64]]:
-    """Divides each group of consecutive pairs by the median of both sides pooled.
+    """Divides each group of consecutive pairs by the geometric mean of the two sides' medians.
 
-    What the machine does to both sides in that moment goes, the ratio of the sides stays.
+    What the machine does to both sides in that moment goes, the ratio of the sides stays: a factor on one side
+    scales the ratio by just that factor.
     """
     scaled: tuple[list[Float64], list[Float64]] = ([], [])
     for new_run, old_run in zip(new, old, strict=True):
         groups = max(1, len(new_run) // _DRIFT_PAIRS)
-        both = np.stack([new_run, old_run])
         scale = np.concatenate(
-            [np.full(part.shape[1], np.median(part)) for part in np.array_split(both, groups, axis=1)]
+            [
+                np.full(part.shape[1], np.sqrt(np.prod(np.median(part, axis=1))))
+                for part in np.array_split(np.stack([new_run, old_run]), groups, axis=1)
+            ]
         )
         scaled[0].append(new_run / scale)
         scaled[1].append(old_run / scale)

@@ -182,7 +182,8 @@ def _too_few(limit: Limit, new: Sequence[Run], old: Sequence[Run]) -> str:
             return f"{len(runs)} runs, at least {MIN_RUNS} are needed; raise --runs"
         calls = [len(run.latencies_ns) for run in runs]
         if min(calls) < MIN_CALLS_PER_RUN:
-            return f"a run has {min(calls)} calls, at least {MIN_CALLS_PER_RUN} are needed; raise --iterations"
+            needed = MIN_CALLS_PER_RUN * len(runs)
+            return f"a run has {min(calls)} calls, {MIN_CALLS_PER_RUN} are needed; raise --iterations to {needed}"
         percentile = limit.statistic.percentile
         tail = MIN_TAIL_CALLS if percentile is None else sum(calls) * min(percentile, 100 - percentile) / 100
         if tail < MIN_TAIL_CALLS:

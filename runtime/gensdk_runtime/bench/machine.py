@@ -85,21 +85,20 @@ def this_machine() -> Machine:
     )
 
 
-def speed_probe_ns(repeats: int = 15) -> int:
-    """Median time of a fixed piece of numpy work (one thread, about a tenth of a millisecond).
+def speed_probe_ns(pieces: int = 100) -> int:
+    """Mean time of a fixed piece of numpy work (one thread, about a tenth of a millisecond without neighbours).
 
-    Stored with each run, it tells a slow model from a slow hour of the machine.
+    Stored with each run, it tells a slow model from a slow hour of the machine. The mean over some ten
+    milliseconds, because on a busy machine the scheduler takes the processor away every few of them.
     """
     values = np.arange(48 * 48, dtype=np.float32).reshape(48, 48) / 2304
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter_ns()
+    start = time.perf_counter_ns()
+    for _ in range(pieces):
         product = values
         for _ in range(20):
             product = np.tanh(product @ values)
         np.sort(product, axis=None)
-        times.append(time.perf_counter_ns() - start)
-    return int(np.median(times))
+    return max(1, (time.perf_counter_ns() - start) // pieces)
 
 
 def _cpu_model() -> str:

@@ -172,7 +172,7 @@ def _measure_run(calls: Sequence[_Calls], settings: BenchSettings, rng: np.rando
         Run(
             load_ns=each.load_ns,
             first_call_ns=each.first_call_ns,
-            probe_ns=max(probe, 1),
+            probe_ns=probe,
             graphs_ns=int(np.median(each.graphs_ns)),
             latencies_ns=tuple(each.latencies_ns),
         )

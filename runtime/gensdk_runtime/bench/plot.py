@@ -15,20 +15,27 @@ from gensdk_runtime.media.images import write_atomically
 _MAX_CURVES = 12
 
 
+def check_plot(path: Path) -> None:
+    """Raises what :func:`plot_report` would raise for this path; to be called before a long measurement."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"expected a .png path for the plot, got {str(path)[-60:]!r}")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise UnavailableError('matplotlib is missing; pip install "gensdk[plot]"') from None
+
+
 def plot_report(report: Report, path: Path) -> None:
     """Writes a PNG of two panels: the share of calls that took at most x ms, and samples/s by batch size.
 
     Raises :class:`UnavailableError` without matplotlib and :class:`InputError` for a path that does not end in
     ``.png``, or a report without raw latencies.
     """
-    if path.suffix.lower() != ".png":
-        raise InputError(f"expected a .png path for the plot, got {str(path)[-60:]!r}")
+    check_plot(path)
     if not report.cases or not all(case.runs for case in report.cases):
         raise InputError("the report has no raw latencies to plot; write it with --save, not from --json")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UnavailableError('matplotlib is missing; pip install "gensdk[plot]"') from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_latencies(left, report.cases)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gensdk_runtime.bench.machine import Machine, Text
 from gensdk_runtime.errors import InputError
@@ -163,17 +163,6 @@ class Report(StrictModel):
     comparisons: Annotated[tuple[Comparison, ...], Field(max_length=10 * MAX_CASES)] = ()
     warnings: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_newer(cls, data: object) -> object:
-        """Comes before all else, since a newer report may have keys that this version doesn't know."""
-        version = data.get("version") if isinstance(data, Mapping) else None
-        if isinstance(version, int) and version > REPORT_VERSION:
-            raise ValueError(
-                f"report version {str(version)[:20]}, this gensdk reads up to {REPORT_VERSION}; upgrade gensdk"
-            )
-        return data
-
     @property
     def slower(self) -> tuple[Comparison, ...]:
         """The comparisons whose limit broke."""
@@ -212,7 +201,22 @@ class Report(StrictModel):
             raise InputError(f"{path}: can't be read ({failure.strerror}); pass a file of --save") from None
         if len(text) > MAX_REPORT_BYTES:
             raise InputError(f"{path}: larger than {MAX_REPORT_BYTES >> 20} MiB; no report is")
+        _refuse_newer(text, path)
         return cls.from_json(text, what=str(path))
+
+
+def _refuse_newer(text: bytes, path: Path) -> None:
+    """Comes before all else, since a newer report may have keys that this version doesn't know."""
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not readable as JSON; measure a new one with --save") from None
+    version = raw.get("version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > REPORT_VERSION:
+        shown = str(version) if version < 10**9 else "over 10^9"  # str() refuses huge integers
+        raise InputError(
+            f"{path}: report version {shown}, this gensdk reads up to {REPORT_VERSION}; upgrade gensdk"
+        )
 
 
 def percentile_name(percentile: float) -> str:

@@ -14,7 +14,7 @@ from gensdk_runtime.bench.gate import (
     compare_with_baseline,
     machine_warnings,
 )
-from gensdk_runtime.bench.machine import this_machine
+from gensdk_runtime.bench.machine import Machine, this_machine
 from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.bench.report import BenchSettings, Case, Comparison, Report
 from gensdk_runtime.errors import InputError
@@ -59,7 +59,9 @@ def bench(
         settings=settings,
         cases=(),
     )
-    warnings = machine_warnings(report, baseline, allow_other_machine=allow_other_machine) if baseline else ()
+    warnings = _busy(report.machine)
+    if baseline is not None:
+        warnings += machine_warnings(report, baseline, allow_other_machine=allow_other_machine)
     cases: list[Case] = []
     comparisons: list[Comparison] = []
     for backend, precision, batch in dict.fromkeys(product(backends, precisions, batches)):
@@ -77,6 +79,14 @@ def bench(
     return report.model_copy(
         update={"cases": tuple(cases), "comparisons": tuple(comparisons), "warnings": warnings}
     )
+
+
+def _busy(machine: Machine) -> tuple[str, ...]:
+    """Says so when others use the processor: latencies then tell more about them than about the model."""
+    load = machine.load_average[0] if machine.load_average else 0.0
+    if load <= 0.5 * machine.cores:
+        return ()
+    return (f"the machine was busy before the measurement began (load {load:g} on {machine.cores} cores)",)
 
 
 def _target(bundle: str | Path, backend: str, precision: Precision, batch: int, threads: int | None) -> Target:

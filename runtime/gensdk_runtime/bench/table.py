@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text as RichText
 
 from gensdk_runtime.bench.machine import Machine
-from gensdk_runtime.bench.report import Case, Comparison, Report
+from gensdk_runtime.bench.report import Case, Comparison, Report, Subject
 
 _STYLES = {"faster": "green", "same": "green", "slower": "bold red", "can't tell": "yellow"}
 
 
 def report_table(report: Report) -> RenderableType:
     """Latencies, verdicts where something was compared, warnings, machine and timing boundary."""
-    parts: list[RenderableType] = [_latencies(report.cases)]
+    parts: list[RenderableType] = [_latencies(report.cases), _throughput(report.cases)]
     if report.comparisons:
         parts.append(_verdicts(report.comparisons))
     parts += [RichText(f"warning: {warning}", style="yellow") for warning in report.warnings]
@@ -32,33 +33,24 @@ def report_table(report: Report) -> RenderableType:
 
 
 def _latencies(cases: tuple[Case, ...]) -> Table:
-    table = Table(title="latency of Generator.sample() in ms", title_justify="left")
     percentiles = list(dict.fromkeys(name for case in cases for name in case.summary.percentiles_ms))
-    for column in ("bundle", "backend", "precision"):
-        table.add_column(column, overflow="fold")
-    for column in (
-        "batch",
-        "calls",
-        "min",
-        "mean",
-        *percentiles,
-        "max",
-        "samples/s",
-        "in graphs",
-        "load",
-        "first",
-    ):
-        table.add_column(column, justify="right")
+    table = _table("latency of Generator.sample() in ms", "min", "mean", *percentiles, "max")
     for case in cases:
-        subject, summary = case.subject, case.summary
+        summary = case.summary
         tails = [summary.percentiles_ms.get(name) for name in percentiles]
+        values = (summary.min_ms, summary.mean_ms, *tails, summary.max_ms)
+        table.add_row(_label(case, cases), *(_ms(value) for value in values))
+    return table
+
+
+def _throughput(cases: tuple[Case, ...]) -> Table:
+    columns = ("calls", "samples/s", "in graphs", "load ms", "first call ms")
+    table = _table("throughput, share of time inside the graphs, cold start", *columns)
+    for case in cases:
+        summary = case.summary
         table.add_row(
-            subject.bundle,
-            subject.backend,
-            subject.precision,
-            str(subject.batch),
+            _label(case, cases),
             str(summary.calls),
-            *(_ms(value) for value in (summary.min_ms, summary.mean_ms, *tails, summary.max_ms)),
             f"{summary.samples_per_second:,.1f}",
             f"{summary.graphs_ms / summary.percentiles_ms['p50']:.0%}",
             _ms(summary.load_ms),
@@ -68,21 +60,38 @@ def _latencies(cases: tuple[Case, ...]) -> Table:
 
 
 def _verdicts(comparisons: tuple[Comparison, ...]) -> Table:
-    table = Table(title="new / old, with 95 % interval", title_justify="left")
+    table = Table(title="new / old with its interval", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("case", "against", "limit", "ratio", "interval", "verdict", "why"):
         table.add_column(column, overflow="fold")
     for comparison in comparisons:
-        known = comparison.low is not None and comparison.high is not None and comparison.ratio is not None
         table.add_row(
-            str(comparison.subject),
+            _of(comparison.subject),
             comparison.against,
             comparison.limit,
-            f"{comparison.ratio:.3f}" if known else "-",
-            f"{comparison.low:.3f} .. {comparison.high:.3f}" if known else "-",
+            "-" if comparison.ratio is None else f"{comparison.ratio:.3f}",
+            "-" if comparison.low is None else f"{comparison.low:.3f} .. {comparison.high:.3f}",
             RichText(comparison.verdict, style=_STYLES[comparison.verdict]),
             comparison.reason,
         )
     return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("case", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _label(case: Case, cases: tuple[Case, ...]) -> str:
+    """The case without what all cases share."""
+    several = len({other.subject.bundle for other in cases}) > 1
+    return f"{case.subject.bundle} {_of(case.subject)}" if several else _of(case.subject)
+
+
+def _of(subject: Subject) -> str:
+    return f"{subject.backend} {subject.precision} batch {subject.batch}"
 
 
 def _ms(value: float | None) -> str:

@@ -1,0 +1,103 @@
+"""``gensdk bench`` as a user or a build server calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gensdk.cli.bench import bench
+from gensdk_runtime.bench.report import Report
+from gensdk_runtime.errors import CheckFailed, InputError
+from support.step_bundle import write_step_bundle
+
+QUICK = ["--backend", "fake", "--warmup", "1", "--duration", "0.02", "--num-inference-steps", "2"]
+EXAMPLE = Path(__file__).parents[1] / "test_latency_gate_example.py"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> str:
+    return str(write_step_bundle(tmp_path_factory.mktemp("bench") / "tiny.gsdk"))
+
+
+def run(*arguments: str, exit_code: int = 0):
+    result = CliRunner().invoke(bench, [*arguments, *QUICK])
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+def faster_baseline(bundle: str, path: Path, factor: int) -> None:
+    """A baseline whose latencies are `factor` times below the truth, on a machine of the same speed."""
+    run(bundle, "--save", str(path), "--iterations", "120")
+    raw = json.loads(path.read_text())
+    for case in raw["cases"]:
+        for each in case["runs"]:
+            each["latencies_ns"] = [max(1, ns // factor) for ns in each["latencies_ns"]]
+    path.write_text(json.dumps(raw))
+
+
+def test_the_table_tells_latency_machine_and_boundary(bundle) -> None:
+    result = run(bundle, "--batch", "1,2", "--percentile", "75,99.9")
+    for word in ("p50", "p75", "p99.9", "batch 2", "samples/s", "machine:", "numpy", "host memory"):
+        assert word in result.stdout
+    assert "p95" not in result.stdout
+
+
+def test_json_is_all_that_stdout_holds(bundle) -> None:
+    report = Report.from_json(run(bundle, "--json", "--against", bundle).stdout, what="stdout")
+    assert [case.runs for case in report.cases] == [(), ()]
+    assert report.settings.runs == 10
+    (comparison,) = report.comparisons
+    assert comparison.limit == "p50:+5%"
+
+
+def test_slower_fails_and_only_slower_fails(bundle, tmp_path) -> None:
+    honest, doctored = tmp_path / "honest.json", tmp_path / "doctored.json"
+    faster_baseline(bundle, honest, 1)
+    faster_baseline(bundle, doctored, 100)
+    run(bundle, "--iterations", "120", "--baseline", str(honest), "--fail-on", "p50:+900%")
+    result = run(bundle, "--iterations", "120", "--baseline", str(doctored), "--json", exit_code=1)
+    assert isinstance(result.exception, CheckFailed)
+    assert json.loads(result.stdout)["comparisons"][0]["verdict"] == "slower"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--fail-on", "p50:+5%"], ["--precision", "fp61"], ["--baseline", "none.json"], ["--batch", "1000"],
+     ["--backend", "fakes"], ["--percentile", "101"], ["--warmup", "-1"], ["--solver", "euler"],
+     ["--plot", "plot.gif"]],
+)  # fmt: skip
+def test_bad_arguments_are_input_errors(bundle, arguments) -> None:
+    result = CliRunner().invoke(bench, [bundle, *QUICK, *arguments])
+    assert isinstance(result.exception, InputError), result.output
+    assert "\n" not in str(result.exception)
+
+
+def test_lists_that_are_none_are_usage_errors(bundle) -> None:
+    assert CliRunner().invoke(bench, [bundle, "--batch", "1;2"]).exit_code == 2
+
+
+def test_save_and_plot_write_files(bundle, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    run(bundle, "--save", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png"))
+    assert len(Report.load(tmp_path / "a.json").cases[0].runs) == 10
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_example_that_teams_copy_runs(bundle) -> None:
+    """With a limit that no noise reaches: what is tested is the example, not this machine."""
+    environment = os.environ | {
+        "LATENCY_CANDIDATE": bundle,
+        "LATENCY_RELEASED": bundle,
+        "LATENCY_LIMITS": "p50:+900%",
+        "LATENCY_SECONDS": "0.05",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", str(EXAMPLE)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
