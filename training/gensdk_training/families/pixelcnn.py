@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import ModelSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.gated_stacks import GatedLayer
+from gensdk_training.layers.gated_stacks import GatedLayer, LabelBias, label_biases
 from gensdk_training.layers.pixel_steps import (
     ChannelHead,
     Likelihood,
@@ -74,27 +74,23 @@ class PixelCnnNetwork(nn.Module):
 
     def __init__(self, config: PixelCnnConfig, image_channels: int, classes: int | None) -> None:
         super().__init__()
-        first = GatedLayer(
-            image_channels, config.channels, kernel_size=config.first_kernel, first=True, classes=classes
-        )
-        others = [
-            GatedLayer(
-                config.channels, config.channels, kernel_size=config.kernel, first=False, classes=classes
-            )
-            for _ in range(config.layers - 1)
-        ]
-        self.layers = nn.ModuleList([first, *others])
+        features = config.channels
+        layers = [GatedLayer(image_channels, features, kernel_size=config.first_kernel, first=True)]
+        for _ in range(config.layers - 1):
+            layers.append(GatedLayer(features, features, kernel_size=config.kernel, first=False))
+        self.layers = nn.ModuleList(layers)
+        self.labels = LabelBias(classes, layers) if classes else None
         self.entry = nn.Linear(config.channels, image_channels * config.head_channels)
         self.heads = nn.ModuleList(
-            ChannelHead(config.head_channels, config.levels, lower=channel)
-            for channel in range(image_channels)
+            ChannelHead(config.head_channels, config.levels, lower=channel) for channel in range(image_channels)
         )
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         """Images [B, C, H, W], values of grey levels in [-1, 1], to logits [B, C, H, W, levels]."""
         v = h = images
-        for layer in self.layers:
-            v, h = cast(GatedLayer, layer).parallel(v, h, label)
+        biases = label_biases(self.labels, label, len(self.layers))
+        for layer, bias in zip(self.layers, biases, strict=True):
+            v, h = layer("parallel", v, h, *bias)
         hidden = self.entry(torch.relu(h).permute(0, 2, 3, 1)).chunk(len(self.heads), dim=-1)
         lower = images.permute(0, 2, 3, 1)
         logits = [
@@ -117,9 +113,7 @@ class PixelCnn(Family[PixelCnnConfig]):
     def check(self) -> None:
         """Refuses `conditional` for data without labels."""
         if self.config.conditional and self.data.num_classes is None:
-            raise InputError(
-                f"conditional=true needs labels, data {self.data.name!r} has none; set it to false"
-            )
+            raise InputError(f"conditional=true needs labels, data {self.data.name!r} has none; set it to false")
 
     def build_networks(self) -> dict[str, nn.Module]:
         """One network, called ``pixelcnn``."""
@@ -149,11 +143,9 @@ class PixelCnn(Family[PixelCnnConfig]):
         """Row, pixel and likelihood graph. Half precision covers what makes logits, not the draw."""
         network = cast(PixelCnnNetwork, networks["pixelcnn"].eval())
         levels, image = self.config.levels, self.data.image
-        program, graphs = graph_specs(
-            network.layers, image, levels=levels, conditional=self.config.conditional
-        )
+        program, graphs = graph_specs(network.layers, image, levels=levels, conditional=self.config.conditional)
         modules = (
-            RowStep(RowStack(network.layers)),
+            RowStep(RowStack(network.layers, network.labels)),
             PixelStep(PixelStack(network.layers, network.entry), network.heads, levels=levels),
             Likelihood(network, levels=levels),
         )

@@ -14,9 +14,14 @@ are left out. Caches start at zero, which equals the zero padding of `parallel`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Form = Literal["parallel", "row", "pixel"]
 
 
 def gate(features: Tensor) -> Tensor:
@@ -34,16 +39,14 @@ class GatedLayer(nn.Module):
 
     With `first` it is mask A: I is the image's channels, the horizontal stack leaves out the current pixel
     and has no residual connection. Otherwise it is mask B: the current pixel is seen, and the horizontal
-    stack adds its input (so I = F). With `classes` a label adds a bias to both gates (eq. 4 of the paper).
+    stack adds its input (so I = F). A class label comes as a bias to both gates (eq. 4 of the paper).
 
     The parameters lie as the caches need them: `vertical` [2F, rows * I, n] is a convolution over one row
     with the cached rows as channels, `horizontal` [columns * I, 2F] a product with the cached pixels; the
     oldest come first.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, kernel_size: int, first: bool, classes: int | None = None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, kernel_size: int, first: bool) -> None:
         super().__init__()
         reach = kernel_size // 2
         self.inputs, self.outputs, self.first, self.reach = inputs, outputs, first, reach
@@ -57,28 +60,34 @@ class GatedLayer(nn.Module):
         self.down_bias = _uniform(2 * outputs, fan_in=2 * outputs)
         self.horizontal = _uniform(self.taps * inputs, 2 * outputs, fan_in=self.taps * inputs)
         self.residual = _uniform(outputs, outputs, fan_in=outputs)
-        self.label = nn.Embedding(classes, 4 * outputs) if classes else None
-        if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.1)
 
     @property
     def cached(self) -> int:
-        """Values that `row` (a column) and `pixel` keep from one step to the next: (taps - 1) * I."""
+        """Values that `row` (in each column) and `pixel` keep from one step to the next: (taps - 1) * I."""
         return (self.taps - 1) * self.inputs
 
-    def label_bias(self, label: Tensor | None) -> Tensor | None:
-        """The bias of the vertical and the horizontal gate, side by side, [B, 4F], for int64 [B] labels."""
-        return None if label is None or self.label is None else self.label(label)
+    def forward(self, form: Form, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """One of the three forms; all calls come through here, so that hooks (half precision) see them."""
+        forms: dict[Form, Callable[..., tuple[Tensor | None, ...]]] = {
+            "parallel": self._parallel,
+            "row": self._row,
+            "pixel": self._pixel,
+        }
+        return forms[form](*tensors)
 
-    def parallel(self, v: Tensor, h: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both stacks over whole images, [B, I, H, W] to [B, F, H, W]; layer 1 takes the image twice."""
-        bias = self.label_bias(label)
+    def _parallel(
+        self, v: Tensor, h: Tensor, v_bias: Tensor | None, h_bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Both stacks over whole images, [B, I, H, W] to [B, F, H, W]; layer 1 takes the image twice.
+
+        `v_bias` and `h_bias` [B, 2F] are the label's biases of the two gates.
+        """
         features = self._vertical(v)
-        if bias is not None:
-            features = features + bias[:, : 2 * self.outputs, None, None]
+        if v_bias is not None:
+            features = features + v_bias[:, :, None, None]
         context = functional.conv2d(features, self.down.unsqueeze(-1), self.down_bias)
-        if bias is not None:
-            context = context + bias[:, 2 * self.outputs :, None, None]
+        if h_bias is not None:
+            context = context + h_bias[:, :, None, None]
         gated = gate(context + self._horizontal(h))
         out = functional.conv2d(gated, self.residual.t()[:, :, None, None])
         return gate(features), out if self.first else out + h
@@ -98,8 +107,8 @@ class GatedLayer(nn.Module):
         kernel = self.horizontal.reshape(self.taps, self.inputs, -1).permute(2, 1, 0).unsqueeze(2)
         return functional.conv2d(functional.pad(h, (left, 0, 0, 0)), kernel)
 
-    def row(
-        self, v: Tensor, cache: Tensor | None, label: Tensor | None
+    def _row(
+        self, v: Tensor, cache: Tensor | None, v_bias: Tensor | None, h_bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The vertical stack at row i.
 
@@ -109,25 +118,48 @@ class GatedLayer(nn.Module):
         """
         window = v if cache is None else torch.cat((cache, v), dim=1)
         features = functional.conv1d(window, self.vertical, self.vertical_bias, padding=self.reach)
-        bias = self.label_bias(label)
-        if bias is not None:
-            features = features + bias[:, : 2 * self.outputs, None]
+        if v_bias is not None:
+            features = features + v_bias[:, :, None]
         context = functional.conv1d(features, self.down, self.down_bias)
-        if bias is not None:
-            context = context + bias[:, 2 * self.outputs :, None]
+        if h_bias is not None:
+            context = context + h_bias[:, :, None]
         return gate(features), context, None if cache is None else _without_oldest(window, v, self.inputs)
 
-    def pixel(self, h: Tensor, cache: Tensor | None, context: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _pixel(self, h: Tensor, cache: Tensor | None, context: Tensor) -> tuple[Tensor, Tensor | None]:
         """The horizontal stack at one pixel.
 
         `h` [B, I] is its input at the pixel (at the first layer: the pixel to the left), `cache` [B, cached]
-        the inputs to the left of that, `context` [B, 2F] what :meth:`row` gave for this column. Gives its
+        the inputs to the left of that, `context` [B, 2F] what `row` gave for this column. Gives its
         output [B, F] and the next cache.
         """
         window = h if cache is None else torch.cat((cache, h), dim=1)
         gated = gate(torch.addmm(context, window, self.horizontal))
         out = gated @ self.residual if self.first else torch.addmm(h, gated, self.residual)
         return out, None if cache is None else _without_oldest(window, h, self.inputs)
+
+
+class LabelBias(nn.Module):
+    """The biases that a class label adds to the vertical and the horizontal gate of each layer."""
+
+    def __init__(self, classes: int, layers: Iterable[GatedLayer]) -> None:
+        super().__init__()
+        self.sizes = [2 * layer.outputs for layer in layers for _ in ("vertical", "horizontal")]
+        self.embedding = nn.Embedding(classes, sum(self.sizes))
+        nn.init.normal_(self.embedding.weight, std=0.1)
+
+    def forward(self, label: Tensor) -> tuple[Tensor, ...]:
+        """int64 [B] to vertical, horizontal, vertical, ... of the layers in order, each [B, 2F]."""
+        return torch.split(self.embedding(label), self.sizes, dim=1)
+
+
+def label_biases(
+    biases: nn.Module | None, label: Tensor | None, layers: int
+) -> list[tuple[Tensor | None, Tensor | None]]:
+    """(vertical, horizontal) bias of each layer; (None, None) where there are no labels."""
+    if biases is None or label is None:
+        return [(None, None)] * layers
+    parts = biases(label)
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _without_oldest(window: Tensor, newest: Tensor, inputs: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.manifest import AutoregressiveSpec, GraphSpec, ImageSpec, TensorSpec
-from gensdk_training.layers.gated_stacks import GatedLayer
+from gensdk_training.layers.gated_stacks import GatedLayer, LabelBias, label_biases
 from gensdk_training.layers.grey_levels import draw_level, level_of, value_of
 
 ROW, PIXEL, LIKELIHOOD = "row", "pixel", "likelihood"
@@ -37,16 +37,18 @@ class ChannelHead(nn.Module):
 class RowStack(nn.Module):
     """The vertical stacks of all layers at one row."""
 
-    def __init__(self, layers: nn.ModuleList) -> None:
+    def __init__(self, layers: nn.ModuleList, labels: LabelBias | None) -> None:
         super().__init__()
         self.layers = layers
+        self.labels = labels
 
     def forward(self, row: Tensor, cache: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`row` [B, C, W], `cache` [B, S, W] to contributions [W, B, F] to the pixels and the next cache."""
         v, contexts, kept = row, [], []
         caches = _split(cache, self.layers)
-        for layer, old in zip(_gated(self.layers), caches, strict=True):
-            v, context, new = layer.row(v, old, label)
+        biases = label_biases(self.labels, label, len(self.layers))
+        for layer, old, bias in zip(_gated(self.layers), caches, biases, strict=True):
+            v, context, new = layer("row", v, old, *bias)
             contexts.append(context)
             kept += [new] if new is not None else []
         return torch.cat(contexts, dim=1).permute(2, 0, 1), torch.cat(kept, dim=1)
@@ -79,7 +81,7 @@ class PixelStack(nn.Module):
         contexts = torch.split(context, [2 * layer.outputs for layer in _gated(self.layers)], dim=1)
         caches = _split(cache, self.layers)
         for layer, old, part in zip(_gated(self.layers), caches, contexts, strict=True):
-            h, new = layer.pixel(h, old, part)
+            h, new = layer("pixel", h, old, part)
             kept += [new] if new is not None else []
         return self.entry(torch.relu(h)), torch.cat(kept, dim=1)
 
@@ -93,9 +95,7 @@ class PixelStep(nn.Module):
         self.heads = heads
         self.levels = levels
 
-    def forward(
-        self, pixel: Tensor, context: Tensor, uniform: Tensor, pixels: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, pixel: Tensor, context: Tensor, uniform: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """`pixel` [B, C], `context` [B, F], `uniform` [B, C] to the next pixel [B, C] and the next cache."""
         hidden, next_pixels = self.stack(pixel, context, pixels)
         parts = hidden.chunk(len(self.heads), dim=1)
