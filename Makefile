@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-SOURCES := gensdk runtime training export benchmarks tests
+SOURCES := gensdk runtime training export benchmarks examples tests
 
 .PHONY: help install demo zoo test lint format bench quality clean
 
@@ -30,7 +30,7 @@ $(VENV)/.developer: $(VENV)/.installed
 install: $(VENV)/.installed
 
 demo: install
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python examples/demo.py
 
 zoo: install
 	$(BIN)/python benchmarks/zoo.py

@@ -23,13 +23,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # as text: shapes in brackets are no markup
     console.print(table)
 
 

@@ -1,0 +1,112 @@
+"""The command line: help, exit codes, one-line errors, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gensdk.cli.main import VERBS, run
+
+NAME = "digits-ddpm"
+
+
+def outcome(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
+    code, out, _ = outcome(capsys, verb, "--help")
+    assert code == 0
+    assert f"gensdk {verb}" in out
+    assert "Example" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["smaple"], 2, "did you mean 'sample'"),
+        (["sample"], 2, "Missing argument 'BUNDLE'"),
+        (["sample", NAME, "--sede", "1"], 2, "--seed"),
+        (["sample", NAME, "--solver", "ddmi"], 2, "'ddim'"),
+        (["sample", "digits-dpm"], 3, "did you mean 'digits-ddpm'"),
+        (["sample", NAME, "--seed", "x"], 5, "expected a seed"),
+        (["sample", NAME, "--seed", "-1"], 5, "from 0 to 2^64"),
+        (["sample", NAME, "-n", "0"], 5, "n from 1 to"),
+        (["sample", NAME, "--label", "eleven"], 5, "no class 'eleven'"),
+        (["sample", NAME, "-o", "grid.gif"], 5, "can't write .gif"),
+        (["sample", NAME, "--backend", "onnxruntim"], 5, "did you mean 'onnxruntime'"),
+        (["sample", NAME, "--backend", "onnxruntime:cuda"], 4, "pip"),
+        (["sample", "digits-vae", "--eta", "0.5"], 5, "eta means nothing"),
+        (["train", "dppm", "--data", "digits", "--out", "x"], 5, "did you mean 'ddpm'"),
+        (["train", "vae", "--data", "digitz", "--out", "x"], 5, "did you mean 'digits'"),
+        (["train", "vae", "--data", "digits", "--out", "x", "--set", "latemt=4"], 5, "did you mean 'latent'"),
+        (["train", "vae", "--data", "digits", "--out", "x", "--set", "latent"], 5, "KEY=VALUE"),
+        (["train", "vae", "--out", "x"], 5, "--data is missing"),
+        (["export", "no-such-run", "-o", "x.gsdk"], 5, "no-such-run"),
+    ],
+)
+def test_errors_are_one_line_with_their_exit_code(arguments, code, message, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, out, err = outcome(capsys, *arguments)
+    assert (got, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert code == 2 or len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(capsys) -> None:
+    code, _, err = outcome(capsys, "sample", "no-such-bundle", "--debug")
+    assert code == 3
+    assert "Traceback" in err
+
+
+def test_sample_writes_and_tells_as_json(capsys, tmp_path) -> None:
+    target = tmp_path / "grid.png"
+    arguments = ("--seed", "0:17", "-n", 1, "--label", 7, "--json", "-o", target, "--steps", 2)
+    code, out, _ = outcome(capsys, "sample", NAME, *arguments)
+    told = json.loads(out)
+    assert code == 0
+    assert target.exists()
+    assert told["settings"]["seeds"] == [[0, 17]]
+    assert told["settings"]["labels"] == [7]
+    assert told["settings"]["num_inference_steps"] == 2
+
+
+@pytest.mark.parametrize("verb", ["list", "env", "inspect", "verify"])
+def test_json_is_all_there_is_on_stdout(verb, capsys) -> None:
+    code, out, _ = outcome(capsys, verb, *([NAME] if verb in ("inspect", "verify") else []), "--json")
+    assert code == 0
+    assert json.loads(out)
+    code, out, _ = outcome(capsys, verb, *([NAME] if verb in ("inspect", "verify") else []))
+    assert code == 0
+    assert out
+
+
+def test_a_missing_extra_names_its_pip_command() -> None:
+    program = (
+        "import sys\nsys.modules['torch'] = None\nfrom gensdk.cli.main import run\n"
+        "sys.exit(run(['train', 'vae', '--data', 'digits', '--out', 'x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert 'pip install "gensdk[training]"' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_backend_names_its_pip_command(tmp_path) -> None:
+    program = (
+        "import sys\nsys.modules['onnxruntime'] = None\nfrom gensdk.cli.main import run\n"
+        f"sys.exit(run(['sample', {NAME!r}, '-o', sys.argv[1]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "x.png")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert 'pip install "gensdk[cpu]"' in done.stderr

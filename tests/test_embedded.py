@@ -1,0 +1,91 @@
+"""The laws of sampling over the real graphs of the embedded bundles, in every precision that they have."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.embedded import FOLDER, embedded_names
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.verify import verify_bundle
+
+ROUNDING = 2e-4
+"""What another batch size may change in [-1, 1]: the backend sums in another order."""
+
+
+@pytest.fixture(scope="module", params=[(n, p) for n in embedded_names() for p in ("fp32", "fp16")], ids="-".join)
+def generator(request: pytest.FixtureRequest) -> Iterator[Generator]:
+    name, precision = request.param
+    with Generator.load(name, precision=precision, threads=1) as loaded:
+        yield loaded
+
+
+def same(left: np.ndarray, right: np.ndarray, generator: Generator) -> bool:
+    """Equal up to rounding; a pixel on grey levels may flip where a uniform number lies on the edge."""
+    difference = np.abs(left - right)
+    if generator.model.program.kind == "autoregressive":
+        return bool((difference > ROUNDING).any(axis=(1, 2, 3)).mean() <= 0.1)
+    return bool(difference.max() <= ROUNDING)
+
+
+def test_all_four_are_there_and_small() -> None:
+    assert set(embedded_names()) == {"digits-dcgan", "digits-ddpm", "digits-pixelcnn", "digits-vae"}
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 4_000_000
+
+
+def test_head_of_a_larger_call(generator: Generator) -> None:
+    head = generator.sample(4, seed=0).array
+    assert same(head, generator.sample(64, seed=0).array[:4], generator)
+    assert same(head, generator.sample(4, seed=0, batch_size=1).array, generator)
+    assert same(head, generator.sample(4, seed=[(0, i) for i in range(4)]).array, generator)
+
+
+def test_eight_threads_give_what_one_gives(generator: Generator) -> None:
+    alone = [generator.sample(2, seed=seed).array for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda seed: generator.sample(2, seed=seed).array, range(8)))
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_samples_differ_and_fill_the_range(generator: Generator) -> None:
+    samples = generator.sample(16, seed=1)
+    assert len({image.tobytes() for image in samples.images}) == 16
+    low, high = samples.value_range
+    assert samples.array.min() < low + 0.2 * (high - low)
+    assert samples.array.max() > high - 0.2 * (high - low)
+
+
+@pytest.mark.parametrize("name", embedded_names())
+def test_golden_trajectories_hold_here(name: str) -> None:
+    report = verify_bundle(name)
+    assert report.ok, report.problems
+    assert {check.precision for check in report.checks} == {"fp32", "fp16"}
+
+
+@pytest.mark.parametrize("name", embedded_names())
+def test_fp16_graphs_are_about_half_as_large(name: str) -> None:
+    with Bundle.open(name) as bundle:
+        for files in bundle.manifest.graph_files.values():
+            full, half = (bundle.manifest.files[files[precision]].size for precision in ("fp32", "fp16"))
+            assert full < 100_000 or half <= 0.55 * full
+
+
+@pytest.mark.parametrize("name", embedded_names())
+def test_nothing_of_the_training_extra_is_needed(name: str, tmp_path) -> None:
+    """Sampling in a fresh process in which PyTorch and its kin can't be imported."""
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'onnxscript', 'sklearn', 'accelerate', 'safetensors', 'scipy'):\n"
+        "    sys.modules[name] = None\n"
+        "from gensdk.cli.main import run\n"
+        f"sys.exit(run(['sample', {name!r}, '-n', '4', '--seed', '0', '-o', sys.argv[1]]))\n"
+    )
+    out = tmp_path / "grid.png"
+    subprocess.run([sys.executable, "-c", program, str(out)], check=True, capture_output=True)
+    assert out.stat().st_size > 100
