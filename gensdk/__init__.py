@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gensdk_runtime.bundle import Bundle as Bundle
     from gensdk_runtime.errors import BackendError as BackendError
     from gensdk_runtime.errors import BundleError as BundleError
-    from gensdk_runtime.errors import CheckFailed as CheckFailed
+    from gensdk_runtime.errors import CheckFailedError as CheckFailedError
     from gensdk_runtime.errors import ExportError as ExportError
     from gensdk_runtime.errors import GensdkError as GensdkError
     from gensdk_runtime.errors import InputError as InputError
@@ -40,7 +40,7 @@ _HOMES = {
     "errors": (
         "BackendError",
         "BundleError",
-        "CheckFailed",
+        "CheckFailedError",
         "ExportError",
         "GensdkError",
         "InputError",

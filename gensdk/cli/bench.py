@@ -165,11 +165,11 @@ def _print(report: Report, *, as_json: bool) -> None:
 
 
 def _fail_where_slower(report: Report) -> None:
-    from gensdk_runtime.errors import CheckFailed
+    from gensdk_runtime.errors import CheckFailedError
 
     if report.slower:
         worst = max(report.slower, key=lambda comparison: abs((comparison.ratio or 1.0) - 1.0))
-        raise CheckFailed(
+        raise CheckFailedError(
             f"slower than {worst.against}: {worst.limit} allowed, measured x{worst.ratio:.3f} "
             f"({worst.low:.3f} .. {worst.high:.3f}) for {worst.subject}"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk.cli.output import print_json, print_table
-from gensdk_runtime.errors import CheckFailed
+from gensdk_runtime.errors import CheckFailedError
 
 if TYPE_CHECKING:
     from gensdk_runtime.verify import VerifyReport
@@ -38,7 +38,7 @@ def verify(bundle: str, precision: Any, backend: str, as_json: bool) -> None:
     else:
         print_report(report)
     if not report.ok:
-        raise CheckFailed(f"{report.model}: {report.problems[0]}")
+        raise CheckFailedError(f"{report.model}: {report.problems[0]}")
 
 
 def print_report(report: VerifyReport) -> None:

@@ -11,7 +11,7 @@
     │   └── UnavailableError       4   a backend, package or device is missing here (the remedy is in the text)
     ├── TrainingError              6   training can't start or go on
     ├── ExportError                7   a model can't be exported
-    └── CheckFailed                1   a check that was asked for did not hold (verify, bench --fail-on)
+    └── CheckFailedError                1   a check that was asked for did not hold (verify, bench --fail-on)
 
 Each message says in one line what was expected, what came, and what to do. `exit_code` is what the command
 line returns. Click's own usage errors return 2.
@@ -72,7 +72,7 @@ class ExportError(GensdkError):
     exit_code = 7
 
 
-class CheckFailed(GensdkError):
+class CheckFailedError(GensdkError):
     """A check that the caller asked for did not hold."""
 
     exit_code = 1

@@ -94,8 +94,8 @@ class Generator:
 
         Sample i depends on the seed, on i and on the settings alone: not on `n`, the batch split or the thread.
 
-        - `seed`: an int, a list with one entry for each sample (an int or a (seed, position) pair), or None to draw
-          one; :attr:`Samples.seeds` reports it.
+        - `seed`: an int, a list with one entry for each sample (an int or a (seed, position) pair), or None to
+          draw one; :attr:`Samples.seeds` reports it.
         - `label`: a class number or name for all samples, or a list with one for each. Left open, a diffusion
           model samples without a class and other models draw one for each sample from its seed.
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gensdk_runtime.backends.base import Backend, Session, check_feeds
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.drift import Drift, degenerate, measure_drift, sample_drift
-from gensdk_runtime.errors import BundleError, InputError, IntegrityError
+from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Golden, GoldenBounds, Trajectory
 from gensdk_runtime.manifest import ModelSpec, Precision
@@ -134,9 +136,13 @@ def replay(
 
 
 def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> Check:
-    samples = generator.sample(**run.settings.sample_arguments(), progress=False)
-    drift = sample_drift(generator.model, run.samples, samples.array)
-    problem = degenerate(samples.array)
+    try:
+        samples = generator.sample(**run.settings.sample_arguments(), progress=False).array
+    except BackendError as failure:  # NaN in the samples, above all
+        samples, problem = np.full_like(run.samples, np.nan), str(failure)
+    else:
+        problem = degenerate(samples)
+    drift = sample_drift(generator.model, run.samples, samples)
     if not problem and bounds.samples is not None and drift.scaled > bounds.samples:
         problem = f"differs by {drift.scaled:.2e}, allowed {bounds.samples:.2e}"
     session = next(iter(generator.sessions.values()))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensdk_runtime.backends import backend_names, create_backend
-from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.media.images import read_settings
 from support.models import IMAGE, MODELS, diffusion_model, feedforward_model, generator, nan_images
 
@@ -146,6 +146,17 @@ def test_nan_is_an_error_not_a_black_image() -> None:
 def test_refusals(make, arguments, message) -> None:
     with generator(make()) as model, pytest.raises(InputError, match=message):
         model.sample(**{"n": 1, "seed": 0, **arguments})
+
+
+@programs
+def test_a_graph_without_the_tensors_of_its_program_is_refused(program) -> None:
+    model = MODELS[program]()
+    graphs = tuple(
+        graph.model_copy(update={"outputs": (graph.outputs[0].model_copy(update={"name": "other"}),)})
+        for graph in model.graphs
+    )
+    with pytest.raises(ManifestError, match="which its program needs"):
+        generator(model.model_copy(update={"graphs": graphs}))
 
 
 def test_closed_is_closed() -> None:

@@ -70,17 +70,12 @@ class OnnxRuntimeBackend(Backend):
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
         """Loads the graph; a provider that falls back to another one is an error, never a silent change."""
         provider = PROVIDERS[self.provider]
-        chain = list(
-            dict.fromkeys([provider, *(["CUDAExecutionProvider"] if self.provider == "tensorrt" else [])])
-        )
+        chain = {"tensorrt": ["tensorrt", "cuda", "cpu"], "cuda": ["cuda", "cpu"]}.get(self.provider, ["cpu"])
+        model = source.read() if source.path is None else str(source.path)
         try:
             session = self._ort.InferenceSession(
-                source.read(),
-                self._options(),
-                providers=[*chain, *([] if provider.startswith("CPU") else [PROVIDERS["cpu"]])],
+                model, self._options(), providers=[PROVIDERS[name] for name in chain]
             )
-        except UnavailableError:
-            raise
         except Exception as failure:  # ONNX Runtime's exceptions share no base but Exception
             raise BackendError(f"ONNX Runtime can't load graph {graph.name!r}: {_line(failure)}") from None
         running = session.get_providers()

@@ -102,13 +102,13 @@ def compare_with_baseline(
 
 def matching_case(new: Case, baseline: Report) -> Case:
     """The case of `baseline` that measured the same thing as `new`."""
-    differences = [new.subject.difference(case.subject) for case in baseline.cases]
+    differences = [new.subject.differences(case.subject) for case in baseline.cases]
     for case, difference in zip(baseline.cases, differences, strict=True):
         if not difference:
             if not case.runs:
                 raise InputError("the baseline has no raw latencies; write it with --save, not from --json")
             return case
-    nearest = differences[0] if differences else "it has no case at all"
+    nearest = ", ".join(min(differences, key=len)) if differences else "it has no case at all"
     raise InputError(f"the baseline has no case for {new.subject} ({nearest}); measure a new one with --save")
 
 

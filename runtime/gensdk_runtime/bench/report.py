@@ -81,13 +81,13 @@ class Subject(StrictModel):
     threads: Annotated[int, Field(ge=1, le=65536)] | None
     options: SamplingOptions
 
-    def difference(self, other: Subject) -> str:
-        """The first key that makes the two incomparable, with both values; empty where there is none."""
-        for key in ("model", "image", "backend", "precision", "batch", "threads", "options"):
-            mine, theirs = getattr(self, key), getattr(other, key)
-            if mine != theirs:
-                return f"{key}: {_shown(mine)} here, {_shown(theirs)} there"
-        return ""
+    def differences(self, other: Subject) -> tuple[str, ...]:
+        """The keys that make the two incomparable, as ``key: mine here, theirs there``."""
+        return tuple(
+            f"{key}: {_shown(getattr(self, key))} here, {_shown(getattr(other, key))} there"
+            for key in ("model", "image", "backend", "precision", "batch", "threads", "options")
+            if getattr(self, key) != getattr(other, key)
+        )
 
     def __str__(self) -> str:
         return f"{self.model}, {self.backend}, {self.precision}, batch {self.batch}"

@@ -74,10 +74,16 @@ def bench(
         cases += found
         if against is not None:
             comparisons += compare_paired(found[0], found[1], limits)
+            differences = found[0].subject.differences(found[1].subject)
+            warnings += tuple(f"the bundles differ: {difference}" for difference in differences)
         elif baseline is not None:
             comparisons += compare_with_baseline(found[0], baseline, limits)
     return report.model_copy(
-        update={"cases": tuple(cases), "comparisons": tuple(comparisons), "warnings": warnings}
+        update={
+            "cases": tuple(cases),
+            "comparisons": tuple(comparisons),
+            "warnings": tuple(dict.fromkeys(warnings)),
+        }
     )
 
 

@@ -12,7 +12,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Array
 from gensdk_runtime.manifest import AutoregressiveSpec, GraphSpec
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Program, Run, fixed_shape, label_feeds
+from gensdk_runtime.programs.base import Program, Run, fixed_shape, label_feeds, require_tensors
 
 
 class AutoregressiveProgram(Program[None]):
@@ -23,6 +23,13 @@ class AutoregressiveProgram(Program[None]):
         """The model's program."""
         assert isinstance(self.model.program, AutoregressiveSpec)  # noqa: S101 - chosen by the kind
         return self.model.program
+
+    def check(self) -> None:
+        """The tensors that :class:`AutoregressiveSpec` lists."""
+        spec = self.spec
+        require_tensors(self.sessions[spec.row_graph].graph, ("row",), ("context",))
+        require_tensors(self.sessions[spec.pixel_graph].graph, ("pixel", "context", "uniform"), ("next_pixel",))
+        require_tensors(self.sessions[spec.likelihood_graph].graph, ("images",), ("log_likelihood",))
 
     def resolve(self, options: Mapping[str, Any]) -> None:
         """There is nothing to set."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, Generic, TypeVar
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Array, Feeds, Session
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.manifest import GraphSpec, ModelSpec
 from gensdk_runtime.noise import Float32, SampleKey
 
@@ -87,6 +87,11 @@ class Program(ABC, Generic[SettingsT]):
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self.model = model
         self.sessions = sessions
+        self.check()
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises :class:`ManifestError` unless the graphs have the tensors that the program needs."""
 
     @abstractmethod
     def resolve(self, options: Mapping[str, Any]) -> SettingsT:
@@ -109,6 +114,18 @@ class Program(ABC, Generic[SettingsT]):
     @abstractmethod
     def run(self, run: Run, settings: SettingsT) -> Float32:
         """Images float32 [len(run), C, H, W]. Ends early where ``run.end_step`` returns True."""
+
+
+def require_tensors(graph: GraphSpec, inputs: Collection[str], outputs: Collection[str]) -> None:
+    """Raises :class:`ManifestError` unless the graph has these `inputs` and `outputs`."""
+    for kind, names, specs in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+        known = {spec.name for spec in specs}
+        for name in names:
+            if name not in known:
+                raise ManifestError(
+                    f"graph {graph.name!r} has no {kind} {name!r}, which its program needs; it has "
+                    f"{', '.join(sorted(known))}; export the bundle again"
+                )
 
 
 def label_feeds(graph: GraphSpec, run: Run) -> dict[str, Array]:

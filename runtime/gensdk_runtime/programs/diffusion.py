@@ -12,7 +12,7 @@ from gensdk_runtime.backends.base import Array
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Program, Run
+from gensdk_runtime.programs.base import Program, Run, require_tensors
 from gensdk_runtime.schedules import make_schedule
 from gensdk_runtime.solvers import SolverTable, solver_table
 
@@ -27,6 +27,13 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         """The model's program."""
         assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
         return self.model.program
+
+    def check(self) -> None:
+        """The tensors that :class:`DiffusionSpec` lists."""
+        inputs = ["sample", "previous_x0", "timestep", "noise", "coefficients"]
+        if self.model.num_classes is not None:
+            inputs += ["label", "guidance_weights"]
+        require_tensors(self.sessions[self.spec.graph].graph, inputs, ("next_sample", "next_previous_x0"))
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -6,13 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from gensdk_runtime import noise
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.manifest import FeedforwardSpec
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Program, Run, fixed_shape, label_feeds
+from gensdk_runtime.programs.base import Program, Run, fixed_shape, label_feeds, require_tensors
 
 
 class FeedforwardProgram(Program[None]):
     """Noise, and a label where the model has classes, go in; images come out."""
+
+    def check(self) -> None:
+        """The output ``image``, and no inputs but noise and a label."""
+        graph = self._session.graph
+        require_tensors(graph, (), ("image",))
+        for spec in graph.inputs:
+            if spec.role != "noise" and spec.name != "label":
+                raise ManifestError(
+                    f"graph {graph.name!r} has an input {spec.name!r} of role {spec.role!r}; this gensdk"
+                    " feeds noise and labels only; upgrade gensdk"
+                )
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
@@ -44,6 +57,6 @@ class FeedforwardProgram(Program[None]):
         return images
 
     @property
-    def _session(self) -> Any:
+    def _session(self) -> Session:
         assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
         return self.sessions[self.model.program.graph]
