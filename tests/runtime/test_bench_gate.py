@@ -244,6 +244,13 @@ def test_other_settings_are_named(key, value) -> None:
         compare_with_baseline(case(new), report(case(old, **{key: value})), [Limit.parse("p50:+5%")])
 
 
+def test_the_nearest_case_is_the_one_that_is_named() -> None:
+    new, old = latencies(np.random.default_rng(0))
+    far, near = case(old, model="b", batch=1, backend="onnxruntime"), case(old, batch=8)
+    with pytest.raises(InputError, match=r"batch 4 \(batch: 4 here, 8 there\);"):
+        compare_with_baseline(case(new), report(far, near), [Limit.parse("p50:+5%")])
+
+
 def test_another_name_of_the_bundle_is_the_same_subject() -> None:
     new, old = latencies(np.random.default_rng(0))
     assert compare_with_baseline(case(new, bundle="new.gsdk"), report(case(old)), [Limit.parse("p50:+5%")])

@@ -288,3 +288,9 @@ def test_recorded_latencies_lie_within_the_clock(bundle) -> None:
     (case,) = measure([Target("x", lambda: Generator.load(bundle, backend="onnxruntime", threads=1))], QUICK)
     passed = time.perf_counter_ns() - start
     assert sum(sum(run.latencies_ns) + run.load_ns + run.first_call_ns for run in case.runs) <= passed
+
+
+def test_bundles_that_are_not_alike_are_compared_with_a_warning(bundle, tmp_path) -> None:
+    other = write_step_bundle(tmp_path / "other.gsdk", size=4, name="other")
+    report = suite.bench(bundle, against=other, backends=["fake"], settings=QUICK)
+    assert any("image: (1, 8, 8) here, (1, 4, 4) there" in warning for warning in report.warnings)

@@ -108,8 +108,10 @@ def matching_case(new: Case, baseline: Report) -> Case:
             if not case.runs:
                 raise InputError("the baseline has no raw latencies; write it with --save, not from --json")
             return case
-    nearest = ", ".join(min(differences, key=len)) if differences else "it has no case at all"
-    raise InputError(f"the baseline has no case for {new.subject} ({nearest}); measure a new one with --save")
+    nearest = min(differences, key=len, default=("it has no case at all",))
+    raise InputError(
+        f"the baseline has no case for {new.subject} ({', '.join(nearest)}); measure a new one with --save"
+    )
 
 
 def machine_warnings(new: Report, baseline: Report, *, allow_other_machine: bool) -> tuple[str, ...]:
