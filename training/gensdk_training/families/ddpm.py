@@ -50,12 +50,13 @@ class DdpmConfig(FamilyConfig):
     min(SNR, 5) / SNR (Hang et al. 2023).
     """
 
-    channels: Annotated[int, Field(ge=2)] = 24
+    steps: Annotated[int, Field(ge=1)] = 6000
+    channels: Annotated[int, Field(ge=2)] = 16
     multipliers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)] = (
         1,
         2,
     )
-    blocks: Annotated[int, Field(ge=1)] = 1
+    blocks: Annotated[int, Field(ge=1)] = 2
     attention_resolutions: tuple[int, ...] = ()
     attention_heads: Annotated[int, Field(ge=1)] = 1
     norm_groups: Annotated[int, Field(ge=1)] = 8
@@ -67,7 +68,7 @@ class DdpmConfig(FamilyConfig):
     loss_weighting: Literal["plain", "min_snr"] = "plain"
     conditional: bool = False
     guidance_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
 
 
 @register("ddpm")

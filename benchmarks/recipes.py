@@ -1,0 +1,72 @@
+"""How the models that are measured and shipped were trained: family, data and settings, each once.
+
+All are for one or two CPU cores and a few minutes. ``gensdk train FAMILY --data ... --set key=value`` does the
+same by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gensdk_training.run_config import DataConfig, RunConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model by name: its family, its data by name, and the settings that differ from the defaults."""
+
+    family: str
+    data: str
+    config: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def run_config(self, mnist: Path | None = None) -> RunConfig:
+        """The run to train; `mnist` is the folder with MNIST's idx files."""
+        source = f"mnist:{mnist}" if self.data == "mnist" else self.data
+        return RunConfig(
+            family=self.family,
+            data=DataConfig(source=source),
+            config=self.config,
+            seed=self.seed,
+            log_every=200,
+            checkpoint_every=1000,
+            preview_every=0,
+        )
+
+
+RECIPES: dict[str, Recipe] = {
+    "digits-ddpm": Recipe("ddpm", "digits", {"conditional": True}),
+    "digits-dcgan": Recipe(
+        "dcgan",
+        "digits",
+        {
+            "conditional": True,
+            "spectral_norm": True,
+            "latent": 32,
+            "generator_channels": 32,
+            "discriminator_channels": 48,
+            "generator_learning_rate": 1e-3,
+            "discriminator_learning_rate": 1e-3,
+            "beta1": 0.0,
+            "steps": 3000,
+            "lr_schedule": "linear",
+            "ema_decay": 0.998,
+        },
+    ),
+    "digits-vae": Recipe(
+        "vae", "digits", {"latent": 16, "hidden": [256, 128], "steps": 4000, "lr_schedule": "cosine"}
+    ),
+    "digits-pixelcnn": Recipe(
+        "pixelcnn",
+        "digits",
+        {"conditional": True, "layers": 6, "channels": 20, "learning_rate": 4e-3, "steps": 1500},
+    ),
+    "mnist-vae": Recipe(
+        "vae",
+        "mnist",
+        {"latent": 32, "hidden": [512, 256], "batch_size": 128, "steps": 8000, "lr_schedule": "cosine"},
+    ),
+}
+"""The four embedded bundles (digits), and the model of the MNIST gate."""
