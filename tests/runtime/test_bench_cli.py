@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from gensdk.cli.bench import bench
 from gensdk_runtime.bench.report import Report
-from gensdk_runtime.errors import CheckFailed, InputError
+from gensdk_runtime.errors import CheckFailedError, InputError
 from support.step_bundle import write_step_bundle
 
 QUICK = ["--backend", "fake", "--warmup", "1", "--duration", "0.02", "--num-inference-steps", "2"]
@@ -48,6 +49,12 @@ def test_the_table_tells_latency_machine_and_boundary(bundle) -> None:
     assert "p95" not in result.stdout
 
 
+def test_names_are_shown_as_they_are(bundle, tmp_path) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "[bold]a[/b]")
+    result = run(str(copy), "--against", bundle)
+    assert "[bold]a[/b]" in result.stdout.replace("\n", "")
+
+
 def test_json_is_all_that_stdout_holds(bundle) -> None:
     report = Report.from_json(run(bundle, "--json", "--against", bundle).stdout, what="stdout")
     assert [case.runs for case in report.cases] == [(), ()]
@@ -62,7 +69,7 @@ def test_slower_fails_and_only_slower_fails(bundle, tmp_path) -> None:
     faster_baseline(bundle, doctored, 100)
     run(bundle, "--iterations", "120", "--baseline", str(honest), "--fail-on", "p50:+900%")
     result = run(bundle, "--iterations", "120", "--baseline", str(doctored), "--json", exit_code=1)
-    assert isinstance(result.exception, CheckFailed)
+    assert isinstance(result.exception, CheckFailedError)
     assert json.loads(result.stdout)["comparisons"][0]["verdict"] == "slower"
 
 

@@ -188,6 +188,7 @@ def damaged(report: Report, **changes) -> str:
         ({"colour": 1}, "colour"),
         ({"cases": "many"}, "cases"),
         ({"machine": {}}, "machine"),
+        ({"created": "\x1b[2J"}, "created: .*not printable"),
     ],
 )
 def test_damaged_baselines_are_refused(report, tmp_path, changes, message) -> None:

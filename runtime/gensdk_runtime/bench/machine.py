@@ -12,11 +12,23 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gensdk_runtime.strict import StrictModel
 
-Text = Annotated[str, Field(max_length=500)]
+
+def _check_printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("text that is not printable")
+    return value
+
+
+def printable(text: str) -> str:
+    """At most 500 characters of `text`, with ``?`` for those that a terminal could mistake for commands."""
+    return "".join(character if character.isprintable() else "?" for character in text[:500])
+
+
+Text = Annotated[str, Field(max_length=500), AfterValidator(_check_printable)]
 
 _PACKAGES = (
     "gensdk",
@@ -72,23 +84,23 @@ class Machine(StrictModel):
 def this_machine() -> Machine:
     """What can be found out about this machine without special rights and without raising."""
     return Machine(
-        cpu=_cpu_model()[:500],
+        cpu=printable(_cpu_model()),
         cores=_usable_cores(),
         cpu_quota=_cpu_quota(),
         memory_gib=_memory_gib(),
         gpus=_gpus(),
         system=platform.system(),
-        os=platform.platform()[:500],
+        os=printable(platform.platform()),
         python=platform.python_version(),
         versions={name: version for name in _PACKAGES if (version := _version(name))},
         load_average=tuple(round(load, 2) for load in os.getloadavg()) if hasattr(os, "getloadavg") else (),
     )
 
 
-def speed_probe_ns(pieces: int = 100) -> int:
+def speed_probe_ns(pieces: int = 50) -> int:
     """Mean time of a fixed piece of numpy work (one thread, about a tenth of a millisecond without neighbours).
 
-    Stored with each run, it tells a slow model from a slow hour of the machine. The mean over some ten
+    Stored with each run, it tells a slow model from a slow hour of the machine. The mean over several
     milliseconds, because on a busy machine the scheduler takes the processor away every few of them.
     """
     values = np.arange(48 * 48, dtype=np.float32).reshape(48, 48) / 2304
@@ -130,7 +142,7 @@ def _memory_gib() -> int:
 
 def _gpus() -> tuple[str, ...]:
     listing = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
-    return tuple(line.strip()[:500] for line in listing.splitlines() if line.strip())[:64]
+    return tuple(printable(line.strip()) for line in listing.splitlines() if line.strip())[:64]
 
 
 def _version(package: str) -> str:

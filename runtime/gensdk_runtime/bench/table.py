@@ -39,7 +39,7 @@ def _latencies(cases: tuple[Case, ...]) -> Table:
         summary = case.summary
         tails = [summary.percentiles_ms.get(name) for name in percentiles]
         values = (summary.min_ms, summary.mean_ms, *tails, summary.max_ms)
-        table.add_row(_label(case, cases), *(_ms(value) for value in values))
+        table.add_row(RichText(_label(case, cases)), *(_ms(value) for value in values))
     return table
 
 
@@ -49,7 +49,7 @@ def _throughput(cases: tuple[Case, ...]) -> Table:
     for case in cases:
         summary = case.summary
         table.add_row(
-            _label(case, cases),
+            RichText(_label(case, cases)),
             str(summary.calls),
             f"{summary.samples_per_second:,.1f}",
             f"{summary.graphs_ms / summary.percentiles_ms['p50']:.0%}",
@@ -65,13 +65,13 @@ def _verdicts(comparisons: tuple[Comparison, ...]) -> Table:
         table.add_column(column, overflow="fold")
     for comparison in comparisons:
         table.add_row(
-            _of(comparison.subject),
-            comparison.against,
+            RichText(_of(comparison.subject)),
+            RichText(comparison.against),
             comparison.limit,
             "-" if comparison.ratio is None else f"{comparison.ratio:.3f}",
             "-" if comparison.low is None else f"{comparison.low:.3f} .. {comparison.high:.3f}",
             RichText(comparison.verdict, style=_STYLES[comparison.verdict]),
-            comparison.reason,
+            RichText(comparison.reason),
         )
     return table
 
