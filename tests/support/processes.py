@@ -6,12 +6,14 @@ import json
 import multiprocessing
 import os
 import socket
+import time
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from gensdk_runtime.errors import GensdkError
+from gensdk_training.checkpoint import checkpoint_paths
 
 PRELOAD = ["gensdk_training.run", "gensdk_training.data", "sklearn.datasets", "torch._dynamo", "support.tiny"]
 
@@ -36,6 +38,16 @@ def train_to_end(run_json: str, out: Path, **options: Any) -> None:
     process = start_training(run_json, out, **options)
     process.join(120)
     assert process.exitcode == 0
+
+
+def wait_for_checkpoint(run: Path, *, after: int) -> None:
+    """Waits until another process has written a checkpoint of a later step than `after`."""
+    for _ in range(12_000):
+        paths = checkpoint_paths(run / "checkpoints")
+        if paths and int(paths[0].name.removeprefix("step-")) > after:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"no checkpoint after step {after} came")
 
 
 def train_here(run_json: str, out: Path, **options: Any) -> None:

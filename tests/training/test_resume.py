@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from gensdk_runtime.errors import InputError, TrainingError
-from gensdk_training.checkpoint import Checkpoint, checkpoint_paths, read_checkpoint
+from gensdk_training.checkpoint import (
+    Checkpoint,
+    CheckpointState,
+    checkpoint_paths,
+    read_checkpoint,
+    save_checkpoint,
+)
 from gensdk_training.run import RunConfig, load_run, train
-from support.processes import start_training, train_to_end
+from gensdk_training.trainer import Trainer
+from support.processes import start_training, train_to_end, wait_for_checkpoint
 from support.tiny import FAMILIES, tiny_run
 
 
@@ -28,15 +36,6 @@ def assert_same_state(one: Checkpoint, other: Checkpoint) -> None:
         assert tensors.keys() == other.tensors[group].keys()
         for name, tensor in tensors.items():
             assert torch.equal(tensor, other.tensors[group][name]), f"{group}: {name}"
-
-
-def wait_for_checkpoint(run: Path, after: int) -> None:
-    for _ in range(12_000):
-        paths = checkpoint_paths(run / "checkpoints")
-        if paths and int(paths[0].name.removeprefix("step-")) > after:
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"no checkpoint after step {after} came")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,7 +65,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
         before = checkpoint_paths(run / "checkpoints")
         process = start_training(endless, run, resume=True)
         if kill % 4:  # amid training and saving; the others hit the start
-            wait_for_checkpoint(run, int(before[0].name.removeprefix("step-")) if before else 0)
+            wait_for_checkpoint(run, after=int(before[0].name.removeprefix("step-")) if before else 0)
             time.sleep(moments.uniform(0.0, 0.05))
         else:
             time.sleep(moments.uniform(0.0, 0.4))
@@ -89,6 +88,43 @@ def test_a_run_can_go_on_beyond_its_end_at_a_constant_rate(tmp_path: Path) -> No
     train(tiny_run("vae", steps=9), tmp_path / "longer", resume=True, progress=False, tensorboard=False)
     train(tiny_run("vae", steps=9), tmp_path / "straight", progress=False, tensorboard=False)
     assert_same_state(newest(tmp_path / "straight"), newest(tmp_path / "longer"))
+
+
+def test_the_loss_scale_of_fp16_is_part_of_the_state(tmp_path: Path) -> None:
+    config = tiny_run(
+        "vae", steps=9, config={"grad_clip": 0.5, "likelihood": "gaussian", "sigma": 1e-3}
+    ).resolved()
+    data = config.data.load()
+
+    def trainer() -> Trainer:
+        accelerator = Accelerator(cpu=True)
+        # What Accelerate makes on a GPU; the scale starts where this loss overflows, and soon grows again.
+        accelerator.scaler = torch.amp.GradScaler(
+            "cpu", init_scale=2.0**126, backoff_factor=2.0**-20, growth_interval=2
+        )
+        return Trainer(config.build_family(data.info), data, seed=0, accelerator=accelerator)
+
+    straight, cut, resumed = trainer(), trainer(), trainer()
+    scales = []
+    for _ in range(9):
+        straight.advance()
+        scales.append(straight.scaler_state()["scale"])
+    assert min(scales) < 2.0**126
+    assert sorted(scales, reverse=True) != scales
+    for _ in range(5):
+        cut.advance()
+    state = CheckpointState(
+        step=5, run=config, data=data.info, identity={}, witness=cut.witness(), scaler=cut.scaler_state()
+    )
+    back = read_checkpoint(save_checkpoint(tmp_path, state, cut.tensors(), keep=1))
+    assert resumed.scaler_state() != back.state.scaler
+    resumed.restore(5, back.tensors, back.state.scaler)
+    for _ in range(4):
+        resumed.advance()
+    assert resumed.scaler_state() == straight.scaler_state()
+    for group, tensors in straight.tensors().items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, resumed.tensors()[group][name]), name
 
 
 def test_intervals_and_a_time_limit_do_not_change_the_numbers(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class CheckpointState(StrictModel):
     run: RunConfig
     data: DataInfo
     identity: dict[str, Any]
-    scaler: dict[str, float] = Field(default_factory=dict)
+    scaler: dict[str, int | float] = Field(default_factory=dict)
     witness: str
     environment: dict[str, str] = Field(default_factory=dict)
     losses: dict[str, float] = Field(default_factory=dict)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from gensdk_runtime.errors import GensdkError, TrainingError
@@ -26,6 +26,7 @@ from gensdk_training.checkpoint import (
 )
 from gensdk_training.preview import draw_preview, sample_networks
 from gensdk_training.progress import Board, Reporter
+from gensdk_training.replicas import on_first
 from gensdk_training.run_config import RunConfig, first_difference, identity, read_run_config
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer
@@ -67,13 +68,11 @@ class Loop:
         dataset, processes = self.trainer.feed.dataset, self.accelerator.num_processes
         begun = identity(read_run_config(self.out), dataset.info, dataset.fingerprint, processes)
         self._refuse_difference(begun, self.out)
-        names: list[str | None] = [None]
-        if self.accelerator.is_main_process:
-            names = [self._newest()]
-        broadcast_object_list(names)
-        if names[0] is None:
+        name = on_first(self.accelerator, self._newest)
+        if name is None:
+            self.reporter.note("no checkpoint yet: starting from the beginning")
             return
-        checkpoint = read_checkpoint(self.checkpoints / names[0])
+        checkpoint = read_checkpoint(self.checkpoints / name)
         state = checkpoint.state
         self._refuse_difference(state.identity, checkpoint.path)
         self.trainer.restore(state.step, checkpoint.tensors, state.scaler)
@@ -100,7 +99,7 @@ class Loop:
         step, config = self.trainer.step, self.config
         if last or step % config.log_every == 0:
             self.trainer.check_losses()
-            self._losses = self.trainer.take_logs()
+            self._losses = {name: value for name, value in self.trainer.take_logs().items() if isfinite(value)}
             self.reporter.losses(step, self._losses)
             if board is not None:
                 board.scalars(step, {**self._losses, "steps_per_second": self.reporter.rate})
@@ -112,23 +111,24 @@ class Loop:
     def _save(self) -> None:
         self.trainer.check_losses()
         self.trainer.check_weights()
-        if self.accelerator.is_main_process:
-            state = CheckpointState(
-                step=self.trainer.step,
-                run=self.config,
-                data=self._data,
-                identity=self._identity,
-                scaler=self.trainer.scaler_state(),
-                witness=self.trainer.witness(),
-                environment=_environment(self.accelerator.device),
-                losses=self._losses,
-                versions={name: version(name) for name in PACKAGES},
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-            tensors = self.trainer.tensors()
-            save_checkpoint(self.checkpoints, state, tensors, keep=self.config.keep_checkpoints)
+        on_first(self.accelerator, self._write_checkpoint)
         self._saved = self.trainer.step
-        self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self) -> None:
+        state = CheckpointState(
+            step=self.trainer.step,
+            run=self.config,
+            data=self._data,
+            identity=self._identity,
+            scaler=self.trainer.scaler_state(),
+            witness=self.trainer.witness(),
+            environment=_environment(self.accelerator.device),
+            losses=self._losses,
+            versions={name: version(name) for name in PACKAGES},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        tensors = self.trainer.tensors()
+        save_checkpoint(self.checkpoints, state, tensors, keep=self.config.keep_checkpoints)
 
     def _preview(self, board: Board | None) -> None:
         """A picture that can't be drawn is reported; the training goes on."""
@@ -158,7 +158,7 @@ class Loop:
         tidy(self.checkpoints)
         checkpoint, broken = newest_checkpoint(self.checkpoints)
         for path, problem in broken:
-            self.reporter.note(f"{problem}; set aside as {set_aside(path).name}, an older one is used")
+            self.reporter.note(f"{problem}; set aside as {set_aside(path).name}")
         return checkpoint.path.name if checkpoint else None
 
     def _warn_if_not_exact(self, state: CheckpointState) -> None:

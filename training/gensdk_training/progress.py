@@ -26,12 +26,12 @@ class Reporter:
     On a terminal that is a live bar, elsewhere one line at each log interval. Messages go there as well.
     """
 
-    def __init__(self, *, total: int, step: int, progress: bool | None, console: Console | None = None) -> None:
+    def __init__(self, *, total: int, progress: bool | None, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._shown = progress is not False
         self._total = total
-        self._bar = self._make_bar(step) if self._shown and self._console.is_terminal else None
-        self._since = (time.monotonic(), step)
+        self._bar = self._make_bar() if self._shown and self._console.is_terminal else None
+        self._since = (time.monotonic(), 0)
         self.rate = 0.0
 
     def __enter__(self) -> Self:
@@ -44,6 +44,11 @@ class Reporter:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def begin(self, step: int) -> None:
+        """Counts speed from here: `step` steps were done before."""
+        self._since = (time.monotonic(), step)
+        self.advance(step)
 
     def advance(self, step: int) -> None:
         """One step is done: `step` of them altogether."""
@@ -70,10 +75,10 @@ class Reporter:
         if self._shown:
             self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    def _make_bar(self, step: int) -> Progress:
+    def _make_bar(self) -> Progress:
         columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn())
         bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console)
-        bar.add_task("train", total=self._total, completed=step, text="")
+        bar.add_task("train", total=self._total, text="")
         return bar
 
 

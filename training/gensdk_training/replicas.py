@@ -7,12 +7,33 @@ gradients in one flat buffer costs one collective a phase and works for every lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
+
+from gensdk_runtime.errors import GensdkError
+
+
+def on_first(accelerator: Accelerator, work: Callable[[], str | None]) -> str | None:
+    """Does `work` in the first process only; its result, or the :class:`GensdkError` it raises, comes to all.
+
+    The others wait meanwhile. Without this, an error of the first process would leave them waiting for ever.
+    """
+    if accelerator.num_processes == 1:
+        return work()
+    outcome: list[str | GensdkError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome = [work()]
+        except GensdkError as failure:
+            outcome = [failure]
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], GensdkError):
+        raise outcome[0]
+    return outcome[0]
 
 
 def average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from gensdk_training.family import DataInfo
 from gensdk_training.loop import Loop, LoopResult
 from gensdk_training.progress import Board, Reporter
 from gensdk_training.registry import AnyFamily
+from gensdk_training.replicas import on_first
 from gensdk_training.run_config import DataConfig, RunConfig, read_run_config
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer, load_network_tensors
@@ -92,21 +93,21 @@ def train(
     family = config.build_family(data.info)
     accelerator = _accelerator(config, device)
     main = accelerator.is_main_process
-    with _claim(out, config, resume=resume) if main else nullcontext():
-        accelerator.wait_for_everyone()
+    with ExitStack() as held:
+        on_first(accelerator, lambda: held.enter_context(_claim(out, config, resume=resume)))
         trainer = Trainer(family, data, seed=config.seed, accelerator=accelerator)
-        try:
-            result = _run(
-                trainer,
-                config,
-                out,
-                resume=resume,
-                max_seconds=max_seconds,
-                progress=progress if main else False,
-                tensorboard=tensorboard and main,
-            )
-        finally:
-            trainer.close()
+        if dataset is None:
+            held.callback(data.close)
+        held.callback(trainer.close)
+        result = _run(
+            trainer,
+            config,
+            out,
+            resume=resume,
+            max_seconds=max_seconds,
+            progress=progress if main else False,
+            tensorboard=tensorboard and main,
+        )
     seconds = time.monotonic() - started
     return TrainResult(
         out, result.step, result.stopped, seconds, result.steps_per_second, dict(result.losses), data.skipped.count
@@ -124,7 +125,7 @@ def _run(
     tensorboard: bool,
 ) -> LoopResult:
     with (
-        Reporter(total=trainer.family.config.steps, step=trainer.step, progress=progress) as reporter,
+        Reporter(total=trainer.family.config.steps, progress=progress) as reporter,
         Stopper(trainer.accelerator, max_seconds) as stopper,
     ):
         loop = Loop(trainer, config, out, reporter)
@@ -132,6 +133,7 @@ def _run(
             loop.take_up()
             if trainer.accelerator.is_main_process:
                 write_whole(out / "run.json", config.to_json())  # with its new intervals
+        reporter.begin(trainer.step)
         board = Board(out / "logs", step=trainer.step) if tensorboard else None
         try:
             return loop.run(stopper, board)
@@ -200,6 +202,10 @@ def _accelerator(config: RunConfig, device: str) -> Accelerator:
     except ValueError as failure:
         reason = str(failure).splitlines()[0][:200]
         raise UnavailableError(f"precision {config.precision!r} on device {device!r}: {reason}") from None
+    if (
+        config.precision == "fp16" and accelerator.device.type == "cpu"
+    ):  # Accelerate would train in fp32, in silence
+        raise UnavailableError("precision 'fp16' needs a GPU, got device 'cpu'; use 'bf16' or 'fp32'")
     if accelerator.device.type == "cuda":  # the same numbers in every run are worth more than the fastest kernel
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True

@@ -180,11 +180,13 @@ class Trainer:
             "optimizer": optimizer,
         }
 
-    def scaler_state(self) -> dict[str, float]:
+    def scaler_state(self) -> dict[str, int | float]:
         """The loss scale of fp16 and its counters; empty in other precisions."""
         return dict(self.accelerator.scaler.state_dict()) if self.accelerator.scaler is not None else {}
 
-    def restore(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], scaler: Mapping[str, float]) -> None:
+    def restore(
+        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], scaler: Mapping[str, int | float]
+    ) -> None:
         """Takes back what :meth:`tensors` and :meth:`scaler_state` gave at `step`."""
         load_network_tensors(self.networks, tensors["model"])
         load_network_tensors(self.ema.networks, tensors["ema"])

@@ -45,10 +45,9 @@ class Feed:
         return Batch(images.to(torch.float32).contiguous().div_(127.5).sub_(1.0), labels)
 
     def close(self) -> None:
-        """Ends the reading thread and the data set's own."""
+        """Ends the reading thread."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        self.dataset.close()
 
     def _read(self, number: int) -> ImageBatch:
         first = number * self._size + self._rank * self._own

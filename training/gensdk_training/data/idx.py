@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -38,9 +39,8 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
             f"{path}: expected unsigned bytes with {dimensions} axes, got type 0x{data[2]:02x} with {data[3]} axes"
         )
     start = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(data[4:start], ">u4"))
-    expected = int(np.prod(shape, dtype=object)) if len(shape) == dimensions else -1
-    if expected < 1 or len(data) - start != expected:
+    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
+    if math.prod(shape) < 1 or len(data) - start != math.prod(shape):
         raise InputError(
             f"{path}: its header says {'x'.join(map(str, shape))}, but {max(len(data) - start, 0)} bytes follow; "
             "download it again"

@@ -98,8 +98,7 @@ def decode(data: bytes, channels: int) -> Images:
     header = read_header(data)
     if not 0 < header.height * header.width <= MAX_PIXELS:
         raise CorruptImageError(f"{header.width}x{header.height} is not a size that is read")
-    if data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-1024:]:
-        raise CorruptImageError("the file is cut short")  # some decoders fill the rest with grey in silence
+    _check_whole(data)
     # IMREAD_COLOR turns the picture upright by its EXIF tag; IMREAD_UNCHANGED is needed to see transparency.
     flag = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR
     try:
@@ -109,6 +108,20 @@ def decode(data: bytes, channels: int) -> Images:
     if image is None:
         raise CorruptImageError("it can't be decoded")
     return to_channels(_to_rgb(np.asarray(image)), channels)
+
+
+def _check_whole(data: bytes) -> None:
+    """Refuses what decoders treat badly: a cut JPEG may be filled with grey in silence, and for a PNG whose chunk
+    claims to be huge that much memory may be taken first."""
+    if data.startswith(b"\xff\xd8"):
+        if b"\xff\xd9" not in data[-1024:]:
+            raise CorruptImageError("the file is cut short")
+    elif data.startswith(b"\x89PNG"):
+        position = 8
+        while data[position + 4 : position + 8] != b"IEND":
+            if position + 12 > len(data):
+                raise CorruptImageError("the file is cut short, or a length inside it is wrong")
+            position += 12 + int.from_bytes(data[position : position + 4], "big")
 
 
 def _to_rgb(image: NDArray[Any]) -> Images:
