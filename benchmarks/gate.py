@@ -20,9 +20,10 @@ from typing import Any
 import click
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.bench.gate import DEFAULT_LIMIT, Limit, compare_paired
-from gensdk_runtime.bench.measure import Target, measure
+from gensdk_runtime.bench.gate import DEFAULT_LIMIT, Limit
+from gensdk_runtime.bench.measure import Target
 from gensdk_runtime.bench.report import BenchSettings, SamplingOptions
+from gensdk_runtime.bench.suite import measure_in_turn
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.samples import Samples
@@ -71,8 +72,8 @@ class Trials:
 
     def once(self, seed: int) -> None:
         """Compares once more."""
-        new, old = measure([self.new, self.old], self.settings, seed=seed)
-        for comparison in compare_paired(new, old, self.limits):
+        _, _, comparisons = measure_in_turn(self.new, self.old, self.settings, self.limits, seed=seed)
+        for comparison in comparisons:
             self.verdicts[comparison.limit][comparison.verdict] += 1
 
     def line(self, limit: Limit) -> str:

@@ -55,6 +55,9 @@ def _many(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramete
 @click.option(
     "--runs", type=int, help="How often to load the model anew. [default: 1; 10 with a comparison or --save]"
 )
+@click.option(
+    "--patience", type=int, default=3, show_default=True, help="--against: measure so often until it tells."
+)
 @click.option("--num-inference-steps", type=int, help="Diffusion: steps. [default: the bundle's]")
 @click.option("--solver", help="Diffusion: ddpm, ddim or dpmsolver++. [default: the bundle's]")
 @click.option("--guidance-scale", type=float, help="Diffusion with classes: guidance. [default: the bundle's]")
@@ -140,6 +143,7 @@ def _settings(how: dict[str, Any], *, default_runs: int) -> BenchSettings:
         "iterations": how["iterations"],
         "percentiles": how["percentile"],
         "runs": how["runs"] if how["runs"] is not None else default_runs,
+        "patience": how["patience"],
         "options": {name: how[name] for name in options if how[name] is not None},
     }
     return BenchSettings.from_dict(given, what="gensdk bench")

@@ -17,7 +17,18 @@ from gensdk_runtime.bench.report import Report
 from gensdk_runtime.errors import CheckFailedError, InputError
 from support.step_bundle import write_step_bundle
 
-QUICK = ["--backend", "fake", "--warmup", "1", "--duration", "0.02", "--num-inference-steps", "2"]
+QUICK = [
+    "--backend",
+    "fake",
+    "--warmup",
+    "1",
+    "--duration",
+    "0.02",
+    "--num-inference-steps",
+    "2",
+    "--patience",
+    "1",
+]
 EXAMPLE = Path(__file__).parents[1] / "test_latency_gate_example.py"
 
 
@@ -58,7 +69,7 @@ def test_names_are_shown_as_they_are(bundle, tmp_path) -> None:
 def test_json_is_all_that_stdout_holds(bundle) -> None:
     report = Report.from_json(run(bundle, "--json", "--against", bundle).stdout, what="stdout")
     assert [case.runs for case in report.cases] == [(), ()]
-    assert report.settings.runs == 10
+    assert (report.settings.runs, report.settings.patience) == (10, 1)
     (comparison,) = report.comparisons
     assert comparison.limit == "p50:+5%"
 

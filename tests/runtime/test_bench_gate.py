@@ -20,7 +20,6 @@ from gensdk_runtime.bench.report import (
     Run,
     SamplingOptions,
     Subject,
-    summarize,
 )
 from gensdk_runtime.errors import InputError
 
@@ -178,8 +177,7 @@ def case(runs, *, probe_ns=100_000, **changes) -> Case:
         )
         for run in runs
     )  # fmt: skip
-    summary = summarize(kept, batch=4, percentiles=(95.0,))
-    return Case(subject=subject(**changes), summary=summary, runs=kept)
+    return Case.of(subject(**changes), kept, (95.0,))
 
 
 def report(*cases: Case, **machine) -> Report:

@@ -29,7 +29,7 @@ from gensdk_runtime.generator import Generator
 from support.models import MODELS, generator
 from support.step_bundle import write_step_bundle
 
-QUICK = BenchSettings(warmup_ms=1, duration_s=0.02, iterations=12, runs=3)
+QUICK = BenchSettings(warmup_ms=1, duration_s=0.02, iterations=12, runs=3, patience=1)
 
 
 @pytest.fixture(scope="module")
@@ -118,16 +118,31 @@ def test_the_collector_comes_back_and_samplers_are_closed_after_an_error() -> No
     assert sorted(name for event, name in log if event == "close") == ["a", "b"]
 
 
-def test_a_model_that_is_several_times_slower_is_never_called_the_same() -> None:
-    class Slow(Tally):
-        def sample(self, *args, **keywords):
-            time.sleep(0.02)
-            return super().sample(*args, **keywords)
+class Slow(Tally):
+    def sample(self, *args, **keywords):
+        time.sleep(0.02)
+        return super().sample(*args, **keywords)
 
-    targets = [Target("new", lambda: Slow("new", [])), Target("old", lambda: Tally("old", []))]
-    new, old = measure(targets, BenchSettings(warmup_ms=0, duration_s=0, iterations=20, runs=4))
-    (comparison,) = suite.compare_paired(new, old, [suite.Limit.parse("p50:+5%")])
+
+def slow_against_quick(patience, limits):
+    targets = Target("new", lambda: Slow("new", [])), Target("old", lambda: Tally("old", []))
+    settings = BenchSettings(warmup_ms=0, duration_s=0, iterations=16, runs=4, patience=patience)
+    return suite.measure_in_turn(*targets, settings, [suite.Limit.parse(text) for text in limits])
+
+
+def test_a_model_that_is_several_times_slower_is_never_called_the_same() -> None:
+    _, _, (comparison,) = slow_against_quick(1, ["p50:+5%"])
     assert comparison.verdict in ("slower", "can't tell")
+    assert comparison.confidence == pytest.approx(0.95)
+
+
+def test_patience_measures_again_what_did_not_tell_and_pays_for_each_look() -> None:
+    """A p99 of 48 calls is never told, so that all looks are taken; the limit of 900 % is not in doubt."""
+    new, old, comparisons = slow_against_quick(3, ["p99:+5%", "p50:+900%"])
+    assert len(new.runs) == len(old.runs) == 12
+    assert new.summary.calls == old.summary.calls == 48
+    assert comparisons[0].verdict == "can't tell"
+    assert all(comparison.confidence == pytest.approx(1 - 0.05 / 3) for comparison in comparisons)
 
 
 def test_calls_in_a_run_are_bounded() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,45 +136,36 @@ def _compare(
 ) -> tuple[Comparison, ...]:
     reasons = [_too_few(limit, new.runs, old.runs) for limit in limits]
     told = [limit for limit, reason in zip(limits, reasons, strict=True) if not reason]
-    intervals = iter(
-        ratio_intervals(
-            [run.latencies() for run in new.runs],
-            [run.latencies() for run in old.runs],
-            [limit.statistic for limit in told],
-            paired=paired,
-            confidence=confidence,
-        )
-        if told
-        else ()
-    )
+    intervals: Iterator[RatioInterval] = iter(())
+    if told:
+        mine, theirs = ([run.latencies() for run in case.runs] for case in (new, old))
+        statistics = [limit.statistic for limit in told]
+        intervals = iter(ratio_intervals(mine, theirs, statistics, paired=paired, confidence=confidence))
     drift = 1.0 if paired else _probe_ratio(new.runs, old.runs)
     comparisons = []
     for limit, reason in zip(limits, reasons, strict=True):
-        interval = None if reason else _widened(next(intervals), drift)
-        comparisons.append(_comparison(new, limit, interval, reason=reason, against=against, drift=drift))
+        comparison = Comparison(
+            subject=new.subject, against=against, limit=limit.text, ratio=None, low=None, high=None,
+            confidence=confidence, verdict="can't tell", reason=reason,
+        )  # fmt: skip
+        comparisons.append(comparison if reason else _told(comparison, limit, next(intervals), drift))
     return tuple(comparisons)
 
 
-def _comparison(
-    new: Case, limit: Limit, interval: RatioInterval | None, *, reason: str, against: str, drift: float
-) -> Comparison:
-    if interval is None:
-        return Comparison(
-            subject=new.subject, against=against, limit=limit.text, ratio=None, low=None, high=None,
-            verdict="can't tell", reason=reason,
-        )  # fmt: skip
-    verdict = limit.verdict(interval)
+def _told(comparison: Comparison, limit: Limit, interval: RatioInterval, drift: float) -> Comparison:
+    """The comparison with its interval, widened by the machine's drift, and the verdict on it."""
+    low, high = min(interval.low, interval.low / drift), max(interval.high, interval.high / drift)
+    ratio = interval.ratio
+    verdict = limit.verdict(RatioInterval(ratio, low, high))
+    reasons = []
     if verdict == "can't tell":
-        reason = "the interval spans the limit; measure longer (--duration, --runs) or on a quieter machine"
+        reasons.append("the interval spans the limit; measure longer (--duration) or on a quieter machine")
     if abs(math.log(drift)) > 0.05:
-        reason += f"{'; ' if reason else ''}the machine itself ran at {1 / drift:.2f} of the baseline's speed"
-    ratio, low, high = interval.ratio, interval.low, interval.high
+        reasons.append(f"the machine itself ran at {1 / drift:.2f} of the baseline's speed")
     if limit.is_throughput:
         ratio, low, high = 1 / ratio, 1 / high, 1 / low
-    return Comparison(
-        subject=new.subject, against=against, limit=limit.text, ratio=ratio, low=low, high=high,
-        verdict=verdict, reason=reason,
-    )  # fmt: skip
+    update = {"ratio": ratio, "low": low, "high": high, "verdict": verdict, "reason": "; ".join(reasons)}
+    return comparison.model_copy(update=update)
 
 
 def _too_few(limit: Limit, new: Sequence[Run], old: Sequence[Run]) -> str:
@@ -196,11 +187,3 @@ def _too_few(limit: Limit, new: Sequence[Run], old: Sequence[Run]) -> str:
 def _probe_ratio(new: Sequence[Run], old: Sequence[Run]) -> float:
     """How much longer the fixed piece of work took now than then."""
     return float(np.median([run.probe_ns for run in new]) / np.median([run.probe_ns for run in old]))
-
-
-def _widened(interval: RatioInterval, drift: float) -> RatioInterval:
-    return RatioInterval(
-        ratio=interval.ratio,
-        low=min(interval.low, interval.low / drift),
-        high=max(interval.high, interval.high / drift),
-    )

@@ -20,7 +20,6 @@ from gensdk_runtime.bench.report import (
     Run,
     SamplingOptions,
     Subject,
-    summarize,
 )
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import ModelSpec
@@ -76,12 +75,7 @@ def measure(targets: Sequence[Target], settings: BenchSettings, *, seed: int = 0
             for found, run in zip(runs, _measure_run(calls, settings, rng), strict=True):
                 found.append(run)
     return [
-        Case(
-            subject=subject,
-            summary=summarize(tuple(found), batch=subject.batch, percentiles=settings.percentiles),
-            runs=tuple(found),
-        )
-        for subject, found in zip(subjects, runs, strict=True)
+        Case.of(subject, tuple(found), settings.percentiles) for subject, found in zip(subjects, runs, strict=True)
     ]
 
 

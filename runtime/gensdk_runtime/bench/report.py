@@ -21,7 +21,7 @@ REPORT_VERSION = 1
 """Raised when a reader of the older report could misread the newer one."""
 
 MAX_REPORT_BYTES = 32 * 2**20
-MAX_RUNS = 100
+MAX_RUNS = 200
 MAX_CALLS_PER_RUN = 10_000
 MAX_CASES = 256
 
@@ -58,7 +58,8 @@ class BenchSettings(StrictModel):
 
     `warmup_ms`: warm-up before each run. `duration_s` and `iterations`: measure each case at least so long
     and so often, all runs together. `runs`: how often to load the model anew and measure it; a comparison
-    needs several. `percentiles` to report beside the median.
+    needs several. `percentiles` to report beside the median. `patience`: where two bundles are measured in
+    turn, and that does not tell, measure as much again, until it has been done so many times.
     """
 
     warmup_ms: Annotated[float, Field(ge=0, le=600_000)] = 200.0
@@ -66,6 +67,7 @@ class BenchSettings(StrictModel):
     iterations: Annotated[int, Field(ge=1, le=MAX_CALLS_PER_RUN)] = 10
     runs: Annotated[int, Field(ge=1, le=MAX_RUNS)] = 1
     percentiles: Annotated[tuple[Percentile, ...], Field(max_length=16)] = (90.0, 95.0, 99.0)
+    patience: Annotated[int, Field(ge=1, le=10)] = 3
     options: SamplingOptions = SamplingOptions()
 
 
@@ -136,9 +138,20 @@ class Case(StrictModel):
     summary: Summary
     runs: Annotated[tuple[Run, ...], Field(max_length=MAX_RUNS)]
 
+    @classmethod
+    def of(cls, subject: Subject, runs: tuple[Run, ...], percentiles: tuple[float, ...]) -> Case:
+        """A case with the summary of its runs."""
+        return cls(
+            subject=subject, summary=_summarize(runs, batch=subject.batch, percentiles=percentiles), runs=runs
+        )
+
 
 class Comparison(StrictModel):
-    """The verdict on one limit. `ratio` is new / old of the metric, with its interval; none where untold."""
+    """The verdict on one limit.
+
+    `ratio` is new / old of the metric, from `low` to `high` with this `confidence`; none where there is too
+    little data.
+    """
 
     subject: Subject
     against: Text
@@ -146,6 +159,7 @@ class Comparison(StrictModel):
     ratio: float | None
     low: float | None
     high: float | None
+    confidence: Annotated[float, Field(gt=0, lt=1)]
     verdict: Verdict
     reason: Text = ""
 
@@ -224,7 +238,7 @@ def percentile_name(percentile: float) -> str:
     return f"p{percentile:g}"
 
 
-def summarize(runs: tuple[Run, ...], *, batch: int, percentiles: tuple[float, ...]) -> Summary:
+def _summarize(runs: tuple[Run, ...], *, batch: int, percentiles: tuple[float, ...]) -> Summary:
     """The summary of `runs`, each call of which made `batch` samples. The median is always reported."""
     latencies = np.concatenate([run.latencies() for run in runs])
     wanted = sorted({50.0, *percentiles})

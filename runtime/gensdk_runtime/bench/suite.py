@@ -16,7 +16,7 @@ from gensdk_runtime.bench.gate import (
 )
 from gensdk_runtime.bench.machine import Machine, printable, this_machine
 from gensdk_runtime.bench.measure import Target, measure
-from gensdk_runtime.bench.report import BenchSettings, Case, Comparison, Report
+from gensdk_runtime.bench.report import MAX_RUNS, BenchSettings, Case, Comparison, Report, Run
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import Precision
@@ -67,17 +67,18 @@ def bench(
     for backend, precision, batch in dict.fromkeys(product(backends, precisions, batches)):
         if on_case is not None:
             on_case(f"{bundle}: {backend}, {precision}, batch {batch}")
-        targets = [
-            _target(path, backend, precision, batch, threads) for path in (bundle, against) if path is not None
-        ]
-        found = measure(targets, settings)
-        cases += found
+        target = _target(bundle, backend, precision, batch, threads)
         if against is not None:
-            comparisons += compare_paired(found[0], found[1], limits)
-            differences = found[0].subject.differences(found[1].subject)
+            other = _target(against, backend, precision, batch, threads)
+            new, old, verdicts = measure_in_turn(target, other, settings, limits)
+            cases += (new, old)
+            comparisons += verdicts
+            differences = new.subject.differences(old.subject)
             warnings += tuple(f"the bundles differ: {difference}" for difference in differences)
-        elif baseline is not None:
-            comparisons += compare_with_baseline(found[0], baseline, limits)
+            continue
+        cases += measure([target], settings)
+        if baseline is not None:
+            comparisons += compare_with_baseline(cases[-1], baseline, limits)
     return report.model_copy(
         update={
             "cases": tuple(cases),
@@ -85,6 +86,31 @@ def bench(
             "warnings": tuple(dict.fromkeys(warnings)),
         }
     )
+
+
+def measure_in_turn(
+    new: Target, old: Target, settings: BenchSettings, limits: Sequence[Limit], *, seed: int = 0
+) -> tuple[Case, Case, tuple[Comparison, ...]]:
+    """Measures two targets in turn and compares them, again and again while a verdict is "can't tell".
+
+    At most ``settings.patience`` times. Since each look at the data is a chance to be wrong, the 5 % of error
+    are divided among the looks (Bonferroni).
+    """
+    confidence = 1 - 0.05 / settings.patience
+    targets = (new, old)
+    runs: list[tuple[Run, ...]] = [(), ()]
+    for look in range(settings.patience):
+        found = measure(targets, settings, seed=seed * settings.patience + look)
+        runs = [(*earlier, *case.runs) for earlier, case in zip(runs, found, strict=True)]
+        first, second = (
+            Case.of(case.subject, together, settings.percentiles)
+            for case, together in zip(found, runs, strict=True)
+        )
+        comparisons = compare_paired(first, second, limits, confidence=confidence)
+        full = len(runs[0]) + settings.runs > MAX_RUNS
+        if full or all(comparison.verdict != "can't tell" for comparison in comparisons):
+            break
+    return first, second, comparisons
 
 
 def _busy(machine: Machine) -> tuple[str, ...]:

@@ -60,7 +60,8 @@ def _throughput(cases: tuple[Case, ...]) -> Table:
 
 
 def _verdicts(comparisons: tuple[Comparison, ...]) -> Table:
-    table = Table(title="new / old with its interval", title_justify="left", box=box.SIMPLE_HEAD)
+    confidence = min(comparison.confidence for comparison in comparisons)
+    table = Table(title=f"new / old with its {confidence:.1%} interval", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("case", "against", "limit", "ratio", "interval", "verdict", "why"):
         table.add_column(column, overflow="fold")
     for comparison in comparisons:
