@@ -25,7 +25,8 @@ def report_table(report: Report) -> RenderableType:
             f"machine: {_machine(report.machine)}\n"
             f"timed: {report.boundary}\n"
             f"settings: warm-up {settings.warmup_ms:g} ms before each of {settings.runs} run(s), then at least "
-            f"{settings.duration_s:g} s and {settings.iterations} calls for each case in all",
+            f"{settings.duration_s:g} s and {settings.iterations} calls for each case in all, up to "
+            f"{settings.patience} times that where two bundles in turn do not tell",
             style="dim",
         )
     )
