@@ -24,6 +24,7 @@ def test_replicas_stay_identical_and_see_disjoint_data(family: str, tmp_path: Pa
     run_two(advance_and_tell, tiny_run(family, steps=12).to_json(), 12, tmp_path)
     first, second = reports(tmp_path)
     assert first["digests"] == second["digests"]
+    assert first["losses"] == second["losses"]
     seen = [np.concatenate(report["seen"]) for report in (first, second)]
     assert not set(seen[0]) & set(seen[1])
     draws = len(first["seen"])

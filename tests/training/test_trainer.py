@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import nn
 
 from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
@@ -25,6 +27,7 @@ from gensdk_training.ema import Ema
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase
 from gensdk_training.optim import learning_rate_factor
 from gensdk_training.plan import ExportPlan
+from gensdk_training.progress import Reporter
 from gensdk_training.run import RunConfig, load_run, read_run_config, train
 from gensdk_training.trainer import Trainer
 from support.processes import start_training, wait_for_checkpoint
@@ -208,6 +211,21 @@ def test_plain_lines_go_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["step 2/4", "step 4/4"]
     assert all("loss" in line and "it/s" in line for line in lines)
+
+
+def test_a_terminal_gets_a_live_bar() -> None:
+    screen = io.StringIO()
+    with Reporter(
+        total=10, progress=None, console=Console(file=screen, force_terminal=True, width=120)
+    ) as reporter:
+        reporter.begin(4)
+        reporter.note("continuing [here]")
+        reporter.advance(5)
+        reporter.losses(6, {"loss": 0.5})
+    told = screen.getvalue()
+    assert "continuing [here]" in told
+    assert "loss 0.5" in told
+    assert "6/10" in told
 
 
 def test_mixed_precision(tmp_path: Path) -> None:

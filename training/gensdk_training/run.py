@@ -83,7 +83,8 @@ def train(
     `dataset` stands for the data that the config names. `progress`: False is silent; otherwise a live bar on a
     terminal and plain lines elsewhere.
 
-    Start it with ``accelerate launch`` for several processes or machines: the batch is cut between them.
+    For several processes or machines start it with ``accelerate launch`` (GPUs) or ``torchrun`` (also CPUs, with
+    ``ACCELERATE_USE_CPU=true``): the batch is cut between them.
     Raises :class:`InputError` for settings or data that don't fit, before training starts, and
     :class:`TrainingError` where it can't go on, with the last good checkpoint kept.
     """

@@ -156,10 +156,15 @@ class Trainer:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take_logs(self) -> dict[str, float]:
-        """The mean of each logged value since the last call."""
-        means = {name: (total / self._counts[name]).item() for name, total in self._sums.items()}
+        """The mean of each logged value since the last call, over all processes; all of them must ask."""
+        if not self._sums:
+            return {}
+        means = torch.stack([total / self._counts[name] for name, total in self._sums.items()])
+        if self.accelerator.num_processes > 1:
+            means = self.accelerator.reduce(means, reduction="mean")
+        names = list(self._sums)
         self._sums, self._counts = {}, {}
-        return means
+        return dict(zip(names, means.tolist(), strict=True))
 
     def witness(self) -> str:
         """What the next step draws, as a digest; see :func:`gensdk_training.randomness.witness`."""
