@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gensdk_runtime.backends import backend_names, create_backend
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
-from gensdk_runtime.media.images import read_settings
+from gensdk_runtime.media.images import GRID_GAP, read_settings
 from support.models import IMAGE, MODELS, diffusion_model, feedforward_model, generator, nan_images
 
 programs = pytest.mark.parametrize("program", MODELS)
@@ -178,8 +178,8 @@ def test_saved_forms_hold_images_and_settings(program, tmp_path) -> None:
     settings_of_one = read_settings(tmp_path / "folder" / "00002.png")
     assert settings_of_one["seeds"] == [list(samples.seeds[2])]
     grid = cv2.imread(str(samples.save(tmp_path / "grid.png", scale=1, columns=3)), cv2.IMREAD_UNCHANGED)
-    assert grid.shape == (2 * IMAGE.height, 3 * IMAGE.width)
-    np.testing.assert_array_equal(grid[IMAGE.height :, : IMAGE.width], samples.images[3, :, :, 0])
+    assert grid.shape == (2 * IMAGE.height + GRID_GAP, 3 * IMAGE.width + 2 * GRID_GAP)
+    np.testing.assert_array_equal(grid[IMAGE.height + GRID_GAP :, : IMAGE.width], samples.images[3, :, :, 0])
     assert read_settings(tmp_path / "grid.png") == dict(samples.settings)
     with np.load(samples.save(tmp_path / "all.npz"), allow_pickle=False) as stored:
         np.testing.assert_array_equal(stored["array"], samples.array)

@@ -23,6 +23,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 GRID_CELL = 48
 """Smallest side of a grid's cell in pixels: a grid is for eyes, so tiny images are enlarged."""
 
+GRID_GAP = 2
+"""Black pixels between the cells of a grid."""
+
 
 def to_uint8(array: NDArray[np.float32], value_range: tuple[float, float]) -> Uint8:
     """Float NCHW within `value_range` to uint8 NHWC, rounded to the nearest, values outside clipped."""
@@ -40,11 +43,13 @@ def image_grid(images: Uint8, *, columns: int | None = None, scale: int | None =
     columns = columns or ceil(sqrt(n))
     scale = scale or max(1, ceil(GRID_CELL / min(height, width)))
     rows = ceil(n / columns)
-    cells = np.zeros((rows * columns, height, width, channels), np.uint8)
-    cells[:n] = images
-    grid = cells.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    flat = grid.reshape(rows * height, columns * width, channels)
-    return np.ascontiguousarray(flat.repeat(scale, axis=0).repeat(scale, axis=1))
+    gap = GRID_GAP if n > 1 else 0
+    cell_height, cell_width = height * scale + gap, width * scale + gap
+    cells = np.zeros((rows * columns, cell_height, cell_width, channels), np.uint8)
+    cells[:n, : height * scale, : width * scale] = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    grid = cells.reshape(rows, columns, cell_height, cell_width, channels).transpose(0, 2, 1, 3, 4)
+    flat = grid.reshape(rows * cell_height, columns * cell_width, channels)
+    return np.ascontiguousarray(flat[: rows * cell_height - gap, : columns * cell_width - gap])
 
 
 def encode_image(image: Uint8, suffix: str, settings: Mapping[str, Any]) -> bytes:
