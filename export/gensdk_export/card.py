@@ -47,8 +47,8 @@ def _family(name: str) -> tuple[str, str, str]:
     except InputError:
         return f"A model of the family {name}.", "", ""
     story = inspect.getdoc(inspect.getmodule(family)) or ""
-    found = re.search(r"^(?:It does|Does) not:? .*?(?=\n\n|\Z)", story, re.MULTILINE | re.DOTALL)
-    limits = " ".join(found[0].split()) if found else ""
+    found = re.search(r"^(?:It does|Does) not:? (.*?)(?=\n\n|\Z)", story, re.MULTILINE | re.DOTALL)
+    limits = f"It does not: {' '.join(found[1].split())}" if found else ""
     return f"{family.title[0].upper()}{family.title[1:]}.", family.paper, limits
 
 

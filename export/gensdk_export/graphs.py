@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gensdk_export.batch_norm import bake_parametrizations, fold_batch_norms
+from gensdk_export.first_load import first_load
 from gensdk_export.islands import Subject
 from gensdk_export.onnx import export_onnx, resize_axes
 from gensdk_export.precision import make_half
@@ -20,11 +21,11 @@ from gensdk_export.report import GraphRow, rows_of
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.drift import measure_drift, sample_drift
-from gensdk_runtime.errors import ExportError
+from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Call, Golden, GoldenBounds
 from gensdk_runtime.manifest import Precision, Precision16Report
-from gensdk_runtime.verify import replay, settings_label
+from gensdk_runtime.verify import VerifyReport, replay, settings_label
 from gensdk_training.plan import ExportPlan
 from gensdk_training.torch_backend import TorchSession, torch_sessions
 
@@ -123,17 +124,29 @@ def _half_samples(halved: ExportPlan, golden: Golden) -> list[GraphRow]:
     generator = Generator.from_sessions(halved.model, torch_sessions(halved))
     rows = []
     for run in golden.trajectories:
-        samples = generator.sample(**run.settings.sample_arguments(), progress=False)
+        try:
+            samples = generator.sample(**run.settings.sample_arguments(), progress=False)
+        except BackendError as failure:
+            raise ExportError(f"sampling in half fails: {failure}; export without fp16") from failure
         drift = sample_drift(halved.model, run.samples, samples.array)
         rows.append(GraphRow(f"samples{settings_label(run)}", "fp16", "torch half", None, drift, "reported"))
     return rows
 
 
 def prove(plan: ExportPlan, golden: Golden, graphs: GraphSet, precision: Precision) -> list[GraphRow]:
-    """Replays `golden` on the exported files in ONNX Runtime, and several batch sizes; the rows of the report.
+    """Loads the exported files in ONNX Runtime, replays `golden`, tries several batch sizes; rows for the report.
 
-    Raises :class:`ExportError` with the first bound that does not hold.
+    Raises :class:`ExportError` where a file does not load, or with the first bound that does not hold.
     """
+    first_load({f"{name} ({precision})": data for name, data in graphs.files.items()})
+    try:
+        report = _replay(plan, golden, graphs, precision)
+    except BackendError as failure:
+        raise ExportError(f"the export can't run in ONNX Runtime: {failure}; nothing was written") from failure
+    return list(rows_of(report, {name: len(data) for name, data in graphs.files.items()}))
+
+
+def _replay(plan: ExportPlan, golden: Golden, graphs: GraphSet, precision: Precision) -> VerifyReport:
     bounds, backend = golden.bounds[precision], create_backend("onnxruntime")
     with ExitStack() as opened:
         sessions: dict[str, Session] = {}
@@ -143,9 +156,9 @@ def prove(plan: ExportPlan, golden: Golden, graphs: GraphSet, precision: Precisi
         report = replay(plan.model, golden, sessions, bounds)
         if not report.ok:
             raise ExportError(f"the export does not equal PyTorch: {report.problems[0]}; nothing was written")
-        for graph in plan.model.graphs:
-            _prove_sizes(plan, golden, sessions[graph.name], bounds)
-    return list(rows_of(report, {name: len(data) for name, data in graphs.files.items()}))
+        for session in sessions.values():
+            _prove_sizes(plan, golden, session, bounds)
+    return report
 
 
 def _prove_sizes(plan: ExportPlan, golden: Golden, session: Session, bounds: GoldenBounds) -> None:

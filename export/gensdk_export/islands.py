@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gensdk_export.halving import entry, half_parts, halve, is_sealed
+from gensdk_export.halving import entry, half_parts, halve
 from gensdk_runtime.drift import Drift, allowed_flips, measure_drift
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.golden import Call, GoldenBounds
@@ -94,11 +94,14 @@ def best_island(subject: Subject, islands: Sequence[str], calls: Sequence[Call])
 
 
 def _by_height(subject: Subject, islands: Collection[str]) -> list[list[str]]:
-    """Candidates for islands: submodules with weights, layers first, then the blocks above them."""
+    """Candidates for islands: submodules with weights, layers first, then the blocks above them.
+
+    Sealed islands are among them: an open one doesn't round what it gives.
+    """
     heights = {0: [entry(region) for region in subject.regions if entry(region) not in islands]}
     for region in subject.regions:
         for name, part in half_parts(subject.module, region, islands):
-            taken = name in subject.regions or name in islands or is_sealed(part)
+            taken = name in subject.regions or name in islands
             if not taken and any(True for _ in part.parameters()):
                 heights.setdefault(_height(part), []).append(name)
     return [heights[height] for height in sorted(heights)]

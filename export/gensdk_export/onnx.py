@@ -149,7 +149,7 @@ def _finish(model: onnx.ModelProto, graph: GraphSpec) -> None:
     del model.graph.value_info[:]
     for value, spec in zip(model.graph.output, graph.outputs, strict=False):
         for dim, size in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
-            if isinstance(size, str) and not dim.HasField("dim_value"):
+            if isinstance(size, str) and dim.WhichOneof("value") is None:
                 dim.dim_param = size
 
 
@@ -166,7 +166,7 @@ def _check_signature(where: str, kind: str, values: Any, specs: tuple[TensorSpec
         if shape != list(spec.shape):
             raise ExportError(
                 f"{where}: {kind} {spec.name!r} should have shape {list(spec.shape)}, the export has {shape}; "
-                "a named axis that became a number was fixed by the module's code"
+                "where a named axis became another one, the module's code fixed it"
             )
 
 

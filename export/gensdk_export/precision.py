@@ -69,12 +69,13 @@ def make_half(subject: Subject, calls: Sequence[Call]) -> HalfGraph:
         if not problem:
             break
         found = first_overflow(subject, half, calls) if drift.non_finite else best_island(subject, islands, calls)
-        if found is None or found in subject.regions or len(islands) == MAX_ISLANDS:
+        more = [name for name in islands if not name.startswith(f"{found}.")] + [found or ""]
+        if found in (None, *subject.regions) or len(more) > MAX_ISLANDS or not _half_weights(subject, more):
             raise ExportError(
                 f"graph {subject.graph.name!r} in half: {problem}, even with {len(islands)} float32 islands; "
                 "export without fp16, or allow more (fp16_atol)"
             )
-        islands = [name for name in islands if not name.startswith(f"{found}.")] + [found]
+        islands = more
     hottest = max(_in_half(subject, islands), key=lambda name: values.get(name, 0.0), default="")
     return HalfGraph(half, tuple(islands), drift, values.get(hottest, 0.0), hottest)
 
@@ -88,6 +89,12 @@ def _out_of_range(subject: Subject, values: Mapping[str, float]) -> list[str]:
         if tensors and name not in subject.regions and max(values.get(name, 0.0), weights) > SAFE_VALUE:
             found.append(name)
     return found
+
+
+def _half_weights(subject: Subject, islands: Collection[str]) -> int:
+    """How many weights are left in half."""
+    parts = (subject.module.get_submodule(name) for name in _in_half(subject, islands))
+    return sum(tensor.numel() for part in parts for tensor in own_tensors(part))
 
 
 def _in_half(subject: Subject, islands: Collection[str]) -> list[str]:

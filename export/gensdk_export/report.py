@@ -111,8 +111,9 @@ def row_text(row: GraphRow) -> tuple[str, ...]:
     drift = row.drift
     size = "" if row.size is None else size_text(row.size)
     flips = f", {drift.flipped}/{drift.discrete} flips" if drift.discrete else ""
-    psnr = f"{drift.psnr:.1f} dB"
-    return (row.what, row.precision, row.judge, size, f"{drift.max_abs:.1e}{flips}", psnr, row.verdict)
+    scaled = f" ({drift.scaled:.1e} scaled)" if drift.scaled < drift.max_abs / 2 else ""
+    difference, psnr = f"{drift.max_abs:.1e}{scaled}{flips}", f"{drift.psnr:.1f} dB"
+    return (row.what, row.precision, row.judge, size, difference, psnr, row.verdict)
 
 
 def engine_rows(engines: tuple[tuple[EngineSpec, int], ...]) -> Iterator[tuple[str, ...]]:

@@ -1,0 +1,36 @@
+"""Every family exported once, with everything there is to export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.report import ExportReport
+from gensdk_runtime.manifest import Provenance
+from gensdk_training.plan import ExportPlan
+from support.plans import family_plan
+
+
+@dataclass(frozen=True)
+class Exported:
+    plan: ExportPlan
+    report: ExportReport
+    bundle: Path
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    folder = tmp_path_factory.mktemp("bundles")
+
+    @cache
+    def export(family: str) -> Exported:
+        plan, out = family_plan(family), folder / f"{family}.gsdk"
+        options = ExportOptions(fp16=True, engines=("fp32", "fp16"))
+        return Exported(plan, export_plan(plan, Provenance(data="digits", steps=0), out, options), out)
+
+    return export

@@ -1,0 +1,115 @@
+"""What every family's export must be, whatever the family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+
+from gensdk_export.onnx import MAX_IR_VERSION, OPSET
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec
+from gensdk_runtime.verify import load_golden, verify_bundle
+from gensdk_training.torch_backend import torch_sessions
+from support.tiny import FAMILIES
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES)]
+
+Export = Callable[[str], object]
+
+
+def test_the_bundle_verifies_in_both_precisions(family: str, exported: Export) -> None:
+    report = verify_bundle(exported(family).bundle)
+    assert report.ok, report.problems
+    assert {check.precision for check in report.checks} == {"fp32", "fp16"}
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_bundle_samples_what_pytorch_samples(family: str, guidance: float, exported: Export) -> None:
+    found = exported(family)
+    diffusion = isinstance(found.plan.model.program, DiffusionSpec)
+    if guidance != 1.0 and not diffusion:
+        pytest.skip("no guidance")
+    settings = {"num_inference_steps": 6, "guidance_scale": guidance} if diffusion else {}
+    live = Generator.from_sessions(found.plan.model, torch_sessions(found.plan))
+    expected = live.sample(5, seed=3, label=[0, 1, 2, 0, 1], **settings).array
+    with Generator.load(found.bundle) as generator:
+        samples = generator.sample(5, seed=3, label=[0, 1, 2, 0, 1], batch_size=3, **settings).array
+    np.testing.assert_allclose(samples, expected, atol=1e-3)
+
+
+def test_the_files_are_clean_onnx(family: str, exported: Export) -> None:
+    with Bundle.open(exported(family).bundle) as bundle:
+        for files in bundle.manifest.graph_files.values():
+            for file in files.values():
+                model = onnx.load_from_string(bundle.read(file))
+                onnx.checker.check_model(model, full_check=True)
+                assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+                assert model.ir_version <= MAX_IR_VERSION
+                assert not model.functions
+                assert not model.metadata_props
+                assert not model.graph.value_info
+                nodes = model.graph.node
+                assert not any(node.doc_string or node.metadata_props for node in nodes)
+                assert not any(node.op_type == "BatchNormalization" for node in nodes)
+
+
+def test_half_files_are_half_as_large(family: str, exported: Export) -> None:
+    sizes = {(row.what, row.precision): row.size for row in exported(family).report.rows if row.size}
+    large = [name for name, precision in sizes if precision == "fp32" and sizes[name, "fp32"] > 100_000]
+    assert large
+    for name in large:
+        assert sizes[name, "fp16"] <= 0.55 * sizes[name, "fp32"]
+
+
+def test_every_graph_has_an_engine_in_both_precisions(family: str, exported: Export) -> None:
+    with Bundle.open(exported(family).bundle) as bundle:
+        engines = bundle.manifest.engines
+        graphs = {graph.name for graph in bundle.manifest.model.graphs}
+        assert {(engine.graph, engine.precision) for engine in engines} == {
+            (graph, precision) for graph in graphs for precision in ("fp32", "fp16")
+        }
+        assert all(len(bundle.read(engine.file)) > 10_000 and engine.version for engine in engines)
+        largest = bundle.manifest.model.max_batch
+        assert {(engine.min_batch, engine.max_batch) for engine in engines} == {(1, largest)}
+
+
+def test_the_golden_file_covers_every_graph(family: str, exported: Export) -> None:
+    with Bundle.open(exported(family).bundle) as bundle:
+        golden = load_golden(bundle)
+        assert all(golden.calls(graph.name) for graph in bundle.manifest.model.graphs)
+        assert len(bundle.read(bundle.manifest.golden)) < 300_000
+        program = bundle.manifest.model.program
+        if isinstance(program, DiffusionSpec):
+            assert {run.settings.solver for run in golden.trajectories} == {"ddim", "ddpm", "dpmsolver++"}
+            passes = {len(call.feeds["guidance_weights"]) for call in golden.calls(program.graph)}
+            assert passes == {1, 2}
+        if isinstance(program, AutoregressiveSpec):
+            assert golden.calls(program.likelihood_graph)
+
+
+def test_the_report_and_the_card_tell_what_was_measured(family: str, exported: Export) -> None:
+    found = exported(family)
+    report = found.report
+    graphs = {graph.name for graph in found.plan.model.graphs}
+    judged = {(row.what, row.precision, row.judge) for row in report.rows if row.size}
+    assert judged == {
+        (graph, precision, judge)
+        for graph in graphs
+        for precision, judge in (("fp32", "onnxruntime"), ("fp16", "torch half"), ("fp16", "onnxruntime"))
+    }
+    assert all(row.verdict in ("ok", "reported") for row in report.rows)
+    assert report.fp16 is not None
+    assert 0 < report.fp16.max_abs_activation < 65504
+    json.dumps(report.to_dict(), allow_nan=False)
+    with Bundle.open(found.bundle) as bundle:
+        card = bundle.read("README.md").decode()
+    for row in report.table():
+        assert row[0] in card
+    assert "What it does not do" in card
+    assert f'Generator.load("{found.bundle.name}")' in card

@@ -1,0 +1,67 @@
+"""Export plans without training: families with random weights that don't collapse, and a test's own modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gensdk_runtime.golden import Call
+from gensdk_training.family import DataInfo
+from gensdk_training.layers.latent_sampler import latent_plan
+from gensdk_training.plan import ExportPlan
+from gensdk_training.torch_backend import TorchSession
+from support.tiny import tiny_run
+
+DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
+
+WIDE: dict[str, dict[str, Any]] = {
+    "dcgan": {"generator_channels": 32},
+    "ddpm": {"channels": 24},
+    "pixelcnn": {"channels": 48},
+    "vae": {"hidden": [256]},
+}
+"""Wide enough that the large graphs have more than 100 KB."""
+
+
+def family_plan(name: str, *, conditional: bool = True, data: DataInfo = DIGITS, **config: Any) -> ExportPlan:
+    """A family's plan over fresh networks with weights of a size that makes samples vary."""
+    settings = {"conditional": conditional, **WIDE.get(name, {}), **config}
+    family = tiny_run(name, config=settings).build_family(data)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks = family.build_networks()
+        for network in networks.values():
+            for weight in network.parameters():
+                if weight.dim() > 1:
+                    nn.init.normal_(weight, std=1.2 / weight[0].numel() ** 0.5)
+    return family.export_plan(networks)
+
+
+def module_plan(network: nn.Module, *, latent: int = 4) -> ExportPlan:
+    """A plan around one network from z [B, latent] to images [B, 1, 8, 8]."""
+    return latent_plan("test", "generator", network.eval(), DIGITS, latent=latent, conditional=False)
+
+
+class Images(nn.Module):
+    """Any features [B, 64] as images."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.tanh(features).reshape(-1, 1, 8, 8)
+
+
+def linear_plan(seed: int = 0) -> ExportPlan:
+    """The smallest plan there is: z to images through one layer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return module_plan(nn.Sequential(nn.Linear(4, 64), Images()))
+
+
+def random_call(plan: ExportPlan, batch: int = 2) -> Call:
+    """One call of a :func:`module_plan` on random noise."""
+    graph = plan.model.graphs[0]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        feeds = {"z": torch.randn(batch, *(size for size in graph.inputs[0].shape[1:])).numpy()}
+    return Call(graph.name, 0, feeds, TorchSession(graph, plan.modules[graph.name]).run(feeds))
