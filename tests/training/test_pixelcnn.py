@@ -10,11 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from gensdk_runtime import noise
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.generator import Generator
 from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig, PixelCnnNetwork
 from gensdk_training.family import Batch, DataInfo
 from gensdk_training.layers.grey_levels import draw_level, level_of, value_of
 from gensdk_training.plan import ExportPlan
+from gensdk_training.torch_backend import torch_sessions
 
 Sizes = tuple[int, int, int]
 
@@ -95,6 +98,24 @@ def test_cached_equals_naive_pixel_for_pixel(image: Sizes, config: dict[str, int
         cached = _cached(family.export_plan({"pixelcnn": network}), uniform, label)
     assert torch.equal(naive, cached)
     assert naive.std() > 0.1
+
+
+def test_the_runtime_draws_what_naive_passes_draw() -> None:
+    """Generator.sample() with its own noise, batches and labels, against one full pass for each value."""
+    family = _family((3, 4, 5), 3)
+    network = _network(family)
+    plan = family.export_plan({"pixelcnn": network})
+    labels = [0, 1, 2, 1, 0]
+    with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
+        samples = generator.sample(5, seed=3, label=labels, batch_size=2, progress=False)
+        bits = generator.log_likelihood(samples.array, label=labels)
+    keys = [noise.SampleKey(3, index) for index in range(5)]
+    uniform = torch.from_numpy(noise.uniform(keys, noise.LATENT_STREAM, (4, 5, 3))).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        naive = _naive(network, uniform, family.config.levels, torch.tensor(labels))
+        loss = family.loss("likelihood", {"pixelcnn": network}, Batch(naive, torch.tensor(labels)))
+    np.testing.assert_array_equal(samples.array, naive.numpy())
+    assert bits.mean() == pytest.approx(loss.logs["bits_per_dim"].item(), rel=1e-5)
 
 
 def test_labels_change_the_samples() -> None:
@@ -195,11 +216,11 @@ def test_learns_digits() -> None:
     level = level_of(train, 17).long().flatten(1)
     p = torch.stack([(level == k).float().mean(0) for k in range(17)]).clamp(min=1e-9)
     independent = -(p * p.log2()).sum(0).mean().item()
-    family = _family((1, 8, 8), levels=17, channels=12, head_channels=32)
+    family = _family((1, 8, 8), levels=17, layers=2, channels=12, head_channels=32)
     torch.manual_seed(0)
     networks = family.build_networks()
-    optimizer = torch.optim.Adam(networks["pixelcnn"].parameters(), lr=6e-3)
-    for _ in range(60):
+    optimizer = torch.optim.Adam(networks["pixelcnn"].parameters(), lr=1e-2)
+    for _ in range(55):
         loss = family.loss("likelihood", networks, Batch(train[torch.randint(len(train), (32,))]))
         optimizer.zero_grad()
         torch.autograd.backward(loss.total)
