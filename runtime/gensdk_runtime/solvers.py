@@ -87,6 +87,8 @@ def solver_table(
         rows[:, 3:] = _ddim(levels, eta)
     else:
         rows[:, 3:] = _ddpm(levels)
+    steps.setflags(write=False)  # tables are shared between calls
+    rows.setflags(write=False)
     return SolverTable(timesteps=steps, coefficients=rows)
 
 

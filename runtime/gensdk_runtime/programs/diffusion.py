@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Array
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec
+from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ScheduleSpec
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import Program, Run, require_tensors
 from gensdk_runtime.schedules import make_schedule
@@ -62,14 +63,8 @@ class DiffusionProgram(Program[DiffusionDefaults]):
 
     def table(self, settings: DiffusionDefaults) -> SolverTable:
         """The solver's table for these settings."""
-        return solver_table(
-            make_schedule(self.spec.schedule),
-            settings.solver,
-            settings.num_inference_steps,
-            eta=settings.eta,
-            timestep_spacing=settings.timestep_spacing,
-            clip_range=self.model.image.value_range[1] if settings.clip_sample else None,
-        )
+        clip_range = self.model.image.value_range[1] if settings.clip_sample else None
+        return _table(self.spec.schedule, settings, clip_range)
 
     def run(self, run: Run, settings: DiffusionDefaults) -> Float32:
         """From noise x_T down the time steps; a stopped run returns its present estimate of x_0."""
@@ -108,3 +103,16 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         # eps = w eps(label) + (1 - w) eps(none): Ho & Salimans (2022), eq. 6, with w counted as diffusers does
         weights = np.array([scale, 1.0 - scale], np.float32)
         return {"label": np.stack([labels, null]), "guidance_weights": weights}
+
+
+@lru_cache(maxsize=64)
+def _table(schedule: ScheduleSpec, settings: DiffusionDefaults, clip_range: float | None) -> SolverTable:
+    """Made once for each setting: an application samples with the same one again and again."""
+    return solver_table(
+        make_schedule(schedule),
+        settings.solver,
+        settings.num_inference_steps,
+        eta=settings.eta,
+        timestep_spacing=settings.timestep_spacing,
+        clip_range=clip_range,
+    )
