@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.report import ExportReport
@@ -21,6 +22,15 @@ class Exported:
     plan: ExportPlan
     report: ExportReport
     bundle: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tracing is serial, and small tensors gain nothing from threads that compete."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
     "pixelcnn": {"channels": 48},
-    "vae": {"hidden": [256]},
+    "vae": {"hidden": [512]},
 }
 """Wide enough that the large graphs have more than 100 KB."""
 
