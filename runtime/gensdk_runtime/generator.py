@@ -86,6 +86,7 @@ class Generator:
         guidance_scale: float | None = None,
         timestep_spacing: TimestepSpacing | None = None,
         clip_sample: bool | None = None,
+        use_clipped_model_output: bool | None = None,
         callback_on_step_end: Callable[[StepEnd], bool] | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
@@ -101,7 +102,8 @@ class Generator:
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
         - Diffusion only, as in diffusers: `num_inference_steps`, `solver` ("ddim", "ddpm", "dpmsolver++"), `eta`
           in [0, 1] for DDIM, `guidance_scale` (1: none), `timestep_spacing` ("leading", "linspace", "trailing"),
-          `clip_sample` (clip the estimate of x_0 to the value range). None takes the bundle's default.
+          `clip_sample` (clip the estimate of x_0 to the value range), `use_clipped_model_output` (DDIM goes on
+          from the clipped estimate). None takes the bundle's default.
         - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
           stops, and the result holds what there is.
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
@@ -119,6 +121,7 @@ class Generator:
             "guidance_scale": guidance_scale,
             "timestep_spacing": timestep_spacing,
             "clip_sample": clip_sample,
+            "use_clipped_model_output": use_clipped_model_output,
         }
         settings = self._program.resolve(self._understood(given))
         keys = sample_keys(n, seed)

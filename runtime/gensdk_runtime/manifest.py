@@ -162,6 +162,7 @@ class DiffusionDefaults(StrictModel):
     guidance_scale: Annotated[float, Field(ge=0, le=100)] = 1.0
     timestep_spacing: TimestepSpacing = "trailing"
     clip_sample: bool = True
+    use_clipped_model_output: bool = True
 
 
 class DiffusionSpec(StrictModel):

@@ -62,12 +62,15 @@ def solver_table(
     eta: float = 0.0,
     timestep_spacing: TimestepSpacing = "trailing",
     clip_range: float | None = 1.0,
+    use_clipped_model_output: bool = True,
 ) -> SolverTable:
     """The table for `num_inference_steps` steps of `solver`.
 
     `eta` in [0, 1] scales DDIM's noise (0: deterministic, 1: DDPM's variance); the other solvers take 0 only.
-    `clip_range` clips the estimate of x_0 to [-clip_range, clip_range]; None leaves it. Raises
-    :class:`InputError` for unknown names, and for more steps than the schedule holds.
+    `clip_range` clips the estimate of x_0 to [-clip_range, clip_range]; None leaves it. Then DDIM goes on with the
+    eps that belongs to the clipped x_0; without `use_clipped_model_output` (diffusers' default) it keeps the
+    model's own, and the sample leaves the noise level that the next step expects, the more steps the further.
+    Raises :class:`InputError` for unknown names, and for more steps than the schedule holds.
     """
     if solver not in SOLVERS:
         raise InputError(f"no solver {solver!r}{did_you_mean(str(solver), SOLVERS)}")
@@ -84,7 +87,7 @@ def solver_table(
     if solver == "dpmsolver++":
         rows[:, 3:7] = _dpmsolver_2m(levels)
     elif solver == "ddim":
-        rows[:, 3:] = _ddim(levels, eta)
+        rows[:, 3:] = _ddim(levels, eta, from_x0=use_clipped_model_output)
     else:
         rows[:, 3:] = _ddpm(levels)
     steps.setflags(write=False)  # tables are shared between calls
@@ -132,12 +135,18 @@ def _ddpm(v: _Levels) -> Float64:
     return np.stack([a, b, np.zeros_like(a), np.zeros_like(a), s], axis=1)
 
 
-def _ddim(v: _Levels, eta: float) -> Float64:
-    """Song, Meng & Ermon (2020), eq. 12 with sigma from eq. 16; (a, b, c, d, s) as columns [S, 5]."""
+def _ddim(v: _Levels, eta: float, *, from_x0: bool) -> Float64:
+    """Song, Meng & Ermon (2020), eq. 12 with sigma from eq. 16; (a, b, c, d, s) as columns [S, 5].
+
+    `from_x0` replaces eps by (sample - alpha x_0) / sigma, which differs from it where x_0 was clipped.
+    """
     s = eta * v.next_sigma / v.sigma * np.sqrt(1.0 - (v.alpha / v.next_alpha) ** 2)
-    c = np.sqrt(np.maximum(v.next_sigma**2 - s**2, 0.0))
+    direction = np.sqrt(np.maximum(v.next_sigma**2 - s**2, 0.0))
     zero = np.zeros_like(s)
-    return np.stack([zero, v.next_alpha, c, zero, s], axis=1)
+    if from_x0:
+        kept = direction / v.sigma
+        return np.stack([kept, v.next_alpha - kept * v.alpha, zero, zero, s], axis=1)
+    return np.stack([zero, v.next_alpha, direction, zero, s], axis=1)
 
 
 def _dpmsolver_2m(v: _Levels) -> Float64:

@@ -59,15 +59,23 @@ def test_schedules_are_those_of_diffusers(kind: str) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 10, 25, 50])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
-def test_equals_diffusers_step_by_step(solver: Any, spacing: Any, steps: int, kind: str, eta: float) -> None:
-    if eta and solver != "ddim":
+@pytest.mark.parametrize(("eta", "clipped"), [(0.0, True), (0.0, False), (0.7, True), (1.0, False)])
+def test_equals_diffusers_step_by_step(
+    solver: Any, spacing: Any, steps: int, kind: str, eta: float, clipped: bool
+) -> None:
+    if solver != "ddim" and (eta or not clipped):
         return
     clip = solver != "dpmsolver++"  # diffusers' multistep solver doesn't clip
     theirs = peer(solver, kind, spacing, clip)
     theirs.set_timesteps(steps)
     ours = solver_table(
-        schedule(kind), solver, steps, eta=eta, timestep_spacing=spacing, clip_range=1.0 if clip else None
+        schedule(kind),
+        solver,
+        steps,
+        eta=eta,
+        timestep_spacing=spacing,
+        clip_range=1.0 if clip else None,
+        use_clipped_model_output=clipped,
     )
     assert theirs.timesteps.tolist() == ours.timesteps.tolist()
     if solver == "ddim" and spacing == "linspace" and steps > 1:
@@ -76,11 +84,11 @@ def test_equals_diffusers_step_by_step(solver: Any, spacing: Any, steps: int, ki
     start, eps, noise = rng.normal(size=(3, 3, 4, 4)), *rng.normal(size=(2, steps, 3, 3, 4, 4))
     state = torch.from_numpy(start)
     for i, mine in enumerate(walk(ours, start, eps, noise)):
-        extra: dict[str, Any] = (
-            {"eta": eta, "variance_noise": torch.from_numpy(noise[i])} if solver == "ddim" else {}
-        )
-        if solver == "ddim" and not eta:
-            extra.pop("variance_noise")
+        extra: dict[str, Any] = {}
+        if solver == "ddim":
+            extra = {"eta": eta, "use_clipped_model_output": clipped}
+        if eta:
+            extra["variance_noise"] = torch.from_numpy(noise[i])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
                 "diffusers.schedulers.scheduling_ddpm.randn_tensor",

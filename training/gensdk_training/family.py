@@ -99,7 +99,7 @@ class Family(ABC, Generic[ConfigT]):
         self.data = data
         self.check()
 
-    def check(self) -> None:  # noqa: B027 - a family without constraints needs none
+    def check(self) -> None:
         """Raises :class:`InputError` where config and data don't go together, before anything is built."""
 
     @abstractmethod

@@ -46,6 +46,7 @@ class SamplingOptions(StrictModel):
     guidance_scale: float | None = None
     timestep_spacing: TimestepSpacing | None = None
     clip_sample: bool | None = None
+    use_clipped_model_output: bool | None = None
     label: Annotated[int, Field(ge=0)] | None = None
 
     def keywords(self) -> dict[str, Any]:

@@ -115,4 +115,5 @@ def _table(schedule: ScheduleSpec, settings: DiffusionDefaults, clip_range: floa
         eta=settings.eta,
         timestep_spacing=settings.timestep_spacing,
         clip_range=clip_range,
+        use_clipped_model_output=settings.use_clipped_model_output,
     )
