@@ -1,7 +1,6 @@
 """Loads fresh graphs for the first time in a process of its own, where a crash in native code does no harm.
 
-ONNX Runtime checks a graph while it loads, but now and then a graph crashes it instead (an LSTM in half precision
-did in one release).
+ONNX Runtime checks a graph while it loads, but now and then a graph crashes it instead.
 ``python -m gensdk_export.first_load FILE...`` loads one file after the other and prints each before it starts.
 """
 
