@@ -56,12 +56,22 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "digits-vae": Recipe(
-        "vae", "digits", {"latent": 16, "hidden": [256, 128], "steps": 4000, "lr_schedule": "cosine"}
+        "vae",
+        "digits",
+        {
+            "conditional": True,
+            "latent": 16,
+            "hidden": [256, 128],
+            "likelihood": "gaussian",
+            "sigma": 0.3,
+            "steps": 4000,
+            "lr_schedule": "cosine",
+        },
     ),
     "digits-pixelcnn": Recipe(
         "pixelcnn",
         "digits",
-        {"conditional": True, "layers": 6, "channels": 20, "learning_rate": 4e-3, "steps": 1500},
+        {"conditional": True, "layers": 6, "channels": 18, "learning_rate": 4e-3, "steps": 1200},
     ),
     "mnist-vae": Recipe(
         "vae",

@@ -20,7 +20,7 @@ class DiffusionStep(nn.Module):
         self.denoiser = denoiser
         self.conditional = conditional
 
-    def forward(
+    def forward(  # noqa: PLR0917 - the inputs of a graph are positional
         self,
         sample: Tensor,
         previous_x0: Tensor,
