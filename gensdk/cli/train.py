@@ -19,7 +19,8 @@ Examples:
   gensdk train vae --data mnist:FOLDER --out runs/vae --set latent=32 --steps 5000
   gensdk train dcgan --data photos/ --size 64 --channels 3 --out runs/photos --max-seconds 3600
   gensdk train ddpm --out runs/ddpm --resume
-  accelerate launch --num_processes 2 -m gensdk train ddpm --data digits --out runs/two
+  accelerate launch --num_processes 2 -m gensdk train ddpm --data digits --out runs/two       (two GPUs)
+  ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m gensdk train ddpm --data digits --out runs/two
 """
 
 
