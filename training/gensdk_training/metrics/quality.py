@@ -14,9 +14,10 @@ from gensdk_training.metrics.fid import feature_statistics, frechet_distance
 class QualityReport:
     """The classifier-FID of `count` images against `reference_count` real ones that no training saw.
 
-    `floor` is the distance of the training images from the same reference: what a generator as good as the data
-    itself would get. `label_accuracy` in [0, 1]: the share of images that the classifier gives the label they
-    were asked for, None where none was. `classifier_accuracy`: the same share on the real test images.
+    `floor` is the distance of the training images from the same reference. Both sets are finite, so it is no
+    strict bound: a model near or below it can't be told from the data by this measure. `label_accuracy` in
+    [0, 1]: the share of images that the classifier gives the label they were asked for, None where none was.
+    `classifier_accuracy`: the same share on the real test images.
     """
 
     fid: float
