@@ -27,7 +27,7 @@ class _Package:
 
 RUNTIMES: Mapping[EngineRuntime, _Package] = {
     "tensorrt-rtx": _Package(("tensorrt_rtx", "tensorrt_rtx_bindings"), 'pip install "gensdk[rtx]"'),
-    "tensorrt": _Package(("tensorrt", "tensorrt_bindings"), "pip install tensorrt"),
+    "tensorrt": _Package(("tensorrt", "tensorrt_bindings"), 'pip install "gensdk[tensorrt]"'),
 }
 
 

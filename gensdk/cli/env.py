@@ -28,7 +28,6 @@ PACKAGES = (
     "safetensors",
     "tensorrt",
     "tensorrt-rtx-cu13-bindings",
-    "cuda-bindings",
     "matplotlib",
 )
 
