@@ -31,6 +31,15 @@ PACKAGES = (
     "matplotlib",
 )
 
+EXTRAS = {
+    "cpu": ("onnxruntime",),
+    "gpu": ("onnxruntime-gpu",),
+    "training": ("torch", "onnx", "onnxscript", "onnxruntime", "accelerate", "safetensors", "tensorboard"),
+    "rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"),
+    "tensorrt": ("tensorrt",),
+    "plot": ("matplotlib",),
+}
+
 
 @click.command(epilog=EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -42,12 +51,14 @@ def env(as_json: bool) -> None:
 
     machine = this_machine()
     packages = {name: version(name) for name in PACKAGES}
+    extras = {name: extra_state(name) for name in EXTRAS}
     backends = availabilities()
     if as_json:
         found: dict[str, Any] = {
             "gensdk": __version__,
             "machine": machine.model_dump(mode="json"),
             "packages": packages,
+            "extras": extras,
             "backends": {name: vars(each) for name, each in backends.items()},
         }
         print_json(found)
@@ -60,6 +71,7 @@ def env(as_json: bool) -> None:
         state = "ready" if each.available else f"{each.reason}; {each.remedy}"
         rows.append((name, each.version, ", ".join(each.devices), state))
     print_table(("backend", "version", "providers", "state"), rows)
+    print_table(("extra", "state"), list(extras.items()))
     print_table(("package", "version"), [(name, found or "-") for name, found in packages.items()])
 
 
@@ -69,3 +81,9 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def extra_state(extra: str) -> str:
+    """``installed``, or the pip command that installs what is missing."""
+    missing = [package for package in EXTRAS[extra] if version(package) is None]
+    return f'pip install "gensdk[{extra}]" ({", ".join(missing)} missing)' if missing else "installed"
