@@ -114,14 +114,14 @@ def main(bundle: str, count: int, delay: float, **how: Any) -> None:
 
     itself = trials("itself", load, load, how)
     delayed = trials("delayed", load, lambda: Delayed(load(), delay), how)
-    start = time.monotonic()
+    start, first = time.monotonic(), itself.limits[0]
     for seed in range(count):
         itself.once(seed)
         delayed.once(seed)
-        if sys.stderr.isatty():
-            print(f"\r{seed + 1} of {count}", end="", file=sys.stderr, flush=True)
-    print(f"\n{bundle}, {count} comparisons of each kind in {time.monotonic() - start:.0f} s")
-    first = itself.limits[0]
+        if (seed + 1) % 10 == 0:
+            counts = f"itself {itself.line(first)}; delayed {delayed.line(first)}"
+            print(f"{seed + 1:>4} of {count}: {counts}", file=sys.stderr, flush=True)
+    print(f"{bundle}, {count} comparisons of each kind in {time.monotonic() - start:.0f} s")
     for limit in itself.limits:
         print(f"{limit.text:>16}  against itself:     {itself.line(limit)}")
         print(f"{'':>16}  with {delay:+.0%} of delay: {delayed.line(limit)}")

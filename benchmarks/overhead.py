@@ -16,32 +16,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-import numpy as np
 
-from gensdk_runtime.backends.base import Array, Feeds, Session
+from gensdk_runtime.backends.base import Array, Session
 from gensdk_runtime.bench.gate import Limit, compare_paired
 from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.bench.report import BenchSettings, Case, SamplingOptions
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.golden import Recorder
 from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.samples import Samples
 
 Call = tuple[Any, list[str], dict[str, Array]]
 """A bare InferenceSession, the outputs to ask for, the inputs to feed."""
-
-
-class Recorder(Session):
-    """Runs a session and keeps a copy of what it was fed."""
-
-    def __init__(self, session: Any, calls: list[Call]) -> None:
-        super().__init__(session.graph, backend=session.backend, precision=session.precision)
-        self.inner = session
-        self.calls = calls
-
-    def _run(self, feeds: Feeds) -> dict[str, Array]:
-        copies = {name: np.array(array) for name, array in feeds.items()}
-        self.calls.append((self.inner._session, [spec.name for spec in self.graph.outputs], copies))
-        return self.inner.run(feeds)
 
 
 class Replay:
@@ -65,8 +51,10 @@ class Replay:
     def sample(self, **keywords: Any) -> Samples:
         """Records at the first call, then replays."""
         if self.recorded is None:
-            sessions = {name: Recorder(session, self.calls) for name, session in self.sessions.items()}
-            self.recorded = Generator.from_sessions(self.model, sessions).sample(**keywords)
+            recorder = Recorder()
+            self.recorded = Generator.from_sessions(self.model, recorder.wrap(self.sessions)).sample(**keywords)
+            bare = {name: session._session for name, session in self.sessions.items()}  # type: ignore[attr-defined]
+            self.calls = [(bare[call.graph], list(call.outputs), dict(call.feeds)) for call in recorder.take()]
         else:
             for session, outputs, feeds in self.calls:
                 session.run(outputs, feeds)
