@@ -51,7 +51,7 @@ format: $(VENV)/.developer
 bench: install
 	$(BIN)/gensdk bench digits-ddpm --batch 1,64 --precision fp32 --plot runs/bench.png
 	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/gate.py
+	$(BIN)/python benchmarks/gate.py --num-inference-steps 5 --trials 20
 
 quality: install
 	$(BIN)/python benchmarks/quality.py $(if $(MNIST),--mnist $(MNIST))
