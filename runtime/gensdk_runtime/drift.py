@@ -38,7 +38,7 @@ class Drift:
 
     `max_abs`: largest difference of a continuous output in its own unit; `scaled`: the same as defined above;
     `psnr`: in dB, of all scaled values, peak 2; `flipped` of `discrete` pixels differ; `non_finite`: NaN or
-    infinity came where the reference is finite; `constant`: an output that varies in the reference does not;
+    infinity came, or stands in the reference; `constant`: an output that varies in the reference does not;
     `per_step`: the scaled difference of each call, in order (infinite where it is not finite).
     """
 
@@ -124,7 +124,7 @@ class _Tally:
                 raise BackendError(f"{call.graph}.{spec.name}: expected shape {expected}, the backend gave {got}")
             self._note_range(spec.name, reference, output)
             step = _discrete_step(self._model, call.graph, spec)
-            if not np.isfinite(output).all() and np.isfinite(reference).all():
+            if not (np.isfinite(output).all() and np.isfinite(reference).all()):  # NaN compares as no difference
                 self._non_finite, worst = True, math.inf
             elif step is not None:
                 self._discrete += reference.size

@@ -23,6 +23,9 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+MAX_LISTED = 20
+"""Names that an error message lists; a model may have a thousand classes."""
+
 
 class GensdkError(Exception):
     """Root of all errors raised on purpose; catch it to catch them all."""
@@ -84,4 +87,6 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
+    if len(names) > MAX_LISTED:
+        names = [*names[:MAX_LISTED], f"and {len(names) - MAX_LISTED} more"]
     return f"; known: {', '.join(names)}" if names else "; none is known"

@@ -17,7 +17,7 @@ from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.inputs import check_count, check_images, check_labels, check_latents
+from gensdk_runtime.inputs import check_batch_size, check_count, check_images, check_labels, check_latents
 from gensdk_runtime.manifest import ModelSpec, Precision, SolverName, TimestepSpacing
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
 from gensdk_runtime.programs import make_program
@@ -27,6 +27,9 @@ from gensdk_runtime.progress import Progress
 from gensdk_runtime.samples import Samples, Timings
 
 Label = int | str | Sequence[int | str]
+
+MAX_BATCH_ELEMENTS = 2**27
+"""Elements of the largest tensor of a batch whose size the caller left open; a bundle may ask for far more."""
 
 
 class Generator:
@@ -63,9 +66,9 @@ class Generator:
                     source = opened.graph_source(graph.name, precision)
                     session = engine.open(graph, source, precision=precision)
                     sessions[graph.name] = loaded.enter_context(session)
+                generator = cls(model, sessions, {"backend": engine.label, "precision": precision})
                 loaded.pop_all()
-        record = {"backend": engine.label, "precision": precision}
-        return cls(model, sessions, record)
+        return generator
 
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session]) -> Self:
@@ -77,7 +80,7 @@ class Generator:
         self,
         n: int = 1,
         *,
-        seed: int | Sequence[Seed] | None = None,
+        seed: int | Sequence[Seed] | NDArray[np.integer] | None = None,
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
         num_inference_steps: int | None = None,
@@ -95,8 +98,8 @@ class Generator:
 
         Sample i depends on the seed, on i and on the settings alone: not on `n`, the batch split or the thread.
 
-        - `seed`: an int, a list with one entry for each sample (an int or a (seed, position) pair), or None to
-          draw one; :attr:`Samples.seeds` reports it.
+        - `seed`: an int, a list or array with one entry for each sample (an int or a (seed, position) pair), or
+          None to draw one; :attr:`Samples.seeds` reports it.
         - `label`: a class number or name for all samples, or a list with one for each. Left open, a diffusion
           model samples without a class and other models draw one for each sample from its seed.
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
@@ -107,13 +110,14 @@ class Generator:
         - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
           stops, and the result holds what there is.
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
-        - `batch_size`: samples in one run of the graphs, at most the bundle's `max_batch`.
+        - `batch_size`: samples in one run of the graphs, at most the bundle's `max_batch`; None: as many, or
+          fewer where one tensor of the batch would be over 512 MiB.
 
-        Raises :class:`InputError` for arguments that don't fit and :class:`BackendError` where the backend
-        fails or returns NaN.
+        Raises :class:`InputError` for arguments that don't fit, :class:`BackendError` where the backend fails,
+        returns NaN or was closed, and :class:`ManifestError` where a graph does not fit its program.
         """
         start = perf_counter()
-        check_count(n)
+        n = check_count(n)
         given = {
             "num_inference_steps": num_inference_steps,
             "solver": solver,
@@ -140,15 +144,17 @@ class Generator:
         ]
         arrays, seconds = self._run_all(runs, settings, progress)
         array = np.concatenate(arrays)
+        done, stopped = len(array), any(run.stopped for run in runs)
+        unlabelled = labels is None or (label is None and self._program.null_label is not None)
         record = {
             "model": self.model.name,
-            "n": n,
-            "seeds": [list(key) for key in keys],
-            "labels": None if labels is None else labels.tolist(),
+            "n": done,
+            "seeds": [list(key) for key in keys[:done]],
+            "labels": None if unlabelled or labels is None else labels[:done].tolist(),
             **self._program.describe(settings),
             **self._record,
+            **({"stopped": True} if stopped else {}),
         }
-        done = len(array)
         return Samples(
             array=array,
             seeds=keys[:done],
@@ -156,7 +162,7 @@ class Generator:
             value_range=self.model.image.value_range,
             settings=record,
             timings=Timings(perf_counter() - start, sum(run.graph_seconds for run in runs), tuple(seconds)),
-            stopped=any(run.stopped for run in runs),
+            stopped=stopped,
         )
 
     def log_likelihood(
@@ -166,7 +172,8 @@ class Generator:
 
         `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
         range; they are rounded to the model's grey levels. A conditional model needs `label`. Raises
-        :class:`InputError` for other programs, other shapes, and values out of range.
+        :class:`InputError` for other programs, other shapes, and values out of range, and :class:`BackendError`
+        where the backend fails or gives NaN.
         """
         if not isinstance(self._program, AutoregressiveProgram):
             raise InputError(
@@ -199,7 +206,8 @@ class Generator:
 
     def _understood(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The options that were set; an option that this program does not have is an error."""
-        options = {name: value for name, value in given.items() if value is not None}
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        options = {name: value for name, value in plain.items() if value is not None}
         for name in options:
             if name not in self._program.options:
                 raise InputError(f"{name} means nothing to a {self.model.program.kind} model; leave it out")
@@ -217,9 +225,10 @@ class Generator:
     def _split(self, n: int, batch_size: int | None) -> list[tuple[int, int]]:
         """(first, size) of each batch."""
         limit = self.model.max_batch
-        if batch_size is not None and not 1 <= batch_size <= limit:
-            raise InputError(f"expected batch_size from 1 to {limit} (the bundle's max_batch), got {batch_size}")
-        step = batch_size or limit
+        if batch_size is None:
+            step = max(1, min(limit, MAX_BATCH_ELEMENTS // self.model.largest_tensor))
+        else:
+            step = check_batch_size(batch_size, limit)
         return [(first, min(step, n - first)) for first in range(0, n, step)]
 
     def _run_all(

@@ -28,6 +28,8 @@ INDEX = "index"
 MAX_BYTES = 2**30
 """A golden file that unpacks to more than this is refused."""
 MAX_ARRAYS = 20_000
+MAX_INDEX_BYTES = 16 * 2**20
+"""About 60,000 calls; the index is parsed as a whole."""
 
 ArrayKey = Annotated[str, Field(pattern=r"^a[0-9]{1,6}$")]
 Bound = Annotated[float, Field(ge=0)]
@@ -134,6 +136,11 @@ class Golden:
         arrays = _load_arrays(data, what)
         if INDEX not in arrays:
             raise IntegrityError(f"{what}: no entry {INDEX!r}, so it is no golden file; export the bundle again")
+        if arrays[INDEX].nbytes > MAX_INDEX_BYTES:
+            raise IntegrityError(
+                f"{what}: an index of {arrays[INDEX].nbytes} bytes, expected at most {MAX_INDEX_BYTES}; "
+                "don't trust this file"
+            )
         index = _Index.from_json(arrays[INDEX].tobytes(), what=what, error=IntegrityError)
         try:
             trajectories = tuple(

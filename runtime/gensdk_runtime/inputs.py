@@ -18,13 +18,22 @@ MAX_SAMPLES = 10_000_000
 
 def check_count(n: object) -> int:
     """A number of samples from 1 to ten million."""
+    return _whole(n, MAX_SAMPLES, "n")
+
+
+def check_batch_size(size: object, most: int) -> int:
+    """A batch size from 1 to `most`, the bundle's largest."""
+    return _whole(size, most, "batch_size")
+
+
+def _whole(value: object, most: int, what: str) -> int:
     try:
-        count = operator.index(n)  # type: ignore[arg-type]
+        number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise InputError(f"expected n as an int, got {type(n).__name__}") from None
-    if not 1 <= count <= MAX_SAMPLES:
-        raise InputError(f"expected n from 1 to {MAX_SAMPLES:,}, got {count}")
-    return count
+        raise InputError(f"expected {what} as an int, got {type(value).__name__}") from None
+    if not 1 <= number <= most:
+        raise InputError(f"expected {what} from 1 to {most:,}, got {number}")
+    return number
 
 
 def check_labels(label: Any, n: int, model: ModelSpec) -> NDArray[np.int64] | None:

@@ -8,6 +8,7 @@ draft: :func:`gensdk_runtime.bundle_writer.write_bundle` seals it with the check
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -23,6 +24,8 @@ SCHEMA_VERSION = 1
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_SAMPLE_ELEMENTS = 2**28
+"""What one sample may take of a graph's inputs, of its outputs, and as an image; one GiB in float32 each."""
 
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 Precision = Literal["fp32", "fp16"]
@@ -95,6 +98,11 @@ class TensorSpec(StrictModel):
             raise ValueError(f"{self.name!r} has a distribution, but its role is {self.role!r}, not 'noise'")
         return self
 
+    @property
+    def sample_elements(self) -> int:
+        """Elements where every named axis has size 1."""
+        return math.prod(axis for axis in self.shape if isinstance(axis, int))
+
 
 class GraphSpec(StrictModel):
     """The signature of one graph. A state input ``x`` comes back as output ``next_x``."""
@@ -109,6 +117,8 @@ class GraphSpec(StrictModel):
             names = [tensor.name for tensor in tensors]
             if len(set(names)) != len(names):
                 raise ValueError(f"graph {self.name!r} has two tensors of one name")
+            if sum(tensor.sample_elements for tensor in tensors) > MAX_SAMPLE_ELEMENTS:
+                raise ValueError(f"graph {self.name!r} needs over {MAX_SAMPLE_ELEMENTS} elements for one sample")
         return self
 
     def input(self, name: str) -> TensorSpec | None:
@@ -127,6 +137,12 @@ class ImageSpec(StrictModel):
     height: Annotated[int, Field(ge=1, le=16384)]
     width: Annotated[int, Field(ge=1, le=16384)]
     value_range: Range = (-1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if math.prod(self.shape) > MAX_SAMPLE_ELEMENTS:
+            raise ValueError(f"an image of {list(self.shape)} has over {MAX_SAMPLE_ELEMENTS} elements")
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -229,7 +245,16 @@ class ModelSpec(StrictModel):
                 raise ValueError(f"the program needs a graph {name!r}, which is missing")
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class_names for num_classes {self.num_classes}")
+        for name in self.class_names or ():
+            if not name.isprintable():  # they reach terminals
+                raise ValueError(f"class name {name[:60]!r} has characters that can't be printed")
         return self
+
+    @property
+    def largest_tensor(self) -> int:
+        """Elements that one sample takes of the largest tensor, the image among them."""
+        tensors = (tensor for graph in self.graphs for tensor in (*graph.inputs, *graph.outputs))
+        return max(math.prod(self.image.shape), *(tensor.sample_elements for tensor in tensors))
 
     def graph(self, name: str) -> GraphSpec:
         """The graph called `name`; KeyError where there is none."""

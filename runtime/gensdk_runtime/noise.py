@@ -46,15 +46,18 @@ class SampleKey(NamedTuple):
 Seed = int | SampleKey | tuple[int, int]
 
 
-def sample_keys(n: int, seed: int | Sequence[Seed] | None) -> tuple[SampleKey, ...]:
+def sample_keys(n: int, seed: int | Sequence[Seed] | NDArray[np.integer] | None) -> tuple[SampleKey, ...]:
     """The keys of `n` samples.
 
-    One int: samples 0 .. n - 1 of that seed. A list: one entry for each sample, an int (its sample 0) or a
-    (seed, position) pair, as :attr:`Samples.seeds` reports them. None: a seed drawn from the system's entropy.
+    One int: samples 0 .. n - 1 of that seed. A list (or an integer array [n] or [n, 2]): one entry for each
+    sample, an int (its sample 0) or a (seed, position) pair, as :attr:`Samples.seeds`, saved settings and
+    ``.npz`` files report them. None: a seed drawn from the system's entropy.
     Raises :class:`InputError` for negative or too large seeds and lists of another length.
     """
     if isinstance(seed, SampleKey):
         seed = [seed]
+    if isinstance(seed, np.ndarray):
+        seed = seed.tolist()
     if seed is None:
         seed = secrets.randbits(32)
     if not isinstance(seed, Sequence):
@@ -66,7 +69,7 @@ def sample_keys(n: int, seed: int | Sequence[Seed] | None) -> tuple[SampleKey, .
 
 
 def _key(entry: Seed) -> SampleKey:
-    if isinstance(entry, tuple):
+    if isinstance(entry, tuple | list):  # a list: as JSON gives a pair back
         if len(entry) != 2:
             raise InputError(f"expected a seed or a (seed, position) pair, got {entry!r}")
         return SampleKey(_word(entry[0], "seed"), _word(entry[1], "position"))

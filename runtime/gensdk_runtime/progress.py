@@ -17,7 +17,8 @@ class Progress:
     def __init__(self, parts: int, title: str, *, show: bool | None = None) -> None:
         self._parts = parts
         self._title = title
-        self._show = sys.stderr.isatty() if show is None else show
+        watched = sys.stderr is not None and sys.stderr.isatty()  # programs without a console have none
+        self._show = watched if show is None else show
         self._start = monotonic()
         self._done = 0
         self._bar: Any = None

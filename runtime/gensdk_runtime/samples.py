@@ -8,21 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, to_uint8, write_atomically
 from gensdk_runtime.noise import SampleKey
 
 Layout = Literal["auto", "image", "grid", "folder"]
+LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds: the whole call, the part spent inside graphs, and each batch; `steps` graph loops a batch."""
+    """Seconds: the whole call, the part of it spent inside graphs, and each batch."""
 
     total: float
     graphs: float
@@ -34,9 +35,10 @@ class Samples:
     """Samples in order.
 
     `array`: float32 [n, C, H, W] in the model's own `value_range`. `seeds`: a (seed, position) pair for each
-    sample, which ``sample(seed=[...])`` takes back. `labels`: int64 [n], or None without classes. `settings`:
-    everything needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the array
-    then holds the samples that had begun, as far as they had come.
+    sample, which ``sample(seed=[...])`` takes back. `labels`: int64 [n], where the number of classes itself
+    stands for "no class"; None for a model without classes. `settings`: everything needed to draw them again,
+    as plain JSON. `stopped`: a callback ended the run early; the array then holds the samples that had begun,
+    as far as they had come.
     """
 
     array: NDArray[np.float32]
@@ -68,9 +70,14 @@ class Samples:
         ``x.png`` (or .jpg, .webp, .bmp, .tif): one image, or a grid of several, enlarged for the eye unless
         `scale` says otherwise. ``x.npz``: arrays ``array``, ``images``, ``seeds``, ``labels`` and ``settings``
         (JSON). A path without a suffix: a folder of single PNGs. PNGs carry the settings as metadata. Files are
-        written beside the target and renamed. Raises :class:`InputError` for an unknown suffix, for no samples
-        and where the disk refuses.
+        written beside the target and renamed. Raises :class:`InputError` for an unknown suffix or layout, for
+        `columns` or `scale` below 1, for no samples and where the disk refuses.
         """
+        if layout not in LAYOUTS:
+            raise InputError(f"no layout {layout!r}{did_you_mean(str(layout), LAYOUTS)}")
+        for name, count in (("columns", columns), ("scale", scale)):
+            if count is not None and count < 1:
+                raise InputError(f"expected {name} of at least 1, got {count}")
         target = Path(path)
         if not len(self):
             raise InputError("there are no samples to save; draw at least one")
@@ -112,7 +119,7 @@ class Samples:
         if i is None:
             return dict(self.settings)
         seeds = [list(self.seeds[i])]
-        labels = None if self.labels is None else [int(self.labels[i])]
+        labels = None if self.labels is None or self.settings.get("labels") is None else [int(self.labels[i])]
         return {**self.settings, "n": 1, "seeds": seeds, "labels": labels}
 
     def _npz(self) -> bytes:

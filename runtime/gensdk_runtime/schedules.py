@@ -19,6 +19,9 @@ Float64 = NDArray[np.float64]
 MAX_BETA = 0.999
 """Cap of the cosine schedule's betas, as in Nichol & Dhariwal (2021), section 3.2."""
 
+MIN_SIGNAL = 1e-30
+"""Smallest abar: beyond, sqrt(1 / abar) times eps nears the end of float32. Usual schedules end near 1e-5."""
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
@@ -34,7 +37,11 @@ class NoiseSchedule:
 
 
 def make_schedule(spec: ScheduleSpec) -> NoiseSchedule:
-    """The schedule that `spec` names. Raises :class:`InputError` where beta_start exceeds beta_end."""
+    """The schedule that `spec` names.
+
+    Raises :class:`InputError` where beta_start exceeds beta_end, and where the schedule has no noise at its first
+    step or no signal at its last one in floating point: solvers divide by both.
+    """
     betas: Float64
     if spec.kind == "linear":
         if spec.beta_start > spec.beta_end:
@@ -43,6 +50,11 @@ def make_schedule(spec: ScheduleSpec) -> NoiseSchedule:
     else:
         betas = _cosine_betas(spec.num_train_timesteps)
     alphas_cumprod: Float64 = np.cumprod(1.0 - betas, dtype=np.float64)
+    if alphas_cumprod[0] >= 1.0 or alphas_cumprod[-1] < MIN_SIGNAL:
+        raise InputError(
+            f"expected noise schedule abar below 1 and above {MIN_SIGNAL:g}, got {alphas_cumprod[0]:g} to "
+            f"{alphas_cumprod[-1]:g}; change beta_start, beta_end or num_train_timesteps"
+        )
     return NoiseSchedule(betas=betas, alphas_cumprod=alphas_cumprod)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gensdk_runtime.backends.base import Backend, Session, check_feeds
+from gensdk_runtime.backends.base import Backend, Session, check_feeds, check_outputs
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.drift import Drift, degenerate, measure_drift, sample_drift
 from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError
@@ -138,6 +138,8 @@ def replay(
 def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> Check:
     try:
         samples = generator.sample(**run.settings.sample_arguments(), progress=False).array
+    except InputError as failure:  # the settings come from the bundle, not from the caller
+        raise IntegrityError(f"golden file: {failure}; export the bundle again") from None
     except BackendError as failure:  # NaN in the samples, above all
         samples, problem = np.full_like(run.samples, np.nan), str(failure)
     else:
@@ -158,16 +160,22 @@ def settings_label(run: Trajectory) -> str:
 
 
 def check_golden(model: ModelSpec, golden: Golden) -> None:
-    """Raises :class:`IntegrityError` unless every recorded call fits a graph of `model`, and each has one."""
+    """Raises :class:`IntegrityError` unless all that was recorded fits `model`, and each graph has a call."""
     known = {graph.name: graph for graph in model.graphs}
     for run in golden.trajectories:
+        expected = (len(run.settings.seeds), *model.image.shape)
+        if run.samples.shape != expected or run.samples.dtype != np.float32:
+            got = f"{run.samples.dtype} {list(run.samples.shape)}"
+            raise IntegrityError(
+                f"golden file: expected samples float32 {list(expected)}, got {got}; export the bundle again"
+            )
         for call in run.calls:
             graph = known.get(call.graph)
             if graph is None or set(call.outputs) != {spec.name for spec in graph.outputs}:
                 raise IntegrityError(f"golden file: a call of {call.graph!r} fits no graph; export again")
             try:
-                check_feeds(graph, call.feeds)
-            except InputError as failure:
+                check_outputs(graph, call.outputs, check_feeds(graph, call.feeds))
+            except (InputError, BackendError) as failure:
                 raise IntegrityError(f"golden file: {failure}; export the bundle again") from None
     for name in known:
         if not golden.calls(name):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.manifest import GraphSpec, Precision
+from gensdk_runtime.manifest import GraphSpec, Precision, TensorSpec
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -57,13 +57,20 @@ class Session(ABC):
         """Runs the graph once.
 
         `feeds` gives every input of :attr:`graph` by name, in its dtype and shape (named axes: any one size).
-        Returns every output by name. Raises :class:`InputError` for feeds that do not fit and
-        :class:`BackendError` where the backend fails.
+        Returns every output by name, in the dtype and shape that :attr:`graph` gives it. Raises
+        :class:`InputError` for feeds that do not fit and :class:`BackendError` where the backend fails, gives
+        something else than the graph promises, or was closed.
         """
         if self._closed:
-            raise BackendError(f"graph {self.graph.name!r} was closed; load the bundle again")
-        check_feeds(self.graph, feeds)
-        return self._run(feeds)
+            raise self._closed_error()
+        sizes = check_feeds(self.graph, feeds)
+        outputs = self._run(feeds)
+        check_outputs(self.graph, outputs, sizes)
+        return outputs
+
+    def _closed_error(self) -> BackendError:
+        """For :meth:`_run` too: another thread may close the session in between."""
+        return BackendError(f"graph {self.graph.name!r} was closed; load the bundle again")
 
     def close(self) -> None:
         """Frees what the session holds; running it afterwards is an error. May be called twice."""
@@ -114,8 +121,11 @@ class Backend(ABC):
         """Loads one graph. Raises :class:`BackendError`, or UnavailableError with the remedy."""
 
 
-def check_feeds(graph: GraphSpec, feeds: Feeds) -> None:
-    """Raises :class:`InputError` unless `feeds` has exactly the graph's inputs in their dtypes and shapes."""
+def check_feeds(graph: GraphSpec, feeds: Feeds) -> dict[str, int]:
+    """The size of each named axis in `feeds`.
+
+    Raises :class:`InputError` unless `feeds` has exactly the graph's inputs in their dtypes and shapes.
+    """
     sizes: dict[str, int] = {}
     for spec in graph.inputs:
         array = feeds.get(spec.name)
@@ -123,13 +133,37 @@ def check_feeds(graph: GraphSpec, feeds: Feeds) -> None:
             raise InputError(f"graph {graph.name!r} needs input {spec.name!r}; got {', '.join(feeds) or 'none'}")
         if array.dtype != np.dtype(spec.dtype):
             raise InputError(f"{graph.name}.{spec.name}: expected dtype {spec.dtype}, got {array.dtype}")
-        fits = len(array.shape) == len(spec.shape) and all(
-            have == (want if isinstance(want, int) else sizes.setdefault(want, have))
-            for want, have in zip(spec.shape, array.shape, strict=True)
-        )
-        if not fits:
+        if not _fits(spec, array, sizes):
             wanted = ", ".join(str(axis) for axis in spec.shape)
             raise InputError(f"{graph.name}.{spec.name}: expected shape [{wanted}], got {list(array.shape)}")
     if len(feeds) != len(graph.inputs):
         extra = sorted(set(feeds) - {spec.name for spec in graph.inputs})
         raise InputError(f"graph {graph.name!r} has no input {extra[0]!r}")
+    return sizes
+
+
+def check_outputs(graph: GraphSpec, outputs: Mapping[str, Any], sizes: dict[str, int]) -> None:
+    """Raises :class:`BackendError` unless `outputs` has the graph's outputs in their dtypes and shapes.
+
+    `sizes`: the named axes as :func:`check_feeds` found them. A graph is not trusted to be what its manifest
+    says: wrong outputs would come up later, as errors that blame the caller.
+    """
+    for spec in graph.outputs:
+        array = outputs.get(spec.name)
+        if not isinstance(array, np.ndarray):
+            got = "none" if array is None else type(array).__name__
+            raise BackendError(f"{graph.name}.{spec.name}: expected an array from the graph, got {got}")
+        if array.dtype != np.dtype(spec.dtype) or not _fits(spec, array, sizes):
+            wanted = ", ".join(str(sizes.get(str(axis), axis)) for axis in spec.shape)
+            raise BackendError(
+                f"{graph.name}.{spec.name}: expected {spec.dtype} [{wanted}] from the graph, got {array.dtype}"
+                f" {list(array.shape)}; export the bundle again"
+            )
+
+
+def _fits(spec: TensorSpec, array: Array, sizes: dict[str, int]) -> bool:
+    """Whether `array` has the shape of `spec`; named axes that are new are noted in `sizes`."""
+    return len(array.shape) == len(spec.shape) and all(
+        have == (want if isinstance(want, int) else sizes.setdefault(want, have))
+        for want, have in zip(spec.shape, array.shape, strict=True)
+    )

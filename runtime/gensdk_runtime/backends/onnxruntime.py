@@ -107,8 +107,11 @@ class OnnxRuntimeSession(Session):
         self._outputs = [spec.name for spec in graph.outputs]
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
+        session = self._session  # held until the run is over, whoever closes it meanwhile
+        if session is None:
+            raise self._closed_error()
         try:
-            results = self._session.run(self._outputs, feeds)
+            results = session.run(self._outputs, feeds)
         except Exception as failure:  # see open()
             raise BackendError(f"ONNX Runtime failed in graph {self.graph.name!r}: {_line(failure)}") from None
         return dict(zip(self._outputs, results, strict=True))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from math import ceil, sqrt
@@ -68,20 +67,32 @@ def encode_image(image: Uint8, suffix: str, settings: Mapping[str, Any]) -> byte
     if image.shape[2] not in orders:
         raise InputError(f"image files hold 1, 3 or 4 channels, got {image.shape[2]}; save as .npz")
     order = orders[image.shape[2]]
-    done, data = cv2.imencode(suffix, image if order is None else cv2.cvtColor(image, order))
+    try:
+        done, data = cv2.imencode(suffix, image if order is None else cv2.cvtColor(image, order))
+    except cv2.error:  # above all an image with more pixels a side than the format holds
+        done = False
     if not done:
-        raise InputError(f"OpenCV can't write {suffix} here; use .png")
+        raise InputError(f"OpenCV can't write {suffix} of {image.shape[1]} x {image.shape[0]} pixels; use .png")
     encoded = data.tobytes()
     return _with_text(encoded, settings) if suffix == ".png" else encoded
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings that :func:`encode_image` wrote into a PNG; empty where there are none."""
-    data, at = Path(path).read_bytes(), 8
+    """The settings that :func:`encode_image` wrote into a PNG; empty where there are none.
+
+    Raises :class:`InputError` where the file can't be read, and for settings that are no JSON.
+    """
+    try:
+        data, at = Path(path).read_bytes(), 8
+    except OSError as failure:
+        raise InputError(f"can't read {path}: {failure.strerror or failure}") from None
     while at + 12 <= len(data):
         size, kind = struct.unpack(">I4s", data[at : at + 8])
-        if kind == b"tEXt" and data[at + 8 :].startswith(b"gensdk\0"):
-            found = json.loads(data[at + 15 : at + 8 + size])
+        if kind == b"tEXt" and data.startswith(b"gensdk\0", at + 8):
+            try:
+                found = json.loads(data[at + 15 : at + 8 + size])
+            except (ValueError, RecursionError):
+                raise InputError(f"{path}: its settings are damaged; draw the samples again") from None
             return found if isinstance(found, dict) else {}
         at += 12 + size
     return {}
@@ -99,14 +110,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes beside `path`, then renames: a reader sees the old file or the new one, never half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with beside.open("xb") as file:  # not tempfile: the user's umask decides who may read the file
                 file.write(data)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            beside.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
     except OSError as failure:
         raise InputError(f"can't write {path}: {failure.strerror or failure}") from None

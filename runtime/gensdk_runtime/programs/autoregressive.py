@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Array
+from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import AutoregressiveSpec, GraphSpec
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import Program, Run, fixed_shape, label_feeds, require_tensors
@@ -66,11 +67,18 @@ class AutoregressiveProgram(Program[None]):
         return images
 
     def log_likelihood(self, images: Float32, labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
-        """Bits per dimension [B] of images float32 [B, C, H, W] that lie on the model's grey levels."""
+        """Bits per dimension [B] of images float32 [B, C, H, W] that lie on the model's grey levels.
+
+        Raises :class:`BackendError` where the graph gives NaN.
+        """
         session = self.sessions[self.spec.likelihood_graph]
         run = Run(keys=tuple(noise.SampleKey(0, i) for i in range(len(images))), labels=labels)
         feeds: dict[str, Array] = {"images": images, **label_feeds(session.graph, run)}
-        nats = session.run(feeds)["log_likelihood"].astype(np.float64)
+        nats = run.call(session, feeds)["log_likelihood"].astype(np.float64)
+        if nats.shape != (len(images),) or np.isnan(nats).any():
+            raise BackendError(
+                f"graph {session.graph.name!r} gave NaN or no number for each image; run gensdk verify"
+            )
         bits: NDArray[np.float64] = -nats / (np.log(2.0) * np.prod(self.model.image.shape))
         return bits
 

@@ -54,9 +54,18 @@ class Run:
         return len(self.keys)
 
     def call(self, session: Session, feeds: Feeds) -> dict[str, Array]:
-        """Runs a graph and adds its time to :attr:`graph_seconds`."""
+        """Runs a graph and adds its time to :attr:`graph_seconds`.
+
+        Raises :class:`ManifestError` where the graph's signature does not fit the program's `feeds`: what
+        callers pass was checked before.
+        """
         start = perf_counter()
-        outputs = session.run(feeds)
+        try:
+            outputs = session.run(feeds)
+        except InputError as failure:
+            raise ManifestError(
+                f"the graph does not fit its program: {failure}; export the bundle again"
+            ) from None
         self.graph_seconds += perf_counter() - start
         return outputs
 
@@ -138,13 +147,14 @@ def label_feeds(graph: GraphSpec, run: Run) -> dict[str, Array]:
 
 
 def fixed_shape(graph: GraphSpec, name: str) -> tuple[int, ...]:
-    """The shape of input `name` without its batch axis; :class:`InputError` where another axis is dynamic."""
+    """The shape of input `name` without its batch axis; :class:`ManifestError` where another is dynamic."""
     spec = graph.input(name)
     if spec is None:
-        raise InputError(f"graph {graph.name!r} has no input {name!r}; export the bundle again")
+        raise ManifestError(f"graph {graph.name!r} has no input {name!r}; export the bundle again")
     sizes = [axis for axis in spec.shape if axis != "batch"]
     if any(isinstance(axis, str) for axis in sizes):
-        raise InputError(
-            f"input {name!r} of graph {graph.name!r} has dynamic axes besides the batch: {spec.shape}"
+        raise ManifestError(
+            f"input {name!r} of graph {graph.name!r} has dynamic axes besides the batch: {list(spec.shape)}; "
+            "export the bundle again"
         )
     return tuple(int(axis) for axis in sizes)

@@ -10,12 +10,12 @@ import numpy as np
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Array
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ScheduleSpec
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Program, Run, require_tensors
+from gensdk_runtime.programs.base import Program, Run, fixed_shape, require_tensors
 from gensdk_runtime.schedules import make_schedule
-from gensdk_runtime.solvers import SolverTable, solver_table
+from gensdk_runtime.solvers import NUM_COEFFICIENTS, SolverTable, solver_table
 
 
 class DiffusionProgram(Program[DiffusionDefaults]):
@@ -30,11 +30,17 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         return self.model.program
 
     def check(self) -> None:
-        """The tensors that :class:`DiffusionSpec` lists."""
+        """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
         inputs = ["sample", "previous_x0", "timestep", "noise", "coefficients"]
         if self.model.num_classes is not None:
             inputs += ["label", "guidance_weights"]
-        require_tensors(self.sessions[self.spec.graph].graph, inputs, ("next_sample", "next_previous_x0"))
+        graph = self.sessions[self.spec.graph].graph
+        require_tensors(graph, inputs, ("next_sample", "next_previous_x0"))
+        if fixed_shape(graph, "coefficients") != (NUM_COEFFICIENTS,):
+            raise ManifestError(f"graph {graph.name!r} needs coefficients [{NUM_COEFFICIENTS}]; export again")
+        low, high = self.model.image.value_range
+        if low != -high:
+            raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
