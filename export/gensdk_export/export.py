@@ -14,6 +14,7 @@ from gensdk_export.golden_record import keep_within, record_golden, samples_boun
 from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_modules, prove
 from gensdk_export.report import ExportReport, GraphRow
 from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Golden, GoldenBounds
 from gensdk_runtime.manifest import BundlePath, Manifest, ModelSpec, Precision, Provenance
 from gensdk_runtime.version import __version__
@@ -137,11 +138,12 @@ def export_plan(
 
 
 def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> tuple[ExportPlan, AxisRange]:
-    """The plan with its largest batch, and the batch sizes of engines."""
+    """The plan with its largest batch, and the batch sizes of engines; :class:`ExportError` for one too large."""
     if batch is None:
         largest = plan.model.max_batch
         return plan, AxisRange(1, min(LARGEST_OPTIMUM, largest), largest)
-    model = plan.model.model_copy(update={"max_batch": batch.maximum})
+    data = {**plan.model.model_dump(mode="json"), "max_batch": batch.maximum}
+    model = ModelSpec.from_dict(data, what="--batch", error=ExportError)  # before the long part
     return ExportPlan(model, plan.modules, plan.half), batch
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gensdk_export.engines import AxisRange
 from gensdk_export.export import ExportOptions, export_plan, export_run
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
@@ -165,3 +166,11 @@ def test_plans_are_not_changed_by_their_export(tmp_path: Path) -> None:
         torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before
     )
     assert not module._forward_hooks
+
+
+def test_a_batch_that_no_bundle_may_have_is_refused_before_the_work(tmp_path: Path) -> None:
+    stages: list[str] = []
+    options = ExportOptions(batch=AxisRange(1, 8, 100_000))
+    with pytest.raises(ExportError, match="max_batch"):
+        export_plan(linear_plan(), Provenance(), tmp_path / "x.gsdk", options, on_stage=stages.append)
+    assert stages == []
