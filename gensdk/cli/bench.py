@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from gensdk.cli.output import print_rich, write
 
 if TYPE_CHECKING:
     from gensdk_runtime.bench.report import BenchSettings, Report
@@ -125,11 +126,11 @@ def bench(
         allow_other_machine=allow_other_machine,
         on_case=lambda case: click.echo(f"measuring {case}", err=True),
     )
+    _print(report, as_json=as_json)  # first: a file that can't be written loses no measurement
     if save is not None:
         report.save(save)
     if plot is not None:
         plot_report(report, plot)
-    _print(report, as_json=as_json)
     _fail_where_slower(report)
 
 
@@ -159,13 +160,11 @@ def _precision(name: str) -> Any:
 
 def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
-        click.echo(report.without_latencies().to_json(), nl=False)
+        write(report.without_latencies().to_json())
         return
-    from rich.console import Console
-
     from gensdk_runtime.bench.table import report_table
 
-    Console(width=None if sys.stdout.isatty() else 140).print(report_table(report))
+    print_rich(report_table(report))
 
 
 def _fail_where_slower(report: Report) -> None:

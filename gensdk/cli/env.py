@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import print_json, print_table
+from gensdk.cli.output import print_json, print_table, say
 
 EXAMPLES = """
 \b
@@ -64,8 +64,8 @@ def env(as_json: bool) -> None:
         print_json(found)
         return
     gpus = ", ".join(machine.gpus) or "none found"
-    click.echo(f"gensdk {__version__}, Python {machine.python}, {machine.os}")
-    click.echo(f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB; NVIDIA GPUs: {gpus}")
+    say(f"gensdk {__version__}, Python {machine.python}, {machine.os}")
+    say(f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB; NVIDIA GPUs: {gpus}")
     rows = []
     for name, each in backends.items():
         state = "ready" if each.available else f"{each.reason}; {each.remedy}"

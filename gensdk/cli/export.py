@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, print_table
+from gensdk.cli.output import needs_training_extra, print_json, print_table, say
 
 EXAMPLES = """
 \b
@@ -69,10 +69,10 @@ def export(
         as_zip=as_zip,
     )
 
-    def say(stage: str) -> None:
+    def tell(stage: str) -> None:
         click.echo(f"  {stage} ...", err=True)
 
-    report = export_run(run, output, options, ema=not raw, step=step, on_stage=None if as_json else say)
+    report = export_run(run, output, options, ema=not raw, step=step, on_stage=None if as_json else tell)
     if as_json:
         print_json(report.to_dict())
         return
@@ -80,7 +80,7 @@ def export(
     print_table(heading, rows)
     for graph, islands in (report.fp16.islands if report.fp16 else {}).items():
         if islands:
-            click.echo(f"fp32 islands in {graph}: {', '.join(islands)}")
+            say(f"fp32 islands in {graph}: {', '.join(islands)}")
     for warning in report.warnings:
-        click.echo(f"warning: {warning}")
-    click.echo(f"{report.model}: {report.bundle_bytes / 1000:.0f} kB in {report.seconds:.0f} s: {report.bundle}")
+        say(f"warning: {warning}")
+    say(f"{report.model}: {report.bundle_bytes / 1000:.0f} kB in {report.seconds:.0f} s: {report.bundle}")

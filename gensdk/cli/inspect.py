@@ -6,7 +6,7 @@ import json
 
 import click
 
-from gensdk.cli.output import print_json, print_table
+from gensdk.cli.output import print_json, print_table, say
 
 EXAMPLES = """
 \b
@@ -33,15 +33,15 @@ def inspect(bundle: str, as_json: bool) -> None:
     size = sum(entry.size for entry in manifest.files.values())
     shape = " x ".join(str(axis) for axis in model.image.shape)
     classes = f", {model.num_classes} classes" if model.num_classes else ""
-    click.echo(f"{model.name}: {model.family}, program {model.program.kind}, images {shape}{classes}")
-    click.echo(f"{path} ({size / 1000:.0f} kB, schema {manifest.schema_version}, all checksums hold)")
-    click.echo(f"precisions: {', '.join(manifest.precisions)}; max_batch {model.max_batch}")
+    say(f"{model.name}: {model.family}, program {model.program.kind}, images {shape}{classes}")
+    say(f"{path} ({size / 1000:.0f} kB, schema {manifest.schema_version}, all checksums hold)")
+    say(f"precisions: {', '.join(manifest.precisions)}; max_batch {model.max_batch}")
     if origin.steps:
         ema = ", moving average" if origin.ema else ""
-        click.echo(f"trained {origin.steps:,} steps on {origin.data}, seed {origin.seed}{ema}, {origin.created}")
+        say(f"trained {origin.steps:,} steps on {origin.data}, seed {origin.seed}{ema}, {origin.created}")
     defaults = getattr(model.program, "defaults", None)
     if defaults is not None:
-        click.echo("defaults: " + ", ".join(f"{key} {value}" for key, value in defaults.model_dump().items()))
+        say("defaults: " + ", ".join(f"{key} {value}" for key, value in defaults.model_dump().items()))
     rows = []
     for graph in model.graphs:
         for precision, file in manifest.graph_files[graph.name].items():

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, print_table
+from gensdk.cli.output import needs_training_extra, print_json, print_table, say
 from gensdk_runtime.errors import UnavailableError
 
 EXAMPLES = """
@@ -35,7 +35,7 @@ def list_command(as_json: bool) -> None:
         return
     print_table(("embedded bundle", "family", "program"), [tuple(entry.values()) for entry in bundles])
     if missing:
-        click.echo(f"families: {missing}")
+        say(f"families: {missing}")
     else:
         print_table(("family", "what it is", "paper"), [tuple(entry.values()) for entry in families])
 

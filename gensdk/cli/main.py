@@ -41,6 +41,7 @@ Exit codes:
   1 a check failed            5 bad input data or arguments
   2 wrong usage               6 training can't go on
   3 bundle can't be opened    7 an export is not right
+  70 a bug in gensdk          130 stopped with Ctrl-C
 """
 
 
@@ -101,9 +102,6 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except GensdkError as failure:
         if debug:
             traceback.print_exc()

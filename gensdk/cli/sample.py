@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import print_json
+from gensdk.cli.output import print_json, say
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.solvers import SOLVERS, SPACINGS
 
@@ -24,7 +24,9 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle")
-@click.option("-n", "n", type=int, default=16, show_default=True, help="Number of samples.")
+@click.option(
+    "-n", "n", type=int, help="Number of samples. [default: as many as seeds or labels are listed, or 16]"
+)
 @click.option("-o", "--output", default="samples.png", show_default=True, help="A .png (grid), .npz, or a folder.")
 @click.option(
     "--seed", help="An int, or one entry for each sample with commas, as in 3,4 or 0:17. [default: drawn]"
@@ -50,7 +52,7 @@ Examples:
 def sample(
     *,
     bundle: str,
-    n: int,
+    n: int | None,
     output: str,
     seed: str | None,
     label: str | None,
@@ -66,8 +68,13 @@ def sample(
     """Draw samples from BUNDLE: a folder, a .gsdk file, or an embedded name (see gensdk list)."""
     from gensdk_runtime.generator import Generator
 
+    if not output.strip():
+        raise InputError("expected a path for --output, got an empty one")
+    seeds, labels = parse_seed(seed), parse_label(label)
+    if n is None:
+        n = next((len(given) for given in (seeds, labels) if isinstance(given, list)), 16)
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
-        samples = generator.sample(n, seed=parse_seed(seed), label=parse_label(label), **options)
+        samples = generator.sample(n, seed=seeds, label=labels, **options)
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings
     if as_json:
@@ -75,8 +82,9 @@ def sample(
         return
     first = samples.seeds[0]
     rate = len(samples) / timings.total
-    click.echo(
-        f"{len(samples)} samples of {samples.settings['model']} from seed {first.seed} in {timings.total:.3f} s "
+    drawn = f"{len(samples)} sample" + ("" if len(samples) == 1 else "s")
+    say(
+        f"{drawn} of {samples.settings['model']} from seed {first.seed} in {timings.total:.3f} s "
         f"({rate:.1f} per second, {samples.settings['backend']}, {samples.settings['precision']}): {path}"
     )
 

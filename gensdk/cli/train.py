@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json
+from gensdk.cli.output import needs_training_extra, print_json, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -23,10 +24,15 @@ Examples:
   ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m gensdk train ddpm --data digits --out runs/two
 """
 
+_DATA_OPTIONS = ("labels", "size", "channels", "fit", "holdout")
+_RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
+
 
 @click.command(epilog=EXAMPLES)
 @click.argument("family")
-@click.option("--data", help="digits, mnist:FOLDER, a folder of images, or FILE.npz. Needed but for --resume.")
+@click.option(
+    "--data", help="digits, mnist:FOLDER, a folder of images, FILE.npz or FILE.npz:KEY. Needed but for --resume."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the newest whole checkpoint, bit for bit.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the family; may repeat.")
@@ -81,10 +87,13 @@ def train(
         return
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     skipped = f"; {result.skipped} corrupt files skipped" if result.skipped else ""
-    click.echo(
+    say(
         f"{family}: step {result.step} after {result.seconds:.0f} s "
         f"({result.steps_per_second:.1f} steps per second; {losses}){skipped}: {out}"
     )
+    if result.stopped != "steps":
+        why = "at --max-seconds" if result.stopped == "seconds" else "when asked"
+        say(f"stopped {why}; to go on: gensdk train {family} --out {shlex.quote(str(out))} --resume")
 
 
 def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -> Any:
@@ -101,19 +110,28 @@ def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -
         begun = read_run_config(out)
         if begun.family != family:
             raise InputError(f"{out} is a run of {begun.family!r}, not of {family!r}")
-        return RunConfig.from_dict({**begun.model_dump(), "config": {**begun.config, **settings}}, what="options")
+        known = begun.model_dump()
+        chosen = _chosen()
+    else:
+        known = {"family": family, "config": {}, "data": {"source": options["data"]}}
+        chosen = set(options)
     channels = options["channels"]
-    data = {
-        "source": options["data"],
-        "labels": options["labels"],
+    converted = {
+        **options,
         "size": parse_size(options["size"]),
         "channels": None if channels is None else int(channels),
-        "fit": options["fit"],
-        "holdout": options["holdout"],
     }
-    known = {"family": family, "config": settings, "data": DataConfig.from_dict(data, what="options").model_dump()}
-    names = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
-    return RunConfig.from_dict({**known, **{name: options[name] for name in names}}, what="options")
+    data = {**known["data"], **{name: converted[name] for name in _DATA_OPTIONS if name in chosen}}
+    known["data"] = DataConfig.from_dict(data, what="options").model_dump()
+    known["config"] = {**known["config"], **settings}
+    return RunConfig.from_dict({**known, **{n: options[n] for n in _RUN_OPTIONS if n in chosen}}, what="options")
+
+
+def _chosen() -> set[str]:
+    """The options that the user wrote: what a resumed run was begun with must not fall back to defaults."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {name for name in context.params if context.get_parameter_source(name) is not default}
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -110,3 +111,43 @@ def test_a_missing_backend_names_its_pip_command(tmp_path) -> None:
     )
     assert done.returncode == 4
     assert 'pip install "gensdk[cpu]"' in done.stderr
+
+
+@pytest.mark.parametrize(("option", "value", "n"), [("--seed", "3,0:17", 2), ("--label", "1,2,3", 3)])
+def test_a_list_of_seeds_or_labels_says_how_many_samples(option, value, n, capsys, tmp_path) -> None:
+    code, out, _ = outcome(
+        capsys, "sample", "digits-dcgan", option, value, "-o", tmp_path / "samples.npz", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["settings"]["n"] == n
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["inspect", "digits-vae"], ["inspect", "digits-vae", "--json"]])
+def test_a_reader_that_leaves_early_is_no_failure(arguments) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "gensdk", *arguments], stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_resumed_run_keeps_its_settings_and_heeds_those_written(capsys, tmp_path) -> None:
+    pytest.importorskip("gensdk_training")
+    run_dir = tmp_path / "a run"
+    small = ["train", "vae", "--out", run_dir, "--preview-every", "0", "--no-tensorboard", "--no-progress"]
+    begin = ["--data", "digits", "--seed", "3", "--steps", "4", "--batch-size", "4", "--log-every", "7"]
+    code, out, _ = outcome(capsys, *small, *begin, "--max-seconds", "0")
+    assert code == 0
+    assert f"gensdk train vae --out '{run_dir}' --resume" in out
+    assert outcome(capsys, *small, *begin, "--max-seconds", "nan")[0] == 5
+    for option, value in (("--seed", "4"), ("--precision", "bf16"), ("--size", "16")):
+        code, _, err = outcome(capsys, *small, "--resume", option, value)
+        assert (code, option[2:] in err) == (6, True), err
+    code, out, _ = outcome(capsys, *small, "--resume", "--checkpoint-every", "2")
+    assert (code, "step 4" in out) == (0, True)
+    config = json.loads((run_dir / "run.json").read_text())
+    assert (config["seed"], config["log_every"], config["checkpoint_every"]) == (3, 7, 2)

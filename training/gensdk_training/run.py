@@ -89,6 +89,8 @@ def train(
     :class:`TrainingError` where it can't go on, with the last good checkpoint kept.
     """
     started, out = time.monotonic(), Path(out)
+    if max_seconds is not None and not max_seconds >= 0:  # NaN would never end it
+        raise InputError(f"expected max_seconds of at least 0, got {max_seconds}; leave it out for no limit")
     config = config.resolved()
     data = dataset if dataset is not None else config.data.load(data_dir=data_dir)
     family = config.build_family(data.info)
