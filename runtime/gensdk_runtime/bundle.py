@@ -69,7 +69,10 @@ class Bundle:
                 try:
                     return cls._checked(shown_as, files)
                 except BaseException as failure:
-                    replaced = isinstance(failure, BundleError | OSError) and files.replaced()
+                    # A predecessor is removed file by file once its successor stands, so look for that first.
+                    replaced = isinstance(failure, BundleError | OSError) and (
+                        (candidate != path and os.path.lexists(path)) or files.replaced()
+                    )
                     files.close()
                     if not replaced:
                         raise

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gensdk_runtime import atomic
+from gensdk_runtime import bundle as bundle_module
 from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError
 from support.tiny_bundle import (
@@ -168,6 +169,23 @@ def test_a_writer_killed_between_two_steps_leaves_the_old_bundle_readable(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_predecessor_that_is_being_removed_is_not_taken_for_a_damaged_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x"
+    previous = atomic.previous_of(target)
+    write_bundle(previous, tiny_manifest(), tiny_files(1.0)).close()
+    (previous / GRAPH).unlink()
+    with pytest.raises(IntegrityError, match="missing"):
+        content(target)  # nothing else stands there
+    write_bundle(target, tiny_manifest(), tiny_files(2.0)).close()
+    write_bundle(previous, tiny_manifest(), tiny_files(1.0)).close()
+    (previous / GRAPH).unlink()
+    found = iter([previous])  # what the reader saw before the writer's second step
+    monkeypatch.setattr(bundle_module, "_standing", lambda path: next(found, path))
+    assert content(target) == tiny_files(2.0)
+
+
 @pytest.mark.parametrize(("swap", "writers"), [("exchange", 2), ("two steps", 1)], indirect=["swap"])
 @pytest.mark.usefixtures("swap")
 def test_readers_and_writers_at_once(tmp_path: Path, writers: int) -> None:
@@ -206,6 +224,7 @@ KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 from gensdk_runtime import atomic
+from gensdk_runtime import bundle as bundle_module
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.bundle_writer import write_bundle
 from support.tiny_bundle import tiny_files, tiny_manifest
