@@ -66,6 +66,8 @@ def _check_json(value: dict[str, Any]) -> dict[str, Any]:
 def _check_range(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
         raise ValueError(f"range {value} is empty: (lowest, highest) is needed")
+    if not 1e-30 < value[1] - value[0] < 1e30:  # images are scaled by it in float32
+        raise ValueError(f"range {value} is wider or narrower than float32 can scale")
     return value
 
 

@@ -278,3 +278,9 @@ def test_class_names_stay_printable_and_messages_short() -> None:
     with pytest.raises(GensdkError, match="printed"):
         ModelSpec.from_dict({**model, "class_names": ["a", "\x1b[2Jb"]}, what="model")
     assert len(did_you_mean("zzz", [f"class {i}" for i in range(1000)])) < 500
+
+
+@pytest.mark.parametrize("value_range", [(-1e308, 1e308), (0.0, 1e-40)])
+def test_ranges_that_float32_cannot_scale_are_refused(value_range) -> None:
+    with pytest.raises(ValueError, match="float32"):
+        ImageSpec(channels=1, height=4, width=6, value_range=value_range)
