@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from gensdk_runtime.errors import ExportError, UnavailableError
+from gensdk_runtime.errors import ExportError, InputError, UnavailableError
 from gensdk_runtime.manifest import Dtype, EngineSpec, GraphSpec, Precision, TensorSpec
 
 EngineRuntime = Literal["tensorrt-rtx", "tensorrt"]
@@ -42,7 +42,7 @@ class AxisRange:
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.optimum <= self.maximum:
             sizes = f"{self.minimum}, {self.optimum}, {self.maximum}"
-            raise ExportError(f"engine sizes must be 1 <= min <= opt <= max, got {sizes}; change --batch")
+            raise InputError(f"engine sizes must be 1 <= min <= opt <= max, got {sizes}; change --batch")
 
 
 GUIDANCE = AxisRange(1, 2, 2)

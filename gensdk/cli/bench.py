@@ -39,6 +39,11 @@ def _many(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramete
     return split
 
 
+def _label(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
+    """A number where it is one, so that 7 and "7" are the same setting; a name otherwise."""
+    return int(value) if value is not None and value.isascii() and value.isdigit() else value
+
+
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle")
 @click.option("--batch", callback=_many(int), default="1", show_default=True, help="Samples in one call.")
@@ -62,7 +67,7 @@ def _many(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramete
 @click.option("--num-inference-steps", type=int, help="Diffusion: steps. [default: the bundle's]")
 @click.option("--solver", help="Diffusion: ddpm, ddim or dpmsolver++. [default: the bundle's]")
 @click.option("--guidance-scale", type=float, help="Diffusion with classes: guidance. [default: the bundle's]")
-@click.option("--label", type=int, help="Class to sample.")
+@click.option("--label", callback=_label, help="Class to sample, by number or name.")
 @click.option("--against", metavar="BUNDLE", help="Another bundle, measured in turn with the first.")
 @click.option("--baseline", type=click.Path(path_type=Path), help="A file of --save to compare with.")
 @click.option(

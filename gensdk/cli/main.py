@@ -41,7 +41,7 @@ Exit codes:
   1 a check failed            5 bad input data or arguments
   2 wrong usage               6 training can't go on
   3 bundle can't be opened    7 an export is not right
-  70 a bug in gensdk          130 stopped with Ctrl-C
+  70 a bug in gensdk          130 stopped with Ctrl-C (train: 0, after a checkpoint)
 """
 
 

@@ -35,9 +35,14 @@ Examples:
 @click.option("--num-inference-steps", "--steps", type=int, help="Diffusion: steps.")
 @click.option("--solver", type=click.Choice(SOLVERS), help="Diffusion: the solver.")
 @click.option("--eta", type=float, help="Diffusion: DDIM's noise, 0 to 1.")
-@click.option("--guidance-scale", type=float, help="Diffusion with classes: 1 is none.")
+@click.option("--guidance-scale", type=float, help="Diffusion with --label: 1 is none.")
 @click.option("--timestep-spacing", type=click.Choice(SPACINGS), help="Diffusion: which time steps.")
 @click.option("--clip-sample/--no-clip-sample", default=None, help="Diffusion: clip the estimate of x_0.")
+@click.option(
+    "--use-clipped-model-output/--no-use-clipped-model-output",
+    default=None,
+    help="Diffusion: DDIM goes on from the clipped estimate.",
+)
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")
@@ -67,9 +72,11 @@ def sample(
 ) -> None:
     """Draw samples from BUNDLE: a folder, a .gsdk file, or an embedded name (see gensdk list)."""
     from gensdk_runtime.generator import Generator
+    from gensdk_runtime.samples import check_target
 
     if not output.strip():
         raise InputError("expected a path for --output, got an empty one")
+    check_target(output)
     seeds, labels = parse_seed(seed), parse_label(label)
     if n is None:
         n = next((len(given) for given in (seeds, labels) if isinstance(given, list)), 16)

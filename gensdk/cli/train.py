@@ -113,7 +113,7 @@ def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -
         known = begun.model_dump()
         chosen = _chosen()
     else:
-        known = {"family": family, "config": {}, "data": {"source": options["data"]}}
+        known = {"family": family, "config": {}, "data": {"source": absolute_source(options["data"])}}
         chosen = set(options)
     channels = options["channels"]
     converted = {
@@ -125,6 +125,19 @@ def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -
     known["data"] = DataConfig.from_dict(data, what="options").model_dump()
     known["config"] = {**known["config"], **settings}
     return RunConfig.from_dict({**known, **{n: options[n] for n in _RUN_OPTIONS if n in chosen}}, what="options")
+
+
+def absolute_source(source: str) -> str:
+    """The same data by an absolute path, where a path is in it: the run may be resumed from another folder."""
+    from gensdk_training.data.load import DATASET_NAMES
+
+    if source in DATASET_NAMES:
+        return source
+    name, colon, rest = source.partition(":")
+    for path, before, after in ((source, "", ""), (name, "", colon + rest), (rest, name + colon, "")):
+        if path and Path(path).exists():
+            return f"{before}{Path(path).resolve()}{after}"
+    return source
 
 
 def _chosen() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -100,11 +101,8 @@ class Samples:
         if suffix == ".npz":
             return "npz"
         if layout == "auto":
-            if target.is_dir() or suffix not in SUFFIXES:
-                if suffix and not target.is_dir():
-                    raise InputError(
-                        f"can't write {suffix} files; use one of {', '.join(SUFFIXES)}, .npz or a folder"
-                    )
+            check_target(target)
+            if target.is_dir() or not suffix:
                 return "folder"
             return "image" if len(self) == 1 else "grid"
         if layout == "image" and len(self) != 1:
@@ -134,3 +132,19 @@ class Samples:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         return buffer.getvalue()
+
+
+def check_target(path: str | Path) -> None:
+    """Raises :class:`InputError` where :meth:`Samples.save` could not write; ask before drawing for long.
+
+    The suffix must be known, and the nearest folder that exists must be one that can be written to.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix and suffix not in (*SUFFIXES, ".npz") and not target.is_dir():
+        raise InputError(f"can't write {suffix} files; use one of {', '.join(SUFFIXES)}, .npz or a folder")
+    standing = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
+    if standing != target and not standing.is_dir():
+        raise InputError(f"can't write {target}: {standing} is a file, not a folder")
+    if not os.access(standing, os.W_OK):
+        raise InputError(f"can't write {target}: no permission to write to {standing}")

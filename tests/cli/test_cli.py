@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from gensdk.cli.main import VERBS, run
+from gensdk.cli.train import absolute_source
 
 NAME = "digits-ddpm"
 
@@ -44,6 +45,7 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
         (["sample", NAME, "--backend", "onnxruntim"], 5, "did you mean 'onnxruntime'"),
         (["sample", NAME, "--backend", "onnxruntime:cuda"], 4, "pip"),
         (["sample", "digits-vae", "--eta", "0.5"], 5, "eta means nothing"),
+        (["sample", NAME, "-o", "/dev/null/x.png"], 5, "is a file, not a folder"),
         (["train", "dppm", "--data", "digits", "--out", "x"], 5, "did you mean 'ddpm'"),
         (["train", "vae", "--data", "digitz", "--out", "x"], 5, "did you mean 'digits'"),
         (["train", "vae", "--data", "digits", "--out", "x", "--set", "latemt=4"], 5, "did you mean 'latent'"),
@@ -151,3 +153,25 @@ def test_a_resumed_run_keeps_its_settings_and_heeds_those_written(capsys, tmp_pa
     assert (code, "step 4" in out) == (0, True)
     config = json.loads((run_dir / "run.json").read_text())
     assert (config["seed"], config["log_every"], config["checkpoint_every"]) == (3, 7, 2)
+
+
+def test_a_data_path_is_kept_whole_for_resuming_elsewhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "x.npz").touch()
+    assert absolute_source("faces") == str(tmp_path / "faces")
+    assert absolute_source("mnist:faces") == f"mnist:{tmp_path / 'faces'}"
+    assert absolute_source("x.npz:images") == f"{tmp_path / 'x.npz'}:images"
+    assert absolute_source("digits") == "digits"  # the data set of that name, not the folder
+    assert absolute_source("nowhere") == "nowhere"
+
+
+def test_bench_takes_a_class_by_name(capsys) -> None:
+    short = ("--duration", 0.01, "--iterations", 2, "--warmup", 0, "--num-inference-steps", 1)
+    code, out, _ = outcome(capsys, "bench", NAME, "--label", "7", "--json", *short)
+    assert code == 0
+    assert json.loads(out)["settings"]["options"]["label"] == 7
+    code, _, err = outcome(capsys, "bench", NAME, "--label", "eleven", *short)
+    assert code == 5
+    assert "no class 'eleven'" in err

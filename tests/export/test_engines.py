@@ -8,7 +8,7 @@ import pytest
 
 from gensdk_export.engines import AxisRange, build_engine, load_package
 from gensdk_export.onnx import export_onnx
-from gensdk_runtime.errors import ExportError, UnavailableError
+from gensdk_runtime.errors import ExportError, InputError, UnavailableError
 from gensdk_runtime.manifest import GraphSpec
 from support.plans import linear_plan, random_call
 
@@ -59,7 +59,7 @@ def test_another_signature_is_refused(
 
 @pytest.mark.parametrize("sizes", [(0, 1, 2), (4, 2, 8), (1, 9, 8)])
 def test_bad_batch_sizes_are_refused(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(ExportError, match="--batch"):
+    with pytest.raises(InputError, match="--batch"):
         AxisRange(*sizes)
 
 

@@ -47,7 +47,7 @@ class SamplingOptions(StrictModel):
     timestep_spacing: TimestepSpacing | None = None
     clip_sample: bool | None = None
     use_clipped_model_output: bool | None = None
-    label: Annotated[int, Field(ge=0)] | None = None
+    label: Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=200)] | None = None
 
     def keywords(self) -> dict[str, Any]:
         """The options that were given."""
