@@ -16,6 +16,7 @@ EXAMPLES = """
 \b
 Examples:
   gensdk verify digits-ddpm
+  gensdk verify from-a-stranger.gsdk --atol 1e-4 --precision fp32
   gensdk verify model.gsdk --precision fp16 --backend onnxruntime:cuda
 
 \b
@@ -27,12 +28,13 @@ Exit code: 1 when a graph or a whole sample drifts beyond the bundle's bounds.
 @click.argument("bundle")
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), help="[default: all that the bundle has]")
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
+@click.option("--atol", type=float, help="Largest scaled difference of a graph. [default: the bundle's own]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def verify(bundle: str, precision: Any, backend: str, as_json: bool) -> None:
+def verify(bundle: str, precision: Any, backend: str, atol: float | None, as_json: bool) -> None:
     """Replay BUNDLE's golden trajectories from PyTorch on this machine, without PyTorch, and judge the drift."""
     from gensdk_runtime.verify import verify_bundle
 
-    report = verify_bundle(bundle, backend=backend, precision=precision)
+    report = verify_bundle(bundle, backend=backend, precision=precision, atol=atol)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -49,9 +51,25 @@ def print_report(report: VerifyReport) -> None:
             check.precision,
             check.backend,
             f"{check.drift.max_abs:.2e}",
+            f"{check.drift.scaled:.2e}",
+            "-" if check.allowed is None else f"{check.allowed:.0e}",
+            f"{check.drift.flipped}/{check.drift.discrete}" if check.drift.discrete else "-",
             f"{check.drift.psnr:.1f}",
             "ok" if check.ok else check.problem,
         )
         for check in report.checks
     ]
-    print_table(("graph or samples", "precision", "backend", "max abs", "PSNR dB", "verdict"), rows)
+    print_table(
+        (
+            "graph or samples",
+            "precision",
+            "backend",
+            "max abs",
+            "scaled",
+            "allowed",
+            "flips",
+            "PSNR dB",
+            "verdict",
+        ),
+        rows,
+    )

@@ -24,13 +24,15 @@ from gensdk_runtime.manifest import ModelSpec, Precision
 class Check:
     """One replay and its verdict: a graph's recorded calls one by one, or a whole sampling run.
 
-    `what` is the graph's name, or ``samples`` with the settings. `problem` is empty where the bounds hold.
+    `what` is the graph's name, or ``samples`` with the settings. `allowed` bounds `drift.scaled`; None
+    only reports it. `problem` is empty where the bounds hold.
     """
 
     what: str
     precision: Precision
     backend: str
     drift: Drift
+    allowed: float | None
     problem: str
 
     @property
@@ -85,11 +87,14 @@ def verify_bundle(
     backend: str | Backend = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
+    atol: float | None = None,
 ) -> VerifyReport:
     """Replays the golden trajectories of a bundle (path, embedded name, or open) on this machine.
 
     `precision` None: every precision that the bundle has. The report says whether the bounds in the bundle
-    hold. Raises BundleError where the bundle can't be read or has no golden file, and BackendError.
+    hold; `atol` replaces the one for graphs (a bundle from a stranger brings its own, and may be generous).
+    Raises BundleError where the bundle can't be read or has no golden file, InputError for a bad `atol`, and
+    BackendError.
     """
     with ExitStack() as opened:
         if not isinstance(bundle, Bundle):
@@ -101,10 +106,19 @@ def verify_bundle(
             bounds = golden.bounds.get(each)
             if bounds is None:
                 raise InputError(f"{bundle.path}: no bounds for {each}, only {', '.join(golden.bounds) or 'none'}")
+            if atol is not None:
+                bounds = bounds.model_copy(update={"graph": check_atol(atol)})
             with Generator.load(bundle, backend=backend, precision=each, threads=threads) as generator:
                 reports.append(replay(manifest.model, golden, generator.sessions, bounds))
     first, *others = reports
     return sum(others, start=first)
+
+
+def check_atol(atol: float) -> float:
+    """A bound for scaled differences; :class:`InputError` unless it is a finite number above 0."""
+    if not (math.isfinite(atol) and atol > 0):
+        raise InputError(f"expected atol as a number above 0, got {atol}")
+    return atol
 
 
 def load_golden(bundle: Bundle) -> Golden:
@@ -129,7 +143,9 @@ def replay(
     for graph in model.graphs:
         calls, session = golden.calls(graph.name), sessions[graph.name]
         drift = measure_drift(model, ((call, session.run(call.feeds)) for call in calls))
-        graphs.append(Check(graph.name, session.precision, session.backend, drift, drift.problem(bounds)))
+        graphs.append(
+            Check(graph.name, session.precision, session.backend, drift, bounds.graph, drift.problem(bounds))
+        )
     generator = Generator.from_sessions(model, sessions)
     samples = [_replay_run(generator, run, bounds) for run in golden.trajectories]
     return VerifyReport(model.name, tuple(graphs), tuple(samples))
@@ -148,7 +164,9 @@ def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> 
     if not problem and bounds.samples is not None and drift.scaled > bounds.samples:
         problem = f"differs by {drift.scaled:.2e}, allowed {bounds.samples:.2e}"
     session = next(iter(generator.sessions.values()))
-    return Check(f"samples{settings_label(run)}", session.precision, session.backend, drift, problem)
+    return Check(
+        f"samples{settings_label(run)}", session.precision, session.backend, drift, bounds.samples, problem
+    )
 
 
 def settings_label(run: Trajectory) -> str:

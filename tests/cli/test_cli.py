@@ -46,6 +46,7 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
         (["sample", NAME, "--backend", "onnxruntime:cuda"], 4, "pip"),
         (["sample", "digits-vae", "--eta", "0.5"], 5, "eta means nothing"),
         (["sample", NAME, "-o", "/dev/null/x.png"], 5, "is a file, not a folder"),
+        (["verify", NAME, "--atol", "-1"], 5, "atol as a number above 0"),
         (["train", "dppm", "--data", "digits", "--out", "x"], 5, "did you mean 'ddpm'"),
         (["train", "vae", "--data", "digitz", "--out", "x"], 5, "did you mean 'digits'"),
         (["train", "vae", "--data", "digits", "--out", "x", "--set", "latemt=4"], 5, "did you mean 'latent'"),
@@ -175,3 +176,10 @@ def test_bench_takes_a_class_by_name(capsys) -> None:
     code, _, err = outcome(capsys, "bench", NAME, "--label", "eleven", *short)
     assert code == 5
     assert "no class 'eleven'" in err
+
+
+def test_verify_takes_a_bound_of_the_callers_own(capsys) -> None:
+    assert outcome(capsys, "verify", "digits-dcgan", "--precision", "fp32", "--atol", "1e-3")[0] == 0
+    code, _, err = outcome(capsys, "verify", "digits-dcgan", "--precision", "fp16", "--atol", "1e-9")
+    assert code == 1
+    assert "allowed 1.00e-09" in err
