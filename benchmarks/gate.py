@@ -5,7 +5,7 @@ each, as ``gensdk bench --against`` does it. Passes when the first is called slo
 slower in all comparisons but for at most two "can't tell".
 
     python benchmarks/gate.py                     # the embedded digits-ddpm; about 18 minutes
-    python benchmarks/gate.py --num-inference-steps 5 --trials 20      # about two
+    python benchmarks/gate.py --num-inference-steps 5 --trials 20      # about six
 """
 
 from __future__ import annotations
