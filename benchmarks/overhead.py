@@ -71,7 +71,7 @@ class Replay:
 @click.option("--threads", default=1, show_default=True)
 @click.option("--num-inference-steps", type=int, help="[default: the bundle's]")
 @click.option("--runs", default=10, show_default=True)
-@click.option("--duration", "duration_s", default=10.0, show_default=True, help="s for each side")
+@click.option("--duration", "duration_s", default=30.0, show_default=True, help="s for each side")
 @click.option("--iterations", default=50, show_default=True, help="least calls for each side")
 @click.option("--fail-on", default="p50:+5%", show_default=True)
 @click.option("--profile", is_flag=True, help="Show where the time outside the graphs goes.")
