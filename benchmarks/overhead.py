@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 
-from gensdk_runtime.backends.base import Array, Session
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.bench.gate import Limit, compare_paired
 from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.bench.report import BenchSettings, Case, SamplingOptions

@@ -22,7 +22,8 @@ from onnx import TensorProto, helper
 from onnxscript import optimizer
 from torch import nn
 
-from gensdk_runtime.backends.base import Array, Feeds
+from gensdk_runtime.backends.base import Feeds
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.manifest import GraphSpec, TensorSpec
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.backends.base import Array, Feeds
+from gensdk_runtime.backends.base import Feeds
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.golden import Call, GoldenBounds
 from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, GraphSpec, ModelSpec, TensorSpec

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +17,20 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
+from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.inputs import check_batch_size, check_count, check_images, check_labels, check_latents
 from gensdk_runtime.manifest import ModelSpec, Precision, SolverName, TimestepSpacing
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
-from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepEnd
 from gensdk_runtime.progress import Progress
+from gensdk_runtime.runner import Runner, open_runner, runner_of
 from gensdk_runtime.samples import Samples, Timings
+from gensdk_runtime.tuning.auto import auto_lineup
+from gensdk_runtime.tuning.costs import Choice, Round
+from gensdk_runtime.tuning.lineup import Lineup
 
 Label = int | str | Sequence[int | str]
 
@@ -35,11 +41,13 @@ MAX_BATCH_ELEMENTS = 2**27
 class Generator:
     """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`."""
 
-    def __init__(self, model: ModelSpec, sessions: Mapping[str, Session], record: Mapping[str, Any]) -> None:
+    def __init__(self, model: ModelSpec, lineup: Lineup, *, owned: Bundle | None = None) -> None:
         self.model = model
-        self.sessions = sessions
-        self._record = dict(record)
-        self._program: Program[Any] = make_program(model, sessions)
+        self._lineup = lineup
+        self._owned = owned
+        self._program: Program[Any] = lineup.first.program
+        self._workers: ThreadPoolExecutor | None = None
+        self._lock = Lock()
 
     @classmethod
     def load(
@@ -47,34 +55,47 @@ class Generator:
         bundle: str | Path | Bundle,
         *,
         backend: str | Backend = "auto",
-        precision: Precision = "fp32",
+        precision: Precision | Literal["auto"] = "fp32",
         threads: int | None = None,
     ) -> Self:
         """Opens a bundle (a folder, a ``.gsdk`` file, or the name of an embedded one) and loads its graphs.
 
-        `backend`: ``"auto"``, ``"onnxruntime"``, ``"onnxruntime:cuda"``, ``"fake"``, or a Backend of your own.
-        `precision`: ``"fp32"``, or ``"fp16"`` where the bundle was exported with it. `threads`: CPU threads
-        inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
+        `backend`: ``"onnxruntime"``, ``"onnxruntime:cuda"``, ``"openvino"``, ``"tensorrt"``, ``"fake"`` or a
+        Backend of your own; ``"auto"``: what measured fastest on this machine. The first ``"auto"`` of a bundle
+        measures for a few seconds and keeps the result (:func:`gensdk_runtime.tuning.tune.tuned`); GENSDK_TUNE=off
+        in the environment takes ONNX Runtime instead. `precision`: ``"fp32"``, ``"fp16"`` where the bundle was
+        exported with it, or ``"auto"``: the faster one of those. `threads`: CPU threads inside one graph; None
+        leaves it to the backend. Raises BundleError, BackendError or InputError.
         """
         with ExitStack() as undo:
-            opened = bundle if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
-            engine = backend if isinstance(backend, Backend) else create_backend(backend, threads=threads)
-            model = opened.manifest.model
-            sessions: dict[str, Session] = {}
-            with ExitStack() as loaded:
-                for graph in model.graphs:
-                    source = opened.graph_source(graph.name, precision)
-                    session = engine.open(graph, source, precision=precision)
-                    sessions[graph.name] = loaded.enter_context(session)
-                generator = cls(model, sessions, {"backend": engine.label, "precision": precision})
-                loaded.pop_all()
+            owned = None if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
+            opened = bundle if isinstance(bundle, Bundle) else owned
+            assert opened is not None  # noqa: S101 - one of the two it is
+            if backend == "auto":
+                lineup = undo.enter_context(closing(auto_lineup(opened, precision, threads)))
+                if owned is None:
+                    lineup.open_all()  # the caller may close the bundle
+            else:
+                if precision == "auto":
+                    raise InputError("precision='auto' is chosen by measurement; it needs backend='auto'")
+                engine = backend if isinstance(backend, Backend) else create_backend(backend, threads=threads)
+                if threads is not None and isinstance(backend, Backend):
+                    raise InputError("threads goes with a backend's name; give your Backend its own")
+                lineup = Lineup({Choice(backend=engine.name): open_runner(opened, engine, precision)})
+            generator = cls(opened.manifest.model, lineup, owned=owned)
+            undo.pop_all()
         return generator
 
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session]) -> Self:
         """A generator over sessions that were opened elsewhere, such as live torch modules."""
-        first = next(iter(sessions.values()))
-        return cls(model, sessions, {"backend": first.backend, "precision": first.precision})
+        runner = runner_of(model, sessions)
+        return cls(model, Lineup({Choice(backend=runner.label): runner}))
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The open graphs by name; with ``backend="auto"`` those of the choice for small batches."""
+        return self._lineup.first.sessions
 
     def sample(
         self,
@@ -132,19 +153,13 @@ class Generator:
         labels = self._labels(label, keys)
         if latents is not None:
             latents = check_latents(latents, n, self._program.latent_shape)
-        runs = [
-            Run(
-                keys=keys[first : first + size],
-                labels=None if labels is None else labels[first : first + size],
-                latents=None if latents is None else latents[first : first + size],
-                first=first,
-                on_step_end=callback_on_step_end,
-            )
-            for first, size in self._split(n, batch_size)
-        ]
-        arrays, seconds = self._run_all(runs, settings, progress)
-        array = np.concatenate(arrays)
-        done, stopped = len(array), any(run.stopped for run in runs)
+        rounds = self._rounds(n, batch_size)
+        array = np.empty((n, *self.model.image.shape), np.float32)
+        runs = self._run_all(
+            rounds, Batches(keys, labels, latents, array, callback_on_step_end), settings, progress
+        )
+        done, stopped = sum(len(run.images) for run in runs), any(run.stopped for run in runs)
+        array = array[:done]
         unlabelled = labels is None or (label is None and self._program.null_label is not None)
         record = {
             "model": self.model.name,
@@ -152,7 +167,7 @@ class Generator:
             "seeds": [list(key) for key in keys[:done]],
             "labels": None if unlabelled or labels is None else labels[:done].tolist(),
             **self._program.describe(settings),
-            **self._record,
+            **self._lineup.record(rounds),
             **({"stopped": True} if stopped else {}),
         }
         return Samples(
@@ -161,7 +176,11 @@ class Generator:
             labels=None if labels is None else labels[:done],
             value_range=self.model.image.value_range,
             settings=record,
-            timings=Timings(perf_counter() - start, sum(run.graph_seconds for run in runs), tuple(seconds)),
+            timings=Timings(
+                perf_counter() - start,
+                sum(run.graph_seconds for run in runs),
+                tuple(run.seconds for run in runs),
+            ),
             stopped=stopped,
         )
 
@@ -179,22 +198,27 @@ class Generator:
             raise InputError(
                 f"log_likelihood needs an autoregressive model; {self.model.name!r} is {self.model.program.kind}"
             )
-        pixels = check_images(images, self.model.image, levels=self._program.spec.levels)
+        program = self._program
+        pixels = check_images(images, self.model.image, levels=program.spec.levels)
         labels = check_labels(label, len(pixels), self.model)
         if labels is None and self.model.num_classes is not None:
             raise InputError(f"model {self.model.name!r} is conditional: pass label, one for each image")
+        size = self._batch_limit(batch_size)
         parts = [
-            self._program.log_likelihood(
+            program.log_likelihood(
                 pixels[first : first + size], None if labels is None else labels[first : first + size]
             )
-            for first, size in self._split(len(pixels), batch_size)
+            for first in range(0, len(pixels), size)
         ]
         return np.concatenate(parts)
 
     def close(self) -> None:
         """Frees the graphs; sampling afterwards is an error. May be called twice."""
-        for session in self.sessions.values():
-            session.close()
+        self._lineup.close()
+        if self._workers is not None:
+            self._workers.shutdown(wait=False)
+        if self._owned is not None:
+            self._owned.close()
 
     def __enter__(self) -> Self:
         return self
@@ -222,42 +246,66 @@ class Generator:
         drawn = noise.uniform(keys, noise.LABEL_STREAM, (1,))[:, 0]
         return np.minimum(drawn * self.model.num_classes, self.model.num_classes - 1).astype(np.int64)
 
-    def _split(self, n: int, batch_size: int | None) -> list[tuple[int, int]]:
-        """(first, size) of each batch."""
+    def _batch_limit(self, batch_size: int | None) -> int:
+        """The largest batch: what the caller asked for, or the bundle's, or what fits into memory."""
         limit = self.model.max_batch
         if batch_size is None:
-            step = max(1, min(limit, MAX_BATCH_ELEMENTS // self.model.largest_tensor))
-        else:
-            step = check_batch_size(batch_size, limit)
-        return [(first, min(step, n - first)) for first in range(0, n, step)]
+            return max(1, min(limit, MAX_BATCH_ELEMENTS // self.model.largest_tensor))
+        return check_batch_size(batch_size, limit)
+
+    def _rounds(self, n: int, batch_size: int | None) -> list[tuple[Round, Runner]]:
+        """How the samples are split, with an open runner for each round."""
+        limit = self._batch_limit(batch_size)
+        return self._lineup.plan(n, None if batch_size is None else limit, limit)
 
     def _run_all(
-        self, runs: list[Run], settings: Any, progress: bool | None
-    ) -> tuple[list[NDArray[np.float32]], list[float]]:
-        """Runs batch after batch until done or stopped; the images and seconds of each."""
-        arrays: list[NDArray[np.float32]] = []
-        seconds: list[float] = []
-        with Progress(len(runs), f"sampling {self.model.name}", show=progress) as bar:
-            for run in runs:
-                run.on_progress = bar.part
-                start = perf_counter()
-                array = self._program.run(run, settings)
-                seconds.append(perf_counter() - start)
-                arrays.append(self._checked(array, run))
+        self, rounds: Sequence[tuple[Round, Runner]], batches: Batches, settings: Any, progress: bool | None
+    ) -> list[Run]:
+        """Runs round after round until done or stopped; all runs that began."""
+        runs: list[Run] = []
+        with Progress(len(rounds), f"sampling {self.model.name}", show=progress) as bar:
+            for each, runner in rounds:
+                fresh = batches.next(each)
+                if len(fresh) == 1:
+                    fresh[0].on_progress = bar.part
+                begun = self._run_round(fresh, runner, settings)
+                self._check_finite(begun, runner)
+                runs += begun
                 bar.advance()
-                if run.stopped:
+                if runs[-1].stopped:
                     break
-        return arrays, seconds
+        return runs
 
-    def _checked(self, array: NDArray[np.float32], run: Run) -> NDArray[np.float32]:
-        expected = (len(run), *self.model.image.shape)
-        if array.shape != expected:
-            raise BackendError(f"expected images {list(expected)}, the graph gave {list(array.shape)}")
-        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        if not finite.all():
-            bad = int((~finite).sum())
-            raise BackendError(
-                f"{bad} of {len(array)} samples came out NaN or infinite ({self._record['backend']}, "
-                f"{self._record['precision']}); run gensdk verify, and use precision='fp32' meanwhile"
-            )
-        return array
+    def _run_round(self, runs: Sequence[Run], runner: Runner, settings: Any) -> Sequence[Run]:
+        """Runs batches side by side, or one after another where a callback listens; those that began."""
+
+        def work(run: Run) -> None:
+            runner.program.run_timed(run, settings)
+
+        if len(runs) > 1 and runs[0].on_step_end is None:
+            list(self._pool(len(runs)).map(work, runs))
+            return runs
+        for begun, run in enumerate(runs, start=1):
+            work(run)
+            if run.stopped:
+                return runs[:begun]
+        return runs
+
+    def _pool(self, workers: int) -> ThreadPoolExecutor:
+        """Threads for batches that run side by side; kept, since starting them costs as much as a small batch."""
+        with self._lock:
+            if self._workers is None or self._workers._max_workers < workers:
+                self._workers = ThreadPoolExecutor(workers, thread_name_prefix="gensdk")
+            return self._workers
+
+    def _check_finite(self, runs: Sequence[Run], runner: Runner) -> None:
+        for run in runs:
+            images = run.images
+            if np.isfinite(images.sum()):  # one pass; NaN and infinity survive a sum
+                continue
+            bad = int((~np.isfinite(images).reshape(len(images), -1).all(axis=1)).sum())
+            if bad:
+                raise BackendError(
+                    f"{bad} of {len(images)} samples came out NaN or infinite ({runner.label}, "
+                    f"{runner.precision}); run gensdk verify, and use precision='fp32' meanwhile"
+                )

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from gensdk_runtime.backends.base import Array, Feeds, Session
+from gensdk_runtime.backends.base import Feeds, Session
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import IntegrityError
 from gensdk_runtime.manifest import Name, Precision, SolverName
 from gensdk_runtime.strict import StrictModel

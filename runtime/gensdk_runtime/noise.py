@@ -86,28 +86,43 @@ def _word(value: object, what: str) -> int:
     return number
 
 
-def normal(keys: Sequence[SampleKey], stream: int, shape: Sequence[int]) -> Float32:
-    """Standard normal noise, float32 [len(keys), *shape]; row i depends on keys[i] and `stream` alone."""
-    words, count = _words(keys, stream, shape)
+def normal(keys: Sequence[SampleKey], stream: int, shape: Sequence[int], *, out: Float32 | None = None) -> Float32:
+    """Standard normal noise, float32 [len(keys), *shape]; row i depends on keys[i] and `stream` alone.
+
+    `out`: the array of that shape to draw into, and to return.
+    """
+    words, rows, noise = _draw(keys, stream, shape, out)
     radius = np.sqrt(-2.0 * np.log(((words >> np.uint64(32)) + np.uint64(1)) * 2.0**-32))
     angle = (words & np.uint64(0xFFFFFFFF)) * (2.0 * np.pi * 2.0**-32)
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).astype(np.float32)
-    return pairs.reshape(len(keys), -1)[:, :count].reshape(len(keys), *shape)
+    rows[:, 0::2] = radius * np.cos(angle)
+    rows[:, 1::2] = (radius * np.sin(angle))[:, : rows.shape[1] // 2]
+    return noise
 
 
-def uniform(keys: Sequence[SampleKey], stream: int, shape: Sequence[int]) -> Float32:
-    """Uniform noise on [0, 1), float32 [len(keys), *shape]; row i depends on keys[i] and `stream` alone."""
-    words, count = _words(keys, stream, shape)
-    halves = np.stack([words >> np.uint64(40), (words >> np.uint64(8)) & np.uint64(0xFFFFFF)], axis=-1)
-    scaled = halves.astype(np.float32) * np.float32(2.0**-24)
-    return scaled.reshape(len(keys), -1)[:, :count].reshape(len(keys), *shape)
+def uniform(
+    keys: Sequence[SampleKey], stream: int, shape: Sequence[int], *, out: Float32 | None = None
+) -> Float32:
+    """Uniform noise on [0, 1), float32 [len(keys), *shape]; row i depends on keys[i] and `stream` alone.
+
+    `out`: the array of that shape to draw into, and to return.
+    """
+    words, rows, noise = _draw(keys, stream, shape, out)
+    rows[:, 0::2] = words >> np.uint64(40)
+    rows[:, 1::2] = ((words >> np.uint64(8)) & np.uint64(0xFFFFFF))[:, : rows.shape[1] // 2]
+    rows *= np.float32(2.0**-24)
+    return noise
 
 
-def _words(keys: Sequence[SampleKey], stream: int, shape: Sequence[int]) -> tuple[NDArray[np.uint64], int]:
-    """Raw words, uint64 [len(keys), ceil(count / 2)], and the count of numbers that `shape` holds."""
-    count = int(np.prod(shape, dtype=np.int64))
-    words = np.empty((len(keys), (count + 1) // 2), np.uint64)
+def _draw(
+    keys: Sequence[SampleKey], stream: int, shape: Sequence[int], out: Float32 | None
+) -> tuple[NDArray[np.uint64], Float32, Float32]:
+    """Raw words [len(keys), ceil(count / 2)], the noise to fill as rows [len(keys), count], and as it is."""
+    noise = np.empty((len(keys), *shape), np.float32) if out is None else out
+    if noise.shape != (len(keys), *shape) or not noise.flags.c_contiguous:
+        raise ValueError(f"expected out as contiguous {[len(keys), *shape]}, got {list(noise.shape)}")
+    rows = noise.reshape(len(keys), -1)
+    words = np.empty((len(keys), (rows.shape[1] + 1) // 2), np.uint64)
     counter = np.array([0, 0, 0, stream], np.uint64)  # as a list, words above 2^63 would pass through floats
     for row, key in zip(words, keys, strict=True):
         row[:] = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(len(row))
-    return words, count
+    return words, rows, noise

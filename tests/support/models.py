@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gensdk_runtime.backends.base import Array, Feeds, Session
+from gensdk_runtime.backends.base import Feeds, Session
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.fake import FakeSession, GraphFunction
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import (

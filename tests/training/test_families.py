@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.backends.base import Array
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import GraphSpec, ModelSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset

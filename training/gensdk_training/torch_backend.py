@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.backends.base import Array, Feeds, Session
+from gensdk_runtime.backends.base import Feeds, Session
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import GraphSpec
 from gensdk_training.plan import ExportPlan

@@ -11,7 +11,7 @@ from gensdk_runtime.errors import InputError, did_you_mean
 
 BackendT = TypeVar("BackendT", bound=type[Backend])
 
-_MODULES = {"onnxruntime": "gensdk_runtime.backends.onnxruntime", "fake": "gensdk_runtime.backends.fake"}
+_MODULES = {name: f"gensdk_runtime.backends.{name}" for name in ("onnxruntime", "openvino", "tensorrt", "fake")}
 _BACKENDS: dict[str, type[Backend]] = {}
 
 
@@ -43,19 +43,19 @@ def get_backend(name: str) -> type[Backend]:
     return _BACKENDS[name]
 
 
-def create_backend(spec: str, *, threads: int | None = None) -> Backend:
-    """The backend that `spec` names: ``"onnxruntime"``, ``"onnxruntime:cuda"``, ``"fake"`` or ``"auto"``.
+def create_backend(spec: str, *, threads: int | None = None, spinning: bool = False) -> Backend:
+    """The backend that `spec` names, such as ``"onnxruntime"``, ``"onnxruntime:cuda"`` or ``"openvino"``.
 
-    What stands behind the colon is the execution provider. ``"auto"`` is ONNX Runtime on CUDA where a GPU
-    really runs it, on the CPU otherwise. `threads` bounds the CPU threads inside one graph.
+    What stands behind the colon is the execution provider. `threads` bounds the CPU threads inside one graph;
+    with `spinning` they wait busily between runs, which is faster for small graphs and takes the processor from
+    others.
     """
-    if spec == "auto":
-        devices = get_backend("onnxruntime").availability().devices
-        spec = "onnxruntime:cuda" if "cuda" in devices else "onnxruntime"
     name, _, provider = spec.partition(":")
+    if isinstance(threads, bool) or not isinstance(threads, int | None):
+        raise InputError(f"expected threads as an int, got {type(threads).__name__}")
     if threads is not None and not 1 <= threads <= 1024:
         raise InputError(f"expected threads from 1 to 1024, got {threads}")
-    return get_backend(name).create(provider=provider or None, threads=threads)
+    return get_backend(name).create(provider=provider or None, threads=threads, spinning=spinning)
 
 
 def availabilities() -> dict[str, Availability]:

@@ -6,20 +6,26 @@ The base class owns the checks and the life cycle; a backend fills in `_run` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.manifest import GraphSpec, Precision, TensorSpec
 
-Array = NDArray[Any]
 Feeds = Mapping[str, Array]
+_BoundKey = tuple[tuple[tuple[str, int], ...], tuple[tuple[str, str], ...]]
+
+MAX_IDLE_BOUND = 8
+"""Buffers of so many sizes and callers wait in a session for the next run; older ones are freed."""
 
 
 class GraphSource(Protocol):
@@ -52,6 +58,8 @@ class Session(ABC):
         self.backend = backend
         self.precision = precision
         self._closed = False
+        self._idle: OrderedDict[int, tuple[_BoundKey, Bound]] = OrderedDict()
+        self._idle_lock = Lock()
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Runs the graph once.
@@ -62,21 +70,66 @@ class Session(ABC):
         something else than the graph promises, or was closed.
         """
         if self._closed:
-            raise self._closed_error()
+            raise self.closed_error()
         sizes = check_feeds(self.graph, feeds)
         outputs = self._run(feeds)
         check_outputs(self.graph, outputs, sizes)
         return outputs
 
-    def _closed_error(self) -> BackendError:
-        """For :meth:`_run` too: another thread may close the session in between."""
+    @contextmanager
+    def bound(self, sizes: Sizes, carry: Carry | None = None) -> Iterator[Bound]:
+        """Lends the graph with buffers for these `sizes`; see :class:`Bound`.
+
+        Buffers are kept for the next caller with the same sizes. Raises :class:`BackendError` where the backend
+        can't make them, or was closed.
+        """
+        carry = carry or {}
+        key = (tuple(sorted(sizes.items())), tuple(sorted(carry.items())))
+        bound = self._take_idle(key) or self._bind(sizes, carry)
+        try:
+            yield bound
+        except BaseException:
+            bound.close()  # a run that failed may have left it in any state
+            raise
+        self._give_back(key, bound)
+
+    def _take_idle(self, key: _BoundKey) -> Bound | None:
+        with self._idle_lock:
+            if self._closed:
+                raise self.closed_error()
+            found = next((number for number in reversed(self._idle) if self._idle[number][0] == key), None)
+            return None if found is None else self._idle.pop(found)[1]
+
+    def _give_back(self, key: _BoundKey, bound: Bound) -> None:
+        with self._idle_lock:
+            if not self._closed:
+                self._idle[id(bound)] = (key, bound)
+            surplus = [] if not self._closed else [bound]
+            while len(self._idle) > MAX_IDLE_BOUND:
+                surplus.append(self._idle.popitem(last=False)[1][1])
+        for each in surplus:
+            each.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def closed_error(self) -> BackendError:
+        """What running a closed session raises; another thread may close it in the middle of a run."""
         return BackendError(f"graph {self.graph.name!r} was closed; load the bundle again")
 
     def close(self) -> None:
         """Frees what the session holds; running it afterwards is an error. May be called twice."""
-        if not self._closed:
+        with self._idle_lock:
+            if self._closed:
+                return
             self._closed = True
-            self._close()
+            idle = [bound for _, bound in self._idle.values()]
+            self._idle.clear()
+        for bound in idle:
+            bound.close()
+        self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +143,10 @@ class Session(ABC):
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         """Runs checked feeds."""
 
+    def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
+        """Makes buffers; a backend that can keep inputs and outputs bound overrides it."""
+        return CopyingBound(self, sizes, carry)
+
     def _close(self) -> None:  # noqa: B027 - not every backend holds something
         """Frees what the backend holds."""
 
@@ -98,6 +155,8 @@ class Backend(ABC):
     """Opens graphs as sessions. `name` is what users write, as in ``backend="onnxruntime:cuda"``."""
 
     name: ClassVar[str]
+    padded: ClassVar[bool] = False
+    """Whether each batch size has to be prepared for (static shapes), so that padding to a known one may pay."""
 
     @classmethod
     @abstractmethod
@@ -105,8 +164,12 @@ class Backend(ABC):
         """Whether this backend can run here, found out without raising."""
 
     @classmethod
-    def create(cls, *, provider: str | None, threads: int | None) -> Self:
-        """An instance for an execution provider; a backend without providers takes None only."""
+    def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
+        """An instance for an execution provider; a backend without providers takes None only.
+
+        `threads` and `spinning` as in :func:`gensdk_runtime.backends.create_backend`; a backend to which they
+        mean nothing ignores them.
+        """
         if provider is not None:
             raise InputError(f"backend {cls.name!r} has no execution providers, got {provider!r}")
         return cls()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from gensdk_runtime.backends import register_backend
-from gensdk_runtime.backends.base import Array, Availability, Backend, Feeds, GraphSource, Session
+from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.manifest import GraphSpec, Precision, TensorSpec
 
 GraphFunction = Callable[[Feeds], Mapping[str, Array]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Self
 
 from gensdk_runtime.backends import register_backend
-from gensdk_runtime.backends.base import Array, Availability, Backend, Feeds, GraphSource, Session
+from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.manifest import GraphSpec, Precision
 
@@ -34,12 +35,13 @@ def _import() -> Any:
 class OnnxRuntimeBackend(Backend):
     """Runs ``.onnx`` graphs. `provider` is cpu, cuda or tensorrt; `threads` bounds the threads in one graph."""
 
-    def __init__(self, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, provider: str = "cpu", threads: int | None = None, spinning: bool = False) -> None:
         if provider not in PROVIDERS:
             raise InputError(f"no execution provider {provider!r}{did_you_mean(provider, PROVIDERS)}")
         self._ort = _import()
         self.provider = provider
         self.threads = threads
+        self.spinning = spinning
         if PROVIDERS[provider] not in self._ort.get_available_providers():
             raise UnavailableError(
                 f"this build of ONNX Runtime ({self._ort.__version__}) has no {PROVIDERS[provider]}; "
@@ -47,9 +49,9 @@ class OnnxRuntimeBackend(Backend):
             )
 
     @classmethod
-    def create(cls, *, provider: str | None, threads: int | None) -> Self:
+    def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
         """An instance for `provider` (None: the CPU)."""
-        return cls(provider or "cpu", threads)
+        return cls(provider or "cpu", threads, spinning)
 
     @classmethod
     def availability(cls) -> Availability:
@@ -94,7 +96,7 @@ class OnnxRuntimeBackend(Backend):
             options.intra_op_num_threads = self.threads
         # One graph runs at a time, and threads that spin between runs starve the application's own.
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         return options
 
 
@@ -109,7 +111,7 @@ class OnnxRuntimeSession(Session):
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         session = self._session  # held until the run is over, whoever closes it meanwhile
         if session is None:
-            raise self._closed_error()
+            raise self.closed_error()
         try:
             results = session.run(self._outputs, feeds)
         except Exception as failure:  # see open()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
-from gensdk_runtime.backends.base import Array
+from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import AutoregressiveSpec, GraphSpec
+from gensdk_runtime.manifest import AutoregressiveSpec
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Program, Run, fixed_shape, label_feeds, require_tensors
+from gensdk_runtime.programs.base import (
+    Program,
+    Run,
+    Wanted,
+    carried_states,
+    label_wanted,
+    require_signature,
+    write_label,
+)
 
 
 class AutoregressiveProgram(Program[None]):
@@ -27,10 +36,30 @@ class AutoregressiveProgram(Program[None]):
 
     def check(self) -> None:
         """The tensors that :class:`AutoregressiveSpec` lists."""
-        spec = self.spec
-        require_tensors(self.sessions[spec.row_graph].graph, ("row",), ("context",))
-        require_tensors(self.sessions[spec.pixel_graph].graph, ("pixel", "context", "uniform"), ("next_pixel",))
-        require_tensors(self.sessions[spec.likelihood_graph].graph, ("images",), ("log_likelihood",))
+        channels, height, width = self.model.image.shape
+        row, pixel, likelihood = (self.sessions[name].graph for name in self.spec.graphs)
+        context = row.output("context")
+        features = context.shape[-1] if context is not None and context.shape else 0
+        require_signature(
+            row,
+            {"row": Wanted(("batch", channels, width)), **label_wanted(self.model, row, "batch")},
+            {"context": Wanted((width, "batch", features))},
+            states=True,
+        )
+        require_signature(
+            pixel,
+            {
+                "pixel": Wanted(("batch", channels)),
+                "context": Wanted(("batch", features)),
+                "uniform": Wanted(("batch", channels)),
+                **label_wanted(self.model, pixel, "batch"),
+            },
+            {"next_pixel": Wanted(("batch", channels))},
+            states=True,
+        )
+        images = {"images": Wanted(("batch", channels, height, width))}
+        label = label_wanted(self.model, likelihood, "batch")
+        require_signature(likelihood, images | label, {"log_likelihood": Wanted(("batch",))})
 
     def resolve(self, options: Mapping[str, Any]) -> None:
         """There is nothing to set."""
@@ -39,32 +68,42 @@ class AutoregressiveProgram(Program[None]):
         """There is nothing to tell."""
         return {}
 
-    def run(self, run: Run, settings: None) -> Float32:
-        """Images [B, C, H, W]; a stopped run leaves the rows below at the lowest value."""
+    def run(self, run: Run, settings: None) -> None:
+        """A stopped run leaves the rows below at the lowest value."""
         channels, height, width = self.model.image.shape
-        row_session = self.sessions[self.spec.row_graph]
-        pixel_session = self.sessions[self.spec.pixel_graph]
         uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (height, width, channels))
         uniforms = np.ascontiguousarray(uniforms.transpose(1, 2, 0, 3))  # [H, W, B, C]
         images = np.full((len(run), channels, height, width), self.model.image.value_range[0], np.float32)
-        row = np.zeros((len(run), channels, width), np.float32)
-        row_state = _zero_state(row_session.graph, len(run))
-        row_label, pixel_label = label_feeds(row_session.graph, run), label_feeds(pixel_session.graph, run)
-        for i in range(height):
-            outputs = run.call(row_session, {"row": row, **row_label, **row_state})
-            row_state = _next_state(row_state, outputs)
-            pixel_state = _zero_state(pixel_session.graph, len(run))
-            pixel = np.zeros((len(run), channels), np.float32)
-            row = np.empty_like(row)
-            for j in range(width):
-                feeds = {"pixel": pixel, "context": outputs["context"][j], "uniform": uniforms[i, j]}
-                found = run.call(pixel_session, {**feeds, **pixel_label, **pixel_state})
-                pixel, pixel_state = found["next_pixel"], _next_state(pixel_state, found)
-                row[:, :, j] = pixel
-            images[:, :, i] = row
-            if run.end_step(i, height, i, images):
-                break
-        return images
+        with self._bound(self.spec.row_graph, run) as rows, self._bound(self.spec.pixel_graph, run) as pixels:
+            _clear(rows)
+            rows.input("row")[...] = 0
+            for i in range(height):
+                run.timed(rows)
+                self._draw_row(run, pixels, rows.output("context"), uniforms[i], images[:, :, i])
+                rows.input("row")[...] = images[:, :, i]
+                if run.end_step(i, height, i, lambda: images):
+                    break
+        run.finish(images)
+
+    def _draw_row(self, run: Run, pixels: Bound, context: Float32, uniforms: Float32, row: Float32) -> None:
+        """Draws `row` [B, C, W] from left to right; `context` [W, B, F] and `uniforms` [W, B, C]."""
+        _clear(pixels)
+        for j in range(row.shape[-1]):
+            pixels.input("context")[...] = context[j]
+            pixels.input("uniform")[...] = uniforms[j]
+            run.timed(pixels)
+            row[:, :, j] = pixels.output("next_pixel")
+
+    @contextmanager
+    def _bound(self, graph: str, run: Run) -> Iterator[Bound]:
+        """A graph with its states (and the pixel) going back in, and its label written."""
+        session = self.sessions[graph]
+        carry = carried_states(session.graph)
+        if graph == self.spec.pixel_graph:
+            carry["next_pixel"] = "pixel"
+        with session.bound({"batch": len(run)}, carry) as bound:
+            write_label(bound, run)
+            yield bound
 
     def log_likelihood(self, images: Float32, labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
         """Bits per dimension [B] of images float32 [B, C, H, W] that lie on the model's grey levels.
@@ -72,9 +111,10 @@ class AutoregressiveProgram(Program[None]):
         Raises :class:`BackendError` where the graph gives NaN.
         """
         session = self.sessions[self.spec.likelihood_graph]
-        run = Run(keys=tuple(noise.SampleKey(0, i) for i in range(len(images))), labels=labels)
-        feeds: dict[str, Array] = {"images": images, **label_feeds(session.graph, run)}
-        nats = run.call(session, feeds)["log_likelihood"].astype(np.float64)
+        feeds: dict[str, Array] = {"images": images}
+        if session.graph.input("label") is not None and labels is not None:
+            feeds["label"] = labels
+        nats = session.run(feeds)["log_likelihood"].astype(np.float64)
         if nats.shape != (len(images),) or np.isnan(nats).any():
             raise BackendError(
                 f"graph {session.graph.name!r} gave NaN or no number for each image; run gensdk verify"
@@ -83,14 +123,7 @@ class AutoregressiveProgram(Program[None]):
         return bits
 
 
-def _zero_state(graph: GraphSpec, batch: int) -> dict[str, Array]:
-    """Every state input of the graph at zero; states have the batch first."""
-    return {
-        spec.name: np.zeros((batch, *fixed_shape(graph, spec.name)), spec.dtype)
-        for spec in graph.inputs
-        if spec.role == "state" and graph.output(f"next_{spec.name}") is not None and spec.name != "pixel"
-    }
-
-
-def _next_state(state: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: outputs[f"next_{name}"] for name in state}
+def _clear(bound: Bound) -> None:
+    """Sets everything that goes back in to zero."""
+    for name in bound.carry.values():
+        bound.input(name)[...] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, Generic, TypeVar
@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
-from gensdk_runtime.backends.base import Array, Feeds, Session
-from gensdk_runtime.errors import InputError, ManifestError
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.manifest import GraphSpec, ModelSpec
 from gensdk_runtime.noise import Float32, SampleKey
 
 SettingsT = TypeVar("SettingsT")
 Int64 = NDArray[np.int64]
+Shape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -39,50 +41,52 @@ class StepEnd:
 
 @dataclass
 class Run:
-    """One batch on its way: what it depends on, and the clock of its graph calls. Belongs to one thread."""
+    """One batch on its way: what it depends on, and the clock of its graph calls. Belongs to one thread.
+
+    The graphs run a batch of len(run) samples, of which the first len(`images`) are wanted: a batch may be
+    padded to a size that the backend is fast at. `images` float32 [count, C, H, W] takes the result.
+    """
 
     keys: tuple[SampleKey, ...]
+    images: Float32
     labels: Int64 | None = None
     latents: Float32 | None = None
     first: int = 0
     on_step_end: Callable[[StepEnd], bool] | None = None
     on_progress: Callable[[float], None] | None = None
     graph_seconds: float = 0.0
+    seconds: float = 0.0
     stopped: bool = field(default=False)
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def call(self, session: Session, feeds: Feeds) -> dict[str, Array]:
-        """Runs a graph and adds its time to :attr:`graph_seconds`.
-
-        Raises :class:`ManifestError` where the graph's signature does not fit the program's `feeds`: what
-        callers pass was checked before.
-        """
+    def timed(self, bound: Bound) -> None:
+        """Runs a graph and adds its time to :attr:`graph_seconds`."""
         start = perf_counter()
-        try:
-            outputs = session.run(feeds)
-        except InputError as failure:
-            raise ManifestError(
-                f"the graph does not fit its program: {failure}; export the bundle again"
-            ) from None
+        bound.run()
         self.graph_seconds += perf_counter() - start
-        return outputs
 
-    def end_step(self, step: int, num_steps: int, timestep: int, x0: Float32) -> bool:
-        """Reports a finished step; True when the caller wants to stop here."""
+    def end_step(self, step: int, num_steps: int, timestep: int, x0: Callable[[], Float32]) -> bool:
+        """Reports a finished step; True when the caller wants to stop here. `x0` is asked only if one listens."""
         if self.on_progress is not None:
             self.on_progress((step + 1) / num_steps)
         if self.on_step_end is not None:
-            info = StepEnd(step, num_steps, timestep, self.first, len(self), x0.copy())
+            count = len(self.images)
+            info = StepEnd(step, num_steps, timestep, self.first, count, x0()[:count].copy())
             self.stopped = bool(self.on_step_end(info))
         return self.stopped
 
-    def latent(self, shape: tuple[int, ...]) -> Float32:
-        """The latents that the caller gave, or standard normal noise [len(self), *shape]."""
+    def finish(self, images: Float32) -> None:
+        """Keeps the result, float32 [len(run), C, H, W], without what it was padded with."""
+        np.copyto(self.images, images[: len(self.images)])
+
+    def latent(self, out: Float32) -> None:
+        """Writes the latents that the caller gave, or standard normal noise, into `out` [len(self), ...]."""
         if self.latents is None:
-            return noise.normal(self.keys, noise.LATENT_STREAM, shape)
-        return self.latents
+            noise.normal(self.keys, noise.LATENT_STREAM, out.shape[1:], out=out)
+        else:
+            np.copyto(out, self.latents)
 
 
 class Program(ABC, Generic[SettingsT]):
@@ -120,30 +124,79 @@ class Program(ABC, Generic[SettingsT]):
         """The label that means "no class", where the model knows one."""
         return None
 
+    def run_timed(self, run: Run, settings: SettingsT) -> None:
+        """:meth:`run`, and notes how long it took in ``run.seconds``."""
+        start = perf_counter()
+        self.run(run, settings)
+        run.seconds = perf_counter() - start
+
     @abstractmethod
-    def run(self, run: Run, settings: SettingsT) -> Float32:
-        """Images float32 [len(run), C, H, W]. Ends early where ``run.end_step`` returns True."""
+    def run(self, run: Run, settings: SettingsT) -> None:
+        """Fills ``run.images``. Ends early where ``run.end_step`` returns True."""
 
 
-def require_tensors(graph: GraphSpec, inputs: Collection[str], outputs: Collection[str]) -> None:
-    """Raises :class:`ManifestError` unless the graph has these `inputs` and `outputs`."""
-    for kind, names, specs in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
-        known = {spec.name for spec in specs}
-        for name in names:
-            if name not in known:
+@dataclass(frozen=True)
+class Wanted:
+    """A tensor as a program needs it; `shape` None: any."""
+
+    shape: Shape | None
+    dtype: str = "float32"
+
+
+def require_signature(
+    graph: GraphSpec, inputs: Mapping[str, Wanted], outputs: Mapping[str, Wanted], *, states: bool = False
+) -> None:
+    """Raises :class:`ManifestError` unless the graph has just these inputs, and these outputs.
+
+    `states`: inputs of role "state" beyond those are fine where they start with the batch and come back.
+    """
+    for kind, wanted, specs in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+        known = {spec.name: spec for spec in specs}
+        for name, want in wanted.items():
+            spec = known.get(name)
+            if spec is None:
                 raise ManifestError(
                     f"graph {graph.name!r} has no {kind} {name!r}, which its program needs; it has "
                     f"{', '.join(sorted(known))}; export the bundle again"
                 )
+            if spec.dtype != want.dtype or (want.shape is not None and spec.shape != want.shape):
+                raise ManifestError(
+                    f"graph {graph.name!r} does not fit its program: expected {kind} {name!r} as {want.dtype} "
+                    f"{list(want.shape or ())}, got {spec.dtype} {list(spec.shape)}; export the bundle again"
+                )
+    held = carried_states(graph) if states else {}
+    for spec in graph.inputs:
+        if spec.name not in inputs and f"next_{spec.name}" not in held:
+            raise ManifestError(
+                f"graph {graph.name!r} has an input {spec.name!r} of role {spec.role!r}, which this gensdk does "
+                "not feed; upgrade gensdk"
+            )
 
 
-def label_feeds(graph: GraphSpec, run: Run) -> dict[str, Array]:
-    """The label input int64 [B], for a graph that has one."""
+def carried_states(graph: GraphSpec) -> dict[str, str]:
+    """Output to input of every state ``x`` that comes back as ``next_x`` in the same shape, the batch first."""
+    carry = {}
+    for spec in graph.inputs:
+        back = graph.output(f"next_{spec.name}")
+        same = back is not None and back.shape == spec.shape and back.dtype == spec.dtype
+        if spec.role == "state" and same and spec.shape[:1] == ("batch",):
+            carry[f"next_{spec.name}"] = spec.name
+    return carry
+
+
+def label_wanted(model: ModelSpec, graph: GraphSpec, *shape: str) -> dict[str, Wanted]:
+    """The label input, for a graph that has one."""
     if graph.input("label") is None:
         return {}
-    if run.labels is None:
-        raise InputError(f"graph {graph.name!r} needs a label for each sample")
-    return {"label": run.labels}
+    if model.num_classes is None:
+        raise ManifestError(f"graph {graph.name!r} needs a label, but the model has no classes; export again")
+    return {"label": Wanted(shape, "int64")}
+
+
+def write_label(bound: Bound, run: Run) -> None:
+    """Writes the label input int64 [B], where the graph has one."""
+    if bound.session.graph.input("label") is not None and run.labels is not None:
+        np.copyto(bound.input("label"), run.labels)
 
 
 def fixed_shape(graph: GraphSpec, name: str) -> tuple[int, ...]:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime import noise
-from gensdk_runtime.backends.base import Array
+from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ScheduleSpec
-from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Program, Run, fixed_shape, require_tensors
+from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature
 from gensdk_runtime.schedules import make_schedule
 from gensdk_runtime.solvers import NUM_COEFFICIENTS, SolverTable, solver_table
+
+CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
 
 
 class DiffusionProgram(Program[DiffusionDefaults]):
@@ -31,13 +32,19 @@ class DiffusionProgram(Program[DiffusionDefaults]):
 
     def check(self) -> None:
         """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
-        inputs = ["sample", "previous_x0", "timestep", "noise", "coefficients"]
+        images = Wanted(("batch", *self.model.image.shape))
+        inputs = {
+            "sample": images,
+            "previous_x0": images,
+            "timestep": Wanted((1,), "int64"),
+            "noise": images,
+            "coefficients": Wanted((NUM_COEFFICIENTS,)),
+        }
         if self.model.num_classes is not None:
-            inputs += ["label", "guidance_weights"]
+            inputs["label"] = Wanted(("guidance", "batch"), "int64")
+            inputs["guidance_weights"] = Wanted(("guidance",))
         graph = self.sessions[self.spec.graph].graph
-        require_tensors(graph, inputs, ("next_sample", "next_previous_x0"))
-        if fixed_shape(graph, "coefficients") != (NUM_COEFFICIENTS,):
-            raise ManifestError(f"graph {graph.name!r} needs coefficients [{NUM_COEFFICIENTS}]; export again")
+        require_signature(graph, inputs, dict.fromkeys(CARRY, images))
         low, high = self.model.image.value_range
         if low != -high:
             raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
@@ -72,31 +79,28 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         clip_range = self.model.image.value_range[1] if settings.clip_sample else None
         return _table(self.spec.schedule, settings, clip_range)
 
-    def run(self, run: Run, settings: DiffusionDefaults) -> Float32:
-        """From noise x_T down the time steps; a stopped run returns its present estimate of x_0."""
+    def run(self, run: Run, settings: DiffusionDefaults) -> None:
+        """From noise x_T down the time steps; a stopped run keeps its present estimate of x_0."""
         table = self.table(settings)
-        session = self.sessions[self.spec.graph]
-        condition = self._condition(run, settings.guidance_scale)
         rows = table.coefficients.astype(np.float32)
-        sample = run.latent(self.latent_shape)
-        x0 = silence = np.zeros_like(sample)
-        for step, timestep in enumerate(table.timesteps):
-            draw = table.noise_scale[step] > 0
-            outputs = run.call(
-                session,
-                {
-                    "sample": sample,
-                    "previous_x0": x0,
-                    "timestep": table.timesteps[step : step + 1],
-                    "noise": noise.normal(run.keys, step + 1, self.latent_shape) if draw else silence,
-                    "coefficients": rows[step],
-                    **condition,
-                },
-            )
-            sample, x0 = outputs["next_sample"], outputs["next_previous_x0"]
-            if run.end_step(step, len(table), int(timestep), x0):
-                return x0
-        return sample
+        condition = self._condition(run, settings.guidance_scale)
+        sizes = {"batch": len(run)}
+        if condition:
+            sizes["guidance"] = len(condition["guidance_weights"])
+        with self.sessions[self.spec.graph].bound(sizes, CARRY) as bound:
+            run.latent(bound.input("sample"))
+            for name, value in {"previous_x0": 0, "noise": 0, **condition}.items():
+                bound.input(name)[...] = value
+            for step, timestep in enumerate(table.timesteps):
+                bound.input("timestep")[0] = timestep
+                bound.input("coefficients")[...] = rows[step]
+                if table.noise_scale[step] > 0:  # else what lies there is multiplied by zero
+                    noise.normal(run.keys, step + 1, self.latent_shape, out=bound.input("noise"))
+                run.timed(bound)
+                if run.end_step(step, len(table), int(timestep), lambda: bound.output("next_previous_x0")):
+                    run.finish(bound.output("next_previous_x0"))
+                    return
+            run.finish(bound.output("next_sample"))
 
     def _condition(self, run: Run, scale: float) -> dict[str, Array]:
         """Labels [G, B] and weights [G]; two passes only where both halves count."""

@@ -7,10 +7,16 @@ from typing import Any
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.manifest import FeedforwardSpec
-from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Program, Run, fixed_shape, label_feeds, require_tensors
+from gensdk_runtime.manifest import FeedforwardSpec, GraphSpec
+from gensdk_runtime.programs.base import (
+    Program,
+    Run,
+    Wanted,
+    fixed_shape,
+    label_wanted,
+    require_signature,
+    write_label,
+)
 
 
 class FeedforwardProgram(Program[None]):
@@ -19,20 +25,16 @@ class FeedforwardProgram(Program[None]):
     def check(self) -> None:
         """The output ``image``, and no inputs but noise and a label."""
         graph = self._session.graph
-        require_tensors(graph, (), ("image",))
-        for spec in graph.inputs:
-            if spec.role != "noise" and spec.name != "label":
-                raise ManifestError(
-                    f"graph {graph.name!r} has an input {spec.name!r} of role {spec.role!r}; this gensdk"
-                    " feeds noise and labels only; upgrade gensdk"
-                )
+        wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
+        wanted |= label_wanted(self.model, graph, "batch")
+        require_signature(graph, wanted, {"image": Wanted(("batch", *self.model.image.shape))})
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
         """Shape of the graph's first noise input, without the batch."""
         graph = self._session.graph
-        spec = next((spec for spec in graph.inputs if spec.role == "noise"), None)
-        return None if spec is None else fixed_shape(graph, spec.name)
+        names = _noise_inputs(graph)
+        return fixed_shape(graph, names[0]) if names else None
 
     def resolve(self, options: Mapping[str, Any]) -> None:
         """There is nothing to set."""
@@ -41,22 +43,27 @@ class FeedforwardProgram(Program[None]):
         """There is nothing to tell."""
         return {}
 
-    def run(self, run: Run, settings: None) -> Float32:
+    def run(self, run: Run, settings: None) -> None:
         """Each noise input draws from a stream of its own, in the order of the graph's inputs."""
         graph = self._session.graph
-        feeds = label_feeds(graph, run)
-        for stream, spec in enumerate(spec for spec in graph.inputs if spec.role == "noise"):
-            shape = fixed_shape(graph, spec.name)
-            if stream == noise.LATENT_STREAM and run.latents is not None:
-                feeds[spec.name] = run.latents
-            else:
-                draw = noise.uniform if spec.distribution == "uniform" else noise.normal
-                feeds[spec.name] = draw(run.keys, stream, shape)
-        images: Float32 = run.call(self._session, feeds)["image"]
-        run.end_step(0, 1, 0, images)
-        return images
+        with self._session.bound({"batch": len(run)}) as bound:
+            write_label(bound, run)
+            for stream, spec in enumerate(spec for spec in graph.inputs if spec.role == "noise"):
+                out = bound.input(spec.name)
+                if stream == noise.LATENT_STREAM and run.latents is not None:
+                    run.latent(out)
+                else:
+                    draw = noise.uniform if spec.distribution == "uniform" else noise.normal
+                    draw(run.keys, stream, out.shape[1:], out=out)
+            run.timed(bound)
+            run.finish(bound.output("image"))
+        run.end_step(0, 1, 0, lambda: run.images)
 
     @property
     def _session(self) -> Session:
         assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
         return self.sessions[self.model.program.graph]
+
+
+def _noise_inputs(graph: GraphSpec) -> list[str]:
+    return [spec.name for spec in graph.inputs if spec.role == "noise"]

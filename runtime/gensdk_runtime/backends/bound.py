@@ -1,0 +1,108 @@
+"""A graph at fixed sizes with buffers of its own, bound once and run many times.
+
+What a sampling loop needs: inputs are written in place, nothing is allocated or checked between steps, and a
+state that goes back in (``next_sample`` to ``sample``) changes places with its input instead of being copied.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import BackendError
+
+if TYPE_CHECKING:
+    from gensdk_runtime.backends.base import Session
+    from gensdk_runtime.manifest import GraphSpec, TensorSpec
+
+Array = NDArray[Any]
+Sizes = Mapping[str, int]
+"""The size of each named axis."""
+Carry = Mapping[str, str]
+"""Output name to input name: after a run, the output is that input of the next run."""
+
+ALIGNMENT = 64
+"""Bytes; what ONNX Runtime and OpenVINO want of memory that they use as it is."""
+
+
+class Bound(ABC):
+    """One graph at fixed sizes. Belongs to one caller at a time (:meth:`Session.bound` lends it out).
+
+    Its buffers hold whatever the last caller left: write every input that no run carries over before the first
+    run. A backend fills in `_run`, `input` and `output`.
+    """
+
+    def __init__(self, session: Session, sizes: Sizes, carry: Carry) -> None:
+        self.session = session
+        self.sizes = dict(sizes)
+        self.carry = dict(carry)
+
+    @abstractmethod
+    def input(self, name: str) -> Array:
+        """The array to write input `name` into. Ask anew before each change: buffers change places, and a
+        backend with memory of its own copies only the inputs that were asked for since the last run."""
+
+    @abstractmethod
+    def output(self, name: str) -> Array:
+        """Output `name` of the last run, to be read before the next one."""
+
+    def run(self) -> None:
+        """Runs the graph once on the present inputs; then carries outputs over to inputs.
+
+        Raises :class:`BackendError` where the backend fails, gives something else than the graph promises, or
+        was closed.
+        """
+        if self.session.closed:
+            raise self.session.closed_error()
+        self._run()
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Runs and carries over."""
+
+    def close(self) -> None:  # noqa: B027 - not every backend holds something
+        """Frees what it holds."""
+
+
+class CopyingBound(Bound):
+    """For backends without buffers of their own: runs the session on plain arrays."""
+
+    def __init__(self, session: Session, sizes: Sizes, carry: Carry) -> None:
+        super().__init__(session, sizes, carry)
+        self._inputs = {spec.name: empty_tensor(session.graph, spec, sizes) for spec in session.graph.inputs}
+        self._outputs: Mapping[str, Array] = {}
+
+    def input(self, name: str) -> Array:
+        """The array that the next run gets."""
+        return self._inputs[name]
+
+    def output(self, name: str) -> Array:
+        """As the session gave it."""
+        return self._outputs[name]
+
+    def _run(self) -> None:
+        self._outputs = self.session.run(self._inputs)
+        for output, name in self.carry.items():
+            np.copyto(self._inputs[name], self._outputs[output])
+
+
+def tensor_shape(graph: GraphSpec, spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
+    """The shape of `spec` at these sizes; :class:`BackendError` for a named axis that has none."""
+    try:
+        return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape)
+    except KeyError as axis:
+        raise BackendError(f"{graph.name}.{spec.name}: axis {axis} needs a size; got {dict(sizes)}") from None
+
+
+def empty_tensor(graph: GraphSpec, spec: TensorSpec, sizes: Sizes) -> Array:
+    """An aligned, contiguous array for `spec` at these sizes, at zero."""
+    shape = tensor_shape(graph, spec, sizes)
+    dtype = np.dtype(spec.dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    offset = -memory.ctypes.data % ALIGNMENT
+    return memory[offset : offset + size].view(dtype).reshape(shape)

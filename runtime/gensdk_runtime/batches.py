@@ -1,0 +1,41 @@
+"""Deals out the samples of one call, in order, to the batches that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gensdk_runtime.noise import Float32, SampleKey
+from gensdk_runtime.programs.base import Int64, Run, StepEnd
+from gensdk_runtime.tuning.costs import Round
+
+
+@dataclass
+class Batches:
+    """What the samples of a call depend on: keys, labels and latents, [n, ...] each; `images` [n, ...] to fill."""
+
+    keys: tuple[SampleKey, ...]
+    labels: Int64 | None
+    latents: Float32 | None
+    images: Float32
+    on_step_end: Callable[[StepEnd], bool] | None = None
+    _first: int = field(default=0, init=False)
+
+    def next(self, found: Round) -> list[Run]:
+        """The runs of the next round. What a batch is padded with repeats its last sample."""
+        runs = []
+        for count in found.counts:
+            last = self._first + count - 1
+            places = [min(self._first + i, last) for i in range(found.batch or count)]
+            runs.append(
+                Run(
+                    keys=tuple(self.keys[place] for place in places),
+                    images=self.images[self._first : self._first + count],
+                    labels=None if self.labels is None else self.labels[places],
+                    latents=None if self.latents is None else self.latents[places],
+                    first=self._first,
+                    on_step_end=self.on_step_end,
+                )
+            )
+            self._first += count
+        return runs

@@ -1,0 +1,1 @@
+"""What runs a model fastest on this machine: measured once, kept per user, and used to split batches."""
