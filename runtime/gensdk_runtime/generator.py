@@ -34,6 +34,7 @@ from gensdk_runtime.tuning.lineup import Lineup
 
 Label = int | str | Sequence[int | str]
 
+MAX_WORKERS = 256
 MAX_BATCH_ELEMENTS = 2**27
 """Elements of the largest tensor of a batch whose size the caller left open; a bundle may ask for far more."""
 
@@ -283,7 +284,7 @@ class Generator:
             runner.program.run_timed(run, settings)
 
         if len(runs) > 1 and runs[0].on_step_end is None:
-            list(self._pool(len(runs)).map(work, runs))
+            list(self._pool().map(work, runs))
             return runs
         for begun, run in enumerate(runs, start=1):
             work(run)
@@ -291,11 +292,11 @@ class Generator:
                 return runs[:begun]
         return runs
 
-    def _pool(self, workers: int) -> ThreadPoolExecutor:
+    def _pool(self) -> ThreadPoolExecutor:
         """Threads for batches that run side by side; kept, since starting them costs as much as a small batch."""
         with self._lock:
-            if self._workers is None or self._workers._max_workers < workers:
-                self._workers = ThreadPoolExecutor(workers, thread_name_prefix="gensdk")
+            if self._workers is None:  # it starts threads only as they are needed
+                self._workers = ThreadPoolExecutor(MAX_WORKERS, thread_name_prefix="gensdk")
             return self._workers
 
     def _check_finite(self, runs: Sequence[Run], runner: Runner) -> None:
