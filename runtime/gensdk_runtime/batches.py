@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.programs.base import Int64, Run, StepEnd
 from gensdk_runtime.tuning.costs import Round
+
+MAX_BATCH_ELEMENTS = 2**27
+"""Elements of the largest tensor of a batch whose size the caller left open; a bundle may ask for far more."""
+
+
+def largest_batch(model: ModelSpec, side_by_side: int = 1) -> int:
+    """Samples in each of so many batches at once where the caller left it open: what the bundle takes and what
+    fits into memory."""
+    return max(1, min(model.max_batch, MAX_BATCH_ELEMENTS // (model.largest_tensor * side_by_side)))
 
 
 @dataclass

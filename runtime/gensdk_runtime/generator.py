@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
-from gensdk_runtime.batches import Batches
+from gensdk_runtime.batches import Batches, largest_batch
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.inputs import check_batch_size, check_count, check_images, check_labels, check_latents
@@ -35,8 +35,6 @@ from gensdk_runtime.tuning.lineup import Lineup
 Label = int | str | Sequence[int | str]
 
 MAX_WORKERS = 256
-MAX_BATCH_ELEMENTS = 2**27
-"""Elements of the largest tensor of a batch whose size the caller left open; a bundle may ask for far more."""
 
 
 class Generator:
@@ -249,10 +247,9 @@ class Generator:
 
     def _batch_limit(self, batch_size: int | None) -> int:
         """The largest batch: what the caller asked for, or the bundle's, or what fits into memory."""
-        limit = self.model.max_batch
-        if batch_size is None:
-            return max(1, min(limit, MAX_BATCH_ELEMENTS // self.model.largest_tensor))
-        return check_batch_size(batch_size, limit)
+        return (
+            largest_batch(self.model) if batch_size is None else check_batch_size(batch_size, self.model.max_batch)
+        )
 
     def _rounds(self, n: int, batch_size: int | None) -> list[tuple[Round, Runner]]:
         """How the samples are split, with an open runner for each round."""

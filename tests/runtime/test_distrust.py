@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gensdk_runtime import generator as generator_module
+from gensdk_runtime import batches
 from gensdk_runtime import golden as golden_module
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
@@ -246,9 +246,9 @@ def test_a_batch_left_open_is_split_to_fit_memory(program, monkeypatch) -> None:
     model = MODELS[program](max_batch=65536)
     with generator(model) as live:
         whole = live.sample(10, seed=0)
-        monkeypatch.setattr(generator_module, "MAX_BATCH_ELEMENTS", 3 * model.largest_tensor + 1)
+        monkeypatch.setattr(batches, "MAX_BATCH_ELEMENTS", 3 * model.largest_tensor + 1)
         split = live.sample(10, seed=0)
-        monkeypatch.setattr(generator_module, "MAX_BATCH_ELEMENTS", 1)
+        monkeypatch.setattr(batches, "MAX_BATCH_ELEMENTS", 1)
         single = live.sample(2, seed=0)
         assert len(live.sample(10, seed=0, batch_size=10).timings.batches) == 1
     assert [len(samples.timings.batches) for samples in (whole, split, single)] == [1, 4, 2]

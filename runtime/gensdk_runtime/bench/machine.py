@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from gensdk_runtime.processor import cpu_model, cpu_quota, usable_cores
 from gensdk_runtime.strict import StrictModel
 
 
@@ -84,9 +84,9 @@ class Machine(StrictModel):
 def this_machine() -> Machine:
     """What can be found out about this machine without special rights and without raising."""
     return Machine(
-        cpu=printable(_cpu_model()),
-        cores=_usable_cores(),
-        cpu_quota=_cpu_quota(),
+        cpu=printable(cpu_model()),
+        cores=usable_cores(),
+        cpu_quota=cpu_quota(),
         memory_gib=_memory_gib(),
         gpus=_gpus(),
         system=platform.system(),
@@ -113,26 +113,6 @@ def speed_probe_ns(pieces: int = 50) -> int:
     return max(1, (time.perf_counter_ns() - start) // pieces)
 
 
-def _cpu_model() -> str:
-    if platform.system() == "Darwin":
-        return _output(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.machine()
-    for line in _read("/proc/cpuinfo").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _cpu_quota() -> float | None:
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    return round(int(quota) / int(period), 2) if quota.isdigit() and period.isdigit() and int(period) else None
-
-
 def _memory_gib() -> int:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
@@ -149,13 +129,6 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return ""
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
         return ""
 
 
