@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -41,13 +41,17 @@ class GraphSource(Protocol):
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can run here; if not, `reason` says why and `remedy` what mends it."""
+    """Whether a backend can run here; if not, `reason` says why and `remedy` what mends it.
+
+    `devices` are the providers that can follow its name; `missing` says of the others why not, and what mends it.
+    """
 
     available: bool
     version: str = ""
     devices: tuple[str, ...] = ()
     reason: str = ""
     remedy: str = ""
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 class Session(ABC):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,6 +89,60 @@ class CopyingBound(Bound):
         self._outputs = self.session.run(self._inputs)
         for output, name in self.carry.items():
             np.copyto(self._inputs[name], self._outputs[output])
+
+
+class SharedBound(Bound):
+    """For backends that read inputs from, and write outputs into, memory that the caller gives them.
+
+    Where states are carried there are two sets of buffers, an even and an odd turn: each reads what the other
+    wrote, so nothing is copied. A backend fills in `_launch`.
+    """
+
+    def __init__(self, session: Session, sizes: Sizes, carry: Carry) -> None:
+        super().__init__(session, sizes, carry)
+        check_carry(session.graph, carry)
+        inputs = {spec.name: empty_tensor(session.graph, spec, sizes) for spec in session.graph.inputs}
+        outputs = {spec.name: empty_tensor(session.graph, spec, sizes) for spec in session.graph.outputs}
+        carried = {name: outputs[output] for output, name in carry.items()}
+        even = Turn(inputs, outputs)
+        odd = Turn(inputs | carried, outputs | {output: inputs[name] for output, name in carry.items()})
+        self.turns = (even, odd) if carry else (even,)
+        self._next = 0
+        self._last = 0
+
+    def input(self, name: str) -> Array:
+        """The array that the next run reads."""
+        return self.turns[self._next].inputs[name]
+
+    def output(self, name: str) -> Array:
+        """The array that the last run wrote; a carried one is the input of the next."""
+        return self.turns[self._last].outputs[name]
+
+    def _run(self) -> None:
+        self._launch(self._next)
+        self._last, self._next = self._next, (self._next + 1) % len(self.turns)
+
+    @abstractmethod
+    def _launch(self, turn: int) -> None:
+        """Runs the graph once over the arrays of ``self.turns[turn]``."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The arrays of one run, by name."""
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+def check_carry(graph: GraphSpec, carry: Carry) -> None:
+    """Raises :class:`BackendError` unless each output of `carry` is like the one input that it goes to."""
+    for output, name in carry.items():
+        source, target = graph.output(output), graph.input(name)
+        if source is None or target is None or (source.dtype, source.shape) != (target.dtype, target.shape):
+            raise BackendError(f"graph {graph.name!r} can't carry output {output!r} over to input {name!r}")
+    if len(set(carry.values())) != len(carry):
+        raise BackendError(f"graph {graph.name!r} can't carry two outputs over to one input: {dict(carry)}")
 
 
 def tensor_shape(graph: GraphSpec, spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:

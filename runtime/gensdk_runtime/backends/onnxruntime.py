@@ -1,21 +1,52 @@
-"""ONNX Runtime: the CPU provider, and the CUDA and TensorRT providers where they really run."""
+"""ONNX Runtime: the CPU provider, and the accelerated ones where they really run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
+
+import numpy as np
 
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
-from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.backends.bound import (
+    Array,
+    Bound,
+    Carry,
+    CopyingBound,
+    SharedBound,
+    Sizes,
+    check_carry,
+    empty_tensor,
+)
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.manifest import GraphSpec, Precision
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
 INSTALL = 'pip install "gensdk[cpu]" (or "gensdk[gpu]" for an NVIDIA GPU; never both)'
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider: its name in ONNX Runtime, the package that has it, and what it falls back on.
+
+    `memory`: where its tensors can stay between runs; None: each run copies.
+    """
+
+    name: str
+    package: str
+    chain: tuple[str, ...] = ()
+    memory: str | None = None
+
+
+PROVIDERS = {
+    "cpu": Provider("CPUExecutionProvider", "gensdk[cpu]", memory="cpu"),
+    "cuda": Provider("CUDAExecutionProvider", "gensdk[gpu]", ("cpu",), "cuda"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "gensdk[gpu]", ("cuda", "cpu"), "cuda"),
+    "nvtensorrtrtx": Provider("NvTensorRTRTXExecutionProvider", "onnxruntime-trt-rtx", ("cpu",), "cuda"),
+    "openvino": Provider("OpenVINOExecutionProvider", "onnxruntime-openvino", ("cpu",)),
+}
+NVIDIA = ("cuda", "tensorrt", "nvtensorrtrtx")
 
 
 def _import() -> Any:
@@ -33,7 +64,11 @@ def _import() -> Any:
 
 @register_backend("onnxruntime")
 class OnnxRuntimeBackend(Backend):
-    """Runs ``.onnx`` graphs. `provider` is cpu, cuda or tensorrt; `threads` bounds the threads in one graph."""
+    """Runs ``.onnx`` graphs.
+
+    `provider`: cpu, cuda, tensorrt, nvtensorrtrtx or openvino; `threads` bounds the threads in one graph, which
+    wait busily for the next run with `spinning`.
+    """
 
     def __init__(self, provider: str = "cpu", threads: int | None = None, spinning: bool = False) -> None:
         if provider not in PROVIDERS:
@@ -42,11 +77,8 @@ class OnnxRuntimeBackend(Backend):
         self.provider = provider
         self.threads = threads
         self.spinning = spinning
-        if PROVIDERS[provider] not in self._ort.get_available_providers():
-            raise UnavailableError(
-                f"this build of ONNX Runtime ({self._ort.__version__}) has no {PROVIDERS[provider]}; "
-                'pip uninstall onnxruntime, then pip install "gensdk[gpu]"'
-            )
+        if PROVIDERS[provider].name not in self._ort.get_available_providers():
+            raise UnavailableError(_not_built_in(self._ort, provider))
 
     @classmethod
     def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
@@ -60,9 +92,9 @@ class OnnxRuntimeBackend(Backend):
             ort = _import()
         except UnavailableError as failure:
             return Availability(False, reason=str(failure).split(";")[0], remedy=INSTALL)
-        listed = ort.get_available_providers()
-        usable = [key for key, name in PROVIDERS.items() if name in listed and (key == "cpu" or _has_gpu(ort))]
-        return Availability(True, version=ort.__version__, devices=tuple(usable))
+        missing = {key: reason for key in PROVIDERS if (reason := _missing(ort, key)) is not None}
+        usable = tuple(key for key in PROVIDERS if key not in missing)
+        return Availability(True, version=ort.__version__, devices=usable, missing=missing)
 
     @property
     def label(self) -> str:
@@ -72,22 +104,22 @@ class OnnxRuntimeBackend(Backend):
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
         """Loads the graph; a provider that falls back to another one is an error, never a silent change."""
         provider = PROVIDERS[self.provider]
-        chain = {"tensorrt": ["tensorrt", "cuda", "cpu"], "cuda": ["cuda", "cpu"]}.get(self.provider, ["cpu"])
+        chain = [PROVIDERS[key].name for key in (self.provider, *provider.chain)]
         model = source.read() if source.path is None else str(source.path)
         try:
-            session = self._ort.InferenceSession(
-                model, self._options(), providers=[PROVIDERS[name] for name in chain]
-            )
+            session = self._ort.InferenceSession(model, self._options(), providers=chain)
         except Exception as failure:  # ONNX Runtime's exceptions share no base but Exception
             raise BackendError(f"ONNX Runtime can't load graph {graph.name!r}: {_line(failure)}") from None
         running = session.get_providers()
-        if provider not in running:
+        if provider.name not in running:
             raise UnavailableError(
-                f"{provider} did not start here, ONNX Runtime fell back to {running[0]}; check the NVIDIA driver, "
-                "CUDA and cuDNN (gensdk env), or use backend='onnxruntime'"
+                f"{provider.name} did not start here, ONNX Runtime fell back to {running[0]}; check its driver "
+                "and libraries (gensdk env), or use backend='onnxruntime'"
             )
         session.disable_fallback()
-        return OnnxRuntimeSession(graph, session, backend=self.label, precision=precision)
+        return OnnxRuntimeSession(
+            graph, self._ort, session, memory=provider.memory, backend=self.label, precision=precision
+        )
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
@@ -103,29 +135,174 @@ class OnnxRuntimeBackend(Backend):
 class OnnxRuntimeSession(Session):
     """A loaded graph. ``InferenceSession.run`` may be called from several threads at once."""
 
-    def __init__(self, graph: GraphSpec, session: Any, *, backend: str, precision: Precision) -> None:
+    def __init__(
+        self,
+        graph: GraphSpec,
+        ort: Any,
+        session: Any,
+        *,
+        memory: str | None,
+        backend: str,
+        precision: Precision,
+    ) -> None:
         super().__init__(graph, backend=backend, precision=precision)
+        self._ort = ort
         self._session: Any = session
+        self._memory = memory
         self._outputs = [spec.name for spec in graph.outputs]
 
-    def _run(self, feeds: Feeds) -> dict[str, Array]:
-        session = self._session  # held until the run is over, whoever closes it meanwhile
+    def native(self) -> Any:
+        """The ``InferenceSession``, held until a run is over, whoever closes this session meanwhile."""
+        session = self._session
         if session is None:
             raise self.closed_error()
+        return session
+
+    def failed(self, failure: Exception) -> BackendError:
+        """What ONNX Runtime raised, in one line."""
+        return BackendError(f"ONNX Runtime failed in graph {self.graph.name!r}: {_line(failure)}")
+
+    def _run(self, feeds: Feeds) -> dict[str, Array]:
+        session = self.native()
         try:
             results = session.run(self._outputs, feeds)
         except Exception as failure:  # see open()
-            raise BackendError(f"ONNX Runtime failed in graph {self.graph.name!r}: {_line(failure)}") from None
+            raise self.failed(failure) from None
         return dict(zip(self._outputs, results, strict=True))
+
+    def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
+        if self._memory == "cpu":
+            return HostBound(self, self._ort, sizes, carry)
+        if self._memory is None:
+            return CopyingBound(self, sizes, carry)
+        return DeviceBound(self, self._ort, sizes, carry, self._memory)
 
     def _close(self) -> None:
         self._session = None
 
 
+class HostBound(SharedBound):
+    """On the CPU: ONNX Runtime works in our arrays, and refuses outputs of another shape or type than theirs."""
+
+    session: OnnxRuntimeSession
+
+    def __init__(self, session: OnnxRuntimeSession, ort: Any, sizes: Sizes, carry: Carry) -> None:
+        super().__init__(session, sizes, carry)
+        native = session.native()
+        of = ort.OrtValue.ortvalue_from_numpy  # shares memory with the array
+        self._bindings = [
+            _binding(native, _values(turn.inputs, of), _values(turn.outputs, of)) for turn in self.turns
+        ]
+
+    def _launch(self, turn: int) -> None:
+        session = self.session.native()
+        try:
+            session.run_with_iobinding(self._bindings[turn])
+        except Exception as failure:  # see OnnxRuntimeBackend.open
+            raise self.session.failed(failure) from None
+
+    def close(self) -> None:
+        """Lets go of the session's memory."""
+        self._bindings = []
+
+
+class DeviceBound(Bound):
+    """Tensors stay on the device; inputs go up when they were asked for, outputs come down when they are."""
+
+    session: OnnxRuntimeSession
+
+    def __init__(self, session: OnnxRuntimeSession, ort: Any, sizes: Sizes, carry: Carry, memory: str) -> None:
+        super().__init__(session, sizes, carry)
+        graph = session.graph
+        check_carry(graph, carry)
+        self._inputs = {spec.name: empty_tensor(graph, spec, sizes) for spec in graph.inputs}
+        outputs = {spec.name: empty_tensor(graph, spec, sizes) for spec in graph.outputs}
+
+        def allocate(array: Array) -> Any:
+            return ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, memory, 0)
+
+        native = session.native()
+        try:
+            above, below = _values(self._inputs, allocate), _values(outputs, allocate)
+            turns = [(above, below)]
+            if carry:
+                carried = {name: below[output] for output, name in carry.items()}
+                turns.append((above | carried, below | {output: above[name] for output, name in carry.items()}))
+            self._bindings = [_binding(native, *turn) for turn in turns]
+        except Exception as failure:  # see OnnxRuntimeBackend.open
+            raise session.failed(failure) from None
+        self._turns = turns
+        self._next = self._last = 0
+        self._changed = set(self._inputs)
+        self._carried: set[str] = set()  # inputs that are newer on the device
+        self._fetched: dict[str, Array] = {}
+
+    def input(self, name: str) -> Array:
+        """The array that goes up before the next run."""
+        if name in self._carried:
+            np.copyto(self._inputs[name], self._turns[self._next][0][name].numpy())
+            self._carried.discard(name)
+        self._changed.add(name)
+        return self._inputs[name]
+
+    def output(self, name: str) -> Array:
+        """What the last run gave, brought down once."""
+        if name not in self._fetched:
+            self._fetched[name] = self._turns[self._last][1][name].numpy()
+        return self._fetched[name]
+
+    def _run(self) -> None:
+        session, values = self.session.native(), self._turns[self._next][0]
+        try:
+            for name in self._changed:
+                values[name].update_inplace(self._inputs[name])
+            session.run_with_iobinding(self._bindings[self._next])
+        except Exception as failure:  # see OnnxRuntimeBackend.open
+            raise self.session.failed(failure) from None
+        self._changed.clear()
+        self._fetched.clear()
+        self._carried = set(self.carry.values())
+        self._last, self._next = self._next, (self._next + 1) % len(self._turns)
+
+    def close(self) -> None:
+        """Frees the device memory."""
+        self._bindings, self._turns = [], []
+
+
+def _values(arrays: Mapping[str, Array], make: Any) -> dict[str, Any]:
+    return {name: make(array) for name, array in arrays.items()}
+
+
+def _binding(session: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+    binding = session.io_binding()
+    for name, value in inputs.items():
+        binding.bind_ortvalue_input(name, value)
+    for name, value in outputs.items():
+        binding.bind_ortvalue_output(name, value)
+    return binding
+
+
+def _missing(ort: Any, provider: str) -> str | None:
+    """Why `provider` can't run here, and what mends it; None where it can."""
+    if PROVIDERS[provider].name not in ort.get_available_providers():
+        return _not_built_in(ort, provider)
+    if provider in NVIDIA and not _has_gpu(ort):
+        return f"{PROVIDERS[provider].name} finds no NVIDIA GPU; install its driver (try nvidia-smi)"
+    return None
+
+
+def _not_built_in(ort: Any, provider: str) -> str:
+    wanted = PROVIDERS[provider]
+    return (
+        f"this build of ONNX Runtime ({ort.__version__}) has no {wanted.name}; "
+        f'pip uninstall onnxruntime, then pip install "{wanted.package}"'
+    )
+
+
 def _has_gpu(ort: Any) -> bool:
     """Whether ONNX Runtime finds an NVIDIA GPU on this machine (builds before 1.23 can't tell: then no)."""
     try:
-        return any(device.ep_name == PROVIDERS["cuda"] for device in ort.get_ep_devices())
+        return any(device.ep_name in {PROVIDERS[key].name for key in NVIDIA} for device in ort.get_ep_devices())
     except (AttributeError, RuntimeError):
         return False
 
