@@ -13,6 +13,7 @@ from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine
 from gensdk_export.golden_record import keep_within, record_golden, samples_bound
 from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_modules, prove
 from gensdk_export.report import ExportReport, GraphRow
+from gensdk_export.uint8 import with_uint8
 from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Golden, GoldenBounds
@@ -36,14 +37,15 @@ OTHER_MACHINES = 2.0
 class ExportOptions:
     """What to export and how strictly to judge it.
 
-    `fp16` adds half-precision graphs; `engines` lists the precisions to build engines for. `batch` is (min,
-    opt, max) for engines, max also the bundle's largest batch; None: 1, up to 8, the model's own. `axes` gives
-    engines the sizes of other named axes. `atol`: largest difference from PyTorch in float32, and `fp16_atol`
+    `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too; `engines` lists the
+    precisions to build engines for. `batch` is (min, opt, max) for engines, max also the bundle's largest batch;
+    None: 1, up to 8, the model's own. `axes` gives engines the sizes of other named axes. `atol`: largest difference from PyTorch in float32, and `fp16_atol`
     in half, for images in [-1, 1] (:mod:`gensdk_runtime.drift` for other outputs). The golden file records
     `golden_samples` samples over `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`.
     """
 
     fp16: bool = False
+    uint8: bool = False
     engines: tuple[Precision, ...] = ()
     engine_runtime: EngineRuntime = "tensorrt-rtx"
     batch: AxisRange | None = None
@@ -92,7 +94,7 @@ def export_plan(
     say = on_stage or (lambda _: None)
     if options.engines:
         load_package(options.engine_runtime)  # before the long part
-    plan, batch = _with_batch(plan, options.batch)
+    plan, batch = _with_batch(with_uint8(plan) if options.uint8 else plan, options.batch)
     say("sampling golden trajectories in PyTorch")
     modules = prepare_modules(plan)
     runs = record_golden(plan, samples=options.golden_samples, steps=options.golden_steps)

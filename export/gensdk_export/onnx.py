@@ -6,6 +6,7 @@ TensorRT-RTX refuses in float32.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import warnings
@@ -54,6 +55,7 @@ def export_onnx(graph: GraphSpec, module: nn.Module, feeds: Feeds) -> bytes:
         {axis: dims[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in graph.inputs
     )
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -64,7 +66,7 @@ def export_onnx(graph: GraphSpec, module: nn.Module, feeds: Feeds) -> bytes:
                 external_data=False,
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
-                dynamic_shapes=shapes,
+                dynamic_shapes=(shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes,
                 optimize=False,
                 verbose=False,
             )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.programs.base import Int64, Run, StepEnd
@@ -27,7 +30,7 @@ class Batches:
     keys: tuple[SampleKey, ...]
     labels: Int64 | None
     latents: Float32 | None
-    images: Float32
+    images: Float32 | NDArray[np.uint8]
     on_step_end: Callable[[StepEnd], bool] | None = None
     _first: int = field(default=0, init=False)
 

@@ -3,7 +3,7 @@
 A *scaled* difference is ``|output - reference| / scale``. The scale is half the width of the output's value range
 (so images in [-1, 1] are compared as they are), or without a range the largest reference value, at least 1.
 
-Two kinds of output need more care:
+Three kinds of output need more care:
 
 - A diffusion step's estimate of x_0 is ``x * sample + e * eps`` (:mod:`gensdk_runtime.solvers`): early steps
   multiply the denoiser's rounding by e (158 at t = 999 of the linear schedule). Its scale is multiplied by
@@ -136,6 +136,8 @@ class _Tally:
 
     def _add_continuous(self, call: Call, spec: TensorSpec, reference: Array, output: Array) -> float:
         difference: NDArray[np.float64] = np.abs(np.subtract(output, reference, dtype=np.float64))
+        if spec.dtype == "uint8":
+            difference = np.maximum(difference - 1.0, 0.0)
         if not difference.size:
             return 0.0
         scaled = difference / _scale(self._model, call, spec, reference)

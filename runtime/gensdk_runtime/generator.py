@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,10 @@ from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.batches import Batches, largest_batch
 from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_batch_size, check_count, check_images, check_labels, check_latents
 from gensdk_runtime.manifest import ModelSpec, Precision, SolverName, TimestepSpacing
+from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepEnd
@@ -32,6 +33,8 @@ from gensdk_runtime.tuning.auto import auto_lineup
 from gensdk_runtime.tuning.costs import Choice, Round
 from gensdk_runtime.tuning.lineup import Lineup
 
+OutputType = Literal["float32", "uint8"]
+OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 Label = int | str | Sequence[int | str]
 
 MAX_WORKERS = 256
@@ -113,6 +116,7 @@ class Generator:
         callback_on_step_end: Callable[[StepEnd], bool] | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
+        output_type: OutputType = "float32",
     ) -> Samples:
         """Draws `n` samples.
 
@@ -132,6 +136,7 @@ class Generator:
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
         - `batch_size`: samples in one run of the graphs, at most the bundle's `max_batch`; None: as many, or
           fewer where one tensor of the batch would be over 512 MiB.
+        - `output_type`: "uint8" draws bytes; a model exported with ``--uint8`` makes them inside its graph.
 
         Raises :class:`InputError` for arguments that don't fit, :class:`BackendError` where the backend fails,
         returns NaN or was closed, and :class:`ManifestError` where a graph does not fit its program.
@@ -153,12 +158,11 @@ class Generator:
         if latents is not None:
             latents = check_latents(latents, n, self._program.latent_shape)
         rounds = self._rounds(n, batch_size)
-        array = np.empty((n, *self.model.image.shape), np.float32)
-        runs = self._run_all(
-            rounds, Batches(keys, labels, latents, array, callback_on_step_end), settings, progress
-        )
+        data = self._empty(n, output_type)
+        batches = Batches(keys, labels, latents, data, callback_on_step_end)
+        runs = self._run_all(rounds, batches, settings, progress)
         done, stopped = sum(len(run.images) for run in runs), any(run.stopped for run in runs)
-        array = array[:done]
+        data = data[:done]
         unlabelled = labels is None or (label is None and self._program.null_label is not None)
         record = {
             "model": self.model.name,
@@ -170,7 +174,7 @@ class Generator:
             **({"stopped": True} if stopped else {}),
         }
         return Samples(
-            array=array,
+            data=data if data.dtype == output_type else to_uint8(data, self.model.image.value_range),
             seeds=keys[:done],
             labels=None if labels is None else labels[:done],
             value_range=self.model.image.value_range,
@@ -251,6 +255,15 @@ class Generator:
             largest_batch(self.model) if batch_size is None else check_batch_size(batch_size, self.model.max_batch)
         )
 
+    def _empty(self, n: int, output_type: str) -> NDArray[Any]:
+        """What the samples are drawn into: bytes only where the graph makes them."""
+        if output_type not in OUTPUT_TYPES:
+            raise InputError(f"no output_type {output_type!r}{did_you_mean(str(output_type), OUTPUT_TYPES)}")
+        channels, height, width = self.model.image.shape
+        if output_type == "uint8" and self._program.makes_uint8:
+            return np.empty((n, height, width, channels), np.uint8)
+        return np.empty((n, channels, height, width), np.float32)
+
     def _rounds(self, n: int, batch_size: int | None) -> list[tuple[Round, Runner]]:
         """How the samples are split, with an open runner for each round."""
         limit = self._batch_limit(batch_size)
@@ -299,6 +312,8 @@ class Generator:
     def _check_finite(self, runs: Sequence[Run], runner: Runner) -> None:
         for run in runs:
             images = run.images
+            if images.dtype == np.uint8:  # the program checked
+                continue
             if np.isfinite(images.sum()):  # one pass; NaN and infinity survive a sum
                 continue
             bad = int((~np.isfinite(images).reshape(len(images), -1).all(axis=1)).sum())

@@ -35,14 +35,15 @@ class Timings:
 class Samples:
     """Samples in order.
 
-    `array`: float32 [n, C, H, W] in the model's own `value_range`. `seeds`: a (seed, position) pair for each
-    sample, which ``sample(seed=[...])`` takes back. `labels`: int64 [n], where the number of classes itself
-    stands for "no class"; None for a model without classes. `settings`: everything needed to draw them again,
-    as plain JSON. `stopped`: a callback ended the run early; the array then holds the samples that had begun,
-    as far as they had come.
+    `data`: what was drawn, float32 [n, C, H, W] in the model's own `value_range`, or with
+    ``output_type="uint8"`` uint8 [n, H, W, C]; :attr:`array` and :attr:`images` give either form. `seeds`: a
+    (seed, position) pair for each sample, which ``sample(seed=[...])`` takes back. `labels`: int64 [n], where
+    the number of classes itself stands for "no class"; None for a model without classes. `settings`:
+    everything needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the array
+    then holds the samples that had begun, as far as they had come.
     """
 
-    array: NDArray[np.float32]
+    data: NDArray[np.float32] | NDArray[np.uint8]
     seeds: tuple[SampleKey, ...]
     labels: NDArray[np.int64] | None
     value_range: tuple[float, float]
@@ -51,11 +52,22 @@ class Samples:
     stopped: bool = field(default=False)
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.data)
+
+    @cached_property
+    def array(self) -> NDArray[np.float32]:
+        """float32 [n, C, H, W] in `value_range`; of samples drawn as bytes, on their 256 levels."""
+        if self.data.dtype == np.float32:
+            return self.data  # type: ignore[return-value]
+        low, high = self.value_range
+        levels = self.data.transpose(0, 3, 1, 2).astype(np.float32)
+        return np.ascontiguousarray(low + levels * np.float32((high - low) / 255.0), dtype=np.float32)
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """uint8 [n, H, W, C], the value range mapped to 0 .. 255."""
+        if self.data.dtype == np.uint8:
+            return self.data  # type: ignore[return-value]
         return to_uint8(self.array, self.value_range)
 
     def save(

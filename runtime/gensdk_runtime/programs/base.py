@@ -44,11 +44,12 @@ class Run:
     """One batch on its way: what it depends on, and the clock of its graph calls. Belongs to one thread.
 
     The graphs run a batch of len(run) samples, of which the first len(`images`) are wanted: a batch may be
-    padded to a size that the backend is fast at. `images` float32 [count, C, H, W] takes the result.
+    padded to a size that the backend is fast at. `images` takes the result: float32 [count, C, H, W], or uint8
+    [count, H, W, C] for a program that :attr:`Program.makes_uint8`.
     """
 
     keys: tuple[SampleKey, ...]
-    images: Float32
+    images: Float32 | NDArray[np.uint8]
     labels: Int64 | None = None
     latents: Float32 | None = None
     first: int = 0
@@ -77,8 +78,8 @@ class Run:
             self.stopped = bool(self.on_step_end(info))
         return self.stopped
 
-    def finish(self, images: Float32) -> None:
-        """Keeps the result, float32 [len(run), C, H, W], without what it was padded with."""
+    def finish(self, images: Float32 | NDArray[np.uint8]) -> None:
+        """Keeps the result [len(run), ...] without what it was padded with."""
         np.copyto(self.images, images[: len(self.images)])
 
     def latent(self, out: Float32) -> None:
@@ -114,10 +115,19 @@ class Program(ABC, Generic[SettingsT]):
     def describe(self, settings: SettingsT) -> dict[str, Any]:
         """The settings as plain JSON values, for the record in results and files."""
 
+    def covers(self, settings: SettingsT, *, listening: bool) -> bool:
+        """Whether this form of the program can run with `settings`, and tell a listener of each step."""
+        return True
+
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
         """Shape of one sample's first latent, or None for a program that has none."""
         return None
+
+    @property
+    def makes_uint8(self) -> bool:
+        """Whether it can fill ``run.images`` with bytes."""
+        return False
 
     @property
     def null_label(self) -> int | None:

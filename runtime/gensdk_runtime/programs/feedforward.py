@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
+from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import FeedforwardSpec, GraphSpec
 from gensdk_runtime.programs.base import (
     Program,
@@ -27,7 +31,12 @@ class FeedforwardProgram(Program[None]):
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
         wanted |= label_wanted(self.model, graph, "batch")
-        require_signature(graph, wanted, {"image": Wanted(("batch", *self.model.image.shape))})
+        channels, height, width = self.model.image.shape
+        outputs = {"image": Wanted(("batch", channels, height, width))}
+        if self.makes_uint8:
+            outputs["pixels"] = Wanted(("batch", height, width, channels), "uint8")
+            outputs["image_sum"] = Wanted(("batch",))
+        require_signature(graph, wanted, outputs)
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
@@ -35,6 +44,11 @@ class FeedforwardProgram(Program[None]):
         graph = self._session.graph
         names = _noise_inputs(graph)
         return fixed_shape(graph, names[0]) if names else None
+
+    @property
+    def makes_uint8(self) -> bool:
+        """Where the graph was exported with ``--uint8``."""
+        return self._session.graph.output("pixels") is not None
 
     def resolve(self, options: Mapping[str, Any]) -> None:
         """There is nothing to set."""
@@ -56,8 +70,12 @@ class FeedforwardProgram(Program[None]):
                     draw = noise.uniform if spec.distribution == "uniform" else noise.normal
                     draw(run.keys, stream, out.shape[1:], out=out)
             run.timed(bound)
-            run.finish(bound.output("image"))
-        run.end_step(0, 1, 0, lambda: run.images)
+            if run.images.dtype == np.uint8:
+                _check_sums(graph, bound.output("image_sum")[: len(run.images)])
+                run.finish(bound.output("pixels"))
+            else:
+                run.finish(bound.output("image"))
+            run.end_step(0, 1, 0, lambda: bound.output("image"))
 
     @property
     def _session(self) -> Session:
@@ -67,3 +85,13 @@ class FeedforwardProgram(Program[None]):
 
 def _noise_inputs(graph: GraphSpec) -> list[str]:
     return [spec.name for spec in graph.inputs if spec.role == "noise"]
+
+
+def _check_sums(graph: GraphSpec, sums: Array) -> None:
+    """Bytes can't be NaN, so the graph gives the sum of each image too."""
+    if not np.isfinite(sums).all():
+        bad = int((~np.isfinite(sums)).sum())
+        raise BackendError(
+            f"{bad} of {len(sums)} samples of graph {graph.name!r} came out NaN or infinite; run gensdk verify, "
+            "and use precision='fp32' meanwhile"
+        )

@@ -1,0 +1,72 @@
+"""Images as bytes, made inside the graph: what leaves the device, and crosses the bus, is a quarter as large."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gensdk_runtime.errors import ExportError
+from gensdk_runtime.manifest import FeedforwardSpec, GraphSpec, TensorSpec
+from gensdk_training.plan import ExportPlan
+
+
+class Uint8Images(nn.Module):
+    """A feedforward generator that gives its images as bytes too.
+
+    Adds two outputs: ``pixels`` uint8 [B, H, W, C], the value range mapped to 0 .. 255 and rounded (to even, as
+    NumPy does); and ``image_sum`` [B], which is NaN or infinite where the image is: bytes can't say so.
+    """
+
+    def __init__(self, module: nn.Module, *, position: int, value_range: tuple[float, float]) -> None:
+        super().__init__()
+        self.module = module
+        self.position = position
+        self.low, self.high = value_range
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The module's outputs, then ``pixels`` and ``image_sum``."""
+        result = self.module(*inputs)
+        outputs = (result,) if isinstance(result, Tensor) else tuple(result)
+        image = outputs[self.position]
+        scaled = torch.round((image - self.low) * (255.0 / (self.high - self.low)))
+        pixels = scaled.clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)
+        return (*outputs, pixels, image.sum(dim=(1, 2, 3)))
+
+
+def with_uint8(plan: ExportPlan) -> ExportPlan:
+    """`plan` with :class:`Uint8Images` around its generator.
+
+    Raises :class:`ExportError` for a program other than feedforward: those convert outside, once, at the end.
+    """
+    model, program = plan.model, plan.model.program
+    if not isinstance(program, FeedforwardSpec):
+        raise ExportError(
+            f"uint8 in the graph is for feedforward models, but {model.name!r} is {program.kind}; leave it out"
+        )
+    graph = model.graph(program.graph)
+    position = [spec.name for spec in graph.outputs].index("image")
+    low_high = model.image.value_range
+    modules = {**plan.modules}
+    modules[graph.name] = Uint8Images(modules[graph.name], position=position, value_range=low_high).eval()
+    wrapped = graph.model_copy(update={"outputs": (*graph.outputs, *_outputs(plan))})
+    half = dict(plan.half)
+    if graph.name in half:
+        half[graph.name] = tuple(f"module.{region}".rstrip(".") for region in half[graph.name])
+    graphs: tuple[GraphSpec, ...] = tuple(wrapped if each.name == graph.name else each for each in model.graphs)
+    return replace(plan, model=model.model_copy(update={"graphs": graphs}), modules=modules, half=half)
+
+
+def _outputs(plan: ExportPlan) -> tuple[TensorSpec, TensorSpec]:
+    channels, height, width = plan.model.image.shape
+    return (
+        TensorSpec(
+            name="pixels",
+            dtype="uint8",
+            shape=("batch", height, width, channels),
+            role="image",
+            value_range=(0.0, 255.0),
+        ),
+        TensorSpec(name="image_sum", dtype="float32", shape=("batch",), role="coefficient"),
+    )

@@ -1,0 +1,61 @@
+"""Images as bytes from inside the graph equal those converted outside, and NaN stays an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.uint8 import with_uint8
+from gensdk_runtime.errors import BackendError, ExportError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import FeedforwardSpec, Provenance
+from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.verify import verify_bundle
+from gensdk_training.torch_backend import torch_sessions
+from support.plans import family_plan
+from support.tiny import FAMILIES
+
+FEEDFORWARD = [name for name in FAMILIES if isinstance(family_plan(name).model.program, FeedforwardSpec)]
+OTHERS = sorted(set(FAMILIES) - set(FEEDFORWARD))
+
+
+@pytest.mark.parametrize("family", FEEDFORWARD)
+def test_bytes_equal_the_conversion_outside(family: str, tmp_path: Path) -> None:
+    bundle = tmp_path / "bytes.gsdk"
+    export_plan(family_plan(family), Provenance(), bundle, ExportOptions(uint8=True, fp16=True))
+    assert verify_bundle(bundle).ok
+    for precision in ("fp32", "fp16"):
+        with Generator.load(bundle, precision=precision) as generator:
+            floats = generator.sample(5, seed=0)
+            drawn = generator.sample(5, seed=0, output_type="uint8")
+        assert drawn.data.dtype == np.uint8
+        np.testing.assert_array_equal(drawn.images, to_uint8(floats.array, floats.value_range))
+        half_level = (floats.value_range[1] - floats.value_range[0]) / 510 + 1e-6
+        np.testing.assert_allclose(drawn.array, np.clip(floats.array, *floats.value_range), atol=half_level)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_model_draws_bytes_on_request(family: str) -> None:
+    plan = family_plan(family)
+    few = {"num_inference_steps": 2} if plan.model.program.kind == "diffusion" else {}
+    generator = Generator.from_sessions(plan.model, torch_sessions(plan))
+    drawn = generator.sample(2, seed=0, label=[0, 1], output_type="uint8", **few)
+    np.testing.assert_array_equal(drawn.data, generator.sample(2, seed=0, label=[0, 1], **few).images)
+
+
+def test_nan_is_an_error_in_bytes_too() -> None:
+    plan = with_uint8(family_plan(FEEDFORWARD[0]))
+    name = plan.model.graphs[0].name
+    next(plan.modules[name].parameters()).data.fill_(float("nan"))
+    generator = Generator.from_sessions(plan.model, torch_sessions(plan))
+    with pytest.raises(BackendError, match="2 of 2 samples"):
+        generator.sample(2, seed=0, label=0, output_type="uint8")
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_programs_are_refused(family: str) -> None:
+    with pytest.raises(ExportError, match="uint8 in the graph is for feedforward models"):
+        with_uint8(family_plan(family))
