@@ -23,7 +23,7 @@ from gensdk_runtime.atomic import previous_of
 from gensdk_runtime.bundle_files import AGAIN, BundleFiles, FolderFiles, readable
 from gensdk_runtime.embedded import SUFFIX, embedded_names, embedded_path
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError, did_you_mean
-from gensdk_runtime.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, Precision, check_path
+from gensdk_runtime.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, EngineSpec, Manifest, Precision, check_path
 from gensdk_runtime.onnx_scan import scan
 from gensdk_runtime.zip_files import ZipFiles
 
@@ -196,6 +196,19 @@ class BundleGraph:
                 f"{self.bundle.path}: {self.file!r} has tensors in other files; load it from its path"
             )
         return data
+
+    def largest_batch(self) -> int:
+        """The largest batch that the model is run with."""
+        return self.bundle.manifest.model.max_batch
+
+    def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
+        """The engines that the bundle has of this graph in one precision."""
+        engines = self.bundle.manifest.engines
+        return tuple(spec for spec in engines if (spec.graph, spec.precision) == (self.graph, precision))
+
+    def read_engine(self, spec: EngineSpec) -> bytes:
+        """The checked bytes of one of them; :class:`IntegrityError` where they are not what was packed."""
+        return self.bundle.read(spec.file)
 
     def _check(self, data: bytes) -> tuple[str, ...]:
         """Compares the names with the manifest's; the bundle's files in which external tensors lie."""

@@ -279,13 +279,17 @@ class FileEntry(StrictModel):
 
 
 class EngineSpec(StrictModel):
-    """An ahead-of-time engine of one graph in one precision, for the batch sizes of its profile."""
+    """An ahead-of-time engine of one graph in one precision, for the batch sizes of its profile.
+
+    `gpu`: the model that it was built for, for classic TensorRT; empty: all that TensorRT-RTX builds for.
+    """
 
     graph: Name
     precision: Precision
     file: BundlePath
     runtime: Literal["tensorrt-rtx", "tensorrt"]
     version: str
+    gpu: str = ""
     min_batch: Annotated[int, Field(ge=1)]
     opt_batch: Annotated[int, Field(ge=1)]
     max_batch: Annotated[int, Field(ge=1)]
