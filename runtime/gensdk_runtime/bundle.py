@@ -105,9 +105,10 @@ class Bundle:
 
     def graph_source(self, graph: str, precision: Precision) -> BundleGraph:
         """The file of one graph in one precision, for a backend to load."""
-        files = self.manifest.graph_files.get(graph)
+        known = self.manifest.all_graph_files
+        files = known.get(graph)
         if files is None:
-            raise InputError(f"{self.path}: no graph {graph!r}{did_you_mean(graph, self.manifest.graph_files)}")
+            raise InputError(f"{self.path}: no graph {graph!r}{did_you_mean(graph, known)}")
         if precision not in files:
             remedy = "; export the model with `gensdk export --fp16`" if precision == "fp16" else ""
             raise InputError(
@@ -118,7 +119,7 @@ class Bundle:
     def verify_files(self) -> None:
         """Checks the content of all files; :class:`IntegrityError` names the first that is not right."""
         checked = set()
-        for graph, files in self.manifest.graph_files.items():
+        for graph, files in self.manifest.all_graph_files.items():
             for file in files.values():
                 BundleGraph(self, graph, file)._check(self.read(file))
                 checked.add(file)
@@ -217,7 +218,7 @@ class BundleGraph:
             facts = scan(data)
         except IntegrityError as failure:
             raise IntegrityError(f"{name}: {failure}") from None
-        spec = self.bundle.manifest.model.graph(self.graph)
+        spec = self.bundle.manifest.graph(self.graph)
         pairs = (("inputs", facts.inputs, spec.inputs), ("outputs", facts.outputs, spec.outputs))
         for kind, have, tensors in pairs:
             want = [tensor.name for tensor in tensors]

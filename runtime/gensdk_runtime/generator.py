@@ -97,7 +97,7 @@ class Generator:
     @property
     def sessions(self) -> Mapping[str, Session]:
         """The open graphs by name; with ``backend="auto"`` those of the choice for small batches."""
-        return self._lineup.first.sessions
+        return self._lineup.steps.sessions
 
     def sample(
         self,
@@ -157,7 +157,7 @@ class Generator:
         labels = self._labels(label, keys)
         if latents is not None:
             latents = check_latents(latents, n, self._program.latent_shape)
-        rounds = self._rounds(n, batch_size)
+        rounds = self._rounds(n, batch_size, settings, listening=callback_on_step_end is not None)
         data = self._empty(n, output_type)
         batches = Batches(keys, labels, latents, data, callback_on_step_end)
         runs = self._run_all(rounds, batches, settings, progress)
@@ -201,7 +201,8 @@ class Generator:
             raise InputError(
                 f"log_likelihood needs an autoregressive model; {self.model.name!r} is {self.model.program.kind}"
             )
-        program = self._program
+        program = self._lineup.steps.program
+        assert isinstance(program, AutoregressiveProgram)  # noqa: S101 - both forms are of one kind
         pixels = check_images(images, self.model.image, levels=program.spec.levels)
         labels = check_labels(label, len(pixels), self.model)
         if labels is None and self.model.num_classes is not None:
@@ -264,10 +265,16 @@ class Generator:
             return np.empty((n, height, width, channels), np.uint8)
         return np.empty((n, channels, height, width), np.float32)
 
-    def _rounds(self, n: int, batch_size: int | None) -> list[tuple[Round, Runner]]:
+    def _rounds(
+        self, n: int, batch_size: int | None, settings: Any, *, listening: bool
+    ) -> list[tuple[Round, Runner]]:
         """How the samples are split, with an open runner for each round."""
         limit = self._batch_limit(batch_size)
-        return self._lineup.plan(n, None if batch_size is None else limit, limit)
+
+        def accept(program: Program[Any]) -> bool:
+            return program.covers(settings, listening=listening)
+
+        return self._lineup.plan(n, None if batch_size is None else limit, limit, accept=accept)
 
     def _run_all(
         self, rounds: Sequence[tuple[Round, Runner]], batches: Batches, settings: Any, progress: bool | None

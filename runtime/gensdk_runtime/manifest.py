@@ -181,6 +181,7 @@ class DiffusionDefaults(StrictModel):
     timestep_spacing: TimestepSpacing = "trailing"
     clip_sample: bool = True
     use_clipped_model_output: bool = True
+    cache_interval: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
 class DiffusionSpec(StrictModel):
@@ -191,12 +192,32 @@ class DiffusionSpec(StrictModel):
     [B, C, H, W], ``coefficients`` [8] (a row of :class:`gensdk_runtime.solvers.SolverTable`); and for a model
     with classes ``label`` int64 [G, B], where the class `num_classes` means "none", with
     ``guidance_weights`` [G]. Outputs: ``next_sample`` and ``next_previous_x0`` [B, C, H, W].
+
+    `embedding_graph`, run once for each time step: ``timestep`` int64 [1], and for a model with classes ``label``
+    int64 [L], to ``embedding`` [1, F] or [L, F]. The step graph then takes ``embedding`` [1, F], or with classes
+    [G, B, F], in place of ``timestep`` and ``label``.
+    `shallow_graph`: a cheap step that takes ``deep_features`` (with classes [G, B, ...], otherwise [B, ...]) from
+    an earlier run of the step graph, which has them as an output; in all else it is as the step graph.
     """
 
     kind: Literal["diffusion"] = "diffusion"
     graph: Name
+    embedding_graph: Name | None = None
+    shallow_graph: Name | None = None
     schedule: ScheduleSpec
     defaults: DiffusionDefaults = DiffusionDefaults()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.defaults.cache_interval > 1 and self.shallow_graph is None:
+            raise ValueError("a default cache_interval over 1 needs a shallow_graph")
+        return self
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs that there are, by name."""
+        names = (self.graph, self.embedding_graph, self.shallow_graph)
+        return tuple(name for name in names if name is not None)
 
 
 class AutoregressiveSpec(StrictModel):
@@ -220,6 +241,11 @@ class AutoregressiveSpec(StrictModel):
     def graphs(self) -> tuple[str, ...]:
         """The three graphs, by name."""
         return (self.row_graph, self.pixel_graph, self.likelihood_graph)
+
+    @property
+    def sampling_graphs(self) -> tuple[str, ...]:
+        """The graphs that draw, by name."""
+        return (self.row_graph, self.pixel_graph)
 
 
 ProgramSpec = Annotated[FeedforwardSpec | DiffusionSpec | AutoregressiveSpec, Field(discriminator="kind")]
@@ -268,7 +294,7 @@ class ModelSpec(StrictModel):
 
 def program_graphs(program: FeedforwardSpec | DiffusionSpec | AutoregressiveSpec) -> tuple[str, ...]:
     """The names of the graphs that `program` runs."""
-    return program.graphs if isinstance(program, AutoregressiveSpec) else (program.graph,)
+    return (program.graph,) if isinstance(program, FeedforwardSpec) else program.graphs
 
 
 class FileEntry(StrictModel):
@@ -298,6 +324,23 @@ class EngineSpec(StrictModel):
     def _check(self) -> Self:
         if not self.min_batch <= self.opt_batch <= self.max_batch:
             raise ValueError(f"engine {self.file!r}: min_batch <= opt_batch <= max_batch does not hold")
+        return self
+
+
+class OneCallSpec(StrictModel):
+    """The whole sampler as one graph, for one call; see :mod:`gensdk_runtime.programs.one_call`.
+
+    `files`: its file in each precision. `settings`: those that are part of the graph, of a diffusion model.
+    """
+
+    graph: GraphSpec
+    files: dict[Precision, BundlePath]
+    settings: DiffusionDefaults | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "fp32" not in self.files:
+            raise ValueError(f"the one-call graph {self.graph.name!r} has no fp32 file")
         return self
 
 
@@ -333,6 +376,7 @@ class Manifest(StrictModel):
     gensdk_version: str = ""
     model: ModelSpec
     graph_files: dict[Name, dict[Precision, BundlePath]]
+    one_call: OneCallSpec | None = None
     golden: BundlePath | None = None
     engines: tuple[EngineSpec, ...] = ()
     fp16: Precision16Report | None = None
@@ -348,6 +392,8 @@ class Manifest(StrictModel):
         for name in [*self.graph_files, *(engine.graph for engine in self.engines)]:
             if name not in graphs:
                 raise ValueError(f"graph {name!r} has a file or an engine but is no graph of the model")
+        if self.one_call is not None and self.one_call.graph.name in graphs:
+            raise ValueError(f"the one-call graph has the name of another graph, {self.one_call.graph.name!r}")
         self._check_files()
         return self
 
@@ -368,9 +414,21 @@ class Manifest(StrictModel):
     @property
     def used_files(self) -> tuple[str, ...]:
         """The files of graphs, proofs and engines; a bundle may hold others, such as its model card."""
-        graphs = [path for files in self.graph_files.values() for path in files.values()]
+        graphs = [path for files in self.all_graph_files.values() for path in files.values()]
         golden = [self.golden] if self.golden else []
         return (*graphs, *golden, *(engine.file for engine in self.engines))
+
+    @property
+    def all_graph_files(self) -> Mapping[str, Mapping[Precision, BundlePath]]:
+        """The files of every graph, the one-call graph among them."""
+        own = {} if self.one_call is None else {self.one_call.graph.name: self.one_call.files}
+        return {**self.graph_files, **own}
+
+    def graph(self, name: str) -> GraphSpec:
+        """The signature of any graph that has files; KeyError where there is none."""
+        if self.one_call is not None and name == self.one_call.graph.name:
+            return self.one_call.graph
+        return self.model.graph(name)
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

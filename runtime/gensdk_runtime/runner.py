@@ -9,9 +9,12 @@ from typing import Any
 
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.manifest import ModelSpec, Precision
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.manifest import ModelSpec, OneCallSpec, Precision
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.base import Program
+from gensdk_runtime.programs.one_call import make_one_call
+from gensdk_runtime.tuning.costs import Form
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,15 @@ class Runner:
             session.close()
 
 
-def open_runner(bundle: Bundle, backend: Backend, precision: Precision) -> Runner:
-    """Opens the graphs of `bundle`; what was opened is closed again where one of them fails."""
+def open_runner(bundle: Bundle, backend: Backend, precision: Precision, *, form: Form = "steps") -> Runner:
+    """Opens the graphs of `bundle`; what was opened is closed again where one of them fails.
+
+    `form` "one_call" opens the graph that runs the whole sampler, and no other; :class:`InputError` where the
+    bundle has none.
+    """
     model = bundle.manifest.model
+    if form == "one_call":
+        return _open_one_call(bundle, backend, precision)
     sessions: dict[str, Session] = {}
     with ExitStack() as opened:
         for graph in model.graphs:
@@ -40,6 +49,24 @@ def open_runner(bundle: Bundle, backend: Backend, precision: Precision) -> Runne
         runner = Runner(backend.label, precision, sessions, make_program(model, sessions))
         opened.pop_all()
     return runner
+
+
+def _open_one_call(bundle: Bundle, backend: Backend, precision: Precision) -> Runner:
+    model, spec = bundle.manifest.model, bundle.manifest.one_call
+    if spec is None:
+        raise InputError(f"{bundle.path}: it has no one-call graph; export the model with --one-call")
+    source = bundle.graph_source(spec.graph.name, precision)
+    with ExitStack() as opened:
+        session = opened.enter_context(backend.open(spec.graph, source, precision=precision))
+        runner = one_call_runner(model, spec, session)
+        opened.pop_all()
+    return runner
+
+
+def one_call_runner(model: ModelSpec, spec: OneCallSpec, session: Session) -> Runner:
+    """A runner over the one-call graph of `model`, open in `session`."""
+    program = make_one_call(model, spec, session)
+    return Runner(session.backend, session.precision, program.sessions, program)
 
 
 def runner_of(model: ModelSpec, sessions: Mapping[str, Session]) -> Runner:

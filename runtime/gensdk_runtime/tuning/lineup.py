@@ -7,8 +7,9 @@ from threading import Lock
 from typing import Any
 
 from gensdk_runtime.errors import BackendError
+from gensdk_runtime.programs.base import Program
 from gensdk_runtime.runner import Runner
-from gensdk_runtime.tuning.costs import Choice, CostTable, Round
+from gensdk_runtime.tuning.costs import Choice, CostTable, Form, Round
 
 
 class Lineup:
@@ -33,34 +34,51 @@ class Lineup:
         self._lock = Lock()
         self._closed = False
         self._fallbacks = list(fallbacks)
+        self._kept: tuple[CostTable, CostTable] | None = None
         if not self._runners:
             self.plan(1, None, 1)
 
     @property
     def first(self) -> Runner:
-        """The runner that was opened first: for checks, and for what is run graph by graph."""
+        """The runner that was opened first: for checks."""
         return next(iter(self._runners.values()))
 
-    def plan(self, n: int, batch: int | None, limit: int) -> list[tuple[Round, Runner]]:
+    @property
+    def steps(self) -> Runner:
+        """A runner with all of the model's graphs: for what is run graph by graph."""
+        choice = next((choice.alone for choice in self._runners if choice.form == "steps"), None)
+        if choice is None:
+            choice = next(iter(self._step_choices())).alone
+            self._open(choice)
+        return self._runners[choice]
+
+    def plan(
+        self, n: int, batch: int | None, limit: int, *, accept: Callable[[Program[Any]], bool] | None = None
+    ) -> list[tuple[Round, Runner]]:
         """Rounds for `n` samples, each with its open runner.
 
-        In batches of `batch`, or None: as is cheapest, in batches of at most `limit`. Raises
-        :class:`BackendError` where no choice can be opened.
+        In batches of `batch`, or None: as is cheapest, in batches of at most `limit`. `accept`: whether a one-call
+        program will do; where it won't, all runs step by step. Raises :class:`BackendError` where no choice can
+        be opened.
         """
+        form: Form = "one_call"
         while True:
-            rounds = self._plan(n, batch, limit)
+            rounds = self._plan(n, batch, limit, form)
             for each in dict.fromkeys(found.choice for found in rounds):
                 try:
-                    self._open(each)
+                    runner = self._open(each)
                 except BackendError as failure:
                     self._drop(each, failure)
+                    break
+                if each.form == "one_call" and accept is not None and not accept(runner.program):
+                    form = "steps"
                     break
             else:
                 return [(found, self._runners[found.choice.alone]) for found in rounds]
 
     def open_all(self) -> None:
         """Opens every choice now, for a bundle that will be closed."""
-        for choice in self._choices():
+        for choice in dict.fromkeys((*self._choices(), *self._step_choices())):
             try:
                 self._open(choice)
             except BackendError as failure:
@@ -85,25 +103,47 @@ class Lineup:
     def _choices(self) -> tuple[Choice, ...]:
         return self._costs.choices if self._costs is not None else tuple(self._runners)
 
-    def _plan(self, n: int, batch: int | None, limit: int) -> Sequence[Round]:
+    def _step_choices(self) -> tuple[Choice, ...]:
+        """The choices that run step by step; where there is none, those that there are, made to."""
+        choices = self._choices()
+        steps = tuple(choice for choice in choices if choice.form == "steps")
+        return steps or tuple(dict.fromkeys(choice.model_copy(update={"form": "steps"}) for choice in choices))
+
+    def _plan(self, n: int, batch: int | None, limit: int, form: Form) -> Sequence[Round]:
         if self._costs is not None:
-            return self._costs.plan(n) if batch is None else self._costs.plan_batches(n, batch)
-        only, size = next(iter(self._runners)), batch or limit
+            costs = self._costs if form == "one_call" else self._step_costs(self._costs)
+            return costs.plan(n) if batch is None else costs.plan_batches(n, batch)
+        only = next(iter(self._runners if form == "one_call" else self._step_choices()))
+        size = batch or limit
         return [Round(only, (min(size, n - first),)) for first in range(0, n, size)]
 
-    def _open(self, choice: Choice) -> None:
+    def _step_costs(self, costs: CostTable) -> CostTable:
+        """The costs of :meth:`_step_choices`; kept, since a table keeps its plans."""
+        if self._kept is None or self._kept[0] is not costs:
+            steps = tuple(cost for cost in costs.costs if cost.choice.form == "steps")
+            made = tuple(
+                cost.model_copy(update={"choice": cost.choice.model_copy(update={"form": "steps"})})
+                for cost in costs.costs
+            )
+            self._kept = costs, CostTable(costs=steps or made, padded=costs.padded)
+        return self._kept[1]
+
+    def _open(self, choice: Choice) -> Runner:
         with self._lock:
-            if choice.alone in self._runners:
-                return
-            if self._closed or self._opener is None:
-                raise BackendError("the generator was closed; load the bundle again")
-            self._runners[choice.alone] = self._opener(choice.alone)
+            if choice.alone not in self._runners:
+                if self._closed:
+                    raise BackendError("the generator was closed; load the bundle again")
+                if self._opener is None:
+                    raise BackendError(f"it was opened as one call alone; it can't run {choice.label}")
+                self._runners[choice.alone] = self._opener(choice.alone)
+            return self._runners[choice.alone]
 
     def _drop(self, choice: Choice, reason: BackendError) -> None:
         """Leaves `choice` out from now on; raises `reason` where nothing else is left."""
         with self._lock:
             left = [other for other in self._choices() if other.alone != choice.alone]
-            if self._costs is None or not left or self._closed:
+            made = choice.form == "steps" and all(other.form != "steps" for other in self._choices())
+            if self._costs is None or not left or self._closed or made:
                 raise reason
             self._costs = self._costs.only(left)
             self._fallbacks.append(f"{choice.label} failed: {reason}")

@@ -1,0 +1,136 @@
+"""The whole sampler as one graph: one run, with all of the noise as an input.
+
+Each program here is the step-by-step one with another loop: same options, same noise, same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gensdk_runtime import noise
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.errors import ManifestError
+from gensdk_runtime.manifest import (
+    AutoregressiveSpec,
+    DiffusionDefaults,
+    DiffusionSpec,
+    GraphSpec,
+    ModelSpec,
+    OneCallSpec,
+    TensorSpec,
+)
+from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
+from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature, write_label
+from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.solvers import SolverTable
+
+SAMPLER = "sampler"
+"""The name of the graph, and of its session."""
+
+
+class OneCallDiffusion(DiffusionProgram):
+    """All steps of one solver in one run, with the settings that :attr:`OneCallSpec.settings` gives."""
+
+    def __init__(self, model: ModelSpec, one_call: OneCallSpec, session: Session) -> None:
+        if one_call.settings is None:
+            raise ManifestError("the one-call graph of a diffusion model has no settings; export it again")
+        self.baked = one_call.settings
+        super(DiffusionProgram, self).__init__(model, {SAMPLER: session})  # time embeddings are in the graph
+
+    def check(self) -> None:
+        """The tensors of :func:`sampler_graph`."""
+        _require(self.sessions[SAMPLER].graph, sampler_graph(self.model, self.table(self.baked)))
+
+    def covers(self, settings: DiffusionDefaults, *, listening: bool) -> bool:
+        """Only the settings that are part of the graph, and nobody hears of its steps."""
+        return settings == self.baked and not listening
+
+    def run(self, run: Run, settings: DiffusionDefaults) -> None:
+        """Noise is drawn for the steps that add some; the others multiply what lies there by zero."""
+        with self.sessions[SAMPLER].bound({"batch": len(run)}) as bound:
+            run.latent(bound.input("latents"))
+            write_label(bound, run)
+            scale = self.table(settings).noise_scale
+            if scale.any():
+                fresh = bound.input("noise")
+                for step in np.flatnonzero(scale):
+                    noise.normal(run.keys, int(step) + 1, self.latent_shape, out=fresh[step])
+                fresh[scale == 0] = 0
+            run.timed(bound)
+            run.finish(bound.output("images"))
+            run.end_step(0, 1, 0, lambda: bound.output("images"))
+
+
+class OneCallAutoregressive(AutoregressiveProgram):
+    """All rows and pixels in one run."""
+
+    def __init__(self, model: ModelSpec, one_call: OneCallSpec, session: Session) -> None:
+        super().__init__(model, {SAMPLER: session})
+
+    def check(self) -> None:
+        """The tensors of :func:`sampler_graph`."""
+        _require(self.sessions[SAMPLER].graph, sampler_graph(self.model))
+
+    def covers(self, settings: None, *, listening: bool) -> bool:
+        """There are no settings, but nobody may listen to the rows."""
+        return not listening
+
+    def run(self, run: Run, settings: None) -> None:
+        """The uniforms go in as they are drawn."""
+        with self.sessions[SAMPLER].bound({"batch": len(run)}) as bound:
+            uniforms = bound.input("uniform")
+            noise.uniform(run.keys, noise.LATENT_STREAM, uniforms.shape[1:], out=uniforms)
+            write_label(bound, run)
+            run.timed(bound)
+            run.finish(bound.output("images"))
+            run.end_step(0, 1, 0, lambda: bound.output("images"))
+
+
+def make_one_call(model: ModelSpec, one_call: OneCallSpec, session: Session) -> Program[Any]:
+    """The program over the one-call graph of `model`; :class:`ManifestError` where the graph does not fit it."""
+    if isinstance(model.program, DiffusionSpec):
+        return OneCallDiffusion(model, one_call, session)
+    if isinstance(model.program, AutoregressiveSpec):
+        return OneCallAutoregressive(model, one_call, session)
+    raise ManifestError(f"a {model.program.kind} model takes one call as it is; export the bundle again")
+
+
+def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSpec:
+    """The signature of the one-call graph.
+
+    Diffusion, with the solver's `table`: ``latents`` [B, C, H, W], and ``noise`` [S, B, C, H, W] where a step
+    adds noise. Autoregressive: ``uniform`` [B, H, W, C]. ``label`` int64 [B] where the model has classes (for
+    diffusion the class `num_classes` means "none"). Gives ``images`` [B, C, H, W].
+    """
+    image = ("batch", *model.image.shape)
+    if isinstance(model.program, AutoregressiveSpec):
+        channels, height, width = model.image.shape
+        inputs = [_noise("uniform", ("batch", height, width, channels), "uniform")]
+        labelled = any(model.graph(name).input("label") for name in model.program.sampling_graphs)
+    else:
+        inputs = [_noise("latents", image, "normal")]
+        if table is not None and table.noise_scale.any():
+            inputs.append(_noise("noise", (len(table), *image), "normal"))
+        labelled = model.num_classes is not None
+    if labelled:
+        inputs.append(TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition"))
+    images = TensorSpec(
+        name="images", dtype="float32", shape=image, role="image", value_range=model.image.value_range
+    )
+    return GraphSpec(name=SAMPLER, inputs=tuple(inputs), outputs=(images,))
+
+
+def _noise(name: str, shape: Sequence[int | str], distribution: str) -> TensorSpec:
+    data: Mapping[str, Any] = {"name": name, "dtype": "float32", "shape": shape, "role": "noise"}
+    return TensorSpec.from_dict({**data, "distribution": distribution}, what=name)
+
+
+def _require(graph: GraphSpec, expected: GraphSpec) -> None:
+    require_signature(
+        graph,
+        {spec.name: Wanted(spec.shape, spec.dtype) for spec in expected.inputs},
+        {spec.name: Wanted(spec.shape, spec.dtype) for spec in expected.outputs},
+    )
