@@ -30,7 +30,8 @@ def test_an_engine_is_built_and_described(graph_and_file: tuple[GraphSpec, bytes
     spec = engine.spec
     assert (spec.min_batch, spec.opt_batch, spec.max_batch) == (1, 4, 8)
     assert spec.runtime == "tensorrt-rtx"
-    assert spec.version == load_package("tensorrt-rtx").__version__
+    assert spec.version == load_package("tensorrt-rtx").version
+    assert spec.gpu == ""
 
 
 def test_a_broken_file_is_one_line(graph_and_file: tuple[GraphSpec, bytes]) -> None:

@@ -1,0 +1,187 @@
+"""The GPU through CUDA's runtime API: memory, copies, one stream, captured graphs. Every call is checked.
+
+What is allocated is freed with its owner, or earlier where there is a ``close()``; nothing is freed at the exit of
+the process, when the driver may be gone already.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.errors import BackendError, UnavailableError
+
+INSTALL = "pip install cuda-bindings"
+
+
+def cuda() -> Any:
+    """CUDA's runtime API; :class:`UnavailableError` where the package is missing."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError as failure:
+        raise UnavailableError(f"cuda-bindings is missing ({str(failure)[:120]}); {INSTALL}") from None
+    return runtime
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU: its compute `capability`, and the newest CUDA that its `driver` knows (13020 is 13.2)."""
+
+    name: str
+    capability: tuple[int, int]
+    driver: int
+
+    @property
+    def model(self) -> str:
+        """What classic engines are bound to, as in ``NVIDIA L4 (compute capability 8.9)``."""
+        return f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]})"
+
+
+def find_gpu() -> Gpu:
+    """The GPU that engines run on; :class:`UnavailableError` says what is missing and what mends it."""
+    api = cuda()
+    _, driver = api.cudaDriverGetVersion()
+    if not driver:
+        raise UnavailableError("no NVIDIA driver was found; engines need an NVIDIA GPU and its driver")
+    error, count = api.cudaGetDeviceCount()
+    if error == api.cudaError_t.cudaErrorInsufficientDriver:
+        raise UnavailableError(
+            f"the NVIDIA driver knows CUDA {driver // 1000}.{driver % 1000 // 10}, and cuda-bindings is newer; "
+            f'update the driver, or pip install "cuda-bindings=={driver // 1000}.*"'
+        )
+    if error != api.cudaError_t.cudaSuccess or not count:
+        raise UnavailableError(f"no NVIDIA GPU was found ({_name(error)}); engines need one")
+    found = check(api.cudaGetDeviceProperties(0))
+    name = found.name.decode(errors="replace") if isinstance(found.name, bytes) else str(found.name)
+    return Gpu(name.rstrip("\0"), (int(found.major), int(found.minor)), int(driver))
+
+
+def check(result: tuple[Any, ...]) -> Any:
+    """The value of a CUDA call; :class:`BackendError` where the call failed."""
+    error, *values = result
+    if int(error) != 0:
+        raise BackendError(f"CUDA failed: {_name(error)}")
+    return values[0] if values else None
+
+
+def _name(error: Any) -> str:
+    _, text = cuda().cudaGetErrorString(error)
+    return text.decode() if isinstance(text, bytes) else str(text)
+
+
+class DeviceMemory:
+    """Memory on the GPU, aligned to 256 bytes; `address` is what the library takes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.address = int(check(cuda().cudaMalloc(max(1, size))))
+        self.close = _freed_with(self, cuda().cudaFree, self.address)
+
+
+class PinnedArray:
+    """An array in page-locked memory, which the GPU copies from and to by itself; zeros at first.
+
+    The memory lives as long as any view of the array, so that a caller's view never points to nothing.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        self.address = int(check(cuda().cudaHostAlloc(max(1, size), cuda().cudaHostAllocPortable)))
+        memory = (ctypes.c_uint8 * size).from_address(self.address)
+        _freed_with(memory, cuda().cudaFreeHost, self.address)
+        self.array: Array = np.frombuffer(memoryview(memory), np.uint8).view(dtype).reshape(shape)
+        self.array[...] = 0
+
+
+class Stream:
+    """Work in order, beside the CPU and other streams. `handle` is what the library takes."""
+
+    def __init__(self) -> None:
+        api = cuda()
+        self._stream = check(api.cudaStreamCreateWithFlags(api.cudaStreamNonBlocking))
+        self.handle = int(self._stream)
+        self._uploaded = check(api.cudaEventCreateWithFlags(api.cudaEventDisableTiming))
+        self._free_event = _freed_with(self, api.cudaEventDestroy, self._uploaded)
+        self._free_stream = _freed_with(self, api.cudaStreamDestroy, self._stream)
+
+    def upload(self, source: PinnedArray, target: DeviceMemory) -> None:
+        """Copies to the GPU; `source` may change only after :meth:`wait_for_uploads`."""
+        api = cuda()
+        kind = api.cudaMemcpyKind.cudaMemcpyHostToDevice
+        check(api.cudaMemcpyAsync(target.address, source.address, source.array.nbytes, kind, self._stream))
+
+    def mark_uploads(self) -> None:
+        """All uploads of a run are on their way."""
+        check(cuda().cudaEventRecord(self._uploaded, self._stream))
+
+    def wait_for_uploads(self) -> None:
+        """Waits until what was uploaded before the last mark has been read."""
+        check(cuda().cudaEventSynchronize(self._uploaded))
+
+    def download(self, source: DeviceMemory, target: PinnedArray) -> None:
+        """Copies from the GPU, and waits for it and for all work before it."""
+        api = cuda()
+        kind = api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        check(api.cudaMemcpyAsync(target.address, source.address, target.array.nbytes, kind, self._stream))
+        self.synchronize()
+
+    def synchronize(self) -> None:
+        """Waits for all work; :class:`BackendError` where some of it failed."""
+        check(cuda().cudaStreamSynchronize(self._stream))
+
+    def capture(self, enqueue: Callable[[], bool]) -> CapturedGraph | None:
+        """What `enqueue` puts into the stream as one graph, not run yet; None where it can't be captured."""
+        api = cuda()
+        # of this thread alone: other threads may go on allocating
+        mode = api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        check(api.cudaStreamBeginCapture(self._stream, mode))
+        enqueued = False
+        try:
+            enqueued = enqueue()
+        finally:
+            error, graph = api.cudaStreamEndCapture(self._stream)
+        if int(error) != 0 or not enqueued:
+            api.cudaGetLastError()  # forgets the failure, which is no error here
+            if int(error) == 0:
+                check(api.cudaGraphDestroy(graph))
+            return None
+        try:
+            return CapturedGraph(check(api.cudaGraphInstantiate(graph, 0)), self._stream)
+        finally:
+            check(api.cudaGraphDestroy(graph))
+
+    def drain(self) -> None:
+        """Waits for all work, failed or not: what it used may be freed afterwards."""
+        if self._free_stream.alive:
+            cuda().cudaStreamSynchronize(self._stream)
+
+    def close(self) -> None:
+        """Waits for all work, then frees the stream. May be called twice."""
+        self.drain()
+        self._free_event()
+        self._free_stream()
+
+
+class CapturedGraph:
+    """Work that is launched as a whole, with the shapes and addresses that it was captured with."""
+
+    def __init__(self, executable: Any, stream: Any) -> None:
+        self._executable, self._stream = executable, stream
+        self.close = _freed_with(self, cuda().cudaGraphExecDestroy, executable)
+
+    def launch(self) -> None:
+        """Puts the work into the stream that it was captured from."""
+        check(cuda().cudaGraphLaunch(self._executable, self._stream))
+
+
+def _freed_with(owner: object, free: Callable[[Any], Any], resource: Any) -> weakref.finalize[..., Any]:
+    """Frees `resource` once: when called, or with its `owner`."""
+    finalizer = weakref.finalize(owner, free, resource)
+    finalizer.atexit = False
+    return finalizer

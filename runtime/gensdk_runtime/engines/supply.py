@@ -1,0 +1,130 @@
+"""Where the engine of a graph comes from: the bundle, the user's cache, or a build of a few seconds to minutes."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from gensdk_runtime.backends.base import GraphSource
+from gensdk_runtime.engines.build import FLAGS, OnnxFile, Recipe, build
+from gensdk_runtime.engines.cache import EngineCache, Fetched, Identity
+from gensdk_runtime.engines.device import Gpu
+from gensdk_runtime.engines.package import Toolkit
+from gensdk_runtime.errors import BackendError
+from gensdk_runtime.manifest import EngineSpec, Precision
+from gensdk_runtime.progress import Progress
+
+LoadedT = TypeVar("LoadedT")
+
+ANY_GPU = "any"
+"""What TensorRT-RTX builds for."""
+
+
+@runtime_checkable
+class EngineSource(Protocol):
+    """What a source of a graph may offer beside its file: engines that it brings along."""
+
+    def largest_batch(self) -> int:
+        """The largest batch that the model is run with."""
+
+    def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
+        """The engines of this graph in one precision."""
+
+    def read_engine(self, spec: EngineSpec) -> bytes:
+        """The checked bytes of one of them."""
+
+
+@dataclass(frozen=True)
+class Supplier:
+    """Gives engines made with `toolkit` for `gpu` (None: the build needs none, and nothing is going to run).
+
+    `bundle_engines` False leaves those that a bundle brings along. `progress`: a bar on long builds; None shows it
+    where stderr is a terminal.
+    """
+
+    toolkit: Toolkit
+    gpu: Gpu | None
+    cache: EngineCache
+    bundle_engines: bool = True
+    progress: bool | None = None
+
+    def loaded(self, recipe: Recipe, source: GraphSource, load: Callable[[bytes], LoadedT]) -> LoadedT:
+        """``load`` of the first engine that it takes.
+
+        An engine of the bundle, or of the cache, that `load` refuses with :class:`BackendError` is left, with a
+        warning, for the next one; a fresh build that it refuses is an error.
+        """
+        for spec, data in self._brought_along(recipe, source):
+            try:
+                return load(data)
+            except BackendError as failure:
+                warnings.warn(f"{spec.file} of the bundle is not used: {failure}", stacklevel=3)
+        onnx = OnnxFile.of(source)
+        fetched = self.fetched(recipe, onnx)
+        try:
+            return load(fetched.data)
+        except BackendError as failure:
+            if fetched.fresh:
+                raise
+            self.cache.discard(self.identity(recipe, onnx), str(failure))
+        return load(self.fetched(recipe, onnx).data)
+
+    def fetched(self, recipe: Recipe, onnx: OnnxFile) -> Fetched:
+        """The engine from the cache, or built now. Raises :class:`BackendError` as :func:`build` does."""
+        title = f"building the {recipe.precision} engine of {recipe.graph.name}"
+        with Progress(1, title, show=self.progress) as bar:
+            return self.cache.fetch(
+                self.identity(recipe, onnx),
+                lambda: build(self.toolkit, recipe, onnx, on_progress=bar.part),
+                on_wait=lambda: bar.part(0.0),
+            )
+
+    def identity(self, recipe: Recipe, onnx: OnnxFile) -> Identity:
+        """All that the engine depends on."""
+        sizes = recipe.sizes()
+        profile = {
+            spec.name: [
+                [axis if isinstance(axis, int) else getattr(sizes[axis], pick) for axis in spec.shape]
+                for pick in ("minimum", "optimum", "maximum")
+            ]
+            for spec in recipe.graph.inputs
+        }
+        tensors = (*recipe.graph.inputs, *recipe.graph.outputs)
+        bound = self.gpu if self.gpu is not None and not self.toolkit.is_rtx else None
+        return {
+            "kind": "engine",
+            "graph": onnx.digest(),
+            "precision": recipe.precision,
+            "signature": [[spec.name, spec.dtype, list(spec.shape)] for spec in tensors],
+            "profile": profile,
+            "flags": list(FLAGS),
+            "runtime": self.toolkit.runtime,
+            "version": self.toolkit.version,
+            "gpu": ANY_GPU if bound is None else bound.model,
+            "driver": None if bound is None else bound.driver,
+        }
+
+    def kernels_identity(self, engine: bytes) -> Identity:
+        """What the kernels that TensorRT-RTX compiles for an engine depend on."""
+        return {
+            "kind": "kernels",
+            "engine": hashlib.sha256(engine).hexdigest(),
+            "version": self.toolkit.version,
+            "gpu": None if self.gpu is None else self.gpu.model,
+            "driver": None if self.gpu is None else self.gpu.driver,
+        }
+
+    def _brought_along(self, recipe: Recipe, source: GraphSource) -> Iterator[tuple[EngineSpec, bytes]]:
+        """The bundle's engines that fit this package, this GPU and the sizes that are wanted."""
+        if not self.bundle_engines or not isinstance(source, EngineSource):
+            return
+        batch = recipe.sizes().get("batch")
+        for spec in source.engine_specs(recipe.precision):
+            mine: tuple[Any, ...] = (self.toolkit.runtime, self.toolkit.version)
+            here = self.toolkit.is_rtx or (self.gpu is not None and spec.gpu == self.gpu.model)
+            wide = batch is None or (spec.min_batch <= batch.minimum and batch.maximum <= spec.max_batch)
+            if (spec.runtime, spec.version) == mine and here and wide:
+                yield spec, source.read_engine(spec)
