@@ -48,7 +48,7 @@ def find_gpu() -> Gpu:
     api = cuda()
     _, driver = api.cudaDriverGetVersion()
     if not driver:
-        raise UnavailableError("no NVIDIA driver was found; engines need an NVIDIA GPU and its driver")
+        raise UnavailableError("no NVIDIA driver was found; install it, engines run on NVIDIA GPUs")
     error, count = api.cudaGetDeviceCount()
     if error == api.cudaError_t.cudaErrorInsufficientDriver:
         raise UnavailableError(
@@ -56,7 +56,7 @@ def find_gpu() -> Gpu:
             f'update the driver, or pip install "cuda-bindings=={driver // 1000}.*"'
         )
     if error != api.cudaError_t.cudaSuccess or not count:
-        raise UnavailableError(f"no NVIDIA GPU was found ({_name(error)}); engines need one")
+        raise UnavailableError(f"no NVIDIA GPU was found ({_name(error)}); engines run on nothing else")
     found = check(api.cudaGetDeviceProperties(0))
     name = found.name.decode(errors="replace") if isinstance(found.name, bytes) else str(found.name)
     return Gpu(name.rstrip("\0"), (int(found.major), int(found.minor)), int(driver))

@@ -1,0 +1,195 @@
+"""The logic of the tensorrt backend (buffers, copies, turns, captured graphs) on a GPU that the CPU plays."""
+
+from __future__ import annotations
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gensdk_runtime.backends import tensorrt
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.backends.bound import tensor_shape
+from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.embedded import embedded_names
+from gensdk_runtime.engines import device, supply
+from gensdk_runtime.engines.cache import EngineCache
+from gensdk_runtime.engines.package import Log, Toolkit
+from gensdk_runtime.errors import BackendError
+from gensdk_runtime.generator import Generator
+
+trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
+pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
+
+from support.host_gpu import HostCuda, HostTrt  # noqa: E402
+
+CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
+UP, DOWN = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"
+
+
+@dataclass
+class Host:
+    cuda: HostCuda
+    trt: HostTrt
+    backend: Any
+
+
+@pytest.fixture(params=["rtx", "classic"])
+def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    cuda = HostCuda()
+    package = HostTrt(trt, cuda)
+    toolkit = Toolkit(tensorrt.KINDS[request.param], package, Log(trt))
+    monkeypatch.setattr(device, "cuda", lambda: cuda)
+    monkeypatch.setattr(tensorrt, "load_package", lambda runtime: toolkit)
+    monkeypatch.setattr(supply, "build", lambda toolkit, recipe, onnx, on_progress: onnx.data)
+    return Host(cuda, package, tensorrt.TensorRtBackend(request.param, cache=EngineCache(tmp_path)))
+
+
+def test_samples_are_those_of_onnx_runtime(host: Host) -> None:
+    for name in embedded_names():
+        with Generator.load(name, backend=OnnxRuntimeBackend(threads=1)) as reference:
+            expected = [reference.sample(n, seed=1, batch_size=3).array for n in (3, 5)]
+        with Generator.load(name, backend=host.backend) as generator:
+            for n, array in zip((3, 5), expected, strict=True):
+                for _ in range(2):  # the second time on buffers that were used before
+                    samples = generator.sample(n, seed=1, batch_size=3)
+                    np.testing.assert_array_equal(samples.array, array)
+            assert samples.settings["backend"] == host.backend.label
+
+
+def test_threads_do_not_disturb_each_other(host: Host) -> None:
+    with Generator.load("digits-ddpm", backend=host.backend) as generator:
+        alone = [generator.sample(2, seed=seed).array for seed in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda seed: generator.sample(2, seed=seed).array, range(4)))
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_nothing_is_left_on_the_gpu(host: Host) -> None:
+    with Generator.load("digits-ddpm", backend=host.backend) as generator:
+        generator.sample(2, seed=0)
+        generator.sample(3, seed=0)
+        assert host.cuda.objects
+    gc.collect()
+    assert not host.cuda.memory
+    assert not host.cuda.objects
+
+
+def test_a_forgotten_generator_frees_the_gpu(host: Host) -> None:
+    generator = Generator.load("digits-vae", backend=host.backend)
+    generator.sample(2, seed=0)
+    del generator
+    gc.collect()
+    assert not host.cuda.memory
+    assert not host.cuda.objects
+
+
+def test_an_image_that_is_kept_outlives_the_generator(host: Host) -> None:
+    with _session(host, "digits-vae") as session, session.bound({"batch": 2}) as bound:
+        for spec in session.graph.inputs:
+            bound.input(spec.name)[...] = 0
+        bound.run()
+        image = bound.output("image")
+        expected = image.copy()
+    gc.collect()
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_only_what_changed_is_copied(host: Host) -> None:
+    sizes = {"batch": 2, "guidance": 1}
+    with _session(host, "digits-ddpm") as session, session.bound(sizes, CARRY) as bound:
+        for spec in session.graph.inputs:
+            bound.input(spec.name)[...] = 1
+        bound.run()
+        host.cuda.calls.clear()
+        for step in range(5):
+            bound.input("timestep")[0] = step
+            bound.run()
+        assert host.cuda.calls[UP] == 5
+        assert host.cuda.calls[DOWN] == 0
+        bound.output("next_sample")
+        bound.output("next_sample")
+        assert host.cuda.calls[DOWN] == 1
+
+
+def test_carried_states_are_what_copies_would_be(host: Host) -> None:
+    """Also where a state is read, or changed in part, between two runs."""
+    sizes = {"batch": 2, "guidance": 1}
+    with Bundle.open("digits-ddpm") as bundle:
+        graph, source = _graph(bundle)
+        reference = OnnxRuntimeBackend(threads=1).open(graph, source, precision="fp32")
+    rng = np.random.default_rng(0)
+    feeds = {
+        spec.name: rng.uniform(0, 5, tensor_shape(graph, spec, sizes)).astype(spec.dtype) for spec in graph.inputs
+    }
+    with reference, _session(host, "digits-ddpm") as session, session.bound(sizes, CARRY) as bound:
+        for name, value in feeds.items():
+            bound.input(name)[...] = value
+        for step in range(6):
+            if step == 3:
+                np.testing.assert_array_equal(bound.input("sample"), feeds["sample"])
+                bound.input("sample")[0] = feeds["sample"][0] = 0.5
+            bound.run()
+            outputs = reference.run(feeds)
+            if step % 2:
+                np.testing.assert_array_equal(bound.output("next_sample"), outputs["next_sample"])
+            feeds.update({name: outputs[output] for output, name in CARRY.items()})
+        np.testing.assert_array_equal(bound.output("next_previous_x0"), outputs["next_previous_x0"])
+
+
+def test_run_takes_plain_arrays(host: Host) -> None:
+    with _session(host, "digits-vae") as session:
+        feeds = {"z": np.ones((2, 16), np.float32), "label": np.zeros(2, np.int64)}
+        first = session.run(feeds)["image"]
+        again = session.run({**feeds, "z": np.zeros((2, 16), np.float32)})["image"]
+        assert np.abs(first - again).max() > 0.01  # the first result did not change under the second run
+
+
+def test_sizes_that_the_engine_lacks_are_one_line(host: Host) -> None:
+    message = "takes batch from 1 to 64, got 65"
+    with _session(host, "digits-vae") as session, pytest.raises(BackendError, match=message):
+        session.bound({"batch": 65}).__enter__()
+
+
+def test_classic_work_is_captured_once_for_each_turn(host: Host) -> None:
+    with Generator.load("digits-ddpm", backend=host.backend) as generator:
+        generator.sample(1, seed=0, num_inference_steps=10)
+        generator.sample(1, seed=1, num_inference_steps=10)
+    if host.backend.label == "tensorrt:rtx":  # it captures by itself
+        assert host.cuda.calls["enqueue"] == 20
+        assert host.cuda.calls["launch"] == 0
+    else:
+        assert host.cuda.calls["enqueue"] == 4  # each of two lanes: once for real, once to be captured
+        assert host.cuda.calls["launch"] == 18
+
+
+def test_what_can_not_be_captured_runs_all_the_same(host: Host) -> None:
+    with Generator.load("digits-ddpm", backend=host.backend) as generator:
+        expected = generator.sample(2, seed=0).array
+    host.trt.capturable = False
+    with Generator.load("digits-ddpm", backend=host.backend) as generator:
+        np.testing.assert_array_equal(generator.sample(2, seed=0).array, expected)
+    gc.collect()
+    assert not host.cuda.objects
+
+
+def test_kernels_are_kept_for_the_next_process(host: Host) -> None:
+    for _ in range(2):
+        with Generator.load("digits-vae", backend=host.backend) as generator:
+            generator.sample(2, seed=0)
+    assert host.trt.kernels == ([b"kernels of 1 contexts"] if host.backend.label == "tensorrt:rtx" else [])
+
+
+def _session(host: Host, name: str) -> Session:
+    with Bundle.open(name) as bundle:
+        return host.backend.open(*_graph(bundle), precision="fp32")
+
+
+def _graph(bundle: Bundle) -> Any:
+    graph = bundle.manifest.model.graphs[0]
+    return graph, bundle.graph_source(graph.name, "fp32")
