@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gensdk_export.card import model_card
 from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
 from gensdk_export.golden_record import keep_within, record_golden, samples_bound
 from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_modules, prove
+from gensdk_export.one_call import OneCall, takes_many_calls
+from gensdk_export.one_call_proof import ProvedOneCall, prove_one_call
 from gensdk_export.report import ExportReport, GraphRow
 from gensdk_export.uint8 import with_uint8
 from gensdk_runtime.bundle_writer import write_bundle
@@ -25,6 +28,7 @@ from gensdk_training.run import load_run
 GOLDEN_FILE = "golden/golden.npz"
 CARD_FILE = "README.md"
 LARGEST_OPTIMUM = 8
+ONE_CALL_ALREADY = "the model takes one call as it is; its own graph is the one-call graph"
 
 FLIPPED_FP32 = 1e-3
 FLIPPED_FP16 = 0.02
@@ -37,15 +41,21 @@ OTHER_MACHINES = 2.0
 class ExportOptions:
     """What to export and how strictly to judge it.
 
-    `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too; `engines` lists the
-    precisions to build engines for. `batch` is (min, opt, max) for engines, max also the bundle's largest batch;
-    None: 1, up to 8, the model's own. `axes` gives engines the sizes of other named axes. `atol`: largest difference from PyTorch in float32, and `fp16_atol`
-    in half, for images in [-1, 1] (:mod:`gensdk_runtime.drift` for other outputs). The golden file records
-    `golden_samples` samples over `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`.
+    `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too; `share_features` > 0 adds a
+    graph for steps that share deep features, which computes so many blocks anew; `one_call` adds the graph that
+    runs the whole sampler, with `one_call_settings` where they differ from the model's defaults. `engines` lists
+    the precisions to build engines for. `batch` is (min, opt, max) for engines, max also the bundle's largest
+    batch; None: 1, up to 8, the model's own. `axes` gives engines the sizes of other named axes. `atol`: largest
+    difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
+    (:mod:`gensdk_runtime.drift` for other outputs). The golden file records `golden_samples` samples over
+    `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`.
     """
 
     fp16: bool = False
     uint8: bool = False
+    share_features: int = 0
+    one_call: bool = False
+    one_call_settings: Mapping[str, Any] = field(default_factory=dict)
     engines: tuple[Precision, ...] = ()
     engine_runtime: EngineRuntime = "tensorrt-rtx"
     batch: AxisRange | None = None
@@ -72,7 +82,9 @@ def export_run(
     `ema` False exports the raw weights. For the rest see :func:`export_plan`.
     """
     trained = load_run(run, ema=ema, step=step)
-    plan = trained.family.export_plan(trained.networks)
+    share = options.share_features if options else 0
+    family, networks = trained.family, trained.networks
+    plan = family.sharing_plan(networks, share) if share else family.export_plan(networks)
     return export_plan(plan, trained.provenance, out, options, on_stage=on_stage)
 
 
@@ -95,6 +107,7 @@ def export_plan(
     if options.engines:
         load_package(options.engine_runtime)  # before the long part
     plan, batch = _with_batch(with_uint8(plan) if options.uint8 else plan, options.batch)
+    one_call = _one_call(plan.model, options)
     say("sampling golden trajectories in PyTorch")
     modules = prepare_modules(plan)
     runs = record_golden(plan, samples=options.golden_samples, steps=options.golden_steps)
@@ -110,6 +123,12 @@ def export_plan(
         judged = GoldenBounds(graph=options.fp16_atol, flipped=FLIPPED_FP16)
         sets["fp16"] = export_fp16(plan, modules, full, fp32, judged)
         rows += [*sets["fp16"].rows, *prove(plan, full, sets["fp16"], "fp16")]
+
+    proved = None
+    if one_call is not None:
+        say("building and replaying the one-call graph")
+        proved = prove_one_call(one_call, sets, full)
+        rows += proved.rows
 
     engines: list[Engine] = []
     for precision in options.engines:
@@ -134,9 +153,18 @@ def export_plan(
         sets=sets,
         rows=tuple(rows),
         engines=engines,
+        one_call=proved,
+        warnings=(ONE_CALL_ALREADY,) if options.one_call and one_call is None else (),
         as_zip=options.as_zip,
         started=started,
     )
+
+
+def _one_call(model: ModelSpec, options: ExportOptions) -> OneCall | None:
+    """The one-call graph that is asked for, if there is one to make; InputError for settings that don't fit."""
+    if not options.one_call or (not takes_many_calls(model) and not options.one_call_settings):
+        return None
+    return OneCall(model, options.one_call_settings)
 
 
 def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> tuple[ExportPlan, AxisRange]:
@@ -169,6 +197,8 @@ def _write(
     sets: Mapping[Precision, GraphSet],
     rows: tuple[GraphRow, ...],
     engines: list[Engine],
+    one_call: ProvedOneCall | None,
+    warnings: tuple[str, ...],
     as_zip: bool,
     started: float,
 ) -> ExportReport:
@@ -177,9 +207,11 @@ def _write(
     graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
     for precision, graphs in sets.items():
         for name, data in graphs.files.items():
-            path = f"graphs/{name}.{precision}.onnx"
+            full = graph_files[name].get("fp32", "")
+            path = full if files.get(full) == data else f"graphs/{name}.{precision}.onnx"
             files[path], graph_files[name][precision] = data, path
     files.update({engine.spec.file: engine.data for engine in engines})
+    files.update({} if one_call is None else one_call.files)
     half = sets.get("fp16")
     fp16 = half.fp16 if half else None
     built = tuple((engine.spec, len(engine.data)) for engine in engines)
@@ -189,6 +221,7 @@ def _write(
         gensdk_version=__version__,
         model=model,
         graph_files=graph_files,
+        one_call=None if one_call is None else one_call.spec,
         golden=GOLDEN_FILE,
         engines=tuple(engine.spec for engine in engines),
         fp16=fp16,
@@ -196,7 +229,7 @@ def _write(
     )
     with write_bundle(out, draft, files, as_zip=as_zip) as bundle:
         size = sum(entry.size for entry in bundle.manifest.files.values())
-    warnings = half.warnings if half else ()
+    warnings = (*warnings, *(half.warnings if half else ()))
     return ExportReport(out, model.name, rows, built, fp16, warnings, size, time.monotonic() - started)
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session, check_feeds, check_outputs
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.drift import Drift, degenerate, measure_drift, sample_drift
 from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.golden import Golden, GoldenBounds, Trajectory
-from gensdk_runtime.manifest import ModelSpec, Precision
+from gensdk_runtime.golden import Golden, GoldenBounds, Trajectory, TrajectorySettings
+from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec, Precision
+from gensdk_runtime.runner import Runner, open_runner
+from gensdk_runtime.tuning.costs import Choice
+from gensdk_runtime.tuning.lineup import Lineup
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,13 @@ def verify_bundle(
             if atol is not None:
                 bounds = bounds.model_copy(update={"graph": check_atol(atol)})
             with Generator.load(bundle, backend=backend, precision=each, threads=threads) as generator:
-                reports.append(replay(manifest.model, golden, generator.sessions, bounds))
+                report = replay(manifest.model, golden, generator.sessions, bounds)
+                if manifest.one_call is not None and each in manifest.one_call.files:
+                    engine = backend if isinstance(backend, Backend) else _backend_of(generator, threads)
+                    with closing(open_runner(bundle, engine, each, form="one_call")) as runner:
+                        check = replay_one_call(generator, manifest.one_call, runner, golden, bounds.samples)
+                    report += VerifyReport(report.model, (), (check,))
+                reports.append(report)
     first, *others = reports
     return sum(others, start=first)
 
@@ -169,11 +179,47 @@ def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> 
     )
 
 
+def replay_one_call(
+    generator: Generator, spec: OneCallSpec, runner: Runner, golden: Golden, atol: float | None
+) -> Check:
+    """Whole samples of the one-call graph against those that `generator` makes step by step on the same backend.
+
+    Seeds and labels are those of the first golden trajectory, the settings those that are part of the graph.
+    `atol`: largest scaled difference; None only reports it. Of an autoregressive model at least one sample must be
+    the same, pixel for pixel: one pixel on the edge of its CDF changes all that come after it.
+    """
+    model, seeds = generator.model, golden.trajectories[0].settings
+    given = TrajectorySettings(seeds=seeds.seeds, labels=seeds.labels).sample_arguments()
+    if spec.settings is not None and isinstance(model.program, DiffusionSpec):
+        defaults = model.program.defaults.model_dump()
+        given |= {name: value for name, value in spec.settings.model_dump().items() if value != defaults[name]}
+    whole = Generator(model, Lineup({Choice(backend=runner.label, form="one_call"): runner}))
+    try:
+        expected = generator.sample(**given, progress=False).array
+        samples = whole.sample(**given, progress=False).array
+    except InputError as failure:
+        raise IntegrityError(f"one-call graph: {failure}; export the bundle again") from None
+    problem = degenerate(samples)
+    drift = sample_drift(model, expected, samples)
+    if not problem and atol is not None and drift.scaled > atol:
+        problem = f"differs from step by step by {drift.scaled:.2e}, allowed {atol:.2e}"
+    same = (samples == expected).reshape(len(samples), -1).all(axis=1)
+    if not problem and isinstance(model.program, AutoregressiveSpec) and not same.any():
+        problem = f"none of {len(samples)} samples is the same as step by step"
+    return Check("one call", runner.precision, runner.label, drift, atol, problem)
+
+
+def _backend_of(generator: Generator, threads: int | None) -> Backend:
+    """Another of the backend that runs `generator` step by step."""
+    return create_backend(next(iter(generator.sessions.values())).backend, threads=threads)
+
+
 def settings_label(run: Trajectory) -> str:
     """The solver and steps of a run, with a space before them; empty where it has none."""
     settings = run.settings
     parts = [str(settings.solver)] if settings.solver else []
     parts += [f"{settings.num_inference_steps} steps"] if settings.num_inference_steps else []
+    parts += [f"cache interval {settings.cache_interval}"] if settings.cache_interval else []
     return f" {' '.join(parts)}" if parts else ""
 
 
