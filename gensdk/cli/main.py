@@ -23,6 +23,7 @@ VERBS = {
     "sample": "Draw samples from a bundle.",
     "verify": "Replay a bundle's golden trajectories on this machine.",
     "bench": "Measure latency, compare it, and gate on regressions.",
+    "tune": "Find out what runs a bundle fastest on this machine.",
     "inspect": "Show what is in a bundle.",
     "list": "List families and embedded bundles.",
     "env": "Show what this machine can run.",

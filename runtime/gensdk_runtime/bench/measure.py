@@ -131,13 +131,12 @@ def _open(target: Target, options: SamplingOptions, stack: ExitStack) -> _Calls:
 def _subject(target: Target, sampler: Sampler, samples: Samples, options: SamplingOptions) -> Subject:
     """What is measured, with the settings that really held, so that no changed default passes unseen."""
     used = {key: samples.settings[key] for key in SamplingOptions.model_fields if key in samples.settings}
-    sessions = list(sampler.sessions.values())
     return Subject(
         bundle=target.name,
         model=sampler.model.name,
         image=sampler.model.image.shape,
-        backend="+".join(sorted({session.backend for session in sessions})),
-        precision="+".join(sorted({session.precision for session in sessions})),
+        backend=samples.settings["backend"],
+        precision=samples.settings["precision"],
         batch=target.batch,
         threads=target.threads,
         options=SamplingOptions.from_dict(options.keywords() | used, what="settings of the samples"),

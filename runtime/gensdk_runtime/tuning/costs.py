@@ -1,14 +1,12 @@
 """What sampling costs on this machine in each way that was measured, and the cheapest split of `n` samples.
 
 A *round* is what one :class:`Choice` does at once: `workers` batches side by side, each of `batch` samples. A
-plan is a list of rounds. Padding a batch to a larger one is part of the same arithmetic, so it is chosen only
-where it is cheaper than splitting.
+plan is a list of rounds (:mod:`gensdk_runtime.tuning.planner`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
@@ -16,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gensdk_runtime.strict import StrictModel
+from gensdk_runtime.tuning.planner import Planner
 
 Form = Literal["steps", "one_call"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -90,9 +89,9 @@ class CostTable(StrictModel):
     """
 
     costs: Annotated[tuple[Cost, ...], Field(min_length=1, max_length=4096)]
-    padded: tuple[str, ...] = ()
+    padded: Annotated[tuple[Annotated[str, Field(max_length=100)], ...], Field(max_length=64)] = ()
 
-    @property
+    @cached_property
     def choices(self) -> tuple[Choice, ...]:
         """All choices, in the order they were measured."""
         return tuple(dict.fromkeys(cost.choice for cost in self.costs))
@@ -104,73 +103,59 @@ class CostTable(StrictModel):
 
     def seconds(self, choice: Choice, n: int) -> float:
         """What `n` samples cost as one round of `choice`; infinite where they don't fit into one."""
-        sizes, seconds = self._curves[choice]
-        above = bisect_left(sizes, n)
-        if above == len(sizes):
-            return float("inf")
-        if above == 0 or sizes[above] == n or choice.backend in self.padded:
-            return seconds[above]
-        share = (n - sizes[above - 1]) / (sizes[above] - sizes[above - 1])
-        return seconds[above - 1] + share * (seconds[above] - seconds[above - 1])
+        return self._planner.seconds(self._number[choice], n)
+
+    def cost(self, n: int) -> float:
+        """Seconds for `n` samples as :meth:`plan` makes them."""
+        return self._planner.cost(n)
 
     def plan(self, n: int) -> tuple[Round, ...]:
         """The cheapest rounds for `n` samples; large rounds come first."""
-        block = max(sizes[-1] for sizes, _ in self._curves.values())
-        full, rest = divmod(n, block)
-        rounds = self._plan_block(block) * full + self._plan_block(rest)
-        return tuple(sorted(rounds, key=lambda found: (-found.samples, found.choice.label)))
+        return tuple(self._round(number, samples) for number, samples in self._planner.plan(n))
 
     def plan_batches(self, n: int, batch: int) -> tuple[Round, ...]:
         """Rounds of batches of just `batch` samples (the last may be smaller), by the choice best for it."""
-        best = min(self.choices, key=lambda choice: self._rate(choice, batch))
+        best = min(self.choices, key=lambda choice: self._batches_cost(choice, n, batch))
+        size = batch if best.backend in self.padded else None
         counts = [min(batch, n - first) for first in range(0, n, batch)]
-        return tuple(Round(best, tuple(counts[i : i + best.workers])) for i in range(0, len(counts), best.workers))
+        return tuple(
+            Round(best, tuple(counts[i : i + best.workers]), size) for i in range(0, len(counts), best.workers)
+        )
 
-    def _rate(self, choice: Choice, batch: int) -> float:
-        """Seconds for each sample in batches of `batch`; beyond what was measured, as at the largest."""
-        samples = min(batch * choice.workers, self._curves[choice][0][-1])
-        return self.seconds(choice, samples) / samples
+    def _batches_cost(self, choice: Choice, n: int, batch: int) -> float:
+        """Seconds for `n` samples in batches of `batch`; beyond what was measured, at the rate of the largest."""
+        rounds = -(-n // (batch * choice.workers))
+        samples, largest = batch * choice.workers, self._planner.largest(self._number[choice])
+        return rounds * self.seconds(choice, min(samples, largest)) * max(1.0, samples / largest)
 
-    def _plan_block(self, n: int) -> tuple[Round, ...]:
-        """Dynamic programming over the samples that are left; kept, since applications ask for the same `n`."""
-        if n not in self._plans:
-            best: list[tuple[float, Round | None]] = [(0.0, None)]
-            for left in range(1, n + 1):
-                best.append(min(self._rounds(left, best), key=lambda found: found[0]))
-            rounds: list[Round] = []
-            while sum(found.samples for found in rounds) < n:
-                found = best[n - sum(found.samples for found in rounds)][1]
-                assert found is not None  # noqa: S101 - every choice can run one sample
-                rounds.append(found)
-            self._plans[n] = tuple(rounds)
-        return self._plans[n]
+    def _round(self, number: int, samples: int) -> Round:
+        """`samples` dealt out to the workers of a choice as evenly as can be."""
+        found = self._made.get((number, samples))
+        if found is None:
+            choice = self.choices[number]
+            workers = min(choice.workers, samples)
+            share, more = divmod(samples, workers)
+            counts = tuple(share + (i < more) for i in range(workers))
+            found = self._made[number, samples] = Round(choice, counts, self._padded_to(choice, counts[0]))
+        return found
 
-    def _rounds(self, left: int, best: list[tuple[float, Round | None]]) -> Iterator[tuple[float, Round]]:
-        """Each round that could come next, any measured one or all that is left, and what the whole then costs."""
-        for choice in self.choices:
-            sizes, _ = self._curves[choice]
-            for size in {size for size in sizes if size <= left} | {min(left, sizes[-1])}:
-                yield best[left - size][0] + self.seconds(choice, size), self._round(choice, size)
-
-    def _round(self, choice: Choice, samples: int) -> Round:
-        """`samples` dealt out to the workers as evenly as can be."""
-        workers = min(choice.workers, samples)
-        share, more = divmod(samples, workers)
-        counts = tuple(share + (i < more) for i in range(workers))
+    def _padded_to(self, choice: Choice, count: int) -> int | None:
+        """The batch size that was measured and takes `count` samples, for a backend that is bound to those."""
         if choice.backend not in self.padded:
-            return Round(choice, counts)
-        batches = sorted({cost.batch for cost in self.costs if cost.choice == choice and cost.batch >= counts[0]})
-        return Round(choice, counts, batches[0])
+            return None
+        return min(cost.batch for cost in self.costs if cost.choice == choice and cost.batch >= count)
 
     @cached_property
-    def _curves(self) -> dict[Choice, tuple[list[int], list[float]]]:
-        """For each choice the samples of a round, rising, and their seconds."""
-        curves = {}
-        for choice in self.choices:
-            points = dict(sorted((cost.samples, cost.seconds) for cost in self.costs if cost.choice == choice))
-            curves[choice] = ([*points], [*points.values()])
-        return curves
+    def _number(self) -> dict[Choice, int]:
+        return {choice: number for number, choice in enumerate(self.choices)}
 
     @cached_property
-    def _plans(self) -> dict[int, tuple[Round, ...]]:
+    def _planner(self) -> Planner:
+        curves = [
+            {cost.samples: cost.seconds for cost in self.costs if cost.choice == choice} for choice in self.choices
+        ]
+        return Planner(curves, [choice.backend in self.padded for choice in self.choices])
+
+    @cached_property
+    def _made(self) -> dict[tuple[int, int], Round]:
         return {}

@@ -1,0 +1,135 @@
+"""A child process that answers questions, and is started anew when it crashed or hung."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+from threading import Thread
+from types import TracebackType
+from typing import IO, Self
+
+from gensdk_runtime.errors import BackendError, UnavailableError
+from gensdk_runtime.tuning.messages import MAX_LINE, Answer, Question
+
+MODULE = "gensdk_runtime.tuning.worker"
+PYTHONS = ("python", "pypy")
+
+
+class ChildLostError(BackendError):
+    """The child crashed, hung, or said something that is no answer."""
+
+
+class Child:
+    """A :mod:`gensdk_runtime.tuning.worker`, started when it is first asked; `opening` is its first question."""
+
+    def __init__(self, opening: Question) -> None:
+        self._opening = opening
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def ask(self, question: Question, patience: float) -> Answer:
+        """The answer to `question`, which may be that it failed.
+
+        Raises :class:`ChildLostError` where none comes within `patience` seconds; the child is gone then, and the
+        next question starts another. Raises :class:`UnavailableError` where no child can be started.
+        """
+        if self._process is None:
+            self._start()
+            first = self._ask(self._opening, patience)
+            if first.error:
+                self.close()
+                raise UnavailableError(first.error)
+        return self._ask(question, patience)
+
+    def _ask(self, question: Question, patience: float) -> Answer:
+        process = self._process
+        assert process is not None  # noqa: S101 - started by ask()
+        assert process.stdin is not None  # noqa: S101 - a pipe
+        with contextlib.suppress(OSError):  # it is gone: the empty answer tells
+            process.stdin.write(question.model_dump_json().encode() + b"\n")
+            process.stdin.flush()
+        try:
+            line = self._answers.get(timeout=patience)
+        except queue.Empty:
+            self.close()
+            raise ChildLostError(f"no answer in {patience:.0f} s") from None
+        if not line:
+            ended = self.close()
+            raise ChildLostError(_death(ended))
+        try:
+            return Answer.from_json(line, what="answer", error=ChildLostError)
+        except ChildLostError:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        try:
+            process = subprocess.Popen(
+                [python_executable(), "-P", "-m", MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        except OSError as failure:
+            raise UnavailableError(f"no process for measuring can be started ({failure.strerror})") from None
+        assert process.stdout is not None  # noqa: S101 - a pipe
+        self._process, self._answers = process, queue.SimpleQueue()
+        Thread(target=_listen, args=(process.stdout, self._answers), daemon=True).start()
+
+    def close(self) -> int | None:
+        """Ends the child, whatever it does; its exit code. May be called twice."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        try:
+            return process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def python_executable() -> str:
+    """The interpreter to start; :class:`UnavailableError` in a frozen or embedding program, which is not one."""
+    name = os.path.basename(sys.executable or "").lower()  # noqa: PTH119 - may be empty
+    if getattr(sys, "frozen", False) or not name.startswith(PYTHONS):
+        raise UnavailableError(
+            "this program is no Python interpreter, so it can't measure in a process of its own"
+        )
+    return sys.executable
+
+
+def _environment() -> dict[str, str]:
+    """The packages of this process, and no measuring within measuring."""
+    paths = [path for path in sys.path if path and os.path.isabs(path)]  # noqa: PTH117 - text
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "GENSDK_TUNE": "off"}
+
+
+def _listen(pipe: IO[bytes], answers: queue.SimpleQueue[bytes]) -> None:
+    """Passes lines on, then an empty one: a pipe can't be waited for with a time limit on every system."""
+    with pipe, contextlib.suppress(OSError, ValueError):
+        while line := pipe.readline(MAX_LINE):
+            answers.put(line)
+    answers.put(b"")
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"it crashed ({signal.Signals(-code).name})"
+    return f"it ended (exit code {code})"

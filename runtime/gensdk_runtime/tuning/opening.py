@@ -1,0 +1,19 @@
+"""Opens what a :class:`Choice` names."""
+
+from __future__ import annotations
+
+from gensdk_runtime.backends import create_backend
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.manifest import Precision
+from gensdk_runtime.runner import Runner, open_runner
+from gensdk_runtime.tuning.costs import Choice
+
+
+def open_choice(bundle: Bundle, choice: Choice, precision: Precision) -> Runner:
+    """The graphs of `bundle` as `choice` runs them. Raises :class:`BackendError` where that can't be."""
+    try:
+        backend = create_backend(choice.backend, threads=choice.threads, spinning=choice.spinning)
+    except InputError as failure:  # a backend or provider that this version does not know
+        raise BackendError(str(failure)) from None
+    return open_runner(bundle, backend, precision, form=choice.form)

@@ -1,0 +1,153 @@
+"""What was measured, kept in the per-user cache: one small JSON file for each key. Read as hostile input."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gensdk_runtime.atomic import put_in_place, sibling, sync
+from gensdk_runtime.batches import largest_batch
+from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.manifest import Manifest
+from gensdk_runtime.strict import StrictModel
+from gensdk_runtime.tuning.candidates import MAX_ROUND, MEASURED_BACKENDS
+from gensdk_runtime.tuning.costs import Choice, CostTable
+from gensdk_runtime.user_cache import cache_folder
+
+if sys.platform != "win32":
+    import fcntl
+
+MAX_BYTES = 2**20
+FOLDER = "tuning"
+
+_LOG = logging.getLogger("gensdk")
+_BACKEND = re.compile(r"[a-z0-9]+(:[a-z0-9_]+)?")
+_POLL = 0.05
+_kept: dict[str, CostTable] = {}  # of this process, for where the cache can't be written
+_said = False
+
+Text = Annotated[str, Field(max_length=2000)]
+
+
+class StoredTable(StrictModel):
+    """One file: the key in words, whether it came from the short or the full measurement, and the costs."""
+
+    schema_version: Literal[1] = 1
+    key: Annotated[dict[Text, Text], Field(max_length=64)]
+    measured: Literal["short", "full"]
+    table: CostTable
+
+
+def load_table(key: Mapping[str, str], manifest: Manifest) -> CostTable | None:
+    """The stored costs for `key`, or None: nothing is stored, or what is stored can't be trusted."""
+    if (kept := _kept.get(_name(key))) is not None:
+        return kept
+    try:
+        with (cache_folder(FOLDER) / _name(key)).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        stored = StoredTable.from_json(data, what="stored costs") if len(data) <= MAX_BYTES else None
+    except (OSError, BackendError, InputError):
+        return None
+    if stored is None or stored.key != dict(key) or not _fits(stored.table, manifest):
+        return None
+    return stored.table
+
+
+def save_table(
+    key: Mapping[str, str], table: CostTable, manifest: Manifest, measured: Literal["short", "full"]
+) -> Path | None:
+    """Keeps `table` for `key` and returns the file; None, and a word, where the cache can't be written."""
+    stored = StoredTable(key=dict(key), measured=measured, table=table)
+    if not _fits(table, manifest):
+        raise InputError("expected costs of this bundle's own batch sizes and of known backends")
+    try:
+        path = cache_folder(FOLDER) / _name(key)
+        with sibling(path, folder=False) as new:
+            new.write_text(stored.model_dump_json(), encoding="utf-8")
+            sync(new)
+            put_in_place(new, path)
+    except (OSError, BackendError) as failure:
+        _kept[_name(key)] = table
+        _say_unwritable(failure)
+        return None
+    _kept.pop(_name(key), None)
+    return path
+
+
+def clear_tables(keys: Iterable[Mapping[str, str]] | None = None) -> int:
+    """Removes the stored costs of `keys` (of all, where None); how many there were."""
+    folder = cache_folder(FOLDER)
+    names = None if keys is None else {_name(key) for key in keys}
+    for name in list(_kept) if names is None else names:
+        _kept.pop(name, None)
+    gone = [path for path in folder.glob("*.json") if names is None or path.name in names]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return len(gone)
+
+
+@contextlib.contextmanager
+def measuring_alone(patience: float) -> Iterator[None]:
+    """Held while measuring: two at once would disturb each other. Goes on after `patience` seconds."""
+    try:
+        descriptor = os.open(cache_folder(FOLDER) / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (OSError, BackendError):
+        yield
+        return
+    try:
+        end = time.monotonic() + patience
+        while not _locked(descriptor) and time.monotonic() < end:
+            time.sleep(_POLL)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _name(key: Mapping[str, str]) -> str:
+    text = json.dumps(dict(key), sort_keys=True)
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _fits(table: CostTable, manifest: Manifest) -> bool:
+    """Whether `table` names only what is ever measured, and batches that the model may be given."""
+    return all(
+        _known(cost.choice)
+        and (cost.choice.form == "steps" or manifest.one_call is not None)
+        and cost.batch <= largest_batch(manifest.model, cost.choice.workers)
+        and cost.samples <= max(MAX_ROUND, cost.choice.workers)
+        for cost in table.costs
+    )
+
+
+def _known(choice: Choice) -> bool:
+    return _BACKEND.fullmatch(choice.backend) is not None and choice.backend.split(":")[0] in MEASURED_BACKENDS
+
+
+def _say_unwritable(failure: Exception) -> None:
+    global _said  # noqa: PLW0603 - once for each process
+    if not _said:
+        _LOG.warning("what was measured can't be kept, so it is measured again in each process: %s", failure)
+        _said = True

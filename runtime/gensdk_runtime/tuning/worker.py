@@ -1,0 +1,116 @@
+"""The child process that measures: ``python -m gensdk_runtime.tuning.worker``, questions in, answers out.
+
+It has a process of its own because a backend may crash or hang, and because the thread pools of two backends in
+one process disturb each other. It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median_low
+from typing import BinaryIO
+
+from gensdk_runtime.backends import get_backend
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.errors import BackendError, BundleError, GensdkError
+from gensdk_runtime.manifest import Precision
+from gensdk_runtime.runner import Runner
+from gensdk_runtime.tuning.costs import Choice
+from gensdk_runtime.tuning.fingerprint import bundle_identity
+from gensdk_runtime.tuning.messages import Answer, Question
+from gensdk_runtime.tuning.opening import open_choice
+from gensdk_runtime.tuning.work import Reading, read_clock
+
+SETTLE = 0.003
+"""Seconds until threads that spin after a run have gone to sleep."""
+
+
+class Worker:
+    """Answers questions about one bundle; what it opened for one question stays open for the next."""
+
+    def __init__(self) -> None:
+        self._bundle: Bundle | None = None
+        self._runners: dict[tuple[Choice, Precision], Runner] = {}
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+
+    def answer(self, question: Question) -> Answer:
+        """What `question` asks for, or the error that came in its place."""
+        try:
+            if question.kind == "open":
+                return self._open(question)
+            if question.kind == "availability":
+                return _availability(question.backend)
+            return self._run(question)
+        except GensdkError as failure:
+            return Answer(error=str(failure)[:1000] or type(failure).__name__)
+        except Exception as failure:  # a backend's own: it loses this candidate, no more
+            return Answer(error=f"{type(failure).__name__}: {failure}"[:1000])
+
+    def _open(self, question: Question) -> Answer:
+        self._bundle = Bundle.open(question.path)
+        if bundle_identity(self._bundle.manifest) != question.identity:
+            raise BundleError(f"{question.path}: it was replaced while it was measured; load it again")
+        return Answer()
+
+    def _run(self, question: Question) -> Answer:
+        if self._bundle is None:
+            raise BackendError("no bundle was opened")
+        choice, model = question.choice, self._bundle.manifest.model
+        key = (choice.alone, question.precision)
+        if key not in self._runners:
+            self._runners[key] = open_choice(self._bundle, choice.alone, question.precision)
+
+        def read(units: int | None) -> Reading:
+            return read_clock(
+                model,
+                self._runners[key],
+                self._pool(choice.workers),
+                batch=question.batch,
+                workers=choice.workers,
+                units=units,
+            )
+
+        if question.warm:
+            read(1)
+        readings = [read(question.units) for _ in range(question.repeats)]
+        if choice.spinning:
+            time.sleep(SETTLE)
+        return Answer(seconds=median_low(reading.seconds for reading in readings), units=readings[0].units)
+
+    def _pool(self, workers: int) -> ThreadPoolExecutor | None:
+        if workers == 1:
+            return None
+        if workers not in self._pools:
+            self._pools[workers] = ThreadPoolExecutor(workers)
+        return self._pools[workers]
+
+
+def _availability(name: str) -> Answer:
+    backend = get_backend(name)
+    found = backend.availability()
+    return Answer(
+        available=found.available, version=found.version[:200], devices=found.devices, padded=backend.padded
+    )
+
+
+def _own_output() -> BinaryIO:
+    """The pipe to the tuner; what libraries print to stdout goes to stderr instead."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    return answers
+
+
+def main() -> None:
+    """Answers line by line until the input ends."""
+    answers, worker = _own_output(), Worker()
+    for line in sys.stdin.buffer:
+        answer = worker.answer(Question.from_json(line, what="question"))
+        answers.write(answer.model_dump_json().encode() + b"\n")
+    os._exit(0)  # some runtimes crash while they are taken down; there is nothing left to do
+
+
+if __name__ == "__main__":
+    main()
