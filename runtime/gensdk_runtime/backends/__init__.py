@@ -14,6 +14,8 @@ BackendT = TypeVar("BackendT", bound=type[Backend])
 _MODULES = {name: f"gensdk_runtime.backends.{name}" for name in ("onnxruntime", "openvino", "tensorrt", "fake")}
 _BACKENDS: dict[str, type[Backend]] = {}
 
+BACKGROUND = ":background"
+
 
 def register_backend(name: str) -> Callable[[BackendT], BackendT]:
     """Class decorator: makes a backend known as `name`. Raises ValueError where the name is taken."""
@@ -48,8 +50,16 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
 
     What stands behind the colon is the execution provider. `threads` bounds the CPU threads inside one graph;
     with `spinning` they wait busily between runs, which is faster for small graphs and takes the processor from
-    others.
+    others. With ``:background`` at its end, as in ``"tensorrt:background"``, ONNX Runtime serves until the backend
+    is ready (:mod:`gensdk_runtime.engines.background`).
     """
+    if spec.endswith(BACKGROUND):
+        from gensdk_runtime.engines.background import BackgroundBackend
+
+        final = spec.removesuffix(BACKGROUND)
+        get_backend(final.partition(":")[0])  # a wrong name is said at once
+        now = create_backend("onnxruntime", threads=threads, spinning=spinning)
+        return BackgroundBackend(now, lambda: create_backend(final, threads=threads), label=spec)
     name, _, provider = spec.partition(":")
     if isinstance(threads, bool) or not isinstance(threads, int | None):
         raise InputError(f"expected threads as an int, got {type(threads).__name__}")

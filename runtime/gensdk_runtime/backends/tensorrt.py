@@ -80,17 +80,17 @@ class TensorRtBackend(Backend):
             reason, _, remedy = str(failure).partition("; ")
             return Availability(False, reason=reason, remedy=remedy or INSTALL)
         versions: dict[str, str] = {}
-        problems: list[str] = []
+        missing: dict[str, str] = {}
         for kind, runtime in KINDS.items():
-            if runtime in there:
-                try:
-                    versions[kind] = load_package(runtime).version
-                except UnavailableError as failure:
-                    problems.append(str(failure))
+            try:
+                versions[kind] = load_package(runtime).version
+            except UnavailableError as failure:
+                missing[kind] = str(failure)
         if not versions:
-            reason, _, remedy = problems[0].rpartition("; ")
+            reason, _, remedy = next(missing[kind] for kind in KINDS if KINDS[kind] in there).rpartition("; ")
             return Availability(False, reason=reason, remedy=remedy)
-        return Availability(True, version=next(iter(versions.values())), devices=tuple(versions))
+        devices = tuple(versions)
+        return Availability(True, version=versions[devices[0]], devices=devices, missing=missing)
 
     @property
     def label(self) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.engines.build import FLAGS, OnnxFile, Recipe, build
@@ -57,11 +57,13 @@ class Supplier:
         An engine of the bundle, or of the cache, that `load` refuses with :class:`BackendError` is left, with a
         warning, for the next one; a fresh build that it refuses is an error.
         """
-        for spec, data in self._brought_along(recipe, source):
-            try:
-                return load(data)
-            except BackendError as failure:
-                warnings.warn(f"{spec.file} of the bundle is not used: {failure}", stacklevel=3)
+        if self.bundle_engines and isinstance(source, EngineSource):
+            for spec in source.engine_specs(recipe.precision):
+                if self._fits(spec, recipe):
+                    try:
+                        return load(source.read_engine(spec))
+                    except BackendError as failure:
+                        warnings.warn(f"{spec.file} of the bundle is not used: {failure}", stacklevel=3)
         onnx = OnnxFile.of(source)
         fetched = self.fetched(recipe, onnx)
         try:
@@ -117,14 +119,10 @@ class Supplier:
             "driver": None if self.gpu is None else self.gpu.driver,
         }
 
-    def _brought_along(self, recipe: Recipe, source: GraphSource) -> Iterator[tuple[EngineSpec, bytes]]:
-        """The bundle's engines that fit this package, this GPU and the sizes that are wanted."""
-        if not self.bundle_engines or not isinstance(source, EngineSource):
-            return
+    def _fits(self, spec: EngineSpec, recipe: Recipe) -> bool:
+        """Whether an engine of a bundle is for this package, this GPU and the sizes that are wanted."""
         batch = recipe.sizes().get("batch")
-        for spec in source.engine_specs(recipe.precision):
-            mine: tuple[Any, ...] = (self.toolkit.runtime, self.toolkit.version)
-            here = self.toolkit.is_rtx or (self.gpu is not None and spec.gpu == self.gpu.model)
-            wide = batch is None or (spec.min_batch <= batch.minimum and batch.maximum <= spec.max_batch)
-            if (spec.runtime, spec.version) == mine and here and wide:
-                yield spec, source.read_engine(spec)
+        mine = (spec.runtime, spec.version) == (self.toolkit.runtime, self.toolkit.version)
+        here = self.toolkit.is_rtx or (self.gpu is not None and spec.gpu == self.gpu.model)
+        wide = batch is None or (spec.min_batch <= batch.minimum and batch.maximum <= spec.max_batch)
+        return mine and here and wide

@@ -1,0 +1,161 @@
+"""One backend serves while another gets ready."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gensdk_runtime.backends import create_backend
+from gensdk_runtime.backends.base import Availability, Backend, GraphSource, Session
+from gensdk_runtime.backends.fake import FakeBackend
+from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.engines.background import BackgroundBackend, BackgroundSession
+from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import GraphSpec, Precision
+
+BUNDLE = "digits-ddpm"
+
+
+class SlowBackend(Backend):
+    """Opens nothing until it is let."""
+
+    name = "slow"
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.let = threading.Event()
+        self.opening = threading.Event()
+        self.sessions: list[Session] = []
+        self._failure = failure
+
+    @classmethod
+    def availability(cls) -> Availability:
+        return Availability(True)
+
+    def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
+        self.opening.set()
+        assert self.let.wait(30)
+        assert source.read()  # the bundle may be closed by now
+        if self._failure is not None:
+            raise self._failure
+        self.sessions.append(FakeBackend().open(graph, source, precision=precision))
+        return self.sessions[-1]
+
+
+@contextmanager
+def generator(slow: SlowBackend, now: Backend | None = None) -> Iterator[Generator]:
+    backend = BackgroundBackend(now or OnnxRuntimeBackend(threads=1), lambda: slow, label="slow:background")
+    try:
+        with Bundle.open(BUNDLE) as bundle:
+            loaded = Generator.load(bundle, backend=backend)
+        with loaded:
+            yield loaded
+    finally:
+        slow.let.set()
+
+
+def sessions(loaded: Generator) -> list[BackgroundSession]:
+    return [each for each in loaded.sessions.values() if isinstance(each, BackgroundSession)]
+
+
+def finish(slow: SlowBackend, loaded: Generator) -> None:
+    slow.let.set()
+    assert all(session.wait(30) for session in sessions(loaded))
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    found = {}
+    for backend in (OnnxRuntimeBackend(threads=1), FakeBackend()):
+        with Generator.load(BUNDLE, backend=backend) as loaded:
+            found[backend.name] = loaded.sample(2, seed=0).array
+    return found
+
+
+def test_the_first_serves_until_the_second_is_ready(expected: dict[str, Any]) -> None:
+    slow = SlowBackend()
+    with generator(slow) as loaded:
+        np.testing.assert_array_equal(loaded.sample(2, seed=0).array, expected["onnxruntime"])
+        assert {session.backend for session in sessions(loaded)} == {"onnxruntime"}
+        finish(slow, loaded)
+        np.testing.assert_array_equal(loaded.sample(2, seed=0).array, expected["fake"])
+        assert {session.backend for session in sessions(loaded)} == {"fake"}
+        assert loaded.sample(1).settings["backend"] == "slow:background"
+
+
+def test_a_call_ends_where_it_began(expected: dict[str, Any]) -> None:
+    slow = SlowBackend()
+    with generator(slow) as loaded:
+        samples = loaded.sample(2, seed=0, callback_on_step_end=lambda step: finish(slow, loaded))
+        np.testing.assert_array_equal(samples.array, expected["onnxruntime"])
+        np.testing.assert_array_equal(loaded.sample(2, seed=0).array, expected["fake"])
+
+
+def test_the_first_is_closed_when_its_last_caller_leaves() -> None:
+    slow = SlowBackend()
+    with generator(slow) as loaded:
+        (session,) = sessions(loaded)
+        first = session._current
+        with session.bound({"batch": 1, "guidance": 1}) as bound:
+            finish(slow, loaded)
+            assert not first.closed
+            bound.run()
+        assert first.closed
+        loaded.sample(1)
+
+
+def test_a_failure_is_said_once_and_the_first_stays(expected: dict[str, Any]) -> None:
+    slow = SlowBackend(BackendError("no such engine"))
+    with generator(slow) as loaded:
+        finish(slow, loaded)
+        with pytest.warns(UserWarning, match="stays on onnxruntime: no such engine"):
+            loaded.sample(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_array_equal(loaded.sample(2, seed=0).array, expected["onnxruntime"])
+
+
+def test_what_nobody_expected_is_said_too() -> None:
+    slow = SlowBackend(ZeroDivisionError("oh"))
+    with generator(slow) as loaded:
+        finish(slow, loaded)
+        with pytest.warns(UserWarning, match="ZeroDivisionError: oh"):
+            loaded.sample(1)
+
+
+def test_closing_while_it_builds_closes_what_comes_later() -> None:
+    slow = SlowBackend()
+    with generator(slow) as loaded:
+        assert slow.opening.wait(30)
+        opened = sessions(loaded)
+    with pytest.raises(BackendError, match="closed"):
+        loaded.sample(1)
+    slow.let.set()
+    assert all(session.wait(30) for session in opened)
+    assert all(session.closed for session in slow.sessions)
+
+
+def test_threads_sample_while_it_changes_over(expected: dict[str, Any]) -> None:
+    slow = SlowBackend()
+    with generator(slow) as loaded, ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(lambda: loaded.sample(2, seed=0).array) for _ in range(12)]
+        finish(slow, loaded)
+        known = {array.tobytes() for array in expected.values()}
+        assert {result.result().tobytes() for result in results} <= known
+        np.testing.assert_array_equal(loaded.sample(2, seed=0).array, expected["fake"])
+
+
+def test_it_goes_by_name(expected: dict[str, Any]) -> None:
+    with Generator.load(BUNDLE, backend="fake:background") as loaded:
+        assert all(session.wait(30) for session in sessions(loaded))
+        np.testing.assert_array_equal(loaded.sample(2, seed=0).array, expected["fake"])
+    with pytest.raises(InputError, match="did you mean 'tensorrt'"):
+        create_backend("tensorr:background")
