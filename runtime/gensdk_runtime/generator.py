@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Lock
@@ -301,7 +301,11 @@ class Generator:
             runner.program.run_timed(run, settings)
 
         if len(runs) > 1 and runs[0].on_step_end is None:
-            list(self._pool().map(work, runs))
+            waiting = [self._pool().submit(work, run) for run in runs]
+            wait(waiting)  # all of them, so that none still writes where another failed
+            for each, run in zip(waiting, runs, strict=True):
+                each.result()
+                run.graph_seconds /= len(runs)  # they spent it at the same time
             return runs
         for begun, run in enumerate(runs, start=1):
             work(run)
