@@ -44,7 +44,7 @@ Examples:
     help="Diffusion: DDIM goes on from the clipped estimate.",
 )
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
 @click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")
 @click.option("--batch-size", type=int, help="Samples in one run of the graphs. [default: the bundle's max_batch]")
 @click.option(
@@ -84,6 +84,8 @@ def sample(
         samples = generator.sample(n, seed=seeds, label=labels, **options)
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings
+    if "fallback" in samples.settings:
+        click.echo(f"warning: {samples.settings['fallback']}; gensdk tune measures anew", err=True)
     if as_json:
         print_json({"output": str(path), "settings": dict(samples.settings), "seconds": vars(timings)})
         return
