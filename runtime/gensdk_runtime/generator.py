@@ -129,7 +129,7 @@ class Generator:
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
         - Diffusion only, as in diffusers: `num_inference_steps`, `solver` ("ddim", "ddpm", "dpmsolver++"), `eta`
           in [0, 1] for DDIM, `guidance_scale` (1: none; it counts where there is a label), `timestep_spacing`
-          ("leading", "linspace", "trailing"), `clip_sample` (clip the estimate of x_0 to the value range),
+          ("leading", "linspace", "trailing", "quadratic"), `clip_sample` (clip the estimate of x_0 to the range),
           `use_clipped_model_output` (DDIM goes on from the clipped estimate). None takes the bundle's default.
         - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
           stops, and the result holds what there is.

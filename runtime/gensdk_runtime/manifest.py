@@ -31,7 +31,7 @@ Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 Precision = Literal["fp32", "fp16"]
 Role = Literal["noise", "condition", "image", "state", "timestep", "coefficient"]
 SolverName = Literal["ddpm", "ddim", "dpmsolver++"]
-TimestepSpacing = Literal["leading", "linspace", "trailing"]
+TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic"]
 
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")

@@ -98,25 +98,39 @@ def solver_table(
 def timesteps(
     num_train_timesteps: int, num_inference_steps: int, spacing: TimestepSpacing, solver: SolverName
 ) -> NDArray[np.int64]:
-    """The falling time steps, int64 [S], as in Lin et al. (2023), "Common Diffusion Noise Schedules", table 2.
+    """The falling time steps, int64 [S].
 
+    "leading", "linspace" and "trailing" as in Lin et al. (2023), "Common Diffusion Noise Schedules", table 2;
     DPM-Solver++ leaves out the last of S + 1 points where the spacing would end at 0, as its authors do.
+    "quadratic" is denser where there is little noise, t_i = (i / S)^2 (T - 1) for i = S .. 1: Song, Meng & Ermon
+    (2020), appendix D.2, ending as DPM-Solver++'s authors do; points that would fall together move apart.
     Raises :class:`InputError` for an unknown spacing or a number of steps that the schedule doesn't hold.
     """
     if spacing not in SPACINGS:
         raise InputError(f"no timestep_spacing {spacing!r}{did_you_mean(str(spacing), SPACINGS)}")
     total, count = num_train_timesteps, num_inference_steps
-    most = total - 1 if solver == "dpmsolver++" and spacing != "trailing" else total
+    drops_last = solver == "dpmsolver++" and spacing in ("leading", "linspace")
+    most = total - 1 if drops_last else total
     if not 1 <= count <= most:
         raise InputError(f"expected num_inference_steps from 1 to {most}, got {count}")
-    points = count + 1 if solver == "dpmsolver++" else count
+    points = count + 1 if drops_last else count
     if spacing == "trailing":
         steps = np.round(np.arange(count, 0, -1) * (total / count)) - 1
+    elif spacing == "quadratic":
+        steps = _quadratic(total, count)[::-1]
     elif spacing == "leading":
         steps = np.arange(points)[::-1][:count] * float(total // points)
     else:
         steps = np.linspace(0, total - 1, points).round()[::-1][:count]
     return steps.astype(np.int64)
+
+
+def _quadratic(total: int, count: int) -> Float64:
+    """Rising, each at least one above the one below, within 0 .. total - 1."""
+    numbers = np.arange(count)
+    squares = np.round(((numbers + 1) / count) ** 2 * (total - 1))
+    apart = np.maximum.accumulate(squares - numbers) + numbers
+    return np.minimum(apart, total - count + numbers)
 
 
 def _levels(schedule: NoiseSchedule, steps: NDArray[np.int64]) -> _Levels:

@@ -16,6 +16,7 @@ from gensdk_runtime.manifest import ScheduleSpec
 from gensdk_runtime.schedules import NoiseSchedule, make_schedule
 from gensdk_runtime.solvers import SOLVERS, SPACINGS, SolverTable, solver_table, timesteps
 
+THEIR_SPACINGS = ("leading", "linspace", "trailing")
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 
 
@@ -58,7 +59,7 @@ def test_schedules_are_those_of_diffusers(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 @pytest.mark.parametrize("steps", [1, 2, 10, 25, 50])
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", THEIR_SPACINGS)
 @pytest.mark.parametrize(("eta", "clipped"), [(0.0, True), (0.0, False), (0.7, True), (1.0, False)])
 def test_equals_diffusers_step_by_step(
     solver: Any, spacing: Any, steps: int, kind: str, eta: float, clipped: bool
@@ -80,14 +81,34 @@ def test_equals_diffusers_step_by_step(
     assert theirs.timesteps.tolist() == ours.timesteps.tolist()
     if solver == "ddim" and spacing == "linspace" and steps > 1:
         return  # diffusers takes t - T // S as the step before t there, not the one in its list
+    extra: dict[str, Any] = {"eta": eta, "use_clipped_model_output": clipped} if solver == "ddim" else {}
+    assert_equal_states(theirs, ours, **extra)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [1, 2, 10, 25, 50])
+@pytest.mark.parametrize("solver", ["ddpm", "dpmsolver++"])
+def test_quadratic_spacing_equals_diffusers_with_these_time_steps(solver: Any, steps: int, kind: str) -> None:
+    """diffusers has no such spacing, but takes a list of time steps (only its DDIM takes none)."""
+    clip = solver == "ddpm"
+    ours = solver_table(
+        schedule(kind), solver, steps, timestep_spacing="quadratic", clip_range=1.0 if clip else None
+    )
+    theirs = peer(solver, kind, "linspace", clip)
+    theirs.alphas_cumprod = torch.from_numpy(schedule(kind).alphas_cumprod)  # close steps cancel in float32
+    theirs.set_timesteps(timesteps=ours.timesteps.tolist())
+    assert_equal_states(theirs, ours)
+
+
+def assert_equal_states(theirs: Any, ours: SolverTable, **extra: Any) -> None:
+    """The same states from the same noise and answers, step by step."""
+    steps = len(ours)
     rng = np.random.default_rng(steps)
     start, eps, noise = rng.normal(size=(3, 3, 4, 4)), *rng.normal(size=(2, steps, 3, 3, 4, 4))
     state = torch.from_numpy(start)
     for i, mine in enumerate(walk(ours, start, eps, noise)):
-        extra: dict[str, Any] = {}
-        if solver == "ddim":
-            extra = {"eta": eta, "use_clipped_model_output": clipped}
-        if eta:
+        if extra.get("eta"):
             extra["variance_noise"] = torch.from_numpy(noise[i])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
@@ -106,7 +127,7 @@ def test_equals_diffusers_step_by_step(
     spacing=st.sampled_from(SPACINGS),
 )
 def test_timesteps_fall_within_the_schedule(total: int, data: Any, solver: Any, spacing: Any) -> None:
-    most = total - 1 if solver == "dpmsolver++" and spacing != "trailing" else total
+    most = total - 1 if solver == "dpmsolver++" and spacing in ("leading", "linspace") else total
     steps = data.draw(st.integers(1, most))
     times = timesteps(total, steps, spacing, solver)
     assert len(times) == steps
@@ -115,6 +136,14 @@ def test_timesteps_fall_within_the_schedule(total: int, data: Any, solver: Any, 
     assert (np.diff(times) < 0).all()
     table = solver_table(schedule("cosine", total), solver, steps, timestep_spacing=spacing)
     assert np.isfinite(table.coefficients).all()
+
+
+@given(total=st.integers(1, 2000), data=st.data())
+def test_quadratic_time_steps_are_squares_where_there_is_room(total: int, data: Any) -> None:
+    steps = data.draw(st.integers(1, max(1, int(((total - 1) / 2) ** 0.5))))
+    times = timesteps(total, steps, "quadratic", "dpmsolver++")
+    np.testing.assert_allclose(times, (np.arange(steps, 0, -1) / steps) ** 2 * (total - 1), atol=0.5)
+    assert timesteps(total, total, "quadratic", "ddim").tolist() == list(range(total))[::-1]
 
 
 @given(steps=st.integers(1, 1000), spacing=st.sampled_from(SPACINGS))
