@@ -72,6 +72,8 @@ def test_golden_trajectories_hold_here(name: str) -> None:
 def test_fp16_graphs_are_about_half_as_large(name: str) -> None:
     with Bundle.open(name) as bundle:
         for files in bundle.manifest.graph_files.values():
+            if files["fp16"] == files["fp32"]:
+                continue  # nothing of this graph may be half
             full, half = (bundle.manifest.files[files[precision]].size for precision in ("fp32", "fp16"))
             assert full < 100_000 or half <= 0.55 * full
 

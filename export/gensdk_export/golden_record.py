@@ -8,7 +8,7 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.drift import degenerate
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.golden import Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings, thin_out
+from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings, thin_out
 from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec, Precision
 from gensdk_runtime.solvers import SOLVERS
 from gensdk_training.plan import ExportPlan
@@ -41,12 +41,27 @@ def record_golden(plan: ExportPlan, *, samples: int, steps: int | None) -> tuple
         problem = degenerate(drawn.array)
         if problem:
             raise ExportError(f"{problem} (in PyTorch already); train the model again")
-        runs.append(Trajectory(settings, drawn.array, recorder.take()))
+        calls = recorder.take()
+        runs.append(Trajectory(settings, drawn.array, (*calls, *_shallow_proof(plan.model, settings, calls))))
     return tuple(runs)
 
 
+def _shallow_proof(model: ModelSpec, settings: TrajectorySettings, calls: tuple[Call, ...]) -> Iterator[Call]:
+    """A shallow step equals the full one where it gets the features of the same step: so each full step of a run
+    with a cache interval proves it, as a call of the shallow graph with the full graph's results."""
+    program = model.program
+    if settings.cache_interval is None or not isinstance(program, DiffusionSpec) or program.shallow_graph is None:
+        return
+    names = {spec.name for spec in model.graph(program.shallow_graph).outputs}
+    for call in calls:
+        if call.graph == program.graph:
+            feeds = {**call.feeds, "deep_features": call.outputs["deep_features"]}
+            outputs = {name: call.outputs[name] for name in names}
+            yield Call(program.shallow_graph, call.step, feeds, outputs)
+
+
 def golden_settings(model: ModelSpec, *, samples: int, steps: int | None) -> Iterator[TrajectorySettings]:
-    """The runs that prove `model`; a diffusion model gets one for each solver."""
+    """The runs that prove `model`; a diffusion model gets one for each solver, and one with shared features."""
     seeds = tuple(range(samples))
     labels = None if model.num_classes is None else tuple(seed % model.num_classes for seed in seeds)
     program = model.program
@@ -66,6 +81,10 @@ def golden_settings(model: ModelSpec, *, samples: int, steps: int | None) -> Ite
                 "guidance_scale": GUIDANCE if labels and solver == main else None,
             },
             what="golden settings",
+        )
+    if program.shallow_graph is not None:
+        yield TrajectorySettings(
+            seeds=seeds, labels=labels, num_inference_steps=min(SHORT_STEPS, longest), cache_interval=2
         )
 
 

@@ -36,6 +36,14 @@ stood there stays.
     "--fp16-atol", type=float, default=0.02, show_default=True, help="Largest drift in fp16, for [-1, 1]."
 )
 @click.option("--zip", "as_zip", is_flag=True, help="Write one .gsdk file instead of a folder.")
+@click.option(
+    "--share-features",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=1,
+    metavar="[BLOCKS]",
+    help="Diffusion: add a shallow step of BLOCKS top-level blocks, for --cache-interval. [BLOCKS: 1]",
+)
 @click.option("--raw", is_flag=True, help="Export the raw weights instead of their moving average.")
 @click.option("--step", type=int, help="The checkpoint of this step. [default: the newest]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -50,6 +58,7 @@ def export(
     atol: float,
     fp16_atol: float,
     as_zip: bool,
+    share_features: int | None,
     raw: bool,
     step: int | None,
     as_json: bool,
@@ -67,6 +76,7 @@ def export(
         atol=atol,
         fp16_atol=fp16_atol,
         as_zip=as_zip,
+        share_features=share_features or 0,
     )
 
     def tell(stage: str) -> None:

@@ -43,6 +43,9 @@ Examples:
     default=None,
     help="Diffusion: DDIM goes on from the clipped estimate.",
 )
+@click.option(
+    "--cache-interval", type=int, help="Diffusion: compute deep features every so many steps; 1 is exact."
+)
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
 @click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")

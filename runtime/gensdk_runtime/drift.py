@@ -175,9 +175,8 @@ def _scale(model: ModelSpec, call: Call, spec: TensorSpec, reference: Array) -> 
         scale = (spec.value_range[1] - spec.value_range[0]) / 2
     else:
         scale = max(1.0, float(np.abs(reference).max()))
-    program = model.program
     estimates_x0 = spec.name == "next_previous_x0" and "coefficients" in call.feeds
-    if isinstance(program, DiffusionSpec) and call.graph == program.graph and estimates_x0:
+    if isinstance(model.program, DiffusionSpec) and estimates_x0:
         scale *= max(1.0, abs(float(call.feeds["coefficients"][1])))
     return scale
 

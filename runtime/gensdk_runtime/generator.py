@@ -113,6 +113,7 @@ class Generator:
         timestep_spacing: TimestepSpacing | None = None,
         clip_sample: bool | None = None,
         use_clipped_model_output: bool | None = None,
+        cache_interval: int | None = None,
         callback_on_step_end: Callable[[StepEnd], bool] | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
@@ -131,6 +132,9 @@ class Generator:
           in [0, 1] for DDIM, `guidance_scale` (1: none; it counts where there is a label), `timestep_spacing`
           ("leading", "linspace", "trailing", "quadratic"), `clip_sample` (clip the estimate of x_0 to the range),
           `use_clipped_model_output` (DDIM goes on from the clipped estimate). None takes the bundle's default.
+        - `cache_interval`, as DeepCache calls it (Ma, Fang & Wang 2023), for bundles exported with
+          ``--share-features``: only every so many steps are computed in full, those between take the deep features
+          of the last full one. Faster, but not the same images: 1, the default, is exact.
         - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
           stops, and the result holds what there is.
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
@@ -151,6 +155,7 @@ class Generator:
             "timestep_spacing": timestep_spacing,
             "clip_sample": clip_sample,
             "use_clipped_model_output": use_clipped_model_output,
+            "cache_interval": cache_interval,
         }
         settings = self._program.resolve(self._understood(given))
         keys = sample_keys(n, seed)

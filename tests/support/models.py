@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from gensdk_runtime.manifest import (
 )
 
 IMAGE = ImageSpec(channels=1, height=4, width=6)
+SCHEDULE = ScheduleSpec(num_train_timesteps=100)
 
 
 def tensor(name: str, role: Role, *shape: int | str, dtype: Any = "float32", **extra: Any) -> TensorSpec:
@@ -54,21 +55,55 @@ def feedforward_model(classes: int | None = None, max_batch: int = 8) -> ModelSp
 
 
 def diffusion_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
+    time = [tensor("timestep", "timestep", 1, dtype="int64")]
+    time += [label_tensor("guidance", "batch")] if classes else []
+    return _diffusion(
+        DiffusionSpec(graph="step", schedule=SCHEDULE), [_step("step", time, classes)], classes, max_batch
+    )
+
+
+def sharing_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
+    """A diffusion model with all the graphs that spare it work."""
+    passes = ("guidance", "batch") if classes else ("batch",)
+    time = [tensor("embedding", "coefficient", *(passes if classes else (1,)), 5)]
+    features = [tensor("deep_features", "state", *passes, 2, 3)]
+    label = [label_tensor("labels")] if classes else []
+    embedding = GraphSpec(
+        name="embedding",
+        inputs=(tensor("timestep", "timestep", 1, dtype="int64"), *label),
+        outputs=(tensor("embedding", "coefficient", "labels" if classes else 1, 5),),
+    )
+    full = _step("step", time, classes, gives=features)
+    shallow = _step("shallow_step", [*time, *features], classes)
+    program = DiffusionSpec(
+        graph="step", embedding_graph="embedding", shallow_graph="shallow_step", schedule=SCHEDULE
+    )
+    return _diffusion(program, [full, embedding, shallow], classes, max_batch)
+
+
+def _step(
+    name: str, time: Sequence[TensorSpec], classes: int | None, *, gives: Sequence[TensorSpec] = ()
+) -> GraphSpec:
     inputs = [
         image_tensor("sample", "state"),
         image_tensor("previous_x0", "state"),
-        tensor("timestep", "timestep", 1, dtype="int64"),
+        *time,
         tensor("noise", "noise", "batch", *IMAGE.shape, distribution="normal"),
         tensor("coefficients", "coefficient", 8),
+        *([tensor("guidance_weights", "coefficient", "guidance")] if classes else []),
     ]
-    if classes:
-        inputs += [label_tensor("guidance", "batch"), tensor("guidance_weights", "coefficient", "guidance")]
-    outputs = (image_tensor("next_sample", "state"), image_tensor("next_previous_x0"))
+    outputs = (image_tensor("next_sample", "state"), image_tensor("next_previous_x0"), *gives)
+    return GraphSpec(name=name, inputs=tuple(inputs), outputs=outputs)
+
+
+def _diffusion(
+    program: DiffusionSpec, graphs: Sequence[GraphSpec], classes: int | None, max_batch: int
+) -> ModelSpec:
     return ModelSpec(
         name="diffusion",
         family="test",
-        program=DiffusionSpec(graph="step", schedule=ScheduleSpec(num_train_timesteps=100)),
-        graphs=(GraphSpec(name="step", inputs=tuple(inputs), outputs=outputs),),
+        program=program,
+        graphs=tuple(graphs),
         image=IMAGE,
         num_classes=classes,
         max_batch=max_batch,
@@ -120,6 +155,7 @@ def autoregressive_model(classes: int | None = None, max_batch: int = 8) -> Mode
 MODELS = {
     "feedforward": feedforward_model,
     "diffusion": diffusion_model,
+    "sharing": sharing_model,
     "autoregressive": autoregressive_model,
 }
 

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import ImageSpec
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.plan import ExportPlan
@@ -122,6 +123,13 @@ class Family(ABC, Generic[ConfigT]):
     @abstractmethod
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Graphs, program and modules over `networks`, which this switches to eval mode."""
+
+    def sharing_plan(self, networks: Mapping[str, nn.Module], depth: int) -> ExportPlan:
+        """As :meth:`export_plan`, with graphs that share deep features between sampling steps.
+
+        `depth`: how much is computed anew in every step. :class:`InputError` where the family has no such graphs.
+        """
+        raise InputError(f"family {self.name!r} has no features to share between steps; leave share_features out")
 
 
 def freeze(networks: Mapping[str, nn.Module], trained: tuple[str, ...]) -> None:

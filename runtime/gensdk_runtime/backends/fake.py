@@ -49,29 +49,36 @@ class FakeSession(Session):
             return dict(self._function(feeds))
         sizes: dict[str, int] = {}
         shared, each = 0.0, None
+        axis = _samples_axis(self.graph)
         for spec in self.graph.inputs:
-            for axis, size in zip(spec.shape, feeds[spec.name].shape, strict=True):
-                sizes.setdefault(str(axis), size)
+            for name, size in zip(spec.shape, feeds[spec.name].shape, strict=True):
+                sizes.setdefault(str(name), size)
             values = feeds[spec.name].astype(np.float64)
-            if "batch" in spec.shape:
-                rows = np.moveaxis(values, spec.shape.index("batch"), 0).reshape(sizes["batch"], -1)
+            if axis in spec.shape:
+                rows = np.moveaxis(values, spec.shape.index(axis), 0).reshape(sizes[axis], -1)
                 mean = np.clip(rows, -1e3, 1e3).mean(axis=1)
                 each = mean if each is None else each + mean
             else:
                 shared += float(np.clip(values, -1e3, 1e3).mean())
         phase = (np.zeros(1) if each is None else each) + shared
-        return {spec.name: _wave(spec, phase, sizes) for spec in self.graph.outputs}
+        return {spec.name: _wave(spec, phase, sizes, axis) for spec in self.graph.outputs}
 
 
-def _wave(spec: TensorSpec, phase: Array, sizes: Mapping[str, int]) -> Array:
+def _samples_axis(graph: GraphSpec) -> str:
+    """The axis along which samples lie: "batch", or "labels" in a graph that computes something for each label."""
+    axes = {axis for spec in graph.inputs for axis in spec.shape}
+    return "labels" if "labels" in axes and "batch" not in axes else "batch"
+
+
+def _wave(spec: TensorSpec, phase: Array, sizes: Mapping[str, int], samples: str) -> Array:
     """A sine over the positions of the output, shifted by each sample's phase, within the value range."""
     shape = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]
     low, high = spec.value_range or (-1.0, 1.0)
-    if "batch" not in spec.shape:
+    if samples not in spec.shape:
         positions = np.arange(int(np.prod(shape)), dtype=np.float64).reshape(shape)
         wave = np.sin(positions + float(phase.mean()))
     else:
-        batch = spec.shape.index("batch")
+        batch = spec.shape.index(samples)
         rest = [size for axis, size in enumerate(shape) if axis != batch]
         positions = np.arange(int(np.prod(rest)), dtype=np.float64)
         wave = np.sin(positions[None, :] * 0.7 + phase[:, None] * 3.0).reshape(shape[batch], *rest)

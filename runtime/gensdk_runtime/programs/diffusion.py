@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from gensdk_runtime import noise
-from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError, ManifestError
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ScheduleSpec
-from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature
+from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ModelSpec, ScheduleSpec
+from gensdk_runtime.noise import Float32
+from gensdk_runtime.programs.base import Int64, Program, Run
+from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
+from gensdk_runtime.programs.time_embeddings import TimeEmbeddings, spread
 from gensdk_runtime.schedules import make_schedule
-from gensdk_runtime.solvers import NUM_COEFFICIENTS, SolverTable, solver_table
+from gensdk_runtime.solvers import SolverTable, solver_table
 
-CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
+
+@dataclass(frozen=True)
+class Passes:
+    """The denoiser's passes over a batch: int64 `labels` [G, B] and their `weights` [G]."""
+
+    labels: Int64
+    weights: Float32
+
+    @cached_property
+    def distinct(self) -> tuple[int, ...]:
+        """Each label once, rising."""
+        return tuple(np.unique(self.labels).tolist())
+
+    @cached_property
+    def places(self) -> Int64:
+        """Where in :attr:`distinct` each label stands, [G, B]."""
+        return np.searchsorted(self.distinct, self.labels)
 
 
 class DiffusionProgram(Program[DiffusionDefaults]):
-    """DDPM, DDIM and DPM-Solver++ with classifier-free guidance; see :class:`DiffusionSpec` for the graph."""
+    """DDPM, DDIM and DPM-Solver++ with classifier-free guidance; see :class:`DiffusionSpec` for the graphs.
+
+    Keeps nothing between batches but the time embeddings, which depend on no sample.
+    """
 
     options = frozenset(DiffusionDefaults.model_fields)
+
+    def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
+        super().__init__(model, sessions)
+        name = self.spec.embedding_graph
+        self._embeddings = None if name is None else TimeEmbeddings(sessions[name])
 
     @property
     def spec(self) -> DiffusionSpec:
@@ -32,19 +62,7 @@ class DiffusionProgram(Program[DiffusionDefaults]):
 
     def check(self) -> None:
         """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
-        images = Wanted(("batch", *self.model.image.shape))
-        inputs = {
-            "sample": images,
-            "previous_x0": images,
-            "timestep": Wanted((1,), "int64"),
-            "noise": images,
-            "coefficients": Wanted((NUM_COEFFICIENTS,)),
-        }
-        if self.model.num_classes is not None:
-            inputs["label"] = Wanted(("guidance", "batch"), "int64")
-            inputs["guidance_weights"] = Wanted(("guidance",))
-        graph = self.sessions[self.spec.graph].graph
-        require_signature(graph, inputs, dict.fromkeys(CARRY, images))
+        check_graphs(self.model, self.spec, {name: self.sessions[name].graph for name in self.spec.graphs})
         low, high = self.model.image.value_range
         if low != -high:
             raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
@@ -67,6 +85,11 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         settings = DiffusionDefaults.from_dict({**defaults, **options}, what="sample()")
         if self.model.num_classes is None and settings.guidance_scale != 1.0:
             raise InputError("guidance_scale needs a model with classes; this one has none")
+        if settings.cache_interval > 1 and self.spec.shallow_graph is None:
+            raise InputError(
+                f"expected cache_interval=1, got {settings.cache_interval}: this bundle can't share features "
+                "between steps; export it with --share-features"
+            )
         self.table(settings)
         return settings
 
@@ -83,36 +106,68 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         """From noise x_T down the time steps; a stopped run keeps its present estimate of x_0."""
         table = self.table(settings)
         rows = table.coefficients.astype(np.float32)
-        condition = self._condition(run, settings.guidance_scale)
-        sizes = {"batch": len(run)}
-        if condition:
-            sizes["guidance"] = len(condition["guidance_weights"])
-        with self.sessions[self.spec.graph].bound(sizes, CARRY) as bound:
-            run.latent(bound.input("sample"))
-            for name, value in {"previous_x0": 0, "noise": 0, **condition}.items():
-                bound.input(name)[...] = value
-            for step, timestep in enumerate(table.timesteps):
-                bound.input("timestep")[0] = timestep
+        passes = self._passes(run, settings.guidance_scale)
+        with ExitStack() as lent:
+            bound = full = self._lend(lent, self.spec.graph, len(run), passes)
+            shallow = full
+            if settings.cache_interval > 1 and self.spec.shallow_graph is not None:
+                shallow = self._lend(lent, self.spec.shallow_graph, len(run), passes)
+            run.latent(full.input("sample"))
+            for step, timestep in enumerate(table.timesteps.tolist()):
+                turn = full if step % settings.cache_interval == 0 else shallow
+                if turn is not bound:
+                    _hand_over(bound, turn)
+                    bound = turn
+                self._write_time(bound, timestep, passes)
                 bound.input("coefficients")[...] = rows[step]
                 if table.noise_scale[step] > 0:  # else what lies there is multiplied by zero
                     noise.normal(run.keys, step + 1, self.latent_shape, out=bound.input("noise"))
                 run.timed(bound)
-                if run.end_step(step, len(table), int(timestep), lambda: bound.output("next_previous_x0")):
+                if run.end_step(step, len(table), timestep, partial(bound.output, "next_previous_x0")):
                     run.finish(bound.output("next_previous_x0"))
                     return
             run.finish(bound.output("next_sample"))
 
-    def _condition(self, run: Run, scale: float) -> dict[str, Array]:
-        """Labels [G, B] and weights [G]; two passes only where both halves count."""
+    def _lend(self, lent: ExitStack, graph: str, batch: int, passes: Passes | None) -> Bound:
+        """A step's buffers with all that stays the same from step to step."""
+        sizes = {"batch": batch} if passes is None else {"batch": batch, "guidance": len(passes.weights)}
+        bound = lent.enter_context(self.sessions[graph].bound(sizes, CARRY))
+        for name in ("previous_x0", "noise"):
+            bound.input(name)[...] = 0
+        if passes is not None:
+            bound.input("guidance_weights")[...] = passes.weights
+            if self._embeddings is None:
+                bound.input("label")[...] = passes.labels
+        return bound
+
+    def _write_time(self, bound: Bound, timestep: int, passes: Passes | None) -> None:
+        """The time step, or its embedding."""
+        if self._embeddings is None:
+            bound.input("timestep")[0] = timestep
+        elif passes is None:
+            bound.input("embedding")[...] = self._embeddings.rows(timestep)
+        else:
+            rows = self._embeddings.rows(timestep, passes.distinct)
+            spread(rows, passes.places, bound.input("embedding"))
+
+    def _passes(self, run: Run, scale: float) -> Passes | None:
+        """None for a model without classes. Two passes only where both halves count."""
         if self.model.num_classes is None:
-            return {}
+            return None
         null = np.full(len(run), self.model.num_classes, np.int64)
         labels = null if run.labels is None else run.labels
         if scale == 1.0 or bool((labels == null).all()):
-            return {"label": labels[None], "guidance_weights": np.ones(1, np.float32)}
+            return Passes(labels[None], np.ones(1, np.float32))
         # eps = w eps(label) + (1 - w) eps(none): Ho & Salimans (2022), eq. 6, with w counted as diffusers does
-        weights = np.array([scale, 1.0 - scale], np.float32)
-        return {"label": np.stack([labels, null]), "guidance_weights": weights}
+        return Passes(np.stack([labels, null]), np.array([scale, 1.0 - scale], np.float32))
+
+
+def _hand_over(source: Bound, target: Bound) -> None:
+    """What the next step needs of the last one, where another graph makes it."""
+    for output, name in CARRY.items():
+        np.copyto(target.input(name), source.output(output))
+    if target.session.graph.input("deep_features") is not None:
+        np.copyto(target.input("deep_features"), source.output("deep_features"))
 
 
 @lru_cache(maxsize=64)

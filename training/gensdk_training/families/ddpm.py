@@ -10,7 +10,8 @@ With classes the network also gets the label, replaced by "none" in a share of t
 sampling can push towards the label (Ho & Salimans 2022, classifier-free guidance).
 
 Networks: `denoiser`, a U-Net of residual blocks with group norm, SiLU and self-attention (layers/unet.py).
-Exports: one graph, ``step``: guidance, denoiser and solver update together (layers/diffusion_step.py).
+Exports: ``step``: guidance, denoiser and solver update together (layers/diffusion_step.py); ``embedding``: what
+depends on time and label alone; on request ``shallow_step``, which takes the deep features of an earlier step.
 Does not: learn the variances, predict v or x_0, compute likelihoods, or work in a latent space.
 
 The paper's CIFAR-10 model: ``channels=128 multipliers=[1,2,2,2] blocks=2 attention_resolutions=[16]
@@ -28,10 +29,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import DiffusionSpec, ModelSpec, ScheduleSpec
+from gensdk_runtime.manifest import ScheduleSpec
 from gensdk_runtime.schedules import make_schedule
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.diffusion_step import DiffusionStep, step_graph
+from gensdk_training.layers.diffusion_plan import diffusion_plan
 from gensdk_training.layers.unet import UNet, UNetShape
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
@@ -188,16 +189,22 @@ class Ddpm(Family[DdpmConfig]):
         return ("denoiser",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
-        """One graph, ``step``: denoiser, guidance and solver update; the denoiser may be half precision."""
+        """Denoiser, guidance and solver update as graph ``step``, the time embedding as graph ``embedding``."""
+        return self._plan(networks, share_features=0)
+
+    def sharing_plan(self, networks: Mapping[str, nn.Module], depth: int) -> ExportPlan:
+        """With a graph ``shallow_step``, which computes `depth` blocks of the top level, 1 to `blocks`, anew."""
+        return self._plan(networks, share_features=depth)
+
+    def _plan(self, networks: Mapping[str, nn.Module], *, share_features: int) -> ExportPlan:
         conditional = self._num_classes is not None
-        step = DiffusionStep(networks["denoiser"], conditional=conditional).eval()
-        model = ModelSpec(
+        return diffusion_plan(
+            networks["denoiser"],
+            self.data.image,
+            self._schedule_spec,
             name=f"{self.data.name}-{self.name}",
             family=self.name,
-            program=DiffusionSpec(graph="step", schedule=self._schedule_spec),
-            graphs=(step_graph(self.data.image, conditional=conditional),),
-            image=self.data.image,
             num_classes=self._num_classes,
             class_names=self.data.class_names if conditional else None,
+            share_features=share_features,
         )
-        return ExportPlan(model=model, modules={"step": step}, half={"step": ("denoiser",)})

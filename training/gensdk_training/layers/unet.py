@@ -4,6 +4,9 @@ Ho, Jain & Abbeel (2020), appendix B, with two changes: the time embedding scale
 (Dhariwal & Nichol 2021, "adaptive group normalization", section 3.1), and both sides of the U have the same
 number of blocks, with one skip from each block to its mirror image.
 
+All that depends on time and label alone, down to each block's scale and shift, comes first and as one vector
+(:meth:`UNet.embed`); the rest of the network takes it ready-made.
+
 Attention is written as two matrix products and a softmax: the fused operator exports to nodes that some
 runtimes refuse. Nothing here makes a float32 tensor inside the forward pass except :class:`Sinusoid`, so the
 network can be turned to half precision as a whole.
@@ -12,12 +15,15 @@ network can be turned to half precision as a whole.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from gensdk_training.layers.denoiser import SharingDenoiser
 
 RESIDUAL_INIT = 0.1
 """Weight scale of the last convolution of each residual branch: a fresh block is near the identity."""
@@ -77,6 +83,21 @@ class Sinusoid(nn.Module):
         return torch.cat([phases.cos(), phases.sin()], dim=1)
 
 
+class AdaptiveNorm(nn.GroupNorm):
+    """Group norm whose output is scaled and shifted once more, by the embedding: both scales are one."""
+
+    def merged(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """``norm(x) * (1 + scale) + shift`` as one scale and shift, all [N, C]."""
+        scale = 1 + scale
+        return self.weight * scale, self.bias * scale + shift
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
+        """[N, C, H, W], normalized, with a merged scale and shift [N, C, 1, 1], or [C] for all."""
+        if scale.dim() == 1:
+            return functional.group_norm(x, self.num_groups, scale, shift, self.eps)
+        return functional.group_norm(x, self.num_groups, eps=self.eps) * scale + shift
+
+
 class ResidualBlock(nn.Module):
     """Norm, SiLU, convolution, twice; the embedding scales and shifts in between; the input is added."""
 
@@ -85,18 +106,26 @@ class ResidualBlock(nn.Module):
         self.norm_in = nn.GroupNorm(groups, inputs)
         self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.scale_shift = nn.Linear(embedding, 2 * outputs)
-        self.norm_out = nn.GroupNorm(groups, outputs)
+        self.norm_out = AdaptiveNorm(groups, outputs)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = scaled(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """[N, inputs, H, W] and the embedding [N or 1, E] to [N, outputs, H, W]."""
+    def modulate(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift [N, outputs] from the embedding of time and label [N, E]."""
+        scale, shift = self.scale_shift(embedding).chunk(2, dim=1)
+        return self.norm_out.merged(scale, shift)
+
+    def forward(self, x: Tensor, modulations: Modulations) -> Tensor:
+        """[N, inputs, H, W] to [N, outputs, H, W]."""
         hidden = self.conv_in(functional.silu(self.norm_in(x)))
-        scale, shift = self.scale_shift(embedding).reshape(-1, 2 * hidden.shape[1], 1, 1).chunk(2, dim=1)
-        hidden = self.norm_out(hidden) * (1 + scale) + shift
+        hidden = self.norm_out(hidden, *modulations[self])
         out: Tensor = self.skip(x) + self.conv_out(self.dropout(functional.silu(hidden)))
         return out
+
+
+Modulations = Mapping[ResidualBlock, tuple[Tensor, Tensor]]
+"""The scale and shift of each block: [N, C, 1, 1] each, or [C] where one is for all."""
 
 
 class SelfAttention(nn.Module):
@@ -133,9 +162,9 @@ class Stage(nn.Module):
         if attend:
             self.attention = SelfAttention(outputs, heads=shape.attention_heads, groups=shape.norm_groups)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """[N, inputs, H, W] and the embedding [N or 1, E] to [N, outputs, H, W]."""
-        out: Tensor = self.attention(self.block(x, embedding))
+    def forward(self, x: Tensor, modulations: Modulations) -> Tensor:
+        """[N, inputs, H, W] to [N, outputs, H, W]."""
+        out: Tensor = self.attention(self.block(x, modulations))
         return out
 
 
@@ -150,12 +179,12 @@ class DownLevel(nn.Module):
         inputs = [above] + [width] * (shape.blocks - 1)
         self.stages = nn.ModuleList(Stage(n, width, shape, attend=attend) for n in inputs)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, modulations: Modulations) -> list[Tensor]:
         """[N, C above, H, W] to the outputs of all stages, each [N, C, H/2, W/2] (top level: [N, C, H, W])."""
         outputs = []
         hidden = self.shrink(x)
         for stage in self.stages:
-            hidden = stage(hidden, embedding)
+            hidden = stage(hidden, modulations)
             outputs.append(hidden)
         return outputs
 
@@ -175,15 +204,19 @@ class UpLevel(nn.Module):
                 nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(above, above, 3, padding=1)
             )
 
-    def forward(self, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], modulations: Modulations) -> Tensor:
         """[N, C, H, W] and the skips of this level to [N, C above, 2H, 2W] (top level: H, W)."""
-        for stage, skip in zip(self.stages, reversed(skips), strict=True):
-            x = stage(torch.cat([x, skip], dim=1), embedding)
-        out: Tensor = self.grow(x)
+        out: Tensor = self.grow(self.climb(x, skips, modulations, first=0))
         return out
 
+    def climb(self, x: Tensor, skips: list[Tensor], modulations: Modulations, *, first: int) -> Tensor:
+        """As many stages as there are skips, from stage `first` on, without doubling the size."""
+        for stage, skip in zip(self.stages[first:], reversed(skips), strict=False):
+            x = stage(torch.cat([x, skip], dim=1), modulations)
+        return x
 
-class UNet(nn.Module):
+
+class UNet(SharingDenoiser):
     """Predicts the noise in x_t from x_t, the time step, and a label where the model has labels.
 
     The embedding is an MLP over :class:`Sinusoid`, plus one learned vector for each of `num_labels` labels.
@@ -206,22 +239,71 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(UpLevel(level, shape) for level in reversed(levels))
         self.norm_out = nn.GroupNorm(shape.norm_groups, widths[0])
         self.conv_out = scaled(nn.Conv2d(widths[0], shape.image_channels, 3, padding=1))
+        self.max_depth = shape.blocks
+        self.embedding_size = sum(2 * block.norm_out.num_channels for block in self._blocks())
 
     def forward(self, x: Tensor, timestep: Tensor, label: Tensor | None = None) -> Tensor:
         """X [N, C, H, W], timestep int64 [N] or [1], label int64 [N]; gives eps [N, C, H, W]."""
+        embedding = self.embed(timestep, label)
+        return self.denoise(x, embedding)
+
+    def embed(self, timestep: Tensor, label: Tensor | None = None) -> Tensor:
+        """The scales and shifts of all blocks, one after another."""
         embedding = self.time(timestep)
         if self.label is not None:
             embedding = embedding + self.label(label)
         embedding = functional.silu(embedding)
+        return torch.cat([part for block in self._blocks() for part in block.modulate(embedding)], dim=1)
+
+    def denoise(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """The U-Net behind its embedding."""
+        return self.denoise_sharing(x, embedding, depth=1)[0]
+
+    def features(self, height: int, width: int) -> tuple[int, int, int]:
+        """The width of the top level, at full size."""
+        return (self.conv_in.out_channels, height, width)
+
+    def denoise_sharing(self, x: Tensor, embedding: Tensor, *, depth: int) -> tuple[Tensor, Tensor]:
+        """Deep features are what comes up to the last `depth` stages of the top level."""
+        modulations = self._modulations(embedding)
         hidden, skips = self.conv_in(x), []
         for down in self.down:
-            skips.append(down(hidden, embedding))
+            skips.append(down(hidden, modulations))
             hidden = skips[-1][-1]
-        hidden = self.middle_out(self.middle_in(hidden, embedding), embedding)
-        for up in self.up:
-            hidden = up(hidden, skips.pop(), embedding)
+        hidden = self.middle_out(self.middle_in(hidden, modulations), modulations)
+        for up in self.up[:-1]:
+            hidden = up(hidden, skips.pop(), modulations)
+        deep_features = cast(UpLevel, self.up[-1]).climb(hidden, skips[0][depth:], modulations, first=0)
+        return self._surface(deep_features, skips[0][:depth], modulations), deep_features
+
+    def denoise_shallow(self, x: Tensor, embedding: Tensor, deep_features: Tensor, *, depth: int) -> Tensor:
+        """The first `depth` stages of the top level on the way down, and the last ones on the way up."""
+        modulations = self._modulations(embedding)
+        hidden, skips = self.conv_in(x), []
+        for stage in cast(DownLevel, self.down[0]).stages[:depth]:
+            hidden = stage(hidden, modulations)
+            skips.append(hidden)
+        return self._surface(deep_features, skips, modulations)
+
+    def _surface(self, x: Tensor, skips: list[Tensor], modulations: Modulations) -> Tensor:
+        """The last stages, one for each of `skips`, and the output."""
+        top = cast(UpLevel, self.up[-1])
+        hidden = top.climb(x, skips, modulations, first=len(top.stages) - len(skips))
         out: Tensor = self.conv_out(functional.silu(self.norm_out(hidden)))
         return out
+
+    def _blocks(self) -> list[ResidualBlock]:
+        """All residual blocks, in the order of the embedding."""
+        return [part for part in self.modules() if isinstance(part, ResidualBlock)]
+
+    def _modulations(self, embedding: Tensor) -> Modulations:
+        """The parts of an embedding [N, F] or [F]."""
+        blocks = self._blocks()
+        widths = [block.norm_out.num_channels for block in blocks for _ in range(2)]
+        if embedding.dim() > 1:
+            embedding = embedding.reshape(-1, self.embedding_size, 1, 1)
+        parts = iter(torch.split(embedding, widths, dim=0 if embedding.dim() == 1 else 1))
+        return {block: (next(parts), next(parts)) for block in blocks}
 
 
 def scaled(convolution: nn.Conv2d) -> nn.Conv2d:

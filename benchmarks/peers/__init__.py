@@ -1,0 +1,110 @@
+"""Every way to sample a workload that is compared: one small interface, one file each.
+
+A peer is opened for one case and then turns noise into images, again and again. `noise` is float32: [n, C, H, W]
+for diffusion and image-to-image models, [n, Z] for generators, and for autoregressive models the uniform numbers
+of all pixels, [n, H, W, C]. Images are float32 [n, C, H, W] in the model's range. All peers run in float32, with
+the number of threads that they choose themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from workloads import Case
+    from workloads.prepare import Prepared
+
+Float32 = NDArray[np.float32]
+DIFFUSION, FEEDFORWARD, AUTOREGRESSIVE = "diffusion", "feedforward", "autoregressive"
+SEED = 7
+"""Of the noise that all peers get."""
+
+
+class Peer(ABC):
+    """One open model. `scale`: a whole sampling takes so many times what one :meth:`run` takes."""
+
+    scale: float = 1.0
+    whole: ClassVar[bool] = True
+    """Whether :meth:`run` gives finished images."""
+
+    @abstractmethod
+    def run(self, noise: Float32) -> Float32:
+        """One batch of images. The array may be overwritten by the next call."""
+
+    def differing(self, noise: Float32, images: Float32) -> Mapping[str, int]:
+        """For a peer that is too slow to make whole images: how many pixels of `images` it would have drawn
+        otherwise, and of how many it looked at."""
+        raise NotImplementedError
+
+    def detail(self) -> str:
+        """What it really runs, in a few words."""
+        return ""
+
+
+@dataclass(frozen=True)
+class PeerSpec:
+    """Where a peer's ``open_peer(prepared, case, **options)`` is, and which programs it can run."""
+
+    name: str
+    module: str
+    title: str
+    programs: tuple[str, ...] = (DIFFUSION, FEEDFORWARD, AUTOREGRESSIVE)
+    options: dict[str, Any] = field(default_factory=dict)
+    exact: bool = True
+    """Whether it must give the same pictures; gensdk's own trades of quality for time need not."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is gensdk."""
+        return self.name.startswith("gensdk")
+
+    def open(self, prepared: Prepared, case: Case) -> Peer:
+        """Loads the workload for one case."""
+        peer: Peer = importlib.import_module(self.module).open_peer(prepared, case, **self.options)
+        return peer
+
+
+_ALL = (
+    PeerSpec("gensdk", "peers.gensdk", 'Generator.load(bundle, backend="auto") after gensdk tune'),
+    PeerSpec(
+        "gensdk-shared",
+        "peers.gensdk",
+        "gensdk with deep features shared between steps (cache_interval)",
+        (DIFFUSION,),
+        {"cache_interval": 5},
+        exact=False,
+    ),
+    PeerSpec("diffusers", "peers.diffusers", "diffusers' DDIMPipeline, eager", (DIFFUSION,)),
+    PeerSpec(
+        "diffusers-compile",
+        "peers.diffusers",
+        "diffusers' DDIMPipeline, its U-Net under torch.compile",
+        (DIFFUSION,),
+        {"compiled": True},
+    ),
+    PeerSpec("torch", "peers.torch", "PyTorch, eager, a plain loop in inference_mode"),
+    PeerSpec(
+        "torch-compile",
+        "peers.torch",
+        "the same under torch.compile with frozen weights",
+        options={"compiled": True},
+    ),
+    PeerSpec("onnxruntime", "peers.onnxruntime", "a bare ONNX Runtime loop, default options"),
+    PeerSpec("openvino", "peers.openvino", "OpenVINO alone: a bare loop of its LATENCY mode"),
+    PeerSpec(
+        "openvino-static",
+        "peers.openvino",
+        "the same, compiled for the one batch size",
+        options={"static": True},
+    ),
+    PeerSpec("torch-naive", "peers.torch_naive", "PyTorch, one full pass for each pixel", (AUTOREGRESSIVE,)),
+)
+
+PEERS = {spec.name: spec for spec in _ALL}

@@ -1,0 +1,111 @@
+"""The other end of :mod:`peers.process`: starts peers, asks them, and never waits without a limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from workloads.prepare import Prepared
+
+BENCHMARKS = Path(__file__).parent.parent
+
+
+class PeerFailed(Exception):  # noqa: N818 - it is what happened to a peer, and part of the result
+    """A peer could not do what it was asked; the message says why, in one line."""
+
+
+def child_environment(root: Path) -> dict[str, str]:
+    """What every process of a comparison gets: caches inside `root`, so that a user's own are left alone."""
+    path = [str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "GENSDK_CACHE": str((root / "cache").absolute()),
+        "TORCHINDUCTOR_CACHE_DIR": str((root / "inductor").absolute()),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # else idle workers stay behind
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+class Child:
+    """A process that answers JSON lines. Use it in ``with``: it is killed at the end."""
+
+    def __init__(self, name: str, command: Sequence[str], first: Mapping[str, Any], *, root: Path) -> None:
+        self.name = name
+        logs = root / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self._log = logs / f"{name}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=child_environment(root),
+                text=True,
+            )
+        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self._send(first)
+
+    def ask(self, do: str, *, timeout: float, **arguments: Any) -> dict[str, Any]:
+        """One command and its answer. Raises :class:`PeerFailed` where it fails, dies, or takes over `timeout` s."""
+        self._send({"do": do, **arguments})
+        try:
+            line = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            self.close()
+            raise PeerFailed(f"took over {timeout:.0f} s to {do}") from None
+        if line is None:
+            raise PeerFailed(self._how_it_died())
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PeerFailed(str(answer["error"]))
+        return answer
+
+    def close(self) -> None:
+        """Kills the process. May be called twice."""
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise PeerFailed(self._how_it_died()) from None
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put(None)
+
+    def _how_it_died(self) -> str:
+        code = self._process.wait()
+        words = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"died with exit code {code}" + (f": {words[-1][:200]}" if words else "")
+
+
+def start_peer(name: str, prepared: Prepared, *, root: Path) -> Child:
+    """A process for one peer of one workload; it loads nothing before its first ``open``."""
+    first = {"peer": name, "prepared": asdict(prepared)}
+    return Child(f"{prepared.name}.{name}", ["-m", "peers.process"], first, root=root)

@@ -1,0 +1,84 @@
+"""diffusers' own DDIMPipeline, eager or with its U-Net compiled, at gensdk's settings."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler
+from diffusers.pipelines.ddim import pipeline_ddim
+from peers import Float32, Peer
+from torch import Tensor, nn
+from workloads import Case
+from workloads.prepare import Prepared
+
+from gensdk_runtime.manifest import DiffusionSpec, ImageSpec, ModelSpec
+
+
+def open_peer(prepared: Prepared, case: Case, *, compiled: bool = False) -> Peer:
+    """A pipeline over the workload's U-Net: diffusers' own where it is one, otherwise ours in its clothes."""
+    model = prepared.load()
+    spec = model.plan.model
+    unet = getattr(model.network, "unet", None)
+    if type(unet).__module__.partition(".")[0] != "diffusers":
+        unet = Clothed(model.network, spec.image)
+    if compiled:
+        unet.compile(dynamic=False, options={"freezing": True})
+    pipeline = DDIMPipeline(unet, scheduler(spec))
+    pipeline.set_progress_bar_config(disable=True)
+    assert isinstance(spec.program, DiffusionSpec)
+    return Pipeline(pipeline, spec.program, case)
+
+
+def scheduler(spec: ModelSpec) -> DDIMScheduler:
+    """The same schedule, spacing and clipping as in the bundle."""
+    assert isinstance(spec.program, DiffusionSpec)
+    schedule, defaults = spec.program.schedule, spec.program.defaults
+    if schedule.kind != "linear":
+        raise ValueError(f"expected a linear schedule, got {schedule.kind}")
+    return DDIMScheduler(
+        num_train_timesteps=schedule.num_train_timesteps,
+        beta_start=schedule.beta_start,
+        beta_end=schedule.beta_end,
+        beta_schedule="linear",
+        timestep_spacing=defaults.timestep_spacing,
+        clip_sample=defaults.clip_sample,
+        clip_sample_range=spec.image.value_range[1],
+        set_alpha_to_one=True,
+    )
+
+
+class Clothed(nn.Module):
+    """A denoiser as the pipeline calls it."""
+
+    def __init__(self, network: nn.Module, image: ImageSpec) -> None:
+        super().__init__()
+        self.network = network
+        self.config = SimpleNamespace(sample_size=(image.height, image.width), in_channels=image.channels)
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Any:
+        """Eps, as ``.sample``."""
+        return SimpleNamespace(sample=self.network(sample, timestep.reshape(1)))
+
+
+class Pipeline(Peer):
+    """The pipeline's call, with noise of ours in place of the noise that it would draw."""
+
+    def __init__(self, pipeline: DDIMPipeline, program: DiffusionSpec, case: Case) -> None:
+        self._pipeline = pipeline
+        self._settings = {
+            "batch_size": case.batch,
+            "eta": 0.0,
+            "num_inference_steps": case.steps,
+            "use_clipped_model_output": program.defaults.use_clipped_model_output,
+            "output_type": "pt",
+        }
+
+    def run(self, noise: Float32) -> Float32:
+        """Images, brought back from the pipeline's [0, 1] to [-1, 1]."""
+        given = torch.from_numpy(noise)
+        pipeline_ddim.randn_tensor = lambda *_, **__: given
+        images = self._pipeline(**self._settings).images
+        return (images * 2 - 1).numpy()

@@ -1,0 +1,43 @@
+"""OpenVINO by hand: ``compile_model`` in its LATENCY mode, one infer request for each graph, and a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import openvino
+from peers import Peer
+from peers.loops import Graph, open_loop
+from workloads import Case
+from workloads.prepare import Prepared
+
+_CONFIG = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+
+
+def open_peer(prepared: Prepared, case: Case, *, static: bool = False) -> Peer:
+    """The workload's graphs; `static`: with all shapes fixed before they are compiled."""
+    core = openvino.Core()
+
+    def open_graph(name: str, outputs: Sequence[str]) -> Graph:
+        model = core.read_model(str(prepared.graph(name)))
+        config: dict[str, Any] = dict(_CONFIG)
+        if static:
+            model.reshape({port: _fixed(port.partial_shape, case.batch) for port in model.inputs})
+            if prepared.name == "digits-ddpm":
+                config["SNIPPETS_MODE"] = "DISABLE"  # OpenVINO 2026.4.1 crashes when it compiles this one with them
+        compiled = core.compile_model(model, "CPU", config)
+        request = compiled.create_infer_request()
+        ports = [compiled.output(output) for output in outputs]
+
+        def run(feeds: Any) -> list[Any]:
+            results = request.infer(feeds, share_inputs=True)
+            return [results[port] for port in ports]
+
+        return run
+
+    return open_loop(prepared, case, open_graph)
+
+
+def _fixed(shape: Any, batch: int) -> list[int]:
+    """Every dynamic axis is the batch here."""
+    return [batch if axis.is_dynamic else axis.get_length() for axis in shape]

@@ -1,0 +1,61 @@
+"""DDPM's CIFAR-10 U-Net as diffusers has it (google/ddpm-cifar10-32), under a step graph of ours.
+
+Paper: Ho, Jain & Abbeel (2020), "Denoising Diffusion Probabilistic Models", appendix B.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+from workloads import Model
+
+from gensdk_runtime.manifest import DiffusionSpec, ImageSpec, ModelSpec, ScheduleSpec
+from gensdk_training.layers.diffusion_step import DiffusionStep, step_graph
+from gensdk_training.plan import ExportPlan
+
+IMAGE = ImageSpec(channels=3, height=32, width=32)
+
+
+def build_unet() -> UNet2DModel:
+    """The U-Net with the configuration of google/ddpm-cifar10-32 and fresh weights."""
+    return UNet2DModel(
+        sample_size=IMAGE.height,
+        in_channels=IMAGE.channels,
+        out_channels=IMAGE.channels,
+        layers_per_block=2,
+        block_out_channels=(128, 256, 256, 256),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+    ).eval()
+
+
+class Denoiser(nn.Module):
+    """(x [N, 3, 32, 32], timestep int64 [1]) to eps of x's shape."""
+
+    def __init__(self, unet: UNet2DModel) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        """Eps, as a plain tensor."""
+        return cast(Tensor, self.unet(x, timestep, return_dict=False)[0])
+
+
+def build() -> Model:
+    """One graph, ``step``."""
+    model = ModelSpec(
+        name="cifar10-unet",
+        family="ddpm",
+        program=DiffusionSpec(graph="step", schedule=ScheduleSpec()),
+        graphs=(step_graph(IMAGE, conditional=False),),
+        image=IMAGE,
+    )
+    denoiser = Denoiser(build_unet())
+    step = DiffusionStep(denoiser, conditional=False).eval()
+    return Model(ExportPlan(model=model, modules={"step": step}, half={"step": ("denoiser",)}), denoiser)

@@ -1,0 +1,63 @@
+"""The tensors that the graphs of a diffusion model must have; see :class:`DiffusionSpec` for what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gensdk_runtime.errors import ManifestError
+from gensdk_runtime.manifest import DiffusionSpec, GraphSpec, ModelSpec
+from gensdk_runtime.programs.base import Shape, Wanted, require_signature
+from gensdk_runtime.solvers import NUM_COEFFICIENTS
+
+CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
+"""Outputs of a step that are inputs of the next one."""
+
+
+def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, GraphSpec]) -> None:
+    """Raises :class:`ManifestError` unless `graphs`, by name, have the tensors of :class:`DiffusionSpec`."""
+    conditional = model.num_classes is not None
+    passes: Shape = ("guidance", "batch") if conditional else ("batch",)
+    images = Wanted(("batch", *model.image.shape))
+    inputs = dict.fromkeys(("sample", "previous_x0", "noise"), images)
+    inputs["coefficients"] = Wanted((NUM_COEFFICIENTS,))
+    if conditional:
+        inputs["guidance_weights"] = Wanted(("guidance",))
+    if spec.embedding_graph is None:
+        inputs["timestep"] = Wanted((1,), "int64")
+        inputs |= {"label": Wanted(passes, "int64")} if conditional else {}
+    else:
+        size = _check_embedding(graphs[spec.embedding_graph], conditional=conditional)
+        inputs["embedding"] = Wanted((*(passes if conditional else (1,)), size))
+    outputs = dict.fromkeys(CARRY, images)
+    step = graphs[spec.graph]
+    if spec.shallow_graph is not None:
+        features = {"deep_features": Wanted((*passes, *_features(step, len(passes))))}
+        require_signature(graphs[spec.shallow_graph], inputs | features, outputs)
+        outputs |= features
+    require_signature(step, inputs, outputs)
+
+
+def _check_embedding(graph: GraphSpec, *, conditional: bool) -> int:
+    """The size of an embedding."""
+    inputs = {"timestep": Wanted((1,), "int64")}
+    inputs |= {"label": Wanted(("labels",), "int64")} if conditional else {}
+    spec = graph.output("embedding")
+    size = spec.shape[-1] if spec is not None and spec.shape else 1
+    require_signature(graph, inputs, {"embedding": Wanted(("labels" if conditional else 1, size))})
+    if not isinstance(size, int):
+        raise ManifestError(
+            f"graph {graph.name!r}: expected embeddings of a fixed size, got {size!r}; export again"
+        )
+    return size
+
+
+def _features(step: GraphSpec, passes: int) -> Shape:
+    """The shape of one pass's deep features."""
+    spec = step.output("deep_features")
+    shape = () if spec is None else spec.shape[passes:]
+    if not shape or not all(isinstance(axis, int) for axis in shape):
+        got = "none" if spec is None else list(spec.shape)
+        raise ManifestError(
+            f"graph {step.name!r}: expected an output 'deep_features' of a fixed shape, got {got}; export again"
+        )
+    return shape

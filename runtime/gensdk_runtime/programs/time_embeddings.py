@@ -1,0 +1,71 @@
+"""Time-step embeddings, computed once: applications sample with the same time steps again and again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+import numpy as np
+
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.noise import Float32
+
+MAX_KEPT_BYTES = 64 * 2**20
+"""Of all embeddings that wait for the next call; the longest unused ones are forgotten."""
+
+_Key = tuple[int, tuple[int, ...]]
+
+
+class TimeEmbeddings:
+    """The outputs of one embedding graph (see :class:`DiffusionSpec`), kept by time step and labels.
+
+    Threads may share it. Two that miss the same one at once both compute it, and get the same.
+    """
+
+    def __init__(self, session: Session, max_bytes: int = MAX_KEPT_BYTES) -> None:
+        self._session = session
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[_Key, Float32] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def rows(self, timestep: int, labels: tuple[int, ...] = ()) -> Float32:
+        """Read-only float32 [L, F], a row for each of `labels`; [1, F] for a model without classes."""
+        key = (timestep, labels)
+        with self._lock:
+            rows = self._kept.get(key)
+            if rows is not None:
+                self._kept.move_to_end(key)
+                return rows
+        rows = self._compute(timestep, labels)
+        rows.setflags(write=False)
+        self._keep(key, rows)
+        return rows
+
+    def _compute(self, timestep: int, labels: tuple[int, ...]) -> Float32:
+        """Labels are padded to a power of two: a backend with static shapes meets few of them."""
+        size = 1 << (len(labels) - 1).bit_length() if labels else 1
+        with self._session.bound({"labels": size} if labels else {}) as bound:
+            bound.input("timestep")[0] = timestep
+            if labels:
+                bound.input("label")[...] = labels + labels[-1:] * (size - len(labels))
+            bound.run()
+            rows: Float32 = bound.output("embedding")[: max(1, len(labels))].copy()
+        return rows
+
+    def _keep(self, key: _Key, rows: Float32) -> None:
+        with self._lock:
+            if key in self._kept or rows.nbytes > self._max_bytes:
+                return
+            self._kept[key] = rows
+            self._bytes += rows.nbytes
+            while self._bytes > self._max_bytes:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+def spread(rows: Float32, places: np.ndarray, out: Float32) -> None:
+    """Writes row ``places[...]`` of `rows` [L, F] into each place of `out` [..., F]."""
+    if len(rows) == 1:
+        out[...] = rows[0]
+    else:
+        np.take(rows, places, axis=0, out=out, mode="clip")

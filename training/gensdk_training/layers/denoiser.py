@@ -1,0 +1,58 @@
+"""What a denoiser may offer beyond eps(x, t), so that sampling does no work twice.
+
+Any module that maps (x [N, C, H, W], timestep int64 [1] or [N], label int64 [N] or none) to eps of x's shape can
+be sampled. One that is a :class:`EmbeddingDenoiser` has what depends on the time step (and the label) alone
+computed once for each time step. One that is a :class:`SharingDenoiser` can also spare most of itself in some
+steps, by features of the step before.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class EmbeddingDenoiser(nn.Module, ABC):
+    """A denoiser in two parts: ``eps(x, t, label) = denoise(x, embed(t, label))``.
+
+    Embeddings have `embedding_size` values. A module that computes them in half precision would lose the time
+    step; so the export keeps :meth:`embed` in float32, whatever the precision of :meth:`denoise`.
+    """
+
+    embedding_size: int
+
+    @abstractmethod
+    def embed(self, timestep: Tensor, label: Tensor | None = None) -> Tensor:
+        """All that does not depend on x: timestep int64 [1] or [N], label int64 [N] to float32 [N, F].
+
+        [1, F] where there is one time step and no label. A row depends on its own time step and label alone.
+        """
+
+    @abstractmethod
+    def denoise(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """X [N, C, H, W] with its embeddings [N, F], or [F] for all of them, to eps [N, C, H, W]."""
+
+
+class SharingDenoiser(EmbeddingDenoiser):
+    """A U-Net whose deep features may be used again in the next steps.
+
+    Ma, Fang & Wang (2023), "DeepCache", section 3.2: from step to step the features deep in the U change little.
+    A *shallow* step computes the outermost `depth` blocks on both sides of the U anew and takes what comes from
+    below them, the deep features, from the last full step.
+    """
+
+    max_depth: int
+    """The blocks of the top level: `depth` is from 1 to this."""
+
+    @abstractmethod
+    def features(self, height: int, width: int) -> tuple[int, int, int]:
+        """The shape [C, H, W] of the deep features of one image of this size, whatever the depth."""
+
+    @abstractmethod
+    def denoise_sharing(self, x: Tensor, embedding: Tensor, *, depth: int) -> tuple[Tensor, Tensor]:
+        """As :meth:`denoise`, with the deep features [N, *features]."""
+
+    @abstractmethod
+    def denoise_shallow(self, x: Tensor, embedding: Tensor, deep_features: Tensor, *, depth: int) -> Tensor:
+        """Eps from the outermost blocks and `deep_features`; equal to :meth:`denoise` where they are of this x."""
