@@ -17,6 +17,10 @@ MEASURED_BACKENDS = ("onnxruntime", "openvino", "tensorrt")
 MAX_ROUND = 1024
 """Samples of the largest round that is measured; what is larger is made of several."""
 
+PREPARED_BYTES = 2**29
+MAX_PREPARED = 8
+"""Bytes of weights and number of batch sizes that one graph may be prepared for, where each size is."""
+
 _PROCESSOR = {"onnxruntime": "cpu", "openvino": "cpu", "tensorrt": None}
 """The provider that a backend takes where none is named, if that runs on the processor."""
 
@@ -87,15 +91,19 @@ def _on_processor(name: str, processor: Processor, *, thorough: bool) -> list[Ch
     return found
 
 
-def batch_sizes(model: ModelSpec, choice: Choice, *, padded: bool, thorough: bool) -> list[int]:
+def batch_sizes(
+    model: ModelSpec, choice: Choice, *, thorough: bool, weights: int = 0, padded: bool = False
+) -> list[int]:
     """The batch sizes to measure a choice at, rising.
 
     Never more than the model takes and memory holds for all workers together. `padded`: each size has to be
-    prepared, which may take a second.
+    prepared, which may take a second and a copy of the `weights` (in bytes).
     """
     largest = min(largest_batch(model, choice.workers), max(1, MAX_ROUND // choice.workers))
     largest = max(1, min(largest, -(-largest_batch(model) // choice.workers)))
-    sizes: Sequence[int] = [2**power for power in range(11)]
-    if not thorough:
-        sizes = (1, 8, 64) if padded else (1, 4, 8, 16, 64, 256)
-    return sorted({size for size in sizes if size < largest} | {largest})
+    sizes: Sequence[int] = [2**power for power in range(11)] if thorough else (1, 4, 8, 16, 64, 256)
+    found = sorted({size for size in sizes if size < largest} | {largest})
+    if not padded:
+        return found
+    count = min(len(found), MAX_PREPARED if thorough else 3, max(2, PREPARED_BYTES // max(1, weights)))
+    return [found[round(i * (len(found) - 1) / max(1, count - 1))] for i in range(count)]

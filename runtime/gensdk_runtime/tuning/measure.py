@@ -20,7 +20,7 @@ from time import monotonic
 from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import UnavailableError
-from gensdk_runtime.manifest import Precision
+from gensdk_runtime.manifest import Manifest, Precision
 from gensdk_runtime.tuning.candidates import MEASURED_BACKENDS, Processor, batch_sizes, candidates
 from gensdk_runtime.tuning.child import Child, ChildLostError
 from gensdk_runtime.tuning.costs import Choice, CostTable
@@ -72,6 +72,7 @@ class Measurement:
         self._crashes: dict[str, int] = {}
         self._padded: set[str] = set()
         self._points: list[Point] = []
+        self._loading: dict[Choice, float] = {}
         self._start = monotonic()
 
     def run(self) -> Measured:
@@ -130,16 +131,17 @@ class Measurement:
                 if long and not self.effort.thorough and (choice.spinning or choice.threads == 1):
                     continue
                 self.on_stage(f"loading {choice.label}, {precision}")
-                point = Point(choice, precision, 1, unit=0.0, units=1)
+                point, start = Point(choice, precision, 1, unit=0.0, units=1), monotonic()
                 if self._read(point, warm=True, patience=self.effort.patience):
                     points.append(point)
+                    self._loading.setdefault(choice.alone, monotonic() - start)
                     long |= choice.form == "steps" and point.unit > LONG_UNIT
         return points
 
     def _climb(self, firsts: Sequence[Point]) -> None:
         """Reads each choice at ever larger batches, all choices at about the same size in turn, while the time
         that it will take is there. What was read while others were loading is forgotten."""
-        ladders = [(first, self._sizes(first.choice)) for first in firsts]
+        ladders = [(first, self._sizes(first)) for first in firsts]
         waiting = [
             (size * first.choice.workers, number, size)
             for number, (first, sizes) in enumerate(ladders)
@@ -152,25 +154,32 @@ class Measurement:
                 continue
             point = Point(before.choice, before.precision, size, before.unit * size / before.batch, before.units)
             left = CLIMB * self.effort.budget - (monotonic() - self._start)
-            needed = self.effort.cost_of_reading(point) + (point.unit if point.unit < LONG_UNIT else 0.0)
+            needed = self.effort.cost_of_reading(point) + self._preparation(point)
             first_of_all = not self._points or size == ladders[number][1][0]
             if needed > left and not first_of_all:
                 last.pop(number)
                 continue
             self.on_stage(f"{point.choice.label}, batch {size} ({position + 1} of {len(waiting)})")
-            fresh = point.batch != 1  # at batch 1 it ran while it was loaded
-            if self._read(point, warm=fresh and (point.unit < LONG_UNIT or self._is_padded(point.choice))):
+            if self._read(point, warm=self._preparation(point) > 0):
                 self._points.append(point)
                 last[number] = point
             else:
                 last.pop(number)
 
-    def _sizes(self, choice: Choice) -> list[int]:
-        largest = batch_sizes(self.model, choice, padded=False, thorough=False)[-1]
+    def _preparation(self, point: Point) -> float:
+        """Seconds before the first reading at a new batch size: preparing it, and a step to warm up."""
+        if point.batch == 1:  # it ran while it was loaded
+            return 0.0
+        step = point.unit if point.unit < LONG_UNIT else 0.0
+        return step + (self._loading.get(point.choice.alone, 0.0) if self._is_padded(point.choice) else 0.0)
+
+    def _sizes(self, first: Point) -> list[int]:
+        choice, thorough = first.choice, self.effort.thorough
         if self.batches is not None:
-            shares = {-(-size // choice.workers) for size in self.batches}
-            return sorted({min(share, largest) for share in shares})
-        return batch_sizes(self.model, choice, padded=self._is_padded(choice), thorough=self.effort.thorough)
+            largest = batch_sizes(self.model, choice, thorough=thorough)[-1]
+            return sorted({min(-(-size // choice.workers), largest) for size in self.batches})
+        weights = weights_bytes(self.bundle.manifest, first.precision)
+        return batch_sizes(self.model, choice, thorough=thorough, weights=weights, padded=self._is_padded(choice))
 
     def _repeat(self) -> None:
         """Rounds over the points that may still be the best at their size, until time or rounds are over."""
@@ -276,6 +285,12 @@ def measure(
         on_stage=on_stage or (lambda stage: None),
         choices=choices,
     ).run()
+
+
+def weights_bytes(manifest: Manifest, precision: Precision) -> int:
+    """About what the weights of one precision take: the files of its graphs."""
+    files = {files[precision] for files in manifest.graph_files.values() if precision in files}
+    return sum(manifest.files[file].size for file in files)
 
 
 def _base(choice: Choice) -> str:

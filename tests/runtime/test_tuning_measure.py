@@ -1,0 +1,307 @@
+"""Measuring in real child processes: what it finds, what it survives, and what ``auto`` makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gensdk.cli.sample import sample
+from gensdk.cli.tune import tune as tune_verb
+from gensdk_runtime.backends.base import Availability
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.errors import BackendError, InputError, UnavailableError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.tuning import child as child_module
+from gensdk_runtime.tuning import measure as measure_module
+from gensdk_runtime.tuning import store
+from gensdk_runtime.tuning import tune as tune_module
+from gensdk_runtime.tuning.candidates import Processor, batch_sizes, candidates
+from gensdk_runtime.tuning.child import Child, ChildLostError
+from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
+from gensdk_runtime.tuning.fingerprint import bundle_identity, measurement_key
+from gensdk_runtime.tuning.measure import measure
+from gensdk_runtime.tuning.messages import Question
+from gensdk_runtime.tuning.points import Effort, Point, rising_costs
+from gensdk_runtime.tuning.tune import tune, tuned
+from support.models import feedforward_model
+from support.step_bundle import write_step_bundle
+
+QUICK = Effort(budget=0.3, reading=0.001, patience=60.0, rounds=2, thorough=False)
+ONE, TWO = Choice(threads=1), Choice(threads=1, workers=2)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory) -> Path:
+    return write_step_bundle(tmp_path_factory.mktemp("tuning") / "tiny.gsdk")
+
+
+@pytest.fixture
+def bundle(path):
+    with Bundle.open(path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def measured_here(tmp_path, monkeypatch):
+    """Tuning is on, with a cache of its own, and short: one backend, one thread."""
+    monkeypatch.setenv("GENSDK_TUNE", "on")
+    monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "_kept", {})
+    monkeypatch.setattr(tune_module, "_failed", set())
+    monkeypatch.setattr(measure_module, "MEASURED_BACKENDS", ("onnxruntime",))
+
+
+def opening(bundle: Bundle) -> Question:
+    return Question(kind="open", path=str(bundle.path), identity=bundle_identity(bundle.manifest))
+
+
+def test_real_choices_have_real_costs(bundle) -> None:
+    found = measure(bundle, ["fp32"], QUICK, choices=[ONE, TWO], batches=[1, 4])
+    assert found.failures == {}
+    table = found.tables["fp32"]
+    assert {(cost.choice, cost.batch) for cost in table.costs} == {(ONE, 1), (ONE, 4), (TWO, 1), (TWO, 2)}
+    assert all(0 < cost.seconds < 60 for cost in table.costs)
+
+
+def test_what_can_not_run_loses_its_place_alone(bundle) -> None:
+    gone = Choice(backend="onnxruntime:cuda")
+    broken = Choice(backend="onnxruntime:nonsense")
+    found = measure(bundle, ["fp32"], QUICK, choices=[gone, broken, ONE], batches=[1])
+    assert found.tables["fp32"].choices == (ONE,)
+    assert len(found.failures) == 2
+    assert any("nonsense" in reason for reason in found.failures.values())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_crash_and_a_hang_cost_one_answer(bundle) -> None:
+    question = Question(kind="run", choice=ONE, units=1)
+    with Child(opening(bundle)) as child:
+        assert child.ask(question, 60).seconds > 0
+        os.kill(child._process.pid, signal.SIGSEGV)
+        with pytest.raises(ChildLostError, match="crashed \\(SIGSEGV\\)"):
+            child.ask(question, 60)
+        assert child.ask(question, 60).seconds > 0, "the next one starts another"
+        os.kill(child._process.pid, signal.SIGSTOP)
+        with pytest.raises(ChildLostError, match="no answer"):
+            child.ask(question, 0.2)
+        last = child._process
+        assert last is None, "a process that hangs is ended"
+
+
+def test_another_bundle_at_the_same_path_is_not_measured(bundle) -> None:
+    question = opening(bundle).model_copy(update={"identity": "0" * 64})
+    with Child(question) as child, pytest.raises(UnavailableError, match="replaced"):
+        child.ask(Question(kind="run"), 60)
+
+
+def test_a_child_ends_when_its_parent_does(bundle) -> None:
+    with Child(opening(bundle)) as child:
+        child.ask(Question(kind="run", choice=ONE, units=1), 60)
+        process = child._process
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
+def test_a_program_that_is_no_python_starts_no_children(bundle, monkeypatch, measured_here) -> None:
+    monkeypatch.setattr(sys, "executable", "/opt/app/photo-editor")
+    assert tuned(bundle, "fp32", 1) is None
+    with Generator.load(bundle, threads=1) as generator:
+        assert generator.sample(1, seed=0).settings["backend"] == "onnxruntime"
+    with pytest.raises(BackendError, match="no Python interpreter"):
+        tune(bundle, threads=1, budget_s=0.2)
+
+
+def test_the_first_auto_measures_and_the_second_remembers(bundle, measured_here, monkeypatch) -> None:
+    first = tuned(bundle, "fp32", 1)
+    assert first is not None
+    assert first.table.choices == (ONE,)
+    monkeypatch.setattr(child_module, "MODULE", "gensdk_runtime.no_such_module")
+    assert tuned(bundle, "fp32", 1) == first
+    assert tuned(bundle, "auto", 1) == first
+    with Generator.load(bundle, threads=1) as generator, Generator.load(bundle, backend="onnxruntime") as plain:
+        samples = generator.sample(5, seed=0, num_inference_steps=2)
+        np.testing.assert_allclose(samples.array, plain.sample(5, seed=0, num_inference_steps=2).array, atol=1e-5)
+        assert "fallback" not in samples.settings
+
+
+def test_off_means_neither_measured_nor_remembered(bundle, measured_here, monkeypatch) -> None:
+    key = measurement_key(bundle.manifest, "fp32", None)
+    table = CostTable(costs=(Cost(choice=ONE, batch=1, seconds=1.0),))
+    store.save_table(key, table, bundle.manifest, "full")
+    assert tuned(bundle, "fp32", None).table == table
+    monkeypatch.setenv("GENSDK_TUNE", "off")
+    assert tuned(bundle, "fp32", None) is None
+
+
+@pytest.mark.parametrize(("precision", "threads"), [("fp16", None), ("int4", None), ("fp32", 0), ("fp32", True)])
+def test_what_does_not_fit_is_refused_by_the_load_itself(bundle, measured_here, precision, threads) -> None:
+    assert tuned(bundle, precision, threads) is None
+    with pytest.raises(InputError):
+        Generator.load(bundle, precision=precision, threads=threads)
+
+
+def test_the_faster_precision_is_chosen_where_it_pays(bundle) -> None:
+    def table(seconds: float) -> CostTable:
+        return CostTable(costs=(Cost(choice=ONE, batch=1, seconds=seconds),))
+
+    model = bundle.manifest.model
+    assert tune_module._faster(model, {"fp32": table(1.0), "fp16": table(0.5)}) == "fp16"
+    assert tune_module._faster(model, {"fp32": table(1.0), "fp16": table(0.99)}) == "fp32"
+
+
+def test_a_choice_that_was_removed_is_a_fallback_that_is_said(bundle, path, measured_here, tmp_path) -> None:
+    """Measured fastest for larger batches, but its provider is gone."""
+    gone = Choice(backend="onnxruntime:tensorrt")
+    rows = (Cost(choice=ONE, batch=1, seconds=1.0), Cost(choice=gone, batch=8, seconds=1.5))
+    store.save_table(
+        measurement_key(bundle.manifest, "fp32", None), CostTable(costs=rows), bundle.manifest, "full"
+    )
+    with Generator.load(path) as generator:
+        assert "fallback" not in generator.sample(1, seed=0, num_inference_steps=1).settings
+        settings = generator.sample(8, seed=0, num_inference_steps=1).settings
+        assert settings["backend"] == "onnxruntime"
+        assert settings["fallback"].startswith("onnxruntime:tensorrt failed: ")
+    steps = ["--num-inference-steps", "1", "-o", str(tmp_path / "x.png")]
+    result = CliRunner().invoke(sample, [str(path), "-n", "8", *steps], catch_exceptions=False)
+    assert "warning: onnxruntime:tensorrt failed" in result.stderr
+
+
+def test_nothing_of_what_was_measured_works_any_more(bundle, measured_here) -> None:
+    gone = Choice(backend="onnxruntime:tensorrt")
+    table = CostTable(costs=(Cost(choice=gone, batch=8, seconds=1.5),))
+    store.save_table(measurement_key(bundle.manifest, "fp32", None), table, bundle.manifest, "full")
+    with Generator.load(bundle) as generator:
+        settings = generator.sample(2, seed=0, num_inference_steps=1).settings
+    assert settings["backend"] == "onnxruntime"
+    assert "what measured fastest failed" in settings["fallback"]
+
+
+def test_a_report_has_all_costs_and_plans(bundle, measured_here) -> None:
+    stages: list[str] = []
+    report = tune(bundle, threads=1, batches=[1, 8], budget_s=0.5, on_stage=stages.append)
+    assert stages
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    fp32 = data["precisions"]["fp32"]
+    assert {row["batch"] for row in fp32["costs"]} == {1, 8}
+    assert set(fp32["plans"]) == {"1", "8", "64"}
+    assert sum(sum(found["counts"]) for found in fp32["plans"]["64"]["rounds"]) == 64
+    assert Path(fp32["stored"]).is_file()
+    assert tuned(bundle, "fp32", 1).table == report.precisions["fp32"].kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget_s": 0}, "budget from"),
+        ({"budget_s": float("nan")}, "budget from"),
+        ({"threads": 0}, "threads from 1"),
+        ({"precisions": ["fp16"]}, "no precision 'fp16'"),
+        ({"batches": [65]}, "batch_size from 1 to 64"),
+    ],
+)
+def test_refusals(bundle, measured_here, arguments, message) -> None:
+    with pytest.raises(InputError, match=message):
+        tune(bundle, **arguments)
+
+
+def test_the_verb(path, measured_here) -> None:
+    runner = CliRunner()
+    result = runner.invoke(
+        tune_verb, [str(path), "--threads", "1", "--budget", "0.3", "--batch", "1,2"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    assert "* onnxruntime, 1 thread" in result.stdout
+    assert "64 samples: " in result.stdout
+    assert "kept in " in result.stdout
+    cleared = runner.invoke(tune_verb, [str(path), "--threads", "1", "--clear"], catch_exceptions=False)
+    assert cleared.stdout == "1 file removed\n"
+
+
+def test_remembering_is_fast_enough_to_import_nothing(bundle, measured_here) -> None:
+    """What a warm load may not do, rather than how long it takes: no process, no backend, no measuring code."""
+    key = measurement_key(bundle.manifest, "fp32", None)
+    store.save_table(key, CostTable(costs=(Cost(choice=ONE, batch=1, seconds=1.0),)), bundle.manifest, "full")
+    program = (
+        "import sys; from gensdk_runtime.bundle import Bundle; from gensdk_runtime.tuning.tune import tuned\n"
+        f"with Bundle.open({str(bundle.path)!r}) as bundle: assert tuned(bundle, 'fp32', None) is not None\n"
+        "print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not {"onnxruntime", "openvino", "gensdk_runtime.tuning.measure", "subprocess"} & loaded
+
+
+HERE = {
+    "onnxruntime": Availability(True, devices=("cpu", "cuda")),
+    "openvino": Availability(True, devices=("cpu", "gpu")),
+    "tensorrt": Availability(True, devices=("NVIDIA H100",)),
+    "fake": Availability(True, devices=("none",)),
+}
+
+
+def test_candidates_of_a_machine_with_everything() -> None:
+    found = candidates(HERE, Processor(8, 2))
+    assert len(set(found)) == len(found)
+    assert {choice.backend for choice in found} == {
+        "onnxruntime", "onnxruntime:cuda", "openvino", "openvino:gpu", "tensorrt",
+    }  # fmt: skip
+    assert {choice.threads for choice in found if choice.backend == "onnxruntime"} == {1, 4, 8}
+    assert {choice.workers for choice in found} == {1, 8}
+    assert all(choice.threads is None for choice in found if choice.backend in ("tensorrt", "onnxruntime:cuda"))
+    assert all(choice.threads > 1 for choice in found if choice.spinning)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 6])
+@pytest.mark.parametrize("thorough", [False, True])
+def test_threads_bound_all_that_runs_at_once(threads, thorough) -> None:
+    found = candidates(HERE, Processor.here(threads), threads_only=True, thorough=thorough)
+    assert found
+    assert all(choice.threads * choice.workers <= threads for choice in found)
+
+
+def test_one_call_doubles_what_there_is() -> None:
+    steps, both = (candidates(HERE, Processor(4), one_call=one_call) for one_call in (False, True))
+    assert len(both) == 2 * len(steps)
+    assert {choice.form for choice in both} == {"steps", "one_call"}
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 8, 64, 100, 65536])
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("thorough", [False, True])
+def test_batch_sizes_fit_the_model(max_batch, workers, thorough) -> None:
+    model = feedforward_model(max_batch=max_batch)
+    sizes = batch_sizes(model, Choice(threads=1, workers=workers), thorough=thorough)
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] == 1 or max_batch == 1
+    assert 1 <= sizes[-1] <= max_batch
+    assert sizes[-1] * workers <= max(1024, workers)
+
+
+@pytest.mark.parametrize(("weights", "count"), [(1, 8), (150 * 2**20, 3), (2**33, 2)])
+def test_large_weights_are_prepared_for_few_batch_sizes(weights, count) -> None:
+    model = feedforward_model(max_batch=1024)
+    sizes = batch_sizes(model, Choice(backend="openvino"), thorough=True, weights=weights, padded=True)
+    assert len(sizes) == count
+    assert (sizes[0], sizes[-1]) == (1, 1024)
+
+
+def test_the_time_of_a_point_is_the_lower_quartile() -> None:
+    point = Point(ONE, "fp32", 1, unit=1.0, units=1, readings=[5.0, 1.0, 2.0, 3.0, 90.0])
+    assert point.seconds == 2.0
+    assert point.noise > 0
+
+
+def test_fewer_samples_never_cost_more() -> None:
+    def point(batch: int, seconds: float) -> Point:
+        return Point(ONE, "fp32", batch, unit=1.0, units=1, readings=[seconds])
+
+    costs = rising_costs([point(1, 1.0), point(2, 9.0), point(4, 3.0)])
+    assert [cost.seconds for cost in costs] == [1.0, 3.0, 3.0]
