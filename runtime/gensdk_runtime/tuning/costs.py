@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -38,7 +38,7 @@ class Choice(StrictModel):
     @property
     def alone(self) -> Choice:
         """The same with one worker: what is opened, since workers share the graphs."""
-        return self.model_copy(update={"workers": 1})
+        return self if self.workers == 1 else _alone(self)
 
     @property
     def label(self) -> str:
@@ -51,6 +51,12 @@ class Choice(StrictModel):
         parts += ["spinning"] if self.spinning else []
         parts += ["one call"] if self.form == "one_call" else []
         return ", ".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _alone(choice: Choice) -> Choice:
+    """Kept, since it is asked for in each call of ``sample``."""
+    return choice.model_copy(update={"workers": 1})
 
 
 class Cost(StrictModel):
