@@ -1,0 +1,202 @@
+"""OpenVINO: a graph compiled for each set of sizes, run over memory that it shares with the caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from gensdk_runtime.backends import register_backend
+from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
+from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Sizes, Turn
+from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
+from gensdk_runtime.manifest import GraphSpec, Precision
+from gensdk_runtime.openvino_compiler import Compiled, Compiler, SizesKey, one_line
+
+DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
+INSTALL = 'pip install "gensdk[openvino]"'
+
+
+def _import() -> Any:
+    try:
+        import openvino
+    except ImportError as failure:
+        raise UnavailableError(f"OpenVINO is missing ({failure}); {INSTALL}") from None
+    return openvino
+
+
+@register_backend("openvino")
+class OpenVinoBackend(Backend):
+    """Runs ``.onnx`` graphs in float32, whatever their weights are in.
+
+    `provider`: cpu, gpu (Intel's) or npu. `threads` bounds the CPU threads inside one graph: then as many runs go
+    on side by side as there are cores for. Without it they go one after the other, each on all cores.
+    """
+
+    padded = True
+
+    def __init__(self, provider: str = "cpu", threads: int | None = None) -> None:
+        if provider not in DEVICES:
+            raise InputError(f"no OpenVINO device {provider!r}{did_you_mean(provider, DEVICES)}")
+        self._ov = _import()
+        self._core = self._ov.Core()
+        self.provider = provider
+        self.threads = threads
+        if DEVICES[provider] not in _found(self._core):
+            raise UnavailableError(_missing(provider))
+
+    @classmethod
+    def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
+        """An instance for `provider` (None: the CPU). How its threads wait is OpenVINO's own choice."""
+        return cls(provider or "cpu", threads)
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """The devices that OpenVINO finds on this machine."""
+        try:
+            ov = _import()
+            found = _found(ov.Core())
+        except (UnavailableError, RuntimeError) as failure:
+            return Availability(False, reason=str(failure).split(";")[0], remedy=INSTALL)
+        missing = {key: _missing(key) for key, device in DEVICES.items() if device not in found}
+        return Availability(
+            "cpu" not in missing,
+            version=ov.__version__.split("-")[0],
+            devices=tuple(key for key in DEVICES if key not in missing),
+            reason="OpenVINO finds no CPU plugin" if "cpu" in missing else "",
+            remedy=INSTALL if "cpu" in missing else "",
+            missing=missing,
+        )
+
+    @property
+    def label(self) -> str:
+        """``openvino``, or with the device, as in ``openvino:gpu``."""
+        return self.name if self.provider == "cpu" else f"{self.name}:{self.provider}"
+
+    def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
+        """Reads the graph; it is compiled when sizes are asked for."""
+        compiler = Compiler(self._ov, self._core, DEVICES[self.provider], self.threads, graph)
+        compiler.read(source)
+        return OpenVinoSession(graph, self._ov, compiler, backend=self.label, precision=precision)
+
+
+class OpenVinoSession(Session):
+    """A graph, compiled for the latest sizes that were asked for."""
+
+    def __init__(
+        self, graph: GraphSpec, ov: Any, compiler: Compiler, *, backend: str, precision: Precision
+    ) -> None:
+        super().__init__(graph, backend=backend, precision=precision)
+        self.openvino = ov
+        self._compiler: Compiler | None = compiler
+
+    @property
+    def compiler(self) -> Compiler:
+        """What compiles the graph; :class:`BackendError` when the session was closed."""
+        compiler = self._compiler
+        if compiler is None:
+            raise self.closed_error()
+        return compiler
+
+    def _run(self, feeds: Feeds) -> dict[str, Array]:
+        with self.bound(check_feeds(self.graph, feeds)) as bound:
+            for name, array in feeds.items():
+                np.copyto(bound.input(name), array)
+            bound.run()
+            return {spec.name: bound.output(spec.name).copy() for spec in self.graph.outputs}
+
+    def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
+        return OpenVinoBound(self, sizes, carry)
+
+    def _close(self) -> None:
+        self._compiler = None
+
+
+class OpenVinoBound(SharedBound):
+    """OpenVINO works in our arrays, with one request for each turn."""
+
+    session: OpenVinoSession
+
+    def __init__(self, session: OpenVinoSession, sizes: Sizes, carry: Carry) -> None:
+        super().__init__(session, sizes, carry)
+        self.key: SizesKey = tuple(sorted(sizes.items()))
+        self._requests: tuple[Compiled, list[_Request]] | None = None
+        self._compiler = session.compiler
+        self._compiler.enter(self)
+        self._ready()
+
+    def forget(self, compiled: Compiled) -> None:
+        """See :class:`gensdk_runtime.openvino_compiler.User`."""
+        ready = self._requests
+        if ready is not None and ready[0] is compiled:
+            self._requests = None
+
+    def close(self) -> None:
+        """Lets go of the requests."""
+        self._compiler.leave(self)
+        self._requests = None
+
+    def _launch(self, turn: int) -> None:
+        request = self._ready()[turn]
+        try:
+            # One call, which ends with the run: after an interrupt between two, it would write on freed memory.
+            request.native.infer(share_outputs=True)
+        except Exception as failure:  # OpenVINO's exceptions share no base but Exception
+            raise self._failed(failure) from None
+        for name in request.unsure:
+            _check_shape(self.session.graph, name, request.native.get_tensor(name).shape, self.turns[turn])
+
+    def _ready(self) -> list[_Request]:
+        """The requests, made anew when the graph was compiled anew."""
+        compiled = self._compiler.compiled(self)
+        ready = self._requests
+        if ready is None or ready[0] is not compiled:
+            ready = self._requests = compiled, [self._request(compiled.model, turn) for turn in self.turns]
+        return ready[1]
+
+    def _request(self, model: Any, turn: Turn) -> _Request:
+        used = {name for port in model.inputs for name in port.get_names()}  # an unused input is left out
+        ports = {name: model.output(name) for name in turn.outputs}
+        for name, port in ports.items():
+            if port.get_partial_shape().is_static:
+                _check_shape(self.session.graph, name, port.get_shape(), turn)
+        arrays = {name: array for name, array in turn.inputs.items() if name in used} | dict(turn.outputs)
+        try:
+            native = model.create_infer_request()
+            for name, array in arrays.items():
+                native.set_tensor(name, self.session.openvino.Tensor(array, shared_memory=True))
+        except Exception as failure:  # see _launch
+            raise self._failed(failure) from None
+        return _Request(native, tuple(name for name in ports if ports[name].get_partial_shape().is_dynamic))
+
+    def _failed(self, failure: Exception) -> BackendError:
+        return BackendError(f"OpenVINO failed in graph {self.session.graph.name!r}: {one_line(failure)}")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """An infer request, and the outputs whose shape is only known after a run."""
+
+    native: Any
+    unsure: tuple[str, ...]
+
+
+def _check_shape(graph: GraphSpec, name: str, have: Any, turn: Turn) -> None:
+    want = turn.outputs[name].shape
+    if tuple(have) != want:
+        raise BackendError(
+            f"{graph.name}.{name}: expected shape {list(want)} from the graph, got {list(have)};"
+            " export the bundle again"
+        )
+
+
+def _found(core: Any) -> set[str]:
+    """The kinds of devices on this machine; of several GPUs each has a number."""
+    return {device.split(".")[0] for device in core.available_devices}
+
+
+def _missing(provider: str) -> str:
+    if provider == "cpu":
+        return f"OpenVINO finds no CPU plugin; {INSTALL}"
+    return f"OpenVINO finds no Intel {provider.upper()} here; install its driver"

@@ -1,0 +1,157 @@
+"""Compiles an ONNX graph with OpenVINO for each set of sizes that is asked for, and keeps the latest."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from gensdk_runtime.backends.base import GraphSource
+from gensdk_runtime.backends.bound import tensor_shape
+from gensdk_runtime.errors import BackendError
+from gensdk_runtime.manifest import GraphSpec
+from gensdk_runtime.onnx_weights import MappedWeights, map_weights
+from gensdk_runtime.openvino_snippets import separate_snippets
+
+MAX_COMPILED_BYTES = 2**29
+"""Weights of all compiled sizes of one graph together: each packs its own copy."""
+MIN_COMPILED, MAX_COMPILED = 2, 8
+"""So many compiled sizes of one graph are kept in any case, and at most."""
+
+SizesKey = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A graph compiled for some sizes; `model` runs as many requests side by side as it has `streams`."""
+
+    model: Any
+    streams: int
+
+
+class User(Protocol):
+    """What runs a compiled graph, one run at a time."""
+
+    key: SizesKey
+
+    def forget(self, compiled: Compiled) -> None:
+        """Lets go of a compiled graph that is not kept any longer; a run that is under way goes on."""
+
+
+class Compiler:
+    """One graph on one device (CPU, GPU, NPU), with so many `threads` for each run on the CPU (None: all)."""
+
+    def __init__(self, ov: Any, core: Any, device: str, threads: int | None, graph: GraphSpec) -> None:
+        self._ov = ov
+        self._core = core
+        self._device = device
+        self._threads = threads
+        self._graph = graph
+        self._model: Any = None
+        self._weights = MappedWeights(b"")
+        self._limit = MIN_COMPILED
+        self._users: WeakSet[Any] = WeakSet()
+        self._compiled: OrderedDict[SizesKey, Compiled] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, source: GraphSource) -> None:
+        """Reads the graph. Large weights stay in a mapped file; see :mod:`gensdk_runtime.onnx_weights`."""
+        if source.path is not None:
+            self._model = self._read(str(source.path))  # tensors in other files are mapped by OpenVINO
+            return
+        data = source.read()
+        self._limit = max(MIN_COMPILED, min(MAX_COMPILED, MAX_COMPILED_BYTES // len(data)))
+        weights = map_weights(data)
+        del data
+        model = self._read(weights.skeleton)
+        for parameter in model.get_parameters():
+            array = weights.arrays.get(parameter.output(0).get_any_name())
+            if array is not None:
+                constant = self._ov.op.Constant(array, shared_memory=True)
+                parameter.output(0).replace(constant.output(0))
+                model.remove_parameter(parameter)
+        self._model, self._weights = model, weights
+
+    def enter(self, user: User) -> None:
+        """Counts `user` among those that may run at the same time."""
+        with self._lock:
+            self._users.add(user)
+
+    def leave(self, user: User) -> None:
+        """Ends what :meth:`enter` began."""
+        with self._lock:
+            self._users.discard(user)
+
+    def compiled(self, user: User) -> Compiled:
+        """The graph for the sizes of `user`, with streams for all users of these sizes.
+
+        Raises :class:`BackendError` where the graph can't be compiled for them.
+        """
+        with self._lock:
+            found = self._compiled.get(user.key)
+            streams = self._streams(sum(each.key == user.key for each in self._users))
+            if found is None or found.streams < streams:
+                self._keep(user.key, Compiled(self._compile(dict(user.key), streams), streams))
+                found = self._compiled[user.key]
+            self._compiled.move_to_end(user.key)
+            return found
+
+    def _streams(self, users: int) -> int:
+        """Enough for `users`, but no more than there are cores for; a power of two, since each change compiles."""
+        if self._threads is None or self._device != "CPU":
+            return 1
+        return max(1, min(1 << (users - 1).bit_length(), (os.cpu_count() or 1) // self._threads))
+
+    def _keep(self, key: SizesKey, compiled: Compiled) -> None:
+        """Keeps `compiled`, and lets go of what it replaces and of the one that was not used for longest."""
+        gone = [self._compiled.pop(key, None)]
+        self._compiled[key] = compiled
+        while len(self._compiled) > self._limit:
+            gone.append(self._compiled.popitem(last=False)[1])
+        for old in gone:
+            for user in self._users:
+                if old is not None:
+                    user.forget(old)
+
+    def _read(self, model: str | bytes) -> Any:
+        try:
+            return self._core.read_model(model)
+        except Exception as failure:  # OpenVINO's exceptions share no base but Exception
+            raise BackendError(f"OpenVINO can't load graph {self._graph.name!r}: {one_line(failure)}") from None
+
+    def _compile(self, sizes: Mapping[str, int], streams: int) -> Any:
+        shapes = {spec.name: list(tensor_shape(self._graph, spec, sizes)) for spec in self._graph.inputs}
+        model = self._model.clone()
+        known = {name for port in model.inputs for name in port.get_names()}  # an unused input is left out
+        try:
+            model.reshape({name: shape for name, shape in shapes.items() if name in known})
+            with self._weights.releasing():
+                return self._core.compile_model(model, self._device, self._settings(model, streams))
+        except Exception as failure:  # see _read
+            raise BackendError(
+                f"OpenVINO can't compile graph {self._graph.name!r} for {dict(sizes)}: {one_line(failure)}"
+            ) from None
+
+    def _settings(self, model: Any, streams: int) -> dict[str, Any]:
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if self._device != "CPU":
+            return settings
+        # Pinned threads of two graphs, or of two processes, would share one core and leave others idle.
+        settings |= {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
+        if self._threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = self._threads * streams
+        try:
+            separate_snippets(model)
+        except ValueError:
+            settings["SNIPPETS_MODE"] = "DISABLE"
+        return settings
+
+
+def one_line(failure: Exception) -> str:
+    """What OpenVINO raised, without the places in its source."""
+    lines = [line for line in str(failure).splitlines() if line.strip() and not line.startswith("Exception from")]
+    return " ".join(" ".join(lines or [str(failure)]).split())[:300]

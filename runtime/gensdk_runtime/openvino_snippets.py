@@ -1,0 +1,161 @@
+"""Keeps OpenVINO's CPU compiler from crashing on graphs that its fusion of small operations can't take.
+
+The plugin fuses element-wise operations into "snippets", and closes some of those to further fusion: group
+normalization, attention, and chains of fully connected layers. Where an element-wise operation reads a closed
+snippet *and* an open one, the compiler of OpenVINO 2026.4 (and before: ``tokenize_node`` in
+src/common/snippets/src/utils/tokenization_utils.cpp) merges them without looking whether one is closed, and
+reads through a null pointer: the process dies. ``group_norm(x) * (1 + scale)``, as in diffusion U-Nets, is such
+a graph. Switching snippets off altogether costs half the speed of these U-Nets and more.
+
+So an operation that changes nothing, an average over windows of one element, is put in between, on the smaller
+of the two tensors: what it gives is no snippet, and nothing is left to merge.
+
+What it does not do: it looks at the graph before the plugin's own transformations, so it can't know what they
+make of it. It takes whatever *may* become a closed or an open snippet for one, and sets a barrier too many
+rather than one too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+ELEMENTWISE = frozenset(
+    (
+        *("Add", "Divide", "Equal", "FloorMod", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd"),
+        *("LogicalOr", "LogicalXor", "Maximum", "Minimum", "Mod", "Multiply", "NotEqual", "PRelu", "Power"),
+        *("Select", "SquaredDifference", "Subtract", "Swish"),
+    )
+)
+"""Operations on several tensors that become snippets."""
+_TAKEN_AS_THEY_ARE = frozenset(("Add", "Multiply", "Maximum", "Swish"))
+"""The others may first become several: ``a - b`` is made ``a + (-1) * b``, and the product is a snippet."""
+_VIEWS = frozenset(
+    (
+        *("Broadcast", "Convert", "ConvertLike", "Identity", "Pad", "Reshape", "Slice", "Squeeze"),
+        *("StridedSlice", "Tile", "Transpose", "Unsqueeze"),
+    )
+)
+"""What may vanish from a graph, or be drawn into a snippet."""
+_NEVER_SNIPPETS = frozenset(
+    (
+        *("AvgPool", "Concat", "Constant", "Convolution", "ConvolutionBackpropData", "Gather", "GroupConvolution"),
+        *("GroupConvolutionBackpropData", "GRUSequence", "Interpolate", "LSTMSequence", "Loop", "MaxPool"),
+        *("Parameter", "RNNSequence", "ReadValue", "Split", "TensorIterator", "VariadicSplit"),
+    )
+)
+_CLOSED = frozenset(("GroupNormalization", "MVN", "MatMul", "ScaledDotProductAttention"))
+_MAX_POOLED_RANK = 5
+
+
+def separate_snippets(model: Any) -> int:
+    """Sets barriers in `model`, an ``ov.Model`` of static shapes; how many there are.
+
+    Raises ValueError where that does not help: a barrier can't be set, as between booleans, or a loop has a group
+    normalization in it, which the plugin can't run there unless snippets are off.
+    """
+    kinds: dict[str, _Kind] = {}
+    barriers = 0
+    for node in model.get_ordered_ops():
+        inputs = [kinds[value.get_node().get_name()] for value in node.input_values()]
+        kinds[node.get_name()] = _kind(node, inputs)
+        if any(each.get_type_name() == "GroupNormalization" for body in _bodies(node) for each in body.get_ops()):
+            raise ValueError(f"group normalization in the body of {node.get_type_name()}")
+        if node.get_type_name() in ELEMENTWISE and not _is_swish(node):
+            ports = _to_separate([*zip(node.inputs(), inputs, strict=True)], node.get_type_name())
+            for port in ports:
+                _set_barrier(port)
+            barriers += len(ports)
+    return barriers
+
+
+def _bodies(node: Any) -> list[Any]:
+    """The graphs inside `node`, at any depth."""
+    kind = node.get_type_name()
+    bodies = [node.get_function()] if kind in ("Loop", "TensorIterator") else []
+    bodies += [node.get_then_body(), node.get_else_body()] if kind == "If" else []
+    return bodies + [inner for body in bodies for each in body.get_ops() for inner in _bodies(each)]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What may become of a node: nothing, for it is constant; an open snippet, a closed one, or either."""
+
+    constant: bool
+    open: bool
+    closed: bool
+
+
+def _kind(node: Any, inputs: Sequence[_Kind]) -> _Kind:
+    """What may become of `node`, whose inputs are of these kinds."""
+    name = node.get_type_name()
+    if name == "Constant" or (inputs and all(each.constant for each in inputs)):
+        return _Kind(constant=True, open=False, closed=False)
+    if name in _VIEWS:
+        return _Kind(constant=False, open=inputs[0].open, closed=inputs[0].closed)
+    if name in _CLOSED:
+        return _Kind(constant=False, open=False, closed=True)
+    if name in _NEVER_SNIPPETS:
+        return _Kind(constant=False, open=False, closed=False)
+    # What follows may belong to it: a normalization's scale and shift, the next layer of a chain of matrices.
+    scaled = sum(not each.constant for each in inputs) == 1
+    flat = node.get_output_size() == 0 or _rank(node.output(0)) <= 2
+    return _Kind(constant=False, open=True, closed=(scaled or flat) and any(each.closed for each in inputs))
+
+
+def _to_separate(inputs: Sequence[tuple[Any, _Kind]], operation: str) -> Sequence[Any]:
+    """The ports of one element-wise operation to set barriers at, so that no open and closed snippet meet."""
+    closed = [port for port, kind in inputs if kind.closed]
+    varying = sum(not kind.constant for _, kind in inputs)
+    if not closed or varying < 2:
+        return ()
+    if operation not in _TAKEN_AS_THEY_ARE:
+        return closed
+    open_only = [port for port, kind in inputs if kind.open and not kind.closed]
+    if len(closed) == 1:
+        return min(closed, open_only, key=lambda ports: sum(map(_elements, ports))) if open_only else ()
+    either = any(kind.open and kind.closed for _, kind in inputs)
+    return [*open_only, *sorted(closed, key=_elements)[:-1]] if open_only or either else ()
+
+
+def _is_swish(node: Any) -> bool:
+    """x * sigmoid(x), which the plugin makes one operation of one input."""
+    if node.get_type_name() != "Multiply":
+        return False
+    for one, other in ((0, 1), (1, 0)):
+        gate = node.input_value(one).get_node()
+        if gate.get_type_name() == "Sigmoid" and gate.input_value(0) == node.input_value(other):
+            return True
+    return False
+
+
+def _rank(output: Any) -> int:
+    rank = output.get_partial_shape().rank
+    return rank.get_length() if rank.is_static else 0
+
+
+def _elements(port: Any) -> float:
+    shape = port.get_source_output().get_partial_shape()
+    return prod(shape.to_shape()) if shape.is_static else float("inf")
+
+
+def _set_barrier(port: Any) -> None:
+    from openvino import opset8 as operations
+
+    source = port.get_source_output()
+    kind, known = source.get_element_type(), source.get_partial_shape()
+    if not kind.is_real() or known.is_dynamic or len(known) > _MAX_POOLED_RANK:
+        raise ValueError(f"no barrier for {kind} {known}")
+    shape = list(known.to_shape())
+    value = source
+    if len(shape) < 4:
+        value = operations.reshape(value, np.array([1] * (4 - len(shape)) + shape), special_zero=False)
+    ones, zeros = [1] * (max(len(shape), 4) - 2), [0] * (max(len(shape), 4) - 2)
+    value = operations.avg_pool(value, ones, zeros, zeros, ones, exclude_pad=False)
+    if len(shape) < 4:
+        value = operations.reshape(value, np.array(shape, np.int64), special_zero=False)
+    port.replace_source_output(value.output(0))
