@@ -115,12 +115,7 @@ def _open(target: Target, options: SamplingOptions, stack: ExitStack) -> _Calls:
     model = sampler.model
     if not 1 <= target.batch <= model.max_batch:
         raise InputError(f"batch {target.batch}: {target.name} takes 1 to {model.max_batch} samples at once")
-    keywords = {
-        "n": target.batch,
-        "seed": 0,
-        "batch_size": target.batch,
-        "progress": False,
-    } | options.keywords()
+    keywords = {"n": target.batch, "seed": 0, "progress": False} | options.keywords()
     start = perf_counter_ns()
     samples = sampler.sample(**keywords)
     first_call_ns = perf_counter_ns() - start
