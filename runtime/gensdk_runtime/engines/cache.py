@@ -84,8 +84,8 @@ class EngineCache:
         found = self.get(identity)
         if found is not None:
             return Fetched(found, fresh=False)
-        with self._locked(identity, on_wait) as waited:
-            found = self.get(identity) if waited else None
+        with self._locked(identity, on_wait):
+            found = self.get(identity)  # it may have come between the look and the lock
             if found is not None:
                 return Fetched(found, fresh=False)
             data = build()
@@ -158,27 +158,25 @@ class EngineCache:
                 total -= size
 
     @contextlib.contextmanager
-    def _locked(self, identity: Identity, on_wait: Callable[[], None] | None) -> Iterator[bool]:
-        """Holds the entry's lock; True where another process or thread had it first."""
+    def _locked(self, identity: Identity, on_wait: Callable[[], None] | None) -> Iterator[None]:
+        """Holds the entry's lock, against other processes and threads."""
         path = self._path(identity)
         if path is None:
-            yield False
+            yield
             return
-        waited = False
         while True:
             try:
                 lock = _Lock.try_to_hold(path.with_suffix(".lock"))
             except OSError:  # no locks here, or a read-only folder: two may build, and the last one stays
-                yield waited
+                yield
                 return
             if lock is not None:
                 break
-            waited = True
             if on_wait is not None:
                 on_wait()
             time.sleep(_POLL)
         try:
-            yield waited
+            yield
         finally:
             lock.release()
 
