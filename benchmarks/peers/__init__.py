@@ -59,6 +59,8 @@ class PeerSpec:
     options: dict[str, Any] = field(default_factory=dict)
     exact: bool = True
     """Whether it must give the same pictures; gensdk's own trades of quality for time need not."""
+    anchor: bool = False
+    """Whether figures name it, so that it takes part in every round however slow it is."""
 
     @property
     def ours(self) -> bool:
@@ -72,7 +74,7 @@ class PeerSpec:
 
 
 _ALL = (
-    PeerSpec("gensdk", "peers.gensdk", 'Generator.load(bundle, backend="auto") after gensdk tune'),
+    PeerSpec("gensdk", "peers.gensdk", 'Generator.load(bundle, backend="auto") after gensdk tune', anchor=True),
     PeerSpec(
         "gensdk-shared",
         "peers.gensdk",
@@ -80,8 +82,9 @@ _ALL = (
         (DIFFUSION,),
         {"cache_interval": 5},
         exact=False,
+        anchor=True,
     ),
-    PeerSpec("diffusers", "peers.diffusers", "diffusers' DDIMPipeline, eager", (DIFFUSION,)),
+    PeerSpec("diffusers", "peers.diffusers", "diffusers' DDIMPipeline, eager", (DIFFUSION,), anchor=True),
     PeerSpec(
         "diffusers-compile",
         "peers.diffusers",
@@ -104,7 +107,9 @@ _ALL = (
         "the same, compiled for the one batch size",
         options={"static": True},
     ),
-    PeerSpec("torch-naive", "peers.torch_naive", "PyTorch, one full pass for each pixel", (AUTOREGRESSIVE,)),
+    PeerSpec(
+        "torch-naive", "peers.torch_naive", "PyTorch, one full pass for each pixel", (AUTOREGRESSIVE,), anchor=True
+    ),
 )
 
 PEERS = {spec.name: spec for spec in _ALL}

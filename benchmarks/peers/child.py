@@ -58,7 +58,10 @@ class Child:
         self._send(first)
 
     def ask(self, do: str, *, timeout: float, **arguments: Any) -> dict[str, Any]:
-        """One command and its answer. Raises :class:`PeerFailed` where it fails, dies, or takes over `timeout` s."""
+        """One command and its answer.
+
+        Raises :class:`PeerFailed` where it fails, dies, or takes over `timeout` seconds.
+        """
         self._send({"do": do, **arguments})
         try:
             line = self._answers.get(timeout=timeout)

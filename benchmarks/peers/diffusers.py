@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from diffusers.pipelines.ddim import pipeline_ddim
-from peers import Float32, Peer
 from torch import Tensor, nn
 from workloads import Case
 from workloads.prepare import Prepared
 
 from gensdk_runtime.manifest import DiffusionSpec, ImageSpec, ModelSpec
+from peers import Float32, Peer
+
+_make_pipeline: Callable[..., Any] = DDIMPipeline  # diffusers' constructors have no types
+_make_scheduler: Callable[..., Any] = DDIMScheduler
 
 
 def open_peer(prepared: Prepared, case: Case, *, compiled: bool = False) -> Peer:
     """A pipeline over the workload's U-Net: diffusers' own where it is one, otherwise ours in its clothes."""
     model = prepared.load()
     spec = model.plan.model
-    unet = getattr(model.network, "unet", None)
-    if type(unet).__module__.partition(".")[0] != "diffusers":
-        unet = Clothed(model.network, spec.image)
+    unet = model.network
+    if isinstance(getattr(unet, "unet", None), UNet2DModel):
+        unet = cast(nn.Module, unet.unet)
+    else:
+        unet = Clothed(unet, spec.image)
     if compiled:
         unet.compile(dynamic=False, options={"freezing": True})
-    pipeline = DDIMPipeline(unet, scheduler(spec))
+    pipeline: Any = _make_pipeline(unet, scheduler(spec))
     pipeline.set_progress_bar_config(disable=True)
     assert isinstance(spec.program, DiffusionSpec)
     return Pipeline(pipeline, spec.program, case)
 
 
-def scheduler(spec: ModelSpec) -> DDIMScheduler:
+def scheduler(spec: ModelSpec) -> Any:
     """The same schedule, spacing and clipping as in the bundle."""
     assert isinstance(spec.program, DiffusionSpec)
     schedule, defaults = spec.program.schedule, spec.program.defaults
     if schedule.kind != "linear":
         raise ValueError(f"expected a linear schedule, got {schedule.kind}")
-    return DDIMScheduler(
+    return _make_scheduler(
         num_train_timesteps=schedule.num_train_timesteps,
         beta_start=schedule.beta_start,
         beta_end=schedule.beta_end,
@@ -66,7 +72,7 @@ class Clothed(nn.Module):
 class Pipeline(Peer):
     """The pipeline's call, with noise of ours in place of the noise that it would draw."""
 
-    def __init__(self, pipeline: DDIMPipeline, program: DiffusionSpec, case: Case) -> None:
+    def __init__(self, pipeline: Any, program: DiffusionSpec, case: Case) -> None:
         self._pipeline = pipeline
         self._settings = {
             "batch_size": case.batch,
@@ -79,6 +85,6 @@ class Pipeline(Peer):
     def run(self, noise: Float32) -> Float32:
         """Images, brought back from the pipeline's [0, 1] to [-1, 1]."""
         given = torch.from_numpy(noise)
-        pipeline_ddim.randn_tensor = lambda *_, **__: given
-        images = self._pipeline(**self._settings).images
+        setattr(pipeline_ddim, "randn_tensor", lambda *_, **__: given)  # noqa: B010 - it exports no such name
+        images: Tensor = self._pipeline(**self._settings).images
         return (images * 2 - 1).numpy()

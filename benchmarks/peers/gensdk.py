@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from peers import SEED, Float32, Peer
 from workloads import Case
 from workloads.prepare import Prepared
 
 from gensdk import Generator
 from gensdk_runtime.manifest import AutoregressiveSpec
+from peers import SEED, Float32, Peer
 
 
 def open_peer(prepared: Prepared, case: Case, *, backend: str = "auto", **settings: Any) -> Peer:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from peers import Float32, Peer
 from workloads import Case
 from workloads.prepare import Prepared
 
 from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.programs.base import fixed_shape
 from gensdk_runtime.schedules import make_schedule
 from gensdk_runtime.solvers import SolverTable, solver_table
+from peers import Float32, Peer
 
 Feeds = Mapping[str, NDArray[Any]]
 Graph = Callable[[Feeds], Sequence[NDArray[Any]]]
@@ -51,6 +52,13 @@ def open_loop(prepared: Prepared, case: Case, open_graph: OpenGraph) -> Peer:
     )
 
 
+def state_shapes(model: ModelSpec) -> list[tuple[int, ...]]:
+    """Shapes of the caches of an autoregressive model's row graph and pixel graph, without the batch."""
+    assert isinstance(model.program, AutoregressiveSpec)
+    graphs = (model.program.row_graph, "rows"), (model.program.pixel_graph, "pixels")
+    return [fixed_shape(model.graph(graph), state) for graph, state in graphs]
+
+
 class DiffusionLoop(Peer):
     """One call of the step graph for each time step."""
 
@@ -63,8 +71,8 @@ class DiffusionLoop(Peer):
         """From x_T to x_0; DDIM with eta 0 uses neither fresh noise nor the estimate before."""
         sample, zeros = noise, np.zeros_like(noise)
         for timestep, row in zip(self._timesteps, self._rows, strict=True):
-            feeds = {"sample": sample, "previous_x0": zeros, "timestep": timestep, "noise": zeros}
-            (sample,) = self._step({**feeds, "coefficients": row})
+            feeds: dict[str, NDArray[Any]] = {"sample": sample, "previous_x0": zeros, "timestep": timestep}
+            (sample,) = self._step({**feeds, "noise": zeros, "coefficients": row})
         return sample
 
 
@@ -87,9 +95,7 @@ class PixelLoop(Peer):
         assert isinstance(model.program, AutoregressiveSpec)
         self._row, self._pixel = row, pixel
         self._image = model.image
-        states = [model.graph(model.program.row_graph).input("rows")]
-        states.append(model.graph(model.program.pixel_graph).input("pixels"))
-        self._states = [tuple(state.shape[1:]) for state in states if state is not None]
+        self._states = state_shapes(model)
 
     def run(self, noise: Float32) -> Float32:
         """Uniform numbers [n, H, W, C] to images."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnxruntime
-from peers import Peer
-from peers.loops import Graph, open_loop
 from workloads import Case
 from workloads.prepare import Prepared
+
+from peers import Peer
+from peers.loops import Graph, open_loop
 
 
 def open_peer(prepared: Prepared, case: Case) -> Peer:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import openvino
-from peers import Peer
-from peers.loops import Graph, open_loop
 from workloads import Case
 from workloads.prepare import Prepared
+
+from peers import Peer
+from peers.loops import Graph, open_loop
 
 _CONFIG = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -24,7 +25,9 @@ def open_peer(prepared: Prepared, case: Case, *, static: bool = False) -> Peer:
         if static:
             model.reshape({port: _fixed(port.partial_shape, case.batch) for port in model.inputs})
             if prepared.name == "digits-ddpm":
-                config["SNIPPETS_MODE"] = "DISABLE"  # OpenVINO 2026.4.1 crashes when it compiles this one with them
+                config["SNIPPETS_MODE"] = (
+                    "DISABLE"  # OpenVINO 2026.4.1 crashes when it compiles this one with them
+                )
         compiled = core.compile_model(model, "CPU", config)
         request = compiled.create_infer_request()
         ports = [compiled.output(output) for output in outputs]

@@ -24,9 +24,10 @@ from time import perf_counter_ns
 from typing import Any, TextIO
 
 import numpy as np
-from peers import PEERS, Float32, Peer, PeerSpec
 from workloads import Case
 from workloads.prepare import Prepared
+
+from peers import PEERS, Float32, Peer, PeerSpec
 
 
 @dataclass

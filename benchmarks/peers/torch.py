@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers import Float32, Peer
-from peers.loops import solver_rows
 from torch import Tensor
 from workloads import Case, Model
 from workloads.prepare import Prepared
 
 from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec
 from gensdk_runtime.solvers import SolverTable
+from peers import Float32, Peer
+from peers.loops import solver_rows, state_shapes
 
 
 def open_peer(prepared: Prepared, case: Case, *, compiled: bool = False) -> Peer:
@@ -72,11 +72,8 @@ class TorchPixels(Peer):
 
     def __init__(self, model: Model, row: Callable[..., Any], pixel: Callable[..., Any]) -> None:
         spec = model.plan.model
-        assert isinstance(spec.program, AutoregressiveSpec)
         self._row, self._pixel, self._image = row, pixel, spec.image
-        graphs = [(spec.program.row_graph, "rows"), (spec.program.pixel_graph, "pixels")]
-        states = [spec.graph(graph).input(name) for graph, name in graphs]
-        self._states = [tuple(state.shape[1:]) for state in states if state is not None]
+        self._states = state_shapes(spec)
 
     @torch.inference_mode()
     def run(self, noise: Float32) -> Float32:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from peers import Float32, Peer
 from torch import Tensor
 from workloads import Case
 from workloads.prepare import Prepared
 
 from gensdk_runtime.manifest import AutoregressiveSpec
 from gensdk_training.layers.grey_levels import draw_level, value_of
+from peers import Float32, Peer
 
 CHECKED_ROWS = (0, -1)
 """Rows that are sampled pass by pixel in full, to be compared."""

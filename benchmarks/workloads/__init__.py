@@ -34,7 +34,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Workload:
-    """A model to measure. `source` is ``module:function``; the function builds its :class:`Model`, already seeded."""
+    """A model to measure. `source` is ``module:function``, and the function builds its :class:`Model`."""
 
     name: str
     title: str

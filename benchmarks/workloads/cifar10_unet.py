@@ -5,22 +5,24 @@ Paper: Ho, Jain & Abbeel (2020), "Denoising Diffusion Probabilistic Models", app
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from diffusers import UNet2DModel
 from torch import Tensor, nn
-from workloads import Model
 
 from gensdk_runtime.manifest import DiffusionSpec, ImageSpec, ModelSpec, ScheduleSpec
 from gensdk_training.layers.diffusion_step import DiffusionStep, step_graph
 from gensdk_training.plan import ExportPlan
+from workloads import Model
 
 IMAGE = ImageSpec(channels=3, height=32, width=32)
 
 
-def build_unet() -> UNet2DModel:
+def build_unet() -> nn.Module:
     """The U-Net with the configuration of google/ddpm-cifar10-32 and fresh weights."""
-    return UNet2DModel(
+    make: Callable[..., nn.Module] = UNet2DModel
+    return make(
         sample_size=IMAGE.height,
         in_channels=IMAGE.channels,
         out_channels=IMAGE.channels,
@@ -38,7 +40,7 @@ def build_unet() -> UNet2DModel:
 class Denoiser(nn.Module):
     """(x [N, 3, 32, 32], timestep int64 [1]) to eps of x's shape."""
 
-    def __init__(self, unet: UNet2DModel) -> None:
+    def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet = unet
 

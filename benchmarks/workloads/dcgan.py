@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from workloads import Model
-from workloads.batch_norms import calibrate_batch_norms
 
 from gensdk_training.families.dcgan import Dcgan, DcganConfig
 from gensdk_training.family import DataInfo
+from workloads import Model
+from workloads.batch_norms import calibrate_batch_norms
 
 IMAGES = DataInfo(name="images", channels=3, height=64, width=64, count=1)
 

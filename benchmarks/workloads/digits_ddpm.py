@@ -9,12 +9,12 @@ import onnx
 import torch
 from recipes import RECIPES
 from torch import Tensor, nn
-from workloads import Model
 
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.manifest import program_graphs
 from gensdk_training.family import DataInfo
 from gensdk_training.registry import get_family
+from workloads import Model
 
 DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1438, num_classes=10)
 

@@ -16,7 +16,7 @@ def draw_noise(model: ModelSpec, batch: int, *, seed: int) -> NDArray[np.float32
     if isinstance(model.program, AutoregressiveSpec):
         channels, height, width = model.image.shape
         return noise.uniform(keys, noise.LATENT_STREAM, (height, width, channels))
-    shape = model.image.shape
+    shape: tuple[int, ...] = model.image.shape
     if isinstance(model.program, FeedforwardSpec):
         graph = model.graph(model.program.graph)
         shape = fixed_shape(graph, graph.inputs[0].name)

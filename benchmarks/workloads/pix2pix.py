@@ -9,15 +9,13 @@ It does not: draw dropout when it samples, or take batch norm's statistics from 
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
-from workloads import Model
-from workloads.batch_norms import calibrate_batch_norms
 
 from gensdk_runtime.manifest import FeedforwardSpec, GraphSpec, ImageSpec, ModelSpec, TensorSpec
 from gensdk_training.plan import ExportPlan
+from workloads import Model
+from workloads.batch_norms import calibrate_batch_norms
 
 IMAGE = ImageSpec(channels=3, height=256, width=256)
 WIDTHS = (64, 128, 256, 512, 512, 512, 512, 512)
@@ -48,9 +46,7 @@ class UNetGenerator(nn.Module):
         super().__init__()
         ends = range(len(widths))
         before = (channels, *widths)
-        self.down = nn.ModuleList(
-            Down(before[i], widths[i], first=i == 0, last=i == ends[-1]) for i in ends
-        )
+        self.down = nn.ModuleList(Down(before[i], widths[i], first=i == 0, last=i == ends[-1]) for i in ends)
         self.up = nn.ModuleList(
             Up(widths[i] * (1 if i == ends[-1] else 2), before[i], last=False) for i in reversed(ends[1:])
         )
@@ -66,11 +62,11 @@ class UNetGenerator(nn.Module):
             hidden = up(hidden)
             if len(skips) > 1:
                 hidden = torch.cat([hidden, skips.pop()], dim=1)
-        return cast(Tensor, hidden)
+        return hidden
 
 
 def build() -> Model:
-    """One graph: ``source`` to ``image``; the source picture is a noise input, so that it can be given as latents."""
+    """One graph: ``source`` to ``image``. The source counts as noise, so that it can be given as latents."""
     shape = ("batch", *IMAGE.shape)
     source = TensorSpec(name="source", dtype="float32", shape=shape, role="noise", distribution="normal")
     image = TensorSpec(name="image", dtype="float32", shape=shape, role="image", value_range=IMAGE.value_range)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from workloads import Model
-
 from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig
 from gensdk_training.family import DataInfo
+from workloads import Model
 
 MNIST = DataInfo(name="mnist", channels=1, height=28, width=28, count=60000)
 

@@ -1,6 +1,6 @@
 """Makes a workload once: its weights, its bundle and a peer's graphs, under a key of all they are made from.
 
-    python -m workloads.prepare cifar10-unet runs/bench        # with benchmarks/ on the path
+python -m workloads.prepare cifar10-unet runs/bench        # with benchmarks/ on the path
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from workloads import WORKLOADS, Model, Workload
-
 import gensdk_export
 import gensdk_training
 from gensdk_runtime.atomic import put_in_place, sibling
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.embedded import FOLDER
 from gensdk_runtime.manifest import DiffusionSpec, ModelSpec, Provenance, program_graphs
+from workloads import WORKLOADS, Model, Workload
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "diffusers")
 _SOURCES = (
