@@ -25,7 +25,7 @@ ATOL: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3}
 
 @dataclass(frozen=True)
 class ProvedOneCall:
-    """What the manifest says of a one-call graph, its files by their place in the bundle, and rows for the report."""
+    """What the manifest says of a one-call graph, its files by their paths, and rows for the report."""
 
     spec: OneCallSpec
     files: Mapping[str, bytes]

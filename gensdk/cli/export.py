@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gensdk.cli.output import needs_training_extra, print_json, print_table, say
+from gensdk_runtime.solvers import SOLVERS
+
+if TYPE_CHECKING:
+    from gensdk_export.report import ExportReport
+
+RUN_FILE = "run.json"
+"""What makes a folder a run."""
 
 EXAMPLES = """
 \b
@@ -15,6 +23,8 @@ Examples:
   gensdk export runs/ddpm -o digits.gsdk
   gensdk export runs/ddpm -o digits.gsdk --fp16 --zip
   gensdk export runs/ddpm -o digits.gsdk --fp16 --format engine --batch 1 8 64
+  gensdk export runs/ddpm -o digits.gsdk --one-call --solver dpmsolver++ --num-inference-steps 10
+  gensdk export digits-ddpm --page site && python -m http.server -d site
 
 \b
 Exit code: 7 when the export is not equal to PyTorch within its bounds; then nothing is written, and a bundle that
@@ -24,7 +34,7 @@ stood there stays.
 
 @click.command(epilog=EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to write.")
 @click.option("--fp16", is_flag=True, help="Add a second set of graphs in half precision.")
 @click.option("--format", "form", type=click.Choice(["onnx", "engine"]), default="onnx", show_default=True)
 @click.option(
@@ -44,13 +54,30 @@ stood there stays.
     metavar="[BLOCKS]",
     help="Diffusion: add a shallow step of BLOCKS top-level blocks, for --cache-interval. [BLOCKS: 1]",
 )
+@click.option("--uint8", is_flag=True, help="Let a feedforward graph make bytes, for output_type='uint8'.")
+@click.option("--one-call", is_flag=True, help="Add one graph that runs the whole sampler in a single call.")
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a web page that draws samples in the browser; RUN may be a bundle too.",
+)
+@click.option(
+    "--onnxruntime-web",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where onnxruntime-web lies, for --page. [default: npm gets it]",
+)
+@click.option("--num-inference-steps", type=int, help="Diffusion: steps of the one-call graph and the page.")
+@click.option("--solver", type=click.Choice(SOLVERS), help="Diffusion: solver of the one-call graph and the page.")
+@click.option("--guidance-scale", type=float, help="Diffusion: guidance of the one-call graph and the page.")
 @click.option("--raw", is_flag=True, help="Export the raw weights instead of their moving average.")
 @click.option("--step", type=int, help="The checkpoint of this step. [default: the newest]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def export(
     *,
     run: Path,
-    output: Path,
+    output: Path | None,
     fp16: bool,
     form: str,
     engine_runtime: Any,
@@ -59,17 +86,41 @@ def export(
     fp16_atol: float,
     as_zip: bool,
     share_features: int | None,
+    uint8: bool,
+    one_call: bool,
+    page: Path | None,
+    onnxruntime_web: Path | None,
+    num_inference_steps: int | None,
+    solver: str | None,
+    guidance_scale: float | None,
     raw: bool,
     step: int | None,
     as_json: bool,
 ) -> None:
-    """Turn the training run RUN into a bundle: ONNX graphs, engines, and the proof that they equal PyTorch."""
+    """Turn the training run RUN into a bundle: ONNX graphs, engines, and the proof that they equal PyTorch.
+
+    With --page also, or only, into a static web page.
+    """
     with needs_training_extra("export"):
         from gensdk_export.engines import AxisRange
         from gensdk_export.export import ExportOptions, export_run
+        from gensdk_export.page.page import write_page
 
+    baked = {"num_inference_steps": num_inference_steps, "solver": solver, "guidance_scale": guidance_scale}
+    baked = {name: value for name, value in baked.items() if value is not None}
+    if output is None and page is None:
+        raise click.UsageError("Missing option: -o BUNDLE, --page DIR, or both.")
+    if baked and page is None and not one_call:
+        raise click.UsageError(f"{', '.join(baked)}: they become part of a graph only with --one-call or --page.")
+    if page is not None and not (run / RUN_FILE).is_file():
+        if output is not None or one_call:
+            raise click.UsageError(f"{str(run)!r} is no run; of a bundle only --page can be made.")
+        made = write_page(run, page, settings=baked, onnxruntime_web_folder=onnxruntime_web)
+        print_json(made.to_dict()) if as_json else say(made.text())
+        return
     options = ExportOptions(
         fp16=fp16,
+        uint8=uint8,
         engines=() if form == "onnx" else ("fp32", "fp16") if fp16 else ("fp32",),
         engine_runtime=engine_runtime,
         batch=None if batch is None else AxisRange(*batch),
@@ -77,15 +128,30 @@ def export(
         fp16_atol=fp16_atol,
         as_zip=as_zip,
         share_features=share_features or 0,
+        one_call=one_call,
+        one_call_settings=baked if one_call else {},
     )
 
     def tell(stage: str) -> None:
         click.echo(f"  {stage} ...", err=True)
 
-    report = export_run(run, output, options, ema=not raw, step=step, on_stage=None if as_json else tell)
+    with TemporaryDirectory(prefix="gensdk-") as scratch:
+        bundle = output or Path(scratch) / "model.gsdk"
+        report = export_run(run, bundle, options, ema=not raw, step=step, on_stage=None if as_json else tell)
+        site = None
+        if page is not None:
+            own = {} if one_call else baked
+            site = write_page(bundle, page, settings=own, onnxruntime_web_folder=onnxruntime_web)
     if as_json:
-        print_json(report.to_dict())
+        print_json({**report.to_dict(), **({} if site is None else {"page": site.to_dict()})})
         return
+    print_export(report, kept=output is not None)
+    if site is not None:
+        say(site.text())
+
+
+def print_export(report: ExportReport, *, kept: bool) -> None:
+    """The table, islands and warnings; the bundle too, if it was `kept`."""
     heading, *rows = report.table()
     print_table(heading, rows)
     for graph, islands in (report.fp16.islands if report.fp16 else {}).items():
@@ -93,4 +159,5 @@ def export(
             say(f"fp32 islands in {graph}: {', '.join(islands)}")
     for warning in report.warnings:
         say(f"warning: {warning}")
-    say(f"{report.model}: {report.bundle_bytes / 1000:.0f} kB in {report.seconds:.0f} s: {report.bundle}")
+    if kept:
+        say(f"{report.model}: {report.bundle_bytes / 1000:.0f} kB in {report.seconds:.0f} s: {report.bundle}")

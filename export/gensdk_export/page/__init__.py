@@ -1,0 +1,1 @@
+"""A static page that draws samples in the browser, with no server behind it."""

@@ -1,0 +1,326 @@
+"""The one-call graph draws what the steps draw, wherever it runs; and it is used only where it can be."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from gensdk_export import one_call_steps
+from gensdk_export.engines import AxisRange, build_engine, load_package
+from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.golden_record import record_golden
+from gensdk_export.graphs import GraphSet, MemoryGraph, export_fp32, prepare_modules
+from gensdk_export.one_call import OneCall
+from gensdk_export.one_call_proof import prove_one_call
+from gensdk_export.onnx import MAX_IR_VERSION, OPSET
+from gensdk_runtime.backends import create_backend
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.errors import BackendError, ExportError, InputError, ManifestError, UnavailableError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.golden import Golden
+from gensdk_runtime.manifest import GraphSpec, ModelSpec, OneCallSpec, Provenance
+from gensdk_runtime.runner import one_call_runner, open_runner, runner_of
+from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
+from gensdk_runtime.tuning.lineup import Lineup
+from gensdk_runtime.verify import load_golden, verify_bundle
+from support.plans import family_plan, linear_plan
+
+STEPS, WHOLE = Choice(threads=1), Choice(threads=1, form="one_call")
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("digits-ddpm", {}),
+    ("digits-ddpm", {"solver": "ddpm", "num_inference_steps": 6}),
+    ("digits-ddpm", {"solver": "dpmsolver++", "num_inference_steps": 5, "guidance_scale": 3.0}),
+    ("digits-ddpm", {"eta": 1.0, "num_inference_steps": 4, "clip_sample": False}),
+    ("digits-pixelcnn", {}),
+]
+
+
+def graph_files(bundle: Bundle, precision: Any = "fp32") -> dict[str, bytes]:
+    return {name: bundle.graph_source(name, precision).read() for name in bundle.manifest.graph_files}
+
+
+def with_one_call(source: str | Path, target: Path, **changed: Any) -> Path:
+    """A copy of a bundle with a one-call graph."""
+    with Bundle.open(source) as bundle:
+        one_call = OneCall(bundle.manifest.model, changed)
+        files = {name: bundle.read(name) for name in bundle.manifest.files}
+        files["graphs/sampler.onnx"] = one_call.build(graph_files(bundle))
+        spec = OneCallSpec(graph=one_call.graph, files={"fp32": "graphs/sampler.onnx"}, settings=one_call.settings)
+        write_bundle(target, bundle.manifest.model_copy(update={"one_call": spec, "files": {}}), files).close()
+    return target
+
+
+@contextmanager
+def both_forms(
+    model: ModelSpec, files: Mapping[str, bytes], backend: str = "onnxruntime", **changed: Any
+) -> Iterator[list[Generator]]:
+    """Generators that run a model step by step, and in one call."""
+    one_call, engine = OneCall(model, changed), create_backend(backend, threads=1)
+    spec = OneCallSpec(graph=one_call.graph, files={"fp32": "x"}, settings=one_call.settings)
+    with ExitStack() as opened:
+
+        def session(graph: GraphSpec, data: bytes) -> Session:
+            return opened.enter_context(engine.open(graph, MemoryGraph(data), precision="fp32"))
+
+        steps = runner_of(model, {graph.name: session(graph, files[graph.name]) for graph in model.graphs})
+        whole = one_call_runner(model, spec, session(one_call.graph, one_call.build(files)))
+        lineups = (Lineup({STEPS: steps}), Lineup({WHOLE: whole}))
+        yield [opened.enter_context(Generator(model, lineup)) for lineup in lineups]
+
+
+def embedded(name: str) -> tuple[ModelSpec, dict[str, bytes]]:
+    with Bundle.open(name) as bundle:
+        return bundle.manifest.model, graph_files(bundle)
+
+
+@pytest.mark.parametrize(("name", "changed"), CASES)
+@pytest.mark.parametrize("label", [None, [7, 0, 3]])
+def test_one_call_draws_what_the_steps_draw(name: str, changed: dict[str, Any], label: Any) -> None:
+    with both_forms(*embedded(name), **changed) as (steps, whole):
+        expected = steps.sample(3, seed=5, label=label, **changed)
+        samples = whole.sample(3, seed=5, label=label, **changed)
+        np.testing.assert_allclose(samples.array, expected.array, atol=0 if "pixelcnn" in name else 1e-4)
+        assert np.ptp(samples.array, axis=0).max() > 0.1
+        head = whole.sample(1, seed=5, label=label and label[:1], **changed)
+        np.testing.assert_allclose(head.array, samples.array[:1], atol=1e-4)
+        if whole._program.latent_shape is not None:
+            latents = np.full((2, *whole._program.latent_shape), 0.3, np.float32)
+            given = [each.sample(2, seed=1, latents=latents, **changed).array for each in (steps, whole)]
+            np.testing.assert_allclose(given[1], given[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_time_embeddings_are_stored_or_computed_in_the_loop(
+    conditional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = family_plan("ddpm", conditional=conditional, channels=8, blocks=1, multipliers=[1])
+    golden = Golden(record_golden(plan, samples=1, steps=2))
+    files = export_fp32(plan, prepare_modules(plan), golden).files
+    settings = {"num_inference_steps": 4, **({"guidance_scale": 2.0} if conditional else {})}
+    drawing = {"n": 3, "seed": 1, "label": [2, 0, 1] if conditional else None, **settings}
+    waves = []
+    for limit in (0, 2**23):
+        monkeypatch.setattr(one_call_steps, "MAX_EMBEDDING_BYTES", limit)
+        with both_forms(plan.model, files, **settings) as (steps, whole):
+            np.testing.assert_allclose(whole.sample(**drawing).array, steps.sample(**drawing).array, atol=1e-4)
+        body = body_of(onnx.load_from_string(OneCall(plan.model, settings).build(files)))
+        waves.append(sum(node.op_type in ("Sin", "Cos") for node in body.node))
+    assert waves[0] > waves[1] == 0
+
+
+def body_of(model: onnx.ModelProto) -> onnx.GraphProto:
+    (node,) = (node for node in model.graph.node if node.op_type in ("Scan", "Loop"))
+    return next(attribute.g for attribute in node.attribute if attribute.name == "body")
+
+
+@pytest.mark.parametrize("name", ["digits-ddpm", "digits-pixelcnn"])
+def test_the_file_is_clean_and_has_each_weight_once(name: str) -> None:
+    model, files = embedded(name)
+    file = onnx.load_from_string(OneCall(model).build(files))
+    onnx.checker.check_model(file, full_check=True)
+    assert [(entry.domain, entry.version) for entry in file.opset_import] == [("", OPSET)]
+    assert file.ir_version <= MAX_IR_VERSION
+    digests: Counter[bytes] = Counter()
+
+    def gather(graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            if numpy_helper.to_array(tensor).size > 64:
+                digests[tensor.SerializeToString().replace(tensor.name.encode(), b"")] += 1
+        for node in graph.node:
+            for attribute in node.attribute:
+                gather(attribute.g)
+
+    gather(file.graph)
+    assert len(digests) > 10
+    assert set(digests.values()) == {1}
+    used = [data for graph, data in files.items() if graph != "likelihood"]
+    assert file.ByteSize() < 1.1 * sum(map(len, used))
+
+
+def test_export_proves_it_and_verify_replays_it(tmp_path: Path) -> None:
+    plan = family_plan("pixelcnn", channels=16)
+    report = export_plan(plan, Provenance(), tmp_path / "ar.gsdk", ExportOptions(fp16=True, one_call=True))
+    assert {row.precision for row in report.rows if row.what == "one call"} == {"fp32", "fp16"}
+    with Bundle.open(report.bundle) as bundle:
+        spec = bundle.manifest.one_call
+        assert spec is not None
+        assert set(spec.files) == {"fp32", "fp16"}
+    checks = verify_bundle(report.bundle, backend="onnxruntime").checks
+    checks = tuple(check for check in checks if check.what == "one call")
+    assert [check.precision for check in checks] == ["fp32", "fp16"]
+    assert all(check.ok for check in checks)
+
+    wrong = tmp_path / "wrong.gsdk"
+    with Bundle.open(report.bundle) as bundle:
+        files = {name: bundle.read(name) for name in bundle.manifest.files}
+        files[spec.files["fp32"]] = wrecked(files[spec.files["fp32"]])
+        write_bundle(wrong, bundle.manifest, files).close()
+    problems = verify_bundle(wrong, backend="onnxruntime", precision="fp32").problems
+    assert len(problems) == 1
+    assert "one call" in problems[0]
+    assert "step by step" in problems[0]
+
+
+def wrecked(data: bytes) -> bytes:
+    """The graph with one weight of its body turned around."""
+    file = onnx.load_from_string(data)
+    weight = max(body_of(file).initializer, key=lambda tensor: tensor.ByteSize())
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+    return file.SerializeToString()
+
+
+@pytest.mark.parametrize("name", ["digits-ddpm", "digits-pixelcnn"])
+def test_a_graph_that_draws_something_else_is_no_export(name: str) -> None:
+    class Wrong(OneCall):
+        def build(self, files: Any) -> bytes:
+            return wrecked(super().build(files))
+
+    with Bundle.open(name) as bundle:
+        sets, golden = {"fp32": GraphSet(graph_files(bundle))}, load_golden(bundle)
+        assert prove_one_call(OneCall(bundle.manifest.model), sets, golden).rows[0].verdict == "ok"
+        with pytest.raises(ExportError, match="nothing was written"):
+            prove_one_call(Wrong(bundle.manifest.model), sets, golden)
+
+
+def test_a_model_of_one_call_says_so(tmp_path: Path) -> None:
+    report = export_plan(linear_plan(), Provenance(), tmp_path / "gan.gsdk", ExportOptions(one_call=True))
+    assert "one call as it is" in report.warnings[0]
+    with Bundle.open(report.bundle) as bundle:
+        assert bundle.manifest.one_call is None
+        with pytest.raises(InputError, match="--one-call"):
+            open_runner(bundle, create_backend("onnxruntime"), "fp32", form="one_call")
+    options = ExportOptions(one_call=True, one_call_settings={"solver": "ddim"})
+    with pytest.raises(InputError, match="one call as it is"):
+        export_plan(linear_plan(), Provenance(), tmp_path / "gan.gsdk", options)
+
+
+def test_settings_that_a_model_does_not_have_are_refused() -> None:
+    with Bundle.open("digits-pixelcnn") as pixelcnn, Bundle.open("digits-ddpm") as ddpm:
+        with pytest.raises(InputError, match="solver means nothing"):
+            OneCall(pixelcnn.manifest.model, {"solver": "ddim"})
+        with pytest.raises(InputError, match="num_inference_steps"):
+            OneCall(ddpm.manifest.model, {"num_inference_steps": 0})
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_one_call("digits-ddpm", tmp_path_factory.mktemp("one-call") / "ddpm.gsdk", num_inference_steps=4)
+
+
+@contextmanager
+def counted(path: Path, choices: tuple[Choice, ...]) -> Iterator[tuple[Generator, Counter[str]]]:
+    """A generator that may use `choices`, the one-call ones fastest; how often each graph ran."""
+    calls: Counter[str] = Counter()
+    with Bundle.open(path) as bundle:
+
+        def opener(choice: Choice) -> Any:
+            runner = open_runner(bundle, create_backend("onnxruntime", threads=1), "fp32", form=choice.form)
+            for session in runner.sessions.values():
+                count_calls(session, calls)
+            return runner
+
+        costs = tuple(
+            Cost(choice=choice, batch=batch, seconds=0.01 if choice.form == "one_call" else 0.02)
+            for choice in choices
+            for batch in (1, 8)
+        )
+        with Generator(
+            bundle.manifest.model, Lineup({}, costs=CostTable(costs=costs), opener=opener)
+        ) as generator:
+            yield generator, calls
+
+
+def count_calls(session: Session, calls: Counter[str]) -> None:
+    bound = session.bound
+
+    def counting(*arguments: Any) -> Any:
+        calls[session.graph.name] += 1
+        return bound(*arguments)
+
+    session.bound = counting  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("choices", [(STEPS, WHOLE), (WHOLE,)])
+def test_it_is_used_only_where_it_covers_what_is_asked(tuned: Path, choices: tuple[Choice, ...]) -> None:
+    with counted(tuned, choices) as (generator, calls):
+        whole = generator.sample(2, seed=3, label=1, num_inference_steps=4).array
+        assert calls == {"sampler": 1}
+        heard: list[int] = []
+        steps = generator.sample(
+            2,
+            seed=3,
+            label=1,
+            num_inference_steps=4,
+            callback_on_step_end=lambda step: bool(heard.append(step.step)),
+        ).array
+        assert heard == [0, 1, 2, 3]
+        assert calls == {"sampler": 1, "step": 1}
+        generator.sample(2, seed=3, num_inference_steps=5)
+        generator.sample(2, seed=3, num_inference_steps=4, batch_size=1)
+        assert calls == {"sampler": 3, "step": 2}
+        assert set(generator.sessions) == {graph.name for graph in generator.model.graphs}
+        np.testing.assert_allclose(whole, steps, atol=1e-4)
+
+
+def test_likelihoods_come_from_the_models_own_graphs(tmp_path: Path) -> None:
+    with counted(with_one_call("digits-pixelcnn", tmp_path / "ar.gsdk"), (WHOLE,)) as (generator, calls):
+        drawn = generator.sample(2, seed=0, label=4)
+        assert calls == {"sampler": 1}
+        assert np.isfinite(generator.log_likelihood(drawn.array, 4)).all()
+
+
+def test_a_whole_sampler_alone_says_what_it_can_not_do() -> None:
+    with (
+        both_forms(*embedded("digits-ddpm"), num_inference_steps=3) as (_, whole),
+        pytest.raises(BackendError, match="one call alone"),
+    ):
+        whole.sample(1, num_inference_steps=4)
+
+
+def test_a_graph_that_does_not_fit_its_settings_is_refused(tuned: Path, tmp_path: Path) -> None:
+    with Bundle.open(tuned) as bundle:
+        files = {name: bundle.read(name) for name in bundle.manifest.files}
+        spec = bundle.manifest.one_call
+        assert spec is not None
+        assert spec.settings is not None
+        settings = spec.settings.model_copy(update={"solver": "ddpm"})
+        draft = bundle.manifest.model_copy(
+            update={"one_call": spec.model_copy(update={"settings": settings}), "files": {}}
+        )
+        write_bundle(tmp_path / "wrong.gsdk", draft, files).close()
+    with (
+        Bundle.open(tmp_path / "wrong.gsdk") as wrong,
+        pytest.raises(ManifestError, match="no input 'noise'"),
+    ):
+        open_runner(wrong, create_backend("onnxruntime"), "fp32", form="one_call")
+
+
+@pytest.mark.parametrize(("name", "changed"), [("digits-ddpm", {"solver": "ddpm"}), ("digits-pixelcnn", {})])
+def test_tensorrt_rtx_builds_it(name: str, changed: dict[str, Any]) -> None:
+    try:
+        load_package("tensorrt-rtx")
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    model, files = embedded(name)
+    one_call = OneCall(model, changed)
+    engine = build_engine(one_call.graph, one_call.build(files), precision="fp32", batch=AxisRange(1, 4, 8))
+    assert len(engine.data) > 10_000
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
+@pytest.mark.parametrize(("name", "changed"), [("digits-ddpm", {"solver": "ddpm"}), ("digits-pixelcnn", {})])
+def test_openvino_runs_it(name: str, changed: dict[str, Any]) -> None:
+    with both_forms(*embedded(name), backend="openvino", **changed) as (steps, whole):
+        expected = steps.sample(2, seed=0, label=3, **changed).array
+        np.testing.assert_allclose(whole.sample(2, seed=0, label=3, **changed).array, expected, atol=1e-4)
