@@ -1,7 +1,7 @@
 """A graph's torch module as a small, clean ONNX file: dynamic axes, standard operators, nothing else.
 
-The files have opset 21: the first with a real GroupNormalization, and before attention becomes one operator that
-TensorRT-RTX refuses in float32.
+The files have opset 21: the first whose GroupNormalization is PyTorch's (group_norm.py says what becomes of it),
+and before attention becomes one operator that TensorRT-RTX refuses in float32.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from onnxscript import optimizer
 from torch import nn
 
+from gensdk_export.group_norm import expand_group_norms
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
@@ -121,7 +122,9 @@ def check_onnx(model: onnx.ModelProto, graph: GraphSpec) -> None:
 def _optimize(model: onnx_ir.Model) -> onnx.ModelProto:
     """Constants folded, duplicates and dead ends removed, the exporter's notes stripped."""
     optimizer.optimize_ir(model, input_size_limit=2**31, output_size_limit=2**31, should_fold=_should_fold)
+    expand_group_norms(model)
     for clean in (
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.IdentityEliminationPass(),
         passes.CommonSubexpressionEliminationPass(),
         passes.DeduplicateInitializersPass(),

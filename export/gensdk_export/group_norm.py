@@ -1,0 +1,59 @@
+"""Group norms written with operators that every runtime has a kernel for.
+
+ONNX Runtime has none for GroupNormalization: it runs the operator's definition, about 40 small nodes with several
+passes over the data. An InstanceNormalization over the groups, then scaled and shifted, gives the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir
+from onnx_ir import tape
+
+
+def expand_group_norms(model: onnx_ir.Model) -> None:
+    """Replaces each GroupNormalization of `model`, in place. Scale and shift may be computed by the graph."""
+    for node in list(model.graph):
+        if node.op_type == "GroupNormalization":
+            _expand(model.graph, node)
+
+
+def _expand(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
+    """Reshapes to [N, groups, rest], normalizes, reshapes back, scales and shifts."""
+    x, scale, shift = node.inputs
+    assert x is not None  # noqa: S101 - all three are required
+    groups = node.attributes["num_groups"].as_int()
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    write = tape.Tape()
+
+    def constant(values: Sequence[int | float]) -> onnx_ir.Value:
+        array = np.array(values, np.float32 if isinstance(values[0], float) else np.int64)
+        return write.op("Constant", [], {"value": onnx_ir.tensor(array)})
+
+    grouped = write.op("Reshape", [x, constant([0, groups, -1])])
+    unscaled = [grouped, constant([1.0] * groups), constant([0.0] * groups)]
+    result = write.op("InstanceNormalization", unscaled, {"epsilon": epsilon})
+    known = () if x.shape is None else x.shape[1:]
+    sizes = [size for size in known if isinstance(size, int)]
+    fixed = bool(sizes) and len(sizes) == len(known)
+    back = constant([0, *sizes]) if fixed else write.op("Shape", [x])
+    result = write.op("Reshape", [result, back])
+    axes = constant([1, 2])
+    if not _all(scale, 1.0):
+        result = write.op("Mul", [result, write.op("Unsqueeze", [scale, axes])])
+    if not _all(shift, 0.0):
+        result = write.op("Add", [result, write.op("Unsqueeze", [shift, axes])])
+    onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], list(write.nodes), node.outputs, [result])
+
+
+def _all(value: onnx_ir.Value | None, number: float) -> bool:
+    """Whether `value` is a constant full of `number`."""
+    if value is None:
+        return False
+    known = value.const_value
+    source = value.producer()
+    if known is None and source is not None and source.op_type == "ConstantOfShape":
+        known = source.attributes["value"].as_tensor() if "value" in source.attributes else None
+    return known is not None and bool((known.numpy() == number).all())
