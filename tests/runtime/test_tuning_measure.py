@@ -29,12 +29,12 @@ from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
 from gensdk_runtime.tuning.fingerprint import bundle_identity, measurement_key
 from gensdk_runtime.tuning.measure import measure
 from gensdk_runtime.tuning.messages import Question
-from gensdk_runtime.tuning.points import Effort, Point, rising_costs
+from gensdk_runtime.tuning.points import Effort, Point, forecast, outside_in, rising_costs
 from gensdk_runtime.tuning.tune import tune, tuned
 from support.models import feedforward_model
 from support.step_bundle import write_step_bundle
 
-QUICK = Effort(budget=0.3, reading=0.001, patience=60.0, rounds=2, thorough=False)
+QUICK = Effort(budget=0.3, preparing=0.3, reading=0.001, patience=60.0, rounds=2, thorough=False)
 ONE, TWO = Choice(threads=1), Choice(threads=1, workers=2)
 
 
@@ -204,6 +204,7 @@ def test_a_report_has_all_costs_and_plans(bundle, measured_here) -> None:
         ({"budget_s": float("nan")}, "budget from"),
         ({"threads": 0}, "threads from 1"),
         ({"precisions": ["fp16"]}, "no precision 'fp16'"),
+        ({"batches": []}, "batch sizes to measure at"),
         ({"batches": [65]}, "batch_size from 1 to 64"),
     ],
 )
@@ -297,6 +298,21 @@ def test_the_time_of_a_point_is_the_lower_quartile() -> None:
     point = Point(ONE, "fp32", 1, unit=1.0, units=1, readings=[5.0, 1.0, 2.0, 3.0, 90.0])
     assert point.seconds == 2.0
     assert point.noise > 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "order"), [([1], [1]), ([1, 8], [1, 8]), ([1, 4, 8, 16, 64], [1, 64, 8, 4, 16]), ([], [])]
+)
+def test_the_ends_come_first(sizes, order) -> None:
+    assert outside_in(sizes) == order
+
+
+def test_a_forecast_is_an_upper_bound() -> None:
+    known = [Point(ONE, "fp32", 1, unit=1.0, units=20), Point(ONE, "fp32", 64, unit=16.0, units=20)]
+    assert forecast(known, 8).unit == 8.0
+    assert forecast(known, 32).unit == 16.0
+    assert forecast(known, 128).unit == 32.0
+    assert forecast([], 8) is None
 
 
 def test_fewer_samples_never_cost_more() -> None:

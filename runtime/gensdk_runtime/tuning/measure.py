@@ -26,7 +26,7 @@ from gensdk_runtime.tuning.child import Child, ChildLostError
 from gensdk_runtime.tuning.costs import Choice, CostTable
 from gensdk_runtime.tuning.fingerprint import bundle_identity, has_nvidia_gpu, installed_packages
 from gensdk_runtime.tuning.messages import Answer, Question
-from gensdk_runtime.tuning.points import Effort, Point, rising_costs
+from gensdk_runtime.tuning.points import Effort, Point, forecast, outside_in, rising_costs
 
 LONG_UNIT = 0.02
 """Seconds of one step at batch 1: from here on more threads always pay, and waiting busily gains nothing."""
@@ -73,6 +73,7 @@ class Measurement:
         self._padded: set[str] = set()
         self._points: list[Point] = []
         self._loading: dict[Choice, float] = {}
+        self._prepared = 0.0
         self._start = monotonic()
 
     def run(self) -> Measured:
@@ -139,39 +140,41 @@ class Measurement:
         return points
 
     def _climb(self, firsts: Sequence[Point]) -> None:
-        """Reads each choice at ever larger batches, all choices at about the same size in turn, while the time
-        that it will take is there. What was read while others were loading is forgotten."""
-        ladders = [(first, self._sizes(first)) for first in firsts]
-        waiting = [
-            (size * first.choice.workers, number, size)
-            for number, (first, sizes) in enumerate(ladders)
-            for size in sizes
-        ]
-        last = dict(enumerate(firsts))
-        for position, (_, number, size) in enumerate(sorted(waiting)):
-            before = last.get(number)
-            if before is None:
+        """First readings: of all choices at the smallest batch, at the largest, then at those between, as far as
+        there is time. What was read while others were loading counts only as a forecast."""
+        known = {number: [first] for number, first in enumerate(firsts)}
+        waiting = sorted(
+            (rank, size * first.choice.workers, number, size)
+            for number, first in enumerate(firsts)
+            for rank, size in enumerate(outside_in(self._sizes(first)))
+        )
+        for position, (rank, _, number, size) in enumerate(waiting, start=1):
+            point = forecast(known[number], size)
+            if point is None:
                 continue
-            point = Point(before.choice, before.precision, size, before.unit * size / before.batch, before.units)
-            left = CLIMB * self.effort.budget - (monotonic() - self._start)
-            needed = self.effort.cost_of_reading(point) + self._preparation(point)
-            first_of_all = not self._points or size == ladders[number][1][0]
-            if needed > left and not first_of_all:
-                last.pop(number)
+            preparation = self._preparation(point)
+            too_long = self.effort.cost_of_reading(point) > CLIMB * self.effort.budget - self._spent()
+            if rank > 0 and (too_long or preparation > self.effort.preparing - self._prepared):
                 continue
-            self.on_stage(f"{point.choice.label}, batch {size} ({position + 1} of {len(waiting)})")
-            if self._read(point, warm=self._preparation(point) > 0):
+            self.on_stage(f"{point.choice.label}, batch {size} ({position} of {len(waiting)})")
+            before = monotonic()
+            if self._read(point, warm=preparation > 0 or (size > 1 and point.unit < LONG_UNIT)):
                 self._points.append(point)
-                last[number] = point
-            else:
-                last.pop(number)
+                known[number].append(point)
+            elif size <= min(other.batch for other in known[number]):
+                known[number].clear()
+            if preparation:
+                self._prepared += monotonic() - before
 
     def _preparation(self, point: Point) -> float:
-        """Seconds before the first reading at a new batch size: preparing it, and a step to warm up."""
-        if point.batch == 1:  # it ran while it was loaded
+        """Seconds that a backend takes to get ready for a new batch size; at batch 1 it did when it was loaded."""
+        if point.batch == 1 or not self._is_padded(point.choice):
             return 0.0
-        step = point.unit if point.unit < LONG_UNIT else 0.0
-        return step + (self._loading.get(point.choice.alone, 0.0) if self._is_padded(point.choice) else 0.0)
+        return self._loading.get(point.choice.alone, 0.0)
+
+    def _spent(self) -> float:
+        """Seconds of reading."""
+        return monotonic() - self._start - self._prepared
 
     def _sizes(self, first: Point) -> list[int]:
         choice, thorough = first.choice, self.effort.thorough
@@ -189,7 +192,7 @@ class Measurement:
             order.shuffle(racing)
             self.on_stage(f"round {number + 2}: {len(racing)} points")
             for point in racing:
-                if monotonic() - self._start + self.effort.cost_of_reading(point) > self.effort.budget:
+                if self._spent() + self.effort.cost_of_reading(point) > self.effort.budget:
                     return
                 self._read(point)
 
@@ -239,14 +242,9 @@ class Measurement:
     def _lose(self, point: Point, reason: str) -> None:
         lost = (point.choice, point.precision)
         self.failures[f"{point.choice.label}, {point.precision}, batch {point.batch}"] = reason
-        if point.batch == 1:
-            self._points = [other for other in self._points if (other.choice, other.precision) != lost]
-        else:
-            self._points = [
-                other
-                for other in self._points
-                if (other.choice, other.precision) != lost or other.batch < point.batch
-            ]
+        self._points = [
+            other for other in self._points if (other.choice, other.precision) != lost or other.batch < point.batch
+        ]
 
     def _is_padded(self, choice: Choice) -> bool:
         return _base(choice) in self._padded

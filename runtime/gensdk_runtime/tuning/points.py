@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -42,10 +42,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much measuring may cost: seconds in all after loading, of one reading, and of waiting for a backend to
-    load; rounds of readings; `thorough` tries more thread counts and batch sizes."""
+    """How much measuring may cost: seconds of readings (`budget`), of preparing backends for batch sizes, of one
+    reading, and of waiting for a backend to load; rounds of readings. `thorough` tries more thread counts and
+    batch sizes."""
 
     budget: float
+    preparing: float
     reading: float
     patience: float
     rounds: int
@@ -66,13 +68,37 @@ class Effort:
         return point.unit * (units or point.units) * repeats
 
 
-SHORT = Effort(budget=1.5, reading=0.006, patience=10.0, rounds=5, thorough=False)
+SHORT = Effort(budget=1.3, preparing=1.5, reading=0.006, patience=10.0, rounds=5, thorough=False)
 """The first ``auto`` load."""
 
 
 def full(budget: float) -> Effort:
     """``gensdk tune`` with so many seconds."""
-    return Effort(budget, reading=0.02, patience=max(60.0, 2 * budget), rounds=25, thorough=True)
+    return Effort(budget, preparing=budget, reading=0.02, patience=max(60.0, 2 * budget), rounds=25, thorough=True)
+
+
+def forecast(known: Sequence[Point], batch: int) -> Point | None:
+    """A new point of the same choice, with what its steps will take at most; None where nothing is known."""
+    if not known:
+        return None
+    units = [other.unit * max(1.0, batch / other.batch) for other in known]
+    first = known[0]
+    return Point(first.choice, first.precision, batch, unit=min(units), units=first.units)
+
+
+def outside_in(sizes: Sequence[int]) -> list[int]:
+    """The first, the last, then those that halve the gaps: so that a few tell the most."""
+    if not sizes:
+        return []
+    order = [0, len(sizes) - 1]
+    gaps = [(0, len(sizes) - 1)]
+    while gaps:
+        low, high = gaps.pop(0)
+        if high - low > 1:
+            middle = (low + high) // 2
+            order.append(middle)
+            gaps += [(low, middle), (middle, high)]
+    return [sizes[place] for place in dict.fromkeys(order)]
 
 
 def rising_costs(points: Iterable[Point]) -> tuple[Cost, ...]:

@@ -112,7 +112,7 @@ def tune(
     with _open(bundle) as opened:
         manifest = opened.manifest
         wanted = _check_precisions(manifest, precisions)
-        sizes = None if batches is None else [check_batch_size(size, manifest.model.max_batch) for size in batches]
+        sizes = None if batches is None else _check_batches(manifest.model, batches)
         with store.measuring_alone(patience=60.0):
             measured = measure(opened, wanted, full(budget_s), threads=threads, batches=sizes, on_stage=on_stage)
         if not measured.tables:
@@ -245,6 +245,12 @@ def _check_precisions(manifest: Manifest, precisions: Sequence[Precision] | None
         if each not in manifest.precisions:
             raise InputError(f"the bundle has no precision {each!r}{did_you_mean(each, manifest.precisions)}")
     return manifest.precisions if precisions is None else tuple(dict.fromkeys(precisions))
+
+
+def _check_batches(model: ModelSpec, batches: Sequence[int]) -> list[int]:
+    if not batches:
+        raise InputError("expected batch sizes to measure at, got none; leave batches out for powers of two")
+    return [check_batch_size(size, model.max_batch) for size in batches]
 
 
 def _check_threads(threads: int | None) -> None:
