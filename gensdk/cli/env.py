@@ -21,6 +21,7 @@ PACKAGES = (
     "opencv-python-headless",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "torch",
     "onnx",
     "onnxscript",
@@ -28,15 +29,17 @@ PACKAGES = (
     "safetensors",
     "tensorrt",
     "tensorrt-rtx-cu13-bindings",
+    "cuda-bindings",
     "matplotlib",
 )
 
 EXTRAS = {
     "cpu": ("onnxruntime",),
     "gpu": ("onnxruntime-gpu",),
+    "openvino": ("openvino",),
     "training": ("torch", "onnx", "onnxscript", "onnxruntime", "accelerate", "safetensors", "tensorboard"),
-    "rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"),
-    "tensorrt": ("tensorrt",),
+    "rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
+    "tensorrt": ("tensorrt", "cuda-bindings"),
     "plot": ("matplotlib",),
 }
 
@@ -44,7 +47,7 @@ EXTRAS = {
 @click.command(epilog=EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def env(as_json: bool) -> None:
-    """Show this machine, the packages, and which backends run here (with the pip command for those that don't)."""
+    """Show this machine, the packages, and which backends and providers run here, or why not and what mends it."""
     from gensdk_runtime.backends import availabilities
     from gensdk_runtime.bench.machine import this_machine
     from gensdk_runtime.version import __version__
@@ -70,6 +73,7 @@ def env(as_json: bool) -> None:
     for name, each in backends.items():
         state = "ready" if each.available else f"{each.reason}; {each.remedy}"
         rows.append((name, each.version, ", ".join(each.devices), state))
+        rows += [(f"{name}:{provider}", "", "", reason) for provider, reason in each.missing.items()]
     print_table(("backend", "version", "providers", "state"), rows)
     print_table(("extra", "state"), list(extras.items()))
     print_table(("package", "version"), [(name, found or "-") for name, found in packages.items()])

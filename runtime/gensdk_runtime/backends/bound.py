@@ -74,6 +74,7 @@ class CopyingBound(Bound):
 
     def __init__(self, session: Session, sizes: Sizes, carry: Carry) -> None:
         super().__init__(session, sizes, carry)
+        check_carry(session.graph, carry)
         self._inputs = {spec.name: empty_tensor(session.graph, spec, sizes) for spec in session.graph.inputs}
         self._outputs: Mapping[str, Array] = {}
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -28,25 +31,36 @@ INSTALL = 'pip install "gensdk[cpu]" (or "gensdk[gpu]" for an NVIDIA GPU; never 
 
 @dataclass(frozen=True)
 class Provider:
-    """An execution provider: its name in ONNX Runtime, the package that has it, and what it falls back on.
+    """An execution provider: its name in ONNX Runtime, what installs it, and what it leaves operations to.
 
-    `memory`: where its tensors can stay between runs; None: each run copies.
+    `memory`: where its tensors can stay between runs; None: each run copies. `plugin`: the module that has it,
+    where it is no part of ONNX Runtime itself.
     """
 
     name: str
-    package: str
+    install: str
     chain: tuple[str, ...] = ()
     memory: str | None = None
+    plugin: str | None = None
 
 
+_GPU_BUILD = 'pip uninstall onnxruntime, then pip install "gensdk[gpu]"'
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", "gensdk[cpu]", memory="cpu"),
-    "cuda": Provider("CUDAExecutionProvider", "gensdk[gpu]", ("cpu",), "cuda"),
-    "tensorrt": Provider("TensorrtExecutionProvider", "gensdk[gpu]", ("cuda", "cpu"), "cuda"),
-    "nvtensorrtrtx": Provider("NvTensorRTRTXExecutionProvider", "onnxruntime-trt-rtx", ("cpu",), "cuda"),
-    "openvino": Provider("OpenVINOExecutionProvider", "onnxruntime-openvino", ("cpu",)),
+    "cpu": Provider("CPUExecutionProvider", INSTALL, memory="cpu"),
+    "cuda": Provider("CUDAExecutionProvider", _GPU_BUILD, ("cpu",), "cuda"),
+    "tensorrt": Provider("TensorrtExecutionProvider", _GPU_BUILD, ("cuda", "cpu"), "cuda"),
+    "nvtensorrtrtx": Provider(
+        "NvTensorRTRTXExecutionProvider",
+        "pip install onnxruntime-ep-nv-tensorrt-rtx",
+        ("cpu",),
+        "cuda",
+        plugin="onnxruntime_ep_nv_tensorrt_rtx",
+    ),
+    "openvino": Provider(
+        "OpenVINOExecutionProvider", "pip uninstall onnxruntime, then pip install onnxruntime-openvino", ("cpu",)
+    ),
 }
-NVIDIA = ("cuda", "tensorrt", "nvtensorrtrtx")
+_REGISTERING = Lock()
 
 
 def _import() -> Any:
@@ -77,8 +91,8 @@ class OnnxRuntimeBackend(Backend):
         self.provider = provider
         self.threads = threads
         self.spinning = spinning
-        if PROVIDERS[provider].name not in self._ort.get_available_providers():
-            raise UnavailableError(_not_built_in(self._ort, provider))
+        if not _built_in(self._ort, provider) and not _plugin_devices(self._ort, provider):
+            raise UnavailableError(_missing(self._ort, provider))
 
     @classmethod
     def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
@@ -107,7 +121,11 @@ class OnnxRuntimeBackend(Backend):
         chain = [PROVIDERS[key].name for key in (self.provider, *provider.chain)]
         model = source.read() if source.path is None else str(source.path)
         try:
-            session = self._ort.InferenceSession(model, self._options(), providers=chain)
+            options = self._options()
+            if not _built_in(self._ort, self.provider):
+                options.add_provider_for_devices(_plugin_devices(self._ort, self.provider), {})
+                chain = []
+            session = self._ort.InferenceSession(model, options, providers=chain)
         except Exception as failure:  # ONNX Runtime's exceptions share no base but Exception
             raise BackendError(f"ONNX Runtime can't load graph {graph.name!r}: {_line(failure)}") from None
         running = session.get_providers()
@@ -175,7 +193,10 @@ class OnnxRuntimeSession(Session):
             return HostBound(self, self._ort, sizes, carry)
         if self._memory is None:
             return CopyingBound(self, sizes, carry)
-        return DeviceBound(self, self._ort, sizes, carry, self._memory)
+        try:
+            return DeviceBound(self, self._ort, sizes, carry, self._memory)
+        except BackendError:  # a plugin's memory is not for every build of ONNX Runtime to give
+            return CopyingBound(self, sizes, carry)
 
     def _close(self) -> None:
         self._session = None
@@ -284,25 +305,39 @@ def _binding(session: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
 
 def _missing(ort: Any, provider: str) -> str | None:
     """Why `provider` can't run here, and what mends it; None where it can."""
-    if PROVIDERS[provider].name not in ort.get_available_providers():
-        return _not_built_in(ort, provider)
-    if provider in NVIDIA and not _has_gpu(ort):
-        return f"{PROVIDERS[provider].name} finds no NVIDIA GPU; install its driver (try nvidia-smi)"
+    wanted = PROVIDERS[provider]
+    if not _built_in(ort, provider) and not _plugin_devices(ort, provider):
+        if wanted.plugin is not None and find_spec(wanted.plugin) is not None:
+            return f"{wanted.plugin} finds no NVIDIA GPU; install its driver (try nvidia-smi)"
+        return f"this build of ONNX Runtime ({ort.__version__}) has no {wanted.name}; {wanted.install}"
+    if provider in ("cuda", "tensorrt") and not _has_gpu(ort):
+        return f"{wanted.name} finds no NVIDIA GPU; install its driver (try nvidia-smi)"
     return None
 
 
-def _not_built_in(ort: Any, provider: str) -> str:
-    wanted = PROVIDERS[provider]
-    return (
-        f"this build of ONNX Runtime ({ort.__version__}) has no {wanted.name}; "
-        f'pip uninstall onnxruntime, then pip install "{wanted.package}"'
-    )
+def _built_in(ort: Any, provider: str) -> bool:
+    return PROVIDERS[provider].name in ort.get_available_providers()
+
+
+def _plugin_devices(ort: Any, provider: str) -> list[Any]:
+    """The devices of a provider that is a package of its own, which is registered when it is first asked for."""
+    name, plugin = PROVIDERS[provider].name, PROVIDERS[provider].plugin
+    if plugin is None or find_spec(plugin) is None:
+        return []
+    try:
+        with _REGISTERING:
+            if not any(device.ep_name == name for device in ort.get_ep_devices()):
+                module = import_module(plugin)
+                ort.register_execution_provider_library(name, module.get_library_path())
+            return [device for device in ort.get_ep_devices() if device.ep_name == name]
+    except Exception:  # its libraries or driver are missing, or it was registered and found no device
+        return []
 
 
 def _has_gpu(ort: Any) -> bool:
     """Whether ONNX Runtime finds an NVIDIA GPU on this machine (builds before 1.23 can't tell: then no)."""
     try:
-        return any(device.ep_name in {PROVIDERS[key].name for key in NVIDIA} for device in ort.get_ep_devices())
+        return any(device.ep_name == PROVIDERS["cuda"].name for device in ort.get_ep_devices())
     except (AttributeError, RuntimeError):
         return False
 

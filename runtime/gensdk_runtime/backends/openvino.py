@@ -9,7 +9,7 @@ import numpy as np
 
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
-from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Sizes, Turn
+from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Sizes
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.manifest import GraphSpec, Precision
 from gensdk_runtime.openvino_compiler import Compiled, Compiler, SizesKey, one_line
@@ -142,33 +142,53 @@ class OpenVinoBound(SharedBound):
         try:
             # One call, which ends with the run: after an interrupt between two, it would write on freed memory.
             request.native.infer(share_outputs=True)
+            unsure = {name: request.native.get_tensor(name).data for name in request.unsure}
         except Exception as failure:  # OpenVINO's exceptions share no base but Exception
             raise self._failed(failure) from None
-        for name in request.unsure:
-            _check_shape(self.session.graph, name, request.native.get_tensor(name).shape, self.turns[turn])
+        for name, array in unsure.items():
+            self._check(array.dtype, array.shape, name, turn)
+            np.copyto(self.turns[turn].outputs[name], array)
 
     def _ready(self) -> list[_Request]:
         """The requests, made anew when the graph was compiled anew."""
         compiled = self._compiler.compiled(self)
         ready = self._requests
         if ready is None or ready[0] is not compiled:
-            ready = self._requests = compiled, [self._request(compiled.model, turn) for turn in self.turns]
+            ready = self._requests = (
+                compiled,
+                [self._request(compiled.model, turn) for turn in range(len(self.turns))],
+            )
         return ready[1]
 
-    def _request(self, model: Any, turn: Turn) -> _Request:
+    def _request(self, model: Any, turn: int) -> _Request:
         used = {name for port in model.inputs for name in port.get_names()}  # an unused input is left out
-        ports = {name: model.output(name) for name in turn.outputs}
-        for name, port in ports.items():
-            if port.get_partial_shape().is_static:
-                _check_shape(self.session.graph, name, port.get_shape(), turn)
-        arrays = {name: array for name, array in turn.inputs.items() if name in used} | dict(turn.outputs)
+        arrays = {name: array for name, array in self.turns[turn].inputs.items() if name in used}
+        unsure = []
         try:
+            for name, array in self.turns[turn].outputs.items():
+                port = model.output(name)
+                if port.get_partial_shape().is_dynamic:
+                    unsure.append(name)
+                    continue
+                self._check(port.get_element_type().to_dtype(), tuple(port.get_shape()), name, turn)
+                arrays[name] = array
             native = model.create_infer_request()
             for name, array in arrays.items():
                 native.set_tensor(name, self.session.openvino.Tensor(array, shared_memory=True))
+        except BackendError:
+            raise
         except Exception as failure:  # see _launch
             raise self._failed(failure) from None
-        return _Request(native, tuple(name for name in ports if ports[name].get_partial_shape().is_dynamic))
+        return _Request(native, tuple(unsure))
+
+    def _check(self, dtype: Any, shape: tuple[int, ...], name: str, turn: int) -> None:
+        """Raises :class:`BackendError` unless an output is what the graph promises."""
+        wanted = self.turns[turn].outputs[name]
+        if (dtype, shape) != (wanted.dtype, wanted.shape):
+            raise BackendError(
+                f"{self.session.graph.name}.{name}: expected {wanted.dtype} {list(wanted.shape)} from the graph,"
+                f" got {np.dtype(dtype)} {list(shape)}; export the bundle again"
+            )
 
     def _failed(self, failure: Exception) -> BackendError:
         return BackendError(f"OpenVINO failed in graph {self.session.graph.name!r}: {one_line(failure)}")
@@ -176,19 +196,10 @@ class OpenVinoBound(SharedBound):
 
 @dataclass(frozen=True)
 class _Request:
-    """An infer request, and the outputs whose shape is only known after a run."""
+    """An infer request, and the outputs whose shape is only known after a run, so that they must be copied."""
 
     native: Any
     unsure: tuple[str, ...]
-
-
-def _check_shape(graph: GraphSpec, name: str, have: Any, turn: Turn) -> None:
-    want = turn.outputs[name].shape
-    if tuple(have) != want:
-        raise BackendError(
-            f"{graph.name}.{name}: expected shape {list(want)} from the graph, got {list(have)};"
-            " export the bundle again"
-        )
 
 
 def _found(core: Any) -> set[str]:

@@ -1,0 +1,156 @@
+"""OpenVINO's own matters: graphs that crash its compiler, weights in a mapped file, sizes and streams."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from gensdk_runtime import onnx_weights, openvino_compiler
+from gensdk_runtime.backends import availabilities, create_backend
+from gensdk_runtime.backends.openvino import OpenVinoSession
+from gensdk_runtime.onnx_weights import map_weights
+from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
+
+node = helper.make_node
+pytestmark = pytest.mark.skipif(not availabilities()["openvino"].available, reason="OpenVINO is missing")
+
+CRASHES = """
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+from gensdk_runtime.openvino_snippets import separate_snippets
+
+rng = np.random.default_rng(0)
+C = 16
+
+def weights(*shape):
+    return op.constant(rng.standard_normal(shape).astype(np.float32) * 0.2)
+
+def norm(x):
+    return op.group_normalization(x, weights(C), weights(C), 4, 1e-5)
+
+def dense(x, bias=True):
+    y = op.matmul(x, weights(C, C), False, True)
+    return op.add(y, weights(1, C)) if bias else y
+
+def attention(x):
+    def part(order):
+        return op.transpose(x, op.constant(np.array(order)))
+    scores = op.softmax(op.matmul(part([0, 2, 1, 3]), part([0, 2, 3, 1]), False, False), -1)
+    return op.transpose(op.matmul(scores, part([0, 2, 1, 3]), False, False), op.constant(np.array([0, 2, 1, 3])))
+
+one = op.constant(np.float32(1))
+flat, small, image, heads = [2, C], [2, C, 1, 1], [2, C, 8, 8], [2, 64, 4, 4]
+GRAPHS = {
+    "scaled norm": (lambda x, s: op.multiply(norm(x), op.add(s, one)), image, small),
+    "norm + sigmoid": (lambda x, s: op.add(op.sigmoid(s), norm(x)), image, image),
+    "norm - x": (lambda x, s: op.subtract(norm(x), s), image, image),
+    "x / norm": (lambda x, s: op.divide(op.add(op.abs(s), one), op.add(op.exp(norm(x)), norm(s))), image, image),
+    "norm - norm": (lambda x, s: op.subtract(norm(x), norm(s)), image, image),
+    "max of norm and relu": (lambda x, s: op.maximum(norm(x), op.relu(s)), image, image),
+    "attention + relu": (lambda x, s: op.add(attention(x), op.relu(s)), heads, heads),
+    "two layers + sigmoid": (lambda x, s: op.add(dense(op.relu(dense(x))), op.sigmoid(s)), flat, flat),
+    "two layers * two layers": (lambda x, s: op.multiply(dense(op.relu(dense(x))), dense(dense(s))), flat, flat),
+    "swish of norm": (lambda x, s: op.multiply(norm(x), op.sigmoid(norm(s))), image, image),
+}
+core, settings = ov.Core(), {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+for name, (build, *shapes) in GRAPHS.items():
+    inputs = [op.parameter(shape, np.float32) for shape in shapes]
+    model = ov.Model([build(*inputs)], inputs, "graph")
+    feeds = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    wanted = core.compile_model(model.clone(), "CPU", settings | {"SNIPPETS_MODE": "DISABLE"})(feeds)[0]
+    print(name, flush=True)
+    separate_snippets(model)
+    found = core.compile_model(model, "CPU", settings)(feeds)[0]
+    assert np.allclose(found, wanted, rtol=1e-4, atol=1e-4), name
+"""
+
+
+def test_graphs_that_crash_the_compiler_are_made_safe() -> None:
+    """In a process of its own, which would die otherwise."""
+    command = [sys.executable, "-c", CRASHES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"after {done.stdout!r}: {done.stderr}"
+
+
+WIDE = graph_spec({"x": spec("batch", 64)}, {"y": spec("batch", 32)})
+WIDE_NODES = [
+    node("MatMul", ["x", "w1"], ["h"]),
+    node("Add", ["h", "b1"], ["hb"]),
+    node("MatMul", ["hb", "w2"], ["y"]),
+]
+
+
+def wide_bytes() -> tuple[bytes, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (64, 1024), "b1": (1024,), "w2": (1024, 32)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    return onnx_bytes(WIDE, WIDE_NODES, weights), weights
+
+
+def test_weights_come_back_from_the_mapped_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, weights = wide_bytes()
+    assert map_weights(data).skeleton is data  # too small to be worth a file
+    monkeypatch.setattr(onnx_weights, "MIN_FILE_BYTES", 0)
+    split = map_weights(data)
+    assert len(split.skeleton) < 8192
+    assert set(split.arrays) == {"w1", "w2"}
+    for _ in range(2):
+        for name, array in split.arrays.items():
+            np.testing.assert_array_equal(array, weights[name])
+            assert array.ctypes.data % 64 == 0
+        split.release()
+
+
+def test_a_graph_over_mapped_weights_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, weights = wide_bytes()
+    monkeypatch.setattr(onnx_weights, "MIN_FILE_BYTES", 0)
+    monkeypatch.setattr(onnx_weights, "RELEASE_EVERY", 0.0001)
+    x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
+    wanted = (x @ weights["w1"] + weights["b1"]) @ weights["w2"]
+    with create_backend("openvino", threads=1).open(WIDE, OnnxBytes(data), precision="fp32") as session:
+        assert isinstance(session, OpenVinoSession)
+        for _ in range(3):
+            np.testing.assert_allclose(session.run({"x": x})["y"], wanted, rtol=1e-4, atol=1e-3)
+            session.compiler._weights.release()
+
+
+def test_sizes_beyond_the_limit_are_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_compiler, "MAX_COMPILED_BYTES", 0)
+    data, weights = wide_bytes()
+    with create_backend("openvino", threads=1).open(WIDE, OnnxBytes(data), precision="fp32") as session:
+        assert isinstance(session, OpenVinoSession)
+        for n in (1, 2, 3, 1, 4, 2):
+            x = np.full((n, 64), n, np.float32)
+            wanted = (x @ weights["w1"] + weights["b1"]) @ weights["w2"]
+            np.testing.assert_allclose(session.run({"x": x})["y"], wanted, rtol=1e-3, atol=1e-2)
+            assert len(session.compiler._compiled) <= openvino_compiler.MIN_COMPILED
+
+
+def test_streams_grow_with_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    data, weights = wide_bytes()
+    x = np.ones((2, 64), np.float32)
+    wanted = (x @ weights["w1"] + weights["b1"]) @ weights["w2"]
+    for threads, streams in ((None, 1), (1, 4), (2, 2)):
+        with create_backend("openvino", threads=threads).open(WIDE, OnnxBytes(data), precision="fp32") as session:
+            assert isinstance(session, OpenVinoSession)
+
+            def draw(_: int, session: OpenVinoSession = session) -> None:
+                with session.bound({"batch": 2}) as bound:
+                    for _ in range(20):
+                        bound.input("x")[...] = x
+                        bound.run()
+                        np.testing.assert_allclose(bound.output("y"), wanted, rtol=1e-3, atol=1e-2)
+
+            with ThreadPoolExecutor(3) as pool:
+                list(pool.map(draw, range(9)))
+            with session.bound({"batch": 2}), session.bound({"batch": 2}), session.bound({"batch": 2}) as third:
+                third.run()
+                (compiled,) = session.compiler._compiled.values()
+                assert compiled.streams == streams
