@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 import numpy as np
@@ -32,6 +33,7 @@ from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.embedded import embedded_names
 from gensdk_runtime.errors import BundleError, GensdkError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import SolverName, TimestepSpacing
 from gensdk_training.data import Dataset
 from gensdk_training.data.dataset import Split
 from gensdk_training.families.vae import Vae
@@ -44,10 +46,26 @@ from gensdk_training.torch_backend import torch_sessions
 COUNT = 1440
 """Images for each FID: as many of each digit, and about as many as the training images behind the floor."""
 
+SEEDS = range(5)
+"""Seeds of COUNT images each, where two ways of sampling are compared: the same noise for both."""
+
 GUIDANCE = 2.0
 """The guidance_scale at which label accuracy is measured."""
 
 Gate = Callable[[float], tuple[str, bool]]
+
+
+class SampleOptions(TypedDict, total=False):
+    """What is varied of :meth:`Generator.sample`."""
+
+    solver: SolverName
+    num_inference_steps: int
+    timestep_spacing: TimestepSpacing
+    guidance_scale: float
+
+
+FEW_STEPS = SampleOptions(solver="dpmsolver++", num_inference_steps=10, timestep_spacing="quadratic")
+"""The best solver at 10 steps; docs/performance.md has the others."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +104,9 @@ class Subject:
 
     def row(self, measure: str, value: float, gate: Gate | None = None, detail: str = "") -> Row:
         """A row of this model."""
+        value = float(value)
         text, passed = gate(value) if gate else ("", None)
-        return Row(self.name, measure, float(value), text, passed, detail)
+        return Row(self.name, measure, value, text, passed, detail)
 
     def data(self, split: Split) -> Dataset:
         """One part of the recipe's data."""
@@ -128,12 +147,14 @@ class Subject:
         return Generator.from_sessions(plan.model, torch_sessions(plan))
 
 
-def sample_and_judge(subject: Subject, generator: Generator, **settings: float) -> QualityReport:
+def sample_and_judge(
+    subject: Subject, generator: Generator, seed: int = 0, **options: Unpack[SampleOptions]
+) -> QualityReport:
     """COUNT samples, the classes in turn where the model has classes."""
     classes = generator.model.num_classes
     labels = np.arange(COUNT) % classes if classes else None
     label = None if labels is None else labels.tolist()
-    samples = generator.sample(COUNT, seed=0, label=label, **settings)  # type: ignore[arg-type]
+    samples = generator.sample(COUNT, seed=seed, label=label, **options)
     return subject.judge.measure(samples.images, labels)
 
 
@@ -152,6 +173,7 @@ def measure_ddpm(subject: Subject) -> Iterator[Row]:
             fids[steps] = report.fid
             gate = at_most(15) if steps == 50 else None
             yield subject.row(f"classifier-FID, DDIM {steps}", report.fid, gate, against(report))
+        yield few_steps(subject, generator)
         guided = sample_and_judge(subject, generator, num_inference_steps=50, guidance_scale=GUIDANCE)
     if not subject.embedded:
         with subject.raw_generator() as raw:
@@ -159,6 +181,25 @@ def measure_ddpm(subject: Subject) -> Iterator[Row]:
         yield subject.row("classifier-FID, DDIM 50, raw weights", fid, above(fids[50]), "EMA must be better")
     detail = f"guidance_scale {GUIDANCE:g}, DDIM 50; FID then {guided.fid:.2f}"
     yield subject.row("label accuracy, guided", guided.label_accuracy or 0.0, at_least(0.95), detail)
+
+
+def few_steps(subject: Subject, generator: Generator) -> Row:
+    """The best solver at 10 steps against DDIM at 50, both from the noise of each of SEEDS.
+
+    The difference is judged pair by pair: one seed's noise moves both distances together.
+    """
+    few, many = (
+        np.array([sample_and_judge(subject, generator, seed, **options).fid for seed in SEEDS])
+        for options in (FEW_STEPS, SampleOptions(solver="ddim", num_inference_steps=50))
+    )
+    difference = few - many
+    error = difference.std(ddof=1) / math.sqrt(len(difference))
+    detail = (
+        f"{FEW_STEPS['timestep_spacing']} spacing, {len(SEEDS)} seeds of {COUNT}; "
+        f"minus DDIM 50: {difference.mean():+.3f} +- {error:.3f} (standard error)"
+    )
+    name = f"classifier-FID, {FEW_STEPS['solver']} {FEW_STEPS['num_inference_steps']}"
+    return subject.row(name, few.mean(), at_most(float(many.mean())), detail)
 
 
 def measure_gan(subject: Subject) -> Iterator[Row]:
