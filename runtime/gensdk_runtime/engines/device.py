@@ -46,7 +46,10 @@ class Gpu:
 def find_gpu() -> Gpu:
     """The GPU that engines run on; :class:`UnavailableError` says what is missing and what mends it."""
     api = cuda()
-    _, driver = api.cudaDriverGetVersion()
+    try:
+        _, driver = api.cudaDriverGetVersion()
+    except RuntimeError:  # older bindings, where there is no library of the driver
+        driver = 0
     if not driver:
         raise UnavailableError("no NVIDIA driver was found; install it, engines run on NVIDIA GPUs")
     error, count = api.cudaGetDeviceCount()
