@@ -74,7 +74,9 @@ SHORT = Effort(budget=1.3, preparing=1.5, reading=0.006, patience=10.0, rounds=5
 
 def full(budget: float) -> Effort:
     """``gensdk tune`` with so many seconds."""
-    return Effort(budget, preparing=2 * budget, reading=0.02, patience=max(60.0, 2 * budget), rounds=25, thorough=True)
+    return Effort(
+        budget, preparing=2 * budget, reading=0.02, patience=max(60.0, 2 * budget), rounds=25, thorough=True
+    )
 
 
 def forecast(known: Sequence[Point], batch: int) -> Point | None:
