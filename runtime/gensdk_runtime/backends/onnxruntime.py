@@ -44,6 +44,9 @@ class Provider:
     plugin: str | None = None
 
 
+LARGE_BYTES = 16 * 2**20
+"""A graph of this size allocates each tensor as it comes: planning all of them ahead keeps both in memory, which
+is 190 MB more for a U-Net of 36 million parameters at batch 8, and is felt in the time of small graphs alone."""
 _GPU_BUILD = 'pip uninstall onnxruntime, then pip install "gensdk[gpu]"'
 PROVIDERS = {
     "cpu": Provider("CPUExecutionProvider", INSTALL, memory="cpu"),
@@ -122,6 +125,7 @@ class OnnxRuntimeBackend(Backend):
         model = source.read() if source.path is None else str(source.path)
         try:
             options = self._options()
+            options.enable_mem_pattern = isinstance(model, bytes) and len(model) < LARGE_BYTES
             if not _built_in(self._ort, self.provider):
                 options.add_provider_for_devices(_plugin_devices(self._ort, self.provider), {})
                 chain = []
