@@ -32,6 +32,7 @@ Precision = Literal["fp32", "fp16"]
 Role = Literal["noise", "condition", "image", "state", "timestep", "coefficient"]
 SolverName = Literal["ddpm", "ddim", "dpmsolver++"]
 TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic"]
+PredictionType = Literal["epsilon", "v_prediction"]
 
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")
@@ -198,6 +199,8 @@ class DiffusionSpec(StrictModel):
     [G, B, F], in place of ``timestep`` and ``label``.
     `shallow_graph`: a cheap step that takes ``deep_features`` (with classes [G, B, ...], otherwise [B, ...]) from
     an earlier run of the step graph, which has them as an output; in all else it is as the step graph.
+    `prediction_type`, as diffusers calls it: what the denoiser tells. The graphs are the same: the coefficients
+    of the solver differ.
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -205,6 +208,7 @@ class DiffusionSpec(StrictModel):
     embedding_graph: Name | None = None
     shallow_graph: Name | None = None
     schedule: ScheduleSpec
+    prediction_type: PredictionType = "epsilon"
     defaults: DiffusionDefaults = DiffusionDefaults()
 
     @model_validator(mode="after")

@@ -5,8 +5,9 @@ All three solvers are linear in what a step knows, so one formula, inside the st
     x_0   = clip(x * sample + e * eps, -clip, clip)
     next  = a * sample + b * x_0 + c * eps + d * previous_x_0 + s * noise
 
-A row is (x, e, clip, a, b, c, d, s). The time step before `t` is taken from the real list of time steps, never
-computed as ``t - T // S``, so uneven spacings are right too.
+A row is (x, e, clip, a, b, c, d, s). A denoiser that predicts v = alpha eps - sigma x_0 instead of eps stands in
+the same two places of the same formula, with other numbers in the row. The time step before `t` is taken from the
+real list of time steps, never computed as ``t - T // S``, so uneven spacings are right too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.manifest import SolverName, TimestepSpacing
+from gensdk_runtime.manifest import PredictionType, SolverName, TimestepSpacing
 from gensdk_runtime.schedules import Float64, NoiseSchedule
 
 NUM_COEFFICIENTS = 8
@@ -63,6 +64,7 @@ def solver_table(
     timestep_spacing: TimestepSpacing = "trailing",
     clip_range: float | None = 1.0,
     use_clipped_model_output: bool = True,
+    prediction_type: PredictionType = "epsilon",
 ) -> SolverTable:
     """The table for `num_inference_steps` steps of `solver`.
 
@@ -70,6 +72,7 @@ def solver_table(
     `clip_range` clips the estimate of x_0 to [-clip_range, clip_range]; None leaves it. Then DDIM goes on with the
     eps that belongs to the clipped x_0; without `use_clipped_model_output` (diffusers' default) it keeps the
     model's own, and the sample leaves the noise level that the next step expects, the more steps the further.
+    `prediction_type`: what the denoiser tells, "epsilon" or "v_prediction".
     Raises :class:`InputError` for unknown names, and for more steps than the schedule holds.
     """
     if solver not in SOLVERS:
@@ -90,6 +93,8 @@ def solver_table(
         rows[:, 3:] = _ddim(levels, eta, from_x0=use_clipped_model_output)
     else:
         rows[:, 3:] = _ddpm(levels)
+    if prediction_type == "v_prediction":
+        _take_velocity(rows, levels)
     steps.setflags(write=False)  # tables are shared between calls
     rows.setflags(write=False)
     return SolverTable(timesteps=steps, coefficients=rows)
@@ -137,6 +142,17 @@ def _levels(schedule: NoiseSchedule, steps: NDArray[np.int64]) -> _Levels:
     now = schedule.alphas_cumprod[steps]
     after = np.append(now[1:], 1.0)
     return _Levels(np.sqrt(now), np.sqrt(1.0 - now), np.sqrt(after), np.sqrt(1.0 - after))
+
+
+def _take_velocity(rows: Float64, levels: _Levels) -> None:
+    """Changes rows for eps into rows for v, in place.
+
+    Salimans & Ho (2022), appendix D: x_0 = alpha x_t - sigma v, and so eps = sigma x_t + alpha v. Nothing is
+    divided by alpha: where x_t is nearly all noise, eps tells x_0 badly, and v tells it well.
+    """
+    rows[:, 0], rows[:, 1] = levels.alpha, -levels.sigma
+    rows[:, 3] += rows[:, 5] * levels.sigma
+    rows[:, 5] *= levels.alpha
 
 
 def _ddpm(v: _Levels) -> Float64:

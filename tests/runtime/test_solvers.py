@@ -27,16 +27,21 @@ def schedule(kind: str = "linear", total: int = 1000) -> NoiseSchedule:
 def walk(table: SolverTable, start: Any, eps: Any, noise: Any) -> list[Any]:
     """The states after each step, in float64, by the formula of the module's docstring."""
     sample, previous, states = start, np.zeros_like(start), []
-    for i, (x, e, clip, a, b, c, d, s) in enumerate(table.coefficients):
-        x0 = np.clip(x * sample + e * eps[i], -clip, clip)
-        sample = a * sample + b * x0 + c * eps[i] + d * previous + s * noise[i]
-        previous = x0
+    for i, row in enumerate(table.coefficients):
+        sample, previous = step(row, sample, eps[i], previous, noise[i])
         states.append(sample)
     return states
 
 
-def peer(solver: str, kind: str, spacing: str, clip: bool) -> Any:
-    common: dict[str, Any] = {"beta_schedule": BETAS[kind], "timestep_spacing": spacing}
+def step(row: Any, sample: Any, told: Any, previous: Any, noise: Any) -> tuple[Any, Any]:
+    """The next sample and x_0, where the denoiser told `told`."""
+    x, e, clip, a, b, c, d, s = row
+    x0 = np.clip(x * sample + e * told, -clip, clip)
+    return a * sample + b * x0 + c * told + d * previous + s * noise, x0
+
+
+def peer(solver: str, kind: str, spacing: str, clip: bool, **options: Any) -> Any:
+    common: dict[str, Any] = {"beta_schedule": BETAS[kind], "timestep_spacing": spacing, **options}
     if solver == "dpmsolver++":
         scheduler: Any = DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
     elif solver == "ddim":
@@ -83,6 +88,45 @@ def test_equals_diffusers_step_by_step(
         return  # diffusers takes t - T // S as the step before t there, not the one in its list
     extra: dict[str, Any] = {"eta": eta, "use_clipped_model_output": clipped} if solver == "ddim" else {}
     assert_equal_states(theirs, ours, **extra)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("clipped", [True, False])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_denoiser_that_predicts_v_gives_what_diffusers_gives(solver: Any, clipped: bool) -> None:
+    if solver != "ddim" and not clipped:
+        return
+    clip = solver != "dpmsolver++"
+    theirs = peer(solver, "linear", "trailing", clip, prediction_type="v_prediction")
+    theirs.set_timesteps(10)
+    ours = solver_table(
+        schedule(),
+        solver,
+        10,
+        clip_range=1.0 if clip else None,
+        use_clipped_model_output=clipped,
+        prediction_type="v_prediction",
+    )
+    assert_equal_states(theirs, ours, **({"use_clipped_model_output": clipped} if solver == "ddim" else {}))
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_eps_and_the_v_that_it_means_lead_to_the_same_states(solver: Any, spacing: Any) -> None:
+    plan = schedule("cosine")
+    of_eps, of_v = (
+        solver_table(plan, solver, 20, timestep_spacing=spacing, prediction_type=kind)  # type: ignore[arg-type]
+        for kind in ("epsilon", "v_prediction")
+    )
+    random = np.random.default_rng(0)
+    ours = theirs = random.normal(size=(2, 1, 4, 4))
+    previous = [np.zeros_like(ours)] * 2
+    for t, row, other in zip(of_eps.timesteps, of_eps.coefficients, of_v.coefficients, strict=True):
+        eps, fresh = random.normal(size=(2, *ours.shape))
+        alpha, sigma = np.sqrt(plan.alphas_cumprod[t]), np.sqrt(1 - plan.alphas_cumprod[t])
+        ours, previous[0] = step(row, ours, eps, previous[0], fresh)
+        theirs, previous[1] = step(other, theirs, (eps - sigma * theirs) / alpha, previous[1], fresh)
+        np.testing.assert_allclose(theirs, ours, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

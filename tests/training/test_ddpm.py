@@ -62,6 +62,20 @@ def test_the_loss_of_an_oracle_is_zero(schedule: str, weighting: str) -> None:
     assert family.loss("denoiser", {"denoiser": oracle}, Batch(x0)).total < 1e-6
 
 
+def test_the_loss_of_a_network_that_tells_v_is_zero() -> None:
+    """Salimans & Ho (2022), appendix D: v = alpha eps - sigma x_0."""
+    family = build(classes=None, prediction_type="v_prediction")
+    x0 = images(family, 256)
+    oracle = Oracle(x0, ScheduleSpec())
+
+    class Velocity(nn.Module):
+        def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+            abar = oracle.abar[timestep].reshape(-1, 1, 1, 1)
+            return abar.sqrt() * oracle(x, timestep) - (1 - abar).sqrt() * x0
+
+    assert family.loss("denoiser", {"denoiser": Velocity()}, Batch(x0)).total < 1e-6
+
+
 def test_the_plain_loss_weighs_all_time_steps_alike() -> None:
     family = build(classes=None)
     x0 = images(family, 64)
@@ -78,6 +92,8 @@ def test_min_snr_caps_the_weight_of_clean_images() -> None:
     weights = build(loss_weighting="min_snr")._weights(abar)
     assert torch.allclose(weights * snr, snr.clamp(max=5.0)), "the weight of the x_0 error is min(SNR, 5)"
     assert weights[2:].tolist() == pytest.approx([1.0, 1.0, 1.0])
+    of_v = build(loss_weighting="min_snr", prediction_type="v_prediction")._weights(abar)
+    assert torch.allclose(of_v * (snr + 1), snr.clamp(max=5.0)), "an error of v is sqrt(SNR + 1) times that of x_0"
 
 
 def test_guidance_dropout_replaces_its_share_of_labels_by_none() -> None:

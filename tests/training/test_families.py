@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "saturating": {"loss": "saturating"},
         "spectral": {"spectral_norm": True, "discriminator_steps": 2},
     },
+    "ddpm": {"velocity": {"prediction_type": "v_prediction"}},
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
     "vae": {
         "convolutions": {"architecture": "conv", "channels": 8},

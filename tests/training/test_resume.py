@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from pathlib import Path
@@ -125,6 +126,23 @@ def test_the_loss_scale_of_fp16_is_part_of_the_state(tmp_path: Path) -> None:
     for group, tensors in straight.tensors().items():
         for name, tensor in tensors.items():
             assert torch.equal(tensor, resumed.tensors()[group][name]), name
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(tmp_path: Path) -> None:
+    """What an older version did not know counts as its default, and as nothing else."""
+    run = tmp_path / "run"
+    train(tiny_run("ddpm", steps=2), run, progress=False, tensorboard=False)
+    state = checkpoint_paths(run / "checkpoints")[0] / "state.json"
+    for path in (run / "run.json", state):
+        text = json.loads(path.read_text())
+        for settings in (text.get("run", text)["config"], text.get("identity", {})):
+            settings.pop("prediction_type", None)
+            settings.pop("config.prediction_type", None)
+        path.write_text(json.dumps(text))
+    other = tiny_run("ddpm", steps=4, config={"prediction_type": "v_prediction"})
+    with pytest.raises(TrainingError, match=r"'config\.prediction_type' was 'epsilon', is 'v_prediction'"):
+        train(other, run, resume=True, progress=False, tensorboard=False)
+    assert train(tiny_run("ddpm", steps=4), run, resume=True, progress=False, tensorboard=False).step == 4
 
 
 def test_intervals_and_a_time_limit_do_not_change_the_numbers(tmp_path: Path) -> None:

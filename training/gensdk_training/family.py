@@ -107,6 +107,12 @@ class Family(ABC, Generic[ConfigT]):
     def build_networks(self) -> dict[str, nn.Module]:
         """Fresh networks by name, initialized from torch's global generator."""
 
+    def start(self, networks: Mapping[str, nn.Module]) -> None:
+        """Weights from elsewhere, before the first step of a fresh run; a resumed one has its own.
+
+        Raises :class:`InputError` where they are missing or don't fit.
+        """
+
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
         """The phases of one training step, in order."""

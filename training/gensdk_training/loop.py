@@ -27,7 +27,7 @@ from gensdk_training.checkpoint import (
 from gensdk_training.preview import draw_preview, sample_networks
 from gensdk_training.progress import Board, Reporter
 from gensdk_training.replicas import on_first
-from gensdk_training.run_config import RunConfig, first_difference, identity, read_run_config
+from gensdk_training.run_config import RunConfig, first_difference, identity, read_run_config, with_new_settings
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer
 
@@ -149,6 +149,7 @@ class Loop:
             trainer.prepare_networks()
 
     def _refuse_difference(self, was: dict[str, Any], where: Path) -> None:
+        was = with_new_settings(was, self.trainer.family.Config())
         if difference := first_difference(was, self._identity):
             raise TrainingError(
                 f"{where} can't be continued: {difference}; use the run's own settings or another folder"

@@ -90,6 +90,12 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
     return _flat(whole)
 
 
+def with_new_settings(was: dict[str, Any], defaults: FamilyConfig) -> dict[str, Any]:
+    """An identity of an older version: the settings that it did not know count as their defaults."""
+    known = _flat({"config": defaults.model_dump(mode="json", exclude={"steps"})})
+    return {**known, **was}
+
+
 def first_difference(was: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Names the first key in which two identities differ: ``'config.batch_size' was 64, is 32``."""
     for key in sorted(was.keys() | now.keys()):

@@ -29,7 +29,7 @@ from gensdk_training.optim import (
 )
 from gensdk_training.randomness import seed_initialization, seed_phase, witness
 from gensdk_training.registry import AnyFamily
-from gensdk_training.replicas import average_gradients, broadcast_networks, synchronize_buffers
+from gensdk_training.replicas import average_gradients, broadcast_networks, on_first, synchronize_buffers
 
 CHECK_EVERY = 20
 """On a GPU, reading a loss waits for the device: losses are looked at in groups of so many."""
@@ -81,6 +81,8 @@ class Trainer:
 
         Raises :class:`TrainingError` for a loss that is not finite, in the same step on every process.
         """
+        if self.step == 0:
+            self._start()
         config = self.family.config
         factor = learning_rate_factor(
             self.step, steps=config.steps, schedule=config.lr_schedule, warmup=config.warmup_steps
@@ -96,6 +98,12 @@ class Trainer:
         self.step += 1
         if len(self._unchecked) >= (1 if self.accelerator.device.type == "cpu" else CHECK_EVERY):
             self.check_losses()
+
+    def _start(self) -> None:
+        """Gives a fresh run the weights that its family brings, and the averages the same."""
+        on_first(self.accelerator, lambda: self.family.start(self.networks))
+        broadcast_networks(self.accelerator, self.networks)
+        load_network_tensors(self.ema.networks, network_tensors(self.networks))
 
     def _run_phase(self, phase: Phase, position: int, repeat: int, batch: int) -> None:
         if self._trained != phase.trains:  # walking through all parameters is not free

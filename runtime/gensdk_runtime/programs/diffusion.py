@@ -14,7 +14,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError, ManifestError
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ModelSpec, ScheduleSpec
+from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import Int64, Program, Run
 from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
@@ -100,7 +100,7 @@ class DiffusionProgram(Program[DiffusionDefaults]):
     def table(self, settings: DiffusionDefaults) -> SolverTable:
         """The solver's table for these settings."""
         clip_range = self.model.image.value_range[1] if settings.clip_sample else None
-        return _table(self.spec.schedule, settings, clip_range)
+        return _table(self.spec.schedule, self.spec.prediction_type, settings, clip_range)
 
     def run(self, run: Run, settings: DiffusionDefaults) -> None:
         """From noise x_T down the time steps; a stopped run keeps its present estimate of x_0."""
@@ -171,7 +171,12 @@ def _hand_over(source: Bound, target: Bound) -> None:
 
 
 @lru_cache(maxsize=64)
-def _table(schedule: ScheduleSpec, settings: DiffusionDefaults, clip_range: float | None) -> SolverTable:
+def _table(
+    schedule: ScheduleSpec,
+    prediction_type: PredictionType,
+    settings: DiffusionDefaults,
+    clip_range: float | None,
+) -> SolverTable:
     """Made once for each setting: an application samples with the same one again and again."""
     return solver_table(
         make_schedule(schedule),
@@ -181,4 +186,5 @@ def _table(schedule: ScheduleSpec, settings: DiffusionDefaults, clip_range: floa
         timestep_spacing=settings.timestep_spacing,
         clip_range=clip_range,
         use_clipped_model_output=settings.use_clipped_model_output,
+        prediction_type=prediction_type,
     )

@@ -9,10 +9,17 @@ DDIM or DPM-Solver++ over the same step graph.
 With classes the network also gets the label, replaced by "none" in a share of the training images, so that
 sampling can push towards the label (Ho & Salimans 2022, classifier-free guidance).
 
+By choice it learns ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0`` instead of eps (`prediction_type`), and by
+choice it learns from a trained model to do in a few steps what that one does in many (distillation.py)::
+
+    gensdk train ddpm ... --set prediction_type=v_prediction --set distill_from=RUN --set distill_steps=4
+
+The student has the teacher's settings, and is sampled in `distill_steps` steps and no others.
+
 Networks: `denoiser`, a U-Net of residual blocks with group norm, SiLU and self-attention (layers/unet.py).
 Exports: ``step``: guidance, denoiser and solver update together (layers/diffusion_step.py); ``embedding``: what
 depends on time and label alone; on request ``shallow_step``, which takes the deep features of an earlier step.
-Does not: learn the variances, predict v or x_0, compute likelihoods, or work in a latent space.
+Does not: learn the variances, predict x_0, compute likelihoods, or work in a latent space.
 
 The paper's CIFAR-10 model: ``channels=128 multipliers=[1,2,2,2] blocks=2 attention_resolutions=[16]
 norm_groups=32 dropout=0.1 learning_rate=2e-4 ema_decay=0.9999 batch_size=128 schedule=linear``.
@@ -29,13 +36,29 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ScheduleSpec
-from gensdk_runtime.schedules import make_schedule
+from gensdk_runtime.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.schedules import NoiseSchedule, make_schedule
+from gensdk_training.distillation import Distillation, Teacher, open_teacher
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
 from gensdk_training.layers.diffusion_plan import diffusion_plan
 from gensdk_training.layers.unet import UNet, UNetShape
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
+
+SAME_AS_TEACHER = (
+    "channels",
+    "multipliers",
+    "blocks",
+    "attention_resolutions",
+    "attention_heads",
+    "norm_groups",
+    "schedule",
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "conditional",
+)
+"""Settings that a student shares with its teacher: the network's sizes and the schedule."""
 
 MIN_SNR_GAMMA = 5.0
 """gamma of Hang et al. (2023), section 3.4."""
@@ -48,7 +71,10 @@ class DdpmConfig(FamilyConfig):
     `attention_resolutions`: heights in pixels of the levels that attend; the middle block always does.
     `conditional`: learn the labels of the data; `guidance_dropout` is the share of labels left out.
     `loss_weighting`: "plain" weighs all time steps alike (Ho et al. 2020, eq. 14), "min_snr" by
-    min(SNR, 5) / SNR (Hang et al. 2023).
+    min(SNR, 5) / SNR (Hang et al. 2023), and for v by min(SNR, 5) / (SNR + 1): the same in terms of x_0.
+    `prediction_type`, as diffusers calls it: the network tells "epsilon", or "v_prediction".
+    `distill_from`: the folder of a run of ddpm, the teacher. `distill_steps`: the steps that the student makes
+    samples in. `teacher_steps`: how many of the teacher's one of the student's stands for.
     """
 
     steps: Annotated[int, Field(ge=1)] = 6000
@@ -67,6 +93,10 @@ class DdpmConfig(FamilyConfig):
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     loss_weighting: Literal["plain", "min_snr"] = "plain"
+    prediction_type: PredictionType = "epsilon"
+    distill_from: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    distill_steps: Annotated[int, Field(ge=1, le=1024)] | None = None
+    teacher_steps: Annotated[int, Field(ge=1, le=1024)] = 2
     conditional: bool = False
     guidance_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
@@ -105,7 +135,14 @@ class Ddpm(Family[DdpmConfig]):
             raise InputError(f"channels must be even, got {config.channels}")
         if config.conditional and data.num_classes is None:
             raise InputError(f"conditional needs labels, but {data.name!r} has none; set conditional=false")
+        if (config.distill_from is None) != (config.distill_steps is None):
+            raise InputError("distill_from and distill_steps go together: set both, or neither")
+        if config.distill_from is not None and config.prediction_type != "v_prediction":
+            raise InputError(
+                "a student can't learn eps: from pure noise it tells no x_0; set prediction_type=v_prediction"
+            )
         make_schedule(self._schedule_spec)
+        self._distillation  # noqa: B018 - raises where the steps don't fit
 
     @property
     def _level_heights(self) -> tuple[int, ...]:
@@ -122,14 +159,42 @@ class Ddpm(Family[DdpmConfig]):
         )
 
     @cached_property
+    def _noise_schedule(self) -> NoiseSchedule:
+        return make_schedule(self._schedule_spec)
+
+    @cached_property
     def _alphas_cumprod(self) -> Tensor:
         """abar_t: float64 [T]."""
-        return torch.from_numpy(make_schedule(self._schedule_spec).alphas_cumprod)
+        return torch.from_numpy(self._noise_schedule.alphas_cumprod)
+
+    @cached_property
+    def _distillation(self) -> Distillation | None:
+        steps = self.config.distill_steps
+        return None if steps is None else Distillation(self._noise_schedule, steps, self.config.teacher_steps)
 
     def build_networks(self) -> dict[str, nn.Module]:
-        """The U-Net `denoiser`."""
+        """The U-Net `denoiser`, and for a student its `teacher`, frozen."""
+        networks: dict[str, nn.Module] = {"denoiser": UNet(self._shape)}
+        if self._distillation is not None:
+            networks["teacher"] = Teacher(UNet(self._shape))
+        return networks
+
+    def start(self, networks: Mapping[str, nn.Module]) -> None:
+        """A student starts as a copy of its teacher."""
+        config = self.config
+        if config.distill_from is None:
+            return
+        settings = {key: getattr(config, key) for key in SAME_AS_TEACHER}
+        trained = open_teacher(config.distill_from, self.data, settings)
+        teacher = networks["teacher"]
+        assert isinstance(teacher, Teacher)  # noqa: S101 - built above
+        teacher.load(trained.networks["denoiser"], trained.family.config.prediction_type)
+        networks["denoiser"].load_state_dict(teacher.network.state_dict())
+
+    @property
+    def _shape(self) -> UNetShape:
         config, heights = self.config, self._level_heights
-        shape = UNetShape(
+        return UNetShape(
             image_channels=self.data.channels,
             channels=config.channels,
             multipliers=config.multipliers,
@@ -142,7 +207,6 @@ class Ddpm(Family[DdpmConfig]):
             dropout=config.dropout,
             num_labels=None if self._num_classes is None else self._num_classes + 1,
         )
-        return {"denoiser": UNet(shape)}
 
     @property
     def _num_classes(self) -> int | None:
@@ -155,16 +219,23 @@ class Ddpm(Family[DdpmConfig]):
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
         """Mean of ``||eps - eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t)||^2`` over all elements.
 
-        Ho et al. (2020), eq. 14: t uniform on 0 .. T - 1, one for each image.
+        Ho et al. (2020), eq. 14: t uniform on 0 .. T - 1, one for each image. With v in the place of eps:
+        Salimans & Ho (2022), appendix D. A student's loss is that of :class:`Distillation`.
         """
         x0 = batch.images
+        if self._distillation is not None:
+            labels = self._drop_labels(batch)
+            errors = self._distillation.loss(networks["denoiser"], networks["teacher"], x0, labels)
+            return Loss(errors.mean())
         timestep = torch.randint(self.config.num_train_timesteps, (len(x0),), device=x0.device)
         eps = torch.randn_like(x0)
         abar = self._alphas_cumprod.to(x0.device)[timestep].reshape(-1, 1, 1, 1)
-        noisy = abar.sqrt().to(x0.dtype) * x0 + (1 - abar).sqrt().to(x0.dtype) * eps
+        alpha, sigma = abar.sqrt().to(x0.dtype), (1 - abar).sqrt().to(x0.dtype)
+        noisy = alpha * x0 + sigma * eps
         labels = self._drop_labels(batch)
         predicted = networks["denoiser"](noisy, timestep, *labels)
-        errors = (predicted - eps).square().mean(dim=(1, 2, 3))
+        truth = eps if self.config.prediction_type == "epsilon" else alpha * eps - sigma * x0
+        errors = (predicted - truth).square().mean(dim=(1, 2, 3))
         total = (self._weights(abar.flatten()).to(errors.dtype) * errors).mean()
         return Loss(total, {"mse": errors.detach().mean()})
 
@@ -181,7 +252,7 @@ class Ddpm(Family[DdpmConfig]):
         if self.config.loss_weighting == "plain":
             return torch.ones_like(abar)
         snr = abar / (1 - abar)
-        return snr.clamp(max=MIN_SNR_GAMMA) / snr
+        return snr.clamp(max=MIN_SNR_GAMMA) / (snr if self.config.prediction_type == "epsilon" else snr + 1)
 
     @property
     def ema_networks(self) -> tuple[str, ...]:
@@ -202,6 +273,8 @@ class Ddpm(Family[DdpmConfig]):
             networks["denoiser"],
             self.data.image,
             self._schedule_spec,
+            prediction_type=self.config.prediction_type,
+            defaults=None if self._distillation is None else self._distillation.defaults,
             name=f"{self.data.name}-{self.name}",
             family=self.name,
             num_classes=self._num_classes,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from torch import nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, GraphSpec, ImageSpec, ModelSpec, ScheduleSpec
+from gensdk_runtime.manifest import (
+    DiffusionDefaults,
+    DiffusionSpec,
+    GraphSpec,
+    ImageSpec,
+    ModelSpec,
+    PredictionType,
+    ScheduleSpec,
+)
 from gensdk_training.layers.denoiser import EmbeddingDenoiser, SharingDenoiser
 from gensdk_training.layers.diffusion_step import (
     DiffusionStep,
@@ -29,6 +37,7 @@ def diffusion_plan(
     family: str,
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    prediction_type: PredictionType = "epsilon",
     defaults: DiffusionDefaults | None = None,
     share_features: int = 0,
 ) -> ExportPlan:
@@ -52,6 +61,7 @@ def diffusion_plan(
         embedding_graph="embedding" if "embedding" in modules else None,
         shallow_graph="shallow_step" if "shallow_step" in modules else None,
         schedule=schedule,
+        prediction_type=prediction_type,
         defaults=defaults or DiffusionDefaults(),
     )
     model = ModelSpec(
