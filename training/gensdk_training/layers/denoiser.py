@@ -38,16 +38,16 @@ class SharingDenoiser(EmbeddingDenoiser):
     """A U-Net whose deep features may be used again in the next steps.
 
     Ma, Fang & Wang (2023), "DeepCache", section 3.2: from step to step the features deep in the U change little.
-    A *shallow* step computes the outermost `depth` blocks on both sides of the U anew and takes what comes from
-    below them, the deep features, from the last full step.
+    A *shallow* step computes the last `depth` blocks of the U anew, with what they take from the way down; what
+    comes up to them, the deep features, it takes from the last full step.
     """
 
     max_depth: int
-    """The blocks of the top level: `depth` is from 1 to this."""
+    """The blocks of the top level on the way up: `depth` is from 1 to this."""
 
     @abstractmethod
-    def features(self, height: int, width: int) -> tuple[int, int, int]:
-        """The shape [C, H, W] of the deep features of one image of this size, whatever the depth."""
+    def features(self, height: int, width: int, *, depth: int) -> tuple[int, int, int]:
+        """The shape [C, H, W] of the deep features of one image of this size."""
 
     @abstractmethod
     def denoise_sharing(self, x: Tensor, embedding: Tensor, *, depth: int) -> tuple[Tensor, Tensor]:
@@ -55,4 +55,4 @@ class SharingDenoiser(EmbeddingDenoiser):
 
     @abstractmethod
     def denoise_shallow(self, x: Tensor, embedding: Tensor, deep_features: Tensor, *, depth: int) -> Tensor:
-        """Eps from the outermost blocks and `deep_features`; equal to :meth:`denoise` where they are of this x."""
+        """Eps from the last blocks and `deep_features`; equal to :meth:`denoise` where they are of this x."""

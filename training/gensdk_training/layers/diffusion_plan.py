@@ -88,7 +88,7 @@ def _embedded(
     if depth and isinstance(denoiser, SharingDenoiser):
         if not 1 <= depth <= denoiser.max_depth:
             raise InputError(f"expected share_features from 1 to {denoiser.max_depth}, got {depth}")
-        features = denoiser.features(image.height, image.width)
+        features = denoiser.features(image.height, image.width, depth=depth)
         modules["shallow_step"] = ShallowStep(denoiser, depth=depth)
         graphs.append(
             step_graph(image, conditional=conditional, name="shallow_step", embedding=size, takes=features)

@@ -259,7 +259,7 @@ class UNet(SharingDenoiser):
         """The U-Net behind its embedding."""
         return self.denoise_sharing(x, embedding, depth=1)[0]
 
-    def features(self, height: int, width: int) -> tuple[int, int, int]:
+    def features(self, height: int, width: int, *, depth: int) -> tuple[int, int, int]:
         """The width of the top level, at full size."""
         return (self.conv_in.out_channels, height, width)
 
