@@ -40,19 +40,10 @@ def measure(prepared: Prepared, root: Path, *, batch: int = 8, against: str = "d
     peaks = np.array([[peak_of(name, prepared, case, root) for name in names] for _ in range(3)])
     ratios = peaks[:, 0] / peaks[:, 1]
     ours, theirs = np.median(peaks, axis=0) / 1e6
+    middle, low, high = (float(find(ratios)) for find in (np.median, np.min, np.max))
     what = f"{prepared.name}, batch {batch}: gensdk / {against}, peak memory"
     detail = f"{ours:.0f} MB and {theirs:.0f} MB, whole processes"
-    return [
-        Figure(
-            "memory",
-            what,
-            float(np.median(ratios)),
-            float(ratios.min()),
-            float(ratios.max()),
-            at_most(0.6),
-            detail,
-        )
-    ]
+    return [Figure("memory", what, middle, low, high, at_most(0.6), detail)]
 
 
 @click.command(help=__doc__)

@@ -156,7 +156,7 @@ def measure(
 
 def sampler(generator: Generator, batch: int, steps: int | None) -> Callable[[], Any]:
     """``sample()`` of so many images."""
-    given = {} if steps is None else {"num_inference_steps": steps}
+    given: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
     return partial(generator.sample, batch, seed=0, progress=False, **given)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +32,8 @@ FIRST_ROUNDS = 3
 """All peers take part in so many rounds; after that only those that figures are made of."""
 CONTENDER = 1.3
 """A peer this much slower than the fastest can't turn out to be the fastest."""
+OPENING = 2
+"""Peers that load at once; none is timed meanwhile."""
 SETTLE = 0.03
 """Seconds between two peers, in which the threads of the one before stop waiting busily."""
 
@@ -109,8 +112,9 @@ class Comparison:
             children = {
                 name: stack.enter_context(start_peer(name, self.prepared, root=self.root)) for name in self.names
             }
-            for name in self.names:
-                self._attempt(children, result, name, partial(self._open, result=result, noise=noise))
+            opening = partial(self._open, result=result, noise=noise)
+            with ThreadPoolExecutor(OPENING) as pool:
+                list(pool.map(lambda name: self._attempt(children, result, name, opening), self.names))
             _compare_images(children, result, scratch)
             self._time(children, result, seconds, rounds)
         return result

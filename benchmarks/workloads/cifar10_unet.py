@@ -11,17 +11,17 @@ from typing import cast
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from gensdk_runtime.manifest import DiffusionSpec, ImageSpec, ModelSpec, ScheduleSpec
-from gensdk_training.layers.diffusion_step import DiffusionStep, step_graph
-from gensdk_training.plan import ExportPlan
+from gensdk_runtime.manifest import ImageSpec, ScheduleSpec
+from gensdk_training.layers.diffusion_plan import diffusion_plan
 from workloads import Model
+from workloads.diffusers_unet import DiffusersUNet
 
 IMAGE = ImageSpec(channels=3, height=32, width=32)
 
 
 def build_unet() -> nn.Module:
     """The U-Net with the configuration of google/ddpm-cifar10-32 and fresh weights."""
-    make: Callable[..., nn.Module] = UNet2DModel
+    make = cast(Callable[..., nn.Module], UNet2DModel)
     return make(
         sample_size=IMAGE.height,
         in_channels=IMAGE.channels,
@@ -50,14 +50,9 @@ class Denoiser(nn.Module):
 
 
 def build() -> Model:
-    """One graph, ``step``."""
-    model = ModelSpec(
-        name="cifar10-unet",
-        family="ddpm",
-        program=DiffusionSpec(graph="step", schedule=ScheduleSpec()),
-        graphs=(step_graph(IMAGE, conditional=False),),
-        image=IMAGE,
+    """The embedding apart, and deep features shared on request; the network is diffusers' own, untouched."""
+    unet = build_unet()
+    plan = diffusion_plan(
+        DiffusersUNet(unet), IMAGE, ScheduleSpec(), name="cifar10-unet", family="ddpm", share_features=1
     )
-    denoiser = Denoiser(build_unet())
-    step = DiffusionStep(denoiser, conditional=False).eval()
-    return Model(ExportPlan(model=model, modules={"step": step}, half={"step": ("denoiser",)}), denoiser)
+    return Model(plan, Denoiser(unet))
