@@ -17,8 +17,9 @@ rather than one too few.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -48,7 +49,8 @@ _NEVER_SNIPPETS = frozenset(
         *("Parameter", "RNNSequence", "ReadValue", "Split", "TensorIterator", "VariadicSplit"),
     )
 )
-_CLOSED = frozenset(("GroupNormalization", "MVN", "MatMul", "ScaledDotProductAttention"))
+_CLOSED = frozenset(("GroupNormalization", "MVN", "ScaledDotProductAttention"))
+_X86 = platform.machine().lower() in ("x86_64", "amd64")  # elsewhere a single fully connected layer is closed too
 _MAX_POOLED_RANK = 5
 
 
@@ -83,28 +85,37 @@ def _bodies(node: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What may become of a node: nothing, for it is constant; an open snippet, a closed one, or either."""
+    """What may become of a node: nothing, for it is constant; an open snippet, a closed one, or either.
 
-    constant: bool
-    open: bool
-    closed: bool
+    `product`: it is a matrix product, or was made of one by element-wise operations alone. `normalized`: it may be
+    a normalization to which a scale and a shift still belong.
+    """
+
+    constant: bool = False
+    open: bool = False
+    closed: bool = False
+    product: bool = False
+    normalized: bool = False
 
 
 def _kind(node: Any, inputs: Sequence[_Kind]) -> _Kind:
     """What may become of `node`, whose inputs are of these kinds."""
     name = node.get_type_name()
     if name == "Constant" or (inputs and all(each.constant for each in inputs)):
-        return _Kind(constant=True, open=False, closed=False)
+        return _Kind(constant=True)
     if name in _VIEWS:
-        return _Kind(constant=False, open=inputs[0].open, closed=inputs[0].closed)
+        return replace(inputs[0], constant=False)
     if name in _CLOSED:
-        return _Kind(constant=False, open=False, closed=True)
+        return _Kind(closed=True, normalized=name == "MVN")
+    product = any(each.product for each in inputs)
+    if name == "MatMul":  # attention, and layers in a row, have one before
+        return _Kind(closed=product or not _X86, product=True)
     if name in _NEVER_SNIPPETS:
-        return _Kind(constant=False, open=False, closed=False)
-    # What follows may belong to it: a normalization's scale and shift, the next layer of a chain of matrices.
-    scaled = sum(not each.constant for each in inputs) == 1
-    flat = node.get_output_size() == 0 or _rank(node.output(0)) <= 2
-    return _Kind(constant=False, open=True, closed=(scaled or flat) and any(each.closed for each in inputs))
+        return _Kind()
+    flat = product and (node.get_output_size() == 0 or _rank(node.output(0)) <= 2)  # a row of layers goes on
+    normalized = any(each.normalized for each in inputs) and sum(not each.constant for each in inputs) == 1
+    closed = (flat and any(each.closed for each in inputs)) or normalized
+    return _Kind(open=True, closed=closed, product=product, normalized=normalized)
 
 
 def _to_separate(inputs: Sequence[tuple[Any, _Kind]], operation: str) -> Sequence[Any]:
