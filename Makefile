@@ -13,7 +13,7 @@ help:
 	@echo "make test      the test suite"
 	@echo "make lint      ruff, mypy strict, import directions"
 	@echo "make format    ruff, in place"
-	@echo "make bench     latency, overhead and the regression gate, measured here"
+	@echo "make bench     gensdk against every peer, side by side, and the regression gate (BENCH=--quick for a look)"
 	@echo "make zoo       train the four embedded models anew (about 15 minutes on 2 cores)"
 	@echo "make quality   likelihoods, FID and label accuracy against their gates (MNIST=FOLDER for the MNIST VAE)"
 
@@ -48,10 +48,9 @@ format: $(VENV)/.developer
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-bench: install
-	$(BIN)/gensdk bench digits-ddpm --batch 1,64 --precision fp32 --plot runs/bench.png
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/gate.py --num-inference-steps 5 --trials 20
+bench: $(VENV)/.developer
+	$(BIN)/python benchmarks/gate.py --num-inference-steps 5 --trials 4
+	$(BIN)/python benchmarks/compare.py $(BENCH)
 
 quality: install
 	$(BIN)/python benchmarks/quality.py $(if $(MNIST),--mnist $(MNIST))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -54,7 +55,8 @@ class Child:
                 text=True,
             )
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self._send(first)
 
     def ask(self, do: str, *, timeout: float, **arguments: Any) -> dict[str, Any]:
@@ -79,6 +81,12 @@ class Child:
         """Kills the process. May be called twice."""
         self._process.kill()
         self._process.wait()
+        self._reader.join(timeout=5)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.stdout.close()
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +101,7 @@ class Child:
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # it died, or was closed
             raise PeerFailed(self._how_it_died()) from None
 
     def _read(self) -> None:

@@ -34,6 +34,9 @@ def open_peer(prepared: Prepared, case: Case, *, compiled: bool = False) -> Peer
     pipeline: Any = _make_pipeline(unet, scheduler(spec))
     pipeline.set_progress_bar_config(disable=True)
     assert isinstance(spec.program, DiffusionSpec)
+    if case.steps is None or spec.program.schedule.num_train_timesteps % case.steps:
+        # it takes t - T // S for the time step before t, whatever its list says
+        raise ValueError(f"diffusers' DDIM needs steps that divide the schedule, got {case.steps}")
     return Pipeline(pipeline, spec.program, case)
 
 

@@ -1,0 +1,97 @@
+"""Every peer gives the same pictures from the same noise, so that what is compared is the same work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from peers import PEERS, SEED, PeerSpec
+from peers.child import PeerFailed, start_peer
+from sidebyside import Comparison, applies
+from workloads import Case, Workload
+from workloads.noise import draw_noise
+from workloads.prepare import Prepared, prepare
+
+CASES = {"diffusion": Case(2, 4), "generator": Case(2), "pixels": Case(2)}
+IN_PROCESS = [name for name in PEERS if not PEERS[name].options.get("compiled")]
+"""torch.compile needs a compiler and many seconds; the comparison itself checks its pictures."""
+
+
+def workload(name: str) -> Workload:
+    return Workload(f"tiny-{name}", "", f"support.tiny_workloads:{name}", (CASES[name],))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def prepared(request: pytest.FixtureRequest, root: Path) -> Prepared:
+    return prepare(workload(request.param), root)
+
+
+def peers_of(prepared: Prepared) -> list[PeerSpec]:
+    model = prepared.describe()
+    return [PEERS[name] for name in IN_PROCESS if applies(PEERS[name], model)]
+
+
+def test_a_workload_is_made_once(prepared: Prepared, root: Path) -> None:
+    before = prepared.bundle.joinpath("manifest.json").stat().st_mtime_ns
+    again = prepare(workload(prepared.name.removeprefix("tiny-")), root)
+    assert again == prepared
+    assert again.bundle.joinpath("manifest.json").stat().st_mtime_ns == before
+
+
+def test_the_weights_are_those_of_the_bundle(prepared: Prepared) -> None:
+    first, second = (prepared.load().network.state_dict() for _ in range(2))
+    assert first.keys() == second.keys()
+    assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_all_peers_give_the_same_pictures(prepared: Prepared) -> None:
+    case = CASES[prepared.name.removeprefix("tiny-")]
+    noise = draw_noise(prepared.describe(), case.batch, seed=SEED)
+    ours = np.array(PEERS["gensdk"].open(prepared, case).run(noise))
+    assert ours.std() > 0.05
+    compared = 0
+    for spec in peers_of(prepared):
+        peer = spec.open(prepared, case)
+        if peer.whole:
+            for _ in range(2):  # no peer keeps anything from one call to the next
+                np.testing.assert_allclose(peer.run(noise), ours, atol=1e-4, err_msg=spec.name)
+        else:
+            peer.run(noise)
+            found = peer.differing(noise, ours)
+            assert found["rows"] == found["all"] == 0
+            assert found["all_of"] == ours.size
+            assert peer.differing(noise, -ours)["all"] > 0
+        compared += 1
+    assert compared >= 5
+
+
+def test_peers_in_processes_of_their_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny = workload("generator")
+    comparison = Comparison(tiny, prepare(tiny, root), ["gensdk", "onnxruntime"], root=root, say=lambda _: None)
+    result = comparison.measure(tiny.cases[0], seconds=0.0, rounds=2)
+    assert not result.failures
+    assert result.best_peer == "onnxruntime"
+    assert result.differences["onnxruntime"] < 1e-4
+    for timing in result.timings.values():
+        assert len(timing.rounds) == 2
+        assert all(len(calls) and (calls > 0).all() for calls in timing.rounds)
+
+
+def test_a_peer_that_fails_says_why(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    with start_peer("onnxruntime", prepare(workload("generator"), root), root=root) as child:
+        with pytest.raises(PeerFailed, match="FileNotFoundError"):
+            child.ask("open", timeout=60, batch=1, steps=None, noise=str(root / "missing.npy"))
+        with pytest.raises(PeerFailed, match="no command"):
+            child.ask("close", timeout=60)
+        child.close()
+        with pytest.raises(PeerFailed, match="died with exit code"):
+            child.ask("memory", timeout=60)
