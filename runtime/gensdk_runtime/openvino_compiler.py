@@ -15,6 +15,7 @@ from gensdk_runtime.backends.bound import tensor_shape
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import GraphSpec
 from gensdk_runtime.onnx_weights import MappedWeights, map_weights
+from gensdk_runtime.openvino_norms import fuse_group_norms
 from gensdk_runtime.openvino_snippets import separate_snippets
 
 MAX_COMPILED_BYTES = 2**29
@@ -144,6 +145,7 @@ class Compiler:
         settings |= {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads * streams
+        fuse_group_norms(model)
         try:
             separate_snippets(model)
         except ValueError:

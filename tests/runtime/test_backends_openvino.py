@@ -14,6 +14,7 @@ from gensdk_runtime import onnx_weights, openvino_compiler
 from gensdk_runtime.backends import availabilities, create_backend
 from gensdk_runtime.backends.openvino import OpenVinoSession
 from gensdk_runtime.onnx_weights import map_weights
+from gensdk_runtime.openvino_norms import fuse_group_norms
 from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
 
 node = helper.make_node
@@ -76,6 +77,51 @@ def test_graphs_that_crash_the_compiler_are_made_safe() -> None:
     command = [sys.executable, "-c", CRASHES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"after {done.stdout!r}: {done.stderr}"
+
+
+NORM = graph_spec({"x": spec("batch", 6, 4, 4), "film": spec("batch", 6)}, {"y": spec("batch", 6, 4, 4)})
+NORM_CONSTANTS = {
+    "grouped": np.array([0, 3, -1]),
+    "whole": np.array([0, 6, 4, 4]),
+    "axes": np.array([2, 3]),
+    "ones": np.ones(3, np.float32),
+    "zeros": np.zeros(3, np.float32),
+    "twos": np.full(3, 2, np.float32),
+    "scale": np.linspace(0.5, 2, 6, dtype=np.float32).reshape(6, 1, 1),
+    "shift": np.linspace(-1, 1, 6, dtype=np.float32).reshape(1, 6, 1, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("ending", "scale"), [("constant", "ones"), ("computed", "ones"), ("none", "ones"), ("none", "twos")]
+)
+def test_group_norms_that_were_written_out_become_one_operation(ending: str, scale: str) -> None:
+    import openvino
+
+    last = {"none": "whole_x", "constant": "scaled", "computed": "scaled"}[ending]
+    nodes = [
+        node("Reshape", ["x", "grouped"], ["groups"]),
+        node("InstanceNormalization", ["groups", scale, "zeros"], ["normal"], epsilon=1e-3),
+        node("Reshape", ["normal", "whole"], ["whole_x"]),
+        node("Unsqueeze", ["film", "axes"], ["film4"]),
+        node("Mul", ["whole_x", "scale" if ending == "constant" else "film4"], ["scaled"]),
+        node("Add", [last, "shift"], ["shifted"]),
+        node("Add", ["shifted", "film4"], ["y"]),
+    ]
+    data = onnx_bytes(NORM, nodes, NORM_CONSTANTS)
+    model = openvino.Core().read_model(data)
+    model.reshape({"x": [2, 6, 4, 4], "film": [2, 6]})
+    fused = fuse_group_norms(model)
+    assert fused == (scale == "ones")  # what is scaled by group is left as it is
+    assert len([each for each in model.get_ops() if each.get_type_name() == "GroupNormalization"]) == fused
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((2, 6, 4, 4)), "film": rng.standard_normal((2, 6))}
+    feeds = {name: value.astype(np.float32) for name, value in feeds.items()}
+    results = []
+    for backend in ("onnxruntime", "openvino"):
+        with create_backend(backend, threads=1).open(NORM, OnnxBytes(data), precision="fp32") as session:
+            results.append(session.run(feeds)["y"])
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
 
 
 WIDE = graph_spec({"x": spec("batch", 64)}, {"y": spec("batch", 32)})
