@@ -82,8 +82,10 @@ def against_diffusers(result: Result) -> Iterator[Figure]:
     if "gensdk-shared" in result.timings:
         bound = SHARED_FASTER_THAN_DIFFUSERS.get(key)
         options = ", ".join(f"{name}={value}" for name, value in PEERS["gensdk-shared"].options.items())
-        difference = result.differences["gensdk-shared"]
-        detail = f"{options}; max |difference| from the exact images {difference:.3g}; FID: benchmarks/quality.py"
+        largest, rms = result.differences["gensdk-shared"], result.rms["gensdk-shared"]
+        detail = (
+            f"{options}; from the exact images at most {largest:.3g}, RMS {rms:.2g}; FID: benchmarks/quality.py"
+        )
         yield _speedup(result, "gensdk-shared", "diffusers", bound, detail)
 
 

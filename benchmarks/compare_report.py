@@ -155,6 +155,7 @@ def _case_json(outcome: Outcome, result: Result) -> dict[str, Any]:
             "first_ms": timing.first_ms,
             "fraction_of_peak": outcome.fraction(result, name),
             "difference": result.differences.get(name),
+            "difference_rms": result.rms.get(name),
             "rounds_ms": [calls.tolist() for calls in timing.rounds],
         }
         for name, timing in result.timings.items()

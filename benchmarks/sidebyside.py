@@ -65,13 +65,14 @@ class Timing:
 
 @dataclass
 class Result:
-    """One case. `differences`: max abs difference from gensdk's images; `pixels`: what slow peers compared."""
+    """One case. `differences` and `rms`: from gensdk's images, largest and root mean square; `pixels`: what slow peers compared."""
 
     workload: str
     case: Case
     timings: dict[str, Timing] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     differences: dict[str, float] = field(default_factory=dict)
+    rms: dict[str, float] = field(default_factory=dict)
     pixels: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
@@ -199,6 +200,7 @@ def _compare_images(children: Mapping[str, Child], result: Result, scratch: Path
         if timing.whole:
             theirs = np.load(files[name], allow_pickle=False)
             result.differences[name] = float(np.abs(ours - theirs).max())
+            result.rms[name] = float(np.sqrt(np.square(ours - theirs).mean()))
         else:
             answer = children[name].ask("differing", timeout=OPEN_SECONDS, images=str(files["gensdk"]))
             result.pixels[name] = answer
