@@ -15,12 +15,16 @@ from gensdk_training.run_config import DataConfig, RunConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model by name: its family, its data by name, and the settings that differ from the defaults."""
+    """A model by name: its family, its data by name, and the settings that differ from the defaults.
+
+    `share_features`: how many blocks a shallow step of the exported model has; 0: there is none.
+    """
 
     family: str
     data: str
     config: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    share_features: int = 0
 
     def run_config(self, mnist: Path | None = None) -> RunConfig:
         """The run to train; `mnist` is the folder with MNIST's idx files."""
@@ -37,7 +41,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "digits-ddpm": Recipe("ddpm", "digits", {"conditional": True}),
+    "digits-ddpm": Recipe("ddpm", "digits", {"conditional": True}, share_features=1),
     "digits-dcgan": Recipe(
         "dcgan",
         "digits",

@@ -34,7 +34,8 @@ def main(runs: Path, out: Path, only: tuple[str, ...]) -> None:
         print(f"== {name}", flush=True)
         try:
             train(RECIPES[name].run_config(), run, resume=run.exists())
-            report = export_run(run, bundle, ExportOptions(fp16=True, as_zip=True))
+            options = ExportOptions(fp16=True, as_zip=True, share_features=RECIPES[name].share_features)
+            report = export_run(run, bundle, options)
         except GensdkError as failure:
             print(f"error: {failure}", file=sys.stderr)
             sys.exit(failure.exit_code)
