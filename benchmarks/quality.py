@@ -6,6 +6,7 @@ through the runtime, as a user would. Prints one table, writes it as JSON, and e
     python benchmarks/quality.py --mnist FOLDER                # all
     python benchmarks/quality.py --only digits-ddpm            # one model
     python benchmarks/quality.py --embedded                    # the bundles that gensdk ships, no training
+    python benchmarks/quality.py --only digits-ddpm --distill  # and students of 4, 2 and 1 steps
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -40,7 +41,7 @@ from gensdk_training.families.vae import Vae
 from gensdk_training.family import Batch
 from gensdk_training.metrics.classifier import LabelledImages, cached_classifier, to_tensor
 from gensdk_training.metrics.quality import ImageJudge, QualityReport
-from gensdk_training.run import load_run, train
+from gensdk_training.run import TrainedRun, load_run, train
 from gensdk_training.torch_backend import torch_sessions
 
 COUNT = 1440
@@ -48,6 +49,13 @@ COUNT = 1440
 
 SEEDS = range(5)
 """Seeds of COUNT images each, where two ways of sampling are compared: the same noise for both."""
+
+STUDENTS = ((4, 4), (2, 2), (1, 2))
+"""For each student the steps it samples in, and how many of its teacher's one of them stands for. The first one's
+teacher is the model itself, each next one's is the student before it."""
+
+STUDENT = {"prediction_type": "v_prediction", "steps": 1500, "learning_rate": 1e-3, "lr_schedule": "linear"}
+"""How students are trained."""
 
 GUIDANCE = 2.0
 """The guidance_scale at which label accuracy is measured."""
@@ -101,6 +109,7 @@ class Subject:
     runs: Path
     mnist: Path | None
     embedded: bool
+    distill: bool = False
 
     def row(self, measure: str, value: float, gate: Gate | None = None, detail: str = "") -> Row:
         """A row of this model."""
@@ -142,9 +151,21 @@ class Subject:
 
     def raw_generator(self) -> Generator:
         """The same model with the weights as the optimizer left them, as live torch modules."""
-        trained = load_run(self.runs / self.name, ema=False)
-        plan = trained.family.export_plan(trained.networks)
-        return Generator.from_sessions(plan.model, torch_sessions(plan))
+        return live_generator(load_run(self.runs / self.name, ema=False))
+
+    def student(self, teacher: Path, steps: int, teacher_steps: int) -> Path:
+        """The run of a student, trained to its end."""
+        run = self.runs / f"{self.name}-{steps}-steps"
+        more = {"distill_from": str(teacher), "distill_steps": steps, "teacher_steps": teacher_steps}
+        config = replace(self.recipe, config={**self.recipe.config, **STUDENT, **more}).run_config(self.mnist)
+        train(config, run, resume=(run / "run.json").exists(), tensorboard=False)
+        return run
+
+
+def live_generator(trained: TrainedRun) -> Generator:
+    """A run's networks as live torch modules, without an export."""
+    plan = trained.family.export_plan(trained.networks)
+    return Generator.from_sessions(plan.model, torch_sessions(plan))
 
 
 def sample_and_judge(
@@ -174,6 +195,8 @@ def measure_ddpm(subject: Subject) -> Iterator[Row]:
             gate = at_most(15) if steps == 50 else None
             yield subject.row(f"classifier-FID, DDIM {steps}", report.fid, gate, against(report))
         yield few_steps(subject, generator)
+        if subject.distill:
+            yield from measure_students(subject, generator)
         guided = sample_and_judge(subject, generator, num_inference_steps=50, guidance_scale=GUIDANCE)
     if not subject.embedded:
         with subject.raw_generator() as raw:
@@ -200,6 +223,19 @@ def few_steps(subject: Subject, generator: Generator) -> Row:
     )
     name = f"classifier-FID, {FEW_STEPS['solver']} {FEW_STEPS['num_inference_steps']}"
     return subject.row(name, few.mean(), at_most(float(many.mean())), detail)
+
+
+def measure_students(subject: Subject, generator: Generator) -> Iterator[Row]:
+    """Each student against its first teacher in as many steps of the best solver."""
+    run = subject.runs / subject.name
+    for steps, teacher_steps in STUDENTS:
+        run = subject.student(run, steps, teacher_steps)
+        with live_generator(load_run(run)) as student:
+            report = sample_and_judge(subject, student)
+        undistilled = SampleOptions(**{**FEW_STEPS, "num_inference_steps": steps})
+        bound = sample_and_judge(subject, generator, **undistilled).fid
+        name = f"classifier-FID, distilled {steps}"
+        yield subject.row(name, report.fid, at_most(bound), f"the bound: not distilled; {against(report)}")
 
 
 def measure_gan(subject: Subject) -> Iterator[Row]:
@@ -287,15 +323,26 @@ def chosen(only: tuple[str, ...], mnist: Path | None, *, embedded: bool) -> list
 @click.option("--mnist", type=click.Path(path_type=Path, exists=True), help="Folder with MNIST's idx files.")
 @click.option("--only", multiple=True, type=click.Choice(list(MEASURES)), help="A model; may be repeated.")
 @click.option("--embedded", is_flag=True, help="Measure the embedded bundles; train nothing.")
+@click.option("--distill", is_flag=True, help="Train students of digits-ddpm too (about 10 minutes more).")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Default: RUNS/quality.json.")
-def main(runs: Path, mnist: Path | None, only: tuple[str, ...], embedded: bool, json_file: Path | None) -> None:
+def main(
+    *,
+    runs: Path,
+    mnist: Path | None,
+    only: tuple[str, ...],
+    embedded: bool,
+    distill: bool,
+    json_file: Path | None,
+) -> None:
     start, rows = time.monotonic(), []
+    if embedded and distill:
+        raise click.UsageError("--distill needs a run to learn from; leave --embedded out")
     names = chosen(only, mnist, embedded=embedded)
     if not names:
         raise click.ClickException("nothing to measure")
     try:
         for name in names:
-            subject = Subject(name, RECIPES[name], runs, mnist, embedded)
+            subject = Subject(name, RECIPES[name], runs, mnist, embedded, distill)
             subject.train()
             rows += list(MEASURES[name](subject))
             if subject.recipe.data == "digits" and not any(row.model == "digits" for row in rows):
