@@ -65,7 +65,8 @@ class Timing:
 
 @dataclass
 class Result:
-    """One case. `differences` and `rms`: from gensdk's images, largest and root mean square; `pixels`: what slow peers compared."""
+    """One case. `differences` and `rms`: from gensdk's images, largest and root mean square; `pixels`: what slow
+    peers compared."""
 
     workload: str
     case: Case

@@ -100,7 +100,9 @@ def test_the_report_and_the_card_tell_what_was_measured(family: str, exported: E
     judged = {(row.what, row.precision, row.judge) for row in report.rows if row.size}
     halved = {(graph, "fp16", "torch half") for graph in found.plan.half}
     assert halved
-    assert judged == halved | {(graph, precision, "onnxruntime") for graph in graphs for precision in ("fp32", "fp16")}
+    assert judged == halved | {
+        (graph, precision, "onnxruntime") for graph in graphs for precision in ("fp32", "fp16")
+    }
     assert all(row.verdict in ("ok", "reported") for row in report.rows)
     assert report.fp16 is not None
     assert 0 < report.fp16.max_abs_activation < 65504
