@@ -78,9 +78,16 @@ class Result:
 
     @property
     def best_peer(self) -> str | None:
-        """The fastest that is not gensdk, by the rounds that it shared with gensdk."""
-        peers = [name for name in self.timings if not PEERS[name].ours]
-        return min(peers, key=lambda name: self.timings[name].median, default=None)
+        """The fastest that is not gensdk and makes whole images."""
+        peers = [name for name, timing in self.timings.items() if timing.whole and not PEERS[name].ours]
+        return min(peers, key=self.relative, default=None)
+
+    def relative(self, name: str) -> float:
+        """Its time over gensdk's, the median of the rounds that both took part in; without gensdk plain ms."""
+        own = self.rounds(name)
+        base = self.rounds("gensdk") if "gensdk" in self.timings else [np.ones(1)] * len(own)
+        ratios = [np.median(a) / np.median(b) for a, b in zip(own, base, strict=True) if len(a) and len(b)]
+        return float(np.median(ratios)) if ratios else self.timings[name].median
 
     def rounds(self, name: str) -> Rounds:
         """The rounds of one peer."""
@@ -117,7 +124,7 @@ class Comparison:
             opening = partial(self._open, result=result, noise=noise)
             with ThreadPoolExecutor(OPENING) as pool:
                 list(pool.map(lambda name: self._attempt(children, result, name, opening), self.names))
-            _compare_images(children, result, scratch)
+            self._compare_images(children, result, scratch)
             self._time(children, result, seconds, rounds)
         return result
 
@@ -141,11 +148,34 @@ class Comparison:
         result.timings[name] = timing
         self.say(f"  {name}: ready after {(timing.open_ms + timing.first_ms) / 1e3:.1f} s {timing.detail}")
 
+    def _compare_images(self, children: dict[str, Child], result: Result, scratch: Path) -> None:
+        """Differences of all from gensdk's images, from the same noise."""
+
+        def save(child: Child, name: str) -> None:
+            child.ask("save", timeout=RUN_SECONDS, to=str(scratch / f"{name}.npy"))
+
+        def compare(child: Child, name: str) -> None:
+            if not result.timings[name].whole:
+                answer = child.ask("differing", timeout=OPEN_SECONDS, images=str(scratch / "gensdk.npy"))
+                result.pixels[name] = answer
+                return
+            save(child, name)
+            theirs = np.load(scratch / f"{name}.npy", allow_pickle=False)
+            result.differences[name] = float(np.abs(ours - theirs).max())
+            result.rms[name] = float(np.sqrt(np.square(ours - theirs).mean()))
+
+        if "gensdk" in children:
+            self._attempt(children, result, "gensdk", save)
+        if "gensdk" in children:
+            ours = np.load(scratch / "gensdk.npy", allow_pickle=False)
+            for name in [name for name in children if name != "gensdk"]:
+                self._attempt(children, result, name, compare)
+
     def _time(self, children: dict[str, Child], result: Result, seconds: float, rounds: int | None) -> None:
         once: dict[str, float] = {}
 
         def warm_up(child: Child, name: str) -> None:
-            answer = child.ask("run", timeout=RUN_SECONDS, calls=1, discard=1 if once else 0)
+            answer = child.ask("run", timeout=RUN_SECONDS, calls=1, discard=0)
             once[name] = min(answer["ns"]) / 1e9
 
         for name in list(children):
@@ -167,8 +197,8 @@ class Comparison:
     def _racing(self, children: Mapping[str, Child], result: Result) -> list[str]:
         """Ours, diffusers, and whatever may be the fastest peer."""
         best = result.best_peer
-        limit = CONTENDER * result.timings[best].median if best else 0.0
-        return [name for name in children if PEERS[name].anchor or result.timings[name].median <= limit]
+        limit = CONTENDER * result.relative(best) if best else 0.0
+        return [name for name in children if PEERS[name].anchor or result.relative(name) <= limit]
 
 
 def applies(spec: PeerSpec, model: ModelSpec) -> bool:
@@ -183,25 +213,3 @@ def _burst(child: Child, name: str, *, timings: Mapping[str, Timing], calls: int
     time.sleep(SETTLE)
     answer = child.ask("run", timeout=RUN_SECONDS, calls=calls, discard=1 if calls > 1 else 0)
     timings[name].rounds[-1] = np.array(answer["ns"], np.float64) / 1e6 * timings[name].scale
-
-
-def _compare_images(children: Mapping[str, Child], result: Result, scratch: Path) -> None:
-    """Differences of all from gensdk's images, from the same noise."""
-    if "gensdk" not in result.timings:
-        return
-    files = {}
-    for name, timing in result.timings.items():
-        if timing.whole:
-            files[name] = scratch / f"{name}.npy"
-            children[name].ask("save", timeout=RUN_SECONDS, to=str(files[name]))
-    ours = np.load(files["gensdk"], allow_pickle=False)
-    for name, timing in result.timings.items():
-        if name == "gensdk":
-            continue
-        if timing.whole:
-            theirs = np.load(files[name], allow_pickle=False)
-            result.differences[name] = float(np.abs(ours - theirs).max())
-            result.rms[name] = float(np.sqrt(np.square(ours - theirs).mean()))
-        else:
-            answer = children[name].ask("differing", timeout=OPEN_SECONDS, images=str(files["gensdk"]))
-            result.pixels[name] = answer
