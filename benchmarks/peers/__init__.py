@@ -80,7 +80,7 @@ _ALL = (
         "peers.gensdk",
         "gensdk with deep features shared between steps (cache_interval)",
         (DIFFUSION,),
-        {"cache_interval": 5},
+        {"cache_interval": 3},
         exact=False,
         anchor=True,
     ),
