@@ -289,7 +289,7 @@ class Generator:
         with Progress(len(rounds), f"sampling {self.model.name}", show=progress) as bar:
             for each, runner in rounds:
                 fresh = batches.next(each)
-                if len(fresh) == 1:
+                if len(fresh) == 1 and bar.shown:
                     fresh[0].on_progress = bar.part
                 begun = self._run_round(fresh, runner, settings)
                 self._check_finite(begun, runner)

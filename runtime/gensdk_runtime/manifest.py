@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -282,7 +283,7 @@ class ModelSpec(StrictModel):
                 raise ValueError(f"class name {name[:60]!r} has characters that can't be printed")
         return self
 
-    @property
+    @cached_property
     def largest_tensor(self) -> int:
         """Elements that one sample takes of the largest tensor, the image among them."""
         tensors = (tensor for graph in self.graphs for tensor in (*graph.inputs, *graph.outputs))

@@ -15,7 +15,8 @@ from __future__ import annotations
 import operator
 import secrets
 from collections.abc import Sequence
-from typing import NamedTuple
+from threading import local
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +123,21 @@ def _draw(
         raise ValueError(f"expected out as contiguous {[len(keys), *shape]}, got {list(noise.shape)}")
     rows = noise.reshape(len(keys), -1)
     words = np.empty((len(keys), (rows.shape[1] + 1) // 2), np.uint64)
-    counter = np.array([0, 0, 0, stream], np.uint64)  # as a list, words above 2^63 would pass through floats
+    generator, state = _philox.generator, _philox.state
+    state["state"]["counter"][3] = stream
     for row, key in zip(words, keys, strict=True):
-        row[:] = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(len(row))
+        state["state"]["key"][:] = key
+        generator.state = state  # type: ignore[assignment]  # four times faster than a new generator
+        row[:] = generator.random_raw(len(row))
     return words, rows, noise
+
+
+class _Philox(local):
+    """Each thread's generator, and the state that starts it: at counter 0 of some stream, nothing buffered."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.Philox(key=0)
+        self.state: dict[str, Any] = dict(self.generator.state)
+
+
+_philox = _Philox()

@@ -24,6 +24,11 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether there will be a bar, once the work is long."""
+        return self._show
+
     def part(self, fraction: float) -> None:
         """The present part has come this far."""
         if not self._show or monotonic() - self._start < PATIENCE:

@@ -66,6 +66,12 @@ def sessions(loaded: Generator) -> list[BackgroundSession]:
     return [each for each in loaded.sessions.values() if isinstance(each, BackgroundSession)]
 
 
+def step(loaded: Generator) -> BackgroundSession:
+    session = loaded.sessions["step"]
+    assert isinstance(session, BackgroundSession)
+    return session
+
+
 def finish(slow: SlowBackend, loaded: Generator) -> None:
     slow.let.set()
     assert all(session.wait(30) for session in sessions(loaded))
@@ -102,7 +108,7 @@ def test_a_call_ends_where_it_began(expected: dict[str, Any]) -> None:
 def test_the_first_is_closed_when_its_last_caller_leaves() -> None:
     slow = SlowBackend()
     with generator(slow) as loaded:
-        (session,) = sessions(loaded)
+        session = step(loaded)
         first = session._current
         with session.bound({"batch": 1, "guidance": 1}) as bound:
             finish(slow, loaded)

@@ -68,6 +68,11 @@ class Run:
         bound.run()
         self.graph_seconds += perf_counter() - start
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody hears of steps."""
+        return self.on_step_end is not None or self.on_progress is not None
+
     def end_step(self, step: int, num_steps: int, timestep: int, x0: Callable[[], Float32]) -> bool:
         """Reports a finished step; True when the caller wants to stop here. `x0` is asked only if one listens."""
         if self.on_progress is not None:

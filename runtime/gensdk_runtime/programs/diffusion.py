@@ -18,7 +18,7 @@ from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ModelSpec,
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import Int64, Program, Run
 from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
-from gensdk_runtime.programs.time_embeddings import TimeEmbeddings, spread
+from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
 from gensdk_runtime.schedules import make_schedule
 from gensdk_runtime.solvers import SolverTable, solver_table
 
@@ -33,12 +33,16 @@ class Passes:
     @cached_property
     def distinct(self) -> tuple[int, ...]:
         """Each label once, rising."""
-        return tuple(np.unique(self.labels).tolist())
+        first = self.labels.flat[0]
+        return (int(first),) if (self.labels == first).all() else tuple(np.unique(self.labels).tolist())
 
     @cached_property
     def places(self) -> Int64:
         """Where in :attr:`distinct` each label stands, [G, B]."""
         return np.searchsorted(self.distinct, self.labels)
+
+
+MAX_RESOLVED = 256
 
 
 class DiffusionProgram(Program[DiffusionDefaults]):
@@ -51,6 +55,7 @@ class DiffusionProgram(Program[DiffusionDefaults]):
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         super().__init__(model, sessions)
+        self._resolved: dict[tuple[Any, ...], DiffusionDefaults] = {}
         name = self.spec.embedding_graph
         self._embeddings = None if name is None else TimeEmbeddings(sessions[name])
 
@@ -78,7 +83,16 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         return self.model.num_classes
 
     def resolve(self, options: Mapping[str, Any]) -> DiffusionDefaults:
-        """The bundle's defaults under the caller's options."""
+        """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
+        key = tuple((name, type(value), str(value)) for name, value in options.items())
+        settings = self._resolved.get(key)
+        if settings is None:
+            settings = self._resolve(options)
+            if len(self._resolved) < MAX_RESOLVED:
+                self._resolved[key] = settings
+        return settings
+
+    def _resolve(self, options: Mapping[str, Any]) -> DiffusionDefaults:
         defaults = self.spec.defaults.model_dump()
         if options.get("solver", "ddim") != "ddim" and "eta" not in options:
             defaults["eta"] = 0.0  # the default eta is meant for DDIM
@@ -105,8 +119,9 @@ class DiffusionProgram(Program[DiffusionDefaults]):
     def run(self, run: Run, settings: DiffusionDefaults) -> None:
         """From noise x_T down the time steps; a stopped run keeps its present estimate of x_0."""
         table = self.table(settings)
-        rows = table.coefficients.astype(np.float32)
+        rows, noise_scales = table.coefficients.astype(np.float32), table.noise_scale.tolist()
         passes = self._passes(run, settings.guidance_scale)
+        embeddings = self._rows(table, passes)
         with ExitStack() as lent:
             bound = full = self._lend(lent, self.spec.graph, len(run), passes)
             shallow = full
@@ -118,12 +133,17 @@ class DiffusionProgram(Program[DiffusionDefaults]):
                 if turn is not bound:
                     _hand_over(bound, turn)
                     bound = turn
-                self._write_time(bound, timestep, passes)
+                if embeddings is None:
+                    bound.input("timestep")[0] = timestep
+                else:
+                    spread(embeddings[step], passes, bound.input("embedding"))
                 bound.input("coefficients")[...] = rows[step]
-                if table.noise_scale[step] > 0:  # else what lies there is multiplied by zero
+                if noise_scales[step] > 0:  # else what lies there is multiplied by zero
                     noise.normal(run.keys, step + 1, self.latent_shape, out=bound.input("noise"))
                 run.timed(bound)
-                if run.end_step(step, len(table), timestep, partial(bound.output, "next_previous_x0")):
+                if run.watched and run.end_step(
+                    step, len(table), timestep, partial(bound.output, "next_previous_x0")
+                ):
                     run.finish(bound.output("next_previous_x0"))
                     return
             run.finish(bound.output("next_sample"))
@@ -140,15 +160,12 @@ class DiffusionProgram(Program[DiffusionDefaults]):
                 bound.input("label")[...] = passes.labels
         return bound
 
-    def _write_time(self, bound: Bound, timestep: int, passes: Passes | None) -> None:
-        """The time step, or its embedding."""
+    def _rows(self, table: SolverTable, passes: Passes | None) -> list[Float32] | None:
+        """The time embeddings of all steps, for the labels that occur; None for a graph that takes time steps."""
         if self._embeddings is None:
-            bound.input("timestep")[0] = timestep
-        elif passes is None:
-            bound.input("embedding")[...] = self._embeddings.rows(timestep)
-        else:
-            rows = self._embeddings.rows(timestep, passes.distinct)
-            spread(rows, passes.places, bound.input("embedding"))
+            return None
+        labels = () if passes is None else passes.distinct
+        return [self._embeddings.rows(timestep, labels) for timestep in table.timesteps.tolist()]
 
     def _passes(self, run: Run, scale: float) -> Passes | None:
         """None for a model without classes. Two passes only where both halves count."""
@@ -160,6 +177,14 @@ class DiffusionProgram(Program[DiffusionDefaults]):
             return Passes(labels[None], np.ones(1, np.float32))
         # eps = w eps(label) + (1 - w) eps(none): Ho & Salimans (2022), eq. 6, with w counted as diffusers does
         return Passes(np.stack([labels, null]), np.array([scale, 1.0 - scale], np.float32))
+
+
+def spread(rows: Float32, passes: Passes | None, out: Float32) -> None:
+    """Writes to each place of `out` [..., F] the row of `rows` [L, F] that belongs to its label."""
+    if passes is None or len(rows) == 1:
+        out[...] = rows[0]
+    else:
+        np.take(rows, passes.places, axis=0, out=out, mode="clip")
 
 
 def _hand_over(source: Bound, target: Bound) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from threading import Lock
 
-import numpy as np
-
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.noise import Float32
 
 MAX_KEPT_BYTES = 64 * 2**20
 """Of all embeddings that wait for the next call; the longest unused ones are forgotten."""
 
-_Key = tuple[int, tuple[int, ...]]
+_Key = tuple[str, int, tuple[int, ...]]
 
 
 class TimeEmbeddings:
@@ -31,7 +29,7 @@ class TimeEmbeddings:
 
     def rows(self, timestep: int, labels: tuple[int, ...] = ()) -> Float32:
         """Read-only float32 [L, F], a row for each of `labels`; [1, F] for a model without classes."""
-        key = (timestep, labels)
+        key = (self._session.backend, timestep, labels)  # a session may go over to another backend
         with self._lock:
             rows = self._kept.get(key)
             if rows is not None:
@@ -61,11 +59,3 @@ class TimeEmbeddings:
             self._bytes += rows.nbytes
             while self._bytes > self._max_bytes:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
-
-
-def spread(rows: Float32, places: np.ndarray, out: Float32) -> None:
-    """Writes row ``places[...]`` of `rows` [L, F] into each place of `out` [..., F]."""
-    if len(rows) == 1:
-        out[...] = rows[0]
-    else:
-        np.take(rows, places, axis=0, out=out, mode="clip")
