@@ -54,10 +54,10 @@ class DiffusionProgram(Program[DiffusionDefaults]):
     options = frozenset(DiffusionDefaults.model_fields)
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
-        super().__init__(model, sessions)
         self._resolved: dict[tuple[Any, ...], DiffusionDefaults] = {}
+        super().__init__(model, sessions)
         name = self.spec.embedding_graph
-        self._embeddings = None if name is None else TimeEmbeddings(sessions[name])
+        self._embeddings = TimeEmbeddings(sessions[name]) if name is not None and name in sessions else None
 
     @property
     def spec(self) -> DiffusionSpec:

@@ -38,7 +38,7 @@ class OneCallDiffusion(DiffusionProgram):
         if one_call.settings is None:
             raise ManifestError("the one-call graph of a diffusion model has no settings; export it again")
         self.baked = one_call.settings
-        super(DiffusionProgram, self).__init__(model, {SAMPLER: session})  # time embeddings are in the graph
+        super().__init__(model, {SAMPLER: session})  # time embeddings are in the graph
 
     def check(self) -> None:
         """The tensors of :func:`sampler_graph`."""
