@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -37,7 +37,7 @@ from sidebyside import Comparison, Result
 from workloads import WORKLOADS, Case
 from workloads.prepare import Prepared
 
-from gensdk_runtime.bench.machine import this_machine
+from gensdk_runtime.bench.machine import Machine, this_machine
 
 PACKAGES = ("gensdk", "numpy", "onnxruntime", "openvino", "torch", "diffusers")
 PARTS = ("sidebyside", "overhead", "startup", "memory")
@@ -130,42 +130,74 @@ def overheads(plan: Plan, prepared: Prepared) -> list[Figure]:
 
 
 def measure(plan: Plan) -> Outcome:
-    """All parts of the plan, one after another: nothing else runs beside what is timed."""
-    start, machine = time.monotonic(), this_machine()
-    notes: list[str] = []
-    if machine.load_average and machine.load_average[0] > 0.5 * machine.cores:
-        notes.append(f"the machine was busy before the measurement began (load {machine.load_average[0]:g})")
+    """All parts of the plan, one after another: nothing else runs beside what is timed.
+
+    What is there is written after each case, so that a run that is stopped has not been in vain.
+    """
+    run = Progress(time.monotonic(), this_machine())
+    load = run.machine.load_average
+    if load and load[0] > 0.5 * run.machine.cores:
+        run.notes.append(f"the machine was busy before the measurement began (load {load[0]:g})")
     prepared = prepare_all(plan)
-    peak = multiply_adds.machine_peak(child_environment(plan.root)) if "sidebyside" in plan.parts else {}
-    results: list[Result] = []
-    added: list[Figure] = []
+    if "sidebyside" in plan.parts:
+        run.measure_peak(plan.root)
     for each in prepared.values():
-        attempt(notes, partial(tune, plan, each))
+        attempt(run.notes, partial(tune, plan, each))
         if "sidebyside" in plan.parts:
-            results += compare(plan, each)
+            for result in compare(plan, each):
+                run.add(result, each)
+                write_outcome(run.outcome(), plan.root)
         if "overhead" in plan.parts:
-            added += attempt(notes, partial(overheads, plan, each)) or []
+            run.figures += attempt(run.notes, partial(overheads, plan, each)) or []
     if "startup" in plan.parts:
         say("== start-up")
-        added += startup.measure(plan.root, rounds=plan.startup_rounds)
+        run.figures += startup.measure(plan.root, rounds=plan.startup_rounds)
     if "memory" in plan.parts and "cifar10-unet" in prepared:
         say("== memory")
-        added += memory.measure(prepared["cifar10-unet"], plan.root)
-    if peak:  # the machine may have been slower in the beginning
-        again = multiply_adds.machine_peak(child_environment(plan.root))
-        peak = {name: max(peak[name], again[name]) for name in peak}
-    work = {title(r): multiply_adds.of_sampling(prepared[r.workload], r.case) for r in results}
-    return Outcome(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=time.monotonic() - start,
-        machine=machine,
-        versions={name: metadata.version(name) for name in PACKAGES},
-        peak=peak,
-        work=work,
-        results=results,
-        figures=[*figures_of(results), *added],
-        notes=notes,
-    )
+        run.figures += memory.measure(prepared["cifar10-unet"], plan.root)
+    if "sidebyside" in plan.parts:
+        run.measure_peak(plan.root)  # the machine may have been slower in the beginning
+    return run.outcome()
+
+
+@dataclass
+class Progress:
+    """What one run has found so far."""
+
+    start: float
+    machine: Machine
+    peak: dict[str, float] = field(default_factory=dict)
+    work: dict[str, int] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def measure_peak(self, root: Path) -> None:
+        """The best of this and what was measured before."""
+        found = multiply_adds.machine_peak(child_environment(root))
+        self.peak = {name: max(speed, self.peak.get(name, 0.0)) for name, speed in found.items()}
+
+    def add(self, result: Result, prepared: Prepared) -> None:
+        """Keeps a case, and says in one line how it went."""
+        self.results.append(result)
+        self.work[title(result)] = multiply_adds.of_sampling(prepared, result.case)
+        times = sorted((timing.median, name) for name, timing in result.timings.items())
+        line = ", ".join(f"{name} {ms:.4g}" for ms, name in times)
+        say(f"  {time.monotonic() - self.start:.0f} s: {title(result)}, ms: {line}")
+
+    def outcome(self) -> Outcome:
+        """All that there is."""
+        return Outcome(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=time.monotonic() - self.start,
+            machine=self.machine,
+            versions={name: metadata.version(name) for name in PACKAGES},
+            peak=self.peak,
+            work=self.work,
+            results=self.results,
+            figures=[*figures_of(self.results), *self.figures],
+            notes=self.notes,
+        )
 
 
 def attempt(notes: list[str], work: Callable[[], Any]) -> Any:
@@ -197,7 +229,7 @@ def names(known: Sequence[str]) -> Callable[[Any, Any, str | None], tuple[str, .
 @click.option("--peers", callback=names(list(PEERS)), help="Peers, with commas between. [default: all]")
 @click.option("--batch", help="Batch sizes, with commas between. [default: all of each workload]")
 @click.option("--parts", callback=names(PARTS), help=f"[default: {','.join(PARTS)}]")
-@click.option("--seconds", type=float, default=25.0, show_default=True, help="Of timing for each case.")
+@click.option("--seconds", type=float, default=15.0, show_default=True, help="Of timing for each case.")
 @click.option("--rounds", type=int, help="Just so many rounds for each case.")
 @click.option("--quick", is_flag=True, help="Short and without torch.compile; for a look, not for a verdict.")
 def main(
@@ -220,8 +252,8 @@ def main(
         parts=parts,
         seconds=5.0 if quick else seconds,
         rounds=rounds,
-        tune_budget=5.0 if quick else 20.0,
-        overhead_seconds=4.0 if quick else 20.0,
+        tune_budget=5.0 if quick else 12.0,
+        overhead_seconds=4.0 if quick else 12.0,
         startup_rounds=3 if quick else startup.ROUNDS,
     )
     outcome = measure(plan)
