@@ -1,7 +1,8 @@
 """Starts on one backend, and changes over to another when that is ready: no waiting for engines to be built.
 
-``backend="tensorrt:background"`` samples on ONNX Runtime while TensorRT builds. Batches that have begun end on the
-backend that they began on. Both give the same samples up to rounding.
+``backend="tensorrt:background"`` samples on ONNX Runtime while TensorRT builds. A model's graphs change over one
+after another, and a loop over a graph ends on the backend that it began on. Both give the same samples up to
+rounding.
 """
 
 from __future__ import annotations
