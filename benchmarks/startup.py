@@ -2,7 +2,8 @@
 
 Fresh processes, in turn: gensdk with what was measured for the bundle kept from before (warm), gensdk with an
 empty cache (cold: the first ``backend="auto"`` measures for a few seconds), and the import. Time runs from the
-start of the process until it says that it is done, memory is its peak then.
+start of the process until it says that it is done, memory is its peak then. Bytecode of all packages lies ready,
+as an installer leaves it.
 
     python benchmarks/startup.py
 """
@@ -72,7 +73,8 @@ def _peak_code() -> str:
 
 def measure(root: Path, *, rounds: int = ROUNDS) -> list[Figure]:
     """The figures of start-up. `root` holds the caches."""
-    warm = child_environment(root)
+    # Where Python is told to write no bytecode, packages that run from their sources would be compiled each time.
+    warm = {name: value for name, value in child_environment(root).items() if name != "PYTHONDONTWRITEBYTECODE"}
     sample, imports = _SAMPLE.format(bundle=BUNDLE), _IMPORT
     first_sample(warm, sample)  # measures for "auto" where nobody did, and fills the file cache
     first_sample(warm, imports)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,17 +39,21 @@ class Batches:
         """The runs of the next round. What a batch is padded with repeats its last sample."""
         runs = []
         for count in found.counts:
-            last = self._first + count - 1
-            places = [min(self._first + i, last) for i in range(found.batch or count)]
+            first, size = self._first, found.batch or count
+            self._first += count
+            places: Any = slice(first, first + count)
+            keys, images = self.keys[places], self.images[places]
+            if size > count:
+                places = [*range(first, first + count), *[first + count - 1] * (size - count)]
+                keys += keys[-1:] * (size - count)
             runs.append(
                 Run(
-                    keys=tuple(self.keys[place] for place in places),
-                    images=self.images[self._first : self._first + count],
+                    keys=keys,
+                    images=images,
                     labels=None if self.labels is None else self.labels[places],
                     latents=None if self.latents is None else self.latents[places],
-                    first=self._first,
+                    first=first,
                     on_step_end=self.on_step_end,
                 )
             )
-            self._first += count
         return runs

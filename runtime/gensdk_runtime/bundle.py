@@ -14,7 +14,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
@@ -44,6 +44,8 @@ class Bundle:
     path: Path
     manifest: Manifest
     _files: BundleFiles
+    _externals: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """For each graph and file that was scanned, the bundle's files in which external tensors lie."""
 
     @classmethod
     def open(cls, path_or_name: str | Path) -> Bundle:
@@ -212,7 +214,16 @@ class BundleGraph:
         return self.bundle.read(spec.file)
 
     def _check(self, data: bytes) -> tuple[str, ...]:
-        """Compares the names with the manifest's; the bundle's files in which external tensors lie."""
+        """Compares the names with the manifest's; the bundle's files in which external tensors lie.
+
+        `data` has the listed SHA-256, so once is enough for each file.
+        """
+        key = self.graph, self.file
+        if key not in self.bundle._externals:
+            self.bundle._externals[key] = self._scan(data)
+        return self.bundle._externals[key]
+
+    def _scan(self, data: bytes) -> tuple[str, ...]:
         name = f"{self.bundle.path}: {self.file!r}"
         try:
             facts = scan(data)

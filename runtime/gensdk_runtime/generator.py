@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from math import isfinite
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -17,25 +18,25 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
-from gensdk_runtime.batches import Batches, largest_batch
+from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
-from gensdk_runtime.inputs import check_batch_size, check_count, check_images, check_labels, check_latents
+from gensdk_runtime.inputs import check_images, check_labels, check_latents
 from gensdk_runtime.manifest import ModelSpec, Precision, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepEnd
 from gensdk_runtime.progress import Progress
+from gensdk_runtime.request import Label, Request, Requests, batch_limit
 from gensdk_runtime.runner import Runner, open_runner, runner_of
 from gensdk_runtime.samples import Samples, Timings
 from gensdk_runtime.tuning.auto import auto_lineup
-from gensdk_runtime.tuning.costs import Choice, Round
+from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.lineup import Lineup
 
 OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
-Label = int | str | Sequence[int | str]
 
 MAX_WORKERS = 256
 
@@ -48,6 +49,7 @@ class Generator:
         self._lineup = lineup
         self._owned = owned
         self._program: Program[Any] = lineup.first.program
+        self._requests = Requests(model, self._program, lineup)
         self._workers: ThreadPoolExecutor | None = None
         self._lock = Lock()
 
@@ -146,8 +148,7 @@ class Generator:
         returns NaN or was closed, and :class:`ManifestError` where a graph does not fit its program.
         """
         start = perf_counter()
-        n = check_count(n)
-        given = {
+        options = {
             "num_inference_steps": num_inference_steps,
             "solver": solver,
             "eta": eta,
@@ -157,33 +158,30 @@ class Generator:
             "use_clipped_model_output": use_clipped_model_output,
             "cache_interval": cache_interval,
         }
-        settings = self._program.resolve(self._understood(given))
-        keys = sample_keys(n, seed)
-        labels = self._labels(label, keys)
+        request = self._requests.get(n, label, batch_size, options, listening=callback_on_step_end is not None)
+        keys = sample_keys(request.n, seed)
+        labels = self._drawn_labels(keys) if request.draws_labels else request.labels
         if latents is not None:
-            latents = check_latents(latents, n, self._program.latent_shape)
-        rounds = self._rounds(n, batch_size, settings, listening=callback_on_step_end is not None)
-        data = self._empty(n, output_type)
+            latents = check_latents(latents, request.n, self._program.latent_shape)
+        data = self._empty(request.n, output_type)
         batches = Batches(keys, labels, latents, data, callback_on_step_end)
-        runs = self._run_all(rounds, batches, settings, progress)
+        runs = self._run_all(request, batches, progress)
         done, stopped = sum(len(run.images) for run in runs), any(run.stopped for run in runs)
-        data = data[:done]
-        unlabelled = labels is None or (label is None and self._program.null_label is not None)
-        record = {
-            "model": self.model.name,
-            "n": done,
-            "seeds": [list(key) for key in keys[:done]],
-            "labels": None if unlabelled or labels is None else labels[:done].tolist(),
-            **self._program.describe(settings),
-            **self._lineup.record(rounds),
-            **({"stopped": True} if stopped else {}),
-        }
+        if done < len(data):
+            data, keys = data[:done], keys[:done]
         return Samples(
             data=data if data.dtype == output_type else to_uint8(data, self.model.image.value_range),
-            seeds=keys[:done],
-            labels=None if labels is None else labels[:done],
+            seeds=keys,
+            labels=None if labels is None else labels[:done].copy(),  # a request keeps its own
             value_range=self.model.image.value_range,
-            settings=record,
+            settings={
+                "model": self.model.name,
+                "n": done,
+                "seeds": [list(key) for key in keys],
+                "labels": None if labels is None or request.unlabelled else labels[:done].tolist(),
+                **request.record,
+                **({"stopped": True} if stopped else {}),
+            },
             timings=Timings(
                 perf_counter() - start,
                 sum(run.graph_seconds for run in runs),
@@ -212,7 +210,7 @@ class Generator:
         labels = check_labels(label, len(pixels), self.model)
         if labels is None and self.model.num_classes is not None:
             raise InputError(f"model {self.model.name!r} is conditional: pass label, one for each image")
-        size = self._batch_limit(batch_size)
+        size = batch_limit(self.model, batch_size)
         parts = [
             program.log_likelihood(
                 pixels[first : first + size], None if labels is None else labels[first : first + size]
@@ -237,29 +235,11 @@ class Generator:
     ) -> None:
         self.close()
 
-    def _understood(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that were set; an option that this program does not have is an error."""
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-        options = {name: value for name, value in plain.items() if value is not None}
-        for name in options:
-            if name not in self._program.options:
-                raise InputError(f"{name} means nothing to a {self.model.program.kind} model; leave it out")
-        return options
-
-    def _labels(self, label: Label | None, keys: tuple[SampleKey, ...]) -> NDArray[np.int64] | None:
-        labels = check_labels(label, len(keys), self.model)
-        if labels is not None or self.model.num_classes is None:
-            return labels
-        if self._program.null_label is not None:
-            return np.full(len(keys), self._program.null_label, np.int64)
+    def _drawn_labels(self, keys: tuple[SampleKey, ...]) -> NDArray[np.int64]:
+        """A class for each sample, from its seed."""
+        classes = self.model.num_classes or 1
         drawn = noise.uniform(keys, noise.LABEL_STREAM, (1,))[:, 0]
-        return np.minimum(drawn * self.model.num_classes, self.model.num_classes - 1).astype(np.int64)
-
-    def _batch_limit(self, batch_size: int | None) -> int:
-        """The largest batch: what the caller asked for, or the bundle's, or what fits into memory."""
-        return (
-            largest_batch(self.model) if batch_size is None else check_batch_size(batch_size, self.model.max_batch)
-        )
+        return np.minimum(drawn * classes, classes - 1).astype(np.int64)
 
     def _empty(self, n: int, output_type: str) -> NDArray[Any]:
         """What the samples are drawn into: bytes only where the graph makes them."""
@@ -270,28 +250,15 @@ class Generator:
             return np.empty((n, height, width, channels), np.uint8)
         return np.empty((n, channels, height, width), np.float32)
 
-    def _rounds(
-        self, n: int, batch_size: int | None, settings: Any, *, listening: bool
-    ) -> list[tuple[Round, Runner]]:
-        """How the samples are split, with an open runner for each round."""
-        limit = self._batch_limit(batch_size)
-
-        def accept(program: Program[Any]) -> bool:
-            return program.covers(settings, listening=listening)
-
-        return self._lineup.plan(n, None if batch_size is None else limit, limit, accept=accept)
-
-    def _run_all(
-        self, rounds: Sequence[tuple[Round, Runner]], batches: Batches, settings: Any, progress: bool | None
-    ) -> list[Run]:
+    def _run_all(self, request: Request, batches: Batches, progress: bool | None) -> list[Run]:
         """Runs round after round until done or stopped; all runs that began."""
         runs: list[Run] = []
-        with Progress(len(rounds), f"sampling {self.model.name}", show=progress) as bar:
-            for each, runner in rounds:
+        with Progress(len(request.rounds), f"sampling {self.model.name}", show=progress) as bar:
+            for each, runner in request.rounds:
                 fresh = batches.next(each)
                 if len(fresh) == 1 and bar.shown:
                     fresh[0].on_progress = bar.part
-                begun = self._run_round(fresh, runner, settings)
+                begun = self._run_round(fresh, runner, request.settings)
                 self._check_finite(begun, runner)
                 runs += begun
                 bar.advance()
@@ -306,10 +273,14 @@ class Generator:
             runner.program.run_timed(run, settings)
 
         if len(runs) > 1 and runs[0].on_step_end is None:
-            waiting = [self._pool().submit(work, run) for run in runs]
-            wait(waiting)  # all of them, so that none still writes where another failed
-            for each, run in zip(waiting, runs, strict=True):
+            waiting = [self._pool().submit(work, run) for run in runs[1:]]
+            try:
+                work(runs[0])  # in this thread: it would only wait
+            finally:
+                wait(waiting)  # all of them, so that none still writes where another failed
+            for each in waiting:
                 each.result()
+            for run in runs:
                 run.graph_seconds /= len(runs)  # they spent it at the same time
             return runs
         for begun, run in enumerate(runs, start=1):
@@ -330,7 +301,7 @@ class Generator:
             images = run.images
             if images.dtype == np.uint8:  # the program checked
                 continue
-            if np.isfinite(images.sum()):  # one pass; NaN and infinity survive a sum
+            if isfinite(np.add.reduce(images, axis=None)):  # one pass; NaN and infinity survive a sum
                 continue
             bad = int((~np.isfinite(images).reshape(len(images), -1).all(axis=1)).sum())
             if bad:

@@ -244,13 +244,13 @@ def test_sizes_that_no_machine_can_hold_are_refused() -> None:
 @pytest.mark.parametrize("program", MODELS)
 def test_a_batch_left_open_is_split_to_fit_memory(program, monkeypatch) -> None:
     model = MODELS[program](max_batch=65536)
-    with generator(model) as live:
-        whole = live.sample(10, seed=0)
-        monkeypatch.setattr(batches, "MAX_BATCH_ELEMENTS", 3 * model.largest_tensor + 1)
-        split = live.sample(10, seed=0)
-        monkeypatch.setattr(batches, "MAX_BATCH_ELEMENTS", 1)
-        single = live.sample(2, seed=0)
-        assert len(live.sample(10, seed=0, batch_size=10).timings.batches) == 1
+    found = []
+    for n, elements in ((10, batches.MAX_BATCH_ELEMENTS), (10, 3 * model.largest_tensor + 1), (2, 1)):
+        monkeypatch.setattr(batches, "MAX_BATCH_ELEMENTS", elements)
+        with generator(model) as live:
+            found.append(live.sample(n, seed=0))
+            assert len(live.sample(10, seed=0, batch_size=10).timings.batches) == 1
+    whole, split, single = found
     assert [len(samples.timings.batches) for samples in (whole, split, single)] == [1, 4, 2]
     np.testing.assert_array_equal(split.array, whole.array)
 

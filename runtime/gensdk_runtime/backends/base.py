@@ -88,7 +88,7 @@ class Session(ABC):
         can't make them, or was closed.
         """
         carry = carry or {}
-        key = (tuple(sorted(sizes.items())), tuple(sorted(carry.items())))
+        key = (tuple(sizes.items()), tuple(carry.items()))
         bound = self._take_idle(key) or self._bind(sizes, carry)
         try:
             yield bound

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -42,7 +42,24 @@ class Passes:
         return np.searchsorted(self.distinct, self.labels)
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A solver's table, as the loop feeds it: for each step the float32 row, and whether it adds noise."""
+
+    timesteps: tuple[int, ...]
+    coefficients: tuple[Float32, ...]
+    noisy: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, table: SolverTable) -> Steps:
+        """Rounded once."""
+        rows = tuple(table.coefficients.astype(np.float32))
+        return cls(tuple(table.timesteps.tolist()), rows, tuple((table.noise_scale > 0).tolist()))
+
+
 MAX_RESOLVED = 256
+MAX_KEPT_LABELS = 256
+"""What is kept for the next call: so many settings, and so many labels of batches up to that size."""
 
 
 class DiffusionProgram(Program[DiffusionDefaults]):
@@ -55,6 +72,8 @@ class DiffusionProgram(Program[DiffusionDefaults]):
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self._resolved: dict[tuple[Any, ...], DiffusionDefaults] = {}
+        self._known: dict[DiffusionDefaults, Steps] = {}
+        self._made: dict[tuple[bytes, float], Passes] = {}
         super().__init__(model, sessions)
         name = self.spec.embedding_graph
         self._embeddings = TimeEmbeddings(sessions[name]) if name is not None and name in sessions else None
@@ -118,61 +137,87 @@ class DiffusionProgram(Program[DiffusionDefaults]):
 
     def run(self, run: Run, settings: DiffusionDefaults) -> None:
         """From noise x_T down the time steps; a stopped run keeps its present estimate of x_0."""
-        table = self.table(settings)
-        rows, noise_scales = table.coefficients.astype(np.float32), table.noise_scale.tolist()
+        steps = self._steps(settings)
         passes = self._passes(run, settings.guidance_scale)
-        embeddings = self._rows(table, passes)
-        with ExitStack() as lent:
-            bound = full = self._lend(lent, self.spec.graph, len(run), passes)
-            shallow = full
-            if settings.cache_interval > 1 and self.spec.shallow_graph is not None:
-                shallow = self._lend(lent, self.spec.shallow_graph, len(run), passes)
+        with self._lend(self.spec.graph, len(run), passes) as full:
             run.latent(full.input("sample"))
-            for step, timestep in enumerate(table.timesteps.tolist()):
-                turn = full if step % settings.cache_interval == 0 else shallow
-                if turn is not bound:
-                    _hand_over(bound, turn)
-                    bound = turn
-                if embeddings is None:
-                    bound.input("timestep")[0] = timestep
-                else:
-                    spread(embeddings[step], passes, bound.input("embedding"))
-                bound.input("coefficients")[...] = rows[step]
-                if noise_scales[step] > 0:  # else what lies there is multiplied by zero
-                    noise.normal(run.keys, step + 1, self.latent_shape, out=bound.input("noise"))
-                run.timed(bound)
-                if run.watched and run.end_step(
-                    step, len(table), timestep, partial(bound.output, "next_previous_x0")
-                ):
-                    run.finish(bound.output("next_previous_x0"))
-                    return
-            run.finish(bound.output("next_sample"))
+            if settings.cache_interval > 1 and self.spec.shallow_graph is not None:
+                with self._lend(self.spec.shallow_graph, len(run), passes) as shallow:
+                    self._loop(run, steps, passes, (full, *[shallow] * (settings.cache_interval - 1)))
+            else:
+                self._loop(run, steps, passes, (full,))
 
-    def _lend(self, lent: ExitStack, graph: str, batch: int, passes: Passes | None) -> Bound:
+    def _loop(self, run: Run, steps: Steps, passes: Passes | None, turns: Sequence[Bound]) -> None:
+        """All steps, on the graphs of `turns` one after another."""
+        embeddings = self._embeddings_of(steps, passes)
+        bound = turns[0]
+        for step, timestep in enumerate(steps.timesteps):
+            turn = turns[step % len(turns)]
+            if turn is not bound:
+                _hand_over(bound, turn)
+                bound = turn
+            if embeddings is None:
+                bound.input("timestep")[0] = timestep
+            else:
+                spread(embeddings[step], passes, bound.input("embedding"))
+            np.copyto(bound.input("coefficients"), steps.coefficients[step])
+            if steps.noisy[step]:  # else what lies there is multiplied by zero
+                noise.normal(run.keys, step + 1, self.latent_shape, out=bound.input("noise"))
+            run.timed(bound)
+            if run.watched and run.end_step(
+                step, len(steps.timesteps), timestep, partial(bound.output, "next_previous_x0")
+            ):
+                run.finish(bound.output("next_previous_x0"))
+                return
+        run.finish(bound.output("next_sample"))
+
+    @contextmanager
+    def _lend(self, graph: str, batch: int, passes: Passes | None) -> Iterator[Bound]:
         """A step's buffers with all that stays the same from step to step."""
         sizes = {"batch": batch} if passes is None else {"batch": batch, "guidance": len(passes.weights)}
-        bound = lent.enter_context(self.sessions[graph].bound(sizes, CARRY))
-        for name in ("previous_x0", "noise"):
-            bound.input(name)[...] = 0
-        if passes is not None:
-            bound.input("guidance_weights")[...] = passes.weights
-            if self._embeddings is None:
-                bound.input("label")[...] = passes.labels
-        return bound
+        with self.sessions[graph].bound(sizes, CARRY) as bound:
+            bound.input("previous_x0").fill(0)
+            bound.input("noise").fill(0)
+            if passes is not None:
+                np.copyto(bound.input("guidance_weights"), passes.weights)
+                if self._embeddings is None:
+                    np.copyto(bound.input("label"), passes.labels)
+            yield bound
 
-    def _rows(self, table: SolverTable, passes: Passes | None) -> list[Float32] | None:
+    def _steps(self, settings: DiffusionDefaults) -> Steps:
+        """What :meth:`table` says, as the loop takes it; kept beside the resolved settings."""
+        steps = self._known.get(settings)
+        if steps is None:
+            steps = Steps.of(self.table(settings))
+            if len(self._known) < MAX_RESOLVED:
+                self._known[settings] = steps
+        return steps
+
+    def _embeddings_of(self, steps: Steps, passes: Passes | None) -> Sequence[Float32] | None:
         """The time embeddings of all steps, for the labels that occur; None for a graph that takes time steps."""
         if self._embeddings is None:
             return None
-        labels = () if passes is None else passes.distinct
-        return [self._embeddings.rows(timestep, labels) for timestep in table.timesteps.tolist()]
+        return self._embeddings.sequence(steps.timesteps, () if passes is None else passes.distinct)
 
     def _passes(self, run: Run, scale: float) -> Passes | None:
-        """None for a model without classes. Two passes only where both halves count."""
+        """None for a model without classes; kept for small batches."""
         if self.model.num_classes is None:
             return None
-        null = np.full(len(run), self.model.num_classes, np.int64)
-        labels = null if run.labels is None else run.labels
+        if run.labels is None or len(run) > MAX_KEPT_LABELS:
+            return self._make_passes(run, self.model.num_classes, scale)
+        key = run.labels.tobytes(), scale
+        passes = self._made.get(key)
+        if passes is None:
+            passes = self._make_passes(run, self.model.num_classes, scale)
+            if len(self._made) >= MAX_RESOLVED:
+                self._made.clear()
+            self._made[key] = passes
+        return passes
+
+    def _make_passes(self, run: Run, none: int, scale: float) -> Passes:
+        """Two passes only where both halves count."""
+        null = np.full(len(run), none, np.int64)
+        labels = null if run.labels is None else run.labels.copy()
         if scale == 1.0 or bool((labels == null).all()):
             return Passes(labels[None], np.ones(1, np.float32))
         # eps = w eps(label) + (1 - w) eps(none): Ho & Salimans (2022), eq. 6, with w counted as diffusers does
@@ -182,7 +227,7 @@ class DiffusionProgram(Program[DiffusionDefaults]):
 def spread(rows: Float32, passes: Passes | None, out: Float32) -> None:
     """Writes to each place of `out` [..., F] the row of `rows` [L, F] that belongs to its label."""
     if passes is None or len(rows) == 1:
-        out[...] = rows[0]
+        np.copyto(out, rows[0])
     else:
         np.take(rows, passes.places, axis=0, out=out, mode="clip")
 

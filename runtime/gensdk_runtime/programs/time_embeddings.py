@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
 
 from gensdk_runtime.backends.base import Session
@@ -12,6 +13,7 @@ MAX_KEPT_BYTES = 64 * 2**20
 """Of all embeddings that wait for the next call; the longest unused ones are forgotten."""
 
 _Key = tuple[str, int, tuple[int, ...]]
+_SequenceKey = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
 class TimeEmbeddings:
@@ -25,7 +27,17 @@ class TimeEmbeddings:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[_Key, Float32] = OrderedDict()
         self._bytes = 0
+        self._last: tuple[_SequenceKey, Sequence[Float32]] | None = None
         self._lock = Lock()
+
+    def sequence(self, timesteps: tuple[int, ...], labels: tuple[int, ...] = ()) -> Sequence[Float32]:
+        """:meth:`rows` of each time step; the last sequence is found again at once."""
+        key, last = (self._session.backend, timesteps, labels), self._last
+        if last is not None and last[0] == key:
+            return last[1]
+        found = tuple(self.rows(timestep, labels) for timestep in timesteps)
+        self._last = key, found
+        return found
 
     def rows(self, timestep: int, labels: tuple[int, ...] = ()) -> Float32:
         """Read-only float32 [L, F], a row for each of `labels`; [1, F] for a model without classes."""

@@ -35,6 +35,8 @@ class Lineup:
         self._closed = False
         self._fallbacks = list(fallbacks)
         self._kept: tuple[CostTable, CostTable] | None = None
+        self.generation = 0
+        """Counts up when a plan may no longer be what it was: a choice was left out, or all was closed."""
         if not self._runners:
             self.plan(1, None, 1)
 
@@ -97,6 +99,7 @@ class Lineup:
         """Closes what is open. May be called twice."""
         with self._lock:
             self._closed = True
+            self.generation += 1
             for runner in self._runners.values():
                 runner.close()
 
@@ -146,4 +149,5 @@ class Lineup:
             if self._costs is None or not left or self._closed or made:
                 raise reason
             self._costs = self._costs.only(left)
+            self.generation += 1
             self._fallbacks.append(f"{choice.label} failed: {reason}")
