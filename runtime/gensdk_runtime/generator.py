@@ -67,9 +67,10 @@ class Generator:
         `backend`: ``"onnxruntime"``, ``"onnxruntime:cuda"``, ``"openvino"``, ``"tensorrt"``, ``"fake"`` or a
         Backend of your own; ``"auto"``: what measured fastest on this machine. The first ``"auto"`` of a bundle
         measures for a few seconds and keeps the result (:func:`gensdk_runtime.tuning.tune.tuned`); GENSDK_TUNE=off
-        in the environment takes ONNX Runtime instead. `precision`: ``"fp32"``, ``"fp16"`` where the bundle was
-        exported with it, or ``"auto"``: the faster one of those. `threads`: CPU threads inside one graph; None
-        leaves it to the backend. Raises BundleError, BackendError or InputError.
+        in the environment takes ONNX Runtime instead. With ``:background`` at its end, as in
+        ``"tensorrt:background"``, ONNX Runtime serves until the other is ready. `precision`: ``"fp32"``,
+        ``"fp16"`` where the bundle was exported with it, or ``"auto"``: the faster one of those. `threads`: CPU
+        threads inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
         """
         with ExitStack() as undo:
             owned = None if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
@@ -163,6 +164,8 @@ class Generator:
         labels = self._drawn_labels(keys) if request.draws_labels else request.labels
         if latents is not None:
             latents = check_latents(latents, request.n, self._program.latent_shape)
+        # Asked before it runs: a batch ends on the backend that it began on.
+        record = {**request.record, **self._lineup.record(request.rounds)}
         data = self._empty(request.n, output_type)
         batches = Batches(keys, labels, latents, data, callback_on_step_end)
         runs = self._run_all(request, batches, progress)
@@ -179,7 +182,7 @@ class Generator:
                 "n": done,
                 "seeds": [list(key) for key in keys],
                 "labels": None if labels is None or request.unlabelled else labels[:done].tolist(),
-                **request.record,
+                **record,
                 **({"stopped": True} if stopped else {}),
             },
             timings=Timings(

@@ -34,7 +34,7 @@ class Request:
     """`n` samples with `settings`, in `rounds`, each with its open runner.
 
     `labels`: read-only int64 [n], None where there are none or where `draws_labels`, each from its sample's seed;
-    `unlabelled`: they are not the caller's, but the model's "no class". `record`: what results say of it.
+    `unlabelled`: they are not the caller's, but the model's "no class". `record`: what results say of `settings`.
     """
 
     n: int
@@ -97,7 +97,7 @@ class Requests:
             draws_labels=open_label and null is None,
             unlabelled=open_label and null is not None,
             rounds=rounds,
-            record={**self._program.describe(settings), **self._lineup.record(rounds)},
+            record=self._program.describe(settings),
         )
 
     def _understood(self, given: Mapping[str, Any]) -> dict[str, Any]:

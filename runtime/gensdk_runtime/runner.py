@@ -19,12 +19,16 @@ from gensdk_runtime.tuning.costs import Form
 
 @dataclass(frozen=True)
 class Runner:
-    """`label` is what results call the backend; `program` runs over `sessions`."""
+    """`program` runs over `sessions`."""
 
-    label: str
     precision: Precision
     sessions: Mapping[str, Session]
     program: Program[Any]
+
+    @property
+    def label(self) -> str:
+        """What results call the backend: the one that runs now, or all of them where graphs are on several."""
+        return "+".join(dict.fromkeys(session.backend for session in self.sessions.values()))
 
     def close(self) -> None:
         """Frees the graphs. May be called twice."""
@@ -46,7 +50,7 @@ def open_runner(bundle: Bundle, backend: Backend, precision: Precision, *, form:
         for graph in model.graphs:
             source = bundle.graph_source(graph.name, precision)
             sessions[graph.name] = opened.enter_context(backend.open(graph, source, precision=precision))
-        runner = Runner(backend.label, precision, sessions, make_program(model, sessions))
+        runner = Runner(precision, sessions, make_program(model, sessions))
         opened.pop_all()
     return runner
 
@@ -66,10 +70,10 @@ def _open_one_call(bundle: Bundle, backend: Backend, precision: Precision) -> Ru
 def one_call_runner(model: ModelSpec, spec: OneCallSpec, session: Session) -> Runner:
     """A runner over the one-call graph of `model`, open in `session`."""
     program = make_one_call(model, spec, session)
-    return Runner(session.backend, session.precision, program.sessions, program)
+    return Runner(session.precision, program.sessions, program)
 
 
 def runner_of(model: ModelSpec, sessions: Mapping[str, Session]) -> Runner:
     """A runner over sessions that were opened elsewhere, such as live torch modules."""
     first = next(iter(sessions.values()))
-    return Runner(first.backend, first.precision, sessions, make_program(model, sessions))
+    return Runner(first.precision, sessions, make_program(model, sessions))

@@ -51,7 +51,10 @@ def find_gpu() -> Gpu:
     except RuntimeError:  # older bindings, where there is no library of the driver
         driver = 0
     if not driver:
-        raise UnavailableError("no NVIDIA driver was found; install it, engines run on NVIDIA GPUs")
+        raise UnavailableError(
+            "no NVIDIA driver was found, and engines run on NVIDIA GPUs alone; install it, or use backend='auto' "
+            "on a machine without such a GPU"
+        )
     error, count = api.cudaGetDeviceCount()
     if error == api.cudaError_t.cudaErrorInsufficientDriver:
         raise UnavailableError(
