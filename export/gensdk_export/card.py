@@ -10,7 +10,13 @@ from typing import Any
 
 from gensdk_export.report import HEADING, GraphRow, engine_rows, row_text
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import DiffusionSpec, EngineSpec, ModelSpec, Precision16Report, Provenance
+from gensdk_runtime.manifest import (
+    DiffusionSpec,
+    EngineSpec,
+    ModelSpec,
+    Precision16Report,
+    Provenance,
+)
 from gensdk_training.registry import get_family
 
 

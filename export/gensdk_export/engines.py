@@ -11,7 +11,8 @@ from gensdk_runtime.engines.device import find_gpu
 from gensdk_runtime.engines.package import EngineRuntime, load_package
 from gensdk_runtime.engines.supply import Supplier
 from gensdk_runtime.errors import BackendError, ExportError, UnavailableError
-from gensdk_runtime.manifest import EngineSpec, GraphSpec, Precision
+from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.signature import GraphSpec, Precision
 
 __all__ = ["AxisRange", "Engine", "EngineRuntime", "build_engine", "load_package"]
 

@@ -20,7 +20,8 @@ from gensdk_export.uint8 import with_uint8
 from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Golden, GoldenBounds
-from gensdk_runtime.manifest import BundlePath, Manifest, ModelSpec, Precision, Provenance
+from gensdk_runtime.manifest import Manifest, ModelSpec, Provenance
+from gensdk_runtime.signature import BundlePath, Precision
 from gensdk_runtime.version import __version__
 from gensdk_training.plan import ExportPlan
 from gensdk_training.run import load_run

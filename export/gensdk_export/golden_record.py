@@ -9,7 +9,8 @@ from gensdk_runtime.drift import degenerate
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings, thin_out
-from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec, Precision
+from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.solvers import SOLVERS
 from gensdk_training.plan import ExportPlan
 from gensdk_training.torch_backend import torch_sessions

@@ -24,7 +24,8 @@ from gensdk_runtime.drift import measure_drift, sample_drift
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Call, Golden, GoldenBounds
-from gensdk_runtime.manifest import Precision, Precision16Report
+from gensdk_runtime.manifest import Precision16Report
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.verify import VerifyReport, replay, settings_label
 from gensdk_training.plan import ExportPlan
 from gensdk_training.torch_backend import TorchSession, torch_sessions

@@ -13,7 +13,8 @@ from gensdk_export.halving import entry, half_parts, halve
 from gensdk_runtime.drift import Drift, allowed_flips, measure_drift
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.golden import Call, GoldenBounds
-from gensdk_runtime.manifest import GraphSpec, ModelSpec
+from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.signature import GraphSpec
 from gensdk_training.torch_backend import TorchSession
 
 HARDEST_CALLS = 4

@@ -16,10 +16,11 @@ from gensdk_export.one_call_steps import draw_steps
 from gensdk_export.onnx import MAX_IR_VERSION, OPSET, check_onnx
 from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import DiffusionDefaults, FeedforwardSpec, GraphSpec, ModelSpec
+from gensdk_runtime.manifest import DiffusionDefaults, FeedforwardSpec, ModelSpec
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
+from gensdk_runtime.signature import GraphSpec
 from gensdk_runtime.solvers import SolverTable
 
 

@@ -15,8 +15,9 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Golden
-from gensdk_runtime.manifest import AutoregressiveSpec, BundlePath, OneCallSpec, Precision
+from gensdk_runtime.manifest import AutoregressiveSpec, OneCallSpec
 from gensdk_runtime.runner import one_call_runner
+from gensdk_runtime.signature import BundlePath, Precision
 from gensdk_runtime.verify import Check, replay_one_call
 
 ATOL: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3}

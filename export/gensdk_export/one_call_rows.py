@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 
 from gensdk_export.one_call_parts import Files, Part
-from gensdk_runtime.manifest import AutoregressiveSpec, GraphSpec, ModelSpec, TensorSpec
+from gensdk_runtime.manifest import AutoregressiveSpec, ModelSpec
 from gensdk_runtime.programs.base import carried_states
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 
 
 def draw_rows(main: Part, inputs: Mapping[str, str], model: ModelSpec, files: Files) -> str:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from gensdk_export.graphs import MemoryGraph
 from gensdk_export.one_call_parts import Files, Part
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, GraphSpec, ModelSpec
+from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ModelSpec
 from gensdk_runtime.programs.diffusion_graphs import CARRY
+from gensdk_runtime.signature import GraphSpec
 from gensdk_runtime.solvers import SolverTable
 
 MAX_EMBEDDING_BYTES = 8 * 2**20

@@ -27,7 +27,7 @@ from gensdk_export.group_norm import expand_group_norms
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.manifest import GraphSpec, TensorSpec
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 
 OPSET = 21
 MAX_IR_VERSION = 10

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gensdk_runtime.drift import Drift
-from gensdk_runtime.manifest import EngineSpec, Precision, Precision16Report
+from gensdk_runtime.manifest import EngineSpec, Precision16Report
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.verify import Check, VerifyReport
 
 

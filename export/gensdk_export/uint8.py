@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.manifest import FeedforwardSpec, GraphSpec, TensorSpec
+from gensdk_runtime.manifest import FeedforwardSpec
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 from gensdk_training.plan import ExportPlan
 
 

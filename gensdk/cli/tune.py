@@ -10,7 +10,7 @@ from gensdk.cli.output import print_json, print_table, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.manifest import Precision
+    from gensdk_runtime.signature import Precision
     from gensdk_runtime.tuning.costs import CostTable, Round
     from gensdk_runtime.tuning.tune import PrecisionReport, TuneReport
 

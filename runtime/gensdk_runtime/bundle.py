@@ -23,8 +23,9 @@ from gensdk_runtime.atomic import previous_of
 from gensdk_runtime.bundle_files import AGAIN, BundleFiles, FolderFiles, readable
 from gensdk_runtime.embedded import SUFFIX, embedded_names, embedded_path
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError, did_you_mean
-from gensdk_runtime.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, EngineSpec, Manifest, Precision, check_path
+from gensdk_runtime.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, EngineSpec, Manifest
 from gensdk_runtime.onnx_scan import scan
+from gensdk_runtime.signature import Precision, check_path
 from gensdk_runtime.zip_files import ZipFiles
 
 VERIFY_AT_OPEN = 64 * 2**20

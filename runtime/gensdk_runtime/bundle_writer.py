@@ -16,7 +16,8 @@ from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.bundle_files import CHUNK
 from gensdk_runtime.errors import BundleError, InputError
-from gensdk_runtime.manifest import MANIFEST_FILE, FileEntry, Manifest, check_path
+from gensdk_runtime.manifest import MANIFEST_FILE, FileEntry, Manifest
+from gensdk_runtime.signature import check_path
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
 

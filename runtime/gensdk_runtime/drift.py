@@ -25,7 +25,8 @@ from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.golden import Call, GoldenBounds
-from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, GraphSpec, ModelSpec, TensorSpec
+from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 
 MAX_PSNR = 200.0
 """Reported for outputs that are equal bit for bit, whose PSNR would be infinite."""

@@ -22,7 +22,7 @@ from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_images, check_labels, check_latents
-from gensdk_runtime.manifest import ModelSpec, Precision, SolverName, TimestepSpacing
+from gensdk_runtime.manifest import ModelSpec, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
@@ -31,6 +31,7 @@ from gensdk_runtime.progress import Progress
 from gensdk_runtime.request import Label, Request, Requests, batch_limit
 from gensdk_runtime.runner import Runner, open_runner, runner_of
 from gensdk_runtime.samples import Samples, Timings
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.auto import auto_lineup
 from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.lineup import Lineup

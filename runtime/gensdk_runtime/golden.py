@@ -22,7 +22,8 @@ from pydantic import Field
 from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import IntegrityError
-from gensdk_runtime.manifest import Name, Precision, SolverName
+from gensdk_runtime.manifest import SolverName
+from gensdk_runtime.signature import Name, Precision
 from gensdk_runtime.strict import StrictModel
 
 INDEX = "index"

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.manifest import ImageSpec, ModelSpec
+from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.noise import Float32
+from gensdk_runtime.signature import ImageSpec
 
 MAX_SAMPLES = 10_000_000
 

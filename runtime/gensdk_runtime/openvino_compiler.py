@@ -13,10 +13,10 @@ from weakref import WeakSet
 from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.backends.bound import tensor_shape
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import GraphSpec
 from gensdk_runtime.onnx_weights import MappedWeights, map_weights
 from gensdk_runtime.openvino_norms import fuse_group_norms
 from gensdk_runtime.openvino_snippets import separate_snippets
+from gensdk_runtime.signature import GraphSpec
 
 MAX_COMPILED_BYTES = 2**29
 """Weights of all compiled sizes of one graph together: each packs its own copy."""

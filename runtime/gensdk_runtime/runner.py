@@ -10,10 +10,11 @@ from typing import Any
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ModelSpec, OneCallSpec, Precision
+from gensdk_runtime.manifest import ModelSpec, OneCallSpec
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.one_call import make_one_call
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.costs import Form
 
 

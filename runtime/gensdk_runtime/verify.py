@@ -18,8 +18,9 @@ from gensdk_runtime.drift import Drift, degenerate, measure_drift, sample_drift
 from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Golden, GoldenBounds, Trajectory, TrajectorySettings
-from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec, Precision
+from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
 from gensdk_runtime.runner import Runner, open_runner
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.lineup import Lineup
 

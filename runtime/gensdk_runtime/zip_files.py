@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from gensdk_runtime.bundle_files import AGAIN, CHUNK, is_dropping, missing
 from gensdk_runtime.errors import IntegrityError
-from gensdk_runtime.manifest import check_path
+from gensdk_runtime.signature import check_path
 
 MAX_ENTRIES = 4096
 MAX_DIRECTORY_BYTES = 4 * 2**20  # of the list of entries at the end of the file

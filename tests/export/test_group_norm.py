@@ -12,7 +12,7 @@ from torch.nn import functional
 from gensdk_export.graphs import MemoryGraph
 from gensdk_export.onnx import export_onnx
 from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from gensdk_runtime.manifest import GraphSpec, TensorSpec
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 
 GROUPS, CHANNELS = 3, 6
 

@@ -18,7 +18,7 @@ from gensdk_export.graphs import MemoryGraph
 from gensdk_export.onnx import check_onnx, example_sizes, export_onnx, resize_axes
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.manifest import GraphSpec, TensorSpec
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 from support.plans import linear_plan, module_plan, random_call
 
 

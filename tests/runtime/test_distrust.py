@@ -28,8 +28,9 @@ from gensdk_runtime.errors import (
 )
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings
-from gensdk_runtime.manifest import GraphSpec, ImageSpec, ModelSpec, ScheduleSpec
+from gensdk_runtime.manifest import ModelSpec, ScheduleSpec
 from gensdk_runtime.schedules import make_schedule
+from gensdk_runtime.signature import GraphSpec, ImageSpec
 from gensdk_runtime.verify import check_golden, replay
 from support.models import (
     IMAGE,

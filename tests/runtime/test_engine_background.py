@@ -20,7 +20,7 @@ from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.engines.background import BackgroundBackend, BackgroundSession
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import GraphSpec, Precision
+from gensdk_runtime.signature import GraphSpec, Precision
 
 BUNDLE = "digits-ddpm"
 

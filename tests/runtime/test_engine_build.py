@@ -22,7 +22,8 @@ from gensdk_runtime.engines.engine import LoadedEngine
 from gensdk_runtime.engines.package import load_package
 from gensdk_runtime.engines.supply import EngineSource, Supplier
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import EngineSpec, GraphSpec, Precision
+from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.signature import GraphSpec, Precision
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 GRAPHS = [

@@ -17,7 +17,7 @@ from gensdk_runtime.engines.background import BackgroundSession
 from gensdk_runtime.engines.cache import EngineCache
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import Precision
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.verify import verify_bundle
 
 AVAILABLE = get_backend("tensorrt").availability()

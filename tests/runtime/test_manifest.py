@@ -17,12 +17,11 @@ from gensdk_runtime.manifest import (
     SCHEMA_VERSION,
     EngineSpec,
     FileEntry,
-    ImageSpec,
     Manifest,
     Precision16Report,
     Provenance,
-    check_path,
 )
+from gensdk_runtime.signature import ImageSpec, check_path
 from support.models import MODELS
 from support.tiny_bundle import GRAPH, sealed, tiny_files, tiny_manifest
 

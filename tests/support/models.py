@@ -15,13 +15,10 @@ from gensdk_runtime.manifest import (
     AutoregressiveSpec,
     DiffusionSpec,
     FeedforwardSpec,
-    GraphSpec,
-    ImageSpec,
     ModelSpec,
-    Role,
     ScheduleSpec,
-    TensorSpec,
 )
+from gensdk_runtime.signature import GraphSpec, ImageSpec, Role, TensorSpec
 
 IMAGE = ImageSpec(channels=1, height=4, width=6)
 SCHEDULE = ScheduleSpec(num_train_timesteps=100)

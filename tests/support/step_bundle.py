@@ -13,13 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from gensdk_runtime.manifest import (
     DiffusionSpec,
     FileEntry,
-    GraphSpec,
-    ImageSpec,
     Manifest,
     ModelSpec,
     ScheduleSpec,
-    TensorSpec,
 )
+from gensdk_runtime.signature import GraphSpec, ImageSpec, TensorSpec
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 

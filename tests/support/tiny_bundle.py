@@ -15,15 +15,8 @@ from onnx import TensorProto, helper
 
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BundleError
-from gensdk_runtime.manifest import (
-    FeedforwardSpec,
-    FileEntry,
-    GraphSpec,
-    ImageSpec,
-    Manifest,
-    ModelSpec,
-    TensorSpec,
-)
+from gensdk_runtime.manifest import FeedforwardSpec, FileEntry, Manifest, ModelSpec
+from gensdk_runtime.signature import GraphSpec, ImageSpec, TensorSpec
 
 GRAPH = "graphs/scale.onnx"
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from workloads import Model
 
-from gensdk_runtime.manifest import ImageSpec, ScheduleSpec
+from gensdk_runtime.manifest import ScheduleSpec
+from gensdk_runtime.signature import ImageSpec
 from gensdk_training.families.dcgan import Dcgan, DcganConfig
 from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig
 from gensdk_training.family import DataInfo

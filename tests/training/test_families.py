@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import GraphSpec, ModelSpec, TensorSpec
+from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
 from gensdk_training.family import Batch, DataInfo, Phase, freeze, parameter_count

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import GraphSpec, TensorSpec
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 from gensdk_training.data import load_data
 from gensdk_training.preview import sample_networks
 from gensdk_training.torch_backend import TorchSession, torch_sessions

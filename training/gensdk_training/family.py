@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ImageSpec
+from gensdk_runtime.signature import ImageSpec
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.plan import ExportPlan
 

@@ -23,8 +23,9 @@ from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.batches import largest_batch
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import ExportError, InputError
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, FeedforwardSpec, GraphSpec, ModelSpec
+from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.noise import LATENT_STREAM
+from gensdk_runtime.signature import GraphSpec
 from gensdk_runtime.verify import load_golden
 
 PAGE_FILE = "page.json"

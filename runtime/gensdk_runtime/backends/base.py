@@ -19,7 +19,7 @@ import numpy as np
 
 from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.manifest import GraphSpec, Precision, TensorSpec
+from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
 
 Feeds = Mapping[str, Array]
 _BoundKey = tuple[tuple[tuple[str, int], ...], tuple[tuple[str, str], ...]]

@@ -24,7 +24,7 @@ from gensdk_runtime.backends.bound import (
     empty_tensor,
 )
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
-from gensdk_runtime.manifest import GraphSpec, Precision
+from gensdk_runtime.signature import GraphSpec, Precision
 
 INSTALL = 'pip install "gensdk[cpu]" (or "gensdk[gpu]" for an NVIDIA GPU; never both)'
 

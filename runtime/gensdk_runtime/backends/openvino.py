@@ -11,8 +11,8 @@ from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Sizes
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
-from gensdk_runtime.manifest import GraphSpec, Precision
 from gensdk_runtime.openvino_compiler import Compiled, Compiler, SizesKey, one_line
+from gensdk_runtime.signature import GraphSpec, Precision
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 INSTALL = 'pip install "gensdk[openvino]"'

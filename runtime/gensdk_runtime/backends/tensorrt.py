@@ -19,7 +19,7 @@ from gensdk_runtime.engines.engine import Lane, LoadedEngine
 from gensdk_runtime.engines.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.engines.supply import EngineSource, Supplier
 from gensdk_runtime.errors import InputError, UnavailableError, did_you_mean
-from gensdk_runtime.manifest import GraphSpec, Precision, TensorSpec
+from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
 
 Kind = Literal["rtx", "classic"]
 KINDS: Mapping[str, EngineRuntime] = {"rtx": "tensorrt-rtx", "classic": "tensorrt"}

@@ -19,7 +19,8 @@ from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.engines.build import OnnxFile
 from gensdk_runtime.engines.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
-from gensdk_runtime.manifest import EngineSpec, GraphSpec, Precision
+from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.signature import GraphSpec, Precision
 
 
 class BackgroundBackend(Backend):

@@ -16,8 +16,8 @@ from typing import Any
 from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.engines.package import Toolkit, reason
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.manifest import GraphSpec, Precision, TensorSpec
 from gensdk_runtime.onnx_scan import scan
+from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
 
 FLAGS = ("strongly typed", "no TF32")
 """What every network and builder here is set to: part of an engine's identity."""

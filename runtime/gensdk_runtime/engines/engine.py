@@ -11,7 +11,7 @@ from gensdk_runtime.engines.build import AxisRange, check_signature
 from gensdk_runtime.engines.device import CapturedGraph, DeviceMemory, Stream
 from gensdk_runtime.engines.package import Toolkit, reason
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import GraphSpec
+from gensdk_runtime.signature import GraphSpec
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from gensdk_runtime.engines.cache import EngineCache, Fetched, Identity
 from gensdk_runtime.engines.device import Gpu
 from gensdk_runtime.engines.package import Toolkit
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import EngineSpec, Precision
+from gensdk_runtime.manifest import EngineSpec
 from gensdk_runtime.progress import Progress
+from gensdk_runtime.signature import Precision
 
 LoadedT = TypeVar("LoadedT")
 

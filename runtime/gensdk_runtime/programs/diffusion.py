@@ -14,7 +14,13 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError, ManifestError
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
+from gensdk_runtime.manifest import (
+    DiffusionDefaults,
+    DiffusionSpec,
+    ModelSpec,
+    PredictionType,
+    ScheduleSpec,
+)
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import Int64, Program, Run
 from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.manifest import DiffusionSpec, GraphSpec, ModelSpec
+from gensdk_runtime.manifest import DiffusionSpec, ModelSpec
 from gensdk_runtime.programs.base import Shape, Wanted, require_signature
+from gensdk_runtime.signature import GraphSpec
 from gensdk_runtime.solvers import NUM_COEFFICIENTS
 
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}

@@ -11,7 +11,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import FeedforwardSpec, GraphSpec
+from gensdk_runtime.manifest import FeedforwardSpec
 from gensdk_runtime.programs.base import (
     Program,
     Run,
@@ -21,6 +21,7 @@ from gensdk_runtime.programs.base import (
     require_signature,
     write_label,
 )
+from gensdk_runtime.signature import GraphSpec
 
 
 class FeedforwardProgram(Program[None]):

@@ -17,14 +17,13 @@ from gensdk_runtime.manifest import (
     AutoregressiveSpec,
     DiffusionDefaults,
     DiffusionSpec,
-    GraphSpec,
     ModelSpec,
     OneCallSpec,
-    TensorSpec,
 )
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature, write_label
 from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.signature import GraphSpec, TensorSpec
 from gensdk_runtime.solvers import SolverTable
 
 SAMPLER = "sampler"

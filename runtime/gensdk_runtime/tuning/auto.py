@@ -9,8 +9,8 @@ from typing import Literal
 from gensdk_runtime.backends import create_backend, get_backend
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import Precision
 from gensdk_runtime.runner import open_runner
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.lineup import Lineup
 from gensdk_runtime.tuning.opening import open_choice

@@ -10,8 +10,9 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from gensdk_runtime.manifest import Manifest, Precision
+from gensdk_runtime.manifest import Manifest
 from gensdk_runtime.processor import cores_to_fill, cpu_model, usable_cores
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.version import __version__
 
 _PACKAGES = ("cuda_bindings", "numpy", "nvidia_", "onnxruntime", "openvino", "tensorrt")

@@ -20,7 +20,8 @@ from time import monotonic
 from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import UnavailableError
-from gensdk_runtime.manifest import Manifest, Precision
+from gensdk_runtime.manifest import Manifest
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.candidates import MEASURED_BACKENDS, Processor, batch_sizes, candidates
 from gensdk_runtime.tuning.child import Child, ChildLostError
 from gensdk_runtime.tuning.costs import Choice, CostTable

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gensdk_runtime.manifest import Precision
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.strict import StrictModel
 from gensdk_runtime.tuning.costs import Choice
 

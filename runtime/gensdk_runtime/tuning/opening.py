@@ -5,8 +5,8 @@ from __future__ import annotations
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.manifest import Precision
 from gensdk_runtime.runner import Runner, open_runner
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.costs import Choice
 
 

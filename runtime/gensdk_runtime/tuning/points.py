@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from gensdk_runtime.manifest import Precision
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.costs import Choice, Cost
 
 MAX_REPEATS = 200

@@ -16,7 +16,8 @@ from gensdk_runtime.batches import largest_batch
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, GensdkError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_batch_size
-from gensdk_runtime.manifest import Manifest, ModelSpec, Precision
+from gensdk_runtime.manifest import Manifest, ModelSpec
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.costs import CostTable, Round
 from gensdk_runtime.tuning.fingerprint import measurement_key

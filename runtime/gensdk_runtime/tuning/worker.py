@@ -16,8 +16,8 @@ from typing import BinaryIO
 from gensdk_runtime.backends import get_backend
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError
-from gensdk_runtime.manifest import Precision
 from gensdk_runtime.runner import Runner
+from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.fingerprint import bundle_identity
 from gensdk_runtime.tuning.messages import Answer, Question

@@ -8,12 +8,11 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import (
     DiffusionDefaults,
     DiffusionSpec,
-    GraphSpec,
-    ImageSpec,
     ModelSpec,
     PredictionType,
     ScheduleSpec,
 )
+from gensdk_runtime.signature import GraphSpec, ImageSpec
 from gensdk_training.layers.denoiser import EmbeddingDenoiser, SharingDenoiser
 from gensdk_training.layers.diffusion_step import (
     DiffusionStep,

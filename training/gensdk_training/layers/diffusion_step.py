@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.manifest import GraphSpec, ImageSpec, Role, TensorSpec
+from gensdk_runtime.signature import GraphSpec, ImageSpec, Role, TensorSpec
 from gensdk_runtime.solvers import NUM_COEFFICIENTS
 from gensdk_training.layers.denoiser import EmbeddingDenoiser, SharingDenoiser
 

@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.manifest import FeedforwardSpec, GraphSpec, ImageSpec, ModelSpec, TensorSpec
+from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.signature import GraphSpec, ImageSpec, TensorSpec
 from gensdk_training.family import DataInfo
 from gensdk_training.plan import ExportPlan
 

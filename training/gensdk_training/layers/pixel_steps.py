@@ -12,7 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.manifest import AutoregressiveSpec, GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.manifest import AutoregressiveSpec
+from gensdk_runtime.signature import GraphSpec, ImageSpec, TensorSpec
 from gensdk_training.layers.gated_stacks import GatedLayer, LabelBias, label_biases
 from gensdk_training.layers.grey_levels import draw_level, level_of, value_of
 
