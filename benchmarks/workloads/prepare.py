@@ -19,7 +19,7 @@ import gensdk_training
 from gensdk_runtime.atomic import put_in_place, sibling
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.embedded import FOLDER
-from gensdk_runtime.manifest import DiffusionSpec, ModelSpec, Provenance, program_graphs
+from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, Provenance, program_graphs
 from workloads import WORKLOADS, Model, Workload
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "diffusers")
@@ -115,7 +115,9 @@ def _make(target: Prepared, *, steps: int | None) -> None:
 
     model = build(target.source)
     save_model(model.network, str(target.weights))
-    export_plan(model.plan, Provenance(data=target.source), target.bundle, ExportOptions(golden_steps=steps))
+    one_call = isinstance(model.plan.model.program, AutoregressiveSpec)  # "auto" takes it where it is faster
+    options = ExportOptions(golden_steps=steps, one_call=one_call)
+    export_plan(model.plan, Provenance(data=target.source), target.bundle, options)
     target.graph("step").parent.mkdir()
     if isinstance(model.plan.model.program, DiffusionSpec):
         target.graph("step").write_bytes(_plain_step(model))

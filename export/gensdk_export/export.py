@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from gensdk_export.one_call_proof import ProvedOneCall, prove_one_call
 from gensdk_export.report import ExportReport, GraphRow
 from gensdk_export.uint8 import with_uint8
 from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.engines.build import image_axes
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Golden, GoldenBounds
 from gensdk_runtime.manifest import Manifest, ModelSpec, Provenance
@@ -86,6 +87,8 @@ def export_run(
     share = options.share_features if options else 0
     family, networks = trained.family, trained.networks
     plan = family.sharing_plan(networks, share) if share else family.export_plan(networks)
+    if trained.examples is not None:
+        plan = replace(plan, examples=trained.examples.sources)
     return export_plan(plan, trained.provenance, out, options, on_stage=on_stage)
 
 
@@ -141,7 +144,7 @@ def export_plan(
                     sets[precision].files[graph.name],
                     precision=precision,
                     batch=batch,
-                    axes=options.axes,
+                    axes={**image_axes(plan.model.source), **options.axes},
                     runtime=options.engine_runtime,
                 )
             )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.drift import degenerate
 from gensdk_runtime.errors import BackendError, ExportError
+from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings, thin_out
 from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
@@ -32,9 +37,11 @@ def record_golden(plan: ExportPlan, *, samples: int, steps: int | None) -> tuple
     sessions: dict[str, Session] = recorder.wrap(torch_sessions(plan))
     generator = Generator.from_sessions(plan.model, sessions)
     runs = []
+    sources = _sources(plan, samples)
     for settings in golden_settings(plan.model, samples=samples, steps=steps):
+        begun = Trajectory(settings, np.empty(0, np.float32), (), sources)
         try:
-            drawn = generator.sample(**settings.sample_arguments(), progress=False)
+            drawn = generator.sample(**begun.sample_arguments(), progress=False)
             if isinstance(plan.model.program, AutoregressiveSpec):
                 generator.log_likelihood(drawn.array, settings.labels)
         except BackendError as failure:
@@ -43,8 +50,16 @@ def record_golden(plan: ExportPlan, *, samples: int, steps: int | None) -> tuple
         if problem:
             raise ExportError(f"{problem} (in PyTorch already); train the model again")
         calls = recorder.take()
-        runs.append(Trajectory(settings, drawn.array, (*calls, *_shallow_proof(plan.model, settings, calls))))
+        proved = (*calls, *_shallow_proof(plan.model, settings, calls))
+        runs.append(replace(begun, samples=drawn.array, calls=proved))
     return tuple(runs)
+
+
+def _sources(plan: ExportPlan, samples: int) -> NDArray[np.uint8] | None:
+    """So many images for a translation model: the plan's, in turn, or made-up ones."""
+    if plan.examples is None or plan.model.source is None:
+        return example_images(plan.model, samples)
+    return plan.examples[np.arange(samples) % len(plan.examples)]
 
 
 def _shallow_proof(model: ModelSpec, settings: TrajectorySettings, calls: tuple[Call, ...]) -> Iterator[Call]:
@@ -93,7 +108,7 @@ def keep_within(runs: Iterable[Trajectory], budget: int, bounds: dict[Precision,
     """The trajectories with as many calls, evenly spread, as `budget` bytes allow."""
     runs = list(runs)
     share = budget // len(runs)
-    thinned = (Trajectory(run.settings, run.samples, thin_out(run.calls, share)) for run in runs)
+    thinned = (replace(run, calls=thin_out(run.calls, share)) for run in runs)
     return Golden(tuple(thinned), bounds)
 
 

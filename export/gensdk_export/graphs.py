@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from gensdk_runtime.drift import measure_drift, sample_drift
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Call, Golden, GoldenBounds
-from gensdk_runtime.manifest import Precision16Report
-from gensdk_runtime.signature import Precision
+from gensdk_runtime.manifest import ModelSpec, Precision16Report
+from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec, Precision
 from gensdk_runtime.verify import VerifyReport, replay, settings_label
 from gensdk_training.plan import ExportPlan
 from gensdk_training.torch_backend import TorchSession, torch_sessions
@@ -87,7 +87,7 @@ def export_fp32(plan: ExportPlan, modules: Mapping[str, nn.Module], golden: Gold
         step = max(1, len(calls) // FOLDING_CALLS)
         feeds = [[torch.from_numpy(call.feeds[spec.name]) for spec in graph.inputs] for call in calls[::step]]
         fold_batch_norms(module, [tuple(arguments) for arguments in feeds])
-        files[graph.name] = export_onnx(graph, module, calls[0].feeds)
+        files[graph.name] = export_onnx(graph, module, calls[0].feeds, multiples(plan.model))
     return GraphSet(files)
 
 
@@ -106,12 +106,12 @@ def export_fp16(
             continue
         calls = golden.calls(graph.name)
         half = make_half(Subject(plan.model, graph, modules[graph.name], regions, bounds), calls)
-        files[graph.name] = export_onnx(graph, half.module, calls[0].feeds)
+        files[graph.name] = export_onnx(graph, half.module, calls[0].feeds, multiples(plan.model))
         rows.append(GraphRow(graph.name, "fp16", "torch half", len(files[graph.name]), half.drift, "ok"))
         warnings += [f"graph {graph.name!r}: {half.warning}"] if half.warning else []
         islands[graph.name], halved[graph.name] = half.islands, half.module
         largest = max(largest, half.max_abs_activation)
-    rows += _half_samples(ExportPlan(plan.model, halved), golden)
+    rows += _half_samples(replace(plan, modules=halved), golden)
     report = Precision16Report(
         islands={name: found for name, found in islands.items() if found},
         max_abs_activation=largest,
@@ -126,12 +126,34 @@ def _half_samples(halved: ExportPlan, golden: Golden) -> list[GraphRow]:
     rows = []
     for run in golden.trajectories:
         try:
-            samples = generator.sample(**run.settings.sample_arguments(), progress=False)
+            samples = generator.sample(**run.sample_arguments(), progress=False)
         except BackendError as failure:
             raise ExportError(f"sampling in half fails: {failure}; export without fp16") from failure
         drift = sample_drift(halved.model, run.samples, samples.array)
         rows.append(GraphRow(f"samples{settings_label(run)}", "fp16", "torch half", None, drift, "reported"))
     return rows
+
+
+def multiples(model: ModelSpec) -> dict[str, int]:
+    """What the sizes of named axes are multiples of, where not any size will do."""
+    return {} if model.source is None else dict.fromkeys((HEIGHT, WIDTH), model.source.multiple)
+
+
+def _proved_sizes(model: ModelSpec, graph: GraphSpec) -> Iterator[dict[str, int]]:
+    """All sizes of :data:`PROVED_SIZES`; and images that are larger or smaller than the model's own."""
+    axes = {axis for spec in graph.inputs for axis in spec.shape}
+    named = [name for name in PROVED_SIZES if name in axes]
+    for chosen in product(*(PROVED_SIZES[name] for name in named)):
+        yield dict(zip(named, chosen, strict=True))
+    source = model.source
+    if source is not None and axes >= {HEIGHT, WIDTH}:
+        step = source.multiple
+        for height, width in ((1, 0), (0, 2), (-1, 1), (2, -1)):
+            yield {
+                "batch": 1,
+                HEIGHT: max(step, source.height + height * step),
+                WIDTH: max(step, source.width + width * step),
+            }
 
 
 def prove(plan: ExportPlan, golden: Golden, graphs: GraphSet, precision: Precision) -> list[GraphRow]:
@@ -166,10 +188,8 @@ def _prove_sizes(plan: ExportPlan, golden: Golden, session: Session, bounds: Gol
     """Runs the last golden call at other sizes of its named axes, in PyTorch and in ONNX Runtime."""
     graph = session.graph
     reference = TorchSession(graph, plan.modules[graph.name])
-    named = {axis for spec in graph.inputs for axis in spec.shape if axis in PROVED_SIZES}
     feeds = golden.calls(graph.name)[-1].feeds
-    for chosen in product(*(PROVED_SIZES[name] for name in sorted(named))):
-        sizes = dict(zip(sorted(named), chosen, strict=True))
+    for sizes in _proved_sizes(plan.model, graph):
         resized = resize_axes(graph, feeds, sizes)
         call = Call(graph.name, 0, resized, reference.run(resized))
         problem = measure_drift(plan.model, [(call, session.run(resized))]).problem(bounds)

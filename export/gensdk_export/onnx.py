@@ -36,6 +36,8 @@ MAX_IR_VERSION = 10
 RANDOM_OPERATORS = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 )
+MIN_EXAMPLE = 16
+"""Pixels of the images that a graph of any size is traced with, at least."""
 INFLATING_OPERATORS = frozenset(("Expand", "ConstantOfShape", "Tile", "Resize", "Pad", "Range", "OneHot"))
 MAX_INFLATED = 4096
 """Elements; a larger constant made of a smaller one is computed at run time, not stored."""
@@ -43,15 +45,18 @@ MAX_INFLATED = 4096
 _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
-def export_onnx(graph: GraphSpec, module: nn.Module, feeds: Feeds) -> bytes:
+def export_onnx(
+    graph: GraphSpec, module: nn.Module, feeds: Feeds, multiples: Mapping[str, int] | None = None
+) -> bytes:
     """The ONNX file of `module`, whose signature is `graph`; `feeds` are one call's inputs, used as examples.
 
+    `multiples`: what the sizes of named axes are multiples of, where not any size will do.
     Raises :class:`ExportError` where PyTorch can't export it, or where the result is not what `graph` promises.
     """
-    sizes = example_sizes(graph)
+    sizes = example_sizes(graph, multiples)
     example = resize_axes(graph, feeds, sizes)
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(example[spec.name])) for spec in graph.inputs)
-    dims = {name: torch.export.Dim(name, min=1) for name in sizes}
+    dims = {name: _dim(name, (multiples or {}).get(name, 1)) for name in sizes}
     shapes = tuple(
         {axis: dims[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in graph.inputs
@@ -81,10 +86,22 @@ def export_onnx(graph: GraphSpec, module: nn.Module, feeds: Feeds) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def example_sizes(graph: GraphSpec) -> dict[str, int]:
-    """A size for each named axis: 2, 3, ..., so that none is taken for fixed and none for another one."""
+def _dim(name: str, multiple: int) -> Any:
+    """A named axis of any size, or of any multiple of a number."""
+    return torch.export.Dim(name, min=1) if multiple == 1 else multiple * torch.export.Dim(f"{name}_units", min=1)
+
+
+def example_sizes(graph: GraphSpec, multiples: Mapping[str, int] | None = None) -> dict[str, int]:
+    """A size for each named axis: 2, 3, ..., so that none is taken for fixed and none for another one.
+
+    Axes with a multiple get that many units, and images a few more: a size too small leaves nothing to convolve.
+    """
     names = dict.fromkeys(axis for spec in graph.inputs for axis in spec.shape if isinstance(axis, str))
-    return {name: size for size, name in enumerate(names, start=2)}
+    known = multiples or {}
+    return {
+        name: known.get(name, 1) * (size + (MIN_EXAMPLE // known[name] if name in known else 0))
+        for size, name in enumerate(names, start=2)
+    }
 
 
 def resize_axes(graph: GraphSpec, feeds: Feeds, sizes: Mapping[str, int]) -> dict[str, Array]:
@@ -153,9 +170,15 @@ def _finish(model: onnx.ModelProto, graph: GraphSpec) -> None:
     model.producer_name, model.producer_version = "gensdk", ""
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     del model.graph.value_info[:]
-    for value, spec in zip(model.graph.output, graph.outputs, strict=False):
+    values = [
+        *zip(model.graph.input, graph.inputs, strict=False),
+        *zip(model.graph.output, graph.outputs, strict=False),
+    ]
+    for value, spec in values:
         for dim, size in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
-            if isinstance(size, str) and dim.WhichOneof("value") is None:
+            # An expression, as in 2*height or 64*height_units, gets the name that the graph has for it.
+            derived = dim.HasField("dim_param") and not dim.dim_param.isidentifier()
+            if isinstance(size, str) and (derived or dim.WhichOneof("value") is None):
                 dim.dim_param = size
 
 

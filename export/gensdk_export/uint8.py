@@ -13,6 +13,21 @@ from gensdk_runtime.signature import GraphSpec, TensorSpec
 from gensdk_training.plan import ExportPlan
 
 
+class Uint8Source(nn.Module):
+    """A translation model that takes its ``source`` as bytes: uint8 [B, H, W, C], made float inside."""
+
+    def __init__(self, module: nn.Module, *, value_range: tuple[float, float]) -> None:
+        super().__init__()
+        self.module = module
+        self.low, self.high = value_range
+
+    def forward(self, source: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The module's outputs for the source in its value range, and for all else that it takes."""
+        image = source.permute(0, 3, 1, 2).to(torch.float32) * ((self.high - self.low) / 255.0) + self.low
+        result: Tensor | tuple[Tensor, ...] = self.module(image, *others)
+        return result
+
+
 class Uint8Images(nn.Module):
     """A feedforward generator that gives its images as bytes too.
 
@@ -37,7 +52,7 @@ class Uint8Images(nn.Module):
 
 
 def with_uint8(plan: ExportPlan) -> ExportPlan:
-    """`plan` with :class:`Uint8Images` around its generator.
+    """`plan` with :class:`Uint8Images` around its generator, and :class:`Uint8Source` where it translates images.
 
     Raises :class:`ExportError` for a program other than feedforward: those convert outside, once, at the end.
     """
@@ -49,18 +64,32 @@ def with_uint8(plan: ExportPlan) -> ExportPlan:
     graph = model.graph(program.graph)
     position = [spec.name for spec in graph.outputs].index("image")
     low_high = model.image.value_range
+    module, inputs, prefix = plan.modules[graph.name], graph.inputs, "module"
+    if model.source is not None:
+        module = Uint8Source(module, value_range=model.source.value_range)
+        inputs, prefix = tuple(_as_bytes(spec) for spec in inputs), "module.module"
     modules = {**plan.modules}
-    modules[graph.name] = Uint8Images(modules[graph.name], position=position, value_range=low_high).eval()
-    wrapped = graph.model_copy(update={"outputs": (*graph.outputs, *_outputs(plan))})
+    modules[graph.name] = Uint8Images(module, position=position, value_range=low_high).eval()
+    wrapped = graph.model_copy(update={"inputs": inputs, "outputs": (*graph.outputs, *_outputs(graph))})
     half = dict(plan.half)
     if graph.name in half:
-        half[graph.name] = tuple(f"module.{region}".rstrip(".") for region in half[graph.name])
+        half[graph.name] = tuple(f"{prefix}.{region}".rstrip(".") for region in half[graph.name])
     graphs: tuple[GraphSpec, ...] = tuple(wrapped if each.name == graph.name else each for each in model.graphs)
     return replace(plan, model=model.model_copy(update={"graphs": graphs}), modules=modules, half=half)
 
 
-def _outputs(plan: ExportPlan) -> tuple[TensorSpec, TensorSpec]:
-    channels, height, width = plan.model.image.shape
+def _as_bytes(spec: TensorSpec) -> TensorSpec:
+    """The input ``source`` as uint8 NHWC; other inputs as they are."""
+    if spec.name != "source":
+        return spec
+    batch, channels, height, width = spec.shape
+    shape = (batch, height, width, channels)
+    return spec.model_copy(update={"dtype": "uint8", "shape": shape, "value_range": (0.0, 255.0)})
+
+
+def _outputs(graph: GraphSpec) -> tuple[TensorSpec, TensorSpec]:
+    image = next(spec for spec in graph.outputs if spec.name == "image")
+    _, channels, height, width = image.shape
     return (
         TensorSpec(
             name="pixels",

@@ -19,12 +19,13 @@ Examples:
   gensdk train ddpm --data digits --out runs/ddpm
   gensdk train vae --data mnist:FOLDER --out runs/vae --set latent=32 --steps 5000
   gensdk train dcgan --data photos/ --size 64 --channels 3 --out runs/photos --max-seconds 3600
+  gensdk train pix2pix --data emoji.npz:color --inputs emoji.npz:outline --augment flip --out runs/emoji
   gensdk train ddpm --out runs/ddpm --resume
   accelerate launch --num_processes 2 -m gensdk train ddpm --data digits --out runs/two       (two GPUs)
   ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m gensdk train ddpm --data digits --out runs/two
 """
 
-_DATA_OPTIONS = ("labels", "size", "channels", "fit", "holdout")
+_DATA_OPTIONS = ("labels", "size", "channels", "fit", "holdout", "inputs", "input_channels", "paired", "augment")
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
 
@@ -46,6 +47,10 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.option("--fit", type=click.Choice(["crop", "stretch"]), default="crop", show_default=True)
 @click.option("--labels", default="auto", show_default=True, help="auto, none, or a key of an .npz file.")
 @click.option("--holdout", type=float, default=0.0, show_default=True, help="Share of the data kept for tests.")
+@click.option("--inputs", help="For translation: the data that --data is made from, named like it.")
+@click.option("--input-channels", type=click.Choice(["1", "3", "4"]), help="Of the inputs. [default: as they are]")
+@click.option("--paired/--unpaired", default=True, show_default=True, help="Whether inputs and data are pairs.")
+@click.option("--augment", help="flip,shift: random changes, the same to both images of a pair.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where named data sets lie.")
 @click.option("--max-seconds", type=float, help="Stop in time, with a checkpoint that --resume takes up.")
 @click.option("--log-every", type=int, default=50, show_default=True, help="Steps.")
@@ -115,12 +120,11 @@ def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -
     else:
         known = {"family": family, "config": {}, "data": {"source": absolute_source(options["data"])}}
         chosen = set(options)
-    channels = options["channels"]
-    converted = {
-        **options,
-        "size": parse_size(options["size"]),
-        "channels": None if channels is None else int(channels),
-    }
+    converted = {**options, "size": parse_size(options["size"])}
+    for name in ("channels", "input_channels"):
+        converted[name] = None if options[name] is None else int(options[name])
+    converted["inputs"] = None if options["inputs"] is None else absolute_source(options["inputs"])
+    converted["augment"] = [kind.strip() for kind in (options["augment"] or "").split(",") if kind.strip()]
     data = {**known["data"], **{name: converted[name] for name in _DATA_OPTIONS if name in chosen}}
     known["data"] = DataConfig.from_dict(data, what="options").model_dump()
     known["config"] = {**known["config"], **settings}

@@ -18,20 +18,25 @@ MAX_BATCH_ELEMENTS = 2**27
 """Elements of the largest tensor of a batch whose size the caller left open; a bundle may ask for far more."""
 
 
-def largest_batch(model: ModelSpec, side_by_side: int = 1) -> int:
+def largest_batch(model: ModelSpec, side_by_side: int = 1, size: tuple[int, int] | None = None) -> int:
     """Samples in each of so many batches at once where the caller left it open: what the bundle takes and what
-    fits into memory."""
-    return max(1, min(model.max_batch, MAX_BATCH_ELEMENTS // (model.largest_tensor * side_by_side)))
+    fits into memory. `size`: of the sources of a translation model, where it is not its own."""
+    elements = model.largest_tensor * side_by_side
+    if size is not None and model.source is not None:
+        elements = -(-elements * size[0] * size[1] // (model.source.height * model.source.width))
+    return max(1, min(model.max_batch, MAX_BATCH_ELEMENTS // elements))
 
 
 @dataclass
 class Batches:
-    """What the samples of a call depend on: keys, labels and latents, [n, ...] each; `images` [n, ...] to fill."""
+    """What the samples of a call depend on: keys, labels, latents and sources, [n, ...] each; `images` [n, ...] to
+    fill."""
 
     keys: tuple[SampleKey, ...]
     labels: Int64 | None
     latents: Float32 | None
     images: Float32 | NDArray[np.uint8]
+    sources: NDArray[Any] | None = None
     on_step_end: Callable[[StepEnd], bool] | None = None
     _first: int = field(default=0, init=False)
 
@@ -52,6 +57,7 @@ class Batches:
                     images=images,
                     labels=None if self.labels is None else self.labels[places],
                     latents=None if self.latents is None else self.latents[places],
+                    sources=None if self.sources is None else self.sources[places],
                     first=first,
                     on_step_end=self.on_step_end,
                 )

@@ -25,7 +25,7 @@ from gensdk_runtime.embedded import SUFFIX, embedded_names, embedded_path
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError, did_you_mean
 from gensdk_runtime.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, EngineSpec, Manifest
 from gensdk_runtime.onnx_scan import scan
-from gensdk_runtime.signature import Precision, check_path
+from gensdk_runtime.signature import Precision, SourceSpec, check_path
 from gensdk_runtime.zip_files import ZipFiles
 
 VERIFY_AT_OPEN = 64 * 2**20
@@ -204,6 +204,10 @@ class BundleGraph:
     def largest_batch(self) -> int:
         """The largest batch that the model is run with."""
         return self.bundle.manifest.model.max_batch
+
+    def translated(self) -> SourceSpec | None:
+        """The images that the model translates; None for other models."""
+        return self.bundle.manifest.model.source
 
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         """The engines that the bundle has of this graph in one precision."""

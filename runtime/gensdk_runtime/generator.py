@@ -21,17 +21,19 @@ from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
-from gensdk_runtime.inputs import check_images, check_labels, check_latents
+from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
 from gensdk_runtime.manifest import ModelSpec, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepEnd
+from gensdk_runtime.programs.translation import source_size
 from gensdk_runtime.progress import Progress
-from gensdk_runtime.request import Label, Request, Requests, batch_limit
+from gensdk_runtime.request import Asked, Label, Request, Requests, batch_limit
 from gensdk_runtime.runner import Runner, open_runner, runner_of
 from gensdk_runtime.samples import Samples, Timings
 from gensdk_runtime.signature import Precision
+from gensdk_runtime.translate import translate_all
 from gensdk_runtime.tuning.auto import auto_lineup
 from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.lineup import Lineup
@@ -105,11 +107,12 @@ class Generator:
 
     def sample(
         self,
-        n: int = 1,
+        n: int | None = None,
         *,
         seed: int | Sequence[Seed] | NDArray[np.integer] | None = None,
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
+        image: Any = None,
         num_inference_steps: int | None = None,
         solver: SolverName | None = None,
         eta: float | None = None,
@@ -123,7 +126,7 @@ class Generator:
         batch_size: int | None = None,
         output_type: OutputType = "float32",
     ) -> Samples:
-        """Draws `n` samples.
+        """Draws `n` samples: by default one, or one for each `image`.
 
         Sample i depends on the seed, on i and on the settings alone: not on `n`, the batch split or the thread.
 
@@ -132,6 +135,8 @@ class Generator:
         - `label`: a class number or name for all samples, or a list with one for each. Left open, a diffusion
           model samples without a class and other models draw one for each sample from its seed.
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
+        - `image`, for a model that translates images: one for each of the `n` samples, uint8 [n, H, W, C] (or
+          [n, H, W] in grey), or float [n, C, H, W] in its source's value range.
         - Diffusion only, as in diffusers: `num_inference_steps`, `solver` ("ddim", "ddpm", "dpmsolver++"), `eta`
           in [0, 1] for DDIM, `guidance_scale` (1: none; it counts where there is a label), `timestep_spacing`
           ("leading", "linspace", "trailing", "quadratic"), `clip_sample` (clip the estimate of x_0 to the range),
@@ -160,15 +165,19 @@ class Generator:
             "use_clipped_model_output": use_clipped_model_output,
             "cache_interval": cache_interval,
         }
-        request = self._requests.get(n, label, batch_size, options, listening=callback_on_step_end is not None)
+        sources = self._sources(image, n)
+        size = None if sources is None else source_size(sources)
+        if n is None:
+            n = 1 if sources is None else len(sources)
+        request = self._requests.get(Asked(n, label, batch_size, callback_on_step_end is not None, size), options)
         keys = sample_keys(request.n, seed)
         labels = self._drawn_labels(keys) if request.draws_labels else request.labels
         if latents is not None:
             latents = check_latents(latents, request.n, self._program.latent_shape)
         # Asked before it runs: a batch ends on the backend that it began on.
         record = {**request.record, **self._lineup.record(request.rounds)}
-        data = self._empty(request.n, output_type)
-        batches = Batches(keys, labels, latents, data, callback_on_step_end)
+        data = self._empty(request.n, output_type, size)
+        batches = Batches(keys, labels, latents, data, sources, callback_on_step_end)
         runs = self._run_all(request, batches, progress)
         done, stopped = sum(len(run.images) for run in runs), any(run.stopped for run in runs)
         if done < len(data):
@@ -193,6 +202,22 @@ class Generator:
             ),
             stopped=stopped,
         )
+
+    def translate(
+        self,
+        images: NDArray[Any] | Sequence[NDArray[Any]],
+        *,
+        label: Label | None = None,
+        tile: int | None = None,
+    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Translates `images`: uint8 [H, W, C], [n, H, W, C], or a list of [H, W, C] of several sizes (a grey one
+        may come without C). Gives the same kind back, at the model's scale.
+
+        Sizes that the graph does not take are padded and cut back. `tile`: cut images into tiles of so many
+        pixels, which overlap and are blended; None: where an image has over a million pixels, or is larger than
+        the graph takes; 0: never. `label` as in :meth:`sample`. Raises as that does.
+        """
+        return translate_all(self.model, self.sample, images, tile=tile, label=label)
 
     def log_likelihood(
         self, images: NDArray[Any], label: Label | None = None, *, batch_size: int | None = None
@@ -245,11 +270,23 @@ class Generator:
         drawn = noise.uniform(keys, noise.LABEL_STREAM, (1,))[:, 0]
         return np.minimum(drawn * classes, classes - 1).astype(np.int64)
 
-    def _empty(self, n: int, output_type: str) -> NDArray[Any]:
+    def _sources(self, image: Any, n: int | None) -> NDArray[Any] | None:
+        """The checked images of a translation model; None for a model that takes none."""
+        if self.model.source is None:
+            if image is not None:
+                raise InputError(f"model {self.model.name!r} takes no image; leave image out")
+            return None
+        if image is None:
+            raise InputError(f"model {self.model.name!r} translates images: pass image, one for each sample")
+        return check_sources(image, self.model, n)
+
+    def _empty(self, n: int, output_type: str, size: tuple[int, int] | None) -> NDArray[Any]:
         """What the samples are drawn into: bytes only where the graph makes them."""
         if output_type not in OUTPUT_TYPES:
             raise InputError(f"no output_type {output_type!r}{did_you_mean(str(output_type), OUTPUT_TYPES)}")
         channels, height, width = self.model.image.shape
+        if size is not None and self.model.source is not None:
+            height, width = (side * self.model.source.scale for side in size)
         if output_type == "uint8" and self._program.makes_uint8:
             return np.empty((n, height, width, channels), np.uint8)
         return np.empty((n, channels, height, width), np.float32)

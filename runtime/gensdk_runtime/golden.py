@@ -91,11 +91,20 @@ class Call:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One sampling run: `samples` is float32 [n, C, H, W]; `calls` are all or some of its graph calls."""
+    """One sampling run: `samples` is float32 [n, C, H, W]; `calls` are all or some of its graph calls.
+
+    `sources`: of a translation model, uint8 [n, H, W, C].
+    """
 
     settings: TrajectorySettings
     samples: Array
     calls: tuple[Call, ...]
+    sources: Array | None = None
+
+    def sample_arguments(self) -> dict[str, Any]:
+        """The keyword arguments of :meth:`Generator.sample` that make the samples."""
+        given = self.settings.sample_arguments()
+        return given if self.sources is None else {**given, "image": self.sources}
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class Golden:
             _TrajectoryRecord(
                 settings=run.settings,
                 samples=store.add(run.samples),
+                sources=None if run.sources is None else store.add(run.sources),
                 calls=tuple(
                     _CallRecord(
                         graph=call.graph,
@@ -160,6 +170,7 @@ class Golden:
                         )
                         for call in record.calls
                     ),
+                    None if record.sources is None else arrays[record.sources],
                 )
                 for record in index.trajectories
             )
@@ -235,6 +246,7 @@ class _CallRecord(StrictModel):
 class _TrajectoryRecord(StrictModel):
     settings: TrajectorySettings
     samples: ArrayKey
+    sources: ArrayKey | None = None
     calls: tuple[_CallRecord, ...]
 
 

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.manifest import ModelSpec, program_graphs
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.signature import ImageSpec
 
 MAX_SAMPLES = 10_000_000
+MAX_SIDE = 16384
+"""Pixels of the largest height and width of an image."""
 
 
 def check_count(n: object) -> int:
@@ -109,3 +111,47 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int) -> Float32:
         raise InputError("expected at least one image, got none")
     on_level = np.rint(np.clip(unit, 0, 1) * (levels - 1)) / (levels - 1)
     return (low + on_level * (high - low)).astype(np.float32)
+
+
+def check_sources(images: Any, model: ModelSpec, n: int | None) -> NDArray[Any]:
+    """uint8 [n, H, W, C] or float32 [n, C, H, W], contiguous, of a size that `model` takes."""
+    spec = model.source
+    assert spec is not None  # noqa: S101 - the caller looked
+    array = np.asarray(images)
+    if array.dtype == np.uint8:
+        if array.ndim == 3 and spec.channels == 1:
+            array = array[..., None]
+        if array.ndim != 4 or array.shape[3] != spec.channels:
+            raise InputError(f"expected uint8 images [n, H, W, {spec.channels}], got {list(array.shape)}")
+        height, width = array.shape[1:3]
+    elif array.dtype.kind == "f":
+        if array.ndim != 4 or array.shape[1] != spec.channels:
+            raise InputError(f"expected float images [n, {spec.channels}, H, W], got {list(array.shape)}")
+        array, (height, width) = array.astype(np.float32, copy=False), array.shape[2:]
+        low, high = spec.value_range
+        slack = 1e-3 * (high - low)
+        if array.size and not (array.min() >= low - slack and array.max() <= high + slack):  # NaN fails both
+            raise InputError(f"expected float images within [{low:g}, {high:g}], got values outside or NaN")
+    else:
+        raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
+    if not array.size:
+        raise InputError(f"expected at least one image with pixels, got shape {list(array.shape)}")
+    if n is not None and len(array) != n:
+        raise InputError(f"expected one image for each of the {n} samples, got {len(array)}")
+    largest = max_source_size(model)
+    if height > largest[0] or width > largest[1]:
+        raise InputError(
+            f"expected images of at most {largest[0]} x {largest[1]} (height x width), got {height} x {width}; "
+            "Generator.translate cuts larger ones into tiles"
+        )
+    return np.ascontiguousarray(array)
+
+
+def max_source_size(model: ModelSpec) -> tuple[int, int]:
+    """The largest height and width that the graph of a translation model takes at once."""
+    spec = model.graph(program_graphs(model.program)[0]).input("source")
+    axes = MAX_SIDE, MAX_SIDE
+    if spec is not None and len(spec.shape) == 4:
+        axes = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]  # type: ignore[assignment]
+    height, width = (axis if isinstance(axis, int) else MAX_SIDE for axis in axes)
+    return height, width

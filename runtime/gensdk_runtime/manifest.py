@@ -25,6 +25,7 @@ from gensdk_runtime.signature import (
     Json,
     Name,
     Precision,
+    SourceSpec,
 )
 from gensdk_runtime.strict import StrictModel
 
@@ -41,7 +42,8 @@ PredictionType = Literal["epsilon", "v_prediction"]
 class FeedforwardSpec(StrictModel):
     """One run of `graph`: noise, and a label where the model has classes, become images.
 
-    The graph's first noise input is the latent; its output ``image`` is the result.
+    The graph's first noise input is the latent; its output ``image`` is the result. A translation model (one with
+    a :class:`SourceSpec`) takes ``source`` in place of noise: float32 [B, C, H, W], or uint8 [B, H, W, C].
     """
 
     kind: Literal["feedforward"] = "feedforward"
@@ -148,6 +150,7 @@ class ModelSpec(StrictModel):
     program: ProgramSpec
     graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1, max_length=32)]
     image: ImageSpec
+    source: SourceSpec | None = None
     num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     class_names: tuple[str, ...] | None = None
     max_batch: Annotated[int, Field(ge=1, le=65536)] = 64
@@ -160,6 +163,7 @@ class ModelSpec(StrictModel):
         for name in program_graphs(self.program):
             if name not in names:
                 raise ValueError(f"the program needs a graph {name!r}, which is missing")
+        self._check_source()
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class_names for num_classes {self.num_classes}")
         for name in self.class_names or ():
@@ -167,11 +171,22 @@ class ModelSpec(StrictModel):
                 raise ValueError(f"class name {name[:60]!r} has characters that can't be printed")
         return self
 
+    def _check_source(self) -> None:
+        source = self.source
+        if source is None:
+            return
+        if not isinstance(self.program, FeedforwardSpec):
+            raise ValueError(f"a model with a source is feedforward, not {self.program.kind}")
+        expected = (source.scale * source.height, source.scale * source.width)
+        if (self.image.height, self.image.width) != expected:
+            raise ValueError(f"expected images of {expected} from the source at its scale, got {self.image.shape}")
+
     @cached_property
     def largest_tensor(self) -> int:
         """Elements that one sample takes of the largest tensor, the image among them."""
         tensors = (tensor for graph in self.graphs for tensor in (*graph.inputs, *graph.outputs))
-        return max(math.prod(self.image.shape), *(tensor.sample_elements for tensor in tensors))
+        source = 0 if self.source is None else math.prod(self.source.shape)
+        return max(math.prod(self.image.shape), source, *(tensor.sample_elements for tensor in tensors))
 
     def graph(self, name: str) -> GraphSpec:
         """The graph called `name`; KeyError where there is none."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,17 @@ MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
 _PLAIN = (int, float, str, bool, type(None))
+
+
+class Asked(NamedTuple):
+    """Arguments of a call: `listening` where somebody hears of each step; `size`, height and width, of the sources
+    of a translation model."""
+
+    n: int
+    label: Label | None = None
+    batch_size: int | None = None
+    listening: bool = False
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,50 +64,46 @@ class Requests:
         self._model = model
         self._program = program
         self._lineup = lineup
-        self._kept: dict[tuple[Any, ...], Request] = {}
+        self._kept: dict[tuple[Any, ...], tuple[int, Request]] = {}
 
-    def get(
-        self, n: int, label: Label | None, batch_size: int | None, options: Mapping[str, Any], *, listening: bool
-    ) -> Request:
+    def get(self, asked: Asked, options: Mapping[str, Any]) -> Request:
         """The request for these arguments of :meth:`Generator.sample`, where None means "left open".
 
         Raises as it does: :class:`InputError` for arguments that don't fit, :class:`BackendError` where nothing
         can be opened.
         """
-        given = (n, label, batch_size, *options.values())
+        given = (asked.n, asked.label, asked.batch_size, *options.values())
         if not all(type(value) in _PLAIN for value in given):
-            return self._make(n, label, batch_size, options, listening)
+            return self._make(asked, options)
         # 1, 1.0 and True are one key of a dict, but not one argument; what the lineup dropped must be planned anew
-        key = (listening, self._lineup.generation, *given, *map(type, given))
-        found = self._kept.get(key)
-        if found is None:
-            found = self._make(n, label, batch_size, options, listening)
-            if found.n <= MAX_KEPT_SAMPLES:
-                if len(self._kept) >= MAX_KEPT:
-                    self._kept.clear()
-                self._kept[(listening, self._lineup.generation, *key[2:])] = found
-        return found
+        key = (asked, *options.values(), *map(type, given))
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] == self._lineup.generation:
+            return kept[1]
+        made = self._make(asked, options)
+        if made.n <= MAX_KEPT_SAMPLES:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[key] = self._lineup.generation, made
+        return made
 
-    def _make(
-        self, n: int, label: Label | None, batch_size: int | None, options: Mapping[str, Any], listening: bool
-    ) -> Request:
-        count = check_count(n)
+    def _make(self, asked: Asked, options: Mapping[str, Any]) -> Request:
+        count = check_count(asked.n)
         settings = self._program.resolve(self._understood(options))
-        labels = check_labels(label, count, self._model)
+        labels = check_labels(asked.label, count, self._model)
         null = self._program.null_label
         open_label = labels is None and self._model.num_classes is not None
         if open_label and null is not None:
             labels = np.full(count, null, np.int64)
         if labels is not None:
             labels.setflags(write=False)
-        rounds = self._rounds(count, batch_size, settings, listening=listening)
         return Request(
             count,
             settings,
             labels,
             draws_labels=open_label and null is None,
             unlabelled=open_label and null is not None,
-            rounds=rounds,
+            rounds=self._rounds(count, asked, settings),
             record=self._program.describe(settings),
         )
 
@@ -109,18 +116,18 @@ class Requests:
                 raise InputError(f"{name} means nothing to a {self._model.program.kind} model; leave it out")
         return options
 
-    def _rounds(
-        self, n: int, batch_size: int | None, settings: Any, *, listening: bool
-    ) -> Sequence[tuple[Round, Runner]]:
+    def _rounds(self, n: int, asked: Asked, settings: Any) -> Sequence[tuple[Round, Runner]]:
         """How the samples are split, with an open runner for each round."""
-        limit = batch_limit(self._model, batch_size)
+        limit = batch_limit(self._model, asked.batch_size, asked.size)
+        # What was measured holds for images of the model's own size: larger ones go in batches that fit.
+        given = asked.batch_size is not None or limit < largest_batch(self._model)
 
         def accept(program: Program[Any]) -> bool:
-            return program.covers(settings, listening=listening)
+            return program.covers(settings, listening=asked.listening)
 
-        return self._lineup.plan(n, None if batch_size is None else limit, limit, accept=accept)
+        return self._lineup.plan(n, limit if given else None, limit, accept=accept)
 
 
-def batch_limit(model: ModelSpec, batch_size: int | None) -> int:
+def batch_limit(model: ModelSpec, batch_size: int | None, size: tuple[int, int] | None = None) -> int:
     """The largest batch: what the caller asked for, or the bundle's, or what fits into memory."""
-    return largest_batch(model) if batch_size is None else check_batch_size(batch_size, model.max_batch)
+    return largest_batch(model, size=size) if batch_size is None else check_batch_size(batch_size, model.max_batch)

@@ -164,7 +164,7 @@ def replay(
 
 def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> Check:
     try:
-        samples = generator.sample(**run.settings.sample_arguments(), progress=False).array
+        samples = generator.sample(**run.sample_arguments(), progress=False).array
     except InputError as failure:  # the settings come from the bundle, not from the caller
         raise IntegrityError(f"golden file: {failure}; export the bundle again") from None
     except BackendError as failure:  # NaN in the samples, above all

@@ -15,7 +15,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec
 from gensdk_runtime.verify import load_golden, verify_bundle
 from gensdk_training.torch_backend import torch_sessions
-from support.tiny import FAMILIES
+from support.tiny import FAMILIES, given
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES)]
 
@@ -37,9 +37,10 @@ def test_the_bundle_samples_what_pytorch_samples(family: str, guidance: float, e
         pytest.skip("no guidance")
     settings = {"num_inference_steps": 6, "guidance_scale": guidance} if diffusion else {}
     live = Generator.from_sessions(found.plan.model, torch_sessions(found.plan))
-    expected = live.sample(5, seed=3, label=[0, 1, 2, 0, 1], **settings).array
+    arguments = {**given(found.plan.model, 5), **settings}
+    expected = live.sample(5, seed=3, **arguments).array
     with Generator.load(found.bundle) as generator:
-        samples = generator.sample(5, seed=3, label=[0, 1, 2, 0, 1], batch_size=3, **settings).array
+        samples = generator.sample(5, seed=3, batch_size=3, **arguments).array
     np.testing.assert_allclose(samples, expected, atol=1e-3)
 
 

@@ -16,7 +16,7 @@ from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.verify import verify_bundle
 from gensdk_training.torch_backend import torch_sessions
 from support.plans import family_plan
-from support.tiny import FAMILIES
+from support.tiny import FAMILIES, given
 
 FEEDFORWARD = [name for name in FAMILIES if isinstance(family_plan(name).model.program, FeedforwardSpec)]
 OTHERS = sorted(set(FAMILIES) - set(FEEDFORWARD))
@@ -29,8 +29,9 @@ def test_bytes_equal_the_conversion_outside(family: str, tmp_path: Path) -> None
     assert verify_bundle(bundle).ok
     for precision in ("fp32", "fp16"):
         with Generator.load(bundle, precision=precision) as generator:
-            floats = generator.sample(5, seed=0)
-            drawn = generator.sample(5, seed=0, output_type="uint8")
+            arguments = given(generator.model, 5)
+            floats = generator.sample(5, seed=0, **arguments)
+            drawn = generator.sample(5, seed=0, output_type="uint8", **arguments)
         assert drawn.data.dtype == np.uint8
         np.testing.assert_array_equal(drawn.images, to_uint8(floats.array, floats.value_range))
         half_level = (floats.value_range[1] - floats.value_range[0]) / 510 + 1e-6
@@ -42,8 +43,9 @@ def test_any_model_draws_bytes_on_request(family: str) -> None:
     plan = family_plan(family)
     few = {"num_inference_steps": 2} if plan.model.program.kind == "diffusion" else {}
     generator = Generator.from_sessions(plan.model, torch_sessions(plan))
-    drawn = generator.sample(2, seed=0, label=[0, 1], output_type="uint8", **few)
-    np.testing.assert_array_equal(drawn.data, generator.sample(2, seed=0, label=[0, 1], **few).images)
+    arguments = {**given(plan.model, 2), **few}
+    drawn = generator.sample(2, seed=0, output_type="uint8", **arguments)
+    np.testing.assert_array_equal(drawn.data, generator.sample(2, seed=0, **arguments).images)
 
 
 def test_nan_is_an_error_in_bytes_too() -> None:

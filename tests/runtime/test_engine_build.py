@@ -156,6 +156,9 @@ class Source:
     def largest_batch(self) -> int:
         return 64
 
+    def translated(self) -> None:
+        return None
+
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         return tuple(spec for spec in self.engines if spec.precision == precision)
 

@@ -11,14 +11,16 @@ from gensdk_runtime.golden import Call
 from gensdk_training.family import DataInfo
 from gensdk_training.layers.latent_sampler import latent_plan
 from gensdk_training.plan import ExportPlan
+from gensdk_training.registry import get_family
 from gensdk_training.torch_backend import TorchSession
-from support.tiny import tiny_run
+from support.tiny import tiny_run, with_source
 
 DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
 
 WIDE: dict[str, dict[str, Any]] = {
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
+    "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
     "vae": {"hidden": [512]},
 }
@@ -27,8 +29,10 @@ WIDE: dict[str, dict[str, Any]] = {
 
 def family_plan(name: str, *, conditional: bool = True, data: DataInfo = DIGITS, **config: Any) -> ExportPlan:
     """A family's plan over fresh networks with weights of a size that makes samples vary."""
-    settings = {"conditional": conditional, **WIDE.get(name, {}), **config}
-    family = tiny_run(name, config=settings).build_family(data)
+    labels = {"conditional": conditional} if "conditional" in get_family(name).Config.model_fields else {}
+    family = tiny_run(name, config={**labels, **WIDE.get(name, {}), **config}).build_family(
+        with_source(name, data)
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         networks = family.build_networks()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from gensdk_training.registry import families
+from gensdk_runtime.example_images import example_images
+from gensdk_runtime.manifest import ModelSpec
+from gensdk_training.family import DataInfo, SourceInfo
+from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "dcgan": {"latent": 8, "generator_channels": 8, "discriminator_channels": 8},
     "ddpm": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
+    "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
     "vae": {"latent": 4, "hidden": [32]},
 }
@@ -20,4 +24,31 @@ FAMILIES = tuple(families())
 def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any) -> RunConfig:
     """A run of `steps` on 16 images a step, without previews unless asked for."""
     config = {"batch_size": 16, "steps": steps, **SETTINGS.get(family, {}), **run.pop("config", {})}
-    return RunConfig(family=family, data=DataConfig(source=source), config=config, **{"preview_every": 0, **run})
+    data = tiny_data(family, source)
+    return RunConfig(family=family, data=data, config=config, **{"preview_every": 0, **run})
+
+
+def tiny_data(family: str, source: str = "digits") -> DataConfig:
+    """The images of `source`, for a family that translates them from themselves."""
+    kind = get_family(family).starts_from
+    if kind in ("pairs", "collections"):
+        return DataConfig(source=source, inputs=source, paired=kind == "pairs")
+    return DataConfig(source=source)
+
+
+def with_source(family: str, info: DataInfo) -> DataInfo:
+    """`info` with the images that `family` starts from, like those that it makes."""
+    kind = get_family(family).starts_from
+    if kind not in ("pairs", "collections"):
+        return info
+    source = SourceInfo(
+        channels=info.channels, height=info.height, width=info.width, count=info.count, paired=kind == "pairs"
+    )
+    return info.model_copy(update={"source": source})
+
+
+def given(model: ModelSpec, n: int) -> dict[str, Any]:
+    """Arguments that `model` needs for `n` samples: labels in turn, images to translate."""
+    labels = {"label": [i % model.num_classes for i in range(n)]} if model.num_classes else {}
+    images = example_images(model, n)
+    return labels if images is None else {**labels, "image": images}

@@ -16,17 +16,19 @@ from torch import Tensor, nn
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import ModelSpec
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
 from gensdk_training.family import Batch, DataInfo, Phase, freeze, parameter_count
 from gensdk_training.preview import sample_networks
 from gensdk_training.registry import AnyFamily, families, get_family, register
 from gensdk_training.torch_backend import torch_sessions
+from support.tiny import with_source
 
 SMALL: dict[str, dict[str, Any]] = {
     "dcgan": {"generator_channels": 8, "discriminator_channels": 8, "latent": 8},
     "ddpm": {"channels": 8},
+    "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
     "vae": {"hidden": [32], "latent": 4},
 }
@@ -38,6 +40,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "spectral": {"spectral_norm": True, "discriminator_steps": 2},
     },
     "ddpm": {"velocity": {"prediction_type": "v_prediction"}},
+    "pix2pix": {
+        "l1": {"objective": "l1"},
+        "gan": {"objective": "gan", "game": "lsgan"},
+        "resize": {"upsampling": "resize", "norm": "batch", "depth": 2},
+    },
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
     "vae": {
         "convolutions": {"architecture": "conv", "channels": 8},
@@ -84,13 +91,15 @@ def _batch(channels: int, count: int = 16) -> Batch:
     _, images, labels = _digits()
     grey = images[:count]
     if channels == 1:
-        return Batch(grey, labels[:count])
-    return Batch(torch.cat((grey, grey * 0.5, images[count : 2 * count]), dim=1), labels[:count])
+        return Batch(grey, labels[:count], -grey)
+    colour = torch.cat((grey, grey * 0.5, images[count : 2 * count]), dim=1)
+    return Batch(colour, labels[:count], -colour)
 
 
 def _build(name: str, channels: int, settings: dict[str, Any], seed: int = 0) -> tuple[AnyFamily, Any]:
     family_class = get_family(name)
-    family = family_class(family_class.Config.from_dict(settings, what="config"), _info(channels))
+    info = with_source(name, _info(channels))
+    family = family_class(family_class.Config.from_dict(settings, what="config"), info)
     torch.manual_seed(seed)
     return family, family.build_networks()
 
@@ -101,7 +110,7 @@ def _feeds(model: ModelSpec, graph: GraphSpec, batch: int) -> dict[str, Array]:
 
 
 def _feed(spec: TensorSpec, model: ModelSpec, batch: int) -> Array:
-    shape = tuple(axis if isinstance(axis, int) else {"batch": batch}.get(axis, 2) for axis in spec.shape)
+    shape = _shape(spec, batch)
     largest = tuple(axis if isinstance(axis, int) else 8 for axis in spec.shape)
     random = np.random.default_rng(len(spec.name))
     full: Array
@@ -112,6 +121,11 @@ def _feed(spec: TensorSpec, model: ModelSpec, batch: int) -> Array:
     else:
         full = random.random(largest)
     return np.ascontiguousarray(full[tuple(slice(size) for size in shape)], dtype=spec.dtype)
+
+
+def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    sizes = {"batch": batch, HEIGHT: 8, WIDTH: 8}
+    return tuple(axis if isinstance(axis, int) else sizes.get(axis, 2) for axis in spec.shape)
 
 
 def _run(graph: GraphSpec, module: nn.Module, feeds: Mapping[str, Array]) -> list[Array]:
@@ -243,8 +257,7 @@ def test_graphs_are_what_the_plan_says(name: str, channels: int, settings: dict[
 
 
 def _check_output(spec: TensorSpec, output: Array, batch: int) -> None:
-    shape = tuple(axis if isinstance(axis, int) else {"batch": batch}.get(axis, 2) for axis in spec.shape)
-    assert output.shape == shape, spec.name
+    assert output.shape == _shape(spec, batch), spec.name
     assert output.dtype == np.dtype(spec.dtype), spec.name
     assert np.isfinite(output).all(), spec.name
     if spec.value_range is not None:

@@ -18,13 +18,25 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.signature import ImageSpec
 from gensdk_runtime.strict import StrictModel
+from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan
+
+
+class SourceInfo(StrictModel):
+    """The images that a translation starts from; `paired`: each belongs to the image of the same index."""
+
+    channels: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)]
+    paired: bool
 
 
 class DataInfo(StrictModel):
     """What a family must know about the data before its networks are built.
 
-    Images are `channels` x `height` x `width`; `count` of them; `num_classes` is None without labels.
+    Images are `channels` x `height` x `width`; `count` of them; `num_classes` is None without labels, `source`
+    without images to translate.
     """
 
     name: str
@@ -34,6 +46,7 @@ class DataInfo(StrictModel):
     count: Annotated[int, Field(ge=1)]
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
+    source: SourceInfo | None = None
 
     @property
     def image(self) -> ImageSpec:
@@ -43,10 +56,15 @@ class DataInfo(StrictModel):
 
 @dataclass(frozen=True)
 class Batch:
-    """`images`: float32 [B, C, H, W] in [-1, 1]; `labels`: int64 [B], or None for data without labels."""
+    """`images`: float32 [B, C, H, W] in [-1, 1]; `labels`: int64 [B], or None for data without labels.
+
+    `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
+    where the data is not paired, any that could be.
+    """
 
     images: Tensor
     labels: Tensor | None = None
+    sources: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ class FamilyConfig(StrictModel):
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     steps: Annotated[int, Field(ge=1)] = 2000
-    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_schedule: Literal["constant", "linear", "cosine", "late_linear"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     grad_clip: Annotated[float, Field(ge=0)] = 0.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -87,13 +105,15 @@ class Family(ABC, Generic[ConfigT]):
     """A family bound to a config and to data. Stateless: the networks are passed in.
 
     Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors,
-    year and title, and `Config`, the type of its settings.
+    year and title, `Config`, the type of its settings, and `starts_from`: "noise", or for a family that translates
+    images the data's "pairs", its two "collections", or the "images" themselves.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     Config: ClassVar[type[FamilyConfig]]
+    starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
 
     def __init__(self, config: ConfigT, data: DataInfo) -> None:
         self.config = config
@@ -130,6 +150,13 @@ class Family(ABC, Generic[ConfigT]):
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Graphs, program and modules over `networks`, which this switches to eval mode."""
 
+    def examples(self, batch: Batch) -> Examples | None:
+        """What of `batch` a translation family's previews and proofs start from; None for other families."""
+        if batch.sources is None:
+            return None
+        paired = self.data.source is not None and self.data.source.paired
+        return Examples.of(batch.sources, batch.images if paired else None)
+
     def sharing_plan(self, networks: Mapping[str, nn.Module], depth: int) -> ExportPlan:
         """As :meth:`export_plan`, with graphs that share deep features between sampling steps.
 
@@ -149,6 +176,13 @@ def require_labels(batch: Batch) -> Tensor:
     if batch.labels is None:
         raise ValueError("a conditional family got a batch without labels")
     return batch.labels
+
+
+def require_sources(batch: Batch) -> Tensor:
+    """The sources of a batch for a family that translates images."""
+    if batch.sources is None:
+        raise ValueError("a translation family got a batch without sources")
+    return batch.sources
 
 
 def parameter_count(networks: Mapping[str, nn.Module]) -> int:

@@ -24,7 +24,8 @@ from gensdk_training.checkpoint import (
     set_aside,
     tidy,
 )
-from gensdk_training.preview import draw_preview, sample_networks
+from gensdk_training.examples import COUNT
+from gensdk_training.preview import draw_preview
 from gensdk_training.progress import Board, Reporter
 from gensdk_training.replicas import on_first
 from gensdk_training.run_config import RunConfig, first_difference, identity, read_run_config, with_new_settings
@@ -59,6 +60,7 @@ class Loop:
         self._identity = identity(config, dataset.info, dataset.fingerprint, self.accelerator.num_processes)
         self._losses: dict[str, float] = {}
         self._saved: int | None = None
+        self._examples = trainer.family.examples(trainer.feed.first(COUNT))
 
     def take_up(self) -> None:
         """Continues from the newest whole checkpoint; broken ones are set aside.
@@ -84,6 +86,8 @@ class Loop:
     def run(self, stopper: Stopper, board: Board | None) -> LoopResult:
         """Steps until the config's number of them, or until `stopper` says so. Ends with a checkpoint."""
         trainer, steps = self.trainer, self.trainer.family.config.steps
+        if self._examples is not None and self.accelerator.is_main_process:
+            self._examples.save(self.out)
         reason: StopReason | None = "steps" if trainer.step >= steps else None
         try:
             while reason is None:
@@ -137,10 +141,14 @@ class Loop:
         step, trainer = self.trainer.step, self.trainer
         try:
             networks: dict[str, nn.Module] = {**trainer.networks, **trainer.ema.networks}
-            samples = sample_networks(
-                trainer.family, networks, self.config.preview_count, device=self.accelerator.device
+            image = draw_preview(
+                trainer.family,
+                networks,
+                self.out / "previews" / f"step-{step:07d}.png",
+                count=self.config.preview_count,
+                examples=self._examples,
+                device=self.accelerator.device,
             )
-            image = draw_preview(samples, self.out / "previews" / f"step-{step:07d}.png")
             if board is not None:
                 board.image(step, image)
         except (GensdkError, OSError) as failure:

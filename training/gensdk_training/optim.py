@@ -12,20 +12,23 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import TrainingError
 from gensdk_training.family import Phase
 
-Schedule = Literal["constant", "linear", "cosine"]
+Schedule = Literal["constant", "linear", "cosine", "late_linear"]
 
 
 def learning_rate_factor(step: int, *, steps: int, schedule: Schedule, warmup: int) -> float:
     """What the base learning rate is multiplied with at `step` (from 0) of `steps`: above 0, at most 1.
 
     Rises in a line over the first `warmup` steps; then stays, falls in a line towards 0 at the end, or follows
-    half a cosine (Loshchilov & Hutter 2017, "SGDR", eq. 5 without restarts).
+    half a cosine (Loshchilov & Hutter 2017, "SGDR", eq. 5 without restarts); "late_linear" stays for the first
+    half and falls in a line over the second.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0
     done = (step - warmup) / max(1, steps - warmup)
+    if schedule == "late_linear":
+        return min(1.0, 2.0 * (1.0 - done))
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 

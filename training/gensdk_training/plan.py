@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from gensdk_runtime.manifest import ModelSpec
@@ -21,8 +23,11 @@ class ExportPlan:
     `half` names, for each graph, the submodules that FP16 turns to half precision (dotted paths from the
     graph's module). Everything outside stays float32: embeddings of time, solver updates, inverse CDFs.
     A module inside such a submodule that must stay float32 has the class attribute ``fp32_island = True``.
+
+    `examples`, of a translation model: sources to prove it with, uint8 [n, H, W, C]; None: made-up pictures.
     """
 
     model: ModelSpec
     modules: Mapping[str, nn.Module]
     half: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    examples: NDArray[np.uint8] | None = None

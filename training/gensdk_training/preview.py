@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.media.images import image_grid
+from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
 from gensdk_runtime.samples import Samples
+from gensdk_training.examples import Examples
 from gensdk_training.registry import AnyFamily
 from gensdk_training.torch_backend import torch_sessions
 
@@ -26,19 +28,38 @@ def sample_networks(
     *,
     seed: int = PREVIEW_SEED,
     device: torch.device | str = "cpu",
+    examples: Examples | None = None,
 ) -> Samples:
     """`count` samples from live networks, which this switches to eval mode; classes take turns.
 
-    The same seed gives the same noise at every step of a run, so previews can be compared.
+    The same seed gives the same noise at every step of a run, so previews can be compared. A translation family
+    starts from the sources of `examples` (at most so many), or from made-up pictures.
     """
     plan = family.export_plan(networks)
+    sources = example_images(plan.model, count)
+    if sources is not None and examples is not None:
+        sources = examples.sources[:count]
+        count = len(sources)
     classes = plan.model.num_classes
     labels = [index % classes for index in range(count)] if classes else None
     with Generator.from_sessions(plan.model, torch_sessions(plan, device=device)) as generator:
-        return generator.sample(count, seed=seed, label=labels, progress=False)
+        return generator.sample(count, seed=seed, label=labels, image=sources, progress=False)
 
 
-def draw_preview(samples: Samples, path: Path) -> NDArray[np.uint8]:
-    """Saves `samples` as one grid and returns it: uint8 [H, W, C]."""
-    samples.save(path, layout="grid")
-    return image_grid(samples.images)
+def draw_preview(
+    family: AnyFamily,
+    networks: Mapping[str, nn.Module],
+    path: Path,
+    *,
+    count: int,
+    examples: Examples | None,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.uint8]:
+    """Saves samples as one grid, translations beside their sources, and returns it: uint8 [H, W, C]."""
+    samples = sample_networks(family, networks, count, device=device, examples=examples)
+    if examples is None:
+        samples.save(path, layout="grid")
+        return image_grid(samples.images)
+    picture = examples.picture(samples.images)
+    write_atomically(path, encode_image(picture, ".png", samples.settings))
+    return picture

@@ -21,6 +21,8 @@ from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
 from gensdk_runtime.manifest import Provenance
 from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, write_whole
 from gensdk_training.data import Dataset
+from gensdk_training.examples import FILE as EXAMPLES_FILE
+from gensdk_training.examples import Examples
 from gensdk_training.family import DataInfo
 from gensdk_training.loop import Loop, LoopResult
 from gensdk_training.progress import Board, Reporter
@@ -35,7 +37,7 @@ if sys.platform != "win32":
 
 __all__ = ["DataConfig", "RunConfig", "TrainResult", "TrainedRun", "load_run", "read_run_config", "train"]
 
-_OWN_NAMES = {"run.json", "checkpoints", "previews", "logs", ".lock"}
+_OWN_NAMES = {"run.json", "checkpoints", "previews", "logs", ".lock", EXAMPLES_FILE}
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class TrainedRun:
     provenance: Provenance
     config: RunConfig
     run_dir: Path
+    examples: Examples | None = None
 
 
 def train(
@@ -98,7 +101,8 @@ def train(
     main = accelerator.is_main_process
     with ExitStack() as held:
         on_first(accelerator, lambda: held.enter_context(_claim(out, config, resume=resume)))
-        trainer = Trainer(family, data, seed=config.seed, accelerator=accelerator)
+        augment = config.data.augment
+        trainer = Trainer(family, data, seed=config.seed, accelerator=accelerator, augment=augment)
         if dataset is None:
             held.callback(data.close)
         held.callback(trainer.close)
@@ -164,7 +168,8 @@ def load_run(run_dir: Path | str, *, ema: bool = True, step: int | None = None) 
     for network in networks.values():
         network.eval()
     provenance = _provenance(checkpoint, ema=ema)
-    return TrainedRun(family, state.data, networks, state.step, provenance, state.run, run_dir)
+    examples = Examples.load(run_dir)
+    return TrainedRun(family, state.data, networks, state.step, provenance, state.run, run_dir, examples)
 
 
 def _find(folder: Path, step: int | None) -> Checkpoint:
@@ -181,6 +186,8 @@ def _provenance(checkpoint: Checkpoint, *, ema: bool) -> Provenance:
     state = checkpoint.state
     config = state.run.model_dump(mode="json")
     config["data"]["source"] = state.data.name  # a path on the training machine is nobody's business
+    if config["data"]["inputs"] is not None:
+        config["data"]["inputs"] = "inputs"
     return Provenance(
         config=config,
         data=state.data.name,

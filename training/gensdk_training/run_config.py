@@ -10,6 +10,7 @@ from pydantic import Field
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
+from gensdk_training.data.augment import Augmentation
 from gensdk_training.data.dataset import Fit, Split
 from gensdk_training.family import DataInfo, FamilyConfig
 from gensdk_training.registry import AnyFamily, get_family
@@ -18,7 +19,10 @@ Side = Annotated[int, Field(ge=1, le=16384)]
 
 
 class DataConfig(StrictModel):
-    """Which data, and how it is brought into shape; see :func:`gensdk_training.data.load_data`."""
+    """Which data, and how it is brought into shape; see :func:`gensdk_training.data.load_data`.
+
+    `augment`: "flip" and "shift", the same for both images of a pair.
+    """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
     labels: str = "auto"
@@ -26,6 +30,10 @@ class DataConfig(StrictModel):
     channels: Literal[1, 3, 4] | None = None
     fit: Fit = "crop"
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    inputs: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    input_channels: Literal[1, 3, 4] | None = None
+    paired: bool = True
+    augment: tuple[Augmentation, ...] = ()
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -38,6 +46,9 @@ class DataConfig(StrictModel):
             fit=self.fit,
             holdout=self.holdout,
             data_dir=data_dir,
+            inputs=self.inputs,
+            input_channels=self.input_channels,
+            paired=self.paired,
         )
 
 
@@ -84,6 +95,12 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
     for key in ("log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "preview_count"):
         del whole[key]
     del whole["data"]["source"]
+    if whole["data"]["inputs"] is None:  # as in older runs, which knew none
+        whole["data"] = {name: whole["data"][name] for name in ("labels", "size", "channels", "fit", "holdout")}
+    else:
+        del whole["data"]["inputs"]
+    if config.data.augment:
+        whole["data"]["augment"] = list(config.data.augment)
     if whole["config"].get("lr_schedule") == "constant":
         whole["config"].pop("steps", None)
     whole |= {"data_info": data.model_dump(mode="json"), "data_fingerprint": fingerprint, "processes": processes}

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError, TrainingError
+from gensdk_training.data.augment import Augment, Augmentation
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.feed import Feed
 from gensdk_training.ema import Ema
@@ -38,7 +39,15 @@ CHECK_EVERY = 20
 class Trainer:
     """The networks, optimizers and averages of one run. :meth:`advance` makes one step."""
 
-    def __init__(self, family: AnyFamily, dataset: Dataset, *, seed: int, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        family: AnyFamily,
+        dataset: Dataset,
+        *,
+        seed: int,
+        accelerator: Accelerator,
+        augment: tuple[Augmentation, ...] = (),
+    ) -> None:
         config, processes = family.config, accelerator.num_processes
         if config.batch_size % processes:
             raise InputError(f"batch_size {config.batch_size} can't be cut into {processes} equal parts")
@@ -53,6 +62,7 @@ class Trainer:
             device=accelerator.device,
             rank=accelerator.process_index,
             processes=processes,
+            augment=Augment(augment, seed=seed) if augment else None,
         )
         seed_initialization(seed)
         self.networks = {n: net.to(accelerator.device) for n, net in family.build_networks().items()}

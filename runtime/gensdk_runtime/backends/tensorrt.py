@@ -12,7 +12,7 @@ from typing import Literal, Self
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes, tensor_shape
-from gensdk_runtime.engines.build import AxisRange, Recipe
+from gensdk_runtime.engines.build import AxisRange, Recipe, image_axes
 from gensdk_runtime.engines.cache import EngineCache
 from gensdk_runtime.engines.device import INSTALL, DeviceMemory, PinnedArray, Stream, find_gpu
 from gensdk_runtime.engines.engine import Lane, LoadedEngine
@@ -102,7 +102,8 @@ class TensorRtBackend(Backend):
 
         Raises :class:`BackendError` where the graph can't be built or its engine not be loaded.
         """
-        recipe = Recipe(graph, precision, {"batch": self._batch(source), **self._axes})
+        images = image_axes(source.translated() if isinstance(source, EngineSource) else None)
+        recipe = Recipe(graph, precision, {"batch": self._batch(source), **images, **self._axes})
         return self._supplier.loaded(recipe, source, lambda engine: self._session(graph, engine, precision))
 
     def _batch(self, source: GraphSource) -> AxisRange:

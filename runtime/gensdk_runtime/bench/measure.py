@@ -22,6 +22,7 @@ from gensdk_runtime.bench.report import (
     Subject,
 )
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.example_images import example_images
 from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.samples import Samples
 
@@ -116,6 +117,9 @@ def _open(target: Target, options: SamplingOptions, stack: ExitStack) -> _Calls:
     if not 1 <= target.batch <= model.max_batch:
         raise InputError(f"batch {target.batch}: {target.name} takes 1 to {model.max_batch} samples at once")
     keywords = {"n": target.batch, "seed": 0, "progress": False} | options.keywords()
+    images = example_images(model, target.batch)
+    if images is not None:
+        keywords["image"] = images
     start = perf_counter_ns()
     samples = sampler.sample(**keywords)
     first_call_ns = perf_counter_ns() - start

@@ -20,7 +20,7 @@ from gensdk_runtime.engines.build import OnnxFile
 from gensdk_runtime.engines.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
 from gensdk_runtime.manifest import EngineSpec
-from gensdk_runtime.signature import GraphSpec, Precision
+from gensdk_runtime.signature import GraphSpec, Precision, SourceSpec
 
 
 class BackgroundBackend(Backend):
@@ -166,6 +166,9 @@ class _Held:
 
     def largest_batch(self) -> int:
         return self.source.largest_batch() if isinstance(self.source, EngineSource) else 64
+
+    def translated(self) -> SourceSpec | None:
+        return self.source.translated() if isinstance(self.source, EngineSource) else None
 
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         return self.source.engine_specs(precision) if isinstance(self.source, EngineSource) else ()

@@ -17,7 +17,7 @@ from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.engines.package import Toolkit, reason
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.onnx_scan import scan
-from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
+from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec, Precision, SourceSpec, TensorSpec
 
 FLAGS = ("strongly typed", "no TF32")
 """What every network and builder here is set to: part of an engine's identity."""
@@ -35,6 +35,22 @@ class AxisRange:
         if not 1 <= self.minimum <= self.optimum <= self.maximum:
             sizes = f"{self.minimum}, {self.optimum}, {self.maximum}"
             raise InputError(f"engine sizes must be 1 <= min <= opt <= max, got {sizes}; change --batch")
+
+
+LARGEST_SIDE = 2048
+"""Pixels of the largest image that an engine takes, or four times those that the model was trained at."""
+
+
+def image_axes(source: SourceSpec | None) -> dict[str, AxisRange]:
+    """The sizes of the images that a translation model takes: from its smallest, best at its own."""
+    if source is None:
+        return {}
+    sides = {HEIGHT: source.height, WIDTH: source.width}
+    step = source.multiple
+    return {
+        axis: AxisRange(step, side, max(side, min(4 * side, LARGEST_SIDE // step * step)))
+        for axis, side in sides.items()
+    }
 
 
 GUIDANCE = AxisRange(1, 2, 2)

@@ -16,7 +16,7 @@ from gensdk_runtime.engines.package import Toolkit
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import EngineSpec
 from gensdk_runtime.progress import Progress
-from gensdk_runtime.signature import Precision
+from gensdk_runtime.signature import Precision, SourceSpec
 
 LoadedT = TypeVar("LoadedT")
 
@@ -30,6 +30,9 @@ class EngineSource(Protocol):
 
     def largest_batch(self) -> int:
         """The largest batch that the model is run with."""
+
+    def translated(self) -> SourceSpec | None:
+        """The images that the model translates; None for other models."""
 
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         """The engines of this graph in one precision."""

@@ -11,6 +11,7 @@ from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
+from gensdk_runtime.programs.translation import TranslationProgram
 
 PROGRAMS: dict[str, type[Program[Any]]] = {
     "feedforward": FeedforwardProgram,
@@ -21,4 +22,6 @@ PROGRAMS: dict[str, type[Program[Any]]] = {
 
 def make_program(model: ModelSpec, sessions: Mapping[str, Session]) -> Program[Any]:
     """The program that the model names, over its sessions."""
+    if model.source is not None:
+        return TranslationProgram(model, sessions)
     return PROGRAMS[model.program.kind](model, sessions)

@@ -46,13 +46,15 @@ class Run:
 
     The graphs run a batch of len(run) samples, of which the first len(`images`) are wanted: a batch may be
     padded to a size that the backend is fast at. `images` takes the result: float32 [count, C, H, W], or uint8
-    [count, H, W, C] for a program that :attr:`Program.makes_uint8`.
+    [count, H, W, C] for a program that :attr:`Program.makes_uint8`. `sources`, for a translation model: uint8
+    [len(run), H, W, C] or float32 [len(run), C, H, W].
     """
 
     keys: tuple[SampleKey, ...]
     images: Float32 | NDArray[np.uint8]
     labels: Int64 | None = None
     latents: Float32 | None = None
+    sources: NDArray[Any] | None = None
     first: int = 0
     on_step_end: Callable[[StepEnd], bool] | None = None
     on_progress: Callable[[float], None] | None = None

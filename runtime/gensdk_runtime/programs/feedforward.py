@@ -72,7 +72,7 @@ class FeedforwardProgram(Program[None]):
                     draw(run.keys, stream, out.shape[1:], out=out)
             run.timed(bound)
             if run.images.dtype == np.uint8:
-                _check_sums(graph, bound.output("image_sum")[: len(run.images)])
+                check_sums(graph, bound.output("image_sum")[: len(run.images)])
                 run.finish(bound.output("pixels"))
             else:
                 run.finish(bound.output("image"))
@@ -88,7 +88,7 @@ def _noise_inputs(graph: GraphSpec) -> list[str]:
     return [spec.name for spec in graph.inputs if spec.role == "noise"]
 
 
-def _check_sums(graph: GraphSpec, sums: Array) -> None:
+def check_sums(graph: GraphSpec, sums: Array) -> None:
     """Bytes can't be NaN, so the graph gives the sum of each image too."""
     if not np.isfinite(sums).all():
         bad = int((~np.isfinite(sums)).sum())

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime.errors import BackendError
+from gensdk_runtime.example_images import example_images
 from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.noise import sample_keys
 from gensdk_runtime.programs.base import Run, StepEnd
@@ -88,7 +89,8 @@ def _run(model: ModelSpec, batch: int, first: int) -> Run:
     labels: Any = None
     if model.num_classes is not None:
         labels = np.arange(first, first + batch, dtype=np.int64) % model.num_classes
-    return Run(keys=keys, images=np.empty((batch, *model.image.shape), np.float32), labels=labels, first=first)
+    images = np.empty((batch, *model.image.shape), np.float32)
+    return Run(keys=keys, images=images, labels=labels, sources=example_images(model, batch), first=first)
 
 
 @contextmanager

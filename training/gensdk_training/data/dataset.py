@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.family import DataInfo
+from gensdk_training.family import DataInfo, SourceInfo
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -52,8 +52,13 @@ class LoadOptions:
 
 
 class Dataset(ABC):
-    """Images of one size, by index. `fingerprint` changes when the data does; resuming compares it."""
+    """Images of one size, by index. `fingerprint` changes when the data does; resuming compares it.
 
+    `sources`: what the images are made from, for translation; of the same count and order where ``info.source`` is
+    paired.
+    """
+
+    sources: Dataset | None = None
     prefetch: bool = False
     """Whether batches are worth reading ahead in a thread."""
 
@@ -84,6 +89,27 @@ class ArrayDataset(Dataset):
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The images at `indices`; a copy."""
         return ImageBatch(self.images[indices], None if self.labels is None else self.labels[indices])
+
+
+def with_sources(dataset: Dataset, sources: Dataset, *, paired: bool) -> Dataset:
+    """`dataset` with images to translate into its own. Raises :class:`InputError` for pairs that can't be."""
+    have, want = sources.info, dataset.info
+    if paired and have.count != want.count:
+        raise InputError(
+            f"expected a pair for each of the {want.count} images, got {have.count} inputs; write --unpaired for "
+            "two collections that are not pairs"
+        )
+    dataset.sources = sources
+    dataset.info = want.model_copy(
+        update={
+            "source": SourceInfo(
+                channels=have.channels, height=have.height, width=have.width, count=have.count, paired=paired
+            )
+        }
+    )
+    dataset.fingerprint = text_fingerprint([dataset.fingerprint, sources.fingerprint])
+    dataset.prefetch = dataset.prefetch or sources.prefetch
+    return dataset
 
 
 class SkipLog:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 
-from gensdk_training.data.dataset import Dataset, ImageBatch
+from gensdk_training.data.augment import Augment
+from gensdk_training.data.dataset import Dataset, ImageBatch, Images
 from gensdk_training.data.order import DataOrder
 from gensdk_training.family import Batch
+
+Raw = tuple[ImageBatch, Images | None]
+"""Images, and the sources that go with them."""
 
 
 class Feed:
@@ -27,33 +32,63 @@ class Feed:
         device: torch.device,
         rank: int = 0,
         processes: int = 1,
+        augment: Augment | None = None,
     ) -> None:
         self.dataset = dataset
         self.order = DataOrder(len(dataset), seed)
+        self._sources = dataset.sources
+        self._paired = dataset.info.source is not None and dataset.info.source.paired
+        self._source_order = (
+            None
+            if self._sources is None
+            else self.order
+            if self._paired
+            else DataOrder(len(self._sources), seed ^ 1)
+        )
+        self._augment = augment
         self._size = batch_size
         self._device = device
         self._rank = rank
         self._own = batch_size // processes
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="gensdk-feed") if dataset.prefetch else None
-        self._ahead: tuple[int, Future[ImageBatch]] | None = None
+        self._ahead: tuple[int, Future[Raw]] | None = None
 
     def batch(self, number: int) -> Batch:
-        """Images float32 [B, C, H, W] in [-1, 1] and labels int64 [B], on the device."""
-        raw = self._read_ahead(number) if self._pool else self._read(number)
-        images = torch.from_numpy(raw.images).to(self._device).permute(0, 3, 1, 2)
+        """Images and sources float32 [B, C, H, W] in [-1, 1] and labels int64 [B], on the device."""
+        raw, sources = self._read_ahead(number) if self._pool else self._read(number)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
-        return Batch(images.to(torch.float32).contiguous().div_(127.5).sub_(1.0), labels)
+        images, others = self._tensor(raw.images), None if sources is None else self._tensor(sources)
+        if self._augment is not None:
+            images, others = self._augment(number, self._rank, images, others, paired=self._paired)
+        return Batch(images, labels, others)
+
+    def first(self, count: int) -> Batch:
+        """The first images of the data, as they lie there."""
+        indices = np.arange(min(count, len(self.dataset)))
+        raw = self.dataset.batch(indices)
+        labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
+        sources = None
+        if self._sources is not None:
+            sources = self._tensor(self._sources.batch(indices % len(self._sources)).images)
+        return Batch(self._tensor(raw.images), labels, sources)
+
+    def _tensor(self, images: Images) -> torch.Tensor:
+        tensor = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+        return tensor.to(torch.float32).contiguous().div_(127.5).sub_(1.0)
 
     def close(self) -> None:
         """Ends the reading thread."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, number: int) -> ImageBatch:
+    def _read(self, number: int) -> Raw:
         first = number * self._size + self._rank * self._own
-        return self.dataset.batch(self.order.indices(first, self._own))
+        sources = None
+        if self._sources is not None and self._source_order is not None:
+            sources = self._sources.batch(self._source_order.indices(first, self._own)).images
+        return self.dataset.batch(self.order.indices(first, self._own)), sources
 
-    def _read_ahead(self, number: int) -> ImageBatch:
+    def _read_ahead(self, number: int) -> Raw:
         assert self._pool is not None  # noqa: S101 - tells the type checker
         ready = self._ahead if self._ahead is not None and self._ahead[0] == number else None
         future = ready[1] if ready else self._pool.submit(self._read, number)

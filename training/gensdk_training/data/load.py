@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_training.data.dataset import Dataset, Fit, LoadOptions, Split
+from gensdk_training.data.dataset import Dataset, Fit, LoadOptions, Split, with_sources
 from gensdk_training.data.digits import load_digits
 from gensdk_training.data.folder import load_folder
 from gensdk_training.data.idx import load_mnist
@@ -29,6 +30,9 @@ def load_data(
     holdout: float = 0.0,
     data_dir: Path | str | None = None,
     memory_limit: int = 2 << 30,
+    inputs: str | None = None,
+    input_channels: int | None = None,
+    paired: bool = True,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -38,6 +42,9 @@ def load_data(
     `split`: the data's own where it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test.
     `labels`: "auto", "none", or the key of an .npz file. `size`: (height, width) to `fit` images into, by
     cutting from the centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data.
+    `inputs`: for translation, the data that the images of `spec` are made from, named in the same way and brought
+    to the same size; `paired`: the inputs are as many and in the same order (files of a folder by their names),
+    and otherwise just another collection. `input_channels`: as `channels`, of the inputs.
     `memory_limit`: bytes up to which a folder is decoded at once; a larger one is read along the way.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
@@ -45,6 +52,16 @@ def load_data(
     """
     options = LoadOptions(split, labels, _size(size), channels, fit, holdout, memory_limit)
     _check(options)
+    dataset = _load(spec, data_dir, options)
+    if inputs is None:
+        return dataset
+    same = dataset.info.height, dataset.info.width
+    others = replace(options, labels="none", channels=input_channels, size=same)
+    _check(others)
+    return with_sources(dataset, _load(inputs, data_dir, others), paired=paired)
+
+
+def _load(spec: str, data_dir: Path | str | None, options: LoadOptions) -> Dataset:
     name, _, rest = spec.partition(":")
     if spec == "digits":
         return load_digits(options)

@@ -1,0 +1,156 @@
+"""One run of one graph that turns an image into another: translation between styles, super-resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.errors import ManifestError
+from gensdk_runtime.manifest import FeedforwardSpec
+from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.programs.base import Program, Run, Wanted, label_wanted, require_signature, write_label
+from gensdk_runtime.programs.feedforward import check_sums
+from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
+
+
+class TranslationProgram(Program[None]):
+    """A source image, and a label where the model has classes, go in; the result comes out.
+
+    Sources of a size that the graph does not take are padded below and to the right with their own mirror image,
+    and the result is cut.
+    """
+
+    def check(self) -> None:
+        """The input ``source``, the output ``image``, and no inputs but a label beside."""
+        graph, source = self._session.graph, self.source
+        spec = graph.input("source")
+        if spec is None:
+            raise ManifestError(f"graph {graph.name!r} has no input 'source'; export the bundle again")
+        height, width = source_axes(spec)
+        shape = (
+            ("batch", height, width, source.channels)
+            if _is_bytes(spec)
+            else ("batch", source.channels, height, width)
+        )
+        inputs = {"source": Wanted(shape, spec.dtype)} | label_wanted(self.model, graph, "batch")
+        if spec.dtype not in ("float32", "uint8"):
+            raise ManifestError(f"graph {graph.name!r}: a source is float32 or uint8, not {spec.dtype}")
+        for axis, name, size in ((height, HEIGHT, source.height), (width, WIDTH, source.width)):
+            if axis not in (name, size):
+                raise ManifestError(f"graph {graph.name!r}: expected axis {name!r} or {size}, got {axis!r}")
+        out = (result_axis(height, source.scale), result_axis(width, source.scale))
+        channels = self.model.image.channels
+        outputs = {"image": Wanted(("batch", channels, *out))}
+        if self.makes_uint8:
+            outputs["pixels"] = Wanted(("batch", *out, channels), "uint8")
+            outputs["image_sum"] = Wanted(("batch",))
+        require_signature(graph, inputs, outputs)
+
+    @property
+    def source(self) -> SourceSpec:
+        """What goes in."""
+        assert self.model.source is not None  # noqa: S101 - chosen by it
+        return self.model.source
+
+    @property
+    def makes_uint8(self) -> bool:
+        """Where the graph was exported with ``--uint8``."""
+        return self._session.graph.output("pixels") is not None
+
+    def resolve(self, options: Mapping[str, Any]) -> None:
+        """There is nothing to set."""
+
+    def describe(self, settings: None) -> dict[str, Any]:
+        """There is nothing to tell."""
+        return {}
+
+    def run(self, run: Run, settings: None) -> None:
+        """Bytes stay bytes where the graph takes and makes them."""
+        graph = self._session.graph
+        spec = graph.input("source")
+        assert spec is not None  # noqa: S101 - check() looked
+        assert run.sources is not None  # noqa: S101 - the generator asks for them
+        height, width = source_size(run.sources)
+        axes = source_axes(spec)
+        padded = tuple(
+            axis if isinstance(axis, int) else -(-size // self.source.multiple) * self.source.multiple
+            for axis, size in zip(axes, (height, width), strict=True)
+        )
+        with self._session.bound(self._sizes(len(run), *padded)) as bound:
+            write_label(bound, run)
+            write_source(run.sources, bound.input("source"), self.source)
+            run.timed(bound)
+            rows, columns = height * self.source.scale, width * self.source.scale
+            if run.images.dtype == np.uint8:
+                check_sums(graph, bound.output("image_sum")[: len(run.images)])
+                run.finish(bound.output("pixels")[:, :rows, :columns])
+            else:
+                run.finish(bound.output("image")[:, :, :rows, :columns])
+            run.end_step(0, 1, 0, lambda: bound.output("image")[:, :, :rows, :columns])
+
+    def _sizes(self, batch: int, height: int, width: int) -> dict[str, int]:
+        scale = self.source.scale
+        named = {HEIGHT: height, WIDTH: width, RESULT_HEIGHT: scale * height, RESULT_WIDTH: scale * width}
+        used = {axis for spec in self._session.graph.inputs + self._session.graph.outputs for axis in spec.shape}
+        return {"batch": batch, **{name: size for name, size in named.items() if name in used}}
+
+    @property
+    def _session(self) -> Session:
+        assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
+        return self.sessions[self.model.program.graph]
+
+
+def _is_bytes(spec: TensorSpec) -> bool:
+    return spec.dtype == "uint8"
+
+
+def source_axes(spec: TensorSpec) -> tuple[int | str, int | str]:
+    """Height and width of a ``source`` input: a name where any size goes in. ManifestError for another rank."""
+    if len(spec.shape) != 4:
+        raise ManifestError(f"expected input {spec.name!r} with four axes, got {list(spec.shape)}")
+    return (spec.shape[1], spec.shape[2]) if _is_bytes(spec) else (spec.shape[2], spec.shape[3])
+
+
+def result_axis(axis: int | str, scale: int) -> int | str:
+    """The axis of the result that belongs to an axis of the source."""
+    if isinstance(axis, int):
+        return axis * scale
+    return axis if scale == 1 else {HEIGHT: RESULT_HEIGHT, WIDTH: RESULT_WIDTH}.get(axis, axis)
+
+
+def source_size(sources: Array) -> tuple[int, int]:
+    """Height and width of uint8 [n, H, W, C] or float32 [n, C, H, W]."""
+    height, width = sources.shape[1:3] if sources.dtype == np.uint8 else sources.shape[2:]
+    return int(height), int(width)
+
+
+def write_source(sources: Array, out: Array, spec: SourceSpec) -> None:
+    """Writes uint8 [n, H, W, C] or float32 [n, C, H, W] into the upper left of `out`, as uint8 [n, H', W', C] or
+    float32 [n, C, H', W'], and mirrors it into the rest."""
+    height, width = source_size(sources)
+    rows, columns = mirrored(height, source_size(out)[0]), mirrored(width, source_size(out)[1])
+    if out.dtype == np.uint8:
+        bytes_in = sources if sources.dtype == np.uint8 else to_uint8(sources, spec.value_range)
+        out[:, :height, :width] = bytes_in
+        out[:, height:, :width] = out[:, rows, :width]
+        out[:, :, width:] = out[:, :, columns]
+        return
+    inside = out[:, :, :height, :width]
+    if sources.dtype == np.uint8:
+        low, high = spec.value_range
+        np.multiply(sources.transpose(0, 3, 1, 2), np.float32((high - low) / 255.0), out=inside)
+        inside += np.float32(low)
+    else:
+        np.copyto(inside, sources)
+    out[:, :, height:, :width] = out[:, :, rows, :width]
+    out[:, :, :, width:] = out[:, :, :, columns]
+
+
+def mirrored(size: int, padded: int) -> NDArray[np.intp]:
+    """Which of `size` places the places beyond it show."""
+    return np.pad(np.arange(size), (0, padded - size), mode="reflect" if size > 1 else "edge")[size:]

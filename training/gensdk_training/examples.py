@@ -1,0 +1,77 @@
+"""A few images of a translation's data, kept with the run: for previews and golden trajectories."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.images import image_grid, write_atomically
+
+COUNT = 16
+FILE = "examples.npz"
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """`sources` uint8 [n, H, W, C], and where it is known what they should become: `targets` [n, H', W', C']."""
+
+    sources: Images
+    targets: Images | None = None
+
+    @classmethod
+    def of(cls, sources: Tensor, targets: Tensor | None) -> Self:
+        """From batches float32 [B, C, H, W] in [-1, 1]."""
+        return cls(_bytes(sources), None if targets is None else _bytes(targets))
+
+    def save(self, folder: Path) -> None:
+        """Writes ``examples.npz`` into a run's folder, whole or not at all."""
+        buffer = io.BytesIO()
+        arrays = {"sources": self.sources} | ({} if self.targets is None else {"targets": self.targets})
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_atomically(folder / FILE, buffer.getvalue())
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """What :meth:`save` wrote; None where there is none. Raises :class:`InputError` for a damaged file."""
+        path = folder / FILE
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(arrays["sources"], arrays["targets"] if "targets" in arrays.files else None)
+        except (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, EOFError) as failure:
+            raise InputError(f"{path}: not a readable .npz ({str(failure)[:120]}); remove it") from None
+
+    def picture(self, results: Images) -> Images:
+        """One grid, uint8 [H, W, 3]: each source beside its result [n, H', W', C'], and beside the target."""
+        columns = [self.sources, results] + ([] if self.targets is None else [self.targets])
+        height, width = (max(images.shape[axis] for images in columns) for axis in (1, 2))
+        rows = [_stretched(images[: len(results)], height, width) for images in columns]
+        joined: Images = np.concatenate(rows, axis=2)
+        return image_grid(joined)
+
+
+def _stretched(images: Images, height: int, width: int) -> Images:
+    """To the same size, each pixel repeated; to three channels."""
+    rows = np.arange(height) * images.shape[1] // height
+    columns = np.arange(width) * images.shape[2] // width
+    larger: Images = images[:, rows][:, :, columns]
+    return larger if larger.shape[3] == 3 else larger[..., :1].repeat(3, axis=3)
+
+
+def _bytes(images: Tensor) -> Images:
+    array: Images = (
+        images.detach().cpu().add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    )
+    return np.ascontiguousarray(array)
