@@ -60,7 +60,7 @@ class Loop:
         self._identity = identity(config, dataset.info, dataset.fingerprint, self.accelerator.num_processes)
         self._losses: dict[str, float] = {}
         self._saved: int | None = None
-        self._examples = trainer.family.examples(trainer.feed.first(COUNT))
+        self._examples = trainer.family.examples(trainer.feed.spread(COUNT))
 
     def take_up(self) -> None:
         """Continues from the newest whole checkpoint; broken ones are set aside.

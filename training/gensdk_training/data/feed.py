@@ -62,9 +62,10 @@ class Feed:
             images, others = self._augment(number, self._rank, images, others, paired=self._paired)
         return Batch(images, labels, others)
 
-    def first(self, count: int) -> Batch:
-        """The first images of the data, as they lie there."""
-        indices = np.arange(min(count, len(self.dataset)))
+    def spread(self, count: int) -> Batch:
+        """So many images from all over the data, as they lie there."""
+        count = min(count, len(self.dataset))
+        indices = np.linspace(0, len(self.dataset) - 1, count).astype(np.int64)
         raw = self.dataset.batch(indices)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         sources = None
