@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from gensdk_runtime.errors import InputError, TrainingError
+from gensdk_runtime.media.image_files import CorruptImageError, decode, read_header, to_channels
 from gensdk_training.data import ArrayDataset, load_data
 from gensdk_training.data.feed import Feed
 from gensdk_training.data.folder import FolderDataset
-from gensdk_training.data.images import CorruptImageError, decode, fit_size, read_header, to_channels
+from gensdk_training.data.images import fit_size
 
 RNG = np.random.default_rng(1)
 

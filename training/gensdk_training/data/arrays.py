@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_files import to_channels
 from gensdk_training.data.dataset import (
     ArrayDataset,
     Images,
@@ -15,7 +16,7 @@ from gensdk_training.data.dataset import (
     LoadOptions,
     holdout_indices,
 )
-from gensdk_training.data.images import fit_size, to_channels
+from gensdk_training.data.images import fit_size
 from gensdk_training.family import DataInfo
 
 _CHUNK = 4096

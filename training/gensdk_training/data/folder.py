@@ -11,6 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, TrainingError
+from gensdk_runtime.media.image_files import (
+    MAX_FILE_BYTES,
+    SUFFIXES,
+    CorruptImageError,
+    Header,
+    check_pixels,
+    decode,
+    read_header,
+)
 from gensdk_training.data.dataset import (
     ArrayDataset,
     Dataset,
@@ -23,16 +32,7 @@ from gensdk_training.data.dataset import (
     plain_name,
     text_fingerprint,
 )
-from gensdk_training.data.images import (
-    MAX_FILE_BYTES,
-    SUFFIXES,
-    CorruptImageError,
-    Header,
-    check_pixels,
-    decode,
-    fit_size,
-    read_header,
-)
+from gensdk_training.data.images import fit_size
 from gensdk_training.family import DataInfo
 
 _HEADER_BYTES = 1 << 16
