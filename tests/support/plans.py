@@ -18,10 +18,12 @@ from support.tiny import tiny_run, with_source
 DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
 
 WIDE: dict[str, dict[str, Any]] = {
+    "cyclegan": {"channels": 24, "blocks": 2},
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
+    "srgan": {"channels": 32, "blocks": 2},
     "vae": {"hidden": [512]},
 }
 """Wide enough that the large graphs have more than 100 KB."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import ModelSpec
-from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec, TensorSpec
+from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
 from gensdk_training.family import Batch, DataInfo, Phase, freeze, parameter_count
@@ -26,15 +26,18 @@ from gensdk_training.torch_backend import torch_sessions
 from support.tiny import with_source
 
 SMALL: dict[str, dict[str, Any]] = {
+    "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"generator_channels": 8, "discriminator_channels": 8, "latent": 8},
     "ddpm": {"channels": 8},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
+    "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "vae": {"hidden": [32], "latent": 4},
 }
 """Settings that make a family small enough for tests; a family without an entry is tested as it comes."""
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "cyclegan": {"one_way": {"two_way": False, "game": "vanilla"}, "resize": {"upsampling": "resize", "pool": 0}},
     "dcgan": {
         "saturating": {"loss": "saturating"},
         "spectral": {"spectral_norm": True, "discriminator_steps": 2},
@@ -46,6 +49,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "resize": {"upsampling": "resize", "norm": "batch", "depth": 2},
     },
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
+    "srgan": {"gan": {"objective": "gan"}, "four": {"scale": 4}},
     "vae": {
         "convolutions": {"architecture": "conv", "channels": 8},
         "gaussian": {"likelihood": "gaussian", "beta": 4.0},
@@ -123,8 +127,8 @@ def _feed(spec: TensorSpec, model: ModelSpec, batch: int) -> Array:
     return np.ascontiguousarray(full[tuple(slice(size) for size in shape)], dtype=spec.dtype)
 
 
-def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    sizes = {"batch": batch, HEIGHT: 8, WIDTH: 8}
+def _shape(spec: TensorSpec, batch: int, scale: int = 1) -> tuple[int, ...]:
+    sizes = {"batch": batch, HEIGHT: 8, WIDTH: 8, RESULT_HEIGHT: 8 * scale, RESULT_WIDTH: 8 * scale}
     return tuple(axis if isinstance(axis, int) else sizes.get(axis, 2) for axis in spec.shape)
 
 
@@ -253,11 +257,11 @@ def test_graphs_are_what_the_plan_says(name: str, channels: int, settings: dict[
             outputs = _run(graph, module, _feeds(plan.model, graph, batch))
             assert len(outputs) == len(graph.outputs)
             for spec, output in zip(graph.outputs, outputs, strict=True):
-                _check_output(spec, output, batch)
+                _check_output(spec, output, batch, plan.model.source.scale if plan.model.source else 1)
 
 
-def _check_output(spec: TensorSpec, output: Array, batch: int) -> None:
-    assert output.shape == _shape(spec, batch), spec.name
+def _check_output(spec: TensorSpec, output: Array, batch: int, scale: int) -> None:
+    assert output.shape == _shape(spec, batch, scale), spec.name
     assert output.dtype == np.dtype(spec.dtype), spec.name
     assert np.isfinite(output).all(), spec.name
     if spec.value_range is not None:

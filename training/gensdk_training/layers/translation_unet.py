@@ -46,7 +46,7 @@ class TranslationUnet(nn.Module):
         for level in range(depth - 1, -1, -1):
             incoming = widths[level] * (1 if level == depth - 1 else 2)
             outgoing = outputs if level == 0 else widths[level - 1]
-            parts = [nn.ReLU(), *_double(incoming, outgoing, upsampling, bias=level == 0)]
+            parts = [nn.ReLU(), *double(incoming, outgoing, upsampling, bias=level == 0)]
             parts += [norm_layer(norm, outgoing)] if level > 0 else []
             parts += [nn.Dropout(dropout)] if dropout and level > 0 and level >= depth - 3 else []
             self.up.append(nn.Sequential(*parts))
@@ -63,7 +63,8 @@ class TranslationUnet(nn.Module):
         return torch.tanh(hidden)
 
 
-def _double(inputs: int, outputs: int, upsampling: Upsampling, *, bias: bool) -> list[nn.Module]:
+def double(inputs: int, outputs: int, upsampling: Upsampling, *, bias: bool) -> list[nn.Module]:
+    """Layers that double height and width of [B, inputs, H, W]."""
     if upsampling == "transposed":
         return [nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)]
     return [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)]
