@@ -144,32 +144,46 @@ def _proved_sizes(model: ModelSpec, graph: GraphSpec) -> Iterator[dict[str, int]
     axes = {axis for spec in graph.inputs for axis in spec.shape}
     named = [name for name in PROVED_SIZES if name in axes]
     for chosen in product(*(PROVED_SIZES[name] for name in named)):
-        yield dict(zip(named, chosen, strict=True))
+        sizes = dict(zip(named, chosen, strict=True))
+        if sizes.get("batch", 1) <= model.max_batch:
+            yield sizes
     source = model.source
     if source is not None and axes >= {HEIGHT, WIDTH}:
         step = source.multiple
         for height, width in ((1, 0), (0, 2), (-1, 1), (2, -1)):
             yield {
                 "batch": 1,
-                HEIGHT: max(step, source.height + height * step),
-                WIDTH: max(step, source.width + width * step),
+                HEIGHT: source.padded(source.height + height * step),
+                WIDTH: source.padded(source.width + width * step),
             }
 
 
-def prove(plan: ExportPlan, golden: Golden, graphs: GraphSet, precision: Precision) -> list[GraphRow]:
+def prove(
+    plan: ExportPlan,
+    golden: Golden,
+    graphs: GraphSet,
+    precision: Precision,
+    originals: Mapping[str, Session] | None = None,
+) -> list[GraphRow]:
     """Loads the exported files in ONNX Runtime, replays `golden`, tries several batch sizes; rows for the report.
 
-    Raises :class:`ExportError` where a file does not load, or with the first bound that does not hold.
+    `originals`: what takes the place of the plan's modules, of a model that was never in PyTorch. Raises :class:`ExportError` where a file does not load, or with the first bound that does not hold.
     """
     first_load({f"{name} ({precision})": data for name, data in graphs.files.items()})
     try:
-        report = _replay(plan, golden, graphs, precision)
+        report = _replay(plan, golden, graphs, precision, originals)
     except BackendError as failure:
         raise ExportError(f"the export can't run in ONNX Runtime: {failure}; nothing was written") from failure
     return list(rows_of(report, {name: len(data) for name, data in graphs.files.items()}))
 
 
-def _replay(plan: ExportPlan, golden: Golden, graphs: GraphSet, precision: Precision) -> VerifyReport:
+def _replay(
+    plan: ExportPlan,
+    golden: Golden,
+    graphs: GraphSet,
+    precision: Precision,
+    originals: Mapping[str, Session] | None,
+) -> VerifyReport:
     bounds, backend = golden.bounds[precision], create_backend("onnxruntime")
     with ExitStack() as opened:
         sessions: dict[str, Session] = {}
@@ -178,22 +192,24 @@ def _replay(plan: ExportPlan, golden: Golden, graphs: GraphSet, precision: Preci
             sessions[graph.name] = opened.enter_context(session)
         report = replay(plan.model, golden, sessions, bounds)
         if not report.ok:
-            raise ExportError(f"the export does not equal PyTorch: {report.problems[0]}; nothing was written")
-        for session in sessions.values():
-            _prove_sizes(plan, golden, session, bounds)
+            raise ExportError(f"the export does not equal the original: {report.problems[0]}; nothing was written")
+        for graph in plan.model.graphs:
+            original = originals[graph.name] if originals else TorchSession(graph, plan.modules[graph.name])
+            _prove_sizes(plan, golden, sessions[graph.name], original, bounds)
     return report
 
 
-def _prove_sizes(plan: ExportPlan, golden: Golden, session: Session, bounds: GoldenBounds) -> None:
-    """Runs the last golden call at other sizes of its named axes, in PyTorch and in ONNX Runtime."""
+def _prove_sizes(
+    plan: ExportPlan, golden: Golden, session: Session, original: Session, bounds: GoldenBounds
+) -> None:
+    """Runs the last golden call at other sizes of its named axes, in the original and in ONNX Runtime."""
     graph = session.graph
-    reference = TorchSession(graph, plan.modules[graph.name])
     feeds = golden.calls(graph.name)[-1].feeds
     for sizes in _proved_sizes(plan.model, graph):
         resized = resize_axes(graph, feeds, sizes)
-        call = Call(graph.name, 0, resized, reference.run(resized))
+        call = Call(graph.name, 0, resized, original.run(resized))
         problem = measure_drift(plan.model, [(call, session.run(resized))]).problem(bounds)
         if problem:
             raise ExportError(
-                f"graph {graph.name!r} at {sizes} does not equal PyTorch: {problem}; nothing was written"
+                f"graph {graph.name!r} at {sizes} does not equal the original: {problem}; nothing was written"
             )

@@ -144,12 +144,14 @@ class ImageSpec(StrictModel):
 class SourceSpec(ImageSpec):
     """The images that a translation model takes; `height` and `width` are those that it was trained at.
 
-    Where its graph has named axes, it takes others too: multiples of `multiple` as they are, and the runtime pads
-    the rest and cuts the result. The result is `scale` times as high and wide. `margin`: pixels around a place
-    that its result depends on, as far as they matter; tiles of a large image overlap by at least twice as much.
+    Where its graph has named axes, it takes others too: multiples of `multiple` from `smallest` on as they are,
+    and the runtime pads the rest and cuts the result. The result is `scale` times as high and wide. `margin`:
+    pixels around a place that its result depends on, as far as they matter; tiles of a large image overlap by at
+    least twice as much.
     """
 
     multiple: Annotated[int, Field(ge=1, le=1024)] = 1
+    smallest: Annotated[int, Field(ge=1, le=1024)] = 1
     scale: Annotated[int, Field(ge=1, le=16)] = 1
     margin: Annotated[int, Field(ge=0, le=1024)] = 32
 
@@ -157,4 +159,10 @@ class SourceSpec(ImageSpec):
     def _check_multiple(self) -> Self:
         if self.height % self.multiple or self.width % self.multiple:
             raise ValueError(f"{self.height} x {self.width} is no multiple of {self.multiple}")
+        if min(self.height, self.width) < self.smallest:
+            raise ValueError(f"{self.height} x {self.width} is smaller than {self.smallest}")
         return self
+
+    def padded(self, size: int) -> int:
+        """The height or width that an image of `size` pixels is padded to, where the axis is named."""
+        return -(-max(size, self.smallest) // self.multiple) * self.multiple

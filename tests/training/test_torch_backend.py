@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.signature import GraphSpec, TensorSpec
 from gensdk_training.data import load_data
@@ -82,15 +83,18 @@ def test_refusals() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_previews_the_same_in_one_thread_and_in_eight(family: str) -> None:
     config = tiny_run(family).resolved()
-    built = config.build_family(load_data("digits").info)
+    built = config.build_family(config.data.load().info)
     networks = built.build_networks()
     plan = built.export_plan(networks)
     sessions = torch_sessions(plan)
     assert set(sessions) == {graph.name for graph in plan.model.graphs}
     with Generator.from_sessions(plan.model, sessions) as generator:
-        alone = generator.sample(4, seed=1, progress=False).array
+        images = {"image": example_images(plan.model, 4)} if plan.model.source else {}
+        alone = generator.sample(4, seed=1, progress=False, **images).array
         with ThreadPoolExecutor(8) as pool:
-            for together in pool.map(lambda _: generator.sample(4, seed=1, progress=False).array, range(8)):
+            for together in pool.map(
+                lambda _: generator.sample(4, seed=1, progress=False, **images).array, range(8)
+            ):
                 np.testing.assert_array_equal(together, alone)
     assert alone.shape == (4, 1, 8, 8)
     assert np.isfinite(alone).all()

@@ -48,7 +48,7 @@ class Examples:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 return cls(arrays["sources"], arrays["targets"] if "targets" in arrays.files else None)
         except (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, EOFError) as failure:
             raise InputError(f"{path}: not a readable .npz ({str(failure)[:120]}); remove it") from None

@@ -48,7 +48,7 @@ def image_axes(source: SourceSpec | None) -> dict[str, AxisRange]:
     sides = {HEIGHT: source.height, WIDTH: source.width}
     step = source.multiple
     return {
-        axis: AxisRange(step, side, max(side, min(4 * side, LARGEST_SIDE // step * step)))
+        axis: AxisRange(source.padded(1), side, max(side, min(4 * side, LARGEST_SIDE // step * step)))
         for axis, side in sides.items()
     }
 

@@ -78,7 +78,7 @@ class TranslationProgram(Program[None]):
         height, width = source_size(run.sources)
         axes = source_axes(spec)
         padded = tuple(
-            axis if isinstance(axis, int) else -(-size // self.source.multiple) * self.source.multiple
+            axis if isinstance(axis, int) else self.source.padded(size)
             for axis, size in zip(axes, (height, width), strict=True)
         )
         with self._session.bound(self._sizes(len(run), *padded)) as bound:

@@ -31,7 +31,7 @@ from gensdk_runtime.signature import SourceSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_sources
 from gensdk_training.layers.adversarial import Game, decided_right, discriminator_loss, towards
 from gensdk_training.layers.image_pool import ImagePool
-from gensdk_training.layers.patches import PatchDiscriminator, initialize
+from gensdk_training.layers.patches import PatchDiscriminator, check_patches, initialize
 from gensdk_training.layers.resnet_generator import ResnetGenerator, margin
 from gensdk_training.layers.translation_unet import Upsampling
 from gensdk_training.layers.translator import translation_plan
@@ -101,6 +101,7 @@ class CycleGan(Family[CycleGanConfig]):
         if self.data.height % step or self.data.width % step or min(self.data.height, self.data.width) < 2 * step:
             size = f"{self.data.height} x {self.data.width}"
             raise InputError(f"cyclegan needs images of a multiple of {step} pixels, got {size}; set --size")
+        check_patches(self.data.height, self.data.width, self.config.patch_layers)
 
     @property
     def _source_shape(self) -> tuple[int, int, int]:
@@ -193,6 +194,7 @@ class CycleGan(Family[CycleGanConfig]):
             height=height,
             width=width,
             multiple=1 << HALVINGS,
+            smallest=2 << HALVINGS,  # mirrored edges need two pixels
             margin=min(margin(self.config.blocks, HALVINGS), 96),
         )
         return translation_plan(self.name, self.data.name, networks["generator"], spec, self.data.image)

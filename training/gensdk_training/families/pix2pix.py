@@ -33,7 +33,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.signature import SourceSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_sources
 from gensdk_training.layers.adversarial import Game, concat, decided_right, discriminator_loss, towards
-from gensdk_training.layers.patches import PatchDiscriminator, initialize
+from gensdk_training.layers.patches import PatchDiscriminator, check_patches, initialize
 from gensdk_training.layers.translation_unet import TranslationUnet, Upsampling
 from gensdk_training.layers.translator import translation_plan
 from gensdk_training.optim import Schedule
@@ -88,6 +88,8 @@ class Pix2Pix(Family[Pix2PixConfig]):
         if self.data.height % 2**self._depth or self.data.width % 2**self._depth:
             size, depth = f"{self.data.height} x {self.data.width}", self._depth
             raise InputError(f"images of {size} can't be halved {depth} times; set depth or --size")
+        if self.config.objective != "l1":
+            check_patches(self.data.height, self.data.width, self.config.patch_layers)
 
     @property
     def _depth(self) -> int:

@@ -34,7 +34,7 @@ from gensdk_runtime.signature import SourceSpec
 from gensdk_training.examples import Examples
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase
 from gensdk_training.layers.adversarial import decided_right, discriminator_loss, towards
-from gensdk_training.layers.patches import PatchDiscriminator
+from gensdk_training.layers.patches import PatchDiscriminator, check_patches
 from gensdk_training.layers.perceptual import load_features
 from gensdk_training.layers.srresnet import Clamped, SrResNet, margin, shrink
 from gensdk_training.layers.translator import translation_plan
@@ -80,6 +80,8 @@ class Srgan(Family[SrganConfig]):
         if self.data.height % scale or self.data.width % scale:
             size = f"{self.data.height} x {self.data.width}"
             raise InputError(f"images of {size} are no multiple of the scale {scale}; set --size or scale")
+        if self.config.objective == "gan":
+            check_patches(self.data.height, self.data.width, self.config.patch_layers)
         if self.config.extractor is not None:
             load_features(self.config.extractor)
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from gensdk_runtime.errors import InputError
+
 Norm = Literal["batch", "instance", "none"]
 
 
@@ -39,6 +41,15 @@ class PatchDiscriminator(nn.Sequential):
         """`images` [B, C, H, W] to logits [B, 1, h, w], one for each patch."""
         logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
         return logits
+
+
+def check_patches(height: int, width: int, layers: int) -> None:
+    """Raises :class:`InputError` for images too small for a discriminator of so many layers."""
+    if (min(height, width) >> layers) < 3:
+        raise InputError(
+            f"images of {height} x {width} are too small for patch_layers {layers}: expected at least "
+            f"{3 << layers} pixels a side; set fewer"
+        )
 
 
 def initialize(module: nn.Module) -> None:
