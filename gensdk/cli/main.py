@@ -21,6 +21,7 @@ VERBS = {
     "train": "Train a family of models on data.",
     "export": "Turn a training run into a bundle, with proof.",
     "sample": "Draw samples from a bundle.",
+    "translate": "Translate a camera, a video or images with a bundle.",
     "verify": "Replay a bundle's golden trajectories on this machine.",
     "bench": "Measure latency, compare it, and gate on regressions.",
     "tune": "Find out what runs a bundle fastest on this machine.",

@@ -84,6 +84,10 @@ def sample(
     if n is None:
         n = next((len(given) for given in (seeds, labels) if isinstance(given, list)), 16)
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
+        if generator.model.source is not None:
+            raise InputError(
+                f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
+            )
         samples = generator.sample(n, seed=seeds, label=labels, **options)
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings

@@ -1,0 +1,145 @@
+"""``gensdk translate``."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gensdk.cli.output import print_json, say
+from gensdk_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from gensdk_runtime.stream import StreamReport
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk translate style.gsdk --source photo.jpg --sink painted.png
+  gensdk translate style.gsdk --source holiday.mp4 --sink painted.mp4 --side-by-side
+  gensdk translate style.gsdk --source photos/ --sink painted/ --label monet
+  gensdk translate style.gsdk --source 0 --sink window --skip-similar 2
+  gensdk translate style.gsdk --source rtsp://camera.local/stream --page 8000
+
+\b
+Ctrl-C ends a stream and completes the file that it writes. The exit code is 0 where frames come in real time,
+since such a stream ends in no other way, else 130.
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle")
+@click.option(
+    "--source",
+    required=True,
+    help="A camera's number, a video, an image, a folder of images, or a URL (RTSP, HTTP).",
+)
+@click.option("--sink", help="window, an .mp4 or .avi file, an image, a folder, or http:PORT. [default: --page]")
+@click.option(
+    "--page",
+    type=click.IntRange(0, 65535),
+    is_flag=False,
+    flag_value=0,
+    metavar="[PORT]",
+    help="Show source, result and figures in a browser, on this machine alone. [PORT: a free one]",
+)
+@click.option("--label", help="A class number or name, for a model with classes.")
+@click.option("--size", metavar="WIDTHxHEIGHT", help="Resize frames before they are translated.")
+@click.option("--side-by-side", is_flag=True, help="Show the source left of the result.")
+@click.option("--mix", type=float, default=0.0, metavar="A", help="The source's share in what is shown, 0 to 1.")
+@click.option(
+    "--skip-similar", type=float, metavar="T", help="Reuse results where no part differs by over T of 255 levels."
+)
+@click.option(
+    "--live/--no-live", default=None, help="Drop frames to stay fresh, or keep all. [default: by the source]"
+)
+@click.option("--tile", type=int, metavar="PIXELS", help="Cut larger frames into tiles; 0: never.")
+@click.option("--max-frames", type=int, help="End after so many frames.")
+@click.option("--max-seconds", type=float, help="End after so long.")
+@click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
+@click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and no figures meanwhile.")
+def translate(
+    *,
+    bundle: str,
+    source: str,
+    sink: str | None,
+    page: int | None,
+    size: str | None,
+    backend: str,
+    precision: Any,
+    threads: int | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Translate the frames of a camera, a video or images with BUNDLE, a model that turns images into images."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # its warnings say what our errors say
+    from gensdk_runtime.generator import Generator
+    from gensdk_runtime.stream import HttpSink, StreamOptions, translate_stream
+
+    if sink is None and page is None:
+        raise click.UsageError("Missing option: --sink, --page, or both.")
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    settings = StreamOptions(
+        size=parse_size(size),
+        on_event=tell,
+        on_second=None if as_json else lambda figures: tell(f"  {figures.text()}"),
+        **options,
+    )
+    sinks: list[Any] = [] if sink is None else [sink]
+    sinks += [] if page is None else [HttpSink(page)]
+    with (
+        Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator,
+        ended_by_term(),
+    ):
+        report = translate_stream(generator, source, sinks, settings)
+        name = generator.model.name
+    if as_json:
+        print_json({"model": name, "sink": sink, **report.to_dict()})
+    else:
+        say(summary(name, report, sink))
+    return 130 if report.ended == "interrupted" and not report.live else 0
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(height, width) from ``640x360``."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text.strip().lower())
+    if match is None:
+        raise InputError(f"expected --size as WIDTHxHEIGHT, such as 640x360, got {text[:40]!r}")
+    return int(match[2]), int(match[1])
+
+
+def summary(model: str, report: StreamReport, sink: str | None) -> str:
+    """The whole stream in one line."""
+    where = "" if sink in (None, "window") else f": {sink}"
+    frames = f"{report.frames} frame" + ("" if report.frames == 1 else "s")
+    return f"{frames} through {model} in {report.seconds:.1f} s; {report.text()}{where}"
+
+
+@contextmanager
+def ended_by_term() -> Iterator[None]:
+    """Inside, the signal with which services are stopped does what Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signals
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,232 @@
+"""Frames in, translated frames out: three stages in three threads, with few frames between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from math import inf
+from pathlib import Path
+from threading import Thread
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.inputs import check_labels
+from gensdk_runtime.stream.channel import Channel, EndedError
+from gensdk_runtime.stream.figures import Ending, StreamReport, Tally
+from gensdk_runtime.stream.frame import CapturedFrame, StreamFacts, TranslatedFrame, Uint8
+from gensdk_runtime.stream.options import StreamOptions
+from gensdk_runtime.stream.places import open_sink, open_source
+from gensdk_runtime.stream.reader import Reader
+from gensdk_runtime.stream.sink import Sink
+from gensdk_runtime.stream.source import Capture, Source
+from gensdk_runtime.stream.view import compose, difference
+
+SLOTS = 3
+"""Frames that may wait between two stages, where every frame is kept."""
+
+STALL_CHECK = 0.25
+SECOND = 1.0
+
+
+def translate_stream(
+    generator: Generator,
+    source: Source | str | Path | int | Iterable[Any],
+    sink: Sink | str | Path | Callable[[TranslatedFrame], bool | None] | Sequence[Any],
+    options: StreamOptions | None = None,
+) -> StreamReport:
+    """Translates the frames of `source` with `generator`, and hands them to `sink`, until one of them ends.
+
+    `source`: a camera's number, a video file, a folder of images, an image, a URL, an iterable of uint8 [H, W, 3]
+    frames in RGB, or a :class:`Source`. `sink`: an .mp4 or .avi file, a folder, an image file for a single image,
+    "window", "http:PORT", a function that is called with each :class:`TranslatedFrame` (returning True stops), a
+    :class:`Sink`, or a list of them, whose first one with an own opinion ends the stream.
+
+    Reading, translating and writing overlap: the first two have threads, the third is the caller's. Ctrl-C ends
+    the stream as its end does, with the report. Whatever happens, the threads end and the sinks are closed.
+    Raises :class:`InputError` for a model that does not translate images, a source that can't be opened or is
+    lost for good, and options that don't fit; and what a source, the model or a sink raises.
+    """
+    import cv2  # noqa: F401 - it takes a second, which no frame should wait for
+
+    options = options or StreamOptions()
+    check_model(generator, options)
+    opened, sinks = open_source(source, timeout=options.stall_seconds), open_sinks(sink)
+    with ExitStack() as undo:
+        capture = opened.open()
+        unread = undo.enter_context(ExitStack())
+        unread.callback(capture.close)
+        realtime = capture.live if options.live is None else options.live
+        facts = StreamFacts(generator.model.name, opened.name, realtime, capture.fps, capture.frames)
+        for each in sinks:
+            undo.callback(each.close)
+            told = each.open(facts)
+            if told and options.on_event is not None:
+                options.on_event(told)
+        stream = _Stream(generator, opened, sinks, options, realtime=realtime)
+        unread.pop_all()  # the thread that reads closes it
+        return stream.run(capture)
+
+
+def open_sinks(sink: Any) -> list[Sink]:
+    """One sink, or each of a list."""
+    return [open_sink(each) for each in (sink if isinstance(sink, list | tuple) else [sink])]
+
+
+def check_model(generator: Generator, options: StreamOptions) -> None:
+    """Raises :class:`InputError` unless the model turns RGB or grey images into such, and has its label."""
+    model = generator.model
+    if model.source is None:
+        raise InputError(f"model {model.name!r} does not translate images; use sample(), or gensdk sample")
+    if model.source.channels not in (1, 3) or model.image.channels not in (1, 3, 4):
+        raise InputError(
+            f"streams hold RGB or grey; model {model.name!r} turns {model.source.channels} channels into "
+            f"{model.image.channels}"
+        )
+    if options.label is None and model.num_classes is not None:
+        known = ", ".join(model.class_names or (f"0 .. {model.num_classes - 1}",))
+        raise InputError(f"model {model.name!r} has classes: pass label, one of {known}")
+    check_labels(options.label, 1, model)
+
+
+class _Stream:
+    """One run: the threads, the channels between them, and what they count."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        source: Source,
+        sinks: Sequence[Sink],
+        options: StreamOptions,
+        *,
+        realtime: bool,
+    ) -> None:
+        self._generator = generator
+        self._sinks = sinks
+        self._options = options
+        self._realtime = realtime
+        self._frames: Channel[CapturedFrame] = Channel(1 if realtime else SLOTS, newest=realtime)
+        self._results: Channel[TranslatedFrame] = Channel(1 if realtime else SLOTS, newest=realtime)
+        self._source = source
+        self._total, self._second = Tally(perf_counter()), Tally(perf_counter())
+        self._reader = Reader(source, self._frames, options, realtime=realtime)
+        self._translator = Thread(target=self._translate_all, name="gensdk-translate", daemon=True)
+        self._last: tuple[Uint8, Uint8] | None = None  # the frame that was translated last, and its result
+        self._grey = generator.model.source is not None and generator.model.source.channels == 1
+
+    def run(self, capture: Capture) -> StreamReport:
+        """Runs to the end, in the calling thread and two more, which are gone afterwards."""
+        ended: Ending = "source"
+        try:
+            self._reader.start(capture)
+            self._translator.start()
+            ended = self._show_all()
+        except KeyboardInterrupt:
+            ended = "interrupted"
+        finally:
+            self._stop()
+        return self._report(ended)
+
+    def _translate_all(self) -> None:
+        """The second stage. An error goes the way of the frames, to the caller."""
+        try:
+            while True:
+                frame = self._frames.get(STALL_CHECK)
+                if frame is None:
+                    self._reader.check_stall()
+                elif not self._results.put(self._translated(frame)):
+                    break
+        except EndedError:
+            self._results.end()
+        except BaseException as failure:
+            self._results.end(failure)
+        finally:
+            self._frames.abort()
+
+    def _translated(self, frame: CapturedFrame) -> TranslatedFrame:
+        started = perf_counter()
+        limit = self._options.skip_similar
+        known = limit is not None and self._last is not None and difference(frame.image, self._last[0]) <= limit
+        if not known:
+            self._last = frame.image, self._result(frame.image)
+        assert self._last is not None  # noqa: S101 - the first frame is not known
+        result = self._last[1]
+        took = perf_counter() - started
+        return TranslatedFrame(frame.index, frame.captured, frame.image, result, result, known, frame.decode, took)
+
+    def _result(self, image: Uint8) -> Uint8:
+        if self._grey:
+            import cv2
+
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
+        result = self._generator.translate(image, label=self._options.label, tile=self._options.tile)
+        assert isinstance(result, np.ndarray)  # noqa: S101 - one image gives one
+        return result
+
+    def _show_all(self) -> Ending:
+        """The third stage, in the calling thread: windows want that, and Ctrl-C arrives there."""
+        options = self._options
+        until = self._total.begun + (options.max_seconds or inf)
+        while True:
+            now = self._tick()
+            if now >= until:
+                return "limit"
+            try:
+                frame = self._results.get(max(0.0, min(until, self._second.begun + SECOND) - now))
+            except EndedError:
+                return "source"
+            if frame is None:
+                continue
+            if self._show(frame):
+                return "sink"
+            if self._total.frames == options.max_frames:
+                return "limit"
+
+    def _show(self, frame: TranslatedFrame) -> bool:
+        """Hands it to each sink; True where one has had enough."""
+        started = perf_counter()
+        options = self._options
+        frame.view = compose(frame.source, frame.result, mix=options.mix, side_by_side=options.side_by_side)
+        stops = [each.write(frame) is True for each in self._sinks]
+        now = perf_counter()
+        for tally in (self._total, self._second):
+            tally.add(frame, now - started, now)
+        return any(stops)
+
+    def _tick(self) -> float:
+        """The time; at the end of each second its figures go out."""
+        now = perf_counter()
+        if now - self._second.begun >= SECOND:
+            figures = self._second.figures(now, dropped=self._dropped, corrupt=self._reader.corrupt)
+            self._second = Tally(now, dropped=self._dropped, corrupt=self._reader.corrupt)
+            for sink in self._sinks:
+                sink.tell(figures)
+            if self._options.on_second is not None:
+                self._options.on_second(figures)
+        return now
+
+    @property
+    def _dropped(self) -> int:
+        return self._frames.dropped + self._results.dropped
+
+    def _stop(self) -> None:
+        self._frames.abort()
+        self._results.abort()
+        if self._translator.ident is not None:
+            self._translator.join()
+        self._reader.stop()
+
+    def _report(self, ended: Ending) -> StreamReport:
+        reader, name = self._reader, self._source.name
+        if not self._total.frames and ended == "source":
+            if reader.corrupt:
+                raise InputError(f"none of {reader.corrupt} frames of {name} can be read: {reader.first_corrupt}")
+            raise InputError(f"{name} holds no frame; give a source with at least one")
+        figures = self._total.figures(perf_counter(), dropped=self._dropped, corrupt=reader.corrupt)
+        report = StreamReport(**vars(figures), reconnects=reader.reconnects, ended=ended, live=self._realtime)
+        for sink in self._sinks:
+            sink.tell(report)
+        return report

@@ -1,0 +1,89 @@
+"""What the words for sources and sinks mean: ``0``, ``video.mp4``, ``rtsp://...``, ``frames/``, ``http:8000``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_files import SUFFIXES as READABLE
+from gensdk_runtime.media.images import SUFFIXES as WRITABLE
+from gensdk_runtime.stream.sink import CallbackSink, FolderSink, ImageSink, Sink, WindowSink
+from gensdk_runtime.stream.source import ImageSource, IteratorSource, Source
+from gensdk_runtime.stream.video_sink import CODECS, VideoSink
+from gensdk_runtime.stream.video_source import VideoSource
+
+
+def open_source(what: Any, *, timeout: float = 10.0) -> Source:
+    """The source that `what` means; see :func:`gensdk_runtime.stream.translate_stream`.
+
+    `timeout`: seconds, as :class:`VideoSource` has it. Raises :class:`InputError` for what means none.
+    """
+    if isinstance(what, Source):
+        return what
+    if isinstance(what, int) and not isinstance(what, bool):
+        if what < 0:
+            raise InputError(f"expected a camera's number from 0, got {what}")
+        return VideoSource(what, timeout=timeout)
+    if isinstance(what, str | Path):
+        return _named_source(str(what), timeout)
+    if isinstance(what, Iterable):
+        return IteratorSource(what)
+    raise InputError(f"expected a source as a number, path, URL or iterable, got {type(what).__name__}")
+
+
+def _named_source(text: str, timeout: float) -> Source:
+    if text.isascii() and text.isdigit() and len(text) < 4:
+        return VideoSource(int(text), timeout=timeout)
+    if "://" in text:
+        return VideoSource(text, timeout=timeout)
+    path = Path(text)
+    if not text.strip() or not path.exists():
+        raise InputError(f"no source {text!r}: expected a camera's number, a file, a folder or a URL")
+    if path.is_dir() or path.suffix.lower() in READABLE:
+        return ImageSource(path)
+    return VideoSource(path, timeout=timeout)
+
+
+def open_sink(what: Any) -> Sink:
+    """The sink that `what` means; see :func:`gensdk_runtime.stream.translate_stream`.
+
+    Raises :class:`InputError` for what means none.
+    """
+    if isinstance(what, Sink):
+        return what
+    if isinstance(what, str | Path):
+        return _named_sink(str(what))
+    if callable(what):
+        return CallbackSink(what)
+    raise InputError(f"expected a sink as a path, a word or a function, got {type(what).__name__}")
+
+
+def _named_sink(text: str) -> Sink:
+    if text == "window":
+        return WindowSink()
+    if text.startswith("http:") and "//" not in text:
+        from gensdk_runtime.stream.server import HttpSink  # no other sink needs a web server
+
+        return HttpSink(*http_address(text))
+    path = Path(text)
+    suffix = path.suffix.lower()
+    if "://" in text or not text.strip():
+        raise InputError(f"no sink {text[:80]!r}: expected a file, a folder, window or http:PORT")
+    if suffix in CODECS:
+        return VideoSink(path)
+    if suffix in WRITABLE:
+        return ImageSink(path)
+    if suffix and not path.is_dir():
+        known = ", ".join((*CODECS, *WRITABLE))
+        raise InputError(f"can't write {suffix} files; use one of {known}, a folder, window or http:PORT")
+    return FolderSink(path)
+
+
+def http_address(text: str) -> tuple[int, str]:
+    """Port and host from ``http:PORT`` or ``http:HOST:PORT``; this machine alone unless a host is given."""
+    host, _, port = text.removeprefix("http:").rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise InputError(f"expected http:PORT with a port from 0 (any free one) to 65535, got {text[:80]!r}")
+    return int(port), host.strip("[]") or "127.0.0.1"

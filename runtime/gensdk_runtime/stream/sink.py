@@ -1,0 +1,142 @@
+"""Where frames go: the contract, callbacks, image files and windows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from gensdk_runtime.errors import InputError, UnavailableError
+from gensdk_runtime.media.images import SUFFIXES, encode_image, write_atomically
+from gensdk_runtime.samples import check_target
+from gensdk_runtime.stream.figures import StreamFigures
+from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame
+
+NO_WINDOWS = (
+    "this OpenCV has no windows: pip uninstall opencv-python-headless && pip install opencv-python, "
+    "or watch in a browser with --page"
+)
+
+
+class Sink(ABC):
+    """What takes the frames of a stream, in the thread that called for it; used once, from open to close."""
+
+    def open(self, facts: StreamFacts) -> str | None:
+        """Raises where it is plain that nothing could be written, before the first frame is translated.
+
+        What it returns is told to the options' `on_event`.
+        """
+        return None
+
+    @abstractmethod
+    def write(self, frame: TranslatedFrame) -> bool | None:
+        """Takes a frame; returning True ends the stream. May raise, which ends it too."""
+
+    def tell(self, figures: StreamFigures) -> None:  # noqa: B027 - most sinks show no figures
+        """The figures of each second."""
+
+    def close(self) -> None:  # noqa: B027 - not every sink holds something
+        """Completes what was written; called at every end, after an error too. May raise."""
+
+
+class CallbackSink(Sink):
+    """Calls a function with each :class:`TranslatedFrame`; returning True stops."""
+
+    def __init__(self, callback: Callable[[TranslatedFrame], bool | None]) -> None:
+        self._callback = callback
+
+    def write(self, frame: TranslatedFrame) -> bool | None:
+        """What the callback says."""
+        return self._callback(frame)
+
+
+class FolderSink(Sink):
+    """PNG files in a new or empty folder, numbered as the source's frames: 000000.png is the first.
+
+    Where frames were dropped or corrupt, their numbers are missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def open(self, facts: StreamFacts) -> None:
+        """Raises :class:`InputError` for a folder with files in it, which would end up mixed with others."""
+        check_target(self.path)
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise InputError(f"folder {self.path} is not empty; choose a new one for the frames")
+
+    def write(self, frame: TranslatedFrame) -> None:
+        """One file, whole or not at all."""
+        write_atomically(self.path / f"{frame.index:06d}.png", encode_image(frame.view, ".png", {}))
+
+
+class ImageSink(Sink):
+    """One image file, for a source of one image."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def open(self, facts: StreamFacts) -> None:
+        """Raises :class:`InputError` where it can't be written, and for a source of several frames."""
+        if self.path.suffix.lower() not in SUFFIXES or self.path.is_dir():
+            raise InputError(f"expected an image file ({', '.join(SUFFIXES)}), got {self.path}")
+        if facts.frames != 1:
+            raise InputError(
+                f"{self.path} holds one image, {facts.source} may have more; choose a folder or a video"
+            )
+        check_target(self.path)
+
+    def write(self, frame: TranslatedFrame) -> None:
+        """Replaces the file."""
+        write_atomically(self.path, encode_image(frame.view, self.path.suffix.lower(), {}))
+
+
+class WindowSink(Sink):
+    """A window on this machine's screen; q, Esc and its close button end the stream."""
+
+    def __init__(self) -> None:
+        self._title = ""
+
+    def open(self, facts: StreamFacts) -> None:
+        """Raises :class:`UnavailableError` where OpenCV has no windows, or there is no screen."""
+        import cv2
+
+        # Qt, which OpenCV's windows may use, ends the whole process where there is no screen.
+        if sys.platform.startswith("linux") and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            if _has_windows():
+                raise UnavailableError("there is no screen (DISPLAY is not set); watch in a browser with --page")
+            raise UnavailableError(NO_WINDOWS)
+        self._title = f"gensdk: {facts.model}"
+        try:
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except (cv2.error, AttributeError):
+            self._title = ""
+            raise UnavailableError(NO_WINDOWS) from None
+
+    def write(self, frame: TranslatedFrame) -> bool:
+        """Shows it; True after the user has closed the window."""
+        import cv2
+
+        cv2.imshow(self._title, np.ascontiguousarray(frame.view[..., ::-1]))
+        key = cv2.waitKey(1) & 0xFF
+        return key in (ord("q"), 27) or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+
+    def close(self) -> None:
+        """Closes the window."""
+        import cv2
+
+        if self._title:
+            cv2.destroyWindow(self._title)
+
+
+def _has_windows() -> bool:
+    import cv2
+
+    lines = (line.split() for line in cv2.getBuildInformation().splitlines())
+    return not any(words[:2] == ["GUI:", "NONE"] for words in lines)

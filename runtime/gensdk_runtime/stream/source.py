@@ -1,0 +1,125 @@
+"""Where frames come from: the contract, image folders, and Python iterators."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.inputs import MAX_SIDE
+from gensdk_runtime.media.image_files import MAX_FILE_BYTES, SUFFIXES, CorruptImageError, decode
+from gensdk_runtime.stream.frame import Uint8
+
+
+class CorruptFrameError(Exception):
+    """This frame can't be decoded, the next one may; the message names it. The stream skips and counts it."""
+
+
+class Capture(ABC):
+    """An open source. One thread uses it; `live` and `fps` say how its frames come."""
+
+    live = False
+    """Frames come in real time, whether read or not; where they cease, the source is opened again."""
+    fps = 0.0
+    """Frames per second; 0: not known."""
+    frames = 0
+    """How many there are; 0: not known."""
+
+    @abstractmethod
+    def read(self) -> Uint8 | None:
+        """The next frame, uint8 [H, W, 3] in RGB, an array of its own; None where there is none any more.
+
+        Raises :class:`CorruptFrameError`; any other error ends the stream.
+        """
+
+    def close(self) -> None:  # noqa: B027 - not every capture holds something
+        """Frees what it holds."""
+
+
+class Source(ABC):
+    """Something that can be opened, and opened again. `name` stands in messages."""
+
+    name: str
+
+    @abstractmethod
+    def open(self) -> Capture:
+        """Raises :class:`InputError` where there is nothing to open."""
+
+
+class IteratorSource(Source):
+    """Frames of the caller's, uint8 [H, W, 3] in RGB each."""
+
+    def __init__(self, frames: Iterable[Any], *, name: str = "iterator") -> None:
+        self.name = name
+        self._frames = frames
+
+    def open(self) -> Capture:
+        """Begins to iterate."""
+        return _IteratorCapture(iter(self._frames), self.name, _length(self._frames))
+
+
+class _IteratorCapture(Capture):
+    def __init__(self, frames: Iterator[Any], name: str, count: int) -> None:
+        self._frames = frames
+        self._name = name
+        self.frames = count
+
+    def read(self) -> Uint8 | None:
+        frame = next(self._frames, None)
+        return None if frame is None else check_frame(frame, self._name)
+
+
+def _length(frames: Iterable[Any]) -> int:
+    return len(frames) if isinstance(frames, Sized) else 0
+
+
+def check_frame(frame: Any, name: str) -> Uint8:
+    """`frame` if it is uint8 [H, W, 3] of at most 16384 pixels a side; InputError else."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        came = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise InputError(f"{name}: expected frames as uint8 [H, W, 3] in RGB, got {came}")
+    if not frame.size or max(frame.shape) > MAX_SIDE:
+        raise InputError(f"{name}: expected frames of 1 to {MAX_SIDE} pixels a side, got {list(frame.shape)}")
+    return frame
+
+
+class ImageSource(Source):
+    """Image files: those of a folder in the order of their names, or a single one."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+
+    def open(self) -> Capture:
+        """Lists the folder once; files that appear later are not seen."""
+        try:
+            listed = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
+            files = [path for path in listed if path.suffix.lower() in SUFFIXES and path.is_file()]
+        except OSError as failure:
+            raise InputError(f"can't read {self.path}: {failure.strerror or failure}") from None
+        if not files:
+            raise InputError(f"no {', '.join(SUFFIXES)} file in {self.path}; give a folder with images")
+        return _ImageCapture(files)
+
+
+class _ImageCapture(Capture):
+    def __init__(self, files: list[Path]) -> None:
+        self._files = iter(files)
+        self.frames = len(files)
+
+    def read(self) -> Uint8 | None:
+        path = next(self._files, None)
+        if path is None:
+            return None
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise CorruptFrameError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
+            return decode(path.read_bytes(), 3)
+        except CorruptImageError as failure:
+            raise CorruptFrameError(f"{path}: {failure}") from None
+        except OSError as failure:
+            raise CorruptFrameError(f"{path}: {failure.strerror or failure}") from None

@@ -1,0 +1,168 @@
+"""``gensdk translate``: images, folders and videos; errors in one line; Ctrl-C leaves a video that plays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from gensdk.cli.main import run
+from gensdk_runtime.media.images import encode_image
+from support.inverting_bundle import write_inverting_bundle
+from support.streams import grey_frame, write_frames
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_inverting_bundle(tmp_path_factory.mktemp("bundle") / "negative.gsdk")
+
+
+def outcome(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run(["translate", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def frame_count(path: Path) -> int:
+    video, count = cv2.VideoCapture(str(path)), 0
+    while video.read()[0]:
+        count += 1
+    video.release()
+    return count
+
+
+def write_video(path: Path, count: int) -> Path:
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (24, 16))
+    for i in range(count):
+        video.write(grey_frame(i % 256))
+    video.release()
+    return path
+
+
+def test_one_image(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (19, 31, 3), dtype=np.uint8)
+    (tmp_path / "in.png").write_bytes(encode_image(image, ".png", {}))
+    code, out, _ = outcome(capsys, bundle, "--source", tmp_path / "in.png", "--sink", tmp_path / "out.png")
+    assert code == 0
+    assert out.startswith("1 frame through negative")
+    written = cv2.imread(str(tmp_path / "out.png"))
+    assert written is not None
+    np.testing.assert_array_equal(written[..., ::-1], 255 - image)
+
+
+def test_a_folder_as_json(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = write_frames(tmp_path / "in", 4)
+    code, out, err = outcome(
+        capsys,
+        bundle,
+        "--source",
+        folder,
+        "--sink",
+        tmp_path / "out",
+        "--size",
+        "12x8",
+        "--side-by-side",
+        "--json",
+    )
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert (report["model"], report["frames"], report["ended"], report["live"]) == ("negative", 4, "source", False)
+    images = [cv2.imread(str(path)) for path in sorted((tmp_path / "out").iterdir())]
+    assert [image.shape for image in images if image is not None] == [(8, 24, 3)] * 4
+
+
+def test_a_video_and_its_limits(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    source = write_video(tmp_path / "in.avi", 20)
+    code, out, _ = outcome(
+        capsys, bundle, "--source", source, "--sink", tmp_path / "out.mp4", "--skip-similar", 0.5
+    )
+    assert code == 0
+    assert "20 frames" in out
+    assert frame_count(tmp_path / "out.mp4") == 20
+    code, out, _ = outcome(
+        capsys, bundle, "--source", source, "--sink", tmp_path / "out.mp4", "--max-frames", 6, "--json"
+    )
+    assert json.loads(out)["ended"] == "limit"
+    assert frame_count(tmp_path / "out.mp4") == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--sink", "x.png"], 2, "--source"),
+        (["--source", "0"], 2, "--sink, --page"),
+        (["--source", "nothing.mp4", "--sink", "x.mp4"], 5, "no source"),
+        (["--source", ".", "--sink", "x.txt"], 5, "can't write .txt"),
+        (["--source", ".", "--sink", "x.mp4", "--size", "big"], 5, "WIDTHxHEIGHT"),
+        (["--source", ".", "--sink", "x.mp4", "--mix", "3"], 5, "mix"),
+        (
+            ["--source", "rtsp://user:secret@127.0.0.1:9/x", "--sink", "x.mp4"],
+            5,
+            "can't open rtsp://***@127.0.0.1:9/x",
+        ),
+    ],
+)
+def test_errors_are_one_line(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    arguments: Any,
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, _, err = outcome(capsys, bundle, *arguments)
+    assert got == code
+    assert message in err
+    assert "secret" not in err
+    assert code == 2 or len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_verb_points_to_the_other(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    code, _, err = outcome(
+        capsys, "digits-dcgan", "--source", tmp_path, "--sink", tmp_path / "x", "--backend", "fake"
+    )
+    assert code == 5
+    assert "gensdk sample" in err
+    assert run(["sample", str(bundle), "-o", str(tmp_path / "x.png")]) == 5
+    assert "gensdk translate" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "live", "code"), [("SIGINT", False, 130), ("SIGINT", True, 0), ("SIGTERM", True, 0)]
+)
+def test_a_signal_leaves_a_video_that_plays(
+    bundle: Path, tmp_path: Path, number: str, live: bool, code: int
+) -> None:
+    source, target = write_video(tmp_path / "in.avi", 12000), tmp_path / "out.mp4"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gensdk.cli.main", "translate", str(bundle), "--source", str(source)),
+            *("--sink", str(target), "--live" if live else "--no-live", "--threads", "1", "--page", "0"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while "frames/s" not in process.stderr.readline():  # a second of it has been written
+        assert process.poll() is None
+    process.send_signal(getattr(signal, number))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (code, False), err
+    frames = int(out.split()[0])
+    assert frames > 5
+    written = frame_count(target)
+    assert written == frames if not live else abs(written - frames) <= 10 + frames // 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.avi", "out.mp4"]
