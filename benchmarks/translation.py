@@ -1,0 +1,228 @@
+"""How good translations are, each family beside its baselines: one table, and a grid of pictures for each run.
+
+Trains what RUNS does not hold yet (each model takes up to 15 minutes on two cores), exports it, and translates
+images that no training saw through the runtime, as a user would. DATA is a folder with emoji_pairs/ and mnist/.
+
+    python benchmarks/translation.py --data DATA                # all
+    python benchmarks/translation.py --data DATA --only pix2pix,pix2pix-l1,pix2pix-gan
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from quality import Row, at_least, at_most, print_table
+from translation_recipes import EMOJI, MNIST, RECIPES, TranslationRecipe
+
+from gensdk_export.export import ExportOptions, export_run
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.media.images import encode_image, write_atomically
+from gensdk_training.data import Dataset, load_data
+from gensdk_training.data.dataset import Split
+from gensdk_training.examples import Examples
+from gensdk_training.layers.srresnet import shrink
+from gensdk_training.metrics.classifier import ImageClassifier, LabelledImages, cached_classifier, to_tensor
+from gensdk_training.metrics.fid import feature_statistics, frechet_distance
+from gensdk_training.run import load_run, train
+
+Images = NDArray[np.uint8]
+COUNT = 1000
+"""MNIST's test images that are enlarged."""
+PICTURED = 24
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One run: its recipe, and where data and runs lie."""
+
+    name: str
+    data: Path
+    runs: Path
+
+    @property
+    def recipe(self) -> TranslationRecipe:
+        """How it is trained."""
+        return RECIPES[self.name]
+
+    def row(self, measure: str, value: float, gate: Any = None, detail: str = "") -> Row:
+        """A row of this model."""
+        text, passed = gate(float(value)) if gate else ("", None)
+        return Row(self.name, measure, float(value), text, passed, detail)
+
+    def train(self) -> None:
+        """Trains the run to its end; what is there already is continued, or left when it is complete."""
+        if self.recipe.start_from is not None:
+            Subject(self.recipe.start_from, self.data, self.runs).train()
+        more = {"extractor": str(digits_extractor(self))} if self.recipe.config.get("objective") == "gan" else {}
+        more = more if self.recipe.family == "srgan" else {}
+        config, run = self.recipe.run_config(self.data, self.runs, **more), self.runs / self.name
+        train(config, run, resume=(run / "run.json").exists(), tensorboard=False)
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The model as a user has it: in a bundle with bytes in and out, run by the default backend."""
+        bundle = self.runs / f"{self.name}.gsdk"
+        if not bundle.exists():
+            export_run(self.runs / self.name, bundle, ExportOptions(fp16=True, uint8=True))
+        return Generator.load(bundle)
+
+    def test(self) -> Dataset:
+        """What no training saw."""
+        return self.recipe.data(self.data).load(split="test")
+
+    def translate(self, images: Images) -> Images:
+        """uint8 [n, H, W, C] through the bundle."""
+        parts = [self.generator.translate(images[i : i + 64]) for i in range(0, len(images), 64)]
+        return np.concatenate([np.asarray(part) for part in parts])
+
+    def picture(self, sources: Images, results: Images, targets: Images | None) -> None:
+        """Saves a grid beside the run."""
+        shown = np.linspace(0, len(sources) - 1, min(PICTURED, len(sources))).astype(int)
+        examples = Examples(sources[shown], None if targets is None else targets[shown])
+        grid = examples.picture(results[shown])
+        write_atomically(self.runs / f"{self.name}.png", encode_image(grid, ".png", {"model": self.name}))
+
+
+def classifier(data: str, folder: Path, labels: str, holdout: float) -> tuple[ImageClassifier, LabelledImages]:
+    """A classifier of these images, trained once, and the images that it did not see."""
+
+    def part(split: Split) -> LabelledImages:
+        return LabelledImages.of(load_data(data, labels=labels, holdout=holdout, split=split))
+
+    return cached_classifier(part("train"), folder / "classifiers"), part("test")
+
+
+def digits_extractor(subject: Subject) -> Path:
+    """The file of MNIST's classifier, whose features are a loss of SRGAN."""
+    folder = subject.runs / "mnist"
+    classifier(f"mnist:{subject.data / MNIST}", folder, "auto", 0.0)
+    return next((folder / "classifiers").glob("*.safetensors")).absolute()
+
+
+def feature_distance(judge: ImageClassifier, results: Images, real: Images) -> float:
+    """Fréchet distance of the classifier's features."""
+    return frechet_distance(feature_statistics(judge.features(results)), feature_statistics(judge.features(real)))
+
+
+def measure_pix2pix(subject: Subject) -> Iterator[Row]:
+    """Mean absolute difference from the real answers, and how real the answers look."""
+    test = subject.test()
+    assert test.sources is not None
+    indices = np.arange(len(test))
+    targets, sources = test.batch(indices).images, test.sources.batch(indices).images
+    results = subject.translate(sources)
+    judge, _ = classifier(f"{subject.data / EMOJI}:color", subject.runs, "group", subject.recipe.holdout)
+    subject.picture(sources, results, targets)
+    yield subject.row(
+        "L1, of 255", np.abs(results.astype(float) - targets).mean(), detail=f"{len(test)} test images"
+    )
+    detail = "features of a classifier of the emoji's groups"
+    yield subject.row("feature distance", feature_distance(judge, results, targets), detail=detail)
+
+
+def measure_cyclegan(subject: Subject) -> Iterator[Row]:
+    """How well the way back finds the source, and how real the results look."""
+    test = subject.test()
+    assert test.sources is not None
+    sources, real = (data.batch(np.arange(len(data))).images for data in (test.sources, test))
+    results = subject.translate(sources)
+    inverse = load_run(subject.runs / subject.name).networks["inverse"]
+    with torch.inference_mode():
+        back = torch.cat([inverse(to_tensor(results[i : i + 32])) for i in range(0, len(results), 32)])
+    error = float((back - to_tensor(sources)).abs().mean()) * 127.5
+    subject.picture(sources, results, None)
+    yield subject.row("reconstruction L1, of 255", error, detail=f"{len(sources)} test images, F(G(x))")
+    judge, _ = classifier(f"{subject.data / EMOJI}:color", subject.runs, "group", subject.recipe.holdout)
+    yield subject.row("feature distance to the style", feature_distance(judge, results, real))
+    yield subject.row(
+        "feature distance of the sources", feature_distance(judge, sources, real), detail="untranslated"
+    )
+
+
+def measure_srgan(subject: Subject) -> Iterator[Row]:
+    """PSNR and features against bicubic enlargement."""
+    test, scale = subject.test(), subject.recipe.config["scale"]
+    targets = test.batch(np.arange(COUNT)).images
+    small = Examples.of(shrink(to_tensor(targets), scale), None).sources
+    results = subject.translate(small)
+    bicubic = np.stack([enlarge(image, scale) for image in small])
+    subject.picture(small, results, targets)
+    judge, _ = classifier(f"mnist:{subject.data / MNIST}", subject.runs / "mnist", "auto", 0.0)
+    gain = psnr(results, targets) - psnr(bicubic, targets)
+    gate = at_least(4.0) if subject.name == "srresnet" else None
+    yield subject.row("PSNR in dB", psnr(results, targets), detail=f"{COUNT} test images")
+    yield subject.row("PSNR over bicubic, dB", gain, gate, detail=f"bicubic {psnr(bicubic, targets):.2f}")
+    yield subject.row("feature distance", feature_distance(judge, results, targets))
+    yield subject.row("feature distance of bicubic", feature_distance(judge, bicubic, targets))
+
+
+def enlarge(image: Images, scale: int) -> Images:
+    """Bicubic, as OpenCV does it."""
+    size = (image.shape[1] * scale, image.shape[0] * scale)
+    larger = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(larger, np.uint8).reshape(size[1], size[0], image.shape[2])
+
+
+def psnr(images: Images, targets: Images) -> float:
+    """In dB over all pixels, peak 255."""
+    error = np.square(images.astype(float) - targets).mean()
+    return float(10 * np.log10(255**2 / error))
+
+
+MEASURES = {"pix2pix": measure_pix2pix, "cyclegan": measure_cyclegan, "srgan": measure_srgan}
+
+
+def compared(rows: list[Row]) -> Iterator[Row]:
+    """What a family promises against its baselines, where both were measured."""
+    found = {(row.model, row.measure): row.value for row in rows}
+    for name, baseline, measure, gate in (
+        ("pix2pix", "pix2pix-gan", "L1, of 255", at_most),
+        ("pix2pix", "pix2pix-l1", "feature distance", at_most),
+        ("cyclegan", "cyclegan-without-cycle", "reconstruction L1, of 255", at_most),
+        ("srgan", "srresnet", "feature distance", at_most),
+    ):
+        mine, theirs = found.get((name, measure)), found.get((baseline, measure))
+        if mine is not None and theirs is not None:
+            text, passed = gate(theirs)(mine)
+            yield Row(name, f"{measure}, against {baseline}", mine, text, passed)
+
+
+def names(context: Any, parameter: Any, text: str | None) -> tuple[str, ...]:
+    """Recipes with commas between."""
+    chosen = tuple(text.split(",")) if text else tuple(RECIPES)
+    for name in chosen:
+        if name not in RECIPES:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(RECIPES)}")
+    return chosen
+
+
+@click.command(help=__doc__)
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/translation"), show_default=True)
+@click.option("--only", callback=names, help="Recipes, with commas between. [default: all]")
+def main(data: Path, runs: Path, only: tuple[str, ...]) -> None:
+    rows: list[Row] = []
+    for name in only:
+        subject = Subject(name, data.absolute(), runs.absolute())
+        subject.train()
+        rows += MEASURES[subject.recipe.family](subject)
+    rows += compared(rows)
+    print_table(rows)
+    write_atomically(runs / "translation.json", json.dumps([asdict(row) for row in rows], indent=2).encode())
+    click.echo(f"pictures and figures are in {runs}")
+    sys.exit(1 if any(row.passed is False for row in rows) else 0)
+
+
+if __name__ == "__main__":
+    main()
