@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.manifest import FeedforwardSpec
 from gensdk_runtime.media.images import to_uint8
-from gensdk_runtime.programs.base import Program, Run, Wanted, label_wanted, require_signature, write_label
-from gensdk_runtime.programs.feedforward import check_sums
+from gensdk_runtime.programs.base import Run, Wanted, label_wanted, require_signature, write_label
+from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
 from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
 
 
-class TranslationProgram(Program[None]):
+class TranslationProgram(FeedforwardProgram):
     """A source image, and a label where the model has classes, go in; the result comes out.
 
     Sources of a size that the graph does not take are padded below and to the right with their own mirror image,
@@ -57,18 +52,6 @@ class TranslationProgram(Program[None]):
         assert self.model.source is not None  # noqa: S101 - chosen by it
         return self.model.source
 
-    @property
-    def makes_uint8(self) -> bool:
-        """Where the graph was exported with ``--uint8``."""
-        return self._session.graph.output("pixels") is not None
-
-    def resolve(self, options: Mapping[str, Any]) -> None:
-        """There is nothing to set."""
-
-    def describe(self, settings: None) -> dict[str, Any]:
-        """There is nothing to tell."""
-        return {}
-
     def run(self, run: Run, settings: None) -> None:
         """Bytes stay bytes where the graph takes and makes them."""
         graph = self._session.graph
@@ -98,11 +81,6 @@ class TranslationProgram(Program[None]):
         named = {HEIGHT: height, WIDTH: width, RESULT_HEIGHT: scale * height, RESULT_WIDTH: scale * width}
         used = {axis for spec in self._session.graph.inputs + self._session.graph.outputs for axis in spec.shape}
         return {"batch": batch, **{name: size for name, size in named.items() if name in used}}
-
-    @property
-    def _session(self) -> Session:
-        assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
-        return self.sessions[self.model.program.graph]
 
 
 def _is_bytes(spec: TensorSpec) -> bool:
