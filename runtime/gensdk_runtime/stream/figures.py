@@ -10,7 +10,7 @@ from typing import Any, Literal
 from gensdk_runtime.stream.frame import TranslatedFrame
 
 STAGES = ("decode", "translate", "show")
-"""Read, convert and resize; run the model; compose, encode and write. They overlap."""
+"""Read, wait for the camera included, convert and resize; run the model; compose, encode and write. They overlap."""
 
 Ending = Literal["source", "limit", "sink", "interrupted"]
 

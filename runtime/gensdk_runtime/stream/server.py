@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -157,7 +158,7 @@ class Board:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False
-    allow_reuse_address = True
+    request_queue_size = MAX_CONNECTIONS
 
     def __init__(self, address: tuple[str, int], board: Board) -> None:
         self.board = board
@@ -176,7 +177,8 @@ class _Server(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """As the base's base: asking a name server for this machine's name may take long."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere it would let two programs share a port
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "", self.server_address[1]
