@@ -12,10 +12,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from workloads.prepare import Prepared
+
+from gensdk_runtime.closable import Closable
 
 BENCHMARKS = Path(__file__).parent.parent
 
@@ -37,7 +38,7 @@ def child_environment(root: Path) -> dict[str, str]:
     }
 
 
-class Child:
+class Child(Closable):
     """A process that answers JSON lines. Use it in ``with``: it is killed at the end."""
 
     def __init__(self, name: str, command: Sequence[str], first: Mapping[str, Any], *, root: Path) -> None:
@@ -87,14 +88,6 @@ class Child:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._process.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None

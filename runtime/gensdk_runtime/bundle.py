@@ -16,11 +16,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
 
 from gensdk_runtime.atomic import previous_of
 from gensdk_runtime.bundle_files import AGAIN, BundleFiles, FolderFiles, readable
+from gensdk_runtime.closable import Closable
 from gensdk_runtime.embedded import SUFFIX, embedded_names, embedded_path
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError, did_you_mean
 from gensdk_runtime.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, EngineSpec, Manifest
@@ -35,7 +34,7 @@ _ATTEMPTS = 50  # of opening a folder that writers keep replacing
 
 
 @dataclass(frozen=True, eq=False)
-class Bundle:
+class Bundle(Closable):
     """An open bundle; close it, or open it in ``with``. Safe to use from several threads.
 
     It stays readable as it was opened when another process replaces it. Every byte that :meth:`read` returns
@@ -133,14 +132,6 @@ class Bundle:
     def close(self) -> None:
         """Closes the files; what was read from them stays valid. May be called twice."""
         self._files.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_content(self, file: str) -> None:
         for _ in self._checked_chunks(file):

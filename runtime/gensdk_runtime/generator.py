@@ -9,7 +9,6 @@ from math import isfinite
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -20,6 +19,7 @@ from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
 from gensdk_runtime.manifest import ModelSpec, SolverName, TimestepSpacing
@@ -44,7 +44,7 @@ OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 MAX_WORKERS = 256
 
 
-class Generator:
+class Generator(Closable):
     """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`."""
 
     def __init__(self, model: ModelSpec, lineup: Lineup, *, owned: Bundle | None = None) -> None:
@@ -255,14 +255,6 @@ class Generator:
             self._workers.shutdown(wait=False)
         if self._owned is not None:
             self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _drawn_labels(self, keys: tuple[SampleKey, ...]) -> NDArray[np.int64]:
         """A class for each sample, from its seed."""

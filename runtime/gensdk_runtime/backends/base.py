@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
+from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
 
@@ -54,7 +54,7 @@ class Availability:
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
-class Session(ABC):
+class Session(Closable):
     """One graph, ready to run. Safe to call from several threads at once."""
 
     def __init__(self, graph: GraphSpec, *, backend: str, precision: Precision) -> None:
@@ -135,14 +135,6 @@ class Session(ABC):
             bound.close()
         self._close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @abstractmethod
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         """Runs checked feeds."""
@@ -151,7 +143,7 @@ class Session(ABC):
         """Makes buffers; a backend that can keep inputs and outputs bound overrides it."""
         return CopyingBound(self, sizes, carry)
 
-    def _close(self) -> None:  # noqa: B027 - not every backend holds something
+    def _close(self) -> None:
         """Frees what the backend holds."""
 
 

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 from threading import Thread
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
+from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, UnavailableError
 from gensdk_runtime.tuning.messages import MAX_LINE, Answer, Question
 
@@ -23,7 +23,7 @@ class ChildLostError(BackendError):
     """The child crashed, hung, or said something that is no answer."""
 
 
-class Child:
+class Child(Closable):
     """A :mod:`gensdk_runtime.tuning.worker`, started when it is first asked; `opening` is its first question."""
 
     def __init__(self, opening: Question) -> None:
@@ -94,14 +94,6 @@ class Child:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def python_executable() -> str:
