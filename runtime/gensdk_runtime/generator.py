@@ -105,6 +105,10 @@ class Generator(Closable):
         """The open graphs by name; with ``backend="auto"`` those of the choice for small batches."""
         return self._lineup.steps.sessions
 
+    def every_session(self) -> tuple[Mapping[str, Session], ...]:
+        """The open graphs of each choice that ``backend="auto"`` may take, by name; otherwise :attr:`sessions`."""
+        return tuple(runner.sessions for runner in self._lineup.every())
+
     def sample(
         self,
         n: int | None = None,

@@ -200,6 +200,17 @@ def test_a_choice_that_is_gone_is_left_out_and_said_so() -> None:
         assert opened == [ONE, PADDED], "it is not tried again"
 
 
+def test_every_choice_can_be_asked_for_its_graphs_once() -> None:
+    """Workers share what they run on, and what can't be opened is left out."""
+    model, opened = feedforward_model(), []
+    table = table_of((ONE, 1, 1.0), (TWO, 2, 1.0), (PADDED, 4, 2.0))
+    with Generator(model, Lineup({}, costs=table, opener=opener(model, [PADDED], opened))) as planned:
+        assert len(planned.every_session()) == 1
+        assert opened == [ONE, PADDED]
+    with tuned_generator(model, table) as planned:
+        assert len(planned.every_session()) == 2
+
+
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(UnavailableError, match="openvino is missing"):
         Lineup({}, costs=table_of((PADDED, 8, 2.0)), opener=opener(feedforward_model(), [PADDED], []))

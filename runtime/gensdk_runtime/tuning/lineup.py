@@ -54,6 +54,12 @@ class Lineup:
             self._open(choice)
         return self._runners[choice]
 
+    def every(self) -> tuple[Runner, ...]:
+        """A runner for each choice that runs graph by graph, opened now; what can't be opened is left out."""
+        self.open_all()
+        steps = dict.fromkeys(choice.alone for choice in self._step_choices())
+        return tuple(self._runners[choice] for choice in steps if choice in self._runners)
+
     def plan(
         self, n: int, batch: int | None, limit: int, *, accept: Callable[[Program[Any]], bool] | None = None
     ) -> list[tuple[Round, Runner]]:
