@@ -54,7 +54,8 @@ def _one(model: ModelSpec, sample: Callable[..., Samples], image: Images, tile: 
     assert model.source is not None  # noqa: S101 - translate_all looked
 
     def through(tiles: Images) -> NDArray[np.float32]:
-        return sample(image=tiles, label=label).array
+        # One at a time: between its layers a model needs far more memory than for what goes in and comes out.
+        return sample(image=tiles, label=label, batch_size=1).array
 
     spec = model.source
     least = smallest_tile(spec.margin, spec.multiple)
