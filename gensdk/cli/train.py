@@ -32,7 +32,9 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.command(epilog=EXAMPLES)
 @click.argument("family")
 @click.option(
-    "--data", help="digits, mnist:FOLDER, a folder of images, FILE.npz or FILE.npz:KEY. Needed but for --resume."
+    "--data",
+    help="digits, mnist:FOLDER, a folder of images, FILE.npz or FILE.npz:KEY, or NAME=DATA,NAME=DATA for domains. "
+    "Needed but for --resume.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the newest whole checkpoint, bit for bit.")
@@ -133,8 +135,11 @@ def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -
 
 def absolute_source(source: str) -> str:
     """The same data by an absolute path, where a path is in it: the run may be resumed from another folder."""
+    from gensdk_training.data.domains import domains_of
     from gensdk_training.data.load import DATASET_NAMES
 
+    if parts := domains_of(source):
+        return ",".join(f"{name}={absolute_source(part)}" for name, part in parts)
     if source in DATASET_NAMES:
         return source
     name, colon, rest = source.partition(":")

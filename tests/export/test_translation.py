@@ -48,8 +48,8 @@ def plan(scale: int, *, labelled: bool = False, any_size: bool = True) -> Export
     source = SourceSpec(channels=3, height=24, width=32, multiple=MULTIPLE, scale=scale, margin=8)
     image = ImageSpec(channels=3, height=24 * scale, width=32 * scale)
     network = Network(scale, len(CLASSES) if labelled else 0)
-    classes = CLASSES if labelled else None
-    return translation_plan("tiny", "toy", network, source, image, classes=classes, any_size=any_size)
+    names = {"num_classes": len(CLASSES), "class_names": CLASSES} if labelled else {}
+    return translation_plan("tiny", "toy", network, source, image, any_size=any_size, **names)
 
 
 FORMS: list[dict[str, Any]] = [

@@ -24,6 +24,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
     "srgan": {"channels": 32, "blocks": 2},
+    "stargan": {"channels": 24, "blocks": 2},
     "vae": {"hidden": [512]},
 }
 """Wide enough that the large graphs have more than 100 KB."""

@@ -17,6 +17,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
+    "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
     "vae": {"latent": 4, "hidden": [32]},
 }
 

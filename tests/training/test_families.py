@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
+    "stargan": {"channels": 4, "blocks": 1},
     "vae": {"hidden": [32], "latent": 4},
 }
 """Settings that make a family small enough for tests; a family without an entry is tested as it comes."""
@@ -247,7 +248,7 @@ def test_graphs_are_what_the_plan_says(name: str, channels: int, settings: dict[
     assert {graph.name for graph in plan.model.graphs} == set(plan.modules)
     assert plan.model.family == name
     assert plan.model.image.shape == (channels, 8, 8)
-    assert plan.model.num_classes == (10 if settings.get("conditional") else None)
+    assert plan.model.num_classes == (10 if settings.get("conditional") or family.needs_labels else None)
     assert set(plan.half) <= set(plan.modules)
     for graph in plan.model.graphs:
         module = plan.modules[graph.name]

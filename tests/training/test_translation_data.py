@@ -136,3 +136,30 @@ def test_examples_come_back_and_are_drawn_side_by_side(pairs: Path, tmp_path: Pa
     (tmp_path / "examples.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match="not a readable"):
         Examples.load(tmp_path)
+
+
+def test_collections_become_domains(pairs: Path) -> None:
+    data = load_data(f"colour={pairs}:colour,few={pairs}:few")
+    assert data.info.class_names == ("colour", "few")
+    assert (data.info.count, data.info.channels) == (COUNT + 7, 3)
+    batch = data.batch(np.array([0, COUNT - 1, COUNT, COUNT + 6]))
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 0, 1, 1]
+    assert batch.images[:, 0, 0, 0].tolist() == [0, COUNT - 1, 0, 6]
+    splits: tuple[Split, ...] = ("train", "test")
+    both = f"a={pairs}:colour,b={pairs}:outline"
+    train, test = (load_data(both, holdout=0.25, split=split) for split in splits)
+    assert (len(train), len(test)) == (60, 20)
+
+
+@pytest.mark.parametrize(
+    ("parts", "problem"),
+    [
+        ("a={0}:colour", "2 to 100 domains"),
+        ("a={0}:colour,a={0}:few", "2 to 100 domains"),
+        ("a=no,b=no", "no data"),
+    ],
+)
+def test_other_domains_are_refused(pairs: Path, parts: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        load_data(parts.format(pairs))

@@ -11,11 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.example_images import example_images
+from gensdk_runtime.generator import Generator
 from gensdk_training.families.cyclegan import CycleGan, CycleGanConfig
 from gensdk_training.families.pix2pix import Pix2Pix, Pix2PixConfig
 from gensdk_training.families.srgan import Srgan, SrganConfig
+from gensdk_training.families.stargan import StarGan, StarGanConfig
 from gensdk_training.family import Batch, DataInfo, SourceInfo
 from gensdk_training.layers.adversarial import discriminator_loss, towards
+from gensdk_training.layers.gradient_penalty import gradient_penalty
 from gensdk_training.layers.image_pool import ImagePool
 from gensdk_training.layers.patches import PatchDiscriminator
 from gensdk_training.layers.perceptual import load_features
@@ -24,6 +28,7 @@ from gensdk_training.layers.srresnet import SrResNet, shrink
 from gensdk_training.layers.srresnet import margin as sr_margin
 from gensdk_training.metrics.classifier import ClassifierNetwork
 from gensdk_training.run import train
+from gensdk_training.torch_backend import torch_sessions
 from support.tiny import tiny_run
 
 
@@ -218,3 +223,25 @@ def test_the_gan_starts_from_an_srresnet(tmp_path: Path) -> None:
     other = tiny_run("srgan", config={"start_from": str(tmp_path / "first"), "channels": 12}).build_family(info)
     with pytest.raises(InputError, match="another shape"):
         other.start(other.build_networks())
+
+
+def test_the_gradient_penalty_is_that_of_the_whole_sample() -> None:
+    """Of a linear critic the gradient is the same everywhere: its norm over all pixels counts."""
+    weight = torch.full((1, 1, 4, 4), 0.5)
+    real, fake = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4)
+    penalty = gradient_penalty(lambda images: (images * weight).sum((1, 2, 3)), real, fake)
+    assert penalty.item() == pytest.approx((0.5 * 4 - 1) ** 2)
+
+
+def test_a_label_chooses_the_domain() -> None:
+    info = DataInfo(name="x", channels=3, height=16, width=16, count=9, num_classes=3)
+    family = StarGan(StarGanConfig(channels=4, blocks=1), info)
+    plan = family.export_plan(family.build_networks())
+    images = example_images(plan.model, 1)
+    with Generator.from_sessions(plan.model, torch_sessions(plan)) as live:
+        drawn = [live.sample(image=images, label=label).array for label in range(3)]
+        with pytest.raises(InputError, match="label"):
+            live.sample(image=images, label=3)
+    assert all((drawn[i] != drawn[j]).any() for i, j in ((0, 1), (0, 2), (1, 2)))
+    with pytest.raises(InputError, match="--data NAME=DATA"):
+        StarGan(StarGanConfig(), info.model_copy(update={"num_classes": None}))

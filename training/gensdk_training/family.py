@@ -105,7 +105,8 @@ class Family(ABC, Generic[ConfigT]):
     """A family bound to a config and to data. Stateless: the networks are passed in.
 
     Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors,
-    year and title, `Config`, the type of its settings, and `starts_from`: "noise", or for a family that translates
+    year and title, `Config`, the type of its settings, `needs_labels` where it makes nothing without them, and
+    `starts_from`: "noise", or for a family that translates
     images the data's "pairs", its two "collections", or the "images" themselves.
     """
 
@@ -113,6 +114,7 @@ class Family(ABC, Generic[ConfigT]):
     title: ClassVar[str]
     paper: ClassVar[str]
     Config: ClassVar[type[FamilyConfig]]
+    needs_labels: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
 
     def __init__(self, config: ConfigT, data: DataInfo) -> None:

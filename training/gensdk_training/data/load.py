@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_training.data.dataset import Dataset, Fit, LoadOptions, Split, with_sources
 from gensdk_training.data.digits import load_digits
+from gensdk_training.data.domains import domains_of, join_domains
 from gensdk_training.data.folder import load_folder
 from gensdk_training.data.idx import load_mnist
 from gensdk_training.data.npz import load_npz
@@ -38,30 +40,36 @@ def load_data(
 
     `spec`: ``digits``; ``mnist`` (idx files in `data_dir`, in its folder ``mnist``, or in ``$GENSDK_DATA_DIR``)
     or ``mnist:FOLDER``; a folder of PNG, JPEG, BMP or WebP images, whose sub-folders are classes; ``FILE.npz``
-    or ``FILE.npz:KEY`` (uint8, or float in [0, 1] or [-1, 1]; NHWC, NCHW or NHW).
-    `split`: the data's own where it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test.
-    `labels`: "auto", "none", or the key of an .npz file. `size`: (height, width) to `fit` images into, by
-    cutting from the centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data.
-    `inputs`: for translation, the data that the images of `spec` are made from, named in the same way and brought
-    to the same size; `paired`: the inputs are as many and in the same order (files of a folder by their names),
-    and otherwise just another collection. `input_channels`: as `channels`, of the inputs.
-    `memory_limit`: bytes up to which a folder is decoded at once; a larger one is read along the way.
+    or ``FILE.npz:KEY`` (uint8, or float in [0, 1] or [-1, 1]; NHWC, NCHW or NHW); or several of these as the
+    domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels. `split`: the data's own where
+    it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test. `labels`: "auto", "none", or the
+    key of an .npz file. `size`: (height, width) to `fit` images into, by cutting from the centre ("crop") or
+    stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data. `inputs`: for translation, the data
+    that the images of `spec` are made from, named in the same way and brought to the same size; `paired`: the
+    inputs are as many and in the same order (files of a folder by their names), and otherwise just another
+    collection. `input_channels`: as `channels`, of the inputs. `memory_limit`: bytes up to which a folder is
+    decoded at once; a larger one is read along the way.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
     options = LoadOptions(split, labels, _size(size), channels, fit, holdout, memory_limit)
     _check(options)
-    dataset = _load(spec, data_dir, options)
+    parts = domains_of(spec)
+    dataset = (
+        join_domains(parts, partial(_load, data_dir=data_dir), options)
+        if parts
+        else _load(spec, options, data_dir)
+    )
     if inputs is None:
         return dataset
     same = dataset.info.height, dataset.info.width
     others = replace(options, labels="none", channels=input_channels, size=same)
     _check(others)
-    return with_sources(dataset, _load(inputs, data_dir, others), paired=paired)
+    return with_sources(dataset, _load(inputs, others, data_dir), paired=paired)
 
 
-def _load(spec: str, data_dir: Path | str | None, options: LoadOptions) -> Dataset:
+def _load(spec: str, options: LoadOptions, data_dir: Path | str | None) -> Dataset:
     name, _, rest = spec.partition(":")
     if spec == "digits":
         return load_digits(options)

@@ -59,14 +59,15 @@ def translation_plan(
     source: SourceSpec,
     image: ImageSpec,
     *,
-    classes: tuple[str, ...] | None = None,
+    num_classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
     any_size: bool = True,
 ) -> ExportPlan:
     """The plan of a family with one graph over `network`, all of it open to half precision.
 
-    `classes`: the domains that a label chooses from. `any_size`: the network is fully convolutional.
+    `num_classes`: domains that a label chooses from. `any_size`: the network is fully convolutional.
     """
-    graph = translation_graph(source, image, conditional=classes is not None, any_size=any_size)
+    graph = translation_graph(source, image, conditional=num_classes is not None, any_size=any_size)
     model = ModelSpec(
         name=f"{name}-{family}",
         family=family,
@@ -74,7 +75,7 @@ def translation_plan(
         graphs=(graph,),
         image=image,
         source=source,
-        num_classes=None if classes is None else len(classes),
-        class_names=classes,
+        num_classes=num_classes,
+        class_names=class_names,
     )
     return ExportPlan(model=model, modules={GRAPH: Translator(network).eval()}, half={GRAPH: ("network",)})
