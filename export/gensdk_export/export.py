@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def export_plan(
                 )
             )
     say("writing the bundle")
-    return _write(
+    return write_proved(
         plan.model,
         provenance,
         Path(out),
@@ -192,7 +192,7 @@ def _bounds(model: ModelSpec, options: ExportOptions) -> dict[Precision, GoldenB
     return bounds
 
 
-def _write(
+def write_proved(
     model: ModelSpec,
     provenance: Provenance,
     out: Path,
@@ -200,13 +200,16 @@ def _write(
     golden: Golden,
     sets: Mapping[Precision, GraphSet],
     rows: tuple[GraphRow, ...],
-    engines: list[Engine],
-    one_call: ProvedOneCall | None,
-    warnings: tuple[str, ...],
+    engines: Sequence[Engine] = (),
+    one_call: ProvedOneCall | None = None,
+    warnings: tuple[str, ...] = (),
     as_zip: bool,
     started: float,
 ) -> ExportReport:
-    """Packs everything into one bundle, written at once."""
+    """Packs what was exported and proved into one bundle, written at once; `started` as `time.monotonic` has it.
+
+    Raises :class:`BundleError` where `out` can't be written; then what stood there stays.
+    """
     files: dict[str, bytes] = {GOLDEN_FILE: golden.to_bytes()}
     graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
     for precision, graphs in sets.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,13 +28,16 @@ GUIDANCE = 2.0
 """Guidance of the main run of a model with classes, so that both halves of the batch are proved."""
 
 
-def record_golden(plan: ExportPlan, *, samples: int, steps: int | None) -> tuple[Trajectory, ...]:
+def record_golden(
+    plan: ExportPlan, *, samples: int, steps: int | None, originals: Mapping[str, Session] | None = None
+) -> tuple[Trajectory, ...]:
     """Samples from the live modules of `plan`; each trajectory has all of its calls.
 
-    Raises :class:`ExportError` where the samples are NaN or constant.
+    `originals`: what takes the modules' place, of a model that was never in PyTorch. Raises
+    :class:`ExportError` where the samples are NaN or constant.
     """
     recorder = Recorder()
-    sessions: dict[str, Session] = recorder.wrap(torch_sessions(plan))
+    sessions: dict[str, Session] = recorder.wrap(originals or torch_sessions(plan))
     generator = Generator.from_sessions(plan.model, sessions)
     runs = []
     sources = _sources(plan, samples)
@@ -45,10 +48,10 @@ def record_golden(plan: ExportPlan, *, samples: int, steps: int | None) -> tuple
             if isinstance(plan.model.program, AutoregressiveSpec):
                 generator.log_likelihood(drawn.array, settings.labels)
         except BackendError as failure:
-            raise ExportError(f"the model can't sample in PyTorch: {failure}; train it again") from failure
+            raise ExportError(f"the original model can't sample: {failure}; train it again") from failure
         problem = degenerate(drawn.array)
         if problem:
-            raise ExportError(f"{problem} (in PyTorch already); train the model again")
+            raise ExportError(f"{problem} (in the original already); train the model again")
         calls = recorder.take()
         proved = (*calls, *_shallow_proof(plan.model, settings, calls))
         runs.append(replace(begun, samples=drawn.array, calls=proved))

@@ -167,7 +167,8 @@ def prove(
 ) -> list[GraphRow]:
     """Loads the exported files in ONNX Runtime, replays `golden`, tries several batch sizes; rows for the report.
 
-    `originals`: what takes the place of the plan's modules, of a model that was never in PyTorch. Raises :class:`ExportError` where a file does not load, or with the first bound that does not hold.
+    `originals`: what takes the place of the plan's modules, of a model that was never in PyTorch. Raises
+    :class:`ExportError` where a file does not load, or with the first bound that does not hold.
     """
     first_load({f"{name} ({precision})": data for name, data in graphs.files.items()})
     try:
@@ -185,6 +186,7 @@ def _replay(
     originals: Mapping[str, Session] | None,
 ) -> VerifyReport:
     bounds, backend = golden.bounds[precision], create_backend("onnxruntime")
+    whom = "the original" if originals else "PyTorch"
     with ExitStack() as opened:
         sessions: dict[str, Session] = {}
         for graph in plan.model.graphs:
@@ -192,7 +194,7 @@ def _replay(
             sessions[graph.name] = opened.enter_context(session)
         report = replay(plan.model, golden, sessions, bounds)
         if not report.ok:
-            raise ExportError(f"the export does not equal the original: {report.problems[0]}; nothing was written")
+            raise ExportError(f"the export does not equal {whom}: {report.problems[0]}; nothing was written")
         for graph in plan.model.graphs:
             original = originals[graph.name] if originals else TorchSession(graph, plan.modules[graph.name])
             _prove_sizes(plan, golden, sessions[graph.name], original, bounds)
@@ -211,5 +213,5 @@ def _prove_sizes(
         problem = measure_drift(plan.model, [(call, session.run(resized))]).problem(bounds)
         if problem:
             raise ExportError(
-                f"graph {graph.name!r} at {sizes} does not equal the original: {problem}; nothing was written"
+                f"graph {graph.name!r} at {sizes} differs from {original.backend}: {problem}; nothing was written"
             )

@@ -119,7 +119,7 @@ def resize_axes(graph: GraphSpec, feeds: Feeds, sizes: Mapping[str, int]) -> dic
 def check_onnx(model: onnx.ModelProto, graph: GraphSpec) -> None:
     """Raises :class:`ExportError` unless `model` is valid, self-contained, deterministic, and is `graph`."""
     where = f"graph {graph.name!r}"
-    for node in _nodes(model.graph):
+    for node in nodes_of(model.graph):
         if node.op_type in RANDOM_OPERATORS:
             raise ExportError(f"{where}: operator {node.op_type} is random; make its noise an input")
         if node.domain not in ("", "ai.onnx"):
@@ -199,13 +199,13 @@ def _check_signature(where: str, kind: str, values: Any, specs: tuple[TensorSpec
             )
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """All nodes, those of subgraphs too."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             for subgraph in (attribute.g, *attribute.graphs):
-                yield from _nodes(subgraph)
+                yield from nodes_of(subgraph)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from gensdk_runtime.version import __version__
 VERBS = {
     "train": "Train a family of models on data.",
     "export": "Turn a training run into a bundle, with proof.",
+    "import": "Make a bundle of a model that somebody else trained.",
     "sample": "Draw samples from a bundle.",
     "translate": "Translate a camera, a video or images with a bundle.",
     "verify": "Replay a bundle's golden trajectories on this machine.",
@@ -58,8 +59,9 @@ class Verbs(click.Group):
         """The verb's command, from the module of its name."""
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"gensdk.cli.{cmd_name}")
-        command: click.Command = getattr(module, "list_command" if cmd_name == "list" else cmd_name)
+        module = importlib.import_module(f"gensdk.cli.{'import_' if cmd_name == 'import' else cmd_name}")
+        pythons_own = cmd_name in ("list", "import")
+        command: click.Command = getattr(module, f"{cmd_name}_command" if pythons_own else cmd_name)
         return command
 
     def resolve_command(

@@ -1,0 +1,317 @@
+"""What the inputs and the output of somebody else's graph mean: said by options, else guessed from the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+
+from gensdk_export.importers.import_report import Guess
+from gensdk_export.importers.onnx_ranges import Found, Range, bounded_by, quantized_input
+from gensdk_export.importers.onnx_reading import OnnxFile, Port
+from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.errors import InputError, did_you_mean
+
+Layout = Literal["nchw", "nhwc"]
+Kind = Literal["translation", "generator"]
+Role = Literal["image", "noise", "uniform", "label", "constant"]
+ROLES: tuple[str, ...] = get_args(Role)
+COLOURS = (1, 3, 4)
+"""Numbers of channels by which an axis is taken for that of the channels."""
+UNIT: Range = (0.0, 1.0)
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """What the caller says about a file; what is None or empty is guessed.
+
+    `kind`: a model that translates images, or one that makes them of noise. `roles` by input; `output`: the one
+    that holds images. `source_range`, `result_range`: (lowest, highest) value of images that go in and come out.
+    `layout` of images; `channels` of those that go in. `size`: (height, width) to prove and measure a model of any
+    size at; `multiple`: what its sizes are multiples of; `scale`: of the result; `margin`: pixels around a place
+    that its result depends on. `constants`: arrays for inputs; for the `label` input, a table with a row for each
+    class. `classes`: how many, of a label that is a number; `class_names` of any. `uint8`: images go in and come
+    out as bytes.
+    """
+
+    kind: Kind | None = None
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    output: str | None = None
+    source_range: Range | None = None
+    result_range: Range | None = None
+    layout: Layout | None = None
+    channels: int | None = None
+    size: tuple[int, int] | None = None
+    multiple: int | None = None
+    scale: int | None = None
+    margin: int = 32
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    label: str | None = None
+    classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    uint8: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An input or output that holds images: [B, C, H, W] or [B, H, W, C] in `value_range`.
+
+    `bounded`: the graph's last operator keeps the range, so nothing is left to clip.
+    """
+
+    port: Port
+    layout: Layout
+    value_range: Range
+    channels: int | None = None
+    bounded: bool = False
+
+    @property
+    def sides(self) -> tuple[int | str | None, int | str | None]:
+        """The axes of height and width, as the file has them."""
+        shape = self.port.shape or (None,) * 4
+        return (shape[2], shape[3]) if self.layout == "nchw" else (shape[1], shape[2])
+
+
+@dataclass(frozen=True)
+class Noise:
+    """An input that is drawn: [B, ...] from the normal or the uniform distribution."""
+
+    port: Port
+    distribution: Literal["normal", "uniform"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """An input that a class chooses: itself the number of a class, or a row of `table` [classes, ...]."""
+
+    port: Port
+    classes: int
+    table: Array | None
+
+    @property
+    def batched(self) -> bool:
+        """Whether each image of a batch has a class of its own."""
+        return self.table is None or self.port.shape is None or len(self.port.shape) == self.table.ndim
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """All inputs and the one output that counts. `source` is None for a model that makes images of noise."""
+
+    source: Picture | None
+    noises: tuple[Noise, ...]
+    label: Label | None
+    constants: Mapping[str, Array]
+    result: Picture
+    guesses: tuple[Guess, ...]
+
+
+def understand(file: OnnxFile, options: OnnxOptions) -> Meaning:
+    """What the tensors of `file` mean. Raises :class:`InputError` where that can be neither read nor guessed."""
+    guesses: list[Guess] = []
+    ports = {port.name: port for port in file.inputs}
+    _check_names(options, ports, file)
+    roles = _roles(ports, options, guesses)
+    images = [ports[name] for name, role in roles.items() if role == "image"]
+    if len(images) > 1:
+        names = ", ".join(port.text() for port in images)
+        raise InputError(f"expected one input that is an image, got {names}; give the others --input NAME=ROLE")
+    result_port = _result_port(file, options, guesses)
+    found = bounded_by(file.model, result_port)
+    source = source_picture(file, images[0], options, found, guesses) if images else None
+    result_range = _result_range(options, found, source, guesses)
+    bounded = found is not None and found.exact and options.result_range is None
+    layout = _result_layout(result_port, options, source, guesses)
+    result = Picture(result_port, layout, result_range, bounded=bounded)
+    noises = tuple(
+        Noise(ports[name], "uniform" if role == "uniform" else "normal")
+        for name, role in roles.items()
+        if role in ("noise", "uniform")
+    )
+    labels = [_label(ports[name], options) for name, role in roles.items() if role == "label"]
+    if len(labels) > 1:
+        raise InputError(f"expected one label, got {', '.join(label.port.text() for label in labels)}")
+    constants = {
+        name: _constant(ports[name], options.constants[name]) for name, role in roles.items() if role == "constant"
+    }
+    if source is None and not noises:
+        raise InputError("expected an input that is an image or noise; say which with --input NAME=ROLE")
+    label = labels[0] if labels else None
+    return Meaning(source, noises, label, constants, result, tuple(guesses))
+
+
+def source_picture(
+    file: OnnxFile, port: Port, options: OnnxOptions, result: Found | None, guesses: list[Guess]
+) -> Picture:
+    """How the input `port` holds an image; `result`: the range of the result, where it is known."""
+    layout = _layout(port, options, guesses)
+    low_high = _source_range(file, port, options, result, guesses)
+    return Picture(port, layout, low_high, options.channels or _channels(port, layout, guesses))
+
+
+def _check_names(options: OnnxOptions, ports: Mapping[str, Port], file: OnnxFile) -> None:
+    named = [*options.roles, *options.constants, *([options.label] if options.label else [])]
+    for name in named:
+        if name not in ports:
+            raise InputError(f"{file.path}: no input {name[:80]!r}{did_you_mean(name[:80], ports)}")
+    for name, role in options.roles.items():
+        if role not in ROLES:
+            raise InputError(f"no role {role!r} for input {name!r}{did_you_mean(str(role), ROLES)}")
+        if role == "constant" and name not in options.constants:
+            raise InputError(f"input {name!r} is to be constant: give it --constant {name}=FILE.npy")
+
+
+def _roles(ports: Mapping[str, Port], options: OnnxOptions, guesses: list[Guess]) -> dict[str, Role]:
+    """As said, or by shape: four axes are an image; where nothing is an image, other floats are noise."""
+    roles: dict[str, Role] = dict(options.roles)
+    roles |= dict.fromkeys(options.constants, "constant")
+    roles |= {options.label: "label"} if options.label else {}
+    open_ports = [port for name, port in ports.items() if name not in roles]
+    if options.kind != "generator" and "image" not in roles.values():
+        for port in (port for port in open_ports if may_be_image(port)):
+            roles[port.name] = "image"
+            guesses.append(Guess("image", port.text(), "its shape", "--input"))
+    translates = "image" in roles.values() or options.kind == "translation"
+    for port in (port for port in open_ports if port.name not in roles):
+        if translates or np.dtype(port.dtype).kind != "f" or len(port.shape or ()) < 2:
+            raise InputError(
+                f"input {port.text()} is neither image nor noise by its shape; give --constant "
+                f"{port.name}=FILE.npy, --label {port.name}, or --input {port.name}=ROLE"
+            )
+        roles[port.name] = "noise"
+        guesses.append(Guess("noise", port.text(), "no input is an image", "--input"))
+    return {name: roles[name] for name in ports}
+
+
+def may_be_image(port: Port) -> bool:
+    """Four axes, with channels at one end, and more than a row or a column."""
+    shape = port.shape or (None,) * 4
+    if len(shape) != 4:
+        return False
+    sides = ((shape[1], shape[2:]), (shape[3], shape[1:3]))
+    return any((channels is None or channels in COLOURS) and 1 not in spatial for channels, spatial in sides)
+
+
+def _result_port(file: OnnxFile, options: OnnxOptions, guesses: list[Guess]) -> Port:
+    outputs = {port.name: port for port in file.outputs}
+    if options.output is not None:
+        if options.output not in outputs:
+            raise InputError(f"{file.path}: no output {options.output!r}{did_you_mean(options.output, outputs)}")
+        return outputs[options.output]
+    fitting = [port for port in file.outputs if may_be_image(port)]
+    if not fitting:
+        got = ", ".join(port.text() for port in file.outputs)
+        raise InputError(
+            f"{file.path}: expected an output that holds images, got {got}; where it makes a style of an image, "
+            "it is a --style-encoder for the model that takes the style"
+        )
+    if len(file.outputs) > 1:
+        guesses.append(Guess("output", repr(fitting[0].name), "the first with four axes", "--result"))
+    return fitting[0]
+
+
+def _layout(port: Port, options: OnnxOptions, guesses: list[Guess]) -> Layout:
+    if options.layout is not None:
+        return options.layout
+    shape = port.shape or ()
+    first, last = (len(shape) == 4 and shape[axis] in COLOURS for axis in (1, 3))
+    if first == last:
+        raise InputError(f"the layout of {port.text()} can't be told from its shape; give --layout nchw or nhwc")
+    layout: Layout = "nchw" if first else "nhwc"
+    guesses.append(Guess("layout", layout, f"{port.text()}", "--layout"))
+    return layout
+
+
+def _result_layout(port: Port, options: OnnxOptions, source: Picture | None, guesses: list[Guess]) -> Layout:
+    """Its own where the shape tells, else that of the image that goes in."""
+    shape = port.shape or ()
+    first, last = (len(shape) == 4 and shape[axis] in COLOURS for axis in (1, 3))
+    if first != last:
+        return "nchw" if first else "nhwc"
+    return source.layout if source is not None else _layout(port, options, guesses)
+
+
+def _channels(port: Port, layout: Layout, guesses: list[Guess]) -> int:
+    shape = port.shape or (None,) * 4
+    axis = shape[1 if layout == "nchw" else 3]
+    if isinstance(axis, int):
+        return axis
+    guesses.append(Guess("channels", "3", "the file does not say how many", "--channels"))
+    return 3
+
+
+def _source_range(
+    file: OnnxFile, port: Port, options: OnnxOptions, result: Found | None, guesses: list[Guess]
+) -> Range:
+    if options.source_range is not None:
+        return options.source_range
+    found = quantized_input(file.model, port)
+    low_high, reason = UNIT, "nothing in the file tells"
+    if found is not None:
+        low_high, reason = found.range, found.reason
+    elif options.result_range is not None:
+        low_high, reason = options.result_range, "as that of the result"
+    elif result is not None:
+        low_high, reason = result.range, "as that of the result"
+    guesses.append(Guess("range of the source", _text(low_high), reason, "--range"))
+    return low_high
+
+
+def _result_range(
+    options: OnnxOptions, found: Found | None, source: Picture | None, guesses: list[Guess]
+) -> Range:
+    if options.result_range is not None:
+        return options.result_range
+    low_high, reason = (-1.0, 1.0), "the usual one of generators"
+    if found is not None:
+        low_high, reason = found.range, found.reason
+    elif source is not None:
+        low_high, reason = source.value_range, "as that of the source"
+    guesses.append(Guess("range of the result", _text(low_high), reason, "--output-range"))
+    return low_high
+
+
+def _label(port: Port, options: OnnxOptions) -> Label:
+    """A number of a class, a one-hot vector, or a row of the table that was given."""
+    given = options.constants.get(port.name)
+    shape = port.shape or (None,)
+    if given is not None:
+        table = np.asarray(given).astype(port.dtype)
+        rest = shape[1:] if len(shape) == table.ndim else shape
+        fits = len(rest) == table.ndim - 1
+        fits = fits and all(size in (axis, None) for size, axis in zip(rest, table.shape[1:], strict=True))
+        if table.ndim < 2 or not fits or not 1 <= len(table) <= MAX_CLASSES:
+            raise InputError(f"expected a table with a row for each class of {port.text()}, got {table.shape}")
+        return Label(port, len(table), table)
+    if np.dtype(port.dtype).kind in "iu":
+        if options.classes is None or not 1 <= options.classes <= MAX_CLASSES:
+            raise InputError(f"label {port.text()} is the number of a class; give how many there are, --classes N")
+        return Label(port, options.classes, None)
+    width = shape[-1]
+    if not isinstance(width, int) or len(shape) > 2 or width > MAX_CLASSES:
+        raise InputError(f"label {port.text()} is no vector with a place for each class; give --constant a table")
+    return Label(port, width, np.eye(width, dtype=port.dtype))
+
+
+def _constant(port: Port, given: Array) -> Array:
+    """In the type and shape of the input; other shapes with the same number of elements will do."""
+    array = np.asarray(given)
+    if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+        raise InputError(f"expected a constant of finite numbers for {port.text()}, got {array.dtype}")
+    array = array.astype(port.dtype)
+    shape = port.shape or array.shape
+    known = zip(shape, array.shape, strict=False)
+    if array.ndim == len(shape) and all(want == have or not isinstance(want, int) for want, have in known):
+        return array
+    fixed = tuple(axis if isinstance(axis, int) else 1 for axis in shape)
+    if array.size != math.prod(fixed):
+        raise InputError(f"expected a constant for {port.text()}, got one of shape {list(array.shape)}")
+    return array.reshape(fixed)
+
+
+def _text(low_high: Range) -> str:
+    return f"{low_high[0]:g} to {low_high[1]:g}"

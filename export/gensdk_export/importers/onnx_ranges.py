@@ -1,0 +1,117 @@
+"""The range of values that a graph takes or gives, where its operators tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from gensdk_export.importers.onnx_reading import Port
+from gensdk_runtime.backends.bound import Array
+
+Range = tuple[float, float]
+USUAL: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+SHAPING = frozenset(("Transpose", "Identity", "Cast", "Reshape", "DepthToSpace", "Squeeze", "Unsqueeze", "Slice"))
+"""Operators that move values about and leave them as they are."""
+NEAR = 0.02
+"""A quantized range is taken for a usual one where its ends are so near, in parts of the width."""
+MAX_STEPS = 64
+
+
+@dataclass(frozen=True)
+class Found:
+    """A range and what told it; `exact` where no value can lie outside."""
+
+    range: Range
+    reason: str
+    exact: bool = True
+
+
+def bounded_by(model: onnx.ModelProto, port: Port) -> Found | None:
+    """What the last operators bound the output `port` to; None where nothing does."""
+    if port.dtype == "uint8":
+        return Found((0.0, 255.0), "it is bytes")
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = _constants(model)
+    name = port.name
+    quantized: Range | None = None
+    for _ in range(MAX_STEPS):
+        node = makers.get(name)
+        if node is None:
+            return None
+        if node.op_type in ("DequantizeLinear", "QuantizeLinear"):
+            quantized = _quantized(node, constants) or quantized
+        elif node.op_type == "Sigmoid":
+            return Found((0.0, 1.0), "it ends in a sigmoid")
+        elif node.op_type == "Tanh":
+            return Found((-1.0, 1.0), "it ends in tanh")
+        elif node.op_type == "Clip":
+            return _clipped(node, constants)
+        elif node.op_type not in SHAPING:
+            return None if quantized is None else Found(quantized, "its quantization covers it", exact=False)
+        name = node.input[0]
+    return None
+
+
+def quantized_input(model: onnx.ModelProto, port: Port) -> Found | None:
+    """What the input `port` is quantized for, where that is the first thing that happens to it."""
+    if port.dtype == "uint8":
+        return Found((0.0, 255.0), "it takes bytes")
+    constants = _constants(model)
+    name = port.name
+    for _ in range(MAX_STEPS):
+        users = [node for node in model.graph.node if name in node.input]
+        if len(users) != 1:
+            return None
+        if users[0].op_type == "QuantizeLinear":
+            found = _quantized(users[0], constants)
+            return None if found is None else Found(found, "its quantization covers it", exact=False)
+        if users[0].op_type not in SHAPING:
+            return None
+        name = users[0].output[0]
+    return None
+
+
+def _clipped(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Found | None:
+    low, high = (_scalar(node, position, constants) for position in (1, 2))
+    for attribute in node.attribute:  # as it was before opset 11
+        low = attribute.f if attribute.name == "min" else low
+        high = attribute.f if attribute.name == "max" else high
+    if low is None or high is None or not low < high or not high - low < 1e6:
+        return None
+    return Found((low, high), "it is clipped at the end")
+
+
+def _quantized(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Range | None:
+    """The values that 8 bits can stand for, rounded to a usual range where it is near one."""
+    scale = _scalar(node, 1, constants)
+    zero = constants.get(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)
+    if scale is None or zero is None or zero.size != 1 or zero.dtype not in (np.uint8, np.int8):
+        return None
+    limits = np.iinfo(zero.dtype)
+    low, high = (scale * (edge - int(zero.item())) for edge in (limits.min, limits.max))
+    for usual in USUAL:
+        width = usual[1] - usual[0]
+        if abs(low - usual[0]) <= NEAR * width and abs(high - usual[1]) <= NEAR * width:
+            return usual
+    return low, high
+
+
+def _scalar(node: onnx.NodeProto, position: int, constants: Mapping[str, Array]) -> float | None:
+    value = constants.get(node.input[position]) if len(node.input) > position else None
+    return None if value is None or value.size != 1 else float(value.item())
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, Array]:
+    """Small constants by name: weights, and the values of Constant nodes."""
+    found = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if len(tensor.dims) <= 1
+    }
+    for node in (node for node in model.graph.node if node.op_type == "Constant"):
+        for attribute in node.attribute:
+            if attribute.name == "value" and len(attribute.t.dims) <= 1:
+                found[node.output[0]] = numpy_helper.to_array(attribute.t)
+    return found

@@ -1,0 +1,197 @@
+"""``gensdk import``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gensdk.cli.export import print_export
+from gensdk.cli.output import needs_training_extra, print_json, print_table
+from gensdk_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from gensdk_export.importers.import_report import ImportReport
+
+CHECKPOINTS = (".pth", ".pt", ".ckpt")
+FP16 = "half precision is made from PyTorch modules, not from an ONNX file; leave --fp16 out"
+MAX_CONSTANT_BYTES = 2**28
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk import style.onnx -o style.gsdk
+  gensdk import esrgan.onnx -o esrgan.gsdk --range 0,255 --uint8
+  gensdk import multistyle.onnx -o styles.gsdk --label style_weights
+  gensdk import transform.onnx -o coffee.gsdk --style coffee.png --style-encoder predict.onnx
+  gensdk import latest_net_G.pth -o horse2zebra.gsdk --fp16
+  gensdk import ddpm-celebahq-256/ -o faces.gsdk
+
+\b
+Exit code: 7 when the bundle would not be equal to the original within its bounds, or the model is none that a
+bundle can hold; then nothing is written, and a bundle that stood there stays.
+"""
+
+
+def _pair(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, float] | None:
+    """LOW,HIGH."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected LOW,HIGH as in -1,1, got {text[:40]!r}") from None
+    if not low < high or not high - low < 1e6:
+        raise click.BadParameter(f"expected the lower value first, got {text[:40]!r}")
+    return low, high
+
+
+def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """HxW."""
+    if text is None:
+        return None
+    height, _x, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and len(text) < 12):
+        raise click.BadParameter(f"expected HEIGHTxWIDTH as in 256x256, got {text[:40]!r}")
+    return int(height), int(width)
+
+
+@click.command("import", epilog=EXAMPLES)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write.")
+@click.option(
+    "--kind", type=click.Choice(["translation", "generator"]), help="ONNX: from images, or from noise, to images."
+)
+@click.option(
+    "--input",
+    "roles",
+    multiple=True,
+    metavar="NAME=ROLE",
+    help="ONNX: what an input is: image, noise, uniform, label or constant.",
+)
+@click.option("--result", "result", metavar="NAME", help="ONNX: the output that holds images.")
+@click.option("--range", "source_range", callback=_pair, metavar="LOW,HIGH", help="ONNX: range of what goes in.")
+@click.option("--output-range", callback=_pair, metavar="LOW,HIGH", help="ONNX: range of what comes out.")
+@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="ONNX: the order of an image's axes.")
+@click.option("--channels", type=click.IntRange(1, 64), help="ONNX: channels of what goes in.")
+@click.option("--scale", type=click.IntRange(1, 16), help="ONNX: how many times as large the result is.")
+@click.option("--multiple", type=click.IntRange(1, 1024), help="ONNX: what height and width are multiples of.")
+@click.option(
+    "--margin", type=click.IntRange(0, 1024), default=32, show_default=True, help="Pixels that tiles overlap by."
+)
+@click.option("--size", callback=_size, metavar="HxW", help="The size to prove a model of any size at.")
+@click.option("--constant", "constants", multiple=True, metavar="NAME=FILE.npy", help="ONNX: an input's value.")
+@click.option("--label", metavar="NAME", help="ONNX: the input that a class chooses.")
+@click.option("--classes", type=click.IntRange(1, 100_000), help="ONNX: how many classes --label has.")
+@click.option(
+    "--style",
+    "styles",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="ONNX: a picture to take the style of; several become classes.",
+)
+@click.option(
+    "--style-encoder",
+    type=click.Path(path_type=Path),
+    metavar="FILE.onnx",
+    help="ONNX: finds the style of a picture.",
+)
+@click.option("--fp16", is_flag=True, help="Add graphs in half precision; not for ONNX files.")
+@click.option("--uint8", is_flag=True, help="Let images go in and come out of the graph as bytes.")
+@click.option("--atol", type=click.FloatRange(0, 1, min_open=True), default=1e-4, show_default=True)
+@click.option("--zip", "as_zip", is_flag=True, help="Write one .gsdk file instead of a folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) -> None:
+    """Make a bundle of MODEL, which somebody else trained: an .onnx file, a pytorch-CycleGAN-and-pix2pix
+    generator (latest_net_G.pth), or a diffusers folder with an unconditional UNet2DModel.
+
+    What the model does not say is guessed, and told.
+    """
+
+    def tell(stage: str) -> None:
+        click.echo(f"  {stage} ...", err=True)
+
+    with needs_training_extra("import"):
+        report = _import(model, output, options, None if as_json else tell)
+    if as_json:
+        print_json(report.to_dict())
+        return
+    if report.guesses:
+        rows = [(guess.what, guess.value, guess.reason, guess.option) for guess in report.guesses]
+        print_table(("taken for granted", "as", "because", "or say"), rows)
+    print_export(report.export, kept=True)
+
+
+def _import(
+    model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
+) -> ImportReport:
+    """The importer for what `model` is."""
+    if model.suffix.lower() == ".onnx":
+        return _import_onnx(model, output, options, tell)
+    raise InputError(f"expected an .onnx file, a {CHECKPOINTS[0]} file or a diffusers folder, got {str(model)!r}")
+
+
+def _import_onnx(
+    model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
+) -> ImportReport:
+    from gensdk_export.importers.onnx_file import import_onnx
+    from gensdk_export.importers.onnx_meaning import OnnxOptions
+    from gensdk_export.importers.style_vector import Style
+
+    if options["fp16"]:
+        raise InputError(FP16)
+    if bool(options["styles"]) != (options["style_encoder"] is not None):
+        raise InputError("--style and --style-encoder go together: a picture, and what makes a style of it")
+    said = OnnxOptions(
+        kind=options["kind"],
+        roles=_named(options["roles"], "--input NAME=ROLE"),
+        output=options["result"],
+        source_range=options["source_range"],
+        result_range=options["output_range"],
+        layout=options["layout"],
+        channels=options["channels"],
+        size=options["size"],
+        multiple=options["multiple"],
+        scale=options["scale"],
+        margin=options["margin"],
+        constants={
+            name: _load_constant(file)
+            for name, file in _named(options["constants"], "--constant NAME=FILE").items()
+        },
+        label=options["label"],
+        classes=options["classes"],
+        uint8=options["uint8"],
+    )
+    style = None if options["style_encoder"] is None else Style(options["styles"], options["style_encoder"])
+    return import_onnx(
+        model, output, said, style=style, atol=options["atol"], as_zip=options["as_zip"], on_stage=tell
+    )
+
+
+def _named(given: tuple[str, ...], form: str) -> dict[str, Any]:
+    """NAME=VALUE, several of them; a name may hold ``=`` where no value does."""
+    named = {}
+    for text in given:
+        name, equals, value = text.rpartition("=")
+        if not (equals and name and value):
+            raise InputError(f"expected {form}, got {text[:60]!r}")
+        named[name] = value
+    return named
+
+
+def _load_constant(file: str) -> Any:
+    """The array in a ``.npy`` file."""
+    import numpy as np
+
+    path = Path(file)
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_CONSTANT_BYTES:
+            raise InputError(f"expected a .npy file of at most {MAX_CONSTANT_BYTES} bytes, got {file!r}")
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as failure:
+        raise InputError(f"{file}: not readable as .npy ({str(failure)[:120]})") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{file}: expected one array (.npy), got an archive of several")
+    return array

@@ -1,0 +1,73 @@
+"""``gensdk import`` as people type it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gensdk.cli.main import run
+from gensdk_runtime.bundle import Bundle
+from support.onnx_models import FLOAT, conv, convolution, write_onnx
+
+
+def outcome(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    axes = ["n", 3, "h", "w"]
+    return write_onnx(
+        tmp_path / "photo style.onnx", [conv("x", "y")], [("x", FLOAT, axes)], [("y", FLOAT, axes)], convolution()
+    )
+
+
+def test_it_imports_tells_and_verifies(model: Path, capsys: Any) -> None:
+    out = model.parent / "photo.gsdk"
+    code, told, heard = outcome(
+        capsys, "import", model, "-o", out, "--range", "-1,1", "--size", "16x24", "--uint8"
+    )
+    assert code == 0
+    assert "nchw" in told
+    assert "--layout" in told
+    assert "photo-style" in told
+    assert "reading the file" in heard
+    with Bundle.open(out) as bundle:
+        source = bundle.manifest.model.source
+        assert source is not None
+        assert (source.height, source.width, source.value_range) == (16, 24, (-1.0, 1.0))
+    assert outcome(capsys, "verify", out, "--backend", "onnxruntime")[0] == 0
+
+
+def test_json_has_the_guesses(model: Path, capsys: Any) -> None:
+    out = model.parent / "photo.gsdk"
+    code, told, heard = outcome(capsys, "import", model, "-o", out, "--size", "16x16", "--json")
+    assert (code, heard) == (0, "")
+    assert {guess["what"]: guess["value"] for guess in json.loads(told)["guesses"]}["scale"] == "1"
+
+
+def test_wrong_use_is_one_line(model: Path, capsys: Any) -> None:
+    np.save(model.parent / "two.npy", np.zeros(2))
+    out = ("-o", model.parent / "no.gsdk")
+    for arguments, code, message in (
+        ((model, *out, "--fp16"), 5, "leave --fp16 out"),
+        ((model, *out, "--range", "1,0"), 2, "lower value first"),
+        ((model, *out, "--size", "256"), 2, "HEIGHTxWIDTH"),
+        ((model, *out, "--input", "x"), 5, "--input NAME=ROLE"),
+        ((model, *out, "--constant", "x=none.npy"), 5, "none.npy"),
+        ((model, *out, "--constant", f"x={model}"), 5, "not readable as .npy"),
+        ((model, *out, "--constant", f"x={model.parent / 'two.npy'}"), 5, "expected a constant"),
+        ((model, *out, "--style", "picture.png"), 5, "go together"),
+        ((model.parent / "two.npy", *out), 5, "expected an .onnx file"),
+        ((model,), 2, "Missing option '-o'"),
+    ):
+        got, told, heard = outcome(capsys, "import", *arguments)
+        assert (got, told) == (code, "")
+        assert message in heard
+        assert not out[1].exists()
