@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from gensdk.cli.main import VERBS, run
 from gensdk.cli.train import absolute_source
+from gensdk_runtime.generator import Generator
 
 NAME = "digits-ddpm"
 
@@ -52,6 +54,10 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
         (["train", "vae", "--data", "digits", "--out", "x", "--set", "latemt=4"], 5, "did you mean 'latent'"),
         (["train", "vae", "--data", "digits", "--out", "x", "--set", "latent"], 5, "KEY=VALUE"),
         (["train", "vae", "--out", "x"], 5, "--data is missing"),
+        (["train", "pix2pix", "--data", "digits", "--out", "x"], 5, "--inputs"),
+        (["train", "pix2pix", "--data", "digits", "--inputs", "digitz", "--out", "x"], 5, "no data 'digitz'"),
+        (["train", "vae", "--data", "digits", "--out", "x", "--augment", "flop"], 5, "augment"),
+        (["train", "stargan", "--data", "a=digits,b=digitz", "--out", "x"], 5, "did you mean 'digits'"),
         (["export", "no-such-run", "-o", "x.gsdk"], 5, "no-such-run"),
     ],
 )
@@ -183,3 +189,29 @@ def test_verify_takes_a_bound_of_the_callers_own(capsys) -> None:
     code, _, err = outcome(capsys, "verify", "digits-dcgan", "--precision", "fp16", "--atol", "1e-9")
     assert code == 1
     assert "allowed 1.00e-09" in err
+
+
+def test_a_translation_is_trained_exported_and_used(tmp_path, capsys) -> None:
+    pytest.importorskip("gensdk_training")
+    pairs = tmp_path / "pairs.npz"
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    np.savez(pairs, color=images, outline=images[..., 0])
+    run_dir, bundle = tmp_path / "run", tmp_path / "made.gsdk"
+    data = ["--data", f"{pairs}:color", "--inputs", f"{pairs}:outline", "--augment", "flip,shift"]
+    small = ["--steps", "2", "--batch-size", "4", "--set", "channels=4", "--set", "patch_layers=1"]
+    quiet = ["--no-tensorboard", "--no-progress"]
+    code, _, err = outcome(capsys, "train", "pix2pix", *data, *small, *quiet, "--out", run_dir)
+    assert code == 0, err
+    written = json.loads((run_dir / "run.json").read_text())["data"]
+    assert written["augment"] == ["flip", "shift"]
+    code, _, err = outcome(capsys, "train", "pix2pix", "--out", run_dir, "--resume", *quiet)
+    assert code == 0, err
+    code, _, err = outcome(capsys, "export", run_dir, "-o", bundle, "--uint8")
+    assert code == 0, err
+    code, out, _ = outcome(capsys, "verify", bundle, "--backend", "onnxruntime", "--json")
+    assert code == 0
+    assert json.loads(out)["ok"]
+    code, _, err = outcome(capsys, "bench", bundle, "--iterations", "3", "--duration", "0", "--warmup", "0")
+    assert code == 0, err
+    with Generator.load(bundle, backend="onnxruntime") as loaded:
+        assert loaded.translate(images[0, :9, :13, :1]).shape == (9, 13, 3)
