@@ -11,7 +11,7 @@ from typing import Any
 
 from gensdk_export.card import model_card
 from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
-from gensdk_export.golden_record import keep_within, record_golden, samples_bound
+from gensdk_export.golden_record import keep_within, record_examples, record_golden, samples_bound
 from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_modules, prove
 from gensdk_export.one_call import OneCall, takes_many_calls
 from gensdk_export.one_call_proof import ProvedOneCall, prove_one_call
@@ -30,6 +30,8 @@ from gensdk_training.run import load_run
 GOLDEN_FILE = "golden/golden.npz"
 CARD_FILE = "README.md"
 LARGEST_OPTIMUM = 8
+PROVED_EXAMPLES = 4
+"""Real images that a translation model is proved on."""
 ONE_CALL_ALREADY = "the model takes one call as it is; its own graph is the one-call graph"
 
 FLIPPED_FP32 = 1e-3
@@ -43,14 +45,16 @@ OTHER_MACHINES = 2.0
 class ExportOptions:
     """What to export and how strictly to judge it.
 
-    `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too; `share_features` > 0 adds a
-    graph for steps that share deep features, which computes so many blocks anew; `one_call` adds the graph that
-    runs the whole sampler, with `one_call_settings` where they differ from the model's defaults. `engines` lists
-    the precisions to build engines for. `batch` is (min, opt, max) for engines, max also the bundle's largest
-    batch; None: 1, up to 8, the model's own. `axes` gives engines the sizes of other named axes. `atol`: largest
-    difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
+    `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too; `share_features` > 0 adds
+    a graph for steps that share deep features, which computes so many blocks anew; `one_call` adds the graph
+    that runs the whole sampler, with `one_call_settings` where they differ from the model's defaults. `engines`
+    lists the precisions to build engines for. `batch` is (min, opt, max) for engines, max also the bundle's
+    largest batch; None: 1, up to 8, the model's own. `axes` gives engines the sizes of other named axes. `atol`:
+    largest difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
     (:mod:`gensdk_runtime.drift` for other outputs). The golden file records `golden_samples` samples over
-    `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`.
+    `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`. A translation model is proved
+    on real images of its data too; with `keep_examples` they go into the bundle, which nobody expects of private
+    ones.
     """
 
     fp16: bool = False
@@ -68,6 +72,7 @@ class ExportOptions:
     golden_samples: int = 2
     golden_steps: int | None = None
     golden_bytes: int = 256 * 1024
+    keep_examples: bool = False
 
 
 def export_run(
@@ -115,8 +120,10 @@ def export_plan(
     say("sampling golden trajectories in PyTorch")
     modules = prepare_modules(plan)
     runs = record_golden(plan, samples=options.golden_samples, steps=options.golden_steps)
+    real = record_examples(plan, samples=PROVED_EXAMPLES)
     bounds = _bounds(plan.model, options)
-    full = Golden(runs, bounds)
+    full = Golden((*runs, *real), bounds)
+    runs = (*runs, *real) if options.keep_examples else runs
 
     say("exporting and replaying fp32 graphs")
     fp32 = export_fp32(plan, modules, full)

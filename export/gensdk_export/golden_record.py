@@ -29,18 +29,25 @@ GUIDANCE = 2.0
 
 
 def record_golden(
-    plan: ExportPlan, *, samples: int, steps: int | None, originals: Mapping[str, Session] | None = None
+    plan: ExportPlan,
+    *,
+    samples: int,
+    steps: int | None,
+    sources: NDArray[np.uint8] | None = None,
+    originals: Mapping[str, Session] | None = None,
 ) -> tuple[Trajectory, ...]:
     """Samples from the live modules of `plan`; each trajectory has all of its calls.
 
-    `originals`: what takes the modules' place, of a model that was never in PyTorch. Raises
-    :class:`ExportError` where the samples are NaN or constant.
+    `sources`: for a translation model, uint8 [`samples`, H, W, C]; None: made-up pictures. `originals`: what
+    takes the modules' place, of a model that was never in PyTorch. Raises :class:`ExportError` where the samples
+    are NaN or constant.
     """
     recorder = Recorder()
     sessions: dict[str, Session] = recorder.wrap(originals or torch_sessions(plan))
     generator = Generator.from_sessions(plan.model, sessions)
     runs = []
-    sources = _sources(plan, samples)
+    if sources is None:
+        sources = example_images(plan.model, samples)
     for settings in golden_settings(plan.model, samples=samples, steps=steps):
         begun = Trajectory(settings, np.empty(0, np.float32), (), sources)
         try:
@@ -58,11 +65,12 @@ def record_golden(
     return tuple(runs)
 
 
-def _sources(plan: ExportPlan, samples: int) -> NDArray[np.uint8] | None:
-    """So many images for a translation model: the plan's, in turn, or made-up ones."""
+def record_examples(plan: ExportPlan, *, samples: int) -> tuple[Trajectory, ...]:
+    """As :func:`record_golden`, from the real images of a translation's data; empty where there are none."""
     if plan.examples is None or plan.model.source is None:
-        return example_images(plan.model, samples)
-    return plan.examples[np.arange(samples) % len(plan.examples)]
+        return ()
+    chosen = np.linspace(0, len(plan.examples) - 1, min(samples, len(plan.examples))).astype(int)
+    return record_golden(plan, samples=len(chosen), steps=None, sources=plan.examples[chosen])
 
 
 def _shallow_proof(model: ModelSpec, settings: TrajectorySettings, calls: tuple[Call, ...]) -> Iterator[Call]:

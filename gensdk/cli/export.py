@@ -55,6 +55,9 @@ stood there stays.
     help="Diffusion: add a shallow step of BLOCKS top-level blocks, for --cache-interval. [BLOCKS: 1]",
 )
 @click.option("--uint8", is_flag=True, help="Let a feedforward graph make bytes, for output_type='uint8'.")
+@click.option(
+    "--keep-examples", is_flag=True, help="Translation: keep real images of the data in the bundle, as proof."
+)
 @click.option("--one-call", is_flag=True, help="Add one graph that runs the whole sampler in a single call.")
 @click.option(
     "--page",
@@ -87,6 +90,7 @@ def export(
     as_zip: bool,
     share_features: int | None,
     uint8: bool,
+    keep_examples: bool,
     one_call: bool,
     page: Path | None,
     onnxruntime_web: Path | None,
@@ -122,6 +126,7 @@ def export(
     options = ExportOptions(
         fp16=fp16,
         uint8=uint8,
+        keep_examples=keep_examples,
         engines=() if form == "onnx" else ("fp32", "fp16") if fp16 else ("fp32",),
         engine_runtime=engine_runtime,
         batch=None if batch is None else AxisRange(*batch),

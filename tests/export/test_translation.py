@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import Provenance
 from gensdk_runtime.signature import ImageSpec, SourceSpec
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.verify import load_golden, verify_bundle
 from gensdk_training.layers.translator import translation_plan
 from gensdk_training.plan import ExportPlan
 
@@ -151,3 +152,16 @@ def test_a_fixed_size_takes_larger_images_in_tiles(tmp_path: Path) -> None:
     direct = expected(made, np.pad(large, ((0, 0), (0, 2), (0, 0)), mode="reflect")[None])[0, :, :, :230]
     bytes_expected = np.rint((direct + 1) * 127.5).transpose(1, 2, 0)
     assert np.abs(result.astype(int) - bytes_expected).max() <= 1
+
+
+def test_real_images_are_proved_and_stay_at_home(tmp_path: Path) -> None:
+    examples = np.random.default_rng(0).integers(0, 256, (6, 24, 32, 3), dtype=np.uint8)
+    made = replace(plan(1), examples=examples)
+    for keep in (False, True):
+        out = tmp_path / f"{keep}.gsdk"
+        export_plan(made, Provenance(), out, ExportOptions(keep_examples=keep))
+        with Bundle.open(out) as bundle:
+            golden = load_golden(bundle)
+        kept = [run.sources for run in golden.trajectories if run.sources is not None]
+        assert len(kept) == (2 if keep else 1)
+        assert any((image == examples).all(axis=(1, 2, 3)).any() for run in kept for image in run) is keep
