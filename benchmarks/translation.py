@@ -150,6 +150,24 @@ def measure_cyclegan(subject: Subject) -> Iterator[Row]:
     )
 
 
+def measure_stargan(subject: Subject) -> Iterator[Row]:
+    """Images of each domain in each other one: how near they come to its real ones."""
+    test = subject.test()
+    batch, names = test.batch(np.arange(len(test))), test.info.class_names or ()
+    assert batch.labels is not None
+    judge, _ = classifier(f"{subject.data / EMOJI}:color", subject.runs, "group", subject.recipe.holdout)
+    shown = []
+    for target, name in enumerate(names):
+        others = batch.images[batch.labels != target]
+        results = np.asarray(subject.generator.translate(others, label=[target] * len(others)))
+        real = batch.images[batch.labels == target]
+        before = feature_distance(judge, others, real)
+        detail = f"{len(others)} test images of the other domains; untranslated {before:.4g}"
+        yield subject.row(f"feature distance to {name}", feature_distance(judge, results, real), detail=detail)
+        shown.append(np.asarray(subject.generator.translate(batch.images, label=[target] * len(batch.images))))
+    subject.picture(batch.images, np.concatenate(shown, axis=2), None)
+
+
 def measure_srgan(subject: Subject) -> Iterator[Row]:
     """PSNR and features against bicubic enlargement."""
     test, scale = subject.test(), subject.recipe.config["scale"]
@@ -180,7 +198,12 @@ def psnr(images: Images, targets: Images) -> float:
     return float(10 * np.log10(255**2 / error))
 
 
-MEASURES = {"pix2pix": measure_pix2pix, "cyclegan": measure_cyclegan, "srgan": measure_srgan}
+MEASURES = {
+    "pix2pix": measure_pix2pix,
+    "cyclegan": measure_cyclegan,
+    "stargan": measure_stargan,
+    "srgan": measure_srgan,
+}
 
 
 def compared(rows: list[Row]) -> Iterator[Row]:

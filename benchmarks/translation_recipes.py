@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gensdk_training.data.augment import Augmentation
+from gensdk_training.data.domains import domains_of
 from gensdk_training.run_config import DataConfig, RunConfig
 
 EMOJI = "emoji_pairs/openmoji64_pairs.npz"
@@ -16,7 +17,8 @@ MNIST = "mnist"
 
 @dataclass(frozen=True)
 class TranslationRecipe:
-    """A run by name. `images` and `inputs` are files under the folder of data, ``FILE.npz:KEY`` or ``mnist``.
+    """A run by name. `images` and `inputs` are files under the folder of data, ``FILE.npz:KEY``, ``mnist``, or for
+    domains ``NAME=FILE.npz:KEY,...``.
 
     `start_from` names another recipe whose run it begins with.
     """
@@ -33,13 +35,20 @@ class TranslationRecipe:
     def data(self, folder: Path) -> DataConfig:
         """Its data under `folder`."""
         return DataConfig(
-            source=f"mnist:{folder / MNIST}" if self.images == MNIST else str(folder / self.images),
+            source=self._source(folder),
             labels="none" if self.images == MNIST else "auto",
             holdout=0.0 if self.images == MNIST else self.holdout,
             inputs=None if self.inputs is None else str(folder / self.inputs),
             paired=self.paired,
             augment=self.augment,
         )
+
+    def _source(self, folder: Path) -> str:
+        if self.images == MNIST:
+            return f"mnist:{folder / MNIST}"
+        domains = domains_of(self.images)
+        named = ",".join(f"{name}={folder / part}" for name, part in domains)
+        return named or str(folder / self.images)
 
     def run_config(self, folder: Path, runs: Path, **more: Any) -> RunConfig:
         """The run to train, with `more` settings of the family."""
@@ -56,6 +65,8 @@ class TranslationRecipe:
 
 _PIX2PIX = {"channels": 32, "patch_layers": 2, "batch_size": 4, "steps": 4000}
 _CYCLEGAN = {"channels": 24, "blocks": 6, "patch_layers": 2, "batch_size": 1, "steps": 4000}
+_STARGAN = {"channels": 24, "blocks": 4, "batch_size": 8, "steps": 2500}
+_DOMAINS = f"openmoji={EMOJI}:color,twemoji={OTHER_EMOJI}:color,outline={EMOJI}:outline"
 _SRGAN = {"scale": 4, "blocks": 8, "batch_size": 32}
 
 
@@ -77,6 +88,7 @@ RECIPES: dict[str, TranslationRecipe] = {
     "pix2pix-gan": _pix2pix("gan"),
     "cyclegan": _cyclegan(),
     "cyclegan-without-cycle": _cyclegan(cycle_weight=0.0),
+    "stargan": TranslationRecipe("stargan", _DOMAINS, augment=("flip",), config=_STARGAN),
     "srresnet": TranslationRecipe(
         "srgan", MNIST, config={**_SRGAN, "steps": 3000, "learning_rate": 5e-4, "lr_schedule": "cosine"}
     ),
