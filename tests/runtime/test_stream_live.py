@@ -22,7 +22,7 @@ from support.streams import Camera, grey_frame, grey_frames, no_thread_left, slo
 
 @pytest.fixture
 def generator() -> Generator:
-    return slow_generator(lambda: None)
+    return slow_generator(lambda level: None)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_the_newest_frame_wins() -> None:
     """While a frame is translated others come; the next one that is translated is the last of them."""
     gate, entered, shown = threading.Semaphore(0), threading.Semaphore(0), []
 
-    def wait() -> None:
+    def wait(level: int) -> None:
         entered.release()
         assert gate.acquire(timeout=20)
 

@@ -127,15 +127,38 @@ def test_back_pressure() -> None:
         time.sleep(0.002)
         ahead.append(given[0] - frame.index)
 
-    translate_stream(slow_generator(lambda: None), frames(), slow)
+    translate_stream(slow_generator(lambda level: None), frames(), slow)
     assert len(ahead) == 60
     assert max(ahead) <= 2 * module.SLOTS + 4
+
+
+def test_order_holds_where_two_frames_are_translated_at_once() -> None:
+    """Even frames take longer than odd ones, which therefore are ready before them."""
+    together, busy = [0], [0]
+    lock = threading.Lock()
+
+    def uneven(level: int) -> None:
+        with lock:
+            busy[0] += 1
+            together[0] = max(together[0], busy[0])
+        time.sleep(0.004 if level % 2 == 0 else 0.0)
+        with lock:
+            busy[0] -= 1
+
+    seen: list[int] = []
+    with no_thread_left():
+        translate_stream(slow_generator(uneven), grey_frames(40), lambda f: seen.append(255 - f.result[0, 0, 0]))
+    assert seen == list(range(40))
+    assert together[0] == module.AT_ONCE
+    together[0] = 0
+    translate_stream(slow_generator(uneven), grey_frames(20), lambda f: None, StreamOptions(live=True))
+    assert together[0] == 1
 
 
 def test_similar_frames_are_not_translated() -> None:
     calls, results = [0], []
 
-    def count() -> None:
+    def count(level: int) -> None:
         calls[0] += 1
 
     moved = grey_frame(10)
@@ -200,19 +223,16 @@ def failing_frames() -> Iterator[Any]:
 
 
 def test_an_error_in_each_stage_ends_the_stream_and_closes_the_sink(tmp_path: Path) -> None:
-    calls = [0]
-
-    def break_down() -> None:
-        calls[0] += 1
-        if calls[0] == 6:
+    def break_down(level: int) -> None:
+        if level == 5:
             raise BackendError("out of memory")
 
     with no_thread_left():
         for frames, before, fail_at, error, shown in (
-            (failing_frames(), lambda: None, -1, RuntimeError, 10),
+            (failing_frames(), lambda level: None, -1, RuntimeError, 10),
             (grey_frames(100), break_down, -1, BackendError, 5),
-            (grey_frames(100), lambda: None, 3, OSError, 4),
-            ([grey_frame(1), "no frame"], lambda: None, -1, InputError, 1),
+            (grey_frames(100), lambda level: None, 3, OSError, 4),
+            ([grey_frame(1), "no frame"], lambda level: None, -1, InputError, 1),
         ):
             sink = Recorder(fail_at)
             with pytest.raises(error):

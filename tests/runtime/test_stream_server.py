@@ -154,7 +154,9 @@ def test_the_page_shows_both_pictures_and_the_figures(tmp_path: Any) -> None:
             yield grey_frame(60, 48, 64)
 
     def stream() -> None:
-        translate_stream(slow_generator(lambda: None), frames(), sink, StreamOptions(live=True, skip_similar=1))
+        translate_stream(
+            slow_generator(lambda level: None), frames(), sink, StreamOptions(live=True, skip_similar=1)
+        )
 
     thread = threading.Thread(target=stream)
     thread.start()

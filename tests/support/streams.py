@@ -35,11 +35,11 @@ def write_frames(folder: Path, count: int) -> Path:
     return folder
 
 
-def slow_generator(before: Callable[[], None]) -> Generator:
-    """The negative of each image, after `before` returned."""
+def slow_generator(before: Callable[[int], None]) -> Generator:
+    """The negative of each image, after `before` returned, which is given its first byte."""
 
     def invert(feeds: Feeds) -> dict[str, Any]:
-        before()
+        before(int(feeds["source"][0, 0, 0, 0]))
         pixels = 255 - feeds["source"]
         image = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
         return {"image": image, "pixels": pixels, "image_sum": image.sum(axis=(1, 2, 3))}

@@ -131,4 +131,6 @@ def write_source(sources: Array, out: Array, spec: SourceSpec) -> None:
 
 def mirrored(size: int, padded: int) -> NDArray[np.intp]:
     """Which of `size` places the places beyond it show."""
+    if size == padded:
+        return np.empty(0, np.intp)
     return np.pad(np.arange(size), (0, padded - size), mode="reflect" if size > 1 else "edge")[size:]

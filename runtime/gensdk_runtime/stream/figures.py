@@ -10,7 +10,7 @@ from typing import Any, Literal
 from gensdk_runtime.stream.frame import TranslatedFrame
 
 STAGES = ("decode", "translate", "show")
-"""Read, wait for the camera included, convert and resize; run the model; compose, encode and write. They overlap."""
+"""Read (and wait for the camera), convert and resize; run the model; compose, encode and write. They overlap."""
 
 Ending = Literal["source", "limit", "sink", "interrupted"]
 
@@ -26,7 +26,7 @@ class StreamFigures:
     `seconds` measured; `frames` that reached the sink, and `fps` of them; `dropped` because newer ones came;
     `skipped`: not translated, being similar to an earlier one; `corrupt`: could not be decoded. `age_ms`: from
     capture until the sink was done, in ms by percentile ("p50", "p95", "p99"; up to 1 % too large), empty where no
-    frame came. `stage_ms`: mean ms of a frame in each of :data:`STAGES`.
+    frame came. `stage_ms`: mean ms of a frame in each of :data:`STAGES`, which overlap.
     """
 
     seconds: float

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from math import inf
 from pathlib import Path
 from threading import Thread
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,11 +25,16 @@ from gensdk_runtime.stream.reader import Reader
 from gensdk_runtime.stream.sink import Sink
 from gensdk_runtime.stream.source import Capture, Source
 from gensdk_runtime.stream.view import compose, difference
+from gensdk_runtime.translate import TILED_FROM
 
 SLOTS = 3
 """Frames that may wait between two stages, where every frame is kept."""
 
-STALL_CHECK = 0.25
+AT_ONCE = 2
+"""Frames that are translated at the same time, where every frame is kept: one keeps the processor busy while the
+other is copied or waits for its slowest thread. Live frames, and those that come in tiles, go one by one."""
+
+STALL_CHECK = POLL = 0.25
 SECOND = 1.0
 
 
@@ -45,7 +51,8 @@ def translate_stream(
     "window", "http:PORT", a function that is called with each :class:`TranslatedFrame` (returning True stops), a
     :class:`Sink`, or a list of them, whose first one with an own opinion ends the stream.
 
-    Reading, translating and writing overlap: the first two have threads, the third is the caller's. Ctrl-C ends
+    Reading, translating and writing overlap: the first two have threads, the third is the caller's. Where every
+    frame is kept, two are translated at the same time. Ctrl-C ends
     the stream as its end does, with the report. Whatever happens, the threads end and the sinks are closed.
     Raises :class:`InputError` for a model that does not translate images, a source that can't be opened or is
     lost for good, and options that don't fit; and what a source, the model or a sink raises.
@@ -92,6 +99,19 @@ def check_model(generator: Generator, options: StreamOptions) -> None:
     check_labels(options.label, 1, model)
 
 
+class _Result(NamedTuple):
+    image: Uint8
+    seconds: float
+
+
+class _Translation(NamedTuple):
+    """A frame, and the work that gives its result; `reused`: it is an earlier frame's."""
+
+    frame: CapturedFrame
+    work: Future[_Result]
+    reused: bool
+
+
 class _Stream:
     """One run: the threads, the channels between them, and what they count."""
 
@@ -109,12 +129,13 @@ class _Stream:
         self._options = options
         self._realtime = realtime
         self._frames: Channel[CapturedFrame] = Channel(1 if realtime else SLOTS, newest=realtime)
-        self._results: Channel[TranslatedFrame] = Channel(1 if realtime else SLOTS, newest=realtime)
+        self._results: Channel[_Translation] = Channel(1 if realtime else SLOTS, newest=realtime)
         self._source = source
         self._total, self._second = Tally(perf_counter()), Tally(perf_counter())
         self._reader = Reader(source, self._frames, options, realtime=realtime)
         self._translator = Thread(target=self._translate_all, name="gensdk-translate", daemon=True)
-        self._last: tuple[Uint8, Uint8] | None = None  # the frame that was translated last, and its result
+        self._last: _Translation | None = None  # the last one that is no other's
+        self._pool = None if realtime else ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gensdk-translate")
         self._grey = generator.model.source is not None and generator.model.source.channels == 1
 
     def run(self, capture: Capture) -> StreamReport:
@@ -137,7 +158,7 @@ class _Stream:
                 frame = self._frames.get(STALL_CHECK)
                 if frame is None:
                     self._reader.check_stall()
-                elif not self._results.put(self._translated(frame)):
+                elif not self._results.put(self._translation(frame)):
                     break
         except EndedError:
             self._results.end()
@@ -146,16 +167,23 @@ class _Stream:
         finally:
             self._frames.abort()
 
-    def _translated(self, frame: CapturedFrame) -> TranslatedFrame:
+    def _translation(self, frame: CapturedFrame) -> _Translation:
+        """The frame with its result, or what will be its result."""
+        limit, last = self._options.skip_similar, self._last
+        if limit is not None and last is not None and difference(frame.image, last.frame.image) <= limit:
+            return _Translation(frame, last.work, reused=True)
+        if self._pool is None or frame.image.size > 3 * TILED_FROM:
+            work: Future[_Result] = Future()
+            work.set_result(self._translate(frame.image))
+        else:
+            work = self._pool.submit(self._translate, frame.image)
+        self._last = _Translation(frame, work, reused=False)
+        return self._last
+
+    def _translate(self, image: Uint8) -> _Result:
         started = perf_counter()
-        limit = self._options.skip_similar
-        known = limit is not None and self._last is not None and difference(frame.image, self._last[0]) <= limit
-        if not known:
-            self._last = frame.image, self._result(frame.image)
-        assert self._last is not None  # noqa: S101 - the first frame is not known
-        result = self._last[1]
-        took = perf_counter() - started
-        return TranslatedFrame(frame.index, frame.captured, frame.image, result, result, known, frame.decode, took)
+        result = self._result(image)
+        return _Result(result, perf_counter() - started)
 
     def _result(self, image: Uint8) -> Uint8:
         if self._grey:
@@ -180,10 +208,27 @@ class _Stream:
                 return "source"
             if frame is None:
                 continue
-            if self._show(frame):
+            if self._show(self._finished(frame)):
                 return "sink"
             if self._total.frames == options.max_frames:
                 return "limit"
+
+    def _finished(self, translation: _Translation) -> TranslatedFrame:
+        """Waits for the result."""
+        while not translation.work.done():
+            wait([translation.work], POLL)  # in turns: on Windows Ctrl-C comes through between them alone
+        frame, result = translation.frame, translation.work.result()
+        seconds = 0.0 if translation.reused else result.seconds
+        return TranslatedFrame(
+            frame.index,
+            frame.captured,
+            frame.image,
+            result.image,
+            result.image,
+            translation.reused,
+            frame.decode,
+            seconds,
+        )
 
     def _show(self, frame: TranslatedFrame) -> bool:
         """Hands it to each sink; True where one has had enough."""
@@ -217,6 +262,8 @@ class _Stream:
         self._results.abort()
         if self._translator.ident is not None:
             self._translator.join()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
         self._reader.stop()
 
     def _report(self, ended: Ending) -> StreamReport:
