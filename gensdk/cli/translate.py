@@ -57,7 +57,9 @@ since such a stream ends in no other way, else 130.
     "--skip-similar", type=float, metavar="T", help="Reuse results where no part differs by over T of 255 levels."
 )
 @click.option(
-    "--live/--no-live", default=None, help="Drop frames to stay fresh, or keep all. [default: by the source]"
+    "--live/--no-live",
+    default=None,
+    help="Drop frames to stay fresh (a video plays at its own speed), or keep all. [default: by the source]",
 )
 @click.option("--tile", type=int, metavar="PIXELS", help="Cut larger frames into tiles; 0: never.")
 @click.option("--max-frames", type=int, help="End after so many frames.")

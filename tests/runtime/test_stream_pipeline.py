@@ -338,6 +338,17 @@ def test_what_is_no_video_is_named(generator: Generator, tmp_path: Path) -> None
         translate_stream(generator, tmp_path / "empty", lambda f: None)
 
 
+def test_a_video_that_is_cut_is_told(generator: Generator, tmp_path: Path) -> None:
+    whole, cut, told = tmp_path / "whole.avi", tmp_path / "cut.avi", []
+    noise = np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)
+    translate_stream(generator, noise, whole)
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    report = translate_stream(generator, cut, lambda f: None, StreamOptions(on_event=told.append))
+    assert 10 <= report.frames <= 16
+    assert told[-1].endswith(f"ended after {report.frames} of 30 frames")
+
+
 def test_a_model_that_draws_is_refused() -> None:
     with Generator.load("digits-dcgan", backend="fake") as drawing, pytest.raises(InputError, match="sample"):
         translate_stream(drawing, [grey_frame(1)], lambda f: None)

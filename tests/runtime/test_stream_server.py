@@ -143,6 +143,47 @@ def test_a_client_never_makes_the_stream_wait() -> None:
     lazy.close()
 
 
+def test_what_one_stream_serves_another_takes_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real address on the network: live, lost when the server ends, and given up after the last attempt."""
+    monkeypatch.setattr("gensdk_runtime.stream.reader.FIRST_PAUSE", 0.01)
+    sink, done = HttpSink(), threading.Event()
+    seen: list[int] = []
+    told: list[str] = []
+
+    def frames() -> Iterator[Any]:
+        while not done.is_set():
+            time.sleep(0.01)
+            yield grey_frame(100, 48, 64)
+
+    def show(frame: TranslatedFrame) -> None:
+        seen.append(round(frame.source.mean()))
+        if len(seen) == 10:
+            done.set()
+
+    server = threading.Thread(target=translate_stream, args=(slow_generator(lambda level: None), frames(), sink))
+    server.start()
+    options = StreamOptions(reconnects=2, stall_seconds=5, on_event=told.append)
+    try:
+        while not json.loads(sink.board.to_json())["shown"]:
+            time.sleep(0.01)
+        with pytest.raises(InputError, match="did not come back in 2 attempts"), no_thread_left():
+            translate_stream(slow_generator(lambda level: None), f"{sink.url}result.mjpg", show, options)
+    finally:
+        done.set()
+        server.join()
+    assert len(seen) >= 10
+    assert {abs(level - 155) <= 2 for level in seen} == {True}
+    assert "attempt 2 of 2" in told[-1]
+
+
+def test_an_address_that_never_answers_is_given_up() -> None:
+    generator, options = slow_generator(lambda level: None), StreamOptions(stall_seconds=0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.mp4"
+        with pytest.raises(InputError, match="answers with a video"):
+            translate_stream(generator, url, lambda frame: None, options)
+
+
 def test_the_page_shows_both_pictures_and_the_figures(tmp_path: Any) -> None:
     if CHROMIUM is None or DRIVER is None:
         pytest.skip(MISSING)

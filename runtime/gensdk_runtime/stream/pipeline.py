@@ -49,7 +49,7 @@ def translate_stream(
     `source`: a camera's number, a video file, a folder of images, an image, a URL, an iterable of uint8 [H, W, 3]
     frames in RGB, or a :class:`Source`. `sink`: an .mp4 or .avi file, a folder, an image file for a single image,
     "window", "http:PORT", a function that is called with each :class:`TranslatedFrame` (returning True stops), a
-    :class:`Sink`, or a list of them, whose first one with an own opinion ends the stream.
+    :class:`Sink`, or a list of them, each of which gets every frame and may end the stream.
 
     Reading, translating and writing overlap: the first two have threads, the third is the caller's. Where every
     frame is kept, two are translated at the same time. Ctrl-C ends

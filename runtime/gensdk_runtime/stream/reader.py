@@ -109,6 +109,7 @@ class Reader:
             if turn != self._turn or self._stopped.is_set():
                 return True
             if image is None:
+                self._note_early_end(capture)
                 return not capture.live
             captured = perf_counter()
             prepared = self._resized(image)
@@ -141,6 +142,11 @@ class Reader:
         self.corrupt += 1
         self._count += 1
         self._tell(f"skipped {failure}")
+
+    def _note_early_end(self, capture: Capture) -> None:
+        """A file that is cut, or a download that broke off, looks like the end; some formats guess their length."""
+        if not capture.live and self._count < 0.98 * capture.frames - 1:
+            self._tell(f"{self._source.name}: ended after {self._count} of {capture.frames} frames")
 
     def _resized(self, image: Uint8) -> Uint8:
         size = self._options.size
