@@ -148,8 +148,9 @@ class _Stream:
         except KeyboardInterrupt:
             ended = "interrupted"
         finally:
+            over = perf_counter()
             self._stop()
-        return self._report(ended)
+        return self._report(ended, over)
 
     def _translate_all(self) -> None:
         """The second stage. An error goes the way of the frames, to the caller."""
@@ -172,7 +173,8 @@ class _Stream:
         limit, last = self._options.skip_similar, self._last
         if limit is not None and last is not None and difference(frame.image, last.frame.image) <= limit:
             return _Translation(frame, last.work, reused=True)
-        if self._pool is None or frame.image.size > 3 * TILED_FROM:
+        tiled = bool(self._options.tile) or frame.image.size > 3 * TILED_FROM
+        if self._pool is None or tiled:
             work: Future[_Result] = Future()
             work.set_result(self._translate(frame.image))
         else:
@@ -266,13 +268,13 @@ class _Stream:
             self._pool.shutdown(cancel_futures=True)
         self._reader.stop()
 
-    def _report(self, ended: Ending) -> StreamReport:
+    def _report(self, ended: Ending, over: float) -> StreamReport:
         reader, name = self._reader, self._source.name
         if not self._total.frames and ended == "source":
             if reader.corrupt:
                 raise InputError(f"none of {reader.corrupt} frames of {name} can be read: {reader.first_corrupt}")
             raise InputError(f"{name} holds no frame; give a source with at least one")
-        figures = self._total.figures(perf_counter(), dropped=self._dropped, corrupt=reader.corrupt)
+        figures = self._total.figures(over, dropped=self._dropped, corrupt=reader.corrupt)
         report = StreamReport(**vars(figures), reconnects=reader.reconnects, ended=ended, live=self._realtime)
         for sink in self._sinks:
             sink.tell(report)

@@ -144,7 +144,7 @@ class Reader:
         self._tell(f"skipped {failure}")
 
     def _note_early_end(self, capture: Capture) -> None:
-        """A file that is cut, or a download that broke off, looks like the end; some formats guess their length."""
+        """A file that is cut looks like the end, as does a broken download; some formats guess their length."""
         if not capture.live and self._count < 0.98 * capture.frames - 1:
             self._tell(f"{self._source.name}: ended after {self._count} of {capture.frames} frames")
 
