@@ -9,6 +9,7 @@ from typing import Any
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import SUFFIXES as READABLE
 from gensdk_runtime.media.images import SUFFIXES as WRITABLE
+from gensdk_runtime.stream.server import HttpSink
 from gensdk_runtime.stream.sink import CallbackSink, FolderSink, ImageSink, Sink, WindowSink
 from gensdk_runtime.stream.source import ImageSource, IteratorSource, Source
 from gensdk_runtime.stream.video_sink import CODECS, VideoSink
@@ -64,8 +65,6 @@ def _named_sink(text: str) -> Sink:
     if text == "window":
         return WindowSink()
     if text.startswith("http:") and "//" not in text:
-        from gensdk_runtime.stream.server import HttpSink  # no other sink needs a web server
-
         return HttpSink(*http_address(text))
     path = Path(text)
     suffix = path.suffix.lower()
