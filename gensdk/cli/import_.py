@@ -11,8 +11,10 @@ import click
 from gensdk.cli.export import print_export
 from gensdk.cli.output import needs_training_extra, print_json, print_table
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.solvers import SOLVERS
 
 if TYPE_CHECKING:
+    from gensdk_export.export import ExportOptions
     from gensdk_export.importers.import_report import ImportReport
 
 CHECKPOINTS = (".pth", ".pt", ".ckpt")
@@ -98,6 +100,14 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
     metavar="FILE.onnx",
     help="ONNX: finds the style of a picture.",
 )
+@click.option(
+    "--norm-statistics",
+    type=click.Choice(["stored", "image"]),
+    default="stored",
+    show_default=True,
+    help="Checkpoints with batch norm: stored, as test.py --eval; image, as test.py without it.",
+)
+@click.option("--solver", type=click.Choice(SOLVERS), help="diffusers: the solver. [default: the pipeline's]")
 @click.option("--fp16", is_flag=True, help="Add graphs in half precision; not for ONNX files.")
 @click.option("--uint8", is_flag=True, help="Let images go in and come out of the graph as bytes.")
 @click.option("--atol", type=click.FloatRange(0, 1, min_open=True), default=1e-4, show_default=True)
@@ -130,7 +140,41 @@ def _import(
     """The importer for what `model` is."""
     if model.suffix.lower() == ".onnx":
         return _import_onnx(model, output, options, tell)
+    if options["kind"] is not None or options["styles"] or options["label"] or options["constants"]:
+        raise InputError("--kind, --label, --constant and --style are for ONNX files; leave them out")
+    if model.suffix.lower() in CHECKPOINTS:
+        return _import_checkpoint(model, output, options, tell)
+    if model.is_dir():
+        return _import_diffusers(model, output, options, tell)
     raise InputError(f"expected an .onnx file, a {CHECKPOINTS[0]} file or a diffusers folder, got {str(model)!r}")
+
+
+def _import_checkpoint(
+    model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
+) -> ImportReport:
+    from gensdk_export.importers.translation_checkpoint import import_checkpoint
+
+    statistics = options["norm_statistics"]
+    return import_checkpoint(
+        model, output, _export_options(options), size=options["size"], statistics=statistics, on_stage=tell
+    )
+
+
+def _import_diffusers(
+    model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
+) -> ImportReport:
+    from gensdk_export.importers.diffusers import import_diffusers
+
+    return import_diffusers(
+        model, output, _export_options(options), solver=options["solver"], size=options["size"], on_stage=tell
+    )
+
+
+def _export_options(options: Mapping[str, Any]) -> ExportOptions:
+    from gensdk_export.export import ExportOptions
+
+    given = {name: options[name] for name in ("fp16", "uint8", "atol", "as_zip")}
+    return ExportOptions(**given)
 
 
 def _import_onnx(

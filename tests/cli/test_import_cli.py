@@ -65,6 +65,9 @@ def test_wrong_use_is_one_line(model: Path, capsys: Any) -> None:
         ((model, *out, "--constant", f"x={model.parent / 'two.npy'}"), 5, "expected a constant"),
         ((model, *out, "--style", "picture.png"), 5, "go together"),
         ((model.parent / "two.npy", *out), 5, "expected an .onnx file"),
+        ((model.parent, *out), 5, "config.json"),
+        ((model.parent, *out, "--label", "x"), 5, "are for ONNX files"),
+        ((model.parent / "net.pth", *out), 5, "which is none"),
         ((model,), 2, "Missing option '-o'"),
     ):
         got, told, heard = outcome(capsys, "import", *arguments)

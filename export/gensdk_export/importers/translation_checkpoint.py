@@ -1,0 +1,246 @@
+"""A generator checkpoint of pytorch-CycleGAN-and-pix2pix (``latest_net_G.pth``) as a translation bundle.
+
+The network is told from the names and shapes of the weights: U-Net or ResNet, how deep and wide, with which norm.
+State dicts that were saved from DataParallel (``module.`` before each name), and those of PyTorch 0.3 with running
+statistics in instance norms, are read as that repository reads them.
+
+At test time dropout is off, and batch norms use their stored statistics, as that repository's ``test.py --eval``
+has it; `statistics` "image" normalizes each image by itself, as its ``test.py`` without ``--eval`` does with its
+batches of one (which for pix2pix is the usual way, but for dropout, which stays off: a bundle draws nothing).
+
+It does not: read discriminators, other networks, or files that need more than tensors unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.importers.cyclegan_networks import GeneratorShape, build_generator
+from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name, check_size
+from gensdk_runtime.errors import ExportError, InputError
+from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.signature import ImageSpec, SourceSpec
+from gensdk_training.layers.patches import Norm
+from gensdk_training.layers.translator import translation_plan
+from gensdk_training.plan import ExportPlan
+
+MAX_BYTES = 2**31
+MAX_TENSORS = 10_000
+MAX_LEVELS = 64
+MARGIN = 64
+"""Pixels: two halvings and nine blocks see about as far."""
+RESNET_SIDE = 256
+"""What that repository crops images to by default."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+Statistics = Literal["stored", "image"]
+_CONV = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.weight")
+
+
+def import_checkpoint(
+    path: Path | str,
+    out: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    statistics: Statistics = "stored",
+    on_stage: Callable[[str], None] | None = None,
+) -> ImportReport:
+    """Writes the bundle `out` from the checkpoint `path`.
+
+    `size`: (height, width) that the model was trained at; `statistics`: see the module. For the rest see
+    :func:`gensdk_export.export.export_plan`. Raises :class:`InputError` for a file that is no state dict of
+    tensors, and :class:`ExportError` where it is that of another network.
+    """
+    plan, provenance, guesses = checkpoint_plan(path, size=size, statistics=statistics)
+    return ImportReport(export_plan(plan, provenance, out, options, on_stage=on_stage), guesses)
+
+
+def checkpoint_plan(
+    path: Path | str, *, size: tuple[int, int] | None = None, statistics: Statistics = "stored"
+) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
+    """What :func:`import_checkpoint` exports: the plan, where it came from, and what was taken for granted."""
+    path = Path(path)
+    weights = _load(path)
+    shape = _shape(path, weights)
+    network = build_generator(shape)
+    kept = {name: tensor for name, tensor in weights.items() if _counts(name, shape)}
+    try:
+        missing, unexpected = network.load_state_dict(kept, strict=False, assign=True)
+    except RuntimeError as failure:
+        raise ExportError(f"{path}: its weights don't fit: {' '.join(str(failure).split())[:200]}") from None
+    lacking = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if lacking or unexpected:
+        what = f"{lacking[0]!r} is missing" if lacking else f"{unexpected[0][:80]!r} belongs to no layer"
+        raise ExportError(f"{path}: expected the weights of a {_title(shape)}, but {what}")
+    if statistics == "image":
+        _normalize_each_image(network)
+    side = RESNET_SIDE if shape.net == "resnet" else shape.multiple
+    height, width = size or (side, side)
+    spec = {"height": height, "width": width, "multiple": shape.multiple, "margin": MARGIN}
+    source = SourceSpec.from_dict({"channels": shape.input_nc, **spec}, what=str(path), error=ExportError)
+    image = ImageSpec(channels=shape.output_nc, height=height, width=width)
+    plan = translation_plan(shape.net, bundle_name(path.stem), network, source, image)
+    config = {"imported_from": "pytorch-CycleGAN-and-pix2pix", **_options(shape), "norm_statistics": statistics}
+    return plan, Provenance(config=config), _guesses(shape, size, (height, width), statistics)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    """The tensors by name, without ``module.``."""
+    check_size(path, MAX_BYTES)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as failure:  # torch raises whatever pickle and zip files lead to
+        reason = str(failure).strip().splitlines()[0][:160] if str(failure).strip() else type(failure).__name__
+        raise InputError(
+            f"{path}: expected a state dict of tensors alone, it can't be read as one: {reason}"
+        ) from None
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not 0 < len(loaded) <= MAX_TENSORS:
+        raise InputError(
+            f"{path}: expected a state dict of 1 to {MAX_TENSORS} tensors, got {type(loaded).__name__}"
+        )
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            got = type(value).__name__
+            raise InputError(f"{path}: expected tensors by name, got {got} at {str(name)[:80]!r}")
+        if value.is_sparse or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise InputError(f"{path}: tensor {name[:80]!r} claims more than the file holds; don't trust it")
+    wrapped = all(name.startswith("module.") for name in loaded)
+    return {
+        (name.removeprefix("module.") if wrapped else name): tensor.float()
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in loaded.items()
+    }
+
+
+def _shape(path: Path, weights: Mapping[str, Tensor]) -> GeneratorShape:
+    """The network that has such weights; :class:`ExportError` where neither has."""
+    if "model.1.weight" in weights and any(_CONV.fullmatch(name) for name in weights):
+        return _resnet(path, weights)
+    if "model.model.0.weight" in weights:
+        return _unet(path, weights)
+    some = ", ".join(repr(name[:60]) for name in list(weights)[:3])
+    raise ExportError(
+        f"{path}: expected a U-Net or ResNet generator of pytorch-CycleGAN-and-pix2pix, got weights {some}"
+    )
+
+
+def _resnet(path: Path, weights: Mapping[str, Tensor]) -> GeneratorShape:
+    found = [match for name in weights if (match := _CONV.fullmatch(name)) and weights[name].dim() == 4]
+    blocks = {int(match[1]) for match in found}
+    places = sorted({int(match[2]) for match in found})
+    # reflect: pad, conv, norm, relu, (dropout,) pad, conv, norm; zero: conv, norm, relu, (dropout,) conv, norm
+    forms = {(1, 5): (False, False), (1, 6): (True, False), (0, 3): (False, True), (0, 4): (True, True)}
+    if tuple(places) not in forms or len(blocks) > MAX_LEVELS:
+        raise ExportError(f"{path}: its residual blocks have convolutions at {places[:8]}; expected 1 and 5, or 6")
+    dropout, zero = forms[(places[0], places[1])]
+    last = max(int(name.split(".")[1]) for name in weights)
+    norm, affine = _norm(weights, f"model.{min(blocks)}.conv_block.{places[0] + 1}", bias_of="model.1")
+    first, end = _four(path, weights, "model.1.weight"), _four(path, weights, f"model.{last}.weight")
+    return GeneratorShape(
+        net="resnet",
+        input_nc=first.shape[1],
+        output_nc=end.shape[0],
+        ngf=first.shape[0],
+        levels=len(blocks),
+        norm=norm,
+        dropout=dropout,
+        affine=affine,
+        bias="model.1.bias" in weights,
+        padding="zero" if zero else "reflect",
+    )
+
+
+def _unet(path: Path, weights: Mapping[str, Tensor]) -> GeneratorShape:
+    prefix, levels, place = "model.model.", 1, 1
+    while f"{prefix}{place}.model.1.weight" in weights and levels <= MAX_LEVELS:
+        prefix, levels, place = f"{prefix}{place}.model.", levels + 1, 3
+    if not 2 <= levels <= MAX_LEVELS:
+        raise ExportError(f"{path}: expected a U-Net of 2 to {MAX_LEVELS} levels, got {levels}")
+    norm, affine = _norm(weights, f"{prefix}4", bias_of="model.model.0")
+    first, end = _four(path, weights, "model.model.0.weight"), _four(path, weights, "model.model.3.weight")
+    return GeneratorShape(
+        net="unet",
+        input_nc=first.shape[1],
+        output_nc=end.shape[1],
+        ngf=first.shape[0],
+        levels=levels,
+        norm=norm,
+        dropout=False,  # without weights, and always last: it leaves no trace
+        affine=affine,
+        bias="model.model.0.bias" in weights,
+    )
+
+
+def _four(path: Path, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """A convolution's weight."""
+    weight = weights.get(name)
+    if weight is None or weight.dim() != 4 or min(weight.shape) < 1:
+        got = "none" if weight is None else list(weight.shape)
+        raise ExportError(f"{path}: expected a convolution's weight {name!r}, got {got}")
+    return weight
+
+
+def _norm(weights: Mapping[str, Tensor], layer: str, *, bias_of: str) -> tuple[Norm, bool]:
+    """(norm, whether it has weights): that repository gives biases to convolutions before instance norms alone."""
+    affine = f"{layer}.weight" in weights
+    if f"{bias_of}.bias" in weights:
+        return "instance", affine
+    return ("batch", affine) if f"{layer}.running_mean" in weights else ("none", False)
+
+
+def _counts(name: str, shape: GeneratorShape) -> bool:
+    """Whether the weight is loaded: instance norms of PyTorch 0.3 kept statistics that nothing uses."""
+    return shape.norm == "batch" or not name.endswith(STATISTICS)
+
+
+def _normalize_each_image(network: nn.Module) -> None:
+    """Each batch norm becomes the instance norm that it is for a batch of one while training."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                norm = nn.InstanceNorm2d(child.num_features, child.eps, affine=child.affine)
+                norm.load_state_dict(
+                    {key: value for key, value in child.state_dict().items() if not key.endswith(STATISTICS)}
+                )
+                setattr(parent, name, norm.eval())
+
+
+def _title(shape: GeneratorShape) -> str:
+    kind = f"U-Net of {shape.levels} levels" if shape.net == "unet" else f"ResNet of {shape.levels} blocks"
+    return f"{kind}, {shape.input_nc} to {shape.output_nc} channels, {shape.ngf} wide, norm {shape.norm}"
+
+
+def _options(shape: GeneratorShape) -> dict[str, str | int | bool]:
+    """That repository's options for the network."""
+    net = f"resnet_{shape.levels}blocks" if shape.net == "resnet" else f"unet_{2**shape.levels}"
+    return {
+        "netG": net,
+        "input_nc": shape.input_nc,
+        "output_nc": shape.output_nc,
+        "ngf": shape.ngf,
+        "norm": shape.norm,
+        "no_dropout": not shape.dropout,
+    }
+
+
+def _guesses(
+    shape: GeneratorShape, size: tuple[int, int] | None, own: tuple[int, int], statistics: Statistics
+) -> tuple[Guess, ...]:
+    reason = "the names and shapes of the weights"
+    told = [Guess(name, str(value), reason) for name, value in _options(shape).items() if name != "no_dropout"]
+    told.append(Guess("dropout", "off", "a bundle draws nothing but its noise"))
+    if shape.norm == "batch" and statistics == "stored":
+        told.append(Guess("batch norm", "stored statistics", "as test.py --eval", "--norm-statistics image"))
+    if size is None:
+        told.append(Guess("size to prove it at", f"{own[0]} x {own[1]}", "the usual one", "--size"))
+    return tuple(told)

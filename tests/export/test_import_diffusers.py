@@ -1,0 +1,189 @@
+"""diffusers' own pipelines with random weights, imported: the same images from the same noise."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gensdk_export.importers.diffusers import diffusers_plan, import_diffusers
+from gensdk_runtime import noise
+from gensdk_runtime.errors import ExportError, GensdkError, InputError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.verify import verify_bundle
+from gensdk_training.torch_backend import torch_sessions
+
+diffusers = pytest.importorskip("diffusers")
+
+SIZE, SEED, N, STEPS = 8, 5, 2, 10
+
+
+def make_unet(**settings: Any) -> Any:
+    torch.manual_seed(0)
+    return diffusers.UNet2DModel(
+        **{
+            "sample_size": SIZE,
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "attention_head_dim": 8,
+            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+            **settings,
+        }
+    ).eval()
+
+
+def ddpm(**settings: Any) -> Any:
+    return diffusers.DDPMPipeline(make_unet(), diffusers.DDPMScheduler(**settings))
+
+
+def ddim(**settings: Any) -> Any:
+    return diffusers.DDIMPipeline(make_unet(), diffusers.DDIMScheduler(**settings))
+
+
+PIPELINES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
+    "ddpm": (ddpm, {}, {}),
+    "ddpm, cosine, v": (ddpm, {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}, {}),
+    "ddim": (ddim, {}, {}),
+    "ddim, noisy": (ddim, {"beta_end": 0.015}, {"eta": 0.7, "use_clipped_model_output": True}),
+    "ddim, trailing, not clipped": (
+        ddim,
+        {"timestep_spacing": "trailing", "clip_sample": False, "prediction_type": "v_prediction"},
+        {},
+    ),
+}
+
+
+def save_pipeline(pipeline: Any, folder: Path) -> Path:
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def by_diffusers(pipeline: Any, steps: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> np.ndarray:
+    """The pipeline's images, [n, H, W, C] in [0, 1], drawing our noise: x_T first, then one for each step."""
+    keys = noise.sample_keys(N, SEED)
+    streams = iter([noise.LATENT_STREAM, *range(1, steps + 1)])
+
+    def drawn(shape: Any, **_: Any) -> torch.Tensor:
+        return torch.from_numpy(noise.normal(keys, next(streams), tuple(shape)[1:]))
+
+    for module in ("pipelines.ddpm.pipeline_ddpm", "pipelines.ddim.pipeline_ddim"):
+        monkeypatch.setattr(f"diffusers.{module}.randn_tensor", drawn)
+    for module in ("schedulers.scheduling_ddpm", "schedulers.scheduling_ddim"):
+        monkeypatch.setattr(f"diffusers.{module}.randn_tensor", drawn)
+    result: np.ndarray = pipeline(batch_size=N, num_inference_steps=steps, output_type="np", **options).images
+    return result
+
+
+def unit(samples: np.ndarray) -> np.ndarray:
+    return np.clip(samples / 2 + 0.5, 0, 1).transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_same_noise_gives_the_same_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, settings, options = PIPELINES[name]
+    pipeline = make(**settings)
+    plan, _, _ = diffusers_plan(save_pipeline(pipeline, tmp_path / "faces"))
+    expected = by_diffusers(pipeline, STEPS, monkeypatch, **options)
+    generator = Generator.from_sessions(plan.model, torch_sessions(plan))
+    samples = generator.sample(N, seed=SEED, num_inference_steps=STEPS, **options)
+    assert samples.settings["solver"] == name[:4]
+    np.testing.assert_allclose(unit(samples.array), expected, atol=1e-4)
+    assert np.ptp(expected) > 0.5
+
+
+@pytest.fixture(scope="module", params=[ddpm, ddim], ids=["ddpm", "ddim"])
+def imported(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    folder = tmp_path_factory.mktemp("diffusers")
+    pipeline = request.param()
+    import_diffusers(save_pipeline(pipeline, folder / "faces"), folder / "out.gsdk")
+    return pipeline, folder / "out.gsdk"
+
+
+def test_the_bundle_gives_the_same_images(imported: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, bundle = imported
+    expected = by_diffusers(pipeline, STEPS, monkeypatch)
+    with Generator.load(bundle, backend="onnxruntime", threads=1) as generator:
+        samples = generator.sample(N, seed=SEED, num_inference_steps=STEPS)
+    np.testing.assert_allclose(unit(samples.array), expected, atol=1e-4)
+
+
+def test_it_verifies(imported: tuple[Any, Path]) -> None:
+    assert verify_bundle(imported[1], backend="onnxruntime").ok
+
+
+def test_the_older_layout_and_another_solver(tmp_path: Path) -> None:
+    make_unet().save_pretrained(tmp_path / "flat")
+    diffusers.DDPMScheduler(variance_type="fixed_large").save_pretrained(tmp_path / "flat")
+    with pytest.raises(ExportError, match="--solver ddim"):
+        diffusers_plan(tmp_path / "flat")
+    plan, _, guesses = diffusers_plan(tmp_path / "flat", solver="ddim")
+    assert plan.model.name == "flat"
+    assert guesses[0].value == "ddim, 50 steps"
+
+
+def save(folder: Path, unet: Any, scheduler: Any) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        unet.save_pretrained(folder / "unet")
+        scheduler.save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("unet", "scheduler", "message"),
+    [
+        ({"num_class_embeds": 3}, diffusers.DDPMScheduler, "without classes"),
+        ({"out_channels": 6}, diffusers.DDPMScheduler, "3 in and 6 out"),
+        ({}, diffusers.PNDMScheduler, "no scheduler 'PNDMScheduler'"),
+        ({}, lambda: diffusers.DDPMScheduler(trained_betas=[0.1] * 1000), "trained_betas=None"),
+        ({}, lambda: diffusers.DDPMScheduler(beta_schedule="scaled_linear"), "no beta_schedule 'scaled_linear'"),
+        ({}, lambda: diffusers.DDPMScheduler(prediction_type="sample"), "prediction_type epsilon"),
+        ({}, lambda: diffusers.DDPMScheduler(thresholding=True), "thresholding=False"),
+        ({}, lambda: diffusers.DDIMScheduler(set_alpha_to_one=False), "set_alpha_to_one=True"),
+        ({}, lambda: diffusers.DDIMScheduler(steps_offset=1), "steps_offset=0"),
+        ({}, lambda: diffusers.DDIMScheduler(clip_sample_range=2.0), "clip_sample_range 1.0"),
+        ({}, lambda: diffusers.DDIMScheduler(rescale_betas_zero_snr=True), "rescale_betas_zero_snr=False"),
+        ({"sample_size": None}, diffusers.DDIMScheduler, "--size HxW"),
+    ],
+)
+def test_what_does_not_fit(unet: dict[str, Any], scheduler: Any, message: str, tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", make_unet(**unet), scheduler())
+    with pytest.raises(GensdkError) as caught:
+        import_diffusers(folder, tmp_path / "out.gsdk")
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "out.gsdk").exists()
+
+
+def test_folders_that_are_none(tmp_path: Path) -> None:
+    folder, out = save(tmp_path / "model", make_unet(), diffusers.DDPMScheduler()), tmp_path / "out.gsdk"
+    with pytest.raises(InputError, match="which is none"):
+        import_diffusers(tmp_path / "nothing", out)
+    weights = next((folder / "unet").glob("*.safetensors"))
+    data = weights.read_bytes()
+    weights.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ExportError, match="can't load"):
+        import_diffusers(folder, out)
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(InputError, match=r"no \.safetensors"):
+        import_diffusers(folder, out)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "_class_name": "UNet2DConditionModel"}))
+    with pytest.raises(ExportError, match="UNet2DConditionModel"):
+        import_diffusers(folder, out)
+    config.write_text("[1]")
+    with pytest.raises(InputError, match="expected an object"):
+        import_diffusers(folder, out)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(ExportError, match="StableDiffusionPipeline"):
+        import_diffusers(folder, out)
+    assert not out.exists()
