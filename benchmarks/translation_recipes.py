@@ -93,6 +93,6 @@ RECIPES: dict[str, TranslationRecipe] = {
         "srgan", MNIST, config={**_SRGAN, "steps": 3000, "learning_rate": 5e-4, "lr_schedule": "cosine"}
     ),
     "srgan": TranslationRecipe(
-        "srgan", MNIST, config={**_SRGAN, "objective": "gan", "steps": 1500}, start_from="srresnet"
+        "srgan", MNIST, config={**_SRGAN, "objective": "gan", "steps": 600}, start_from="srresnet"
     ),
 }

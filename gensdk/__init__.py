@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from gensdk_runtime.programs.base import StepEnd as StepEnd
     from gensdk_runtime.samples import Samples as Samples
     from gensdk_runtime.samples import Timings as Timings
+    from gensdk_runtime.stream import StreamOptions as StreamOptions
+    from gensdk_runtime.stream import StreamReport as StreamReport
+    from gensdk_runtime.stream import translate_stream as translate_stream
 
 _HOMES = {
     "bundle": ("Bundle",),
@@ -53,6 +56,7 @@ _HOMES = {
     "noise": ("SampleKey",),
     "programs.base": ("StepEnd",),
     "samples": ("Samples", "Timings"),
+    "stream": ("StreamOptions", "StreamReport", "translate_stream"),
 }
 _HOME_OF = {name: f"gensdk_runtime.{module}" for module, names in _HOMES.items() for name in names}
 
