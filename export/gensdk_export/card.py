@@ -59,6 +59,8 @@ def _family(name: str) -> tuple[str, str, str]:
 
 
 def _how_to_sample(model: ModelSpec, name: str) -> str:
+    if model.source is not None:
+        return _how_to_translate(model, name)
     options = ", num_inference_steps=20" if isinstance(model.program, DiffusionSpec) else ""
     options += ", label=0" if model.num_classes else ""
     flags = " --label 0" if model.num_classes else ""
@@ -68,6 +70,17 @@ def _how_to_sample(model: ModelSpec, name: str) -> str:
         f'with Generator.load("{name}") as generator:\n'
         f"    samples = generator.sample(64, seed=0{options})\n"
         'samples.save("grid.png")\n```'
+    )
+
+
+def _how_to_translate(model: ModelSpec, name: str) -> str:
+    label = ", label=0" if model.num_classes else ""
+    channels = model.source.channels if model.source is not None else 3
+    return (
+        f"```sh\ngensdk verify {name}\n```\n\n"
+        "```python\nfrom gensdk import Generator\n\n"
+        f'with Generator.load("{name}") as generator:\n'
+        f"    result = generator.translate(image{label})  # uint8 [H, W, {channels}]\n```"
     )
 
 
@@ -81,8 +94,7 @@ def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
         "classes": "none" if model.num_classes is None else str(model.num_classes),
         "largest batch": str(model.max_batch),
         "data": f"{provenance.data} ({provenance.data_count} images)" if provenance.data else "not recorded",
-        "training": f"{provenance.steps} steps, seed {provenance.seed}, "
-        f"{'moving average of the weights (EMA)' if provenance.ema else 'raw weights'}",
+        "training": _training(provenance),
         "created": provenance.created or "not recorded",
     }
     if isinstance(program, DiffusionSpec):
@@ -94,10 +106,19 @@ def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
     return facts
 
 
+def _training(provenance: Provenance) -> str:
+    imported = provenance.config.get("imported_from")
+    if imported is not None:
+        return f"by others; imported from {imported}"
+    weights = "moving average of the weights (EMA)" if provenance.ema else "raw weights"
+    return f"{provenance.steps} steps, seed {provenance.seed}, {weights}"
+
+
 def _proof(rows: tuple[GraphRow, ...], engines: tuple[tuple[EngineSpec, int], ...]) -> str:
     table = _table(HEADING, [*(row_text(row) for row in rows), *engine_rows(engines)])
     return (
-        "Measured at export against PyTorch in float32: each graph call by call on the same inputs, then whole "
+        "Measured at export against the original in float32 (PyTorch, or the imported file in ONNX Runtime): each "
+        "graph call by call on the same inputs, then whole "
         f"samples. `gensdk verify` measures it again on your machine.\n\n{table}"
     )
 

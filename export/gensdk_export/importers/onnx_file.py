@@ -124,6 +124,7 @@ def _model(file: OnnxFile, meaning: Meaning, tried: Tried, options: OnnxOptions)
             "width": width,
             "value_range": list(meaning.source.value_range),
             "multiple": tried.multiple,
+            "smallest": tried.smallest,
             "scale": tried.scale,
             "margin": options.margin,
         }

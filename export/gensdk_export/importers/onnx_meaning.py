@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -10,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from gensdk_export.importers.import_report import Guess
+from gensdk_export.importers.onnx_given import Label, constant_of, label_of
 from gensdk_export.importers.onnx_ranges import Found, Range, bounded_by, quantized_input
 from gensdk_export.importers.onnx_reading import OnnxFile, Port
 from gensdk_runtime.backends.bound import Array
@@ -22,7 +22,6 @@ ROLES: tuple[str, ...] = get_args(Role)
 COLOURS = (1, 3, 4)
 """Numbers of channels by which an axis is taken for that of the channels."""
 UNIT: Range = (0.0, 1.0)
-MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -85,20 +84,6 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Label:
-    """An input that a class chooses: itself the number of a class, or a row of `table` [classes, ...]."""
-
-    port: Port
-    classes: int
-    table: Array | None
-
-    @property
-    def batched(self) -> bool:
-        """Whether each image of a batch has a class of its own."""
-        return self.table is None or self.port.shape is None or len(self.port.shape) == self.table.ndim
-
-
-@dataclass(frozen=True)
 class Meaning:
     """All inputs and the one output that counts. `source` is None for a model that makes images of noise."""
 
@@ -132,11 +117,17 @@ def understand(file: OnnxFile, options: OnnxOptions) -> Meaning:
         for name, role in roles.items()
         if role in ("noise", "uniform")
     )
-    labels = [_label(ports[name], options) for name, role in roles.items() if role == "label"]
+    labels = [
+        label_of(ports[name], options.constants.get(name), options.classes)
+        for name, role in roles.items()
+        if role == "label"
+    ]
     if len(labels) > 1:
         raise InputError(f"expected one label, got {', '.join(label.port.text() for label in labels)}")
     constants = {
-        name: _constant(ports[name], options.constants[name]) for name, role in roles.items() if role == "constant"
+        name: constant_of(ports[name], options.constants[name])
+        for name, role in roles.items()
+        if role == "constant"
     }
     if source is None and not noises:
         raise InputError("expected an input that is an image or noise; say which with --input NAME=ROLE")
@@ -273,44 +264,6 @@ def _result_range(
         low_high, reason = source.value_range, "as that of the source"
     guesses.append(Guess("range of the result", _text(low_high), reason, "--output-range"))
     return low_high
-
-
-def _label(port: Port, options: OnnxOptions) -> Label:
-    """A number of a class, a one-hot vector, or a row of the table that was given."""
-    given = options.constants.get(port.name)
-    shape = port.shape or (None,)
-    if given is not None:
-        table = np.asarray(given).astype(port.dtype)
-        rest = shape[1:] if len(shape) == table.ndim else shape
-        fits = len(rest) == table.ndim - 1
-        fits = fits and all(size in (axis, None) for size, axis in zip(rest, table.shape[1:], strict=True))
-        if table.ndim < 2 or not fits or not 1 <= len(table) <= MAX_CLASSES:
-            raise InputError(f"expected a table with a row for each class of {port.text()}, got {table.shape}")
-        return Label(port, len(table), table)
-    if np.dtype(port.dtype).kind in "iu":
-        if options.classes is None or not 1 <= options.classes <= MAX_CLASSES:
-            raise InputError(f"label {port.text()} is the number of a class; give how many there are, --classes N")
-        return Label(port, options.classes, None)
-    width = shape[-1]
-    if not isinstance(width, int) or len(shape) > 2 or width > MAX_CLASSES:
-        raise InputError(f"label {port.text()} is no vector with a place for each class; give --constant a table")
-    return Label(port, width, np.eye(width, dtype=port.dtype))
-
-
-def _constant(port: Port, given: Array) -> Array:
-    """In the type and shape of the input; other shapes with the same number of elements will do."""
-    array = np.asarray(given)
-    if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
-        raise InputError(f"expected a constant of finite numbers for {port.text()}, got {array.dtype}")
-    array = array.astype(port.dtype)
-    shape = port.shape or array.shape
-    known = zip(shape, array.shape, strict=False)
-    if array.ndim == len(shape) and all(want == have or not isinstance(want, int) for want, have in known):
-        return array
-    fixed = tuple(axis if isinstance(axis, int) else 1 for axis in shape)
-    if array.size != math.prod(fixed):
-        raise InputError(f"expected a constant for {port.text()}, got one of shape {list(array.shape)}")
-    return array.reshape(fixed)
 
 
 def _text(low_high: Range) -> str:

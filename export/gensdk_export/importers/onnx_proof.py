@@ -30,9 +30,9 @@ SAMPLES = 2
 OTHER_MACHINES = 2.0
 """How many times what the optimizer changes here it may change elsewhere."""
 QUANTIZED = frozenset(("QuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"))
-QUANTIZED_ATOL = 0.5
+QUANTIZED_ATOL = 1.0
 """What quantized models may differ by elsewhere at least: it may happen that the optimizer changes nothing here.
-One such network differed from itself by 0.43, at a PSNR of 33 dB."""
+One such network differed from itself by 0.43 at a PSNR of 33 dB, and in OpenVINO by 0.51 at 31 dB."""
 
 
 @dataclass(frozen=True)

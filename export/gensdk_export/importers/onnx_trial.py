@@ -15,6 +15,8 @@ from gensdk_runtime.inputs import MAX_SIDE
 from gensdk_runtime.noise import Float32
 
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+UNITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""So many multiples a side are tried for the smallest image."""
 BASE = 64
 """Pixels: sizes are tried from here on."""
 RESULT_SIDE = 256
@@ -28,13 +30,14 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Tried:
-    """`size` (height, width) of what goes in, `free` of which axes, `multiple` of free ones; `scale` and
-    `channels` of the result; `batch`: whether more than one image goes in at once.
+    """`size` (height, width) of what goes in, `free` of which axes, `multiple` of free ones, which are at least
+    `smallest`; `scale` and `channels` of the result; `batch`: whether more than one image goes in at once.
     """
 
     size: Size
     free: tuple[bool, bool]
     multiple: int
+    smallest: int
     scale: int
     channels: int
     batch: bool
@@ -50,7 +53,7 @@ def try_out(original: OriginalFile, options: OnnxOptions) -> Tried:
         raw = original.run(_feeds(meaning, None, 1))
         batch = _takes_batches(original, None, guesses)
         _doubt(raw, meaning, guesses)
-        return Tried((raw.shape[2], raw.shape[3]), (False, False), 1, 1, raw.shape[1], batch, tuple(guesses))
+        return Tried((raw.shape[2], raw.shape[3]), (False, False), 1, 1, 1, raw.shape[1], batch, tuple(guesses))
     free = tuple(not isinstance(axis, int) for axis in meaning.source.sides)
     multiple = options.multiple or (_multiple(original, guesses) if any(free) else 1)
     first = _fixed(meaning.source, (BASE // multiple * multiple or multiple,) * 2)
@@ -60,9 +63,12 @@ def try_out(original: OriginalFile, options: OnnxOptions) -> Tried:
     if raw.shape[2:] != (size[0] * scale, size[1] * scale):
         got = f"{raw.shape[2]} x {raw.shape[3]}"
         raise ExportError(f"expected {scale} times {size[0]} x {size[1]} (height x width), the result is {got}")
+    smallest = _smallest(original, multiple, scale, guesses) if any(free) else 1
     batch = _takes_batches(original, size, guesses)
     _doubt(raw, meaning, guesses)
-    return Tried(size, (free[0], free[1]), multiple, scale, raw.shape[1], batch, tuple(guesses))
+    return Tried(
+        size, (free[0], free[1]), multiple, min(smallest, *size), scale, raw.shape[1], batch, tuple(guesses)
+    )
 
 
 def _feeds(meaning: Meaning, size: Size | None, batch: int) -> dict[str, Array]:
@@ -113,6 +119,24 @@ def _multiple(original: OriginalFile, guesses: list[Guess]) -> int:
     if last is not None:
         raise last
     raise ExportError("no multiple of height and width gives a result of the same shape; give --size and --scale")
+
+
+def _smallest(original: OriginalFile, multiple: int, scale: int, guesses: list[Guess]) -> int:
+    """From which size on the model runs: mirrored edges, for one, need more than a pixel to mirror."""
+    source = original.meaning.source
+    assert source is not None  # noqa: S101 - asked only then
+    for units in UNITS:
+        side = units * multiple
+        size = _fixed(source, (side, side))
+        try:
+            out = original.run(_feeds(original.meaning, size, 1)).shape[2:]
+        except ExportError:
+            continue
+        if out == (size[0] * scale, size[1] * scale):
+            if units > 1:
+                guesses.append(Guess("smallest size", str(side), "the smallest that was tried and comes back"))
+            return side
+    return max(BASE, multiple)
 
 
 def _scale(original: OriginalFile, size: Size, options: OnnxOptions, guesses: list[Guess]) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from gensdk_export.importers.onnx_meaning import Label, Meaning, Picture
+from gensdk_export.importers.onnx_given import Label
+from gensdk_export.importers.onnx_meaning import Meaning, Picture
 from gensdk_export.importers.onnx_original import noise_name
 from gensdk_export.importers.onnx_reading import OnnxFile, opset_of
 from gensdk_export.onnx import MAX_IR_VERSION, check_onnx, nodes_of

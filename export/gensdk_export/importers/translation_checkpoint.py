@@ -83,7 +83,8 @@ def checkpoint_plan(
         _normalize_each_image(network)
     side = RESNET_SIDE if shape.net == "resnet" else shape.multiple
     height, width = size or (side, side)
-    spec = {"height": height, "width": width, "multiple": shape.multiple, "margin": MARGIN}
+    smallest = shape.multiple * (2 if shape.net == "resnet" else 1)  # mirrored edges need two pixels
+    spec = {"height": height, "width": width, "multiple": shape.multiple, "smallest": smallest, "margin": MARGIN}
     source = SourceSpec.from_dict({"channels": shape.input_nc, **spec}, what=str(path), error=ExportError)
     image = ImageSpec(channels=shape.output_nc, height=height, width=width)
     plan = translation_plan(shape.net, bundle_name(path.stem), network, source, image)
