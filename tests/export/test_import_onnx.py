@@ -145,6 +145,51 @@ def test_guesses_are_told(tmp_path: Path) -> None:
     assert "--range" in report.text()
 
 
+def old_upsampling(weights: dict[str, np.ndarray]) -> list[Any]:
+    return [
+        conv("x", "a"),
+        helper.make_node("Upsample", ["a"], ["y"], mode="nearest", scales=[1.0, 1.0, 2.0, 2.0]),
+    ]
+
+
+def old_padding(weights: dict[str, np.ndarray]) -> list[Any]:
+    weights |= {"gain": np.full(3, 0.2, np.float32), "shift": np.full(3, 0.5, np.float32)}
+    return [
+        helper.make_node("Pad", ["x"], ["p"], mode="reflect", pads=[0, 0, 1, 1, 0, 0, 1, 1]),
+        helper.make_node("Conv", ["p", "weight", "bias"], ["c"]),
+        helper.make_node("InstanceNormalization", ["c", "gain", "shift"], ["i"]),
+        helper.make_node("Clip", ["i"], ["y"], min=0.0, max=1.0),
+    ]
+
+
+def new_swish(weights: dict[str, np.ndarray]) -> list[Any]:
+    return [conv("x", "a"), helper.make_node("HardSwish", ["a"], ["h"]), helper.make_node("Tanh", ["h"], ["y"])]
+
+
+@pytest.mark.parametrize(("make", "opset"), [(old_upsampling, 7), (old_padding, 9), (new_swish, 22)])
+def test_old_and_new_operators(make: Any, opset: int, tmp_path: Path) -> None:
+    """Old ones are converted, and old files name their weights among their inputs."""
+    weights = convolution()
+    nodes = make(weights)
+    inputs = [("x", FLOAT, ["n", 3, "h", "w"])]
+    if opset < 10:
+        inputs += [(name, FLOAT, list(value.shape)) for name, value in weights.items()]
+    path = write_onnx(
+        tmp_path / "model.onnx",
+        nodes,
+        inputs,
+        [("y", FLOAT, ["n", 3, "H", "W"])],
+        weights,
+        opset=opset,
+        ir_version=3 if opset < 10 else 10,
+    )
+    report = import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(size=(SIZE, SIZE), uint8=True))
+    told = {guess.what: guess.reason for guess in report.guesses}
+    assert told.get("operators") == (f"converted from opset {opset}" if opset < 13 else None)
+    assert report.export.rows[0].drift.scaled <= 1e-6
+    assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
+
+
 def unet_like(path: Path) -> Path:
     """Halved twice and doubled twice, with a skip: only multiples of four come back; the end is tanh."""
     nodes = [
