@@ -33,7 +33,8 @@ def first_load(graphs: Mapping[str, bytes]) -> None:
         except subprocess.TimeoutExpired:
             raise ExportError(f"ONNX Runtime did not load the graphs in {TIMEOUT_SECONDS} s") from None
     if done.returncode:
-        started = done.stdout.decode(errors="replace").split()
+        announced = {path.name for path in paths}  # ONNX Runtime may print there too
+        started = [word for word in done.stdout.decode(errors="replace").split() if word in announced]
         reached = f"graph {list(graphs)[len(started) - 1]!r}" if started else "the graphs"
         raise ExportError(f"ONNX Runtime can't load {reached}: {_reason(done.returncode, done.stderr)}")
 

@@ -148,6 +148,12 @@ def test_shapes_that_do_not_tell(tmp_path: Path) -> None:
     assert "one or more times the size" in refused(halved)
 
 
+def test_types_that_numpy_has_not(tmp_path: Path) -> None:
+    cast = helper.make_node("Cast", ["x"], ["y"], to=FLOAT)
+    half = [("x", helper.TensorProto.BFLOAT16, AXES)]
+    assert "bfloat16" in refused(write_onnx(tmp_path / "a.onnx", [cast], half, RESULT))
+
+
 def test_nothing_is_lost_where_an_import_fails(tmp_path: Path) -> None:
     import_onnx(plain(tmp_path / "model.onnx"), tmp_path / "out.gsdk")
     before = (tmp_path / "out.gsdk" / "manifest.json").read_bytes()

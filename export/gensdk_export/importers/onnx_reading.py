@@ -158,12 +158,14 @@ def _port(value: onnx.ValueInfoProto) -> Port:
     if not value.type.HasField("tensor_type"):
         raise ExportError(f"{value.name!r} is no tensor but a {value.type.WhichOneof('value')}; not supported")
     try:
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     except (KeyError, TypeError):
         raise ExportError(f"{value.name!r} has the type {tensor.elem_type}, which NumPy has not") from None
+    if dtype.kind not in "fiub":
+        raise ExportError(f"{value.name!r} is {dtype}; expected floats of 16, 32 or 64 bits, or whole numbers")
     if not tensor.HasField("shape"):
-        return Port(value.name, dtype, None)
-    return Port(value.name, dtype, tuple(_axis(dim) for dim in tensor.shape.dim))
+        return Port(value.name, dtype.name, None)
+    return Port(value.name, dtype.name, tuple(_axis(dim) for dim in tensor.shape.dim))
 
 
 def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
