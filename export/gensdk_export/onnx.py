@@ -27,7 +27,7 @@ from gensdk_export.group_norm import expand_group_norms
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 
 OPSET = 21
 MAX_IR_VERSION = 10
@@ -41,6 +41,8 @@ MIN_EXAMPLE = 16
 INFLATING_OPERATORS = frozenset(("Expand", "ConstantOfShape", "Tile", "Resize", "Pad", "Range", "OneHot"))
 MAX_INFLATED = 4096
 """Elements; a larger constant made of a smaller one is computed at run time, not stored."""
+
+IMAGE_AXES = frozenset((HEIGHT, WIDTH, RESULT_HEIGHT, RESULT_WIDTH))
 
 _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
@@ -170,16 +172,18 @@ def _finish(model: onnx.ModelProto, graph: GraphSpec) -> None:
     model.producer_name, model.producer_version = "gensdk", ""
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     del model.graph.value_info[:]
-    values = [
+    for value, spec in zip(model.graph.output, graph.outputs, strict=False):
+        for dim, size in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
+            if isinstance(size, str) and dim.WhichOneof("value") is None:
+                dim.dim_param = size
+    for value, spec in (
         *zip(model.graph.input, graph.inputs, strict=False),
         *zip(model.graph.output, graph.outputs, strict=False),
-    ]
-    for value, spec in values:
+    ):
         for dim, size in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
             # An expression, as in 2*height or 64*height_units, gets the name that the graph has for it.
-            derived = dim.HasField("dim_param") and not dim.dim_param.isidentifier()
-            if isinstance(size, str) and (derived or dim.WhichOneof("value") is None):
-                dim.dim_param = size
+            if size in IMAGE_AXES and dim.HasField("dim_param") and not dim.dim_param.isidentifier():
+                dim.dim_param = str(size)
 
 
 def _check_signature(where: str, kind: str, values: Any, specs: tuple[TensorSpec, ...]) -> None:

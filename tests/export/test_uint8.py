@@ -48,13 +48,14 @@ def test_any_model_draws_bytes_on_request(family: str) -> None:
     np.testing.assert_array_equal(drawn.data, generator.sample(2, seed=0, **arguments).images)
 
 
-def test_nan_is_an_error_in_bytes_too() -> None:
-    plan = with_uint8(family_plan(FEEDFORWARD[0]))
+@pytest.mark.parametrize("family", FEEDFORWARD)
+def test_nan_is_an_error_in_bytes_too(family: str) -> None:
+    plan = with_uint8(family_plan(family))
     name = plan.model.graphs[0].name
     next(plan.modules[name].parameters()).data.fill_(float("nan"))
     generator = Generator.from_sessions(plan.model, torch_sessions(plan))
     with pytest.raises(BackendError, match="2 of 2 samples"):
-        generator.sample(2, seed=0, label=0, output_type="uint8")
+        generator.sample(2, seed=0, output_type="uint8", **given(plan.model, 2))
 
 
 @pytest.mark.parametrize("family", OTHERS)
