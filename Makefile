@@ -35,8 +35,9 @@ demo: install
 zoo: install
 	$(BIN)/python benchmarks/zoo.py
 
+# A file a worker: the fixtures of a file are made once. One thread each, since the workers fill the machine.
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff format --check $(SOURCES)
