@@ -60,10 +60,11 @@ def test_the_table_tells_latency_machine_and_boundary(bundle) -> None:
     assert "p95" not in result.stdout
 
 
-def test_names_are_shown_as_they_are(bundle, tmp_path) -> None:
-    copy = shutil.copytree(bundle, tmp_path / "[bold]a[/b]")
-    result = run(str(copy), "--against", bundle)
-    assert "[bold]a[/b]" in "".join(result.stdout.split())  # a long path is broken, and padded
+def test_names_are_shown_as_they_are(bundle, tmp_path, monkeypatch) -> None:
+    shutil.copytree(bundle, tmp_path / "[bold]a[/b]")
+    monkeypatch.chdir(tmp_path)  # a long path would be broken
+    result = run("[bold]a[/b]", "--against", bundle)
+    assert "[bold]a[/b]" in result.stdout
 
 
 def test_json_is_all_that_stdout_holds(bundle) -> None:
