@@ -138,6 +138,10 @@ def test_each_verb_points_to_the_other(bundle: Path, tmp_path: Path, capsys: Any
     assert "gensdk translate" in capsys.readouterr().err
 
 
+def heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("number", "live", "code"), [("SIGINT", False, 130), ("SIGINT", True, 0), ("SIGTERM", True, 0)]
@@ -154,6 +158,7 @@ def test_a_signal_leaves_a_video_that_plays(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - a shell may have started all of this with SIGINT ignored
     )
     assert process.stderr is not None
     while "frames/s" not in process.stderr.readline():  # a second of it has been written

@@ -239,13 +239,15 @@ write_bundle(target, tiny_manifest(), versions[0], as_zip=as_zip).close()
 one_write = time.monotonic() - start
 random.seed(0)
 seen = set()
-for kill in range(20):
+for kill in range(200):
+    if kill >= 20 and len(seen) == 2:
+        break
     child = os.fork()
     if child == 0:
         while True:
             for files in (versions[kill % 2], versions[1 - kill % 2]):
                 write_bundle(target, tiny_manifest(), files, as_zip=as_zip).close()
-    time.sleep(random.uniform(0.0, 3.0 * one_write))
+    time.sleep(random.uniform(0.0, 3.0 * one_write * (1 + kill // 20)))  # the machine may be slower by now
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with Bundle.open(target) as bundle:
