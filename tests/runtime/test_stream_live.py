@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -196,3 +197,39 @@ def test_ctrl_c_in_the_callers_thread_ends_with_the_report(generator: Generator)
     with no_thread_left():
         report = translate_stream(generator, grey_frames(100), interrupted)
     assert (report.ended, report.frames) == ("interrupted", 5)
+
+
+def test_ctrl_c_waits_for_the_frame_that_is_written(generator: Generator) -> None:
+    """Each of two sinks gets the same frames, and the report counts them."""
+    first: list[int] = []
+    second: list[int] = []
+
+    def interrupted(frame: TranslatedFrame) -> None:
+        first.append(frame.index)
+        if frame.index == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        report = translate_stream(
+            generator, grey_frames(100), [interrupted, lambda frame: second.append(frame.index)]
+        )
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (report.ended, report.frames) == ("interrupted", 6)
+    assert first == second == list(range(6))
+
+
+def test_a_second_ctrl_c_leaves_a_sink_that_hangs(generator: Generator) -> None:
+    def hangs(frame: TranslatedFrame) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("goes on after two signals")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        report = translate_stream(generator, grey_frames(100), hangs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (report.ended, report.frames) == ("interrupted", 0)

@@ -19,6 +19,7 @@ from gensdk_runtime.inputs import check_labels
 from gensdk_runtime.stream.channel import Channel, EndedError
 from gensdk_runtime.stream.figures import Ending, StreamReport, Tally
 from gensdk_runtime.stream.frame import CapturedFrame, StreamFacts, TranslatedFrame, Uint8
+from gensdk_runtime.stream.interrupts import Interrupts
 from gensdk_runtime.stream.options import StreamOptions
 from gensdk_runtime.stream.places import open_sink, open_source
 from gensdk_runtime.stream.reader import Reader
@@ -52,10 +53,10 @@ def translate_stream(
     :class:`Sink`, or a list of them, each of which gets every frame and may end the stream.
 
     Reading, translating and writing overlap: the first two have threads, the third is the caller's. Where every
-    frame is kept, two are translated at the same time. Ctrl-C ends
-    the stream as its end does, with the report. Whatever happens, the threads end and the sinks are closed.
-    Raises :class:`InputError` for a model that does not translate images, a source that can't be opened or is
-    lost for good, and options that don't fit; and what a source, the model or a sink raises.
+    frame is kept, two are translated at the same time. Ctrl-C ends the stream as its end does, with the report,
+    and never in the middle of a frame. Whatever happens, the threads end and the sinks are closed. Raises
+    :class:`InputError` for a model that does not translate images, a source that can't be opened or is lost for
+    good, and options that don't fit; and what a source, the model or a sink raises.
     """
     import cv2  # noqa: F401 - it takes a second, which no frame should wait for
 
@@ -136,6 +137,7 @@ class _Stream:
         self._translator = Thread(target=self._translate_all, name="gensdk-translate", daemon=True)
         self._last: _Translation | None = None  # the last one that is no other's
         self._pool = None if realtime else ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gensdk-translate")
+        self._interrupts = Interrupts()
         self._grey = generator.model.source is not None and generator.model.source.channels == 1
 
     def run(self, capture: Capture) -> StreamReport:
@@ -144,7 +146,8 @@ class _Stream:
         try:
             self._reader.start(capture)
             self._translator.start()
-            ended = self._show_all()
+            with self._interrupts:
+                ended = self._show_all()
         except KeyboardInterrupt:
             ended = "interrupted"
         finally:
@@ -237,10 +240,11 @@ class _Stream:
         started = perf_counter()
         options = self._options
         frame.view = compose(frame.source, frame.result, mix=options.mix, side_by_side=options.side_by_side)
-        stops = [each.write(frame) is True for each in self._sinks]
-        now = perf_counter()
-        for tally in (self._total, self._second):
-            tally.add(frame, now - started, now)
+        with self._interrupts.held():
+            stops = [each.write(frame) is True for each in self._sinks]
+            now = perf_counter()
+            for tally in (self._total, self._second):
+                tally.add(frame, now - started, now)
         return any(stops)
 
     def _tick(self) -> float:
