@@ -1,7 +1,8 @@
 """How good translations are, each family beside its baselines: one table, and a grid of pictures for each run.
 
 Trains what RUNS does not hold yet (each model takes up to 15 minutes on two cores), exports it, and translates
-images that no training saw through the runtime, as a user would. DATA is a folder with emoji_pairs/ and mnist/.
+images that no training saw through the runtime, as a user would. DATA is a folder with emoji_pairs/, mnist/ and
+dcss_tiles32/.
 
     python benchmarks/translation.py --data DATA                # all
     python benchmarks/translation.py --data DATA --only pix2pix,pix2pix-l1,pix2pix-gan
@@ -38,7 +39,7 @@ from gensdk_training.run import load_run, train
 
 Images = NDArray[np.uint8]
 COUNT = 1000
-"""MNIST's test images that are enlarged."""
+"""Test images that are enlarged, at most."""
 PICTURED = 24
 
 
@@ -64,8 +65,10 @@ class Subject:
         """Trains the run to its end; what is there already is continued, or left when it is complete."""
         if self.recipe.start_from is not None:
             Subject(self.recipe.start_from, self.data, self.runs).train()
-        more = {"extractor": str(digits_extractor(self))} if self.recipe.config.get("objective") == "gan" else {}
-        more = more if self.recipe.family == "srgan" else {}
+        more = {}
+        if self.recipe.family == "srgan" and self.recipe.config["objective"] == "gan":
+            judge_of_enlarged(self)
+            more["extractor"] = str(next(enlarged_folder(self).rglob("*.safetensors")).absolute())
         config, run = self.recipe.run_config(self.data, self.runs, **more), self.runs / self.name
         train(config, run, resume=(run / "run.json").exists(), tensorboard=False)
 
@@ -94,20 +97,28 @@ class Subject:
         write_atomically(self.runs / f"{self.name}.png", encode_image(grid, ".png", {"model": self.name}))
 
 
-def classifier(data: str, folder: Path, labels: str, holdout: float) -> tuple[ImageClassifier, LabelledImages]:
+def classifier(
+    data: str, folder: Path, labels: str, holdout: float, channels: int | None = None
+) -> tuple[ImageClassifier, LabelledImages]:
     """A classifier of these images, trained once, and the images that it did not see."""
 
     def part(split: Split) -> LabelledImages:
-        return LabelledImages.of(load_data(data, labels=labels, holdout=holdout, split=split))
+        return LabelledImages.of(load_data(data, labels=labels, holdout=holdout, split=split, channels=channels))
 
     return cached_classifier(part("train"), folder / "classifiers"), part("test")
 
 
-def digits_extractor(subject: Subject) -> Path:
-    """The file of MNIST's classifier, whose features are a loss of SRGAN."""
-    folder = subject.runs / "mnist"
-    classifier(f"mnist:{subject.data / MNIST}", folder, "auto", 0.0)
-    return next((folder / "classifiers").glob("*.safetensors")).absolute()
+def enlarged_folder(subject: Subject) -> Path:
+    """Where the classifier of the images that `subject` enlarges is kept."""
+    return subject.runs / ("mnist" if subject.recipe.images == MNIST else "sprites")
+
+
+def judge_of_enlarged(subject: Subject) -> ImageClassifier:
+    """The classifier of the images that `subject` enlarges; its features are a loss of SRGAN too."""
+    recipe, folder = subject.recipe, enlarged_folder(subject)
+    if recipe.images == MNIST:
+        return classifier(f"mnist:{subject.data / MNIST}", folder, "auto", 0.0)[0]
+    return classifier(str(subject.data / recipe.images), folder, "category", recipe.holdout, recipe.channels)[0]
 
 
 def feature_distance(judge: ImageClassifier, results: Images, real: Images) -> float:
@@ -171,15 +182,15 @@ def measure_stargan(subject: Subject) -> Iterator[Row]:
 def measure_srgan(subject: Subject) -> Iterator[Row]:
     """PSNR and features against bicubic enlargement."""
     test, scale = subject.test(), subject.recipe.config["scale"]
-    targets = test.batch(np.arange(COUNT)).images
+    targets = test.batch(np.arange(min(COUNT, len(test)))).images
     small = Examples.of(shrink(to_tensor(targets), scale), None).sources
     results = subject.translate(small)
     bicubic = np.stack([enlarge(image, scale) for image in small])
     subject.picture(small, results, targets)
-    judge, _ = classifier(f"mnist:{subject.data / MNIST}", subject.runs / "mnist", "auto", 0.0)
+    judge = judge_of_enlarged(subject)
     gain = psnr(results, targets) - psnr(bicubic, targets)
     gate = at_least(4.0) if subject.name == "srresnet" else None
-    yield subject.row("PSNR in dB", psnr(results, targets), detail=f"{COUNT} test images")
+    yield subject.row("PSNR in dB", psnr(results, targets), detail=f"{len(targets)} test images")
     yield subject.row("PSNR over bicubic, dB", gain, gate, detail=f"bicubic {psnr(bicubic, targets):.2f}")
     yield subject.row("feature distance", feature_distance(judge, results, targets))
     yield subject.row("feature distance of bicubic", feature_distance(judge, bicubic, targets))
@@ -214,6 +225,7 @@ def compared(rows: list[Row]) -> Iterator[Row]:
         ("pix2pix", "pix2pix-l1", "feature distance", at_most),
         ("cyclegan", "cyclegan-without-cycle", "reconstruction L1, of 255", at_most),
         ("srgan", "srresnet", "feature distance", at_most),
+        ("srgan-x2", "srresnet-x2", "feature distance", at_most),
     ):
         mine, theirs = found.get((name, measure)), found.get((baseline, measure))
         if mine is not None and theirs is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gensdk_training.data.augment import Augmentation
 from gensdk_training.data.domains import domains_of
@@ -13,6 +13,7 @@ from gensdk_training.run_config import DataConfig, RunConfig
 EMOJI = "emoji_pairs/openmoji64_pairs.npz"
 OTHER_EMOJI = "emoji_pairs/twemoji64.npz"
 MNIST = "mnist"
+SPRITES = "dcss_tiles32/dcss_tiles32_rgba.npz"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class TranslationRecipe:
     """A run by name. `images` and `inputs` are files under the folder of data, ``FILE.npz:KEY``, ``mnist``, or for
     domains ``NAME=FILE.npz:KEY,...``.
 
-    `start_from` names another recipe whose run it begins with.
+    `channels` of the images, where they are not taken as they are. `start_from` names another recipe whose run it
+    begins with.
     """
 
     family: str
@@ -30,13 +32,15 @@ class TranslationRecipe:
     holdout: float = 0.1
     augment: tuple[Augmentation, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
+    channels: Literal[1, 3, 4] | None = None
     start_from: str | None = None
 
     def data(self, folder: Path) -> DataConfig:
         """Its data under `folder`."""
         return DataConfig(
             source=self._source(folder),
-            labels="none" if self.images == MNIST else "auto",
+            labels="none" if self.family == "srgan" else "auto",
+            channels=self.channels,
             holdout=0.0 if self.images == MNIST else self.holdout,
             inputs=None if self.inputs is None else str(folder / self.inputs),
             paired=self.paired,
@@ -68,6 +72,8 @@ _CYCLEGAN = {"channels": 24, "blocks": 6, "patch_layers": 2, "batch_size": 1, "s
 _STARGAN = {"channels": 24, "blocks": 4, "batch_size": 8, "steps": 2500}
 _DOMAINS = f"openmoji={EMOJI}:color,twemoji={OTHER_EMOJI}:color,outline={EMOJI}:outline"
 _SRGAN = {"scale": 4, "blocks": 8, "batch_size": 32}
+_SRRESNET = {"objective": "mse", "learning_rate": 5e-4, "lr_schedule": "cosine"}
+_TWICE = {"scale": 2, "blocks": 8, "channels": 32, "discriminator_channels": 32, "batch_size": 16}
 
 
 def _pix2pix(objective: str) -> TranslationRecipe:
@@ -89,10 +95,19 @@ RECIPES: dict[str, TranslationRecipe] = {
     "cyclegan": _cyclegan(),
     "cyclegan-without-cycle": _cyclegan(cycle_weight=0.0),
     "stargan": TranslationRecipe("stargan", _DOMAINS, augment=("flip",), config=_STARGAN),
-    "srresnet": TranslationRecipe(
-        "srgan", MNIST, config={**_SRGAN, "steps": 3000, "learning_rate": 5e-4, "lr_schedule": "cosine"}
-    ),
+    "srresnet": TranslationRecipe("srgan", MNIST, config={**_SRGAN, "steps": 3000, **_SRRESNET}),
     "srgan": TranslationRecipe(
         "srgan", MNIST, config={**_SRGAN, "objective": "gan", "steps": 600}, start_from="srresnet"
+    ),
+    "srresnet-x2": TranslationRecipe(
+        "srgan", SPRITES, config={**_TWICE, "steps": 4000, **_SRRESNET}, augment=("flip",), channels=3
+    ),
+    "srgan-x2": TranslationRecipe(
+        "srgan",
+        SPRITES,
+        config={**_TWICE, "objective": "gan", "steps": 1000},
+        augment=("flip",),
+        channels=3,
+        start_from="srresnet-x2",
     ),
 }
