@@ -37,7 +37,6 @@ since such a stream ends in no other way, else 130.
 @click.argument("bundle")
 @click.option(
     "--source",
-    required=True,
     help="A camera's number, a video, an image, a folder of images, or a URL (RTSP, HTTP).",
 )
 @click.option("--sink", help="window, an .mp4 or .avi file, an image, a folder, or http:PORT. [default: --page]")
@@ -71,7 +70,7 @@ since such a stream ends in no other way, else 130.
 def translate(
     *,
     bundle: str,
-    source: str,
+    source: str | None,
     sink: str | None,
     page: int | None,
     size: str | None,
@@ -86,8 +85,14 @@ def translate(
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.stream import HttpSink, StreamOptions, translate_stream
 
+    if source is None:
+        raise click.UsageError(
+            "Missing option: --source, such as 0 for the first camera, video.mp4, photos/, photo.jpg or a URL."
+        )
     if sink is None and page is None:
-        raise click.UsageError("Missing option: --sink, --page, or both.")
+        raise click.UsageError(
+            "Missing option: --sink, such as window, result.mp4, results/ or result.png; or --page; or both."
+        )
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
