@@ -75,6 +75,10 @@ def _cases() -> list[Any]:
 
 
 every_case = pytest.mark.parametrize(("name", "channels", "settings"), _cases())
+labelled_case = pytest.mark.parametrize(
+    ("name", "channels", "settings"),
+    [case for case in _cases() if case.values[2].get("conditional") or get_family(case.values[0]).needs_labels],
+)
 every_family = pytest.mark.parametrize("name", families())
 
 
@@ -287,6 +291,25 @@ def test_graphs_draw_nothing_and_mix_no_samples(name: str, channels: int, settin
             axis = next((name for name in ("batch", "labels") if name in spec.shape), None)
             head = one if axis is None else np.take(one, range(2), axis=spec.shape.index(axis))
             np.testing.assert_allclose(head, part, rtol=1e-4, atol=1e-5, err_msg=spec.name)
+
+
+@labelled_case
+def test_the_label_counts(name: str, channels: int, settings: dict[str, Any]) -> None:
+    """A norm behind the layer that sees the label may take it out again, and nothing else would tell."""
+    family, networks = _build(name, channels, settings)
+    for phase in family.phases():
+        freeze(networks, phase.trains)
+        _descend(family, networks, phase, _batch(channels))  # last layers may begin at zero
+    plan = family.export_plan(networks)
+    for graph in plan.model.graphs:
+        feeds = _feeds(plan.model, graph, 4)
+        if "label" not in feeds:
+            continue
+        results = []
+        for label in (1, 2):
+            feeds["label"] = np.full_like(feeds["label"], label)
+            results.append(_run(graph, plan.modules[graph.name], feeds))
+        assert max(np.abs(one - two).max() for one, two in zip(*results, strict=True)) > 1e-4, graph.name
 
 
 @every_case

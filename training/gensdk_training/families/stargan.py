@@ -9,9 +9,10 @@ images, G from its own. The game is WGAN-GP, with the gradient's norm over the w
 D for one of G.
 
 Networks: `generator`, a ResNet that sees the label as one more channel for each domain; `discriminator`, strided
-convolutions with two heads. At test time: each image is normalized by its own statistics, as while training.
-Exports: one graph, ``translator``: image and label to the image in that domain, for any size that is a multiple
-of 4.
+convolutions with two heads. G's first layer has no norm: over mirrored edges it would take the label out again
+(with the paper's zeros at the edges, a trace of it is left there). At test time: each image is normalized by its
+own statistics, as while training. Exports: one graph, ``translator``: image and label to the image in that
+domain, for any size that is a multiple of 4.
 
 It does not: take several attributes at once (the paper's CelebA: its labels are vectors), or join data sets with
 other labels (the paper's mask vector).
@@ -78,6 +79,7 @@ class DomainGenerator(nn.Module):
             blocks=config.blocks,
             halvings=HALVINGS,
             upsampling=config.upsampling,
+            norm_first=False,  # the label's channels are constant, and a norm subtracts each channel's mean
         )
 
     def forward(self, source: Tensor, label: Tensor) -> Tensor:

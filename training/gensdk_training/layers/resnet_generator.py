@@ -33,7 +33,8 @@ class ResidualBlock(nn.Module):
 class ResnetGenerator(nn.Module):
     """Zhu et al. (2017), appendix 7.2: c7s1-k, `halvings` strided convolutions, `blocks`, as many doublings, c7s1.
 
-    Fully convolutional: height and width are multiples of 2 ** halvings.
+    Fully convolutional: height and width are multiples of 2 ** halvings. `norm_first` False leaves out the norm
+    of the first layer: it would take away what is constant over an input channel.
     """
 
     def __init__(
@@ -46,14 +47,11 @@ class ResnetGenerator(nn.Module):
         halvings: int = 2,
         norm: Norm = "instance",
         upsampling: Upsampling = "transposed",
+        norm_first: bool = True,
     ) -> None:
         super().__init__()
-        parts: list[nn.Module] = [
-            nn.ReflectionPad2d(3),
-            nn.Conv2d(inputs, channels, 7, bias=False),
-            norm_layer(norm, channels),
-            nn.ReLU(),
-        ]
+        parts: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(inputs, channels, 7, bias=not norm_first)]
+        parts += [norm_layer(norm, channels), nn.ReLU()] if norm_first else [nn.ReLU()]
         for level in range(halvings):
             width = channels << level
             parts += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False)]
