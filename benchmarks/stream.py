@@ -104,7 +104,7 @@ def make_bundle(path: Path) -> Path:
         translation_plan("pix2pix", "stream", network, source, IMAGE),
         Provenance(),
         path,
-        ExportOptions(uint8=True),
+        ExportOptions(),
     )
     return path
 

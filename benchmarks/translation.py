@@ -77,7 +77,7 @@ class Subject:
         """The model as a user has it: in a bundle with bytes in and out, run by the default backend."""
         bundle = self.runs / f"{self.name}.gsdk"
         if not bundle.exists():
-            export_run(self.runs / self.name, bundle, ExportOptions(fp16=True, uint8=True))
+            export_run(self.runs / self.name, bundle, ExportOptions(fp16=True))
         return Generator.load(bundle)
 
     def test(self) -> Dataset:

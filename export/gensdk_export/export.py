@@ -45,9 +45,10 @@ OTHER_MACHINES = 2.0
 class ExportOptions:
     """What to export and how strictly to judge it.
 
-    `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too; `share_features` > 0 adds
-    a graph for steps that share deep features, which computes so many blocks anew; `one_call` adds the graph
-    that runs the whole sampler, with `one_call_settings` where they differ from the model's defaults. `engines`
+    `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too, and take them where it
+    translates images (None: where it does); `share_features` > 0 adds a graph for steps that share deep features,
+    which computes so many blocks anew; `one_call` adds the graph that runs the whole sampler, with
+    `one_call_settings` where they differ from the model's defaults. `engines`
     lists the precisions to build engines for. `batch` is (min, opt, max) for engines, max also the bundle's
     largest batch; None: 1, up to 8, the model's own. `axes` gives engines the sizes of other named axes. `atol`:
     largest difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
@@ -58,7 +59,7 @@ class ExportOptions:
     """
 
     fp16: bool = False
-    uint8: bool = False
+    uint8: bool | None = None
     share_features: int = 0
     one_call: bool = False
     one_call_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -115,7 +116,8 @@ def export_plan(
     say = on_stage or (lambda _: None)
     if options.engines:
         load_package(options.engine_runtime)  # before the long part
-    plan, batch = _with_batch(with_uint8(plan) if options.uint8 else plan, options.batch)
+    in_bytes = plan.model.source is not None if options.uint8 is None else options.uint8
+    plan, batch = _with_batch(with_uint8(plan) if in_bytes else plan, options.batch)
     one_call = _one_call(plan.model, options)
     say("sampling golden trajectories in PyTorch")
     modules = prepare_modules(plan)
@@ -185,7 +187,7 @@ def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> tuple[ExportPlan, 
         return plan, AxisRange(1, min(LARGEST_OPTIMUM, largest), largest)
     data = {**plan.model.model_dump(mode="json"), "max_batch": batch.maximum}
     model = ModelSpec.from_dict(data, what="--batch", error=ExportError)  # before the long part
-    return ExportPlan(model, plan.modules, plan.half), batch
+    return replace(plan, model=model), batch
 
 
 def _bounds(model: ModelSpec, options: ExportOptions) -> dict[Precision, GoldenBounds]:

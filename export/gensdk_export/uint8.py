@@ -23,7 +23,8 @@ class Uint8Source(nn.Module):
 
     def forward(self, source: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The module's outputs for the source in its value range, and for all else that it takes."""
-        image = source.permute(0, 3, 1, 2).to(torch.float32) * ((self.high - self.low) / 255.0) + self.low
+        # Float at once and bytes at the very end: TensorRT knows bytes at a network's edges alone.
+        image = source.to(torch.float32).permute(0, 3, 1, 2) * ((self.high - self.low) / 255.0) + self.low
         result: Tensor | tuple[Tensor, ...] = self.module(image, *others)
         return result
 
@@ -47,7 +48,7 @@ class Uint8Images(nn.Module):
         outputs = (result,) if isinstance(result, Tensor) else tuple(result)
         image = outputs[self.position]
         scaled = torch.round((image - self.low) * (255.0 / (self.high - self.low)))
-        pixels = scaled.clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)
+        pixels = scaled.clamp(0.0, 255.0).permute(0, 2, 3, 1).to(torch.uint8)
         return (*outputs, pixels, image.sum(dim=(1, 2, 3)))
 
 

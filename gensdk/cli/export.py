@@ -54,7 +54,11 @@ stood there stays.
     metavar="[BLOCKS]",
     help="Diffusion: add a shallow step of BLOCKS top-level blocks, for --cache-interval. [BLOCKS: 1]",
 )
-@click.option("--uint8", is_flag=True, help="Let a feedforward graph make bytes, for output_type='uint8'.")
+@click.option(
+    "--uint8/--no-uint8",
+    default=None,
+    help="Let a feedforward graph make bytes, and take them where it translates images. [default: where it does]",
+)
 @click.option(
     "--keep-examples", is_flag=True, help="Translation: keep real images of the data in the bundle, as proof."
 )
@@ -89,7 +93,7 @@ def export(
     fp16_atol: float,
     as_zip: bool,
     share_features: int | None,
-    uint8: bool,
+    uint8: bool | None,
     keep_examples: bool,
     one_call: bool,
     page: Path | None,

@@ -109,7 +109,11 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 )
 @click.option("--solver", type=click.Choice(SOLVERS), help="diffusers: the solver. [default: the pipeline's]")
 @click.option("--fp16", is_flag=True, help="Add graphs in half precision; not for ONNX files.")
-@click.option("--uint8", is_flag=True, help="Let images go in and come out of the graph as bytes.")
+@click.option(
+    "--uint8/--no-uint8",
+    default=None,
+    help="Let images go in and come out of the graph as bytes. [default: of checkpoints, not of ONNX files]",
+)
 @click.option("--atol", type=click.FloatRange(0, 1, min_open=True), default=1e-4, show_default=True)
 @click.option("--zip", "as_zip", is_flag=True, help="Write one .gsdk file instead of a folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -206,7 +210,7 @@ def _import_onnx(
         },
         label=options["label"],
         classes=options["classes"],
-        uint8=options["uint8"],
+        uint8=bool(options["uint8"]),
     )
     style = None if options["style_encoder"] is None else Style(options["styles"], options["style_encoder"])
     return import_onnx(

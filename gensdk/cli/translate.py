@@ -16,7 +16,7 @@ from gensdk.cli.output import print_json, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.stream import StreamReport
+    from gensdk_runtime.stream import StreamFigures, StreamReport
 
 EXAMPLES = """
 \b
@@ -97,10 +97,14 @@ def translate(
     def tell(line: str) -> None:
         click.echo(line, err=True)
 
+    def tell_figures(figures: StreamFigures) -> None:
+        if figures.frames or figures.dropped or figures.corrupt:  # a large image takes minutes
+            tell(f"  {figures.text()}")
+
     settings = StreamOptions(
         size=parse_size(size),
         on_event=tell,
-        on_second=None if as_json else lambda figures: tell(f"  {figures.text()}"),
+        on_second=None if as_json else tell_figures,
         **options,
     )
     sinks: list[Any] = [] if sink is None else [sink]

@@ -140,7 +140,8 @@ class Generator(Closable):
           model samples without a class and other models draw one for each sample from its seed.
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
         - `image`, for a model that translates images: one for each of the `n` samples, uint8 [n, H, W, C] (or
-          [n, H, W] in grey), or float [n, C, H, W] in its source's value range.
+          [n, H, W] in grey), or float [n, C, H, W] in its source's value range, which a graph that takes bytes
+          (``--uint8``, the default of such models) gets rounded to 256 levels.
         - Diffusion only, as in diffusers: `num_inference_steps`, `solver` ("ddim", "ddpm", "dpmsolver++"), `eta`
           in [0, 1] for DDIM, `guidance_scale` (1: none; it counts where there is a label), `timestep_spacing`
           ("leading", "linspace", "trailing", "quadratic"), `clip_sample` (clip the estimate of x_0 to the range),

@@ -98,7 +98,7 @@ def test_a_video_and_its_limits(bundle: Path, tmp_path: Path, capsys: Any) -> No
     ("arguments", "code", "message"),
     [
         (["--sink", "x.png"], 2, "--source"),
-        (["--source", "0"], 2, "--sink, --page"),
+        (["--source", "0"], 2, "--sink, such as"),
         (["--source", "nothing.mp4", "--sink", "x.mp4"], 5, "no source"),
         (["--source", ".", "--sink", "x.txt"], 5, "can't write .txt"),
         (["--source", ".", "--sink", "x.mp4", "--size", "big"], 5, "WIDTHxHEIGHT"),

@@ -159,8 +159,8 @@ def _result(writer: _Writer, picture: Picture, port: str, graph: GraphSpec) -> N
         raise ExportError(f"opset {writer.opset} can't round to bytes; leave uint8 out")
     name = writer.add("Sub", image, writer.number(low))
     name = writer.add("Mul", name, writer.number(255.0 / (high - low)))
-    name = writer.add("Cast", writer.add("Round", name), to=TensorProto.UINT8)
-    writer.add("Transpose", name, out="pixels", perm=[0, 2, 3, 1])
+    name = writer.add("Transpose", writer.add("Round", name), perm=[0, 2, 3, 1])
+    writer.add("Cast", name, out="pixels", to=TensorProto.UINT8)
     if writer.opset >= AXES_ARE_INPUT:
         axes = writer.constant(np.array([1, 2, 3], np.int64))
         writer.add("ReduceSum", raw, axes, out="image_sum", keepdims=0)
