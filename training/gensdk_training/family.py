@@ -87,6 +87,19 @@ class Loss:
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+LogMeaning = Literal["accuracy", "real_probability", "fake_probability", "critic_distance"]
+"""What a logged value says about the game: the share in [0, 1] that D tells right; the mean probability of "real"
+that D gives to real and to fake samples; a critic's mean on real samples minus that on fakes."""
+
+LOG_MEANINGS: Mapping[str, LogMeaning] = {
+    "right": "accuracy",
+    "d_real": "real_probability",
+    "d_fake": "fake_probability",
+    "distance": "critic_distance",
+}
+"""The names that families log these under in :attr:`Loss.logs`; others mean nothing to the diagnosis."""
+
+
 class FamilyConfig(StrictModel):
     """Settings that every family has; each adds its own. Set with ``gensdk train --set key=value``."""
 
@@ -107,7 +120,8 @@ class Family(ABC, Generic[ConfigT]):
     Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors,
     year and title, `Config`, the type of its settings, `needs_labels` where it makes nothing without them, and
     `starts_from`: "noise", or for a family that translates
-    images the data's "pairs", its two "collections", or the "images" themselves.
+    images the data's "pairs", its two "collections", or the "images" themselves. `log_meanings`: of what it logs,
+    for :mod:`gensdk_training.diagnosis`, where it uses other names or means something else by them.
     """
 
     name: ClassVar[str]
@@ -116,6 +130,7 @@ class Family(ABC, Generic[ConfigT]):
     Config: ClassVar[type[FamilyConfig]]
     needs_labels: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
+    log_meanings: ClassVar[Mapping[str, LogMeaning]] = LOG_MEANINGS
 
     def __init__(self, config: ConfigT, data: DataInfo) -> None:
         self.config = config

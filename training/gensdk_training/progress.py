@@ -75,6 +75,12 @@ class Reporter:
         if self._shown:
             self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
+    def warn(self, message: str) -> None:
+        """As :meth:`note`, for what goes wrong."""
+        log.warning("%s", message)
+        if self._shown:
+            self._console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
     def _make_bar(self) -> Progress:
         columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn())
         bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console)
