@@ -49,7 +49,7 @@ def kinds(result: TrainResult) -> list[str]:
 
 @pytest.mark.parametrize("logs", ["probabilities", "accuracy"])
 def test_a_healthy_run_gives_no_warning(logs: str, tmp_path: Path) -> None:
-    result = trained(tmp_path / "run", steps=400, logs=logs)
+    result = trained(tmp_path / "run", steps=300, logs=logs)
     assert kinds(result) == []
     seen = Diagnosis.from_json((tmp_path / "run" / "diagnosis.json").read_text(), what="diagnosis")
     assert bool(seen.curves.accuracy) == (logs == "accuracy")

@@ -29,7 +29,7 @@ from gensdk_training.evaluation.measures import (
 )
 from gensdk_training.evaluation.report import EvaluationReport, ExtractorInfo, Measure
 from gensdk_training.evaluation.subject import Reference, data_of, draw, label_list, open_bundle, open_reference
-from gensdk_training.metrics.classifier import LabelledImages, cached_classifier
+from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
 from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, OnnxExtractor, OnnxOptions
 from gensdk_training.metrics.manifold import realism
 from gensdk_training.metrics.neighbours import MemorizationReport, Neighbours, memorization, nearest_images
@@ -37,6 +37,8 @@ from gensdk_training.metrics.paths import PAIRS, PathCurve, path_curve
 from gensdk_training.run_config import DataConfig
 
 COUNT = 5000
+CLASSIFIER = ClassifierSettings()
+"""How the classifier is trained that makes the features where no extractor is given."""
 COMPARED = 1000
 """Samples, and test images, whose neighbours are looked for."""
 SHOWN, PAIRED, RANKED = 64, 16, 16
@@ -195,7 +197,7 @@ def _extractor(
         return None, "the data has no labels to train a classifier on; give an extractor (--extractor FILE.onnx)"
     say("training a classifier of the data, or taking the one that was kept")
     labelled = LabelledImages.of(reference.train)
-    return ClassifierExtractor(cached_classifier(labelled, cache_folder("classifiers"))), ""
+    return ClassifierExtractor(cached_classifier(labelled, cache_folder("classifiers"), CLASSIFIER)), ""
 
 
 def _check_possible(
