@@ -190,6 +190,8 @@ class Loop:
         self._tell(self._monitor.look_at_samples(self.trainer.step, seen))
 
     def _tell(self, warnings: tuple[TrainingWarning, ...]) -> None:
+        if not self.accelerator.is_main_process:
+            return
         for warning in warnings:
             self.reporter.warn(str(warning))
         if warnings:

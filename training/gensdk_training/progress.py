@@ -77,7 +77,8 @@ class Reporter:
 
     def warn(self, message: str) -> None:
         """As :meth:`note`, for what goes wrong."""
-        log.warning("%s", message)
+        # Without a handler Python itself would print it on stderr: a second time, or where silence was asked for.
+        log.log(logging.WARNING if log.hasHandlers() else logging.INFO, "%s", message)
         if self._shown:
             self._console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
 

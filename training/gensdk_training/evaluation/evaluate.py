@@ -146,7 +146,7 @@ def _measure(
         copies = _copies(samples.images, reference)
         rows += memorization_measures(copies.report)
     if curve is not None:
-        rows += path_measures(curve, reference.test_images)
+        rows += path_measures(curve, reference.test_images, reference.test_labels if model.num_classes else None)
     pictures = Pictures(
         samples=samples.images[:SHOWN],
         nearest=_pairs(samples.images, reference, copies),
@@ -245,7 +245,7 @@ def _path(generator: Generator, reference: Reference, seed: int) -> PathCurve | 
     shape = generator.latent_shape
     if shape is None:
         return None
-    labels = label_list(generator.model, reference, PAIRS)
+    labels = label_list(generator.model, reference, PAIRS, seed)
     draws = partial(generator.sample, seed=seed, label=labels, output_type="uint8", progress=False)
     return path_curve(lambda latents: draws(len(latents), latents=latents).images, shape, seed=seed)
 
@@ -263,4 +263,7 @@ def _notes(bundle: Bundle, reference: Reference, why_not: str, no_path: bool) ->
             f"the model was trained on {provenance.data_count} images, more than the {len(reference.train)} of "
             "the training part here: it may have seen test images, and then looks better than it is"
         )
+    own, theirs = bundle.manifest.model.class_names, reference.train.info.class_names
+    if own is not None and theirs is not None and own != theirs:
+        notes.append("model and data call their classes by other names; class 0 is taken for class 0, and so on")
     return notes

@@ -123,15 +123,22 @@ def memorization_measures(report: MemorizationReport) -> list[Measure]:
     ]
 
 
-def path_measures(curve: PathCurve, test: Images) -> list[Measure]:
-    """How far apart the ends of a path are, against two test images, and its steepest part."""
+def path_measures(curve: PathCurve, test: Images, classes: NDArray[np.int64] | None) -> list[Measure]:
+    """How far apart the ends of a path are, against two test images, and its steepest part.
+
+    `classes` [n]: labels of the test images where both ends of a path are of one class; None: of any.
+    """
     order = np.random.Generator(np.random.Philox(0)).permutation(len(test))
-    real = mean_distance(test, test[np.roll(order, 1)][np.argsort(order)])
+    if classes is not None:
+        order = order[np.argsort(classes[order], kind="stable")]
+    one, other = order[:-1], order[1:]
+    if classes is not None and (alike := classes[one] == classes[other]).any():
+        one, other = one[alike], other[alike]
+    real = mean_distance(test[one], test[other])
     reach = curve.reach / real if real > 0 else 1.0
+    pairs = "over that of two test images" + (" of one class" if classes is not None else "")
     return [
-        _row(
-            "path_reach", "difference of independent samples", reach, 1.0, "near floor", "over that of test images"
-        ),
+        _row("path_reach", "difference of independent samples", reach, 1.0, "near floor", pairs),
         _row(
             "path_steepest",
             "steepest tenth of a latent path",

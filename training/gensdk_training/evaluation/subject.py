@@ -41,8 +41,15 @@ class Reference:
 
     def training_sample(self, count: int, seed: int) -> Images:
         """So many training images, or all, drawn without repetition."""
+        return self.train.batch(self._chosen(count, seed)).images
+
+    def training_labels(self, count: int, seed: int) -> Labels | None:
+        """Their labels."""
+        return self.train.batch(self._chosen(count, seed)).labels
+
+    def _chosen(self, count: int, seed: int) -> NDArray[np.int64]:
         order = np.random.Generator(np.random.Philox(seed)).permutation(len(self.train))[:count]
-        return self.train.batch(np.sort(order).astype(np.int64)).images
+        return np.asarray(order, np.int64)
 
     def training_image(self, index: int) -> Images:
         """One training image, uint8 [H, W, C]."""
@@ -92,7 +99,9 @@ def data_of(manifest: Manifest, source: str) -> DataConfig:
 
 
 def draw(generator: Generator, reference: Reference, count: int, seed: int, *, progress: bool | None) -> Samples:
-    """`count` samples, uint8; the classes of a conditional model in the shares that the test images have.
+    """`count` samples, uint8; the classes of a conditional model in the shares of the training images.
+
+    Not in those of the test images: the samples would then be nearer to them than training images can be.
 
     Raises :class:`InputError` for a count that is too small, or too large to hold.
     """
@@ -100,16 +109,15 @@ def draw(generator: Generator, reference: Reference, count: int, seed: int, *, p
     if not 2 <= count <= MAX_SAMPLES or count * math.prod(shape) > MAX_BYTES:
         most = min(MAX_SAMPLES, MAX_BYTES // math.prod(shape))
         raise InputError(f"expected 2 to {most} samples of {list(shape)}, got {count}")
-    labels = label_list(generator.model, reference, count)
+    labels = label_list(generator.model, reference, count, seed)
     return generator.sample(count, seed=seed, label=labels, output_type="uint8", progress=progress)
 
 
-def label_list(model: ModelSpec, reference: Reference, count: int) -> list[int] | None:
-    """A class for each of `count` samples: those of the test images in turn, or all in turn where they don't
-    fit."""
+def label_list(model: ModelSpec, reference: Reference, count: int, seed: int) -> list[int] | None:
+    """A class for each of `count` samples: as training images have them, or in turn where those don't fit."""
     if model.num_classes is None:
         return None
-    known = reference.test_labels
+    known = reference.training_labels(count, seed)
     fits = known is not None and int(known.max()) < model.num_classes
     order: NDArray[np.int64] = known if known is not None and fits else np.arange(model.num_classes)
     return [int(order[i % len(order)]) for i in range(count)]
