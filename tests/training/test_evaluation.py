@@ -20,6 +20,7 @@ from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import Evaluation, evaluate
 from gensdk_training.evaluation.measures import METRICS
 from gensdk_training.evaluation.page import page
+from gensdk_training.evaluation.points import mixture_measures
 from gensdk_training.evaluation.report import EvaluationReport
 from gensdk_training.evaluation.subject import check_model
 from gensdk_training.metrics.classifier import ClassifierSettings
@@ -159,3 +160,16 @@ def test_the_gallery_has_a_row_for_every_family(tmp_path: Path) -> None:
     pictures = sorted(path.stem for path in (tmp_path / "docs" / "gallery").iterdir())
     assert pictures == sorted(embedded_names())
     assert "missing: no bundle" in text
+
+
+def test_a_mixture_of_points_is_measured_by_its_modes() -> None:
+    random = np.random.default_rng(0)
+    centers = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    training = centers[random.integers(3, size=900)] + 0.1 * random.standard_normal((900, 2))
+    collapsed = centers[[1]] + 0.1 * random.standard_normal((300, 2))
+    rows = {row.name: row for row in mixture_measures(collapsed, training, centers, 0.1)}
+    assert (rows["modes_covered"].value, rows["modes_covered"].floor) == (1, 3)
+    assert rows["high_quality"].value == pytest.approx(1 - np.exp(-4.5), abs=0.02)
+    assert rows["modes"].value == pytest.approx(np.log(3))
+    with pytest.raises(InputError):
+        mixture_measures(collapsed * np.nan, training, centers, 0.1)

@@ -120,17 +120,17 @@ class Family(ABC, Generic[ConfigT]):
     Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors,
     year and title, `Config`, the type of its settings, `needs_labels` where it makes nothing without them, and
     `starts_from`: "noise", or for a family that translates
-    images the data's "pairs", its two "collections", or the "images" themselves. `log_meanings`: of what it logs,
-    for :mod:`gensdk_training.diagnosis`, where it uses other names or means something else by them.
+    images the data's "pairs", its two "collections", or the "images" themselves.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
+    log_meanings: ClassVar[Mapping[str, LogMeaning]] = LOG_MEANINGS
+    """Of what it logs, where it uses other names than these or means something else by them."""
     Config: ClassVar[type[FamilyConfig]]
     needs_labels: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
-    log_meanings: ClassVar[Mapping[str, LogMeaning]] = LOG_MEANINGS
 
     def __init__(self, config: ConfigT, data: DataInfo) -> None:
         self.config = config
