@@ -73,6 +73,11 @@ def test_a_discriminator_that_wins_outright(logs: str, tmp_path: Path) -> None:
     assert "discriminator_wins" in kinds(trained(tmp_path / "run", steps=270, logs=logs, **STRONG))
 
 
+def test_learning_rates_that_are_too_high_make_the_losses_swing(tmp_path: Path) -> None:
+    high = {"generator_learning_rate": 0.01, "discriminator_learning_rate": 0.01, "beta1": 0.9}
+    assert "oscillation" in kinds(trained(tmp_path / "run", steps=500, **high))
+
+
 def test_a_saturating_loss_against_a_winner_has_no_gradient(tmp_path: Path) -> None:
     result = trained(tmp_path / "run", loss="saturating", **STRONG)
     assert "vanishing_gradient" in kinds(result)
@@ -113,7 +118,9 @@ def test_losses_that_swing_are_told_once() -> None:
         ([1.0 + 0.2 * (-1) ** i for i in range(24)], 0),
         ([3.0 * 0.7**i + 0.001 * (-1) ** i for i in range(24)], 0),
         ([1.0] * 10 + [9.0] + [1.0] * 13, 1),
-        ([(-1) ** i * 1.0 for i in range(24)], 22),
+        ([2.0 + 1.9 * (-1) ** i for i in range(24)], 22),
+        ([-2.0 + 1.9 * (-1) ** i for i in range(24)], 22),
+        ([(-1) ** i * 1.0 for i in range(24)], 0),
         ([0.0] * 24, 0),
     ],
 )

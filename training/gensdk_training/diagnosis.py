@@ -198,7 +198,7 @@ class Monitor:
             if name.rpartition("/")[2] == "loss":
                 turns = swings([window[name] for window in self._windows if name in window])
                 if turns >= SWINGS:
-                    text = f"{name!r} swings to and fro: {turns} times as far as its own size"
+                    text = f"{name!r} swings to and fro: it turned {turns} times, each time by more than its size"
                     self._warn("oscillation", step, text)
 
     def _judge_game(self, step: int, recent: list[dict[str, float]]) -> None:
@@ -242,9 +242,10 @@ def swings(values: list[float]) -> int:
     """How often a curve turns around after moving as far as its typical size (the median of its magnitude).
 
     Moves are counted between extremes, so that the ripples in between don't matter, and neither do those of a
-    curve that has come down from far above: a move is a third of the whole range at least.
+    curve that has come down from far above: a move is a third of the whole range at least. A loss that changes
+    its sign, as a critic's does, has no size to measure it by: 0.
     """
-    if len(values) < 2 * SWINGS:
+    if len(values) < 2 * SWINGS or min(values) < 0 < max(values):
         return 0
     curve: NDArray[np.float64] = np.asarray(values, np.float64)
     far = max(float(np.median(np.abs(curve))), float(np.ptp(curve)) / 3, 1e-12)
