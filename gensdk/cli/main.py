@@ -24,6 +24,7 @@ VERBS = {
     "sample": "Draw samples from a bundle.",
     "translate": "Translate a camera, a video or images with a bundle.",
     "verify": "Replay a bundle's golden trajectories on this machine.",
+    "evaluate": "Measure how good a bundle's samples are, against data.",
     "bench": "Measure latency, compare it, and gate on regressions.",
     "tune": "Find out what runs a bundle fastest on this machine.",
     "inspect": "Show what is in a bundle.",

@@ -90,8 +90,11 @@ def train(
         tensorboard=tensorboard,
     )
     if as_json:
-        print_json({**asdict(result), "run_dir": str(result.run_dir)})
+        warnings = [warning.model_dump(mode="json") for warning in result.warnings]
+        print_json({**asdict(result), "run_dir": str(result.run_dir), "warnings": warnings})
         return
+    for warning in result.warnings:  # again at the end: during a long run they scroll away
+        click.echo(str(warning), err=True)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     skipped = f"; {result.skipped} corrupt files skipped" if result.skipped else ""
     say(
@@ -170,11 +173,11 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     return settings
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
+def parse_size(text: str | None, *, option: str = "--size") -> tuple[int, int] | None:
     """(height, width) from ``64`` or ``48x64``."""
     if text is None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
-        raise InputError(f"expected --size 64 or 48x64 (height x width), got {text[:40]!r}")
+        raise InputError(f"expected {option} 64 or 48x64 (height x width), got {text[:40]!r}")
     return int(parts[0]), int(parts[-1])

@@ -105,6 +105,11 @@ class Generator(Closable):
         """The open graphs by name; with ``backend="auto"`` those of the choice for small batches."""
         return self._lineup.steps.sessions
 
+    @property
+    def latent_shape(self) -> tuple[int, ...] | None:
+        """The shape of one sample's `latents` in :meth:`sample`; None for a model that takes none."""
+        return self._program.latent_shape
+
     def every_session(self) -> tuple[Mapping[str, Session], ...]:
         """The open graphs of each choice that ``backend="auto"`` may take, by name; otherwise :attr:`sessions`."""
         return tuple(runner.sessions for runner in self._lineup.every())

@@ -155,6 +155,11 @@ def check_target(path: str | Path) -> None:
     suffix = target.suffix.lower()
     if suffix and suffix not in (*SUFFIXES, ".npz") and not target.is_dir():
         raise InputError(f"can't write {suffix} files; use one of {', '.join(SUFFIXES)}, .npz or a folder")
+    check_folder(target)
+
+
+def check_folder(target: Path) -> None:
+    """Raises :class:`InputError` unless the nearest folder of `target` that exists can be written to."""
     standing = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if standing != target and not standing.is_dir():
         raise InputError(f"can't write {target}: {standing} is a file, not a folder")

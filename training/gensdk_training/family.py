@@ -87,6 +87,19 @@ class Loss:
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+LogMeaning = Literal["accuracy", "real_probability", "fake_probability", "critic_distance"]
+"""What a logged value says about the game: the share in [0, 1] that D tells right; the mean probability of "real"
+that D gives to real and to fake samples; a critic's mean on real samples minus that on fakes."""
+
+LOG_MEANINGS: Mapping[str, LogMeaning] = {
+    "right": "accuracy",
+    "d_real": "real_probability",
+    "d_fake": "fake_probability",
+    "distance": "critic_distance",
+}
+"""The names that families log these under in :attr:`Loss.logs`; others mean nothing to the diagnosis."""
+
+
 class FamilyConfig(StrictModel):
     """Settings that every family has; each adds its own. Set with ``gensdk train --set key=value``."""
 
@@ -113,6 +126,8 @@ class Family(ABC, Generic[ConfigT]):
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
+    log_meanings: ClassVar[Mapping[str, LogMeaning]] = LOG_MEANINGS
+    """Of what it logs, where it uses other names than these or means something else by them."""
     Config: ClassVar[type[FamilyConfig]]
     needs_labels: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"

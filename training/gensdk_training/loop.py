@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from gensdk_runtime.errors import GensdkError, TrainingError
+from gensdk_runtime.samples import Samples
 from gensdk_training.checkpoint import (
     CheckpointState,
     newest_checkpoint,
@@ -23,8 +24,12 @@ from gensdk_training.checkpoint import (
     save_checkpoint,
     set_aside,
     tidy,
+    write_whole,
 )
+from gensdk_training.diagnosis import FILE as DIAGNOSIS_FILE
+from gensdk_training.diagnosis import Diagnosis, Monitor, TrainingWarning
 from gensdk_training.examples import COUNT
+from gensdk_training.metrics.diversity import diversity
 from gensdk_training.preview import draw_preview
 from gensdk_training.progress import Board, Reporter
 from gensdk_training.replicas import on_first
@@ -34,15 +39,19 @@ from gensdk_training.trainer import Trainer
 
 PACKAGES = ("gensdk", "torch", "numpy", "accelerate")
 
+MIN_SAMPLES = 8
+"""Samples of a preview whose diversity says something."""
+
 
 @dataclass(frozen=True)
 class LoopResult:
-    """Where a run ended and why; `steps_per_second` at the last log, `losses` the means there."""
+    """Where a run ended and why; `steps_per_second` at the last log, `losses` the means there; all `warnings`."""
 
     step: int
     stopped: StopReason
     steps_per_second: float
     losses: Mapping[str, float]
+    warnings: tuple[TrainingWarning, ...] = ()
 
 
 class Loop:
@@ -61,6 +70,8 @@ class Loop:
         self._losses: dict[str, float] = {}
         self._saved: int | None = None
         self._examples = trainer.family.examples(trainer.feed.spread(COUNT))
+        self._monitor = Monitor(trainer.family.log_meanings)
+        self._logged = 0
 
     def take_up(self) -> None:
         """Continues from the newest whole checkpoint; broken ones are set aside.
@@ -79,7 +90,8 @@ class Loop:
         self._refuse_difference(state.identity, checkpoint.path)
         self.trainer.restore(state.step, checkpoint.tensors, state.scaler)
         self._losses = dict(state.losses)
-        self._saved = state.step
+        self._saved = self._logged = state.step
+        self._take_up_diagnosis(state.step)
         self.reporter.note(f"continuing at step {state.step}")
         self._warn_if_not_exact(state)
 
@@ -96,17 +108,24 @@ class Loop:
                 reason = "steps" if trainer.step >= steps else stopper.reason()
                 self._at_intervals(board, last=reason is not None)
         except TrainingError as failure:
+            self._monitor.fail(trainer.step, str(failure))
+            self._write_diagnosis()
             raise TrainingError(f"{failure} ({self._last_good()})") from None
-        return LoopResult(trainer.step, reason, self.reporter.rate, self._losses)
+        warnings = self._monitor.diagnosis.warnings
+        return LoopResult(trainer.step, reason, self.reporter.rate, self._losses, warnings)
 
     def _at_intervals(self, board: Board | None, *, last: bool) -> None:
         step, config = self.trainer.step, self.config
         if last or step % config.log_every == 0:
             self.trainer.check_losses()
-            self._losses = {name: value for name, value in self.trainer.take_logs().items() if isfinite(value)}
+            logs, gradients = self.trainer.take_logs(), self.trainer.take_gradients()
+            self._losses = {name: value for name, value in logs.items() if isfinite(value)}
             self.reporter.losses(step, self._losses)
             if board is not None:
-                board.scalars(step, {**self._losses, "steps_per_second": self.reporter.rate})
+                sizes = {f"gradient/{phase}": measured[-1] for phase, measured in gradients.items()}
+                board.scalars(step, {**self._losses, **sizes, "steps_per_second": self.reporter.rate})
+            self._tell(self._monitor.look_at_logs(step, logs, gradients, since=self._logged))
+            self._logged = step
         if last or step % config.checkpoint_every == 0:
             self._save()
         if config.preview_every and (last or step % config.preview_every == 0):
@@ -116,6 +135,7 @@ class Loop:
         self.trainer.check_losses()
         self.trainer.check_weights()
         on_first(self.accelerator, self._write_checkpoint)
+        self._write_diagnosis()
         self._saved = self.trainer.step
 
     def _write_checkpoint(self) -> None:
@@ -141,7 +161,7 @@ class Loop:
         step, trainer = self.trainer.step, self.trainer
         try:
             networks: dict[str, nn.Module] = {**trainer.networks, **trainer.ema.networks}
-            image = draw_preview(
+            preview = draw_preview(
                 trainer.family,
                 networks,
                 self.out / "previews" / f"step-{step:07d}.png",
@@ -150,11 +170,45 @@ class Loop:
                 device=self.accelerator.device,
             )
             if board is not None:
-                board.image(step, image)
+                board.image(step, preview.picture)
+            self._look_at(preview.samples, board)
         except (GensdkError, OSError) as failure:
             self.reporter.note(f"no preview at step {step}: {failure}")
         finally:
             trainer.prepare_networks()
+
+    def _look_at(self, samples: Samples, board: Board | None) -> None:
+        """The diversity of a preview against the data's; of samples that are no images of the data's size:
+        none."""
+        real = self.trainer.feed.spread(len(samples)).images.cpu().numpy()
+        if real.shape[1:] != samples.array.shape[1:] or min(len(real), len(samples)) < MIN_SAMPLES:
+            return
+        seen = diversity(samples.array, real)
+        if board is not None:
+            values = {"diversity/pairs": seen.pairs, "diversity/nearest": seen.nearest}
+            board.scalars(self.trainer.step, values)
+        self._tell(self._monitor.look_at_samples(self.trainer.step, seen))
+
+    def _tell(self, warnings: tuple[TrainingWarning, ...]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        for warning in warnings:
+            self.reporter.warn(str(warning))
+        if warnings:
+            self._write_diagnosis()
+
+    def _write_diagnosis(self) -> None:
+        if self.accelerator.is_main_process:
+            write_whole(self.out / DIAGNOSIS_FILE, self._monitor.diagnosis.to_json())
+
+    def _take_up_diagnosis(self, step: int) -> None:
+        """What was seen up to `step`, so that a failure is told once in a run; nothing where it can't be read."""
+        path = self.out / DIAGNOSIS_FILE
+        try:
+            begun = Diagnosis.from_json(path.read_bytes(), what=str(path)).until(step)
+        except (OSError, GensdkError):
+            return
+        self._monitor = Monitor(self.trainer.family.log_meanings, begun)
 
     def _refuse_difference(self, was: dict[str, Any], where: Path) -> None:
         was = with_new_settings(was, self.trainer.family.Config())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def sample_networks(
         return generator.sample(count, seed=seed, label=labels, image=sources, progress=False)
 
 
+@dataclass(frozen=True)
+class Preview:
+    """`picture`: the grid, uint8 [H, W, C]; `samples`: what it shows."""
+
+    picture: NDArray[np.uint8]
+    samples: Samples
+
+
 def draw_preview(
     family: AnyFamily,
     networks: Mapping[str, nn.Module],
@@ -54,12 +63,12 @@ def draw_preview(
     count: int,
     examples: Examples | None,
     device: torch.device | str = "cpu",
-) -> NDArray[np.uint8]:
-    """Saves samples as one grid, translations beside their sources, and returns it: uint8 [H, W, C]."""
+) -> Preview:
+    """Saves samples as one grid, translations beside their sources, and returns both."""
     samples = sample_networks(family, networks, count, device=device, examples=examples)
     if examples is None:
         samples.save(path, layout="grid")
-        return image_grid(samples.images)
+        return Preview(image_grid(samples.images), samples)
     picture = examples.picture(samples.images)
     write_atomically(path, encode_image(picture, ".png", samples.settings))
-    return picture
+    return Preview(picture, samples)

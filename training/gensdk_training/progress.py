@@ -75,6 +75,13 @@ class Reporter:
         if self._shown:
             self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
+    def warn(self, message: str) -> None:
+        """As :meth:`note`, for what goes wrong."""
+        # Without a handler Python itself would print it on stderr: a second time, or where silence was asked for.
+        log.log(logging.WARNING if log.hasHandlers() else logging.INFO, "%s", message)
+        if self._shown:
+            self._console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
     def _make_bar(self) -> Progress:
         columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn())
         bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console)

@@ -21,6 +21,8 @@ from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
 from gensdk_runtime.manifest import Provenance
 from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, write_whole
 from gensdk_training.data import Dataset
+from gensdk_training.diagnosis import FILE as DIAGNOSIS_FILE
+from gensdk_training.diagnosis import TrainingWarning
 from gensdk_training.examples import FILE as EXAMPLES_FILE
 from gensdk_training.examples import Examples
 from gensdk_training.family import DataInfo
@@ -37,12 +39,15 @@ if sys.platform != "win32":
 
 __all__ = ["DataConfig", "RunConfig", "TrainResult", "TrainedRun", "load_run", "read_run_config", "train"]
 
-_OWN_NAMES = {"run.json", "checkpoints", "previews", "logs", ".lock", EXAMPLES_FILE}
+_OWN_NAMES = {"run.json", "checkpoints", "previews", "logs", ".lock", EXAMPLES_FILE, DIAGNOSIS_FILE}
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training ended. `skipped` counts corrupt files; `seconds` is the time in this call."""
+    """How a training ended. `skipped` counts corrupt files; `seconds` is the time in this call.
+
+    `warnings`: what went wrong in the run so far, each kind once; also in ``RUN/diagnosis.json``.
+    """
 
     run_dir: Path
     step: int
@@ -51,6 +56,7 @@ class TrainResult:
     steps_per_second: float
     losses: dict[str, float]
     skipped: int
+    warnings: tuple[TrainingWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,14 @@ def train(
         )
     seconds = time.monotonic() - started
     return TrainResult(
-        out, result.step, result.stopped, seconds, result.steps_per_second, dict(result.losses), data.skipped.count
+        out,
+        result.step,
+        result.stopped,
+        seconds,
+        result.steps_per_second,
+        dict(result.losses),
+        data.skipped.count,
+        result.warnings,
     )
 
 

@@ -32,6 +32,9 @@ from gensdk_training.randomness import seed_initialization, seed_phase, witness
 from gensdk_training.registry import AnyFamily
 from gensdk_training.replicas import average_gradients, broadcast_networks, on_first, synchronize_buffers
 
+GRADIENT_EVERY = 10
+"""Steps from one measurement of the gradients' size to the next: it walks through all parameters."""
+
 CHECK_EVERY = 20
 """On a GPU, reading a loss waits for the device: losses are looked at in groups of so many."""
 
@@ -75,6 +78,7 @@ class Trainer:
         self._unchecked: list[tuple[int, str, Tensor]] = []
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._gradients: dict[str, list[Tensor]] = {}
         self._trained: tuple[str, ...] | None = None
         self.prepare_networks()
 
@@ -130,6 +134,9 @@ class Trainer:
         total = average_gradients(self.accelerator, self._parameters[phase.name], loss.total)
         self._log(phase.name, {"loss": total, **loss.logs})
         self._unchecked.append((self.step, phase.name, total))
+        if self.step % GRADIENT_EVERY == 0:
+            size = self._gradient_size(self._parameters[phase.name])
+            self._gradients.setdefault(phase.name, []).append(size)
         self._update(optimizer, self._parameters[phase.name])
 
     def _update(self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
@@ -143,6 +150,14 @@ class Trainer:
         else:
             scaler.step(optimizer)
             scaler.update()
+
+    def _gradient_size(self, parameters: list[nn.Parameter]) -> Tensor:
+        """The root mean square of a gradient, before clipping and without fp16's loss scale."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        scaler, count = self.accelerator.scaler, sum(gradient.numel() for gradient in gradients)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        size: Tensor = nn.utils.get_total_norm(gradients) / (scale * max(count, 1) ** 0.5)
+        return size
 
     def check_losses(self) -> None:
         """Raises :class:`TrainingError` if a loss since the last check was not finite."""
@@ -183,6 +198,11 @@ class Trainer:
         names = list(self._sums)
         self._sums, self._counts = {}, {}
         return dict(zip(names, means.tolist(), strict=True))
+
+    def take_gradients(self) -> dict[str, list[float]]:
+        """The sizes of each phase's gradient that were measured since the last call: root mean squares."""
+        measured, self._gradients = self._gradients, {}
+        return {phase: torch.stack(sizes).tolist() for phase, sizes in measured.items()}
 
     def witness(self) -> str:
         """What the next step draws, as a digest; see :func:`gensdk_training.randomness.witness`."""

@@ -30,6 +30,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.layers.adversarial import decided_right
 from gensdk_training.layers.latent_sampler import LabelledLatent, latent_plan
 from gensdk_training.layers.strided import down_stack, halvings, up_stack, widths
 from gensdk_training.plan import ExportPlan
@@ -159,7 +160,8 @@ class Dcgan(Family[DcganConfig]):
         on_real = networks["discriminator"](batch.images, *label)
         # log(1 - D) = log sigmoid(-logit)
         total = -functional.logsigmoid(on_real).mean() - functional.logsigmoid(-on_fake).mean()
-        return Loss(total, {"d_real": torch.sigmoid(on_real.detach()).mean()})
+        right = decided_right(on_real, on_fake, game="vanilla")
+        return Loss(total, {"d_real": torch.sigmoid(on_real.detach()).mean(), "right": right})
 
     def _generator_loss(self, on_fake: Tensor) -> Tensor:
         if self.config.loss == "saturating":

@@ -112,17 +112,18 @@ class ImageClassifier:
 
     def features(self, images: Images) -> NDArray[np.float64]:
         """uint8 [n, H, W, C] to the last hidden layer, float64 [n, 64]."""
-        return self._run(images)[0]
+        return self.features_and_logits(images)[0]
 
     def predict(self, images: Images) -> Labels:
         """uint8 [n, H, W, C] to the likeliest class of each, int64 [n]."""
-        return np.asarray(self._run(images)[1].argmax(axis=1), dtype=np.int64)
+        return np.asarray(self.features_and_logits(images)[1].argmax(axis=1), dtype=np.int64)
 
     def accuracy(self, data: LabelledImages) -> float:
         """The share in [0, 1] of images that the classifier gives their label."""
         return float((self.predict(data.images) == data.labels).mean())
 
-    def _run(self, images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def features_and_logits(self, images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Both in one run: float64 [n, 64] and [n, K]."""
         if images.dtype != np.uint8 or images.shape[1:] != self.shape:
             raise InputError(
                 f"the classifier takes uint8 images {list(self.shape)} (height, width, channels), "

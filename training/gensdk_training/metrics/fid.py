@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-
-Float64 = NDArray[np.float64]
+from gensdk_training.metrics.features import Float64, check_features
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,7 @@ def feature_statistics(features: NDArray[np.floating]) -> FeatureStatistics:
 
     Raises :class:`InputError` for fewer than two samples, another number of axes, or values not finite.
     """
-    if features.ndim != 2 or len(features) < 2 or features.shape[1] < 1:
-        raise InputError(f"expected features [n, F] of at least 2 samples, got shape {list(features.shape)}")
-    values = features.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise InputError("features hold NaN or infinity; the images or the extractor are broken")
+    values = check_features(features)
     mean = np.asarray(values.mean(axis=0))
     centered = values - mean
     covariance = centered.T @ centered / (len(values) - 1)

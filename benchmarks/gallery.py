@@ -1,0 +1,155 @@
+"""Draws a gallery: a few samples of every bundle in the folders given, one row for each, by family.
+
+    python benchmarks/gallery.py runs/translation runs/quality     # and the embedded bundles
+    python benchmarks/gallery.py runs --docs elsewhere/docs
+
+FOLDERS may be bundles too. Writes DOCS/gallery.md and small PNGs in DOCS/gallery/: mind the licence of what a
+translation starts from before you publish its picture. Families come from the registry; one without a bundle is
+named as missing. Samples are the first of seed 0, not chosen. A translation model starts from the examples of its
+run, where that lies beside the bundle, and from made-up pictures otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.embedded import FOLDER as EMBEDDED
+from gensdk_runtime.errors import GensdkError
+from gensdk_runtime.example_images import example_images
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
+from gensdk_training.data.dataset import Images
+from gensdk_training.data.images import fit_size
+from gensdk_training.examples import Examples
+from gensdk_training.registry import families
+
+SHOWN, TRANSLATED = 16, 4
+"""Samples of a picture, and translations."""
+COLUMNS = 8
+WIDEST = 560
+"""Pixels of a picture; wider ones are shrunk."""
+SUFFIX = ".gsdk"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One bundle: what it is, and its picture's file, or why there is none."""
+
+    name: str
+    family: str
+    provenance: Provenance
+    picture: str = ""
+    problem: str = ""
+
+
+def find_bundles(folders: tuple[Path, ...]) -> list[Path]:
+    """All bundles in `folders`, at any depth, without looking into bundles; a bundle stands for itself."""
+    found: dict[Path, None] = {}
+    for folder in folders:
+        if folder.suffix == SUFFIX:
+            found[folder.resolve()] = None
+            continue
+        for path in sorted(folder.rglob(f"*{SUFFIX}")):
+            if not any(parent.suffix == SUFFIX for parent in path.relative_to(folder).parents):
+                found[path.resolve()] = None
+    return list(found)
+
+
+def draw(path: Path, pictures: Path) -> Entry:
+    """Samples one bundle into ``pictures/NAME.png``; what can't be drawn is told in the entry."""
+    with Bundle.open(path) as bundle:
+        model, provenance = bundle.manifest.model, bundle.manifest.provenance
+        name = f"{path.stem}.png"
+        try:
+            with Generator.load(bundle, backend="onnxruntime") as generator:
+                picture = _translations(generator, path) if model.source else _samples(generator)
+        except GensdkError as failure:
+            return Entry(path.stem, model.family, provenance, problem=str(failure))
+    write_atomically(pictures / name, encode_image(_shrunk(picture), ".png", {}))
+    return Entry(path.stem, model.family, provenance, f"{pictures.name}/{name}")
+
+
+def _samples(generator: Generator) -> Images:
+    classes = generator.model.num_classes
+    labels = [i % classes for i in range(SHOWN)] if classes else None
+    return image_grid(generator.sample(SHOWN, seed=0, label=labels, progress=False).images, columns=COLUMNS)
+
+
+def _translations(generator: Generator, path: Path) -> Images:
+    """Each source beside its translation, and beside its target where the run kept one."""
+    examples = Examples.load(path.with_suffix(""))
+    if examples is None:
+        made_up = example_images(generator.model, TRANSLATED)
+        assert made_up is not None
+        examples = Examples(made_up)
+    kept = Examples(
+        examples.sources[:TRANSLATED], None if examples.targets is None else examples.targets[:TRANSLATED]
+    )
+    classes = generator.model.num_classes
+    labels = [i % classes for i in range(len(kept.sources))] if classes else None
+    results = generator.sample(len(kept.sources), seed=0, label=labels, image=kept.sources, progress=False)
+    return kept.picture(results.images)
+
+
+def _shrunk(picture: Images) -> Images:
+    height, width = picture.shape[:2]
+    if width <= WIDEST:
+        return picture
+    return fit_size(picture, (max(1, round(height * WIDEST / width)), WIDEST), "stretch")
+
+
+def lines(entries: list[Entry]) -> Iterator[str]:
+    """The page: families in alphabetical order, each with its bundles, or with the word that it has none."""
+    yield "# Gallery\n"
+    yield "Drawn by `python benchmarks/gallery.py`: the first samples of seed 0 from each bundle, not chosen."
+    yield "For a translation: source, result, and target where it is known.\n"
+    yield "| family | model | trained | samples |"
+    yield "|---|---|---|---|"
+    for name, family in families().items():
+        own = [entry for entry in entries if entry.family == name]
+        title = family.title.replace("|", "\\|")
+        for entry in own:
+            shown = f"![{entry.name}]({entry.picture})" if entry.picture else f"not drawn: {_cell(entry.problem)}"
+            trained = f"{_cell(entry.provenance.data) or 'unknown data'}, {entry.provenance.steps} steps"
+            yield f"| **{name}**: {title} | {_cell(entry.name)} | {trained} | {shown} |"
+        if not own:
+            yield f"| **{name}**: {title} | missing: no bundle of it was given | | |"
+
+
+def _cell(text: str) -> str:
+    """Text from a bundle, which may not break the table or make markup."""
+    return "".join(c if c.isprintable() and c not in "|<>[]`" else " " for c in text)[:200]
+
+
+@click.command(help=__doc__, context_settings={"max_content_width": 110})
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--docs", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
+@click.option("--embedded/--no-embedded", default=True, show_default=True, help="The bundles that gensdk ships.")
+def main(folders: tuple[Path, ...], docs: Path, embedded: bool) -> None:
+    entries: list[Entry] = []
+    for path in find_bundles((*folders, *((EMBEDDED,) if embedded else ()))):
+        try:
+            entries.append(draw(path, docs / "gallery"))
+        except GensdkError as failure:
+            print(f"left out {path}: {failure}", file=sys.stderr)
+    names = [entry.name for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise click.ClickException(
+            f"two bundles are called {twice[0]!r}; their pictures have one name: rename one"
+        )
+    write_atomically(docs / "gallery.md", ("\n".join(lines(entries)) + "\n").encode())
+    missing = np.setdiff1d(list(families()), [entry.family for entry in entries])
+    print(f"{docs / 'gallery.md'}: {len(entries)} bundles; without one: {', '.join(missing) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()

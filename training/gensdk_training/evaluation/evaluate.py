@@ -1,0 +1,269 @@
+"""Evaluating a bundle: samples through the runtime, every measure beside its floor, and the pictures behind
+them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.user_cache import cache_folder
+from gensdk_training.data.dataset import Images, Labels
+from gensdk_training.evaluation.measures import (
+    FEATURE_METRICS,
+    LOGIT_METRICS,
+    METRICS,
+    Readings,
+    answer_measures,
+    class_counts,
+    feature_measures,
+    memorization_measures,
+    path_measures,
+)
+from gensdk_training.evaluation.report import EvaluationReport, ExtractorInfo, Measure
+from gensdk_training.evaluation.subject import Reference, data_of, draw, label_list, open_bundle, open_reference
+from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
+from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, OnnxExtractor, OnnxOptions
+from gensdk_training.metrics.manifold import realism
+from gensdk_training.metrics.neighbours import MemorizationReport, Neighbours, memorization, nearest_images
+from gensdk_training.metrics.paths import PAIRS, PathCurve, path_curve
+from gensdk_training.run_config import DataConfig
+
+COUNT = 5000
+CLASSIFIER = ClassifierSettings()
+"""How the classifier is trained that makes the features where no extractor is given."""
+COMPARED = 1000
+"""Samples, and test images, whose neighbours are looked for."""
+SHOWN, PAIRED, RANKED = 64, 16, 16
+"""Samples, nearest pairs, and worst and best samples that the page shows."""
+PACKAGES = ("gensdk", "torch", "numpy")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """uint8 [n, H, W, C] each. `nearest`: samples and, behind each, its nearest training image (mirrored where
+    that is nearer). `worst`, `best`: by realism, empty without an extractor."""
+
+    samples: Images
+    nearest: Images
+    worst: Images
+    best: Images
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The report, and what a page shows beside it."""
+
+    report: EvaluationReport
+    pictures: Pictures
+
+
+@dataclass(frozen=True)
+class _Asked:
+    wanted: frozenset[str]
+    count: int
+    seed: int
+    backend: str
+    progress: bool | None
+    say: Say
+    started: float
+
+
+@dataclass(frozen=True)
+class _Copies:
+    report: MemorizationReport
+    neighbours: Neighbours
+
+
+def evaluate(
+    bundle: str,
+    source: str,
+    *,
+    count: int = COUNT,
+    seed: int = 0,
+    metrics: Sequence[str] | None = None,
+    extractor: str | None = None,
+    onnx: OnnxOptions | None = None,
+    data: DataConfig | None = None,
+    backend: str = "auto",
+    progress: bool | None = None,
+    say: Say = lambda line: None,
+) -> Evaluation:
+    """Measures `count` samples of `bundle` from `seed` against the data `source` (see :func:`load_data`).
+
+    `metrics`: names of :data:`METRICS`, None: all that are possible. `extractor`: an ONNX file, used as `onnx`
+    says; None: a classifier of the labelled training images, trained here and kept in the user's cache. `data`:
+    how the data is split and cut; None: as in the model's own training. `say` hears what is being done.
+
+    Raises :class:`InputError` for a model of another kind, data that does not fit or has no test part, unknown
+    metrics and such that need what is not there; BundleError and BackendError as sampling does.
+    """
+    started = time.monotonic()
+    wanted = _wanted(metrics)
+    with open_bundle(bundle) as opened:
+        manifest = opened.manifest
+        reference = open_reference(manifest, data or data_of(manifest, source))
+        try:
+            judge, why_not = _extractor(reference, extractor, onnx, say)
+            _check_possible(metrics, wanted, judge, why_not)
+            asked = _Asked(wanted, count, seed, backend, progress, say, started)
+            return _measure(opened, reference, judge, why_not, asked)
+        finally:
+            reference.close()
+
+
+def _measure(
+    bundle: Bundle, reference: Reference, judge: Extractor | None, why_not: str, asked: _Asked
+) -> Evaluation:
+    model = bundle.manifest.model
+    with Generator.load(bundle, backend=asked.backend) as generator:
+        asked.say(f"drawing {asked.count} samples")
+        samples = draw(generator, reference, asked.count, asked.seed, progress=asked.progress)
+        curve = _path(generator, reference, asked.seed) if "path" in asked.wanted else None
+    rows: list[Measure] = []
+    readings, info, order = None, None, np.arange(0)
+    labels: Labels | None = samples.labels
+    if judge is not None:
+        asked.say(f"measuring with {judge.name}")
+        train = reference.training_sample(asked.count, asked.seed)
+        readings = Readings(*(judge.read(x) for x in (samples.images, train, reference.test_images)))
+        rows += feature_measures(asked.wanted, readings)
+        rows += answer_measures(asked.wanted, readings, labels, reference.test_labels)
+        order = np.argsort(realism(readings.test.features, readings.samples.features), kind="stable")
+        info = _info(judge, readings, reference)
+    copies = None
+    if "memorization" in asked.wanted:
+        asked.say(f"looking for the nearest of {len(reference.train)} training images and their mirror images")
+        copies = _copies(samples.images, reference)
+        rows += memorization_measures(copies.report)
+    if curve is not None:
+        rows += path_measures(curve, reference.test_images, reference.test_labels if model.num_classes else None)
+    pictures = Pictures(
+        samples=samples.images[:SHOWN],
+        nearest=_pairs(samples.images, reference, copies),
+        worst=samples.images[order[:RANKED]],
+        best=samples.images[order[::-1][:RANKED]],
+    )
+    height, width, channels = reference.test_images.shape[1:]
+    settings = {k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")}
+    report = EvaluationReport(
+        model=model.name,
+        family=model.family,
+        data=reference.train.info.name,
+        samples=len(samples),
+        seed=asked.seed,
+        image=(height, width, channels),
+        train_count=len(reference.train),
+        test_count=len(reference.test),
+        extractor=info,
+        measures=tuple(rows),
+        classes=class_counts(readings, reference.test.info.class_names)
+        if readings and "modes" in asked.wanted
+        else (),
+        memorization=copies.report.to_dict() if copies else {},
+        path=curve.to_dict() if curve else {},
+        notes=tuple(_notes(bundle, reference, why_not, curve is None and "path" in asked.wanted)),
+        settings=settings,
+        seconds=time.monotonic() - asked.started,
+        versions={name: version(name) for name in PACKAGES},
+    )
+    return Evaluation(report, pictures)
+
+
+def _wanted(metrics: Sequence[str] | None) -> frozenset[str]:
+    for name in metrics or ():
+        if name not in METRICS:
+            raise InputError(f"no metric {name[:80]!r}{did_you_mean(name, METRICS)}")
+    return frozenset(METRICS if metrics is None else metrics)
+
+
+def _extractor(
+    reference: Reference, extractor: str | None, onnx: OnnxOptions | None, say: Say
+) -> tuple[Extractor | None, str]:
+    """The extractor, or why there is none."""
+    height, width, channels = reference.test_images.shape[1:]
+    if extractor is not None:
+        return OnnxExtractor(extractor, (height, width, channels), onnx), ""
+    if reference.test_labels is None:
+        return None, "the data has no labels to train a classifier on; give an extractor (--extractor FILE.onnx)"
+    say("training a classifier of the data, or taking the one that was kept")
+    labelled = LabelledImages.of(reference.train)
+    return ClassifierExtractor(cached_classifier(labelled, cache_folder("classifiers"), CLASSIFIER)), ""
+
+
+def _check_possible(
+    asked: Sequence[str] | None, wanted: frozenset[str], judge: Extractor | None, why_not: str
+) -> None:
+    """What was named must be possible; of "all" the rest is left out, with a note."""
+    impossible = sorted(wanted & {*FEATURE_METRICS, *LOGIT_METRICS}) if judge is None else []
+    if asked is not None and impossible:
+        raise InputError(f"can't measure {', '.join(impossible)}: {why_not}")
+
+
+def _info(judge: Extractor, readings: Readings, reference: Reference) -> ExtractorInfo:
+    logits, truth = readings.test.logits, reference.test_labels
+    known = logits is not None and truth is not None and int(truth.max()) < logits.shape[1]
+    accuracy = float((logits.argmax(axis=1) == truth).mean()) if known and logits is not None else None
+    return ExtractorInfo(
+        name=judge.name, resizing=judge.resizing, feature_count=judge.feature_count, accuracy=accuracy
+    )
+
+
+def _copies(samples: Images, reference: Reference) -> _Copies:
+    """Both searches in one pass over the training images."""
+    own, tests = samples[:COMPARED], reference.test_images[:COMPARED]
+    found = nearest_images(np.concatenate((own, tests)), reference.training_parts())
+    mine, theirs = (
+        Neighbours(found.index[part], found.distance[part], found.flipped[part])
+        for part in (slice(len(own)), slice(len(own), None))
+    )
+    return _Copies(memorization(mine, theirs), mine)
+
+
+def _pairs(samples: Images, reference: Reference, copies: _Copies | None) -> Images:
+    """The samples that are nearest to training images, each with the image behind it."""
+    if copies is None:
+        return samples[:0]
+    pictures = []
+    for i in np.argsort(copies.neighbours.distance, kind="stable")[:PAIRED]:
+        near = reference.training_image(int(copies.neighbours.index[i]))
+        pictures += [samples[i], near[:, ::-1] if copies.neighbours.flipped[i] else near]
+    return np.stack(pictures)
+
+
+def _path(generator: Generator, reference: Reference, seed: int) -> PathCurve | None:
+    """None for a model without a latent."""
+    shape = generator.latent_shape
+    if shape is None:
+        return None
+    labels = label_list(generator.model, reference, PAIRS, seed)
+    draws = partial(generator.sample, seed=seed, label=labels, output_type="uint8", progress=False)
+    return path_curve(lambda latents: draws(len(latents), latents=latents).images, shape, seed=seed)
+
+
+def _notes(bundle: Bundle, reference: Reference, why_not: str, no_path: bool) -> list[str]:
+    provenance, notes = bundle.manifest.provenance, []
+    if why_not:
+        notes.append(f"no measure of features: {why_not}")
+    if no_path:
+        notes.append("no latent path: this model takes no latent")
+    if provenance.data and provenance.data != reference.train.info.name:
+        notes.append(f"the model was trained on {provenance.data!r}, and is compared with another data set")
+    elif provenance.data_count and provenance.data_count > len(reference.train):
+        notes.append(
+            f"the model was trained on {provenance.data_count} images, more than the {len(reference.train)} of "
+            "the training part here: it may have seen test images, and then looks better than it is"
+        )
+    own, theirs = bundle.manifest.model.class_names, reference.train.info.class_names
+    if own is not None and theirs is not None and own != theirs:
+        notes.append("model and data call their classes by other names; class 0 is taken for class 0, and so on")
+    return notes
