@@ -18,14 +18,20 @@ from support.tiny import tiny_run, with_source
 DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
 
 WIDE: dict[str, dict[str, Any]] = {
+    "cgan": {"generator_channels": 32},
     "cyclegan": {"channels": 24, "blocks": 2},
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
+    "fgan": {"hidden": [256]},
+    "gan": {"hidden": [256]},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
+    "sngan": {"generator_channels": 32},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},
     "vae": {"hidden": [512]},
+    "wgan": {"hidden": [256, 128]},
+    "wgan_gp": {"generator_channels": 32},
 }
 """Wide enough that the large graphs have more than 100 KB."""
 

@@ -51,6 +51,8 @@ class Trainer:
         config, processes = family.config, accelerator.num_processes
         if config.batch_size % processes:
             raise InputError(f"batch_size {config.batch_size} can't be cut into {processes} equal parts")
+        if augment and dataset.info.points is not None:
+            raise InputError("augment changes images, and the data are points; leave it out")
         self.family = family
         self.accelerator = accelerator
         self.seed = seed
@@ -131,6 +133,8 @@ class Trainer:
         self._log(phase.name, {"loss": total, **loss.logs})
         self._unchecked.append((self.step, phase.name, total))
         self._update(optimizer, self._parameters[phase.name])
+        with torch.no_grad():
+            self.family.after_update(phase.name, self.networks)
 
     def _update(self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
         scaler, clip = self.accelerator.scaler, self.family.config.grad_clip
