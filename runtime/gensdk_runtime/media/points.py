@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import floor, log10
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,12 +90,11 @@ def _framed(plot: Uint8, value_range: tuple[float, float], outside: int, *, upwa
     def write(text: str, x: int, y: int) -> None:
         cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.36, _GREY, 1, cv2.LINE_AA)
 
+    digits = 1 - floor(log10(value_range[1] - value_range[0]))
     for tick in range(TICKS):
         share = tick / (TICKS - 1)
-        text, place = (
-            f"{value_range[0] + share * (value_range[1] - value_range[0]):.3g}",
-            round(share * (SIZE - 1)),
-        )
+        value = value_range[0] + share * (value_range[1] - value_range[0])
+        text, place = f"{round(value, digits) + 0.0:g}", round(share * (SIZE - 1))
         write(text, MARGIN + place - 4 * len(text), MARGIN + SIZE + 16)
         if upwards:
             write(text, max(2, MARGIN - 6 - 7 * len(text)), MARGIN + SIZE - place + 4)
