@@ -51,8 +51,6 @@ class Trainer:
         config, processes = family.config, accelerator.num_processes
         if config.batch_size % processes:
             raise InputError(f"batch_size {config.batch_size} can't be cut into {processes} equal parts")
-        if augment and dataset.info.points is not None:
-            raise InputError("augment changes images, and the data are points; leave it out")
         self.family = family
         self.accelerator = accelerator
         self.seed = seed
