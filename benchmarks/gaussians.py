@@ -78,8 +78,8 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-"""Family and settings of each model; all on the same data, with networks of the same size. WGAN-GP's are tuned for its
-gate; the others are near their papers' and were not tuned."""
+"""Family and settings of each model; all on the same data, with networks of the same size. WGAN-GP's are tuned for
+its gate; the others are near their papers' and were not tuned."""
 
 GATES: dict[tuple[str, str], Gate] = {
     ("wgan-gp", "modes"): at_least(25),
