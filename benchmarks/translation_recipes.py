@@ -73,7 +73,7 @@ _CYCLEGAN = {"channels": 24, "blocks": 6, "patch_layers": 2, "batch_size": 1, "s
 # of 10: in hours that evens out, in these minutes G would never learn to keep the picture.
 _STARGAN = {
     **{"channels": 16, "blocks": 4, "batch_size": 4, "steps": 3500, "discriminator_steps": 2},
-    **{"learning_rate": 5e-4, "cycle_weight": 100.0, "class_weight": 2.0},
+    **{"learning_rate": 5e-4, "cycle_weight": 50.0, "class_weight": 2.0},
 }
 _DOMAINS = f"openmoji={EMOJI}:color,twemoji={OTHER_EMOJI}:color,outline={EMOJI}:outline"
 _SRGAN = {"scale": 4, "blocks": 8, "batch_size": 32}

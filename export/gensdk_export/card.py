@@ -85,15 +85,17 @@ def _how_to_translate(model: ModelSpec, name: str) -> str:
 
 
 def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
-    image, program = model.image, model.program
+    program = model.program
     facts = {
         "family": model.family,
-        "images": f"{image.channels} x {image.height} x {image.width}, values in {list(image.value_range)}",
+        **_output(model),
         "program": program.kind,
         "graphs": ", ".join(graph.name for graph in model.graphs),
         "classes": "none" if model.num_classes is None else str(model.num_classes),
         "largest batch": str(model.max_batch),
-        "data": f"{provenance.data} ({provenance.data_count} images)" if provenance.data else "not recorded",
+        "data": f"{provenance.data} ({provenance.data_count} {_kind(model)})"
+        if provenance.data
+        else "not recorded",
         "training": _training(provenance),
         "created": provenance.created or "not recorded",
     }
@@ -104,6 +106,17 @@ def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
     if metrics:
         facts["last losses"] = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
     return facts
+
+
+def _kind(model: ModelSpec) -> str:
+    return "images" if model.points is None else "points"
+
+
+def _output(model: ModelSpec) -> dict[str, str]:
+    low_high = list(model.output.value_range)
+    if model.points is not None:
+        return {"points": f"{model.points.dimensions} dimensions, expected in {low_high}"}
+    return {"images": f"{' x '.join(map(str, model.output.shape))}, values in {low_high}"}
 
 
 def _training(provenance: Provenance) -> str:

@@ -35,7 +35,7 @@ def draw_steps(
     stands in for them.
     """
     assert isinstance(model.program, DiffusionSpec)  # noqa: S101 - the caller has its table
-    image, rows = ("batch", *model.image.shape), table.coefficients.astype(np.float32)
+    image, rows = ("batch", *model.require_image().shape), table.coefficients.astype(np.float32)
     body = Part("steps", prefix="steps.")
     starts, labels, weights = [inputs["latents"]] * len(CARRY), None, None
     if "label" in inputs:

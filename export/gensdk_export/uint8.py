@@ -55,16 +55,17 @@ class Uint8Images(nn.Module):
 def with_uint8(plan: ExportPlan) -> ExportPlan:
     """`plan` with :class:`Uint8Images` around its generator, and :class:`Uint8Source` where it translates images.
 
-    Raises :class:`ExportError` for a program other than feedforward: those convert outside, once, at the end.
+    Raises :class:`ExportError` for a program other than feedforward (those convert outside, once, at the end), and
+    :class:`InputError` for a model of points.
     """
     model, program = plan.model, plan.model.program
     if not isinstance(program, FeedforwardSpec):
         raise ExportError(
             f"uint8 in the graph is for feedforward models, but {model.name!r} is {program.kind}; leave it out"
         )
+    low_high = model.require_image().value_range
     graph = model.graph(program.graph)
     position = [spec.name for spec in graph.outputs].index("image")
-    low_high = model.image.value_range
     module, inputs, prefix = plan.modules[graph.name], graph.inputs, "module"
     if model.source is not None:
         module = Uint8Source(module, value_range=model.source.value_range)

@@ -91,10 +91,9 @@ def _print(report: Any) -> None:
     """The table, and above it what was compared with what."""
     from gensdk_training.evaluation.page import extractor_line, number, with_error
 
-    height, width, channels = report.image
     say(
-        f"{report.model}: {report.samples} samples ({height}x{width}x{channels}, seed {report.seed}) against "
-        f"{report.data}: {report.train_count} training and {report.test_count} test images"
+        f"{report.model}: {report.samples} samples ({report.size}, seed {report.seed}) against "
+        f"{report.data}: {report.train_count} for training and {report.test_count} for the test"
     )
     say(f"extractor: {extractor_line(report)}")
     for note in report.notes:

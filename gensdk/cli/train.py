@@ -20,6 +20,7 @@ Examples:
   gensdk train vae --data mnist:FOLDER --out runs/vae --set latent=32 --steps 5000
   gensdk train dcgan --data photos/ --size 64 --channels 3 --out runs/photos --max-seconds 3600
   gensdk train pix2pix --data emoji.npz:color --inputs emoji.npz:outline --augment flip --out runs/emoji
+  gensdk train wgan_gp --data 25gaussians --out runs/points
   gensdk train ddpm --out runs/ddpm --resume
   accelerate launch --num_processes 2 -m gensdk train ddpm --data digits --out runs/two       (two GPUs)
   ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m gensdk train ddpm --data digits --out runs/two
@@ -33,7 +34,8 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.argument("family")
 @click.option(
     "--data",
-    help="digits, mnist:FOLDER, a folder of images, FILE.npz or FILE.npz:KEY, or NAME=DATA,NAME=DATA for domains. "
+    help="digits, mnist:FOLDER, a folder of images, FILE.npz or FILE.npz:KEY, NAME=DATA,NAME=DATA for domains; "
+    "of points 25gaussians, 8gaussians, FILE.csv or FILE.npz. "
     "Needed but for --resume.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder.")
@@ -47,7 +49,9 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.option("--size", help="Bring images to this size: 64, or 48x64 (height x width). [default: as they are]")
 @click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Grey, RGB or RGBA. [default: as the data]")
 @click.option("--fit", type=click.Choice(["crop", "stretch"]), default="crop", show_default=True)
-@click.option("--labels", default="auto", show_default=True, help="auto, none, or a key of an .npz file.")
+@click.option(
+    "--labels", default="auto", show_default=True, help="auto, none, a key of an .npz or a column of a .csv."
+)
 @click.option("--holdout", type=float, default=0.0, show_default=True, help="Share of the data kept for tests.")
 @click.option("--inputs", help="For translation: the data that --data is made from, named like it.")
 @click.option("--input-channels", type=click.Choice(["1", "3", "4"]), help="Of the inputs. [default: as they are]")

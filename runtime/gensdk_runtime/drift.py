@@ -81,13 +81,13 @@ def measure_drift(model: ModelSpec, calls: Iterable[tuple[Call, Feeds]]) -> Drif
 
 
 def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
-    """Compares whole samples, float32 [n, C, H, W] each, in the unit of the model's image range."""
+    """Compares whole samples, float32 [n, C, H, W] or points [n, D], in the unit of the model's value range."""
     spec = TensorSpec(
         name="samples",
         dtype="float32",
-        shape=("batch", *model.image.shape),
-        role="image",
-        value_range=model.image.value_range,
+        shape=("batch", *model.output.shape),
+        role="image" if model.points is None else "points",
+        value_range=model.output.value_range,
     )
     graph = GraphSpec(name="samples", inputs=(spec,), outputs=(spec,))
     whole = model.model_copy(update={"graphs": (graph,)})
@@ -95,11 +95,11 @@ def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
 
 
 def degenerate(samples: Array) -> str:
-    """What makes `samples` (float [n, C, H, W]) no samples at all, in a few words; empty where they are fine."""
+    """What makes `samples` (float [n, ...]) no samples at all, in a few words; empty where they are fine."""
     if not np.isfinite(samples).all():
         return "NaN or infinity in the samples"
     if samples.size > 1 and float(np.ptp(samples)) == 0.0:
-        return "the samples are constant: every pixel has one value"
+        return "the samples are constant: every value is the same"
     if len(samples) > 1 and float(np.ptp(samples, axis=0).max()) == 0.0:
         return "the samples are constant: their noise differs, they are all the same"
     return ""
@@ -187,5 +187,5 @@ def _discrete_step(model: ModelSpec, graph: str, spec: TensorSpec) -> float | No
     program = model.program
     if not isinstance(program, AutoregressiveSpec) or graph != program.pixel_graph or spec.name != "next_pixel":
         return None
-    low, high = spec.value_range or model.image.value_range
+    low, high = spec.value_range or model.output.value_range
     return (high - low) / (program.levels - 1)

@@ -160,6 +160,7 @@ class Generator(Closable):
         - `batch_size`: samples in one run of the graphs, at most the bundle's `max_batch`; None: as many, or
           fewer where one tensor of the batch would be over 512 MiB.
         - `output_type`: "uint8" draws bytes; a model exported with ``--uint8`` makes them inside its graph.
+          For images only.
 
         Raises :class:`InputError` for arguments that don't fit, :class:`BackendError` where the backend fails,
         returns NaN or was closed, and :class:`ManifestError` where a graph does not fit its program.
@@ -193,10 +194,10 @@ class Generator(Closable):
         if done < len(data):
             data, keys = data[:done], keys[:done]
         return Samples(
-            data=data if data.dtype == output_type else to_uint8(data, self.model.image.value_range),
+            data=data if data.dtype == output_type else to_uint8(data, self.model.require_image().value_range),
             seeds=keys,
             labels=None if labels is None else labels[:done].copy(),  # a request keeps its own
-            value_range=self.model.image.value_range,
+            value_range=self.model.output.value_range,
             settings={
                 "model": self.model.name,
                 "n": done,
@@ -245,7 +246,7 @@ class Generator(Closable):
             )
         program = self._lineup.steps.program
         assert isinstance(program, AutoregressiveProgram)  # noqa: S101 - both forms are of one kind
-        pixels = check_images(images, self.model.image, levels=program.spec.levels)
+        pixels = check_images(images, self.model.require_image(), levels=program.spec.levels)
         labels = check_labels(label, len(pixels), self.model)
         if labels is None and self.model.num_classes is not None:
             raise InputError(f"model {self.model.name!r} is conditional: pass label, one for each image")
@@ -286,7 +287,13 @@ class Generator(Closable):
         """What the samples are drawn into: bytes only where the graph makes them."""
         if output_type not in OUTPUT_TYPES:
             raise InputError(f"no output_type {output_type!r}{did_you_mean(str(output_type), OUTPUT_TYPES)}")
-        channels, height, width = self.model.image.shape
+        if self.model.points is not None:
+            if output_type == "uint8":
+                raise InputError(
+                    f"model {self.model.name!r} makes points, which have no bytes; leave output_type out"
+                )
+            return np.empty((n, *self.model.points.shape), np.float32)
+        channels, height, width = self.model.require_image().shape
         if size is not None and self.model.source is not None:
             height, width = (side * self.model.source.scale for side in size)
         if output_type == "uint8" and self._program.makes_uint8:

@@ -91,7 +91,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One sampling run: `samples` is float32 [n, C, H, W]; `calls` are all or some of its graph calls.
+    """One sampling run: `samples` is float32 [n, C, H, W] or [n, D]; `calls` are all or some of its graph calls.
 
     `sources`: of a translation model, uint8 [n, H, W, C].
     """

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gensdk_runtime.errors import ManifestError
+from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.signature import (
     BundlePath,
     Finite,
@@ -24,6 +24,7 @@ from gensdk_runtime.signature import (
     ImageSpec,
     Json,
     Name,
+    PointsSpec,
     Precision,
     SourceSpec,
 )
@@ -40,10 +41,11 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 
 class FeedforwardSpec(StrictModel):
-    """One run of `graph`: noise, and a label where the model has classes, become images.
+    """One run of `graph`: noise, and a label where the model has classes, become images or points.
 
-    The graph's first noise input is the latent; its output ``image`` is the result. A translation model (one with
-    a :class:`SourceSpec`) takes ``source`` in place of noise: float32 [B, C, H, W], or uint8 [B, H, W, C].
+    The graph's first noise input is the latent; its output ``image``, or ``points``, is the result. A translation
+    model (one with a :class:`SourceSpec`) takes ``source`` in place of noise: float32 [B, C, H, W], or uint8 [B,
+    H, W, C].
     """
 
     kind: Literal["feedforward"] = "feedforward"
@@ -143,13 +145,17 @@ ProgramSpec = Annotated[FeedforwardSpec | DiffusionSpec | AutoregressiveSpec, Fi
 
 
 class ModelSpec(StrictModel):
-    """What a model is: its graphs, and the program that turns them into images."""
+    """What a model is: its graphs, and the program that turns them into images or points.
+
+    Either `image` or `points` is set; :attr:`output` is the one that is.
+    """
 
     name: Name
     family: Name
     program: ProgramSpec
     graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1, max_length=32)]
-    image: ImageSpec
+    image: ImageSpec | None = None
+    points: PointsSpec | None = None
     source: SourceSpec | None = None
     num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     class_names: tuple[str, ...] | None = None
@@ -163,6 +169,10 @@ class ModelSpec(StrictModel):
         for name in program_graphs(self.program):
             if name not in names:
                 raise ValueError(f"the program needs a graph {name!r}, which is missing")
+        if (self.image is None) == (self.points is None):
+            raise ValueError("a model makes either images or points: expected image or points, and not both")
+        if self.points is not None and not isinstance(self.program, FeedforwardSpec):
+            raise ValueError(f"a model of points is feedforward, not {self.program.kind}")
         self._check_source()
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class_names for num_classes {self.num_classes}")
@@ -177,16 +187,34 @@ class ModelSpec(StrictModel):
             return
         if not isinstance(self.program, FeedforwardSpec):
             raise ValueError(f"a model with a source is feedforward, not {self.program.kind}")
+        if self.image is None:
+            raise ValueError("a model with a source makes images, not points")
         expected = (source.scale * source.height, source.scale * source.width)
         if (self.image.height, self.image.width) != expected:
             raise ValueError(f"expected images of {expected} from the source at its scale, got {self.image.shape}")
 
+    @property
+    def output(self) -> ImageSpec | PointsSpec:
+        """What the model makes: both kinds have a `shape`, of one sample, and a `value_range`."""
+        found = self.points if self.image is None else self.image
+        assert found is not None  # noqa: S101 - one of the two it is
+        return found
+
+    def require_image(self) -> ImageSpec:
+        """The images that the model makes; :class:`InputError` for a model of points."""
+        if self.image is None:
+            raise InputError(
+                f"this is for images, but model {self.name!r} makes points [n, {self.output.shape[0]}]; use "
+                "a model of images, or sample() and its float32 array"
+            )
+        return self.image
+
     @cached_property
     def largest_tensor(self) -> int:
-        """Elements that one sample takes of the largest tensor, the image among them."""
+        """Elements that one sample takes of the largest tensor, the sample itself among them."""
         tensors = (tensor for graph in self.graphs for tensor in (*graph.inputs, *graph.outputs))
         source = 0 if self.source is None else math.prod(self.source.shape)
-        return max(math.prod(self.image.shape), source, *(tensor.sample_elements for tensor in tensors))
+        return max(math.prod(self.output.shape), source, *(tensor.sample_elements for tensor in tensors))
 
     def graph(self, name: str) -> GraphSpec:
         """The graph called `name`; KeyError where there is none."""

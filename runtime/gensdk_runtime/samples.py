@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, to_uint8, write_atomically
+from gensdk_runtime.media.points import csv_bytes, scatter
 from gensdk_runtime.noise import SampleKey
 
 Layout = Literal["auto", "image", "grid", "folder"]
@@ -36,7 +37,8 @@ class Samples:
     """Samples in order.
 
     `data`: what was drawn, float32 [n, C, H, W] in the model's own `value_range`, or with
-    ``output_type="uint8"`` uint8 [n, H, W, C]; :attr:`array` and :attr:`images` give either form. `seeds`: a
+    ``output_type="uint8"`` uint8 [n, H, W, C]; :attr:`array` and :attr:`images` give either form. Of a model of
+    points it is float32 [n, D], which :attr:`array` and :attr:`points` give. `seeds`: a
     (seed, position) pair for each sample, which ``sample(seed=[...])`` takes back. `labels`: int64 [n], where
     the number of classes itself stands for "no class"; None for a model without classes. `settings`:
     everything needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the array
@@ -56,19 +58,42 @@ class Samples:
 
     @cached_property
     def array(self) -> NDArray[np.float32]:
-        """float32 [n, C, H, W] in `value_range`; of samples drawn as bytes, on their 256 levels."""
+        """float32 [n, C, H, W] in `value_range`; of samples drawn as bytes, on 256 levels. Points: [n, D]."""
         if self.data.dtype == np.float32:
             return self.data  # type: ignore[return-value]
         low, high = self.value_range
         levels = self.data.transpose(0, 3, 1, 2).astype(np.float32)
         return np.ascontiguousarray(low + levels * np.float32((high - low) / 255.0), dtype=np.float32)
 
+    @property
+    def are_points(self) -> bool:
+        """Whether these are points, and not images."""
+        return self.data.ndim == 2
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        """float32 [n, D], in the units of the model's data; :class:`InputError` for images."""
+        if not self.are_points:
+            raise InputError("these samples are images; take images, or array")
+        return self.array
+
     @cached_property
     def images(self) -> NDArray[np.uint8]:
-        """uint8 [n, H, W, C], the value range mapped to 0 .. 255."""
+        """uint8 [n, H, W, C], the value range mapped to 0 .. 255; :class:`InputError` for points."""
+        if self.are_points:
+            raise InputError("these samples are points, which have no pixels; take points, or picture() of them")
         if self.data.dtype == np.uint8:
             return self.data  # type: ignore[return-value]
         return to_uint8(self.array, self.value_range)
+
+    def picture(self, *, columns: int | None = None, scale: int | None = None) -> NDArray[np.uint8]:
+        """All samples as one picture, uint8 [H, W, C]: a grid of images, or points where they lie.
+
+        `columns` and `scale` as in :meth:`save`, for images only.
+        """
+        if self.are_points:
+            return scatter(self.points, self.value_range, self.labels)
+        return image_grid(self.images, columns=columns, scale=scale)
 
     def save(
         self,
@@ -82,9 +107,12 @@ class Samples:
 
         ``x.png`` (or .jpg, .webp, .bmp, .tif): one image, or a grid of several, enlarged for the eye unless
         `scale` says otherwise. ``x.npz``: arrays ``array``, ``images``, ``seeds``, ``labels`` and ``settings``
-        (JSON). A path without a suffix: a folder of single PNGs. PNGs carry the settings as metadata. Files are
-        written beside the target and renamed. Raises :class:`InputError` for an unknown suffix or layout, for
-        `columns` or `scale` below 1, for no samples and where the disk refuses.
+        (JSON). A path without a suffix: a folder of single PNGs. PNGs carry the settings as metadata.
+
+        Points: a picture of where they lie; an ``.npz`` without ``images``; or ``x.csv``, columns ``x0``, ``x1``,
+        ..., and ``label``. `layout`, `columns` and `scale` are for images. Files are written beside the target and
+        renamed. Raises :class:`InputError` for an unknown suffix or layout, for `columns` or `scale` below 1, for
+        no samples and where the disk refuses.
         """
         if layout not in LAYOUTS:
             raise InputError(f"no layout {layout!r}{did_you_mean(str(layout), LAYOUTS)}")
@@ -94,6 +122,11 @@ class Samples:
         target = Path(path)
         if not len(self):
             raise InputError("there are no samples to save; draw at least one")
+        if self.are_points:
+            if layout != "auto" or columns is not None or scale is not None:
+                raise InputError("layout, columns and scale are for images, and these are points; leave them out")
+            write_atomically(target, self._encoded_points(target))
+            return target
         kind = self._layout(target, layout)
         if kind == "npz":
             write_atomically(target, self._npz())
@@ -103,10 +136,20 @@ class Samples:
                 write_atomically(target / f"{i:05d}.png", data)
         else:
             grid = kind == "grid"
-            image = image_grid(self.images, columns=columns, scale=scale) if grid else self._scaled(0, scale or 1)
+            image = self.picture(columns=columns, scale=scale) if grid else self._scaled(0, scale or 1)
             settings = self._settings_of(None if grid else 0)
             write_atomically(target, encode_image(image, target.suffix.lower(), settings))
         return target
+
+    def _encoded_points(self, target: Path) -> bytes:
+        check_target(target, points=True)
+        suffix = target.suffix.lower()
+        if suffix == ".npz":
+            return self._npz()
+        if suffix == ".csv":
+            labels = None if self.labels is None or self.settings.get("labels") is None else self.labels
+            return csv_bytes(self.points, labels)
+        return encode_image(self.picture(), suffix, self.settings)
 
     def _layout(self, target: Path, layout: Layout) -> str:
         suffix = target.suffix.lower()
@@ -135,7 +178,7 @@ class Samples:
     def _npz(self) -> bytes:
         arrays: dict[str, Any] = {
             "array": self.array,
-            "images": self.images,
+            **({} if self.are_points else {"images": self.images}),
             "seeds": np.array(self.seeds, np.uint64).reshape(-1, 2),
             "settings": np.array(json.dumps(dict(self.settings))),
         }
@@ -146,14 +189,19 @@ class Samples:
         return buffer.getvalue()
 
 
-def check_target(path: str | Path) -> None:
+def check_target(path: str | Path, *, points: bool = False) -> None:
     """Raises :class:`InputError` where :meth:`Samples.save` could not write; ask before drawing for long.
 
-    The suffix must be known, and the nearest folder that exists must be one that can be written to.
+    The suffix must be known, for images or for `points`, and the nearest folder that exists must be one that can
+    be written to.
     """
     target = Path(path)
     suffix = target.suffix.lower()
-    if suffix and suffix not in (*SUFFIXES, ".npz") and not target.is_dir():
+    if points and (suffix not in (*SUFFIXES, ".npz", ".csv") or target.is_dir()):
+        raise InputError(
+            f"can't write points to {target}; use a file with one of {', '.join(SUFFIXES)}, .npz, .csv"
+        )
+    if not points and suffix and suffix not in (*SUFFIXES, ".npz") and not target.is_dir():
         raise InputError(f"can't write {suffix} files; use one of {', '.join(SUFFIXES)}, .npz or a folder")
     check_folder(target)
 

@@ -16,7 +16,7 @@ MAX_SAMPLE_ELEMENTS = 2**28
 
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 Precision = Literal["fp32", "fp16"]
-Role = Literal["noise", "condition", "image", "state", "timestep", "coefficient"]
+Role = Literal["noise", "condition", "image", "points", "state", "timestep", "coefficient"]
 
 HEIGHT, WIDTH = "height", "width"
 RESULT_HEIGHT, RESULT_WIDTH = "result_height", "result_width"
@@ -139,6 +139,22 @@ class ImageSpec(StrictModel):
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
         return (self.channels, self.height, self.width)
+
+
+class PointsSpec(StrictModel):
+    """The points a model makes: float32 [n, D], D = `dimensions`, in the units of its data.
+
+    `value_range`: (lowest, highest) where they are expected in every dimension: what a plot shows, and the unit of
+    drift. A point may lie outside.
+    """
+
+    dimensions: Annotated[int, Field(ge=1, le=4096)]
+    value_range: Range = (-1.0, 1.0)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(dimensions,)."""
+        return (self.dimensions,)
 
 
 class SourceSpec(ImageSpec):

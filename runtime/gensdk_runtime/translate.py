@@ -67,7 +67,7 @@ def _one(model: ModelSpec, sample: Callable[..., Samples], image: Images, tile: 
         through,
         tile=size,
         spec=spec,
-        to_bytes=partial(to_uint8, value_range=model.image.value_range),
+        to_bytes=partial(to_uint8, value_range=model.require_image().value_range),
     )
 
 

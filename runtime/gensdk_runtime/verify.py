@@ -231,7 +231,7 @@ def check_golden(model: ModelSpec, golden: Golden) -> None:
     """Raises :class:`IntegrityError` unless all that was recorded fits `model`, and each graph has a call."""
     known = {graph.name: graph for graph in model.graphs}
     for run in golden.trajectories:
-        expected = (len(run.settings.seeds), *model.image.shape)
+        expected = (len(run.settings.seeds), *model.output.shape)
         if run.samples.shape != expected or run.samples.dtype != np.float32:
             got = f"{run.samples.dtype} {list(run.samples.shape)}"
             raise IntegrityError(

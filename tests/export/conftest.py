@@ -14,7 +14,7 @@ from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.report import ExportReport
 from gensdk_runtime.manifest import Provenance
 from gensdk_training.plan import ExportPlan
-from support.plans import family_plan
+from support.plans import family_plan, points_plan
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 
     @cache
     def export(family: str) -> Exported:
-        plan, out = family_plan(family), folder / f"{family}.gsdk"
+        name, _, points = family.partition(":")
+        plan, out = points_plan(name) if points else family_plan(name), folder / f"{name}{points}.gsdk"
         options = ExportOptions(fp16=True, engines=("fp32", "fp16"))
         return Exported(plan, export_plan(plan, Provenance(data="digits", steps=0), out, options), out)
 

@@ -14,10 +14,15 @@ from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec
 from gensdk_runtime.verify import load_golden, verify_bundle
+from gensdk_training.registry import get_family
 from gensdk_training.torch_backend import torch_sessions
-from support.tiny import FAMILIES, given
+from support.tiny import FAMILIES, POINT_FAMILIES, given
 
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES)]
+# Points: one family with labels and one without. What is exported is the same layer for all of them.
+POINTS = {get_family(name).needs_labels: f"{name}:points" for name in POINT_FAMILIES}
+CASES = (*FAMILIES, *POINTS.values())
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", CASES)]
 
 Export = Callable[[str], object]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.golden import Call
-from gensdk_training.family import DataInfo
+from gensdk_training.family import DataInfo, PointsInfo
 from gensdk_training.layers.latent_sampler import latent_plan
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import get_family
@@ -17,15 +17,31 @@ from support.tiny import tiny_run, with_source
 
 DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
 
+PLANE = DataInfo(
+    name="plane",
+    channels=2,
+    height=1,
+    width=1,
+    count=1,
+    num_classes=3,
+    points=PointsInfo(center=(1.0, -0.5), scale=4.0, value_range=(-5.0, 5.0)),
+)
+
 WIDE: dict[str, dict[str, Any]] = {
+    "cgan": {"generator_channels": 32},
     "cyclegan": {"channels": 24, "blocks": 2},
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
+    "fgan": {"hidden": [512]},
+    "gan": {"hidden": [512]},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
+    "sngan": {"generator_channels": 32},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},
     "vae": {"hidden": [512]},
+    "wgan": {"hidden": [256, 128]},
+    "wgan_gp": {"generator_channels": 32},
 }
 """Wide enough that the large graphs have more than 100 KB."""
 
@@ -44,6 +60,11 @@ def family_plan(name: str, *, conditional: bool = True, data: DataInfo = DIGITS,
                 if weight.dim() > 1:
                     nn.init.normal_(weight, std=1.2 / weight[0].numel() ** 0.5)
     return family.export_plan(networks)
+
+
+def points_plan(name: str) -> ExportPlan:
+    """As :func:`family_plan`, of points in the plane."""
+    return family_plan(name, data=PLANE, architecture="mlp", hidden=[192, 192])
 
 
 def module_plan(network: nn.Module, *, latent: int = 4) -> ExportPlan:

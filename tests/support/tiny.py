@@ -10,18 +10,30 @@ from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
 
+CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
+
 SETTINGS: dict[str, dict[str, Any]] = {
+    "cgan": CONVOLUTIONS,
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"latent": 8, "generator_channels": 8, "discriminator_channels": 8},
     "ddpm": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
+    "fgan": {"latent": 4, "hidden": [32]},
+    "gan": {"latent": 4, "hidden": [32], "packing": 2},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
+    "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
     "vae": {"latent": 4, "hidden": [32]},
+    "wgan": {"latent": 4, "hidden": [32], "discriminator_steps": 2, "architecture": "mlp"},
+    "wgan_gp": CONVOLUTIONS,
 }
 
+POINTS = {"latent": 4, "hidden": [32], "architecture": "mlp"}
+"""Settings of a family that makes points."""
+
 FAMILIES = tuple(families())
+POINT_FAMILIES = tuple(name for name, family in families().items() if "points" in family.makes)
 
 
 def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any) -> RunConfig:
@@ -29,6 +41,14 @@ def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any)
     config = {"batch_size": 16, "steps": steps, **SETTINGS.get(family, {}), **run.pop("config", {})}
     data = tiny_data(family, source)
     return RunConfig(family=family, data=data, config=config, **{"preview_every": 0, **run})
+
+
+def tiny_points(family: str, *, steps: int = 6, **run: Any) -> RunConfig:
+    """As :func:`tiny_run`, on points in the plane."""
+    config = {"batch_size": 16, "steps": steps, **POINTS, **run.pop("config", {})}
+    return RunConfig(
+        family=family, data=DataConfig(source="8gaussians"), config=config, **{"preview_every": 0, **run}
+    )
 
 
 def tiny_data(family: str, source: str = "digits") -> DataConfig:

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from gensdk.cli.main import run
+from gensdk_export.export import export_plan
 from gensdk_runtime.embedded import embedded_names
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.manifest import Provenance
 from gensdk_runtime.signature import SourceSpec
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import Evaluation, evaluate
@@ -25,6 +27,7 @@ from gensdk_training.evaluation.report import EvaluationReport
 from gensdk_training.evaluation.subject import check_model
 from gensdk_training.metrics.classifier import ClassifierSettings
 from support.models import feedforward_model
+from support.plans import points_plan
 from support.tiny import FAMILIES
 
 COUNT = 400
@@ -173,3 +176,22 @@ def test_a_mixture_of_points_is_measured_by_its_modes() -> None:
     assert rows["modes"].value == pytest.approx(np.log(3))
     with pytest.raises(InputError):
         mixture_measures(collapsed * np.nan, training, centers, 0.1)
+
+
+def test_points_are_measured_by_their_coordinates(tmp_path: Path) -> None:
+    """A model of points against the mixture that it never learned: everything is told, and no mode is found."""
+    export_plan(points_plan("gan"), Provenance(data="gaussians25"), tmp_path / "points.gsdk")
+    found = evaluate(
+        str(tmp_path / "points.gsdk"), "25gaussians", count=200, backend="onnxruntime", progress=False
+    )
+    measures = {measure.name: measure for measure in found.report.measures}
+    assert measures["modes_covered"].floor == 25
+    assert measures["high_quality"].value < 0.2 < measures["high_quality"].floor
+    assert measures["fid"].value > 10 * measures["fid"].floor
+    assert "data:image/png" in page(found)
+    with pytest.raises(InputError, match="memorization"):
+        evaluate(bundle, "25gaussians", count=9, metrics=["memorization"])
+    with pytest.raises(InputError, match="points"):
+        evaluate(bundle, "digits", count=9)
+    with pytest.raises(InputError, match="points"):
+        evaluate("digits-dcgan", "25gaussians", count=9)

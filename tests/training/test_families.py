@@ -19,37 +19,62 @@ from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
+from gensdk_training.data.points import PointDataset
 from gensdk_training.family import Batch, DataInfo, Phase, freeze, parameter_count
 from gensdk_training.preview import sample_networks
 from gensdk_training.registry import AnyFamily, families, get_family, register
 from gensdk_training.torch_backend import torch_sessions
-from support.tiny import with_source
+from support.tiny import POINT_FAMILIES, with_source
+
+CONVOLUTIONS = {"generator_channels": 8, "discriminator_channels": 8, "latent": 8}
 
 SMALL: dict[str, dict[str, Any]] = {
+    "cgan": CONVOLUTIONS,
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"generator_channels": 8, "discriminator_channels": 8, "latent": 8},
     "ddpm": {"channels": 8},
+    "fgan": {"hidden": [16], "latent": 4},
+    "gan": {"hidden": [16], "latent": 4},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
+    "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1},
     "vae": {"hidden": [32], "latent": 4},
+    "wgan": CONVOLUTIONS,
+    "wgan_gp": CONVOLUTIONS,
 }
 """Settings that make a family small enough for tests; a family without an entry is tested as it comes."""
 
+POINTS = 0
+"""In place of a number of channels: data that are points in the plane."""
+
+POINT_SETTINGS: dict[str, Any] = {"architecture": "mlp", "hidden": [16], "latent": 4}
+
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "cgan": {"least_squares": {"loss": "lsgan"}, "mlp": {"architecture": "mlp", "hidden": [16]}},
     "cyclegan": {"one_way": {"two_way": False, "game": "vanilla"}, "resize": {"upsampling": "resize", "pool": 0}},
     "dcgan": {
         "saturating": {"loss": "saturating"},
         "spectral": {"spectral_norm": True, "discriminator_steps": 2},
     },
     "ddpm": {"velocity": {"prediction_type": "v_prediction"}},
+    "fgan": {
+        name: {"divergence": name, "loss": "saturating" if name == "pearson" else "non_saturating"}
+        for name in ("kl", "reverse_kl", "pearson", "squared_hellinger", "total_variation")
+    },
+    "gan": {
+        "packed": {"packing": 2, "discriminator_steps": 2},
+        "saturating": {"loss": "saturating"},
+        "conv_least_squares": {**CONVOLUTIONS, "architecture": "conv", "loss": "lsgan", "packing": 2},
+    },
     "pix2pix": {
         "l1": {"objective": "l1"},
         "gan": {"objective": "gan", "game": "lsgan"},
         "resize": {"upsampling": "resize", "norm": "batch", "depth": 2},
     },
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
+    "sngan": {"vanilla": {"loss": "non_saturating"}},
     "srgan": {"gan": {"objective": "gan"}, "four": {"scale": 4}},
     "vae": {
         "convolutions": {"architecture": "conv", "channels": 8},
@@ -71,6 +96,8 @@ def _cases() -> list[Any]:
                     label = "labels" if labels else "plain"
                     settings = {**SMALL.get(name, {}), **config, **({"conditional": True} if labels else {})}
                     cases.append(pytest.param(name, channels, settings, id=f"{name}-{variant}-{colour}-{label}"))
+        if name in POINT_FAMILIES:
+            cases.append(pytest.param(name, POINTS, POINT_SETTINGS, id=f"{name}-points"))
     return cases
 
 
@@ -91,12 +118,24 @@ def _digits() -> tuple[DataInfo, Tensor, Tensor]:
     return data.info, images, torch.from_numpy(data.labels)
 
 
+@functools.cache
+def _points() -> PointDataset:
+    data = load_data("8gaussians")
+    assert isinstance(data, PointDataset)
+    return data
+
+
 def _info(channels: int) -> DataInfo:
+    if channels == POINTS:
+        return _points().info
     return _digits()[0].model_copy(update={"channels": channels})
 
 
 def _batch(channels: int, count: int = 16) -> Batch:
     """Digits; in colour with another brightness for each channel, and the digit of another image in blue."""
+    if channels == POINTS:
+        found = _points().batch(np.linspace(0, len(_points()) - 1, count).astype(np.int64))
+        return Batch(torch.from_numpy(found.images), torch.from_numpy(found.labels))
     _, images, labels = _digits()
     grey = images[:count]
     if channels == 1:
@@ -251,8 +290,9 @@ def test_graphs_are_what_the_plan_says(name: str, channels: int, settings: dict[
     plan = family.export_plan(networks)
     assert {graph.name for graph in plan.model.graphs} == set(plan.modules)
     assert plan.model.family == name
-    assert plan.model.image.shape == (channels, 8, 8)
-    assert plan.model.num_classes == (10 if settings.get("conditional") or family.needs_labels else None)
+    assert plan.model.output.shape == ((2,) if channels == POINTS else (channels, 8, 8))
+    classes = family.data.num_classes
+    assert plan.model.num_classes == (classes if settings.get("conditional") or family.needs_labels else None)
     assert set(plan.half) <= set(plan.modules)
     for graph in plan.model.graphs:
         module = plan.modules[graph.name]
@@ -269,7 +309,7 @@ def _check_output(spec: TensorSpec, output: Array, batch: int, scale: int) -> No
     assert output.shape == _shape(spec, batch, scale), spec.name
     assert output.dtype == np.dtype(spec.dtype), spec.name
     assert np.isfinite(output).all(), spec.name
-    if spec.value_range is not None:
+    if spec.value_range is not None and spec.role != "points":  # those are where points are expected
         low, high = spec.value_range
         assert output.min() >= low - 1e-5, spec.name
         assert output.max() <= high + 1e-5, spec.name
@@ -316,9 +356,9 @@ def test_the_label_counts(name: str, channels: int, settings: dict[str, Any]) ->
 def test_the_runtime_samples_the_live_networks(name: str, channels: int, settings: dict[str, Any]) -> None:
     family, networks = _build(name, channels, settings)
     samples = sample_networks(family, networks, 3, seed=0)
-    assert samples.array.shape == (3, channels, 8, 8)
+    assert samples.array.shape == ((3, 2) if channels == POINTS else (3, channels, 8, 8))
     assert np.isfinite(samples.array).all()
-    assert np.abs(samples.array).max() <= 1 + 1e-5
+    assert channels == POINTS or np.abs(samples.array).max() <= 1 + 1e-5
     again = sample_networks(family, networks, 3, seed=0)
     np.testing.assert_array_equal(samples.array, again.array)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from gensdk_training.checkpoint import (
 from gensdk_training.run import RunConfig, load_run, train
 from gensdk_training.trainer import Trainer
 from support.processes import start_training, train_to_end, wait_for_checkpoint
-from support.tiny import FAMILIES, tiny_run
+from support.tiny import FAMILIES, tiny_points, tiny_run
 
 
 def newest(run: Path) -> Checkpoint:
@@ -39,12 +40,17 @@ def assert_same_state(one: Checkpoint, other: Checkpoint) -> None:
             assert torch.equal(tensor, other.tensors[group][name]), f"{group}: {name}"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_killed_and_resumed_run_equals_a_straight_one(family: str, tmp_path: Path) -> None:
-    straight = tiny_run(family, steps=12, checkpoint_every=5)
+CASES = [(name, tiny_run) for name in FAMILIES] + [("wgan", tiny_points), ("sngan", tiny_points)]
+
+
+@pytest.mark.parametrize(("family", "tiny"), CASES, ids=lambda case: getattr(case, "__name__", case))
+def test_a_killed_and_resumed_run_equals_a_straight_one(
+    family: str, tiny: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    straight = tiny(family, steps=12, checkpoint_every=5)
     train_to_end(straight.to_json(), tmp_path / "straight")
     # The killed run does not end by itself: it is asked for more steps, and then for twelve.
-    endless = tiny_run(family, steps=1_000_000, checkpoint_every=5, keep_checkpoints=1000)
+    endless = tiny(family, steps=1_000_000, checkpoint_every=5, keep_checkpoints=1000)
     if straight.resolved().config["lr_schedule"] != "constant":
         endless = straight
     process = start_training(endless.to_json(), tmp_path / "killed")

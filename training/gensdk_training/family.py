@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.signature import ImageSpec
+from gensdk_runtime.signature import Finite, ImageSpec, PointsSpec, Range
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan
@@ -32,11 +32,24 @@ class SourceInfo(StrictModel):
     paired: bool
 
 
+class PointsInfo(StrictModel):
+    """Statistics of points [N, D], kept with the model: training sees ``(point - center) / scale``, in [-1, 1].
+
+    `center` [D]: the middle of each dimension; `scale`: half of the widest one, so that distances keep their
+    proportions. `value_range`: (lowest, highest) of all dimensions, with a little room.
+    """
+
+    center: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
+    scale: Annotated[float, Field(gt=0)]
+    value_range: Range
+
+
 class DataInfo(StrictModel):
     """What a family must know about the data before its networks are built.
 
     Images are `channels` x `height` x `width`; `count` of them; `num_classes` is None without labels, `source`
-    without images to translate.
+    without images to translate. Where `points` is set the data are points instead: `channels` is their number of
+    dimensions, height and width are 1.
     """
 
     name: str
@@ -47,16 +60,27 @@ class DataInfo(StrictModel):
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
     source: SourceInfo | None = None
+    points: PointsInfo | None = None
+
+    @property
+    def output(self) -> ImageSpec | PointsSpec:
+        """What a model of the data makes, as the runtime describes it."""
+        if self.points is None:
+            return self.image
+        return PointsSpec(dimensions=self.channels, value_range=self.points.value_range)
 
     @property
     def image(self) -> ImageSpec:
-        """The images as the runtime describes them: float32 NCHW in [-1, 1]."""
+        """The images as the runtime describes them: float32 NCHW in [-1, 1]. InputError for points."""
+        if self.points is not None:
+            raise InputError(f"expected images, but {self.name!r} are points; use other data")
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images`: float32 [B, C, H, W] in [-1, 1]; `labels`: int64 [B], or None for data without labels.
+    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it; `labels`: int64 [B], or None
+    for data without labels.
 
     `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
     where the data is not paired, any that could be.
@@ -69,7 +93,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimizer and what it trains; a GAN has two. `repeat` times in a step, each on a fresh batch."""
+    """One optimizer and what it trains; a GAN has two. `repeat` times in a step, each on a fresh batch.
+
+    `optimizer`: "adam" (with decoupled weight decay), or "rmsprop", which has no use for `betas`.
+    """
 
     name: str
     trains: tuple[str, ...]
@@ -77,6 +104,7 @@ class Phase:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     repeat: int = 1
+    optimizer: Literal["adam", "rmsprop"] = "adam"
 
 
 @dataclass(frozen=True)
@@ -117,10 +145,10 @@ ConfigT = TypeVar("ConfigT", bound=FamilyConfig)
 class Family(ABC, Generic[ConfigT]):
     """A family bound to a config and to data. Stateless: the networks are passed in.
 
-    Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors,
-    year and title, `Config`, the type of its settings, `needs_labels` where it makes nothing without them, and
-    `starts_from`: "noise", or for a family that translates
-    images the data's "pairs", its two "collections", or the "images" themselves.
+    Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors, year
+    and title, `Config`, the type of its settings, `needs_labels` where it makes nothing without them, and
+    `starts_from`: "noise", or for a family that translates images the data's "pairs", its two "collections", or
+    the "images" themselves. `makes`: the kinds of data that it learns.
     """
 
     name: ClassVar[str]
@@ -131,10 +159,16 @@ class Family(ABC, Generic[ConfigT]):
     Config: ClassVar[type[FamilyConfig]]
     needs_labels: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
+    makes: ClassVar[frozenset[Literal["images", "points"]]] = frozenset(("images",))
 
     def __init__(self, config: ConfigT, data: DataInfo) -> None:
         self.config = config
         self.data = data
+        kind = "images" if data.points is None else "points"
+        if kind not in self.makes:
+            raise InputError(
+                f"{self.name} makes {', '.join(self.makes)}, but {data.name!r} are {kind}; use other data"
+            )
         self.check()
 
     def check(self) -> None:
@@ -157,6 +191,9 @@ class Family(ABC, Generic[ConfigT]):
     @abstractmethod
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
         """The loss of one phase. Draws from torch's global generator (the trainer seeds it at each step)."""
+
+    def after_update(self, phase: str, networks: Mapping[str, nn.Module]) -> None:
+        """Called without gradients after each update of `phase`: for constraints on weights."""
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -181,6 +182,9 @@ class Loop:
         """The diversity of a preview against the data's; of samples that are no images of the data's size:
         none."""
         real = self.trainer.feed.spread(len(samples)).images.cpu().numpy()
+        points = self.trainer.family.data.points
+        if points is not None:  # samples come in the data's units
+            real = real * points.scale + np.asarray(points.center)
         if real.shape[1:] != samples.array.shape[1:] or min(len(real), len(samples)) < MIN_SAMPLES:
             return
         seen = diversity(samples.array, real)

@@ -1,4 +1,4 @@
-"""Preview grids, drawn by the runtime's own programs over the live networks."""
+"""Preview pictures, drawn by the runtime's own programs over the live networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
+from gensdk_runtime.media.images import encode_image, write_atomically
 from gensdk_runtime.samples import Samples
 from gensdk_training.examples import Examples
 from gensdk_training.registry import AnyFamily
@@ -64,11 +64,8 @@ def draw_preview(
     examples: Examples | None,
     device: torch.device | str = "cpu",
 ) -> Preview:
-    """Saves samples as one grid, translations beside their sources, and returns both."""
+    """Saves samples as one picture, translations beside their sources, and returns both."""
     samples = sample_networks(family, networks, count, device=device, examples=examples)
-    if examples is None:
-        samples.save(path, layout="grid")
-        return Preview(image_grid(samples.images), samples)
-    picture = examples.picture(samples.images)
+    picture = samples.picture() if examples is None else examples.picture(samples.images)
     write_atomically(path, encode_image(picture, ".png", samples.settings))
     return Preview(picture, samples)

@@ -103,6 +103,8 @@ def train(
     config = config.resolved()
     data = dataset if dataset is not None else config.data.load(data_dir=data_dir)
     family = config.build_family(data.info)
+    if config.data.augment and data.info.points is not None:
+        raise InputError("augment changes images, and the data are points; leave it out")
     accelerator = _accelerator(config, device)
     main = accelerator.is_main_process
     with ExitStack() as held:

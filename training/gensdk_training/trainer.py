@@ -138,6 +138,8 @@ class Trainer:
             size = self._gradient_size(self._parameters[phase.name])
             self._gradients.setdefault(phase.name, []).append(size)
         self._update(optimizer, self._parameters[phase.name])
+        with torch.no_grad():
+            self.family.after_update(phase.name, self.networks)
 
     def _update(self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
         scaler, clip = self.accelerator.scaler, self.family.config.grad_clip

@@ -77,15 +77,17 @@ def write_page(
     part of the page. `onnxruntime_web_folder`: where onnxruntime-web lies; None gets it from npm. A page that
     stood at `out` is replaced when the new one is complete; anything else stays.
 
-    Raises :class:`BundleError` for a bundle that can't be read, :class:`InputError` for settings that don't fit
-    and for an `out` that holds something else, :class:`ExportError` where the one-call graph does not make the
-    same samples as the steps, and :class:`UnavailableError` where onnxruntime-web can't be had.
+    Raises :class:`BundleError` for a bundle that can't be read, :class:`InputError` for a model of points, for
+    settings that don't fit and for an `out` that holds something else, :class:`ExportError` where the one-call
+    graph does not make the same samples as the steps, and :class:`UnavailableError` where onnxruntime-web can't be
+    had.
     """
     out = _target(Path(out))
     if not isinstance(bundle, Bundle):
         with Bundle.open(bundle) as opened:
             return write_page(opened, out, settings=settings, onnxruntime_web_folder=onnxruntime_web_folder)
     model = bundle.manifest.model
+    model.require_image()  # its scripts draw pictures
     sampler = _sampler(bundle, settings or {})
     files = {f"{RUNTIME_FOLDER}/{name}": data for name, data in onnxruntime_web(onnxruntime_web_folder).items()}
     files[f"{RUNTIME_FOLDER}/NOTICE.txt"] = NOTICE.encode()
@@ -123,7 +125,7 @@ def _facts(model: ModelSpec, sampler: _Sampler) -> dict[str, Any]:
     output = "image" if isinstance(model.program, FeedforwardSpec) else graph.outputs[0].name
     return {
         "name": model.name,
-        "image": model.image.model_dump(mode="json"),
+        "image": model.require_image().model_dump(mode="json"),
         "classes": classes,
         "inputs": _noise_inputs(graph),
         "label": "label" if graph.input("label") is not None else None,
@@ -153,7 +155,7 @@ def _noise_inputs(graph: GraphSpec) -> list[dict[str, Any]]:
 
 def _index(model: ModelSpec, sampler: _Sampler) -> str:
     """``index.html``; names from the bundle become text, never markup."""
-    image, settings = model.image, sampler.settings
+    image, settings = model.require_image(), sampler.settings
     about = f"Samples of {image.width} x {image.height} pixels from a model of the family {model.family}"
     if settings is not None:
         about += f", {settings.num_inference_steps} steps of {settings.solver}"

@@ -133,7 +133,7 @@ def _subject(target: Target, sampler: Sampler, samples: Samples, options: Sampli
     return Subject(
         bundle=target.name,
         model=sampler.model.name,
-        image=sampler.model.image.shape,
+        image=sampler.model.output.shape,
         backend=samples.settings["backend"],
         precision=samples.settings["precision"],
         batch=target.batch,

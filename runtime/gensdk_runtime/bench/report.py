@@ -73,11 +73,14 @@ class BenchSettings(StrictModel):
 
 
 class Subject(StrictModel):
-    """What was measured. Two cases may be compared when all but `bundle` agrees."""
+    """What was measured. Two cases may be compared when all but `bundle` agrees.
+
+    `image`: (channels, height, width), or of a model of points (dimensions,).
+    """
 
     bundle: Text
     model: Text
-    image: tuple[int, int, int]
+    image: tuple[int, int, int] | tuple[int]
     backend: Text
     precision: Text
     batch: Annotated[int, Field(ge=1, le=65536)]

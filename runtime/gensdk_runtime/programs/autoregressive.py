@@ -36,7 +36,7 @@ class AutoregressiveProgram(Program[None]):
 
     def check(self) -> None:
         """The tensors that :class:`AutoregressiveSpec` lists."""
-        channels, height, width = self.model.image.shape
+        channels, height, width = self.model.require_image().shape
         row, pixel, likelihood = (self.sessions[name].graph for name in self.spec.graphs)
         context = row.output("context")
         features = context.shape[-1] if context is not None and context.shape else 0
@@ -70,10 +70,12 @@ class AutoregressiveProgram(Program[None]):
 
     def run(self, run: Run, settings: None) -> None:
         """A stopped run leaves the rows below at the lowest value."""
-        channels, height, width = self.model.image.shape
+        channels, height, width = self.model.require_image().shape
         uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (height, width, channels))
         uniforms = np.ascontiguousarray(uniforms.transpose(1, 2, 0, 3))  # [H, W, B, C]
-        images = np.full((len(run), channels, height, width), self.model.image.value_range[0], np.float32)
+        images = np.full(
+            (len(run), channels, height, width), self.model.require_image().value_range[0], np.float32
+        )
         with self._bound(self.spec.row_graph, run) as rows, self._bound(self.spec.pixel_graph, run) as pixels:
             _clear(rows)
             rows.input("row")[...] = 0
@@ -119,7 +121,7 @@ class AutoregressiveProgram(Program[None]):
             raise BackendError(
                 f"graph {session.graph.name!r} gave NaN or no number for each image; run gensdk verify"
             )
-        bits: NDArray[np.float64] = -nats / (np.log(2.0) * np.prod(self.model.image.shape))
+        bits: NDArray[np.float64] = -nats / (np.log(2.0) * np.prod(self.model.require_image().shape))
         return bits
 
 

@@ -1,4 +1,4 @@
-"""The contract of a program: a loop over graphs that turns noise into images, one batch at a time."""
+"""The contract of a program: a loop over graphs that turns noise into images or points, one batch at a time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Shape = tuple[int | str, ...]
 class StepEnd:
     """What ``callback_on_step_end`` gets: step `step` of `num_steps` has ended for these samples.
 
-    `timestep` is the model's time step (a row for autoregressive models); `first` is the place of the first of
-    the `count` samples; `x0` is the present estimate of the images, float32 [count, C, H, W].
+    `timestep` is the model's time step (a row for autoregressive models); `first` is the place of the first of the
+    `count` samples; `x0` is the present estimate of the images, float32 [count, C, H, W], or points [count, D].
     """
 
     step: int
@@ -44,10 +44,10 @@ class StepEnd:
 class Run:
     """One batch on its way: what it depends on, and the clock of its graph calls. Belongs to one thread.
 
-    The graphs run a batch of len(run) samples, of which the first len(`images`) are wanted: a batch may be
-    padded to a size that the backend is fast at. `images` takes the result: float32 [count, C, H, W], or uint8
-    [count, H, W, C] for a program that :attr:`Program.makes_uint8`. `sources`, for a translation model: uint8
-    [len(run), H, W, C] or float32 [len(run), C, H, W].
+    The graphs run a batch of len(run) samples, of which the first len(`images`) are wanted: a batch may be padded
+    to a size that the backend is fast at. `images` takes the result: float32 [count, C, H, W] or points [count,
+    D], or uint8 [count, H, W, C] for a program that :attr:`Program.makes_uint8`. `sources`, for a translation
+    model: uint8 [len(run), H, W, C] or float32 [len(run), C, H, W].
     """
 
     keys: tuple[SampleKey, ...]

@@ -93,14 +93,14 @@ class DiffusionProgram(Program[DiffusionDefaults]):
     def check(self) -> None:
         """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
         check_graphs(self.model, self.spec, {name: self.sessions[name].graph for name in self.spec.graphs})
-        low, high = self.model.image.value_range
+        low, high = self.model.require_image().value_range
         if low != -high:
             raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The image's own shape."""
-        return self.model.image.shape
+        return self.model.require_image().shape
 
     @property
     def null_label(self) -> int | None:
@@ -138,7 +138,7 @@ class DiffusionProgram(Program[DiffusionDefaults]):
 
     def table(self, settings: DiffusionDefaults) -> SolverTable:
         """The solver's table for these settings."""
-        clip_range = self.model.image.value_range[1] if settings.clip_sample else None
+        clip_range = self.model.require_image().value_range[1] if settings.clip_sample else None
         return _table(self.spec.schedule, self.spec.prediction_type, settings, clip_range)
 
     def run(self, run: Run, settings: DiffusionDefaults) -> None:

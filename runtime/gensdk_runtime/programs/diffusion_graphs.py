@@ -18,7 +18,7 @@ def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, Gra
     """Raises :class:`ManifestError` unless `graphs`, by name, have the tensors of :class:`DiffusionSpec`."""
     conditional = model.num_classes is not None
     passes: Shape = ("guidance", "batch") if conditional else ("batch",)
-    images = Wanted(("batch", *model.image.shape))
+    images = Wanted(("batch", *model.require_image().shape))
     inputs = dict.fromkeys(("sample", "previous_x0", "noise"), images)
     inputs["coefficients"] = Wanted((NUM_COEFFICIENTS,))
     if conditional:

@@ -25,16 +25,16 @@ from gensdk_runtime.signature import GraphSpec
 
 
 class FeedforwardProgram(Program[None]):
-    """Noise, and a label where the model has classes, go in; images come out."""
+    """Noise, and a label where the model has classes, go in; images, or points, come out."""
 
     def check(self) -> None:
-        """The output ``image``, and no inputs but noise and a label."""
+        """The output ``image`` or ``points``, and no inputs but noise and a label."""
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
         wanted |= label_wanted(self.model, graph, "batch")
-        channels, height, width = self.model.image.shape
-        outputs = {"image": Wanted(("batch", channels, height, width))}
+        outputs = {self._result: Wanted(("batch", *self.model.output.shape))}
         if self.makes_uint8:
+            channels, height, width = self.model.require_image().shape
             outputs["pixels"] = Wanted(("batch", height, width, channels), "uint8")
             outputs["image_sum"] = Wanted(("batch",))
         require_signature(graph, wanted, outputs)
@@ -75,8 +75,13 @@ class FeedforwardProgram(Program[None]):
                 check_sums(graph, bound.output("image_sum")[: len(run.images)])
                 run.finish(bound.output("pixels"))
             else:
-                run.finish(bound.output("image"))
-            run.end_step(0, 1, 0, lambda: bound.output("image"))
+                run.finish(bound.output(self._result))
+            run.end_step(0, 1, 0, lambda: bound.output(self._result))
+
+    @property
+    def _result(self) -> str:
+        """The output that holds the samples."""
+        return "image" if self.model.points is None else "points"
 
     @property
     def _session(self) -> Session:

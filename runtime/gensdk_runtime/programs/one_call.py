@@ -104,9 +104,9 @@ def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSp
     adds noise. Autoregressive: ``uniform`` [B, H, W, C]. ``label`` int64 [B] where the model has classes (for
     diffusion the class `num_classes` means "none"). Gives ``images`` [B, C, H, W].
     """
-    image = ("batch", *model.image.shape)
+    image = ("batch", *model.require_image().shape)
     if isinstance(model.program, AutoregressiveSpec):
-        channels, height, width = model.image.shape
+        channels, height, width = model.require_image().shape
         inputs = [_noise("uniform", ("batch", height, width, channels), "uniform")]
         labelled = any(model.graph(name).input("label") for name in model.program.sampling_graphs)
     else:
@@ -117,7 +117,7 @@ def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSp
     if labelled:
         inputs.append(TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition"))
     images = TensorSpec(
-        name="images", dtype="float32", shape=image, role="image", value_range=model.image.value_range
+        name="images", dtype="float32", shape=image, role="image", value_range=model.require_image().value_range
     )
     return GraphSpec(name=SAMPLER, inputs=tuple(inputs), outputs=(images,))
 

@@ -39,7 +39,7 @@ class TranslationProgram(FeedforwardProgram):
             if axis not in (name, size):
                 raise ManifestError(f"graph {graph.name!r}: expected axis {name!r} or {size}, got {axis!r}")
         out = (result_axis(height, source.scale), result_axis(width, source.scale))
-        channels = self.model.image.channels
+        channels = self.model.require_image().channels
         outputs = {"image": Wanted(("batch", channels, *out))}
         if self.makes_uint8:
             outputs["pixels"] = Wanted(("batch", *out, channels), "uint8")

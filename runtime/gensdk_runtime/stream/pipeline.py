@@ -89,10 +89,10 @@ def check_model(generator: Generator, options: StreamOptions) -> None:
     model = generator.model
     if model.source is None:
         raise InputError(f"model {model.name!r} does not translate images; use sample(), or gensdk sample")
-    if model.source.channels not in (1, 3) or model.image.channels not in (1, 3, 4):
+    if model.source.channels not in (1, 3) or model.require_image().channels not in (1, 3, 4):
         raise InputError(
             f"streams hold RGB or grey; model {model.name!r} turns {model.source.channels} channels into "
-            f"{model.image.channels}"
+            f"{model.require_image().channels}"
         )
     if options.label is None and model.num_classes is not None:
         known = ", ".join(model.class_names or (f"0 .. {model.num_classes - 1}",))

@@ -89,7 +89,7 @@ def _run(model: ModelSpec, batch: int, first: int) -> Run:
     labels: Any = None
     if model.num_classes is not None:
         labels = np.arange(first, first + batch, dtype=np.int64) % model.num_classes
-    images = np.empty((batch, *model.image.shape), np.float32)
+    images = np.empty((batch, *model.output.shape), np.float32)
     return Run(keys=keys, images=images, labels=labels, sources=example_images(model, batch), first=first)
 
 

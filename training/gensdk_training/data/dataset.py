@@ -17,6 +17,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_training.family import DataInfo, SourceInfo
 
 Images = NDArray[np.uint8]
+Points = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Split = Literal["train", "test"]
 Fit = Literal["crop", "stretch"]
@@ -32,9 +33,9 @@ HOLDOUT_SEED = 2024
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """`images`: uint8 [B, H, W, C]; `labels`: int64 [B], or None without labels."""
+    """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D]; `labels`: int64 [B], or None."""
 
-    images: Images
+    images: Images | Points
     labels: Labels | None
 
 
@@ -94,6 +95,8 @@ class ArrayDataset(Dataset):
 def with_sources(dataset: Dataset, sources: Dataset, *, paired: bool) -> Dataset:
     """`dataset` with images to translate into its own. Raises :class:`InputError` for pairs that can't be."""
     have, want = sources.info, dataset.info
+    if have.points is not None or want.points is not None:
+        raise InputError("inputs go with images to translate, and some of these data are points; leave inputs out")
     if paired and have.count != want.count:
         raise InputError(
             f"expected a pair for each of the {want.count} images, got {have.count} inputs; write --unpaired for "

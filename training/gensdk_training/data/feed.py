@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from gensdk_training.data.augment import Augment
-from gensdk_training.data.dataset import Dataset, ImageBatch, Images
+from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points
 from gensdk_training.data.order import DataOrder
 from gensdk_training.family import Batch
 
-Raw = tuple[ImageBatch, Images | None]
+Raw = tuple[ImageBatch, Images | Points | None]
 """Images, and the sources that go with them."""
 
 
@@ -54,7 +54,7 @@ class Feed:
         self._ahead: tuple[int, Future[Raw]] | None = None
 
     def batch(self, number: int) -> Batch:
-        """Images and sources float32 [B, C, H, W] in [-1, 1] and labels int64 [B], on the device."""
+        """Images and sources float32 [B, C, H, W] in [-1, 1], or points [B, D], and labels int64 [B]."""
         raw, sources = self._read_ahead(number) if self._pool else self._read(number)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         images, others = self._tensor(raw.images), None if sources is None else self._tensor(sources)
@@ -73,9 +73,11 @@ class Feed:
             sources = self._tensor(self._sources.batch(indices % len(self._sources)).images)
         return Batch(self._tensor(raw.images), labels, sources)
 
-    def _tensor(self, images: Images) -> torch.Tensor:
-        tensor = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-        return tensor.to(torch.float32).contiguous().div_(127.5).sub_(1.0)
+    def _tensor(self, images: Images | Points) -> torch.Tensor:
+        tensor = torch.from_numpy(images).to(self._device)
+        if tensor.is_floating_point():  # points, which the data set has scaled
+            return tensor
+        return tensor.permute(0, 3, 1, 2).to(torch.float32).contiguous().div_(127.5).sub_(1.0)
 
     def close(self) -> None:
         """Ends the reading thread."""

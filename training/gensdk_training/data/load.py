@@ -14,11 +14,13 @@ from gensdk_training.data.digits import load_digits
 from gensdk_training.data.domains import domains_of, join_domains
 from gensdk_training.data.folder import load_folder
 from gensdk_training.data.idx import load_mnist
+from gensdk_training.data.mixtures import MIXTURES, load_mixture
 from gensdk_training.data.npz import load_npz
+from gensdk_training.data.points import load_csv
 
 DATA_DIR_VARIABLE = "GENSDK_DATA_DIR"
 
-DATASET_NAMES = ("digits", "mnist")
+DATASET_NAMES = ("digits", "mnist", *MIXTURES)
 
 
 def load_data(
@@ -38,17 +40,18 @@ def load_data(
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
-    `spec`: ``digits``; ``mnist`` (idx files in `data_dir`, in its folder ``mnist``, or in ``$GENSDK_DATA_DIR``)
-    or ``mnist:FOLDER``; a folder of PNG, JPEG, BMP or WebP images, whose sub-folders are classes; ``FILE.npz``
-    or ``FILE.npz:KEY`` (uint8, or float in [0, 1] or [-1, 1]; NHWC, NCHW or NHW); or several of these as the
-    domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels. `split`: the data's own where
-    it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test. `labels`: "auto", "none", or the
-    key of an .npz file. `size`: (height, width) to `fit` images into, by cutting from the centre ("crop") or
-    stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data. `inputs`: for translation, the data
-    that the images of `spec` are made from, named in the same way and brought to the same size; `paired`: the
-    inputs are as many and in the same order (files of a folder by their names), and otherwise just another
-    collection. `input_channels`: as `channels`, of the inputs. `memory_limit`: bytes up to which a folder is
-    decoded at once; a larger one is read along the way.
+    `spec`: ``digits``; ``mnist`` (idx files in `data_dir`, in its folder ``mnist``, or in ``$GENSDK_DATA_DIR``) or
+    ``mnist:FOLDER``; a folder of PNG, JPEG, BMP or WebP images, whose sub-folders are classes; ``FILE.npz`` or
+    ``FILE.npz:KEY`` (uint8, or float in [0, 1] or [-1, 1]; NHWC, NCHW or NHW); points in place of images:
+    ``25gaussians``, ``8gaussians``, ``FILE.csv``, or floats [N, D] in an ``.npz``; or several of these as the
+    domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels. `split`: the data's own where it
+    has one; otherwise a share of `holdout` (0 .. 1) is kept for the test. `labels`: "auto", "none", or the key of
+    an .npz file, or the column of a .csv file. `size`: (height, width) to `fit` images into, by cutting from the
+    centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data. `inputs`: for
+    translation, the data that the images of `spec` are made from, named in the same way and brought to the same
+    size; `paired`: the inputs are as many and in the same order (files of a folder by their names), and otherwise
+    just another collection. `input_channels`: as `channels`, of the inputs. `memory_limit`: bytes up to which a
+    folder is decoded at once; a larger one is read along the way.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
@@ -75,6 +78,8 @@ def _load(spec: str, options: LoadOptions, data_dir: Path | str | None) -> Datas
         return load_digits(options)
     if name == "mnist":
         return load_mnist(_mnist_folder(rest, data_dir), options)
+    if spec in MIXTURES:
+        return load_mixture(spec, options)
     return _load_path(spec, data_dir)(options)
 
 
@@ -86,8 +91,10 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
         if path.is_dir():
             return lambda options: load_folder(path, options)
         if path.is_file():
+            if path.suffix == ".csv":
+                return lambda options: load_csv(path, options)
             if path.suffix != ".npz":
-                raise InputError(f"data {spec!r}: expected a folder or an .npz file")
+                raise InputError(f"data {spec!r}: expected a folder, an .npz or a .csv file")
             return lambda options: load_npz(path, key or None, options)
     hint = f"; no such file or folder, and the names are {', '.join(DATASET_NAMES)}"
     near = did_you_mean(spec, DATASET_NAMES)

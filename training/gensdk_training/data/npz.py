@@ -1,9 +1,10 @@
-"""An ``.npz`` file with images, and labels where there are some. Pickled content is never loaded."""
+"""An ``.npz`` file with images or points, and labels where there are some. Pickled content is never loaded."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError
 from gensdk_training.data.arrays import array_dataset, take_holdout, to_labels, to_uint8_nhwc
 from gensdk_training.data.dataset import ArrayDataset, LoadOptions, plain_name
+from gensdk_training.data.points import PointDataset, points_from_array
 
-IMAGE_KEYS = ("images", "image", "x", "data", "arr_0")
+IMAGE_KEYS = ("images", "image", "points", "x", "data", "array", "arr_0")
 LABEL_KEYS = ("labels", "label", "y", "targets", "arr_1")
 MAX_BYTES = 64 << 30
 """Arrays that unfold beyond this are refused by the file's directory, before anything is read."""
 
 
-def load_npz(path: Path, key: str | None, options: LoadOptions) -> ArrayDataset:
-    """The images under `key`, or under the first of the usual keys; see :func:`gensdk_training.data.load_data`.
+def load_npz(path: Path, key: str | None, options: LoadOptions) -> ArrayDataset | PointDataset:
+    """The images, or points (float [N, D]), under `key`, or under the first of the usual keys; see
+    :func:`gensdk_training.data.load_data`.
 
     Where the file has ``x_train`` and ``x_test`` (with ``y_train`` and ``y_test``), as Keras writes them, they
     are the two splits.
@@ -49,7 +52,11 @@ def _dataset(
     labels: tuple[str | None, NDArray[Any] | None],
     holdout: float,
     options: LoadOptions,
-) -> ArrayDataset:
+) -> ArrayDataset | PointDataset:
+    if images[1].ndim == 2 and images[1].dtype.kind == "f":
+        chosen = replace(options, holdout=holdout, split="train" if images[0].endswith("_test") else options.split)
+        what = f"{path.name}:{images[0]}"
+        return points_from_array(plain_name(path.stem), images[1], labels[1], chosen, what=what)
     pixels = to_uint8_nhwc(images[1], f"{path.name}:{images[0]}")
     classes, names = None, None
     if labels[1] is not None:

@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -27,7 +27,9 @@ from gensdk_training.evaluation.measures import (
     memorization_measures,
     path_measures,
 )
+from gensdk_training.evaluation.points import evaluate_points
 from gensdk_training.evaluation.report import EvaluationReport, ExtractorInfo, Measure
+from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.subject import Reference, data_of, draw, label_list, open_bundle, open_reference
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
 from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, OnnxExtractor, OnnxOptions
@@ -44,38 +46,6 @@ COMPARED = 1000
 SHOWN, PAIRED, RANKED = 64, 16, 16
 """Samples, nearest pairs, and worst and best samples that the page shows."""
 PACKAGES = ("gensdk", "torch", "numpy")
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """uint8 [n, H, W, C] each. `nearest`: samples and, behind each, its nearest training image (mirrored where
-    that is nearer). `worst`, `best`: by realism, empty without an extractor."""
-
-    samples: Images
-    nearest: Images
-    worst: Images
-    best: Images
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The report, and what a page shows beside it."""
-
-    report: EvaluationReport
-    pictures: Pictures
-
-
-@dataclass(frozen=True)
-class _Asked:
-    wanted: frozenset[str]
-    count: int
-    seed: int
-    backend: str
-    progress: bool | None
-    say: Say
-    started: float
 
 
 @dataclass(frozen=True)
@@ -111,18 +81,21 @@ def evaluate(
     wanted = _wanted(metrics)
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
+        if manifest.model.points is not None:
+            asked = Asked(wanted, count, seed, backend, progress, say, started)
+            return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
         reference = open_reference(manifest, data or data_of(manifest, source))
         try:
             judge, why_not = _extractor(reference, extractor, onnx, say)
             _check_possible(metrics, wanted, judge, why_not)
-            asked = _Asked(wanted, count, seed, backend, progress, say, started)
+            asked = Asked(wanted, count, seed, backend, progress, say, started)
             return _measure(opened, reference, judge, why_not, asked)
         finally:
             reference.close()
 
 
 def _measure(
-    bundle: Bundle, reference: Reference, judge: Extractor | None, why_not: str, asked: _Asked
+    bundle: Bundle, reference: Reference, judge: Extractor | None, why_not: str, asked: Asked
 ) -> Evaluation:
     model = bundle.manifest.model
     with Generator.load(bundle, backend=asked.backend) as generator:

@@ -7,8 +7,8 @@ from html import escape
 
 from gensdk_runtime.media.images import encode_image, image_grid
 from gensdk_training.data.dataset import Images
-from gensdk_training.evaluation.evaluate import Evaluation
 from gensdk_training.evaluation.report import EvaluationReport, Measure
+from gensdk_training.evaluation.result import Evaluation
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -73,10 +73,9 @@ def extractor_line(report: EvaluationReport) -> str:
 
 
 def _facts(report: EvaluationReport) -> str:
-    height, width, channels = report.image
     rows = {
         "model": f"{report.model} ({report.family})",
-        "samples": f"{report.samples} of {height}x{width}x{channels} from seed {report.seed}",
+        "samples": f"{report.samples} of {report.size} from seed {report.seed}",
         "data": f"{report.data}: {report.train_count} training images, {report.test_count} test images",
         "extractor": extractor_line(report),
         "sampling": ", ".join(f"{k} {v}" for k, v in report.settings.items() if k not in ("model", "n")),

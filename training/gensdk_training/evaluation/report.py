@@ -45,7 +45,8 @@ class ClassCount(StrictModel):
 class EvaluationReport(StrictModel):
     """All that was measured of one bundle against one data set.
 
-    `samples`, `train_count` and `test_count` images of (height, width, channels); `settings`: of the sampling.
+    `samples`, `train_count` and `test_count` images of (height, width, channels), or points of (dimensions,);
+    `settings`: of the sampling.
     `memorization` and `path`: as :class:`gensdk_training.metrics.neighbours.MemorizationReport` and
     :class:`gensdk_training.metrics.paths.PathCurve` give them, empty where they were not measured. `notes`: what a
     reader must know to trust the values.
@@ -57,7 +58,7 @@ class EvaluationReport(StrictModel):
     data: str
     samples: int
     seed: int
-    image: tuple[int, int, int]
+    image: tuple[int, ...]
     train_count: int
     test_count: int
     extractor: ExtractorInfo | None = None
@@ -69,6 +70,11 @@ class EvaluationReport(StrictModel):
     settings: Json = Field(default_factory=dict)
     seconds: Finite = 0.0
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def size(self) -> str:
+        """Of an image, as 8x8x1, or of a point, as 2."""
+        return "x".join(map(str, self.image))
 
     def measure(self, name: str) -> Measure:
         """The measure called `name`; KeyError where it was not taken."""

@@ -37,11 +37,11 @@ class Reference:
     def training_parts(self) -> Iterator[Images]:
         """All training images, in order, some at a time: uint8 [m, H, W, C]."""
         for first in range(0, len(self.train), PART):
-            yield self.train.batch(np.arange(first, min(first + PART, len(self.train)))).images
+            yield _images(self.train, np.arange(first, min(first + PART, len(self.train))))
 
     def training_sample(self, count: int, seed: int) -> Images:
         """So many training images, or all, drawn without repetition."""
-        return self.train.batch(self._chosen(count, seed)).images
+        return _images(self.train, self._chosen(count, seed))
 
     def training_labels(self, count: int, seed: int) -> Labels | None:
         """Their labels."""
@@ -75,7 +75,7 @@ def open_reference(manifest: Manifest, data: DataConfig) -> Reference:
 
     Raises :class:`InputError` for data that has no test part, or only one image in a part.
     """
-    image = manifest.model.image
+    image = manifest.model.require_image()
     shaped = data.model_copy(update={"size": (image.height, image.width), "channels": image.channels})
     train = shaped.load(split="train")
     try:
@@ -88,7 +88,15 @@ def open_reference(manifest: Manifest, data: DataConfig) -> Reference:
             f"expected 2 images or more in each part, got {len(train)} and {len(test)} for training, test"
         )
     whole = test.batch(np.arange(len(test)))
-    return Reference(train, test, whole.images, whole.labels)
+    return Reference(train, test, _images(test, np.arange(len(test))), whole.labels)
+
+
+def _images(data: Dataset, indices: NDArray[np.int64]) -> Images:
+    """uint8 [n, H, W, C]; :class:`InputError` for data of points."""
+    images = data.batch(indices).images
+    if images.dtype != np.uint8:
+        raise InputError(f"the model makes images, but {data.info.name!r} holds points; give the data it learned")
+    return np.asarray(images, np.uint8)
 
 
 def data_of(manifest: Manifest, source: str) -> DataConfig:
@@ -105,7 +113,7 @@ def draw(generator: Generator, reference: Reference, count: int, seed: int, *, p
 
     Raises :class:`InputError` for a count that is too small, or too large to hold.
     """
-    shape = generator.model.image.shape
+    shape = generator.model.require_image().shape
     if not 2 <= count <= MAX_SAMPLES or count * math.prod(shape) > MAX_BYTES:
         most = min(MAX_SAMPLES, MAX_BYTES // math.prod(shape))
         raise InputError(f"expected 2 to {most} samples of {list(shape)}, got {count}")

@@ -24,15 +24,15 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.adversarial import decided_right
-from gensdk_training.layers.latent_sampler import LabelledLatent, latent_plan
-from gensdk_training.layers.strided import down_stack, halvings, up_stack, widths
+from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.layers.adversarial import critic_loss, decided_right, generator_loss
+from gensdk_training.layers.gan_networks import ConvDiscriminator, ConvGenerator
+from gensdk_training.layers.latent_sampler import latent_plan
+from gensdk_training.layers.strided import halvings
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 
@@ -58,45 +58,6 @@ class DcganConfig(FamilyConfig):
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-
-
-class Generator(nn.Module):
-    """G: z, and a label, to an image."""
-
-    def __init__(self, config: DcganConfig, data: DataInfo, classes: int | None) -> None:
-        super().__init__()
-        times = halvings(data.height, data.width, family="dcgan")
-        self.labelled = LabelledLatent(config.latent, classes=classes, embedding=config.embedding)
-        inputs = widths(config.generator_channels, times)[::-1]
-        self.body = up_stack(self.labelled.size, inputs, data.image.shape)
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """`z` [B, latent] to images [B, C, H, W] in [-1, 1]."""
-        return torch.tanh(self.body(self.labelled(z, label)))
-
-
-class Discriminator(nn.Module):
-    """D: an image, and a label, to the logit of "real"."""
-
-    def __init__(self, config: DcganConfig, data: DataInfo, classes: int | None) -> None:
-        super().__init__()
-        times = halvings(data.height, data.width, family="dcgan")
-        outputs = widths(config.discriminator_channels, times)
-        core = (data.height >> times, data.width >> times)
-        self.embedding = nn.Embedding(classes, data.height * data.width) if classes else None
-        wrap = spectral_norm if config.spectral_norm else None
-        inputs = data.channels + (1 if classes else 0)
-        self.body = down_stack(inputs, outputs, normalize=not config.spectral_norm, wrap=wrap)
-        logit = nn.Conv2d(outputs[-1], 1, core)
-        self.logit = wrap(logit) if wrap else logit
-
-    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """`images` [B, C, H, W] in [-1, 1] to logits [B]."""
-        if self.embedding is not None and label is not None:
-            channel = self.embedding(label).reshape(-1, 1, *images.shape[2:])
-            images = torch.cat((images, channel), dim=1)
-        logits: Tensor = self.logit(self.body(images))
-        return logits.flatten()
 
 
 def _initialize(module: nn.Module) -> None:
@@ -128,9 +89,24 @@ class Dcgan(Family[DcganConfig]):
 
     def build_networks(self) -> dict[str, nn.Module]:
         """`generator` and `discriminator`."""
+        config, classes = self.config, self._num_classes
         networks: dict[str, nn.Module] = {
-            "generator": Generator(self.config, self.data, self._num_classes),
-            "discriminator": Discriminator(self.config, self.data, self._num_classes),
+            "generator": ConvGenerator(
+                self.data,
+                latent=config.latent,
+                channels=config.generator_channels,
+                family=self.name,
+                classes=classes,
+                embedding=config.embedding,
+            ),
+            "discriminator": ConvDiscriminator(
+                self.data,
+                channels=config.discriminator_channels,
+                family=self.name,
+                classes=classes,
+                normalize=not config.spectral_norm,
+                wrap=spectral_norm if config.spectral_norm else None,
+            ),
         }
         for network in networks.values():
             network.apply(_initialize)
@@ -156,17 +132,12 @@ class Dcgan(Family[DcganConfig]):
             fake = networks["generator"](z, *label)
         on_fake = networks["discriminator"](fake, *label)
         if phase == "generator":
-            return Loss(self._generator_loss(on_fake), {"d_fake": torch.sigmoid(on_fake.detach()).mean()})
+            total = generator_loss(self.config.loss, on_fake)
+            return Loss(total, {"d_fake": torch.sigmoid(on_fake.detach()).mean()})
         on_real = networks["discriminator"](batch.images, *label)
-        # log(1 - D) = log sigmoid(-logit)
-        total = -functional.logsigmoid(on_real).mean() - functional.logsigmoid(-on_fake).mean()
+        total = critic_loss(self.config.loss, on_real, on_fake)
         right = decided_right(on_real, on_fake, game="vanilla")
         return Loss(total, {"d_real": torch.sigmoid(on_real.detach()).mean(), "right": right})
-
-    def _generator_loss(self, on_fake: Tensor) -> Tensor:
-        if self.config.loss == "saturating":
-            return functional.logsigmoid(-on_fake).mean()
-        return -functional.logsigmoid(on_fake).mean()
 
     @property
     def ema_networks(self) -> tuple[str, ...]:

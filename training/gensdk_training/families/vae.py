@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -30,6 +29,7 @@ from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.layers.dense import linears
 from gensdk_training.layers.latent_sampler import LabelledLatent, latent_plan
 from gensdk_training.layers.strided import down_stack, halvings, up_stack, widths
 from gensdk_training.plan import ExportPlan
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
             self.body = nn.Sequential(down_stack(data.channels, outputs, normalize=True), nn.Flatten())
             hidden = ()
         self.labelled = LabelledLatent(features, classes=classes, embedding=config.embedding)
-        self.head = _linears(self.labelled.size, *hidden, 2 * config.latent)
+        self.head = linears(self.labelled.size, *hidden, 2 * config.latent)
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`images` [B, C, H, W] in [-1, 1] to (mean, log variance), each [B, latent]."""
@@ -91,8 +91,8 @@ class Decoder(nn.Module):
         shape = (data.channels, data.height, data.width)
         self.labelled = LabelledLatent(config.latent, classes=classes, embedding=config.embedding)
         if config.architecture == "mlp":
-            linears = _linears(self.labelled.size, *reversed(config.hidden), math.prod(shape))
-            self.body: nn.Module = nn.Sequential(linears, nn.Unflatten(1, shape))
+            body = linears(self.labelled.size, *reversed(config.hidden), math.prod(shape))
+            self.body: nn.Module = nn.Sequential(body, nn.Unflatten(1, shape))
         else:
             times = halvings(data.height, data.width, family="vae with architecture=conv")
             self.body = up_stack(self.labelled.size, widths(config.channels, times)[::-1], shape)
@@ -119,14 +119,6 @@ class MeanImage(nn.Module):
 def mean_image(raw: Tensor, likelihood: Likelihood) -> Tensor:
     """The decoder's raw values as an image in [-1, 1]; for Bernoulli ``2 sigmoid(raw) - 1 = tanh(raw / 2)``."""
     return torch.tanh(raw / 2 if likelihood == "bernoulli" else raw)
-
-
-def _linears(*sizes: int) -> nn.Sequential:
-    """Linear layers between these sizes with ReLU between them, none after the last."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 @register("vae")

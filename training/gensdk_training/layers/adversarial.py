@@ -1,4 +1,4 @@
-"""The adversarial losses that translation families share, always from logits; each map of logits is averaged."""
+"""The adversarial losses that families share, always from logits; each map of logits is averaged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Game = Literal["vanilla", "lsgan"]
+Objective = Literal["non_saturating", "saturating", "lsgan", "hinge", "wasserstein"]
 
 
 def towards(game: Game, logits: Tensor, *, real: bool) -> Tensor:
@@ -25,6 +26,34 @@ def towards(game: Game, logits: Tensor, *, real: bool) -> Tensor:
 def discriminator_loss(game: Game, on_real: Tensor, on_fake: Tensor) -> Tensor:
     """Half of both losses: D learns half as fast as G (Isola et al. 2017, section 3.3)."""
     return (towards(game, on_real, real=True) + towards(game, on_fake, real=False)) / 2
+
+
+def critic_loss(objective: Objective, on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """What D minimizes, both terms in full.
+
+    "non_saturating" and "saturating": ``-E log D(x) - E log(1 - D(G(z)))`` (Goodfellow et al. 2014, eq. 1);
+    "lsgan": ``E (D(x) - 1)^2 + E D(G(z))^2``; "hinge": ``E max(0, 1 - D(x)) + E max(0, 1 + D(G(z)))`` (Miyato et
+    al. 2018, eq. 16); "wasserstein": ``E D(G(z)) - E D(x)`` (Arjovsky et al. 2017, eq. 2).
+    """
+    if objective == "wasserstein":
+        return on_fake.mean() - on_real.mean()
+    if objective == "hinge":
+        return functional.relu(1 - on_real).mean() + functional.relu(1 + on_fake).mean()
+    game: Game = "lsgan" if objective == "lsgan" else "vanilla"
+    return towards(game, on_real, real=True) + towards(game, on_fake, real=False)
+
+
+def generator_loss(objective: Objective, on_fake: Tensor) -> Tensor:
+    """What G minimizes against :func:`critic_loss`.
+
+    "non_saturating": ``-E log D(G(z))``; "saturating": ``E log(1 - D(G(z)))``, whose gradient vanishes where D
+    wins; "lsgan": ``E (D(G(z)) - 1)^2``; "hinge" and "wasserstein": ``-E D(G(z))``.
+    """
+    if objective in ("hinge", "wasserstein"):
+        return -on_fake.mean()
+    if objective == "saturating":
+        return -towards("vanilla", on_fake, real=False)
+    return towards("lsgan" if objective == "lsgan" else "vanilla", on_fake, real=True)
 
 
 def decided_right(on_real: Tensor, on_fake: Tensor, *, game: Game) -> Tensor:

@@ -1,4 +1,4 @@
-"""The graph of every model that turns one latent, and a label where there are classes, into an image."""
+"""The graph of every model that turns one latent, and a label where there are classes, into a sample."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.signature import GraphSpec, ImageSpec, TensorSpec
-from gensdk_training.family import DataInfo
+from gensdk_runtime.signature import GraphSpec, ImageSpec, PointsSpec, TensorSpec
+from gensdk_training.family import DataInfo, PointsInfo
 from gensdk_training.plan import ExportPlan
 
 
@@ -32,27 +32,37 @@ class LabelledLatent(nn.Module):
 
 
 class LatentSampler(nn.Module):
-    """The exported module: z and label through `network`, which gives images in [-1, 1]."""
+    """The exported module: z and label through `network`, which gives images in [-1, 1], or scaled points.
 
-    def __init__(self, network: nn.Module) -> None:
+    `points`: the statistics that bring points back into the units of the data, always in float32.
+    """
+
+    center: Tensor
+
+    def __init__(self, network: nn.Module, points: PointsInfo | None = None) -> None:
         super().__init__()
         self.network = network
+        self.scale = None if points is None else points.scale
+        if points is not None:
+            self.register_buffer("center", torch.tensor(points.center))
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """`z` [B, Z] standard normal, `label` int64 [B] or none, to images [B, C, H, W] in [-1, 1]."""
-        return cast(Tensor, self.network(z) if label is None else self.network(z, label))
+        """`z` [B, Z] standard normal, `label` int64 [B] or none, to images [B, C, H, W] or points [B, D]."""
+        made = cast(Tensor, self.network(z) if label is None else self.network(z, label))
+        return made if self.scale is None else self.center + self.scale * made
 
 
-def latent_graph(name: str, image: ImageSpec, *, latent: int, conditional: bool) -> GraphSpec:
-    """The signature of :class:`LatentSampler`: ``z`` (and ``label``) to ``image``."""
+def latent_graph(name: str, output: ImageSpec | PointsSpec, *, latent: int, conditional: bool) -> GraphSpec:
+    """The signature of :class:`LatentSampler`: ``z`` (and ``label``) to ``image`` or ``points``."""
+    points = isinstance(output, PointsSpec)
     z = TensorSpec(name="z", dtype="float32", shape=("batch", latent), role="noise", distribution="normal")
     label = TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition")
     out = TensorSpec(
-        name="image",
+        name="points" if points else "image",
         dtype="float32",
-        shape=("batch", *image.shape),
-        role="image",
-        value_range=image.value_range,
+        shape=("batch", *output.shape),
+        role="points" if points else "image",
+        value_range=output.value_range,
     )
     return GraphSpec(name=name, inputs=(z, label) if conditional else (z,), outputs=(out,))
 
@@ -61,13 +71,17 @@ def latent_plan(
     family: str, graph: str, network: nn.Module, data: DataInfo, *, latent: int, conditional: bool
 ) -> ExportPlan:
     """The plan of a family with the one graph `graph` over `network`, all of it open to half precision."""
+    output = data.output
     model = ModelSpec(
         name=f"{data.name}-{family}",
         family=family,
         program=FeedforwardSpec(graph=graph),
-        graphs=(latent_graph(graph, data.image, latent=latent, conditional=conditional),),
-        image=data.image,
+        graphs=(latent_graph(graph, output, latent=latent, conditional=conditional),),
+        image=output if isinstance(output, ImageSpec) else None,
+        points=output if isinstance(output, PointsSpec) else None,
         num_classes=data.num_classes if conditional else None,
         class_names=data.class_names if conditional else None,
     )
-    return ExportPlan(model=model, modules={graph: LatentSampler(network).eval()}, half={graph: ("network",)})
+    return ExportPlan(
+        model=model, modules={graph: LatentSampler(network, data.points).eval()}, half={graph: ("network",)}
+    )

@@ -13,6 +13,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,8 @@ class LabelledImages:
         batch = dataset.batch(np.arange(len(dataset)))
         if batch.labels is None:
             raise InputError(f"{dataset.info.name!r} has no labels, which a classifier needs")
-        return cls(batch.images, batch.labels)
+        images: Any = batch.images  # points are refused where all images are checked
+        return cls(images, batch.labels)
 
     @property
     def num_classes(self) -> int:

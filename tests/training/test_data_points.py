@@ -1,0 +1,178 @@
+"""Points as training data: mixtures by name, and files of unknown origin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.noise import SampleKey
+from gensdk_runtime.samples import Samples, Timings
+from gensdk_training.data import load_data
+from gensdk_training.data.feed import Feed
+from gensdk_training.data.mixtures import MIXTURES
+from gensdk_training.data.points import PointDataset
+from gensdk_training.metrics.classifier import LabelledImages
+from gensdk_training.metrics.modes import mixture_modes
+from gensdk_training.run import train
+from support.tiny import tiny_points
+
+
+def loaded(spec: object, **options: Any) -> PointDataset:
+    dataset = load_data(str(spec), **options)
+    assert isinstance(dataset, PointDataset)
+    return dataset
+
+
+def cloud(n: int = 50, dimensions: int = 3) -> np.ndarray:
+    return np.random.default_rng(1).normal(3.0, 2.0, size=(n, dimensions))
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_mixture_has_all_its_modes_evenly(name: str, split: Any) -> None:
+    mixture, data = MIXTURES[name], loaded(name, split=split)
+    report = mixture_modes(data.points, mixture.centers, mixture.sigma)
+    assert report.covered == len(mixture.places) == data.info.num_classes
+    assert report.high_quality == pytest.approx(1 - np.exp(-4.5), abs=0.003), "of a Gaussian in the plane"
+    assert report.reverse_kl < 1e-9
+    assert data.labels is not None
+    nearest = np.linalg.norm(data.points[:, None] - mixture.centers, axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(nearest, data.labels)
+    assert loaded(name, split=split).fingerprint == data.fingerprint
+
+
+def test_the_grid_and_the_ring_are_those_of_the_papers() -> None:
+    grid, ring = MIXTURES["25gaussians"], MIXTURES["8gaussians"]
+    assert (len(grid.places), grid.sigma) == (25, 0.05)
+    assert sorted({x for x, _ in grid.places}) == [-4, -2, 0, 2, 4]
+    np.testing.assert_allclose(np.linalg.norm(ring.centers, axis=1), 2.0)
+    assert (len(ring.places), ring.sigma) == (8, 0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_training_sees_points_scaled_and_statistics_bring_them_back(dtype: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "some.npz", points=(cloud() * (1, 5, 1)).astype(dtype))
+    data = loaded(tmp_path / "some.npz")
+    batch = data.batch(np.arange(50))
+    assert batch.images.dtype == np.float32
+    assert np.abs(batch.images).max() == pytest.approx(1.0, abs=1e-3)
+    info = data.info.points
+    assert info is not None
+    np.testing.assert_allclose(np.array(info.center) + info.scale * batch.images, data.points, atol=1e-3)
+    assert info.value_range[0] < data.points.min()
+    assert info.value_range[1] > data.points.max()
+    assert data.info.output.shape == (3,)
+    fed = Feed(data, seed=0, batch_size=8, device=Accelerator(cpu=True).device).batch(0)
+    assert tuple(fed.images.shape) == (8, 3)
+    with pytest.raises(InputError, match="are points"):
+        _ = data.info.image
+
+
+def test_both_splits_have_the_statistics_of_all(tmp_path: Path) -> None:
+    np.savez(tmp_path / "some.npz", x=cloud(), y=np.arange(50) % 4)
+    train, test = (loaded(tmp_path / "some.npz", holdout=0.2, split=split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (40, 10)
+    assert train.info.points == test.info.points
+    assert train.info.num_classes == test.info.num_classes == 4
+    together = np.sort(np.concatenate([train.points, test.points]), axis=0)
+    np.testing.assert_array_equal(together, np.sort(cloud().astype(np.float32), axis=0))
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "shape", "classes"),
+    [
+        ("1,2\n3,4.5\n-1e3,7\n", "auto", (3, 2), None),
+        ("x,y\n1,2\n3,4\n", "auto", (2, 1), ("0", "1", "2", "3", "4")),
+        ("x0,x1,label\n1,2,cat\n3,4,ant\n", "auto", (2, 2), ("ant", "cat")),
+        ("x0,x1,label\n1,2,1\n3,4,0\n", "none", (2, 2), None),
+        ("a,kind,b\n1,10,2\n3,9,4\n", "kind", (2, 2), tuple(map(str, range(11)))),
+        ("\ufeff1\r\n\r\n2\r\n", "auto", (2, 1), None),
+    ],
+)
+def test_csv_files(text: str, labels: str, shape: tuple[int, int], classes: Any, tmp_path: Path) -> None:
+    (tmp_path / "some table.csv").write_bytes(text.encode())
+    data = loaded(tmp_path / "some table.csv", labels=labels)
+    assert data.points.shape == shape
+    assert data.info.class_names == classes
+    assert data.info.name == "some-table"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "there are no points"),
+        (b"x,y\n", "there are no points"),
+        (b"1,2\n3\n", "no table of numbers|columns in each line"),
+        (b"1,2\n3,4,5\n", "columns in each line"),
+        (b"1,2\n3,four\n", "no table of numbers"),
+        (b"1,2\nnan,4\n", "NaN, infinite or huge"),
+        (b"1,2\n3,1e30\n", "NaN, infinite or huge"),
+        (b"1,2\n1,2\n", "all points are the same"),
+        (b"\xff\xfe\x00", "no table of numbers"),
+        (b"label\na\nb\n", "no table|columns|expected points"),
+    ],
+)
+def test_csv_refusals(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message) as failure:
+        load_data(str(tmp_path / "some.csv"))
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"points": np.zeros((0, 2))}, "expected points"),
+        ({"points": np.zeros((3, 5000))}, "4096 dimensions"),
+        ({"points": np.array([[0.0, np.inf]])}, "NaN, infinite"),
+        ({"points": np.ones((4, 2))}, "all points are the same"),
+        ({"points": 1e9 + 1e-4 * cloud()}, "too close for float32"),
+        ({"points": cloud(4), "labels": np.arange(3)}, "expected 4 labels"),
+        ({"points": np.zeros((4, 2), np.int64)}, "NHWC, NCHW or NHW"),
+    ],
+)
+def test_npz_refusals(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "some.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        load_data(str(tmp_path / "some.npz"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 8}, "size and channels are for images"),
+        ({"channels": 3}, "size and channels are for images"),
+        ({"holdout": 0.5}, "own test split"),
+        ({"labels": "mode"}, "no labels 'mode'"),
+        ({"inputs": "25gaussians"}, "are for images"),
+    ],
+)
+def test_options_of_images_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_data("8gaussians", **options)
+
+
+def test_points_are_no_domain_no_classifier_s_images_and_can_t_be_flipped(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="some of these data are points"):
+        load_data("a=8gaussians,b=25gaussians")
+    data = loaded("8gaussians")
+    with pytest.raises(InputError, match="expected uint8 images"):
+        LabelledImages.of(data)
+    config = tiny_points("gan")
+    flipped = config.model_copy(update={"data": config.data.model_copy(update={"augment": ("flip",)})})
+    with pytest.raises(InputError, match="augment changes images"):
+        train(flipped, tmp_path / "run", dataset=data)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv"])
+def test_drawn_points_can_be_trained_on(suffix: str, tmp_path: Path) -> None:
+    points = cloud().astype(np.float32)
+    keys = tuple(SampleKey(0, i) for i in range(50))
+    samples = Samples(points, keys, None, (-9.0, 9.0), {}, Timings(0.0, 0.0, ()))
+    np.testing.assert_array_equal(loaded(samples.save(tmp_path / f"drawn.{suffix}")).points, points)

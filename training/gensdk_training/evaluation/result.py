@@ -1,0 +1,43 @@
+"""What is asked of an evaluation, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gensdk_training.data.dataset import Images
+from gensdk_training.evaluation.report import EvaluationReport
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """uint8 [n, H, W, C] each. `nearest`: samples and, behind each, its nearest training image (mirrored where
+    that is nearer). `worst`, `best`: by realism, empty without an extractor."""
+
+    samples: Images
+    nearest: Images
+    worst: Images
+    best: Images
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The report, and what a page shows beside it."""
+
+    report: EvaluationReport
+    pictures: Pictures
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for: metrics, samples, seed and how to draw them; `started` as ``time.monotonic`` has it."""
+
+    wanted: frozenset[str]
+    count: int
+    seed: int
+    backend: str
+    progress: bool | None
+    say: Say
+    started: float
