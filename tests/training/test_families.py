@@ -20,6 +20,7 @@ from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH,
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
 from gensdk_training.family import Batch, DataInfo, Phase, freeze, parameter_count
+from gensdk_training.optim import make_optimizer
 from gensdk_training.preview import sample_networks
 from gensdk_training.registry import AnyFamily, families, get_family, register
 from gensdk_training.torch_backend import torch_sessions
@@ -228,8 +229,7 @@ def test_each_loss_falls_on_a_fixed_batch(name: str, channels: int, settings: di
 def _descend(
     family: AnyFamily, networks: Mapping[str, nn.Module], phase: Phase, batch: Batch, steps: int = 8
 ) -> tuple[float, float]:
-    parameters = [p for network in phase.trains for p in networks[network].parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=phase.learning_rate, betas=phase.betas)
+    optimizer = make_optimizer(phase, networks)
     losses = []
     for _ in range(steps):
         torch.manual_seed(7)

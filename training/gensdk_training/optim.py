@@ -32,9 +32,14 @@ def learning_rate_factor(step: int, *, steps: int, schedule: Schedule, warmup: i
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def make_optimizer(phase: Phase, networks: Mapping[str, nn.Module]) -> torch.optim.AdamW:
-    """AdamW over the parameters of the networks that `phase` trains; without weight decay it is Adam."""
+def make_optimizer(phase: Phase, networks: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
+    """AdamW over the parameters of the networks that `phase` trains; without weight decay it is Adam.
+
+    Or plain gradient descent, for a phase that asks for it.
+    """
     parameters = phase_parameters(phase, networks)
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=phase.learning_rate, weight_decay=phase.weight_decay)
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     return torch.optim.AdamW(
         parameters,
