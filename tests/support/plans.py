@@ -18,11 +18,16 @@ from support.tiny import tiny_run, with_source
 DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
 
 WIDE: dict[str, dict[str, Any]] = {
+    "ae": {"hidden": [512]},
+    "bigan": {"hidden": [512]},
     "cyclegan": {"channels": 24, "blocks": 2},
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
+    "gmm": {"components": 8},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
+    "progan": {"channels": 16},
+    "sgan": {"generator_channels": 32, "classifier_channels": 32},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},
     "vae": {"hidden": [512]},

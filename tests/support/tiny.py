@@ -11,11 +11,16 @@ from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "ae": {"latent": 4, "hidden": [32]},
+    "bigan": {"latent": 4, "hidden": [32], "discriminator_hidden": 32},
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"latent": 8, "generator_channels": 8, "discriminator_channels": 8},
     "ddpm": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
+    "gmm": {"components": 3},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
+    "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 2},
+    "sgan": {"latent": 4, "generator_channels": 8, "classifier_channels": 8, "labels": 20},
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
     "vae": {"latent": 4, "hidden": [32]},

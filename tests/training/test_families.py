@@ -19,7 +19,7 @@ from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
-from gensdk_training.family import Batch, DataInfo, Phase, freeze, parameter_count
+from gensdk_training.family import Batch, DataInfo, Family, Phase, freeze, parameter_count
 from gensdk_training.optim import make_optimizer
 from gensdk_training.preview import sample_networks
 from gensdk_training.registry import AnyFamily, families, get_family, register
@@ -27,11 +27,16 @@ from gensdk_training.torch_backend import torch_sessions
 from support.tiny import with_source
 
 SMALL: dict[str, dict[str, Any]] = {
+    "ae": {"hidden": [32], "latent": 4},
+    "bigan": {"hidden": [32], "latent": 4, "discriminator_hidden": 32},
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"generator_channels": 8, "discriminator_channels": 8, "latent": 8},
     "ddpm": {"channels": 8},
+    "gmm": {"components": 3},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
+    "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 1},
+    "sgan": {"generator_channels": 8, "classifier_channels": 8, "latent": 4, "labels": 20},
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1},
     "vae": {"hidden": [32], "latent": 4},
@@ -39,18 +44,22 @@ SMALL: dict[str, dict[str, Any]] = {
 """Settings that make a family small enough for tests; a family without an entry is tested as it comes."""
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "ae": {"convolutions": {"architecture": "conv", "channels": 8}},
+    "bigan": {"convolutions": {"architecture": "conv", "channels": 8, "spectral_norm": False}},
     "cyclegan": {"one_way": {"two_way": False, "game": "vanilla"}, "resize": {"upsampling": "resize", "pool": 0}},
     "dcgan": {
         "saturating": {"loss": "saturating"},
         "spectral": {"spectral_norm": True, "discriminator_steps": 2},
     },
     "ddpm": {"velocity": {"prediction_type": "v_prediction"}},
+    "gmm": {"low_rank": {"covariance": "low_rank", "rank": 3}, "diagonal": {"covariance": "diagonal"}},
     "pix2pix": {
         "l1": {"objective": "l1"},
         "gan": {"objective": "gan", "game": "lsgan"},
         "resize": {"upsampling": "resize", "norm": "batch", "depth": 2},
     },
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
+    "sgan": {"non_saturating": {"objective": "non_saturating", "noise": 0.0, "dropout": 0.0}},
     "srgan": {"gan": {"objective": "gan"}, "four": {"scale": 4}},
     "vae": {
         "convolutions": {"architecture": "conv", "channels": 8},
@@ -201,10 +210,12 @@ def test_each_phase_trains_its_networks_alone(name: str, channels: int, settings
         for network in networks.values():
             network.train().zero_grad()
         freeze(networks, phase.trains)
-        loss = family.loss(phase.name, networks, _batch(channels))
-        assert loss.total.shape == ()
-        assert all(not value.requires_grad and value.isfinite() for value in loss.logs.values())
-        torch.autograd.backward(loss.total)
+        for step in _telling_steps(family):
+            family.begin_step(networks, step)
+            loss = family.loss(phase.name, networks, _batch(channels))
+            assert loss.total.shape == ()
+            assert all(not value.requires_grad and value.isfinite() for value in loss.logs.values())
+            torch.autograd.backward(loss.total)
         for network_name, network in networks.items():
             for key, parameter in network.named_parameters():
                 where = f"{phase.name}: {network_name}.{key}"
@@ -213,6 +224,12 @@ def test_each_phase_trains_its_networks_alone(name: str, channels: int, settings
                     assert parameter.grad.isfinite().all(), where
                 else:
                     assert parameter.grad is None, where
+
+
+def _telling_steps(family: AnyFamily) -> range:
+    """One step, or, of a family whose networks grow, as many as show all of them."""
+    grows = type(family).begin_step is not Family.begin_step
+    return range(10) if grows else range(1)
 
 
 @every_case
