@@ -140,6 +140,13 @@ def test_a_model_without_an_encoder_says_so() -> None:
             model.classify(IMAGES)
 
 
+def test_a_bundle_from_before_there_were_encoders_still_works() -> None:
+    with Generator.load("digits-vae", backend="onnxruntime") as model:
+        assert np.isfinite(model.sample(2, seed=0).array).all()
+        with pytest.raises(InputError, match="no encoder"):
+            model.encode(np.zeros((1, 8, 8), np.uint8), 3)
+
+
 def test_nan_from_an_encoder_is_an_error() -> None:
     def lost(feeds: Any) -> Any:
         return {"latent": np.full((len(feeds["images"]), 5), np.nan, np.float32)}

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
@@ -315,6 +316,31 @@ def test_the_runtime_samples_the_live_networks(name: str, channels: int, setting
     assert np.abs(samples.array).max() <= 1 + 1e-5
     again = sample_networks(family, networks, 3, seed=0)
     np.testing.assert_array_equal(samples.array, again.array)
+
+
+@every_case
+def test_the_way_back_mixes_no_samples(name: str, channels: int, settings: dict[str, Any]) -> None:
+    """What is sampled is encoded, completed and classified alike in any batch."""
+    family, networks = _build(name, channels, settings)
+    plan = family.export_plan(networks)
+    program = plan.model.program
+    if not isinstance(program, FeedforwardSpec) or program.graphs == (program.graph,):
+        pytest.skip("has no encoder and no classifier")
+    label = list(range(5)) if plan.model.num_classes else None
+    with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
+        samples = generator.sample(5, seed=0, label=label)
+        if program.classifier is not None:
+            whole, parts = (generator.classify(samples.array, batch_size=size) for size in (5, 2))
+            np.testing.assert_allclose(whole, parts, atol=1e-5)
+        if program.encoder is None:
+            return
+        whole, parts = (generator.encode(samples.array, label, batch_size=size) for size in (5, 2))
+        np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
+        again = generator.sample(5, latents=whole, label=label).array
+        np.testing.assert_allclose(generator.reconstruct(samples.array, label).array, again, atol=1e-5)
+        mask = np.arange(8) < 4
+        done = generator.reconstruct(samples.array, label, mask=np.broadcast_to(mask, (8, 8)), num_iterations=3)
+        np.testing.assert_array_equal(done.array[..., mask], samples.array[..., mask])
 
 
 @every_family
