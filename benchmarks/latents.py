@@ -1,8 +1,8 @@
 """An autoencoder against a VAE, a Gaussian mixture and a BiGAN; and what a semi-supervised GAN can tell apart.
 
 Trains what RUNS does not hold yet, exports it, and works with the bundles through the runtime, as a user would:
-the error of reconstructed and of completed test images, the classifier-FID of samples, the accuracy of a classifier
-trained with few labels. Prints one table, writes it as JSON, and exits with 1 on a missed gate.
+the error of reconstructed and of completed test images, the classifier-FID of samples, the accuracy of a
+classifier trained with few labels. Prints one table, writes it as JSON, and exits with 1 on a missed gate.
 
     python benchmarks/latents.py                               # digits
     python benchmarks/latents.py --mnist FOLDER                # all
