@@ -136,9 +136,10 @@ LATENT_RECIPES: dict[str, Recipe] = {
         {
             "latent": 16,
             "channels": 16,
-            "max_channels": 48,
+            "max_channels": 32,
             "hold_steps": 150,
             "fade_steps": 150,
+            "critic_steps": 4,
             "batch_size": 32,
             "ema_decay": 0.99,
             "steps": 1800,

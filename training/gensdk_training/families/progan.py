@@ -46,8 +46,8 @@ class ProganConfig(FamilyConfig):
     """Settings of :class:`Progan`.
 
     `latent` values in z. `channels` at full size, twice as many at each smaller one, at most `max_channels`.
-    `hold_steps` at each size and `fade_steps` to each next one. `penalty` is lambda. `beta1`, `beta2` of both
-    Adams.
+    `hold_steps` at each size and `fade_steps` to each next one. `critic_steps` for each of G (the paper: 1,
+    where small images collapse). `penalty` is lambda. `beta1`, `beta2` of both Adams.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 64
@@ -55,7 +55,7 @@ class ProganConfig(FamilyConfig):
     max_channels: Annotated[int, Field(ge=1)] = 128
     hold_steps: Annotated[int, Field(ge=0)] = 400
     fade_steps: Annotated[int, Field(ge=0)] = 400
-    critic_steps: Annotated[int, Field(ge=1, le=100)] = 1
+    critic_steps: Annotated[int, Field(ge=1, le=100)] = 4
     penalty: Annotated[float, Field(ge=0)] = 10.0
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
