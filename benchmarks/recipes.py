@@ -84,3 +84,66 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 """The four embedded bundles (digits), and the model of the MNIST gate."""
+
+LATENT_RECIPES: dict[str, Recipe] = {
+    "digits-ae": Recipe(
+        "ae", "digits", {"latent": 16, "hidden": [256, 128], "steps": 4000, "lr_schedule": "cosine"}
+    ),
+    "digits-plain-vae": Recipe(
+        "vae",
+        "digits",
+        {
+            "latent": 16,
+            "hidden": [256, 128],
+            "likelihood": "gaussian",
+            "sigma": 0.3,
+            "steps": 4000,
+            "lr_schedule": "cosine",
+        },
+    ),
+    "digits-gmm": Recipe("gmm", "digits", {"components": 30, "batch_size": 1437, "steps": 40}),
+    "digits-bigan": Recipe(
+        "bigan",
+        "digits",
+        {
+            "architecture": "conv",
+            "latent": 16,
+            "channels": 32,
+            "discriminator_channels": 48,
+            "learning_rate": 1e-3,
+            "discriminator_learning_rate": 1e-3,
+            "beta1": 0.0,
+            "steps": 3000,
+            "lr_schedule": "linear",
+            "ema_decay": 0.998,
+        },
+    ),
+    "mnist-sgan": Recipe(
+        "sgan",
+        "mnist",
+        {
+            "labels": 100,
+            "generator_channels": 24,
+            "classifier_channels": 24,
+            "learning_rate": 1e-3,
+            "ema_decay": 0.99,
+            "steps": 900,
+        },
+    ),
+    "digits-progan": Recipe(
+        "progan",
+        "digits",
+        {
+            "latent": 16,
+            "channels": 16,
+            "max_channels": 32,
+            "hold_steps": 150,
+            "fade_steps": 150,
+            "critic_steps": 4,
+            "batch_size": 32,
+            "ema_decay": 0.99,
+            "steps": 1800,
+        },
+    ),
+}
+"""What benchmarks/latents.py measures."""

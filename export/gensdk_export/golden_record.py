@@ -54,6 +54,7 @@ def record_golden(
             drawn = generator.sample(**begun.sample_arguments(), progress=False)
             if isinstance(plan.model.program, AutoregressiveSpec):
                 generator.log_likelihood(drawn.array, settings.labels)
+            _run_back(generator, drawn.array, settings.labels)
         except BackendError as failure:
             raise ExportError(f"the original model can't sample: {failure}; train it again") from failure
         problem = degenerate(drawn.array)
@@ -63,6 +64,17 @@ def record_golden(
         proved = (*calls, *_shallow_proof(plan.model, settings, calls))
         runs.append(replace(begun, samples=drawn.array, calls=proved))
     return tuple(runs)
+
+
+def _run_back(generator: Generator, images: NDArray[np.float32], labels: tuple[int, ...] | None) -> None:
+    """Runs what a feedforward model has beside its generator: its encoder, and its classifier."""
+    program = generator.model.program
+    if not isinstance(program, FeedforwardSpec):
+        return
+    if program.encoder is not None:
+        generator.encode(images, labels)
+    if program.classifier is not None:
+        generator.classify(images)
 
 
 def record_examples(plan: ExportPlan, *, samples: int) -> tuple[Trajectory, ...]:

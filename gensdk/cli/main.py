@@ -22,6 +22,7 @@ VERBS = {
     "export": "Turn a training run into a bundle, with proof.",
     "import": "Make a bundle of a model that somebody else trained.",
     "sample": "Draw samples from a bundle.",
+    "interpolate": "Walk through a bundle's latent space, from seed to seed.",
     "translate": "Translate a camera, a video or images with a bundle.",
     "verify": "Replay a bundle's golden trajectories on this machine.",
     "evaluate": "Measure how good a bundle's samples are, against data.",

@@ -19,9 +19,9 @@ from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
+from gensdk_runtime.latent_methods import LatentMethods
 from gensdk_runtime.manifest import ModelSpec, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
@@ -44,7 +44,7 @@ OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 MAX_WORKERS = 256
 
 
-class Generator(Closable):
+class Generator(LatentMethods):
     """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`."""
 
     def __init__(self, model: ModelSpec, lineup: Lineup, *, owned: Bundle | None = None) -> None:
@@ -204,6 +204,7 @@ class Generator(Closable):
                 "seeds": [list(key) for key in keys],
                 "labels": None if labels is None or request.unlabelled else labels[:done].tolist(),
                 **record,
+                **({} if latents is None else {"latents": "given"}),
                 **({"stopped": True} if stopped else {}),
             },
             timings=Timings(
@@ -258,6 +259,9 @@ class Generator(Closable):
             for first in range(0, len(pixels), size)
         ]
         return np.concatenate(parts)
+
+    def _draw(self, n: int, options: Mapping[str, Any]) -> Samples:
+        return self.sample(n, **options)
 
     def close(self) -> None:
         """Frees the graphs; sampling afterwards is an error. May be called twice."""

@@ -24,6 +24,11 @@ def check_count(n: object) -> int:
     return _whole(n, MAX_SAMPLES, "n")
 
 
+def check_iterations(times: object) -> int:
+    """A number of iterations from 1 to ten thousand."""
+    return _whole(times, 10_000, "num_iterations")
+
+
 def check_batch_size(size: object, most: int) -> int:
     """A batch size from 1 to `most`, the bundle's largest."""
     return _whole(size, most, "batch_size")
@@ -88,8 +93,9 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     return array
 
 
-def check_images(images: Any, spec: ImageSpec, *, levels: int) -> Float32:
-    """float32 [n, C, H, W] on `levels` grey levels of the value range, from uint8 NHWC or float NCHW."""
+def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32:
+    """float32 [n, C, H, W], from uint8 NHWC or float NCHW, on `levels` grey levels of the value range (None: as
+    they are)."""
     array = np.asarray(images)
     channels, height, width = spec.shape
     low, high = spec.value_range
@@ -109,8 +115,31 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int) -> Float32:
         raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
     if not len(array):
         raise InputError("expected at least one image, got none")
-    on_level = np.rint(np.clip(unit, 0, 1) * (levels - 1)) / (levels - 1)
-    return (low + on_level * (high - low)).astype(np.float32)
+    unit = np.clip(unit, 0, 1)
+    if levels is not None:
+        unit = np.rint(unit * (levels - 1)) / (levels - 1)
+    return (low + unit * (high - low)).astype(np.float32)
+
+
+def check_mask(mask: Any, n: int, spec: ImageSpec) -> Float32:
+    """float32 [n, 1 or C, H, W] of weights from 0 to 1, from a mask [H, W], [n, H, W] or [n, C, H, W]."""
+    array = np.asarray(mask)
+    if array.dtype.kind not in "bfiu":
+        raise InputError(f"expected mask as numbers or bools, got dtype {array.dtype}")
+    channels, height, width = spec.shape
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim == 3:
+        array = array[:, None]
+    fits = array.ndim == 4 and array.shape[0] in (1, n) and array.shape[1] in (1, channels)
+    if not fits or array.shape[2:] != (height, width):
+        got = list(np.shape(mask))
+        raise InputError(
+            f"expected mask [{height}, {width}], [{n}, {height}, {width}] or one a channel, got {got}"
+        )
+    if not ((array >= 0) & (array <= 1)).all():  # NaN fails both
+        raise InputError("expected mask from 0 (missing) to 1 (known), got values outside or NaN")
+    return np.broadcast_to(array.astype(np.float32), (n, *array.shape[1:]))
 
 
 def check_sources(images: Any, model: ModelSpec, n: int | None) -> NDArray[Any]:

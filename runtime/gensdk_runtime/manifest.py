@@ -46,10 +46,22 @@ class FeedforwardSpec(StrictModel):
     The graph's first noise input is the latent; its output ``image``, or ``points``, is the result. A translation
     model (one with a :class:`SourceSpec`) takes ``source`` in place of noise: float32 [B, C, H, W], or uint8 [B,
     H, W, C].
+
+    `encoder`, the way back: ``images`` float32 [B, C, H, W] in the model's value range, and ``label`` int64 [B]
+    where it wants one, to ``latent`` [B, ...] of the shape of `graph`'s latent.
+    `classifier`: ``images`` to ``logits`` [B, K], one for each class.
     """
 
     kind: Literal["feedforward"] = "feedforward"
     graph: Name
+    encoder: Name | None = None
+    classifier: Name | None = None
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs that there are, by name; the one that makes images first."""
+        names = (self.graph, self.encoder, self.classifier)
+        return tuple(name for name in names if name is not None)
 
 
 class ScheduleSpec(StrictModel):
@@ -189,6 +201,8 @@ class ModelSpec(StrictModel):
             raise ValueError(f"a model with a source is feedforward, not {self.program.kind}")
         if self.image is None:
             raise ValueError("a model with a source makes images, not points")
+        if self.program.graphs != (self.program.graph,):
+            raise ValueError("a model with a source has no encoder and no classifier")
         expected = (source.scale * source.height, source.scale * source.width)
         if (self.image.height, self.image.width) != expected:
             raise ValueError(f"expected images of {expected} from the source at its scale, got {self.image.shape}")
@@ -226,7 +240,7 @@ class ModelSpec(StrictModel):
 
 def program_graphs(program: FeedforwardSpec | DiffusionSpec | AutoregressiveSpec) -> tuple[str, ...]:
     """The names of the graphs that `program` runs."""
-    return (program.graph,) if isinstance(program, FeedforwardSpec) else program.graphs
+    return program.graphs
 
 
 class FileEntry(StrictModel):

@@ -28,14 +28,19 @@ PLANE = DataInfo(
 )
 
 WIDE: dict[str, dict[str, Any]] = {
+    "ae": {"hidden": [512]},
+    "bigan": {"hidden": [512]},
     "cgan": {"generator_channels": 32},
     "cyclegan": {"channels": 24, "blocks": 2},
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
     "fgan": {"hidden": [512]},
     "gan": {"hidden": [512]},
+    "gmm": {"components": 8},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
+    "progan": {"channels": 16},
+    "sgan": {"generator_channels": 32, "classifier_channels": 32},
     "sngan": {"generator_channels": 32},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},

@@ -13,14 +13,19 @@ from gensdk_training.run_config import DataConfig, RunConfig
 CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "ae": {"latent": 4, "hidden": [32]},
+    "bigan": {"latent": 4, "hidden": [32], "discriminator_hidden": 32},
     "cgan": CONVOLUTIONS,
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"latent": 8, "generator_channels": 8, "discriminator_channels": 8},
     "ddpm": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
     "fgan": {"latent": 4, "hidden": [32]},
     "gan": {"latent": 4, "hidden": [32], "packing": 2},
+    "gmm": {"components": 3},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
+    "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 2},
+    "sgan": {"latent": 4, "generator_channels": 8, "classifier_channels": 8, "labels": 20},
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},

@@ -180,10 +180,9 @@ def test_a_mixture_of_points_is_measured_by_its_modes() -> None:
 
 def test_points_are_measured_by_their_coordinates(tmp_path: Path) -> None:
     """A model of points against the mixture that it never learned: everything is told, and no mode is found."""
-    export_plan(points_plan("gan"), Provenance(data="gaussians25"), tmp_path / "points.gsdk")
-    found = evaluate(
-        str(tmp_path / "points.gsdk"), "25gaussians", count=200, backend="onnxruntime", progress=False
-    )
+    bundle = str(tmp_path / "points.gsdk")
+    export_plan(points_plan("gan"), Provenance(data="gaussians25"), bundle)
+    found = evaluate(bundle, "25gaussians", count=200, backend="onnxruntime", progress=False)
     measures = {measure.name: measure for measure in found.report.measures}
     assert measures["modes_covered"].floor == 25
     assert measures["high_quality"].value < 0.2 < measures["high_quality"].floor

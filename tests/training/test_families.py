@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
 from gensdk_training.data.points import PointDataset
-from gensdk_training.family import Batch, DataInfo, Phase, freeze, parameter_count
+from gensdk_training.family import Batch, DataInfo, Family, Phase, freeze, parameter_count
+from gensdk_training.optim import make_optimizer
 from gensdk_training.preview import sample_networks
 from gensdk_training.registry import AnyFamily, families, get_family, register
 from gensdk_training.torch_backend import torch_sessions
@@ -29,14 +31,19 @@ from support.tiny import POINT_FAMILIES, with_source
 CONVOLUTIONS = {"generator_channels": 8, "discriminator_channels": 8, "latent": 8}
 
 SMALL: dict[str, dict[str, Any]] = {
+    "ae": {"hidden": [32], "latent": 4},
+    "bigan": {"hidden": [32], "latent": 4, "discriminator_hidden": 32},
     "cgan": CONVOLUTIONS,
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"generator_channels": 8, "discriminator_channels": 8, "latent": 8},
     "ddpm": {"channels": 8},
     "fgan": {"hidden": [16], "latent": 4},
     "gan": {"hidden": [16], "latent": 4},
+    "gmm": {"components": 3},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
+    "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 1},
+    "sgan": {"generator_channels": 8, "classifier_channels": 8, "latent": 4, "labels": 20},
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1},
@@ -52,6 +59,8 @@ POINTS = 0
 POINT_SETTINGS: dict[str, Any] = {"architecture": "mlp", "hidden": [16], "latent": 4}
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "ae": {"convolutions": {"architecture": "conv", "channels": 8}},
+    "bigan": {"convolutions": {"architecture": "conv", "channels": 8, "spectral_norm": False}},
     "cgan": {"least_squares": {"loss": "lsgan"}, "mlp": {"architecture": "mlp", "hidden": [16]}},
     "cyclegan": {"one_way": {"two_way": False, "game": "vanilla"}, "resize": {"upsampling": "resize", "pool": 0}},
     "dcgan": {
@@ -68,12 +77,14 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "saturating": {"loss": "saturating"},
         "conv_least_squares": {**CONVOLUTIONS, "architecture": "conv", "loss": "lsgan", "packing": 2},
     },
+    "gmm": {"low_rank": {"covariance": "low_rank", "rank": 3}, "diagonal": {"covariance": "diagonal"}},
     "pix2pix": {
         "l1": {"objective": "l1"},
         "gan": {"objective": "gan", "game": "lsgan"},
         "resize": {"upsampling": "resize", "norm": "batch", "depth": 2},
     },
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
+    "sgan": {"non_saturating": {"objective": "non_saturating", "noise": 0.0, "dropout": 0.0}},
     "sngan": {"vanilla": {"loss": "non_saturating"}},
     "srgan": {"gan": {"objective": "gan"}, "four": {"scale": 4}},
     "vae": {
@@ -243,10 +254,12 @@ def test_each_phase_trains_its_networks_alone(name: str, channels: int, settings
         for network in networks.values():
             network.train().zero_grad()
         freeze(networks, phase.trains)
-        loss = family.loss(phase.name, networks, _batch(channels))
-        assert loss.total.shape == ()
-        assert all(not value.requires_grad and value.isfinite() for value in loss.logs.values())
-        torch.autograd.backward(loss.total)
+        for step in _telling_steps(family):
+            family.begin_step(networks, step)
+            loss = family.loss(phase.name, networks, _batch(channels))
+            assert loss.total.shape == ()
+            assert all(not value.requires_grad and value.isfinite() for value in loss.logs.values())
+            torch.autograd.backward(loss.total)
         for network_name, network in networks.items():
             for key, parameter in network.named_parameters():
                 where = f"{phase.name}: {network_name}.{key}"
@@ -255,6 +268,12 @@ def test_each_phase_trains_its_networks_alone(name: str, channels: int, settings
                     assert parameter.grad.isfinite().all(), where
                 else:
                     assert parameter.grad is None, where
+
+
+def _telling_steps(family: AnyFamily) -> range:
+    """One step, or, of a family whose networks grow, as many as show all of them."""
+    grows = type(family).begin_step is not Family.begin_step
+    return range(10) if grows else range(1)
 
 
 @every_case
@@ -271,8 +290,7 @@ def test_each_loss_falls_on_a_fixed_batch(name: str, channels: int, settings: di
 def _descend(
     family: AnyFamily, networks: Mapping[str, nn.Module], phase: Phase, batch: Batch, steps: int = 8
 ) -> tuple[float, float]:
-    parameters = [p for network in phase.trains for p in networks[network].parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=phase.learning_rate, betas=phase.betas)
+    optimizer = make_optimizer(phase, networks)
     losses = []
     for _ in range(steps):
         torch.manual_seed(7)
@@ -361,6 +379,31 @@ def test_the_runtime_samples_the_live_networks(name: str, channels: int, setting
     assert channels == POINTS or np.abs(samples.array).max() <= 1 + 1e-5
     again = sample_networks(family, networks, 3, seed=0)
     np.testing.assert_array_equal(samples.array, again.array)
+
+
+@every_case
+def test_the_way_back_mixes_no_samples(name: str, channels: int, settings: dict[str, Any]) -> None:
+    """What is sampled is encoded, completed and classified alike in any batch."""
+    family, networks = _build(name, channels, settings)
+    plan = family.export_plan(networks)
+    program = plan.model.program
+    if not isinstance(program, FeedforwardSpec) or program.graphs == (program.graph,):
+        pytest.skip("has no encoder and no classifier")
+    label = list(range(5)) if plan.model.num_classes else None
+    with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
+        samples = generator.sample(5, seed=0, label=label)
+        if program.classifier is not None:
+            whole, parts = (generator.classify(samples.array, batch_size=size) for size in (5, 2))
+            np.testing.assert_allclose(whole, parts, atol=1e-5)
+        if program.encoder is None:
+            return
+        whole, parts = (generator.encode(samples.array, label, batch_size=size) for size in (5, 2))
+        np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
+        again = generator.sample(5, latents=whole, label=label).array
+        np.testing.assert_allclose(generator.reconstruct(samples.array, label).array, again, atol=1e-5)
+        mask = np.arange(8) < 4
+        done = generator.reconstruct(samples.array, label, mask=np.broadcast_to(mask, (8, 8)), num_iterations=3)
+        np.testing.assert_array_equal(done.array[..., mask], samples.array[..., mask])
 
 
 @every_family

@@ -7,7 +7,7 @@ trainer, the command line, the export and the tests work with every family throu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
@@ -95,7 +95,8 @@ class Batch:
 class Phase:
     """One optimizer and what it trains; a GAN has two. `repeat` times in a step, each on a fresh batch.
 
-    `optimizer`: "adam" (with decoupled weight decay), or "rmsprop", which has no use for `betas`.
+    `optimizer`: "adam" (with decoupled weight decay); "rmsprop" or "sgd", plain gradient descent, which have no
+    use for `betas`.
     """
 
     name: str
@@ -104,7 +105,7 @@ class Phase:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     repeat: int = 1
-    optimizer: Literal["adam", "rmsprop"] = "adam"
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,17 @@ class Family(ABC, Generic[ConfigT]):
 
         Raises :class:`InputError` where they are missing or don't fit.
         """
+
+    def look(self, networks: Mapping[str, nn.Module], spread: Callable[[int], Batch]) -> None:
+        """Takes from the data what a fresh run starts from, before its first step: first means, a labelled few.
+
+        ``spread(n)``: `n` images (or all, where there are fewer) from all over the data. What is taken must be in
+        parameters or buffers, since a resumed run looks at nothing. Raises :class:`InputError` where the data
+        does not have it.
+        """
+
+    def begin_step(self, networks: Mapping[str, nn.Module], step: int) -> None:
+        """Sets what of `networks` follows from the number of the step, from 0, such as how far they have grown."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:

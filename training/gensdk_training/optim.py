@@ -35,11 +35,14 @@ def learning_rate_factor(step: int, *, steps: int, schedule: Schedule, warmup: i
 def make_optimizer(phase: Phase, networks: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
     """The optimizer of `phase` over the parameters of the networks that it trains.
 
-    AdamW, which without weight decay is Adam; or RMSProp (Tieleman & Hinton 2012, lecture 6.5).
+    AdamW, which without weight decay is Adam; RMSProp (Tieleman & Hinton 2012, lecture 6.5); or plain gradient
+    descent.
     """
     parameters = phase_parameters(phase, networks)
     if phase.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=phase.learning_rate, weight_decay=phase.weight_decay)
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=phase.learning_rate, weight_decay=phase.weight_decay)
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     return torch.optim.AdamW(
         parameters,

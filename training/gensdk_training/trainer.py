@@ -97,6 +97,7 @@ class Trainer:
         """
         if self.step == 0:
             self._start()
+        self.family.begin_step(self.networks, self.step)
         config = self.family.config
         factor = learning_rate_factor(
             self.step, steps=config.steps, schedule=config.lr_schedule, warmup=config.warmup_steps
@@ -116,6 +117,7 @@ class Trainer:
     def _start(self) -> None:
         """Gives a fresh run the weights that its family brings, and the averages the same."""
         on_first(self.accelerator, lambda: self.family.start(self.networks))
+        on_first(self.accelerator, lambda: self.family.look(self.networks, self.feed.spread))
         broadcast_networks(self.accelerator, self.networks)
         load_network_tensors(self.ema.networks, network_tensors(self.networks))
 

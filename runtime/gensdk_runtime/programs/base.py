@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, Generic, TypeVar
@@ -131,6 +131,16 @@ class Program(ABC, Generic[SettingsT]):
     def latent_shape(self) -> tuple[int, ...] | None:
         """Shape of one sample's first latent, or None for a program that has none."""
         return None
+
+    @property
+    def uniform_latent(self) -> bool:
+        """Whether the latent is uniform on [0, 1), not normal."""
+        return False
+
+    def latents(self, keys: Sequence[SampleKey]) -> Float32 | None:
+        """The first latents [len(keys), ...] as :meth:`run` draws them; None for a program that has none."""
+        draw = noise.uniform if self.uniform_latent else noise.normal
+        return None if self.latent_shape is None else draw(keys, noise.LATENT_STREAM, self.latent_shape)
 
     @property
     def makes_uint8(self) -> bool:

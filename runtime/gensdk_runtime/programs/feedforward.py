@@ -12,7 +12,9 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import FeedforwardSpec
+from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
+    Int64,
     Program,
     Run,
     Wanted,
@@ -25,10 +27,12 @@ from gensdk_runtime.signature import GraphSpec
 
 
 class FeedforwardProgram(Program[None]):
-    """Noise, and a label where the model has classes, go in; images, or points, come out."""
+    """Noise, and a label where the model has classes, go in; images, or points, come out. With an encoder,
+    images go back."""
 
     def check(self) -> None:
-        """The output ``image`` or ``points``, and no inputs but noise and a label."""
+        """The output ``image`` or ``points``, and no inputs but noise and a label; and what encoder and classifier
+        need."""
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
         wanted |= label_wanted(self.model, graph, "batch")
@@ -38,6 +42,25 @@ class FeedforwardProgram(Program[None]):
             outputs["pixels"] = Wanted(("batch", height, width, channels), "uint8")
             outputs["image_sum"] = Wanted(("batch",))
         require_signature(graph, wanted, outputs)
+        self._check_ways_back()
+
+    def _check_ways_back(self) -> None:
+        if self.spec.encoder is None and self.spec.classifier is None:
+            return
+        images = {"images": Wanted(("batch", *self.model.require_image().shape))}
+        if (encoder := self._of_images(self.spec.encoder)) is not None:
+            latent = {"latent": Wanted(("batch", *(self.latent_shape or ())))}
+            require_signature(encoder.graph, images | label_wanted(self.model, encoder.graph, "batch"), latent)
+        if (classifier := self._of_images(self.spec.classifier)) is not None:
+            logits = classifier.graph.output("logits")
+            classes = logits.shape[-1] if logits is not None and logits.shape else 0
+            require_signature(classifier.graph, images, {"logits": Wanted(("batch", classes))})
+
+    @property
+    def spec(self) -> FeedforwardSpec:
+        """The model's program."""
+        assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
+        return self.model.program
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
@@ -50,6 +73,44 @@ class FeedforwardProgram(Program[None]):
     def makes_uint8(self) -> bool:
         """Where the graph was exported with ``--uint8``."""
         return self._session.graph.output("pixels") is not None
+
+    @property
+    def uniform_latent(self) -> bool:
+        """Whether the first noise input is uniform."""
+        names = _noise_inputs(self._session.graph)
+        spec = self._session.graph.input(names[0]) if names else None
+        return spec is not None and spec.distribution == "uniform"
+
+    @property
+    def encodes_labels(self) -> bool:
+        """Whether the encoder wants a label."""
+        encoder = self._of_images(self.spec.encoder)
+        return encoder is not None and encoder.graph.input("label") is not None
+
+    def encode(self, images: Float32, labels: Int64 | None) -> Float32:
+        """Latents [B, ...] of images [B, C, H, W]; :class:`BackendError` for NaN."""
+        return self._finite(self._of_images(self.spec.encoder), "latent", images, labels)
+
+    def classify(self, images: Float32) -> Float32:
+        """Logits [B, K] of images [B, C, H, W]; :class:`BackendError` for NaN."""
+        return self._finite(self._of_images(self.spec.classifier), "logits", images, None)
+
+    def _of_images(self, name: str | None) -> Session | None:
+        return self.sessions.get(name) if name is not None else None
+
+    def _finite(self, session: Session | None, output: str, images: Float32, labels: Int64 | None) -> Float32:
+        """One output of a graph that takes images."""
+        assert session is not None  # noqa: S101 - the caller looked
+        feeds: dict[str, Array] = {"images": images}
+        if session.graph.input("label") is not None and labels is not None:
+            feeds["label"] = labels
+        found: Float32 = session.run(feeds)[output]
+        if not np.isfinite(found).all():
+            raise BackendError(
+                f"graph {session.graph.name!r} gave NaN or infinity; run gensdk verify, and use precision='fp32' "
+                "meanwhile"
+            )
+        return found
 
     def resolve(self, options: Mapping[str, Any]) -> None:
         """There is nothing to set."""
@@ -85,8 +146,7 @@ class FeedforwardProgram(Program[None]):
 
     @property
     def _session(self) -> Session:
-        assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
-        return self.sessions[self.model.program.graph]
+        return self.sessions[self.spec.graph]
 
 
 def _noise_inputs(graph: GraphSpec) -> list[str]:

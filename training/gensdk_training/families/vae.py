@@ -10,7 +10,8 @@ networks as an embedding.
 
 Networks: `encoder` and `decoder`, of linear layers ("mlp"), or of strided convolutions with batch norm
 ("conv") for images from about 32x32 up.
-Exports: one graph, ``decoder``: z and the label to the mean image. The encoder stays behind.
+Exports: ``decoder``: z and the label to the mean image; and ``encoder``: an image and the label to the mean of
+q(z|x), for ``Generator.encode`` and ``reconstruct``.
 
 It does not: sample the pixels of p(x|z) (images are its mean), learn sigma, or use a learned prior or a
 hierarchy of codes.
@@ -28,29 +29,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.dense import linears
-from gensdk_training.layers.latent_sampler import LabelledLatent, latent_plan
-from gensdk_training.layers.strided import down_stack, halvings, up_stack, widths
+from gensdk_training.family import Batch, DataInfo, Family, Loss, Phase, require_labels
+from gensdk_training.layers.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
+from gensdk_training.layers.latent_sampler import latent_plan, with_encoder
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 
 Likelihood = Literal["bernoulli", "gaussian"]
 
 
-class VaeConfig(FamilyConfig):
-    """Settings of :class:`Vae`. The defaults suit MNIST and smaller grey images.
+class VaeConfig(CoderConfig):
+    """Settings of :class:`Vae`, beside those of :class:`CoderConfig`.
 
-    `latent` values in a code; `architecture` "mlp" with layers of `hidden` features (the decoder has them in
-    reverse) or "conv" with `channels` features after the first halving. `beta` weighs the KL term. `sigma` is
-    the standard deviation of the Gaussian likelihood, for values in [-1, 1]. `conditional` uses the labels of
-    the data, each an `embedding` of so many values.
+    `beta` weighs the KL term. `sigma` is the standard deviation of the Gaussian likelihood, for values in
+    [-1, 1]. `conditional` uses the labels of the data, each an `embedding` of so many values.
     """
 
-    architecture: Literal["mlp", "conv"] = "mlp"
-    latent: Annotated[int, Field(ge=1, le=4096)] = 32
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)] = (512, 256)
-    channels: Annotated[int, Field(ge=1)] = 32
     likelihood: Likelihood = "bernoulli"
     sigma: Annotated[float, Field(gt=0)] = 0.2
     beta: Annotated[float, Field(ge=0)] = 1.0
@@ -59,48 +53,29 @@ class VaeConfig(FamilyConfig):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
 
-class Encoder(nn.Module):
+class Encoder(ImageEncoder):
     """q(z|x): an image, and a label, to mean and log variance of each value of the code."""
 
     def __init__(self, config: VaeConfig, data: DataInfo, classes: int | None) -> None:
-        super().__init__()
-        if config.architecture == "mlp":
-            features = data.channels * data.height * data.width
-            self.body: nn.Module = nn.Flatten()
-            hidden = config.hidden
-        else:
-            times = halvings(data.height, data.width, family="vae with architecture=conv")
-            outputs = widths(config.channels, times)
-            features = outputs[-1] * (data.height >> times) * (data.width >> times)
-            self.body = nn.Sequential(down_stack(data.channels, outputs, normalize=True), nn.Flatten())
-            hidden = ()
-        self.labelled = LabelledLatent(features, classes=classes, embedding=config.embedding)
-        self.head = linears(self.labelled.size, *hidden, 2 * config.latent)
+        super().__init__(config, data, outputs=2 * config.latent, classes=classes, embedding=config.embedding)
 
-    def forward(self, images: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """`images` [B, C, H, W] in [-1, 1] to (mean, log variance), each [B, latent]."""
-        mean, log_variance = self.head(self.labelled(self.body(images), label)).chunk(2, dim=1)
+        mean, log_variance = super().forward(images, label).chunk(2, dim=1)
         return mean, log_variance
 
 
-class Decoder(nn.Module):
-    """p(x|z): a code, and a label, to raw values: logits (Bernoulli) or the mean before tanh (Gaussian)."""
+class MeanCode(nn.Module):
+    """The mean of q(z|x)."""
 
-    def __init__(self, config: VaeConfig, data: DataInfo, classes: int | None) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        shape = (data.channels, data.height, data.width)
-        self.labelled = LabelledLatent(config.latent, classes=classes, embedding=config.embedding)
-        if config.architecture == "mlp":
-            body = linears(self.labelled.size, *reversed(config.hidden), math.prod(shape))
-            self.body: nn.Module = nn.Sequential(body, nn.Unflatten(1, shape))
-        else:
-            times = halvings(data.height, data.width, family="vae with architecture=conv")
-            self.body = up_stack(self.labelled.size, widths(config.channels, times)[::-1], shape)
+        self.encoder = encoder
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """`z` [B, latent] to raw values [B, C, H, W]."""
-        raw: Tensor = self.body(self.labelled(z, label))
-        return raw
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """`images` [B, C, H, W] in [-1, 1] to [B, latent]."""
+        mean: Tensor = self.encoder(images, label)[0]
+        return mean
 
 
 class MeanImage(nn.Module):
@@ -134,8 +109,7 @@ class Vae(Family[VaeConfig]):
         config, data = self.config, self.data
         if config.conditional and data.num_classes is None:
             raise InputError(f"conditional needs labels, but {data.name!r} has none; set conditional=false")
-        if config.architecture == "conv":
-            halvings(data.height, data.width, family="vae with architecture=conv")
+        check_size(config, data, "vae")
 
     @property
     def _num_classes(self) -> int | None:
@@ -145,7 +119,9 @@ class Vae(Family[VaeConfig]):
         """`encoder` and `decoder`."""
         return {
             "encoder": Encoder(self.config, self.data, self._num_classes),
-            "decoder": Decoder(self.config, self.data, self._num_classes),
+            "decoder": ImageDecoder(
+                self.config, self.data, classes=self._num_classes, embedding=self.config.embedding
+            ),
         }
 
     def phases(self) -> tuple[Phase, ...]:
@@ -205,12 +181,12 @@ class Vae(Family[VaeConfig]):
 
     @property
     def ema_networks(self) -> tuple[str, ...]:
-        """Both: the decoder is exported, and the encoder goes with it for the ELBO."""
+        """Both: decoder and encoder are exported."""
         return ("encoder", "decoder")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
-        """One graph, ``decoder``, all of which may be half precision."""
-        return latent_plan(
+        """``decoder`` and ``encoder``, all of which may be half precision."""
+        plan = latent_plan(
             self.name,
             "decoder",
             MeanImage(networks["decoder"], self.config.likelihood),
@@ -218,3 +194,4 @@ class Vae(Family[VaeConfig]):
             latent=self.config.latent,
             conditional=self.config.conditional,
         )
+        return with_encoder(plan, MeanCode(networks["encoder"]), self.data, latent=self.config.latent)

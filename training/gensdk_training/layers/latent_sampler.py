@@ -67,6 +67,55 @@ def latent_graph(name: str, output: ImageSpec | PointsSpec, *, latent: int, cond
     return GraphSpec(name=name, inputs=(z, label) if conditional else (z,), outputs=(out,))
 
 
+def images_graph(name: str, image: ImageSpec, output: TensorSpec, *, conditional: bool = False) -> GraphSpec:
+    """The signature of a graph that takes ``images`` (and ``label``), such as an encoder."""
+    images = TensorSpec(
+        name="images",
+        dtype="float32",
+        shape=("batch", *image.shape),
+        role="image",
+        value_range=image.value_range,
+    )
+    label = TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition")
+    return GraphSpec(name=name, inputs=(images, label) if conditional else (images,), outputs=(output,))
+
+
+class FromImages(nn.Module):
+    """The exported module of an encoder or classifier: images and label through `network`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """`images` [B, C, H, W] in [-1, 1], `label` int64 [B] or none, to [B, ...]."""
+        return cast(Tensor, self.network(images) if label is None else self.network(images, label))
+
+
+def with_encoder(plan: ExportPlan, encoder: nn.Module, data: DataInfo, *, latent: int) -> ExportPlan:
+    """`plan` with a graph ``encoder``: images, and the label where the model has classes, to the latent."""
+    code = TensorSpec(name="latent", dtype="float32", shape=("batch", latent), role="state")
+    labelled = plan.model.num_classes is not None
+    return _with_images_graph(plan, encoder, images_graph("encoder", data.image, code, conditional=labelled))
+
+
+def with_classifier(plan: ExportPlan, classifier: nn.Module, data: DataInfo, *, classes: int) -> ExportPlan:
+    """`plan` with a graph ``classifier``: images to logits."""
+    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", classes), role="state")
+    return _with_images_graph(plan, classifier, images_graph("classifier", data.image, logits))
+
+
+def _with_images_graph(plan: ExportPlan, network: nn.Module, graph: GraphSpec) -> ExportPlan:
+    """`plan` with one more graph, of the name that its program knows it by."""
+    program = plan.model.program.model_copy(update={graph.name: graph.name})
+    model = plan.model.model_copy(update={"program": program, "graphs": (*plan.model.graphs, graph)})
+    return ExportPlan(
+        model=ModelSpec.from_dict(model.model_dump(mode="json"), what="export plan"),  # checked as a whole
+        modules={**plan.modules, graph.name: FromImages(network).eval()},
+        half={**plan.half, graph.name: ("network",)},
+    )
+
+
 def latent_plan(
     family: str, graph: str, network: nn.Module, data: DataInfo, *, latent: int, conditional: bool
 ) -> ExportPlan:

@@ -1,0 +1,91 @@
+"""GIFs come back exact where they can, videos have every frame, and what can't be written leaves nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.animation import save_animation
+from gensdk_runtime.media.gif import encode_gif
+
+
+def _read(gif: bytes) -> tuple[list[Any], list[int]]:
+    """Frames [H, W, 3] in RGB and how long each is shown, in milliseconds."""
+    done, animation = cv2.imdecodeanimation(np.frombuffer(gif, np.uint8))
+    assert done
+    frames = [cv2.cvtColor(np.ascontiguousarray(frame[:, :, :3]), cv2.COLOR_BGR2RGB) for frame in animation.frames]
+    return frames, animation.durations.tolist()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (97, 61), (120, 130)])
+@pytest.mark.parametrize("levels", [2, 256])
+def test_grey_frames_come_back_exactly(size: tuple[int, int], levels: int) -> None:
+    frames = np.random.default_rng(0).integers(0, levels, (3, *size, 1), dtype=np.uint8)
+    found, durations = _read(encode_gif(frames, fps=10))
+    assert durations == [100, 100, 100]
+    for expected, frame in zip(frames, found, strict=True):
+        np.testing.assert_array_equal(frame, expected.repeat(3, axis=2))
+
+
+def test_few_colours_are_exact_and_many_come_near() -> None:
+    few = np.random.default_rng(0).integers(0, 6, (2, 40, 30, 3), dtype=np.uint8) * 50
+    for expected, frame in zip(few, _read(encode_gif(few, fps=50))[0], strict=True):
+        np.testing.assert_array_equal(frame, expected)
+    rows, columns = np.mgrid[0:128, 0:128]
+    many = np.stack([rows * 2, columns * 2, rows + columns], axis=-1).astype(np.uint8)
+    (found,), _ = _read(encode_gif(many[None], fps=1))
+    assert np.abs(found.astype(int) - many).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_video_has_every_frame(suffix: str, channels: int, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (7, 8, 8, channels), dtype=np.uint8)
+    path = save_animation(frames, tmp_path / f"new/walk{suffix}", fps=8)
+    video = cv2.VideoCapture(str(path))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 7
+    assert video.get(cv2.CAP_PROP_FPS) == 8
+    assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (48, 48)
+    video.release()
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+FRAMES = np.zeros((2, 8, 8, 1), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "options", "match"),
+    [
+        ("x.png", FRAMES, {}, "use one of .gif, .mp4, .avi"),
+        ("x", FRAMES, {}, "can't write that"),
+        ("x.gif", FRAMES, {"fps": 0.0}, "fps above 0"),
+        ("x.mp4", FRAMES, {"fps": float("nan")}, "fps above 0"),
+        ("x.gif", np.zeros((2, 8, 8, 4), np.uint8), {}, "1 or 3"),
+        ("x.gif", np.zeros((0, 8, 8, 1), np.uint8), {}, "expected frames"),
+        ("x.gif", FRAMES, {"scale": 10_000}, "pixels in all frames"),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing(
+    name: str, frames: Any, options: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    (tmp_path / "old.gif").write_bytes(b"old")
+    with pytest.raises(InputError, match=match):
+        save_animation(frames, tmp_path / name, **options)
+    assert [each.name for each in tmp_path.iterdir()] == ["old.gif"]
+
+
+def test_a_failure_half_way_leaves_the_old_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gensdk_runtime.stream.video_sink import VideoSink
+
+    path = save_animation(FRAMES, tmp_path / "walk.mp4")
+    before = path.read_bytes()
+    monkeypatch.setattr(VideoSink, "_append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        save_animation(np.repeat(FRAMES, 9, axis=0), path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["walk.mp4"]

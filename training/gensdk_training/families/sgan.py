@@ -1,0 +1,228 @@
+"""SGAN: a GAN whose discriminator is a classifier, trained with few labels and many images without.
+
+Paper: Salimans et al. 2016, "Improved Techniques for Training GANs" (arXiv 1606.03498), section 5; Odena 2016,
+"Semi-Supervised Learning with Generative Adversarial Networks" (arXiv 1606.01583).
+
+Idea: K + 1 classes, the last one being "generated". Its logit may be held at 0, so that K logits l do:
+``D(x) = Z / (Z + 1)``, ``Z = sum_k exp(l_k)``. D minimizes the cross entropy of the labelled images, and ``-E
+log D(x) - E log(1 - D(G(z)))`` with the others. G matches features, ``||E f(x) - E f(G(z))||^2`` (section 3.1),
+or makes D's error large as in other GANs.
+
+Networks: `generator`, as that of dcgan, and `classifier` of strided convolutions, with Gaussian noise on its
+input and dropout before its logits, which is what keeps so few labels from being learnt by heart. The labelled
+images are chosen before the first step, the same number of each class, and are part of the classifier's state;
+the labels of all other images are never looked at but to log `accuracy`.
+Exports: ``generator``: z to the image; and ``classifier``: an image to K logits, for ``Generator.classify``.
+
+It does not: give the generator a label, use weight normalization, virtual batch norm, or the paper's test-time
+averages beyond the moving average of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gensdk_runtime.errors import InputError
+from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.layers.latent_sampler import latent_plan, with_classifier
+from gensdk_training.layers.strided import down_stack, halvings, up_stack, widths
+from gensdk_training.plan import ExportPlan
+from gensdk_training.registry import register
+
+LOOKED_AT = 20
+"""Images that are looked at for each that is chosen, so that every class has enough."""
+
+
+class SganConfig(FamilyConfig):
+    """Settings of :class:`Sgan`.
+
+    `labels`: how many images may be used with their labels, as many of each class; each step draws
+    `labelled_batch` of them. `latent` values in z; `generator_channels` before G's last layer and
+    `classifier_channels` after D's first. `objective` of the generator. `noise` is the standard deviation of the
+    noise on D's input, `dropout` the share of its features that is left out.
+    """
+
+    labels: Annotated[int, Field(ge=1, le=100_000)] = 100
+    labelled_batch: Annotated[int, Field(ge=1, le=65536)] = 64
+    latent: Annotated[int, Field(ge=1, le=4096)] = 64
+    generator_channels: Annotated[int, Field(ge=1)] = 32
+    classifier_channels: Annotated[int, Field(ge=1)] = 32
+    objective: Literal["feature_matching", "non_saturating"] = "feature_matching"
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.15
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class Generator(nn.Module):
+    """G: z to an image."""
+
+    def __init__(self, config: SganConfig, data: DataInfo) -> None:
+        super().__init__()
+        times = halvings(data.height, data.width, family="sgan")
+        self.body = up_stack(config.latent, widths(config.generator_channels, times)[::-1], data.image.shape)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`z` [B, latent] to images [B, C, H, W] in [-1, 1]."""
+        return torch.tanh(self.body(z))
+
+
+class Classifier(nn.Module):
+    """D: an image to a logit for each class. `images` and `labels` are the labelled few."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __init__(self, config: SganConfig, data: DataInfo, classes: int) -> None:
+        super().__init__()
+        times = halvings(data.height, data.width, family="sgan")
+        stack = widths(config.classifier_channels, times)
+        self.noise = config.noise
+        self.features = nn.Sequential(down_stack(data.channels, stack, normalize=False), nn.Flatten())
+        size = stack[-1] * (data.height >> times) * (data.width >> times)
+        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(size, classes))
+        count = labelled_count(config, classes)
+        self.register_buffer("images", torch.zeros(count, *data.image.shape, dtype=torch.uint8))
+        self.register_buffer("labels", torch.arange(count) % classes)
+
+    def describe(self, images: Tensor) -> Tensor:
+        """The features f [B, F] of `images` [B, C, H, W] in [-1, 1]."""
+        if self.training and self.noise:
+            images = images + self.noise * torch.randn_like(images)
+        features: Tensor = self.features(images)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images` [B, C, H, W] in [-1, 1] to logits [B, K]."""
+        logits: Tensor = self.head(self.describe(images))
+        return logits
+
+    def labelled(self, count: int) -> tuple[Tensor, Tensor]:
+        """`count` of the labelled images in [-1, 1], drawn with replacement, and their labels."""
+        chosen = torch.randint(len(self.labels), (count,), device=self.labels.device)
+        return self.images[chosen].float() / 127.5 - 1, self.labels[chosen]
+
+
+class Logits(nn.Module):
+    """The classifier as it is exported: without its labelled images."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.features, self.head = classifier.features, classifier.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images` [B, C, H, W] in [-1, 1] to logits [B, K]."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def labelled_count(config: SganConfig, classes: int) -> int:
+    """How many labelled images are used: `labels`, less what does not divide by the classes."""
+    return config.labels - config.labels % classes
+
+
+def log_real(logits: Tensor) -> Tensor:
+    """``log D(x) = log Z - log(Z + 1)`` of each image, [B]."""
+    log_z = torch.logsumexp(logits, dim=1)
+    return log_z - functional.softplus(log_z)
+
+
+def log_fake(logits: Tensor) -> Tensor:
+    """``log(1 - D(x)) = -log(Z + 1)`` of each image, [B]."""
+    return -functional.softplus(torch.logsumexp(logits, dim=1))
+
+
+@register("sgan")
+class Sgan(Family[SganConfig]):
+    """Semi-supervised GAN."""
+
+    title = "semi-supervised GAN: K + 1 classes, few labels; exports generator and classifier"
+    paper = "Salimans et al. (2016), Improved Techniques for Training GANs"
+    Config = SganConfig
+
+    def check(self) -> None:
+        """Raises :class:`InputError` where the data has no labels, or too few images."""
+        data, config = self.data, self.config
+        halvings(data.height, data.width, family="sgan")
+        if data.num_classes is None:
+            raise InputError(f"sgan needs data with labels, but {data.name!r} has none; dcgan needs none")
+        if config.labels < data.num_classes:
+            raise InputError(f"expected labels of at least {data.num_classes}, one a class, got {config.labels}")
+
+    @property
+    def _classes(self) -> int:
+        return self.data.num_classes or 0
+
+    def build_networks(self) -> dict[str, nn.Module]:
+        """`generator` and `classifier`."""
+        return {
+            "generator": Generator(self.config, self.data),
+            "classifier": Classifier(self.config, self.data, self._classes),
+        }
+
+    def look(self, networks: Mapping[str, nn.Module], spread: Callable[[int], Batch]) -> None:
+        """Chooses the labelled images. Raises :class:`InputError` where a class has too few."""
+        classifier = _classifier(networks)
+        count = len(classifier.labels)
+        batch = spread(max(LOOKED_AT * count, 2000))
+        labels, each = require_labels(batch), count // self._classes
+        for label in range(self._classes):
+            found = (labels == label).nonzero().flatten()
+            if len(found) < each:
+                raise InputError(f"expected {each} images of class {label}, found {len(found)}; lower labels")
+            chosen = torch.round((batch.images[found[:each]] + 1) * 127.5).to(torch.uint8)
+            classifier.images[classifier.labels == label] = chosen
+
+    def phases(self) -> tuple[Phase, ...]:
+        """`classifier`, then `generator`."""
+        rate, betas = self.config.learning_rate, (self.config.beta1, self.config.beta2)
+        return (Phase("classifier", ("classifier",), rate, betas), Phase("generator", ("generator",), rate, betas))
+
+    def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
+        """Cross entropy of the labelled, and the game of the others; for G its objective. In nats, means."""
+        z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
+        with torch.set_grad_enabled(phase == "generator"):
+            fake = networks["generator"](z)
+        classifier = _classifier(networks)
+        if phase == "generator":
+            return Loss(self._generator_loss(classifier, batch.images, fake))
+        images, labels = classifier.labelled(self.config.labelled_batch)
+        known = classifier(images)
+        supervised = functional.cross_entropy(known, labels)
+        on_real = classifier(batch.images)
+        unsupervised = -log_real(on_real).mean() - log_fake(classifier(fake)).mean()
+        logs = {"supervised": supervised.detach(), "d_real": log_real(on_real.detach()).exp().mean()}
+        if batch.labels is not None:
+            logs["accuracy"] = (on_real.detach().argmax(dim=1) == batch.labels).float().mean()
+        return Loss(supervised + unsupervised, logs)
+
+    def _generator_loss(self, classifier: Classifier, images: Tensor, fake: Tensor) -> Tensor:
+        if self.config.objective == "non_saturating":
+            return -log_real(classifier(fake)).mean()
+        with torch.no_grad():
+            wanted = classifier.describe(images).mean(dim=0)
+        return (wanted - classifier.describe(fake).mean(dim=0)).square().mean()
+
+    @property
+    def ema_networks(self) -> tuple[str, ...]:
+        """Both."""
+        return ("generator", "classifier")
+
+    def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
+        """``generator`` and ``classifier``, all of which may be half precision."""
+        latent, generator = self.config.latent, networks["generator"]
+        plan = latent_plan(self.name, "generator", generator, self.data, latent=latent, conditional=False)
+        return with_classifier(plan, Logits(_classifier(networks)), self.data, classes=self._classes)
+
+
+def _classifier(networks: Mapping[str, nn.Module]) -> Classifier:
+    classifier = networks["classifier"]
+    assert isinstance(classifier, Classifier)  # noqa: S101 - build_networks made it
+    return classifier
