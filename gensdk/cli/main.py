@@ -23,6 +23,8 @@ VERBS = {
     "import": "Make a bundle of a model that somebody else trained.",
     "sample": "Draw samples from a bundle.",
     "translate": "Translate a camera, a video or images with a bundle.",
+    "dream": "Let a classifier change an image until it sees more.",
+    "detect": "Tell which images are unlike those a model knows.",
     "verify": "Replay a bundle's golden trajectories on this machine.",
     "bench": "Measure latency, compare it, and gate on regressions.",
     "tune": "Find out what runs a bundle fastest on this machine.",

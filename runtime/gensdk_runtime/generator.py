@@ -20,11 +20,14 @@ from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.closable import Closable
+from gensdk_runtime.dream import dream_on
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
-from gensdk_runtime.manifest import ModelSpec, SolverName, TimestepSpacing
+from gensdk_runtime.inversion import Detection, Inversion, invert_all
+from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
+from gensdk_runtime.programs.ascent import AscentProgram, Start
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepEnd
 from gensdk_runtime.programs.translation import source_size
@@ -125,6 +128,12 @@ class Generator(Closable):
         clip_sample: bool | None = None,
         use_clipped_model_output: bool | None = None,
         cache_interval: int | None = None,
+        layer: str | None = None,
+        channel: int | None = None,
+        optimizer: OptimizerName | None = None,
+        learning_rate: float | None = None,
+        patience: int | None = None,
+        jitter: int | None = None,
         callback_on_step_end: Callable[[StepEnd], bool] | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
@@ -148,6 +157,9 @@ class Generator(Closable):
         - `cache_interval`, as DeepCache calls it (Ma, Fang & Wang 2023), for bundles exported with
           ``--share-features``: only every so many steps are computed in full, those between take the deep features
           of the last full one. Faster, but not the same images: 1, the default, is exact.
+        - Models that optimize their input only: `layer`, by name, and `channel`, what is to be excited; the
+          `optimizer` ("adam", "sgd", "lbfgs") with its `learning_rate`; `patience`, steps without progress after
+          which a sample stops (0: never); `jitter` in pixels.
         - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
           stops, and the result holds what there is.
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
@@ -168,6 +180,12 @@ class Generator(Closable):
             "clip_sample": clip_sample,
             "use_clipped_model_output": use_clipped_model_output,
             "cache_interval": cache_interval,
+            "layer": layer,
+            "channel": channel,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "patience": patience,
+            "jitter": jitter,
         }
         sources = self._sources(image, n)
         size = None if sources is None else source_size(sources)
@@ -251,6 +269,101 @@ class Generator(Closable):
             for first in range(0, len(pixels), size)
         ]
         return np.concatenate(parts)
+
+    def invert(
+        self,
+        images: NDArray[Any],
+        *,
+        start: Start | None = None,
+        num_inference_steps: int | None = None,
+        optimizer: OptimizerName | None = None,
+        learning_rate: float | None = None,
+        patience: int | None = None,
+        seed: int | Sequence[Seed] | NDArray[np.integer] | None = 0,
+        batch_size: int | None = None,
+        callback_on_step_end: Callable[[StepEnd], bool] | None = None,
+        progress: bool | None = None,
+    ) -> Inversion:
+        """Finds the latents whose images come nearest to `images`, by gradient steps on all of them at once.
+
+        `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
+        range. What is found for one depends on no other. `start`: the model's "encoder", "noise" from `seed`, or
+        "zeros"; None: the encoder where there is one, or else the bundle's default, as for the other settings
+        (:class:`gensdk_runtime.manifest.AscentDefaults`). Raises :class:`InputError` for a model that has no
+        inversion, for other shapes, values out of range and NaN, and :class:`BackendError` where the backend fails
+        or gives NaN.
+        """
+        if self.model.inversion is None:
+            raise InputError(f"model {self.model.name!r} has no inversion; train anogan, glo or gon for one")
+        options = {
+            "start": start,
+            "num_inference_steps": num_inference_steps,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "patience": patience,
+        }
+        return invert_all(
+            AscentProgram(self.model, self._lineup.steps.sessions),
+            images,
+            options,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+            on_step_end=callback_on_step_end,
+        )
+
+    def detect(
+        self, images: NDArray[Any], *, threshold: float | None = None, fast: bool = False, **options: Any
+    ) -> Detection:
+        """How unlike the images that the model was trained on `images` are: scores and heat maps.
+
+        `threshold`: a score, as :meth:`Detection.normal_threshold` finds it from normal images. `fast`: take what
+        the encoder gives, and search no further (Schlegl et al. 2019). `options` and the rest as for
+        :meth:`invert`.
+        """
+        if fast:
+            options = {**options, "start": "encoder", "num_inference_steps": 0}
+        return Detection(self.invert(images, **options), threshold)
+
+    def dream(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        layer: str | None = None,
+        channel: int | None = None,
+        octaves: int = 4,
+        octave_scale: float = 1.4,
+        num_inference_steps: int | None = None,
+        learning_rate: float | None = None,
+        jitter: int | None = None,
+        seed: int = 0,
+        tile: int | None = None,
+        callback_on_step_end: Callable[[StepEnd], bool] | None = None,
+    ) -> NDArray[np.uint8]:
+        """DeepDream on `image`, uint8 [H, W, C] of any size; gives the same kind back.
+
+        `num_inference_steps` steps at each of `octaves` sizes, each `octave_scale` times as large as the one
+        before. `layer`, `channel`, `learning_rate` and `jitter` as in :meth:`sample`, `tile` as in
+        :meth:`translate`. A seed gives the same picture again. Raises as :meth:`sample` does.
+        """
+        options = {
+            "layer": layer,
+            "channel": channel,
+            "num_inference_steps": num_inference_steps,
+            "learning_rate": learning_rate,
+            "jitter": jitter,
+            "seed": seed,
+            "callback_on_step_end": callback_on_step_end,
+        }
+        return dream_on(
+            self.model,
+            self.sample,
+            image,
+            octaves=octaves,
+            octave_scale=octave_scale,
+            tile=tile,
+            options=options,
+        )
 
     def close(self) -> None:
         """Frees the graphs; sampling afterwards is an error. May be called twice."""

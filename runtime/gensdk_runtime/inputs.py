@@ -88,8 +88,9 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     return array
 
 
-def check_images(images: Any, spec: ImageSpec, *, levels: int) -> Float32:
-    """float32 [n, C, H, W] on `levels` grey levels of the value range, from uint8 NHWC or float NCHW."""
+def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32:
+    """float32 [n, C, H, W] within the value range, from uint8 NHWC or float NCHW; rounded to `levels` grey levels
+    of it, unless that is None."""
     array = np.asarray(images)
     channels, height, width = spec.shape
     low, high = spec.value_range
@@ -109,7 +110,8 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int) -> Float32:
         raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
     if not len(array):
         raise InputError("expected at least one image, got none")
-    on_level = np.rint(np.clip(unit, 0, 1) * (levels - 1)) / (levels - 1)
+    unit = np.clip(unit, 0, 1)
+    on_level = unit if levels is None else np.rint(unit * (levels - 1)) / (levels - 1)
     return (low + on_level * (high - low)).astype(np.float32)
 
 
