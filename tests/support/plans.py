@@ -18,9 +18,13 @@ from support.tiny import tiny_run, with_source
 DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
 
 WIDE: dict[str, dict[str, Any]] = {
+    "anogan": {"generator_channels": 32, "discriminator_channels": 16, "encoder_channels": 16},
     "cyclegan": {"channels": 24, "blocks": 2},
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
+    "deepdream": {"channels": [32, 96]},
+    "glo": {"channels": 32},
+    "gon": {"hidden": [512]},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
     "srgan": {"channels": 32, "blocks": 2},

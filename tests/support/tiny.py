@@ -11,9 +11,13 @@ from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "anogan": {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "encoder_channels": 8},
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"latent": 8, "generator_channels": 8, "discriminator_channels": 8},
     "ddpm": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
+    "deepdream": {"channels": [8, 8]},
+    "glo": {"channels": 8, "latent": 8},
+    "gon": {"hidden": [32], "latent": 8},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},

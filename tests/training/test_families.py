@@ -26,9 +26,13 @@ from gensdk_training.torch_backend import torch_sessions
 from support.tiny import with_source
 
 SMALL: dict[str, dict[str, Any]] = {
+    "anogan": {"generator_channels": 8, "discriminator_channels": 8, "encoder_channels": 8, "latent": 8},
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"generator_channels": 8, "discriminator_channels": 8, "latent": 8},
     "ddpm": {"channels": 8},
+    "deepdream": {"channels": [8, 8]},
+    "glo": {"channels": 8, "latent": 8},
+    "gon": {"hidden": [32], "latent": 8},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
@@ -96,9 +100,9 @@ def _batch(channels: int, count: int = 16) -> Batch:
     _, images, labels = _digits()
     grey = images[:count]
     if channels == 1:
-        return Batch(grey, labels[:count], -grey)
+        return Batch(grey, labels[:count], -grey, torch.arange(count))
     colour = torch.cat((grey, grey * 0.5, images[count : 2 * count]), dim=1)
-    return Batch(colour, labels[:count], -colour)
+    return Batch(colour, labels[:count], -colour, torch.arange(count))
 
 
 def _build(name: str, channels: int, settings: dict[str, Any], seed: int = 0) -> tuple[AnyFamily, Any]:
