@@ -11,7 +11,13 @@ from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "anogan": {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "encoder_channels": 8},
+    "anogan": {
+        "latent": 8,
+        "generator_channels": 8,
+        "discriminator_channels": 8,
+        "encoder_channels": 8,
+        "spectral_norm": True,
+    },
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"latent": 8, "generator_channels": 8, "discriminator_channels": 8},
     "ddpm": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
