@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -49,10 +50,10 @@ def differentiated(graph: GraphSpec, module: nn.Module, arguments: tuple[Tensor,
         dynamic = [DimDynamic.DUCK if isinstance(axis, str) else DimDynamic.STATIC for axis in spec.shape]
         context: Any = StatelessSymbolicContext(dynamic_sizes=dynamic, constraint_sizes=[None] * len(dynamic))
         fakes.append(mode.from_tensor(argument, symbolic_context=context))
-    with mode:
+    with mode, enable_python_dispatcher():  # some operators ask for sizes as numbers without it
         traced = make_fx(
             module.forward,
-            decomposition_table=_table(),
+            decomposition_table={**core_aten_decompositions(), **DECOMPOSITIONS},
             tracing_mode="real",
             _allow_non_fake_inputs=True,
         )(*fakes)
@@ -60,14 +61,6 @@ def differentiated(graph: GraphSpec, module: nn.Module, arguments: tuple[Tensor,
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced.eval()
-
-
-def _table() -> dict[Any, Callable[..., Any]]:
-    """PyTorch's own, but for upsampling, which ONNX knows and the table would write as a gather of fixed size."""
-    kept = {
-        key: rule for key, rule in dict(core_aten_decompositions()).items() if "upsample_nearest2d" not in str(key)
-    }
-    return {**kept, **DECOMPOSITIONS}
 
 
 def refuse_plain_gradients(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -119,6 +112,27 @@ def _convolution_backward(  # noqa: PLR0917 - the operator's own
         return torch.convolution(gradient, weight, None, *plain, False, [0] * len(plain[0]), groups), None, None
     sizes = list(inputs.shape[2:])
     return _transposed(gradient, weight, sizes, stride, padding, dilation, groups), None, None
+
+
+def _batch_norm(  # noqa: PLR0917 - the operator's own
+    inputs: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+) -> Any:
+    """With stored statistics: a product and a sum."""
+    if training or mean is None or variance is None:
+        return NotImplemented
+    shape = (1, -1, *[1] * (inputs.dim() - 2))
+    scale = torch.rsqrt(variance + epsilon)
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    none = inputs.new_zeros(0)
+    return inputs * scale.reshape(shape) + shift.reshape(shape), none, none
 
 
 def _both(stride: Sizes, padding: Sizes, dilation: Sizes, count: int) -> tuple[list[int], list[int], list[int]]:
@@ -227,23 +241,40 @@ def _avg_pool2d_backward(  # noqa: PLR0917 - the operator's own
     return _transposed(gradient, kernels, list(inputs.shape[2:]), stride, padding, [1], channels)
 
 
+def _upsample_nearest2d(inputs: Tensor, output_size: Sequence[Any], *scales: float | None) -> Tensor:
+    """A transposed convolution with ones: its sizes are known, whatever the batch."""
+    factors = _factors(output_size, inputs.shape[2:], scales)
+    channels = int(inputs.shape[1])
+    ones = torch.ones(channels, 1, *factors, dtype=inputs.dtype)
+    return torch.convolution(inputs, ones, None, factors, [0, 0], [1, 1], True, [0, 0], channels)
+
+
 def _upsample_nearest2d_backward(
     gradient: Tensor, output_size: Sequence[Any], input_size: Sequence[Any], *scales: float | None
 ) -> Tensor:
     """The sum over the pixels that a pixel became."""
-    factors = [
-        round(scale) if scale is not None else int(large) // int(small)
-        for large, small, scale in zip(output_size, input_size[2:], scales, strict=True)
-    ]
-    if any(scale is not None and scale != factor for scale, factor in zip(scales, factors, strict=True)):
-        raise ExportError("the gradient of nearest upsampling can be exported for whole factors alone; use one")
+    factors = _factors(output_size, input_size[2:], scales)
     return functional.avg_pool2d(gradient, factors) * float(factors[0] * factors[1])
+
+
+def _factors(large: Sequence[Any], small: Sequence[Any], scales: Sequence[float | None]) -> list[int]:
+    """How many rows and columns a pixel becomes; :class:`ExportError` unless these are whole numbers."""
+    given = list(scales) or [None, None]
+    exact = [
+        scale if scale is not None else int(after) / int(before)
+        for after, before, scale in zip(large, small, given, strict=True)
+    ]
+    if any(factor != int(factor) for factor in exact):
+        raise ExportError("the gradient of nearest upsampling can be exported for whole factors alone; use one")
+    return [int(factor) for factor in exact]
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution_backward,
+    aten.native_batch_norm.default: _batch_norm,
     aten.max_pool2d_with_indices_backward.default: _max_pool2d_backward,
     aten.avg_pool2d_backward.default: _avg_pool2d_backward,
+    aten.upsample_nearest2d.default: _upsample_nearest2d,
     aten.upsample_nearest2d_backward.default: _upsample_nearest2d_backward,
 }
-"""Backward operators that ONNX does not have, and PyTorch's own table does not take apart."""
+"""What ONNX has no operator for, or what does not keep the batch a symbol; the rest is PyTorch's own table."""
