@@ -99,7 +99,8 @@ class AnomalyScore(nn.Module):
         """`z` [B, Z], x [B, C, H, W] and f(x) [B, F] to [B]."""
         made = self.generator(z)
         residual = (target - made).abs().sum(dim=(1, 2, 3))
-        return residual + self.weight * torch.sum((target_features - self.features(made)).abs(), dim=1)
+        distance = (target_features - self.features(made)).abs().sum(dim=1)
+        return cast(Tensor, residual + self.weight * distance)
 
 
 @register("anogan")
