@@ -15,7 +15,7 @@ from gensdk_training.registry import get_family
 from gensdk_training.torch_backend import TorchSession
 from support.tiny import tiny_run, with_source
 
-DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
+DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=64, num_classes=3)
 
 WIDE: dict[str, dict[str, Any]] = {
     "anogan": {"generator_channels": 32, "discriminator_channels": 16, "encoder_channels": 16},
