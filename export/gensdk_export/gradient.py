@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.signature import GraphSpec
@@ -50,7 +51,11 @@ def differentiated(graph: GraphSpec, module: nn.Module, arguments: tuple[Tensor,
         dynamic = [DimDynamic.DUCK if isinstance(axis, str) else DimDynamic.STATIC for axis in spec.shape]
         context: Any = StatelessSymbolicContext(dynamic_sizes=dynamic, constraint_sizes=[None] * len(dynamic))
         fakes.append(mode.from_tensor(argument, symbolic_context=context))
-    with mode, enable_python_dispatcher():  # some operators ask for sizes as numbers without it
+    with (
+        mode,
+        enable_python_dispatcher(),
+        _WholeUpsampling(),
+    ):  # some operators ask for sizes as numbers without it
         traced = make_fx(
             module.forward,
             decomposition_table={**core_aten_decompositions(), **DECOMPOSITIONS},
@@ -241,32 +246,20 @@ def _avg_pool2d_backward(  # noqa: PLR0917 - the operator's own
     return _transposed(gradient, kernels, list(inputs.shape[2:]), stride, padding, [1], channels)
 
 
-def _upsample_nearest2d(inputs: Tensor, output_size: Sequence[Any], *scales: float | None) -> Tensor:
-    """A transposed convolution with ones: its sizes are known, whatever the batch."""
-    factors = _factors(output_size, inputs.shape[2:], scales)
-    channels = int(inputs.shape[1])
-    ones = torch.ones(channels, 1, *factors, dtype=inputs.dtype)
-    return torch.convolution(inputs, ones, None, factors, [0, 0], [1, 1], True, [0, 0], channels)
+class _WholeUpsampling(TorchFunctionMode):
+    """Writes nearest upsampling by whole factors as a transposed convolution with ones; what PyTorch makes of it,
+    a gather, has a scatter with sums as its gradient, which engines refuse."""
 
-
-def _upsample_nearest2d_backward(
-    gradient: Tensor, output_size: Sequence[Any], input_size: Sequence[Any], *scales: float | None
-) -> Tensor:
-    """The sum over the pixels that a pixel became."""
-    factors = _factors(output_size, input_size[2:], scales)
-    return functional.avg_pool2d(gradient, factors) * float(factors[0] * factors[1])
-
-
-def _factors(large: Sequence[Any], small: Sequence[Any], scales: Sequence[float | None]) -> list[int]:
-    """How many rows and columns a pixel becomes; :class:`ExportError` unless these are whole numbers."""
-    given = list(scales) or [None, None]
-    exact = [
-        scale if scale is not None else int(after) / int(before)
-        for after, before, scale in zip(large, small, given, strict=True)
-    ]
-    if any(factor != int(factor) for factor in exact):
-        raise ExportError("the gradient of nearest upsampling can be exported for whole factors alone; use one")
-    return [int(factor) for factor in exact]
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(zip(("input", "size", "scale_factor", "mode"), args, strict=False)) | (kwargs or {})
+        scale = given.get("scale_factor")
+        nearest = func is functional.interpolate and given.get("mode", "nearest") == "nearest"
+        if not nearest or not isinstance(scale, int | float) or scale != int(scale) or given["input"].dim() != 4:
+            return func(*args, **(kwargs or {}))
+        inputs, factors = given["input"], [int(scale)] * 2
+        channels = int(inputs.shape[1])
+        ones = torch.ones(channels, 1, *factors, dtype=inputs.dtype)
+        return functional.conv_transpose2d(inputs, ones, stride=factors, groups=channels)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
@@ -274,7 +267,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm.default: _batch_norm,
     aten.max_pool2d_with_indices_backward.default: _max_pool2d_backward,
     aten.avg_pool2d_backward.default: _avg_pool2d_backward,
-    aten.upsample_nearest2d.default: _upsample_nearest2d,
-    aten.upsample_nearest2d_backward.default: _upsample_nearest2d_backward,
 }
 """What ONNX has no operator for, or what does not keep the batch a symbol; the rest is PyTorch's own table."""
