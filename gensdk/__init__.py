@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gensdk_runtime.errors import TrainingError as TrainingError
     from gensdk_runtime.errors import UnavailableError as UnavailableError
     from gensdk_runtime.generator import Generator as Generator
+    from gensdk_runtime.inversion import Detection as Detection
+    from gensdk_runtime.inversion import Inversion as Inversion
     from gensdk_runtime.noise import SampleKey as SampleKey
     from gensdk_runtime.programs.base import StepEnd as StepEnd
     from gensdk_runtime.samples import Samples as Samples
@@ -53,6 +55,7 @@ _HOMES = {
         "UnavailableError",
     ),
     "generator": ("Generator",),
+    "inversion": ("Detection", "Inversion"),
     "noise": ("SampleKey",),
     "programs.base": ("StepEnd",),
     "samples": ("Samples", "Timings"),

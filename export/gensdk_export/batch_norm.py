@@ -26,8 +26,17 @@ def bake_parametrizations(module: nn.Module) -> None:
     """Turns parametrized weights (spectral norm and the like) of `module` into plain ones, in place."""
     for part in list(module.modules()):
         if parametrize.is_parametrized(part):
+            _own_class(part)
             for name in list(part.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+
+
+def _own_class(part: nn.Module) -> None:
+    """Copies of a parametrized module share the class that PyTorch made for it, and removing the parametrization
+    changes that class: without one of its own, the module that was copied would lose its weight."""
+    shared = type(part)
+    own = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    part.__class__ = type(shared.__name__, shared.__bases__, own)
 
 
 def fold_batch_norms(module: nn.Module, calls: Iterable[Arguments]) -> tuple[str, ...]:

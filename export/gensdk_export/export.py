@@ -21,7 +21,7 @@ from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.engines.build import image_axes
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Golden, GoldenBounds
-from gensdk_runtime.manifest import Manifest, ModelSpec, Provenance
+from gensdk_runtime.manifest import FeedforwardSpec, Manifest, ModelSpec, Provenance
 from gensdk_runtime.signature import BundlePath, Precision
 from gensdk_runtime.version import __version__
 from gensdk_training.plan import ExportPlan
@@ -116,7 +116,8 @@ def export_plan(
     say = on_stage or (lambda _: None)
     if options.engines:
         load_package(options.engine_runtime)  # before the long part
-    in_bytes = plan.model.source is not None if options.uint8 is None else options.uint8
+    translates = plan.model.source is not None and isinstance(plan.model.program, FeedforwardSpec)
+    in_bytes = translates if options.uint8 is None else options.uint8
     plan, batch = _with_batch(with_uint8(plan) if in_bytes else plan, options.batch)
     one_call = _one_call(plan.model, options)
     say("sampling golden trajectories in PyTorch")

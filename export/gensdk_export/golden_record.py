@@ -14,7 +14,7 @@ from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings, thin_out
-from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.manifest import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.signature import Precision
 from gensdk_runtime.solvers import SOLVERS
 from gensdk_training.plan import ExportPlan
@@ -24,6 +24,8 @@ MAX_STEPS = 20
 """Steps of the main diffusion run; its own default where that is less."""
 SHORT_STEPS = 5
 """Steps of the runs with the other solvers; they use inputs of the step graph that DDIM leaves at zero."""
+INVERSION_STEPS = 8
+"""Steps of the search for the latents of the samples, which prove its graphs."""
 GUIDANCE = 2.0
 """Guidance of the main run of a model with classes, so that both halves of the batch are proved."""
 
@@ -55,6 +57,9 @@ def record_golden(
             if isinstance(plan.model.program, AutoregressiveSpec):
                 generator.log_likelihood(drawn.array, settings.labels)
             _run_back(generator, drawn.array, settings.labels)
+            if plan.model.inversion is not None:
+                few = min(INVERSION_STEPS, plan.model.inversion.defaults.num_inference_steps)
+                generator.invert(drawn.images, num_inference_steps=few, seed=list(settings.seeds))
         except BackendError as failure:
             raise ExportError(f"the original model can't sample: {failure}; train it again") from failure
         problem = degenerate(drawn.array)
@@ -104,6 +109,10 @@ def golden_settings(model: ModelSpec, *, samples: int, steps: int | None) -> Ite
     seeds = tuple(range(samples))
     labels = None if model.num_classes is None else tuple(seed % model.num_classes for seed in seeds)
     program = model.program
+    if isinstance(program, AscentSpec):
+        for layer in program.objectives:
+            yield TrajectorySettings(seeds=seeds, labels=labels, layer=layer)
+        return
     if not isinstance(program, DiffusionSpec):
         yield TrajectorySettings(seeds=seeds, labels=labels)
         return
@@ -139,7 +148,8 @@ def samples_bound(model: ModelSpec, atol: float) -> float | None:
     """How far whole float32 samples may be from PyTorch's, where each graph call keeps `atol`.
 
     One run of one graph: as far. Diffusion: errors add up over the steps. Autoregressive: no bound, since one
-    pixel on the edge of its CDF changes all that come after it.
+    pixel on the edge of its CDF changes all that come after it. Ascent: none either: a step along a normalized
+    gradient goes as far where the gradient is mere rounding.
     """
     if isinstance(model.program, FeedforwardSpec):
         return atol

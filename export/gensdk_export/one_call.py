@@ -16,7 +16,7 @@ from gensdk_export.one_call_steps import draw_steps
 from gensdk_export.onnx import MAX_IR_VERSION, OPSET, check_onnx
 from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import DiffusionDefaults, FeedforwardSpec, ModelSpec
+from gensdk_runtime.manifest import AscentSpec, DiffusionDefaults, FeedforwardSpec, ModelSpec
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
@@ -35,6 +35,8 @@ class OneCall:
     def __init__(self, model: ModelSpec, changed: Mapping[str, Any] | None = None) -> None:
         if not takes_many_calls(model):
             raise InputError(f"a {model.program.kind} model takes one call as it is; leave one_call out")
+        if isinstance(model.program, AscentSpec):
+            raise InputError("the optimizer of an ascent model runs outside of its graphs; leave one_call out")
         # The program's own rules for settings; it needs no more of its graphs than their signatures.
         sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs}
         program = make_program(model, sessions)

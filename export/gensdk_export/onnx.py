@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from onnxscript import optimizer
 from torch import nn
 
+from gensdk_export.gradient import differentiated, refuse_plain_gradients
 from gensdk_export.group_norm import expand_group_norms
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
@@ -63,29 +64,38 @@ def export_onnx(
         {axis: dims[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in graph.inputs
     )
-    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
-    with _quiet():
-        try:
-            program = torch.onnx.export(
-                module,
-                arguments,
-                dynamo=True,
-                opset_version=OPSET,
-                external_data=False,
-                input_names=[spec.name for spec in graph.inputs],
-                output_names=[spec.name for spec in graph.outputs],
-                dynamic_shapes=(shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes,
-                optimize=False,
-                verbose=False,
-            )
-        except Exception as failure:  # whatever user code and the exporter raise
-            raise ExportError(f"graph {graph.name!r}: PyTorch can't export it: {_reason(failure)}") from failure
+    with _quiet(), _refusals(graph):
+        module = differentiated(graph, module, arguments)
+        kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+        refuse_plain_gradients(module, arguments)
+        program = torch.onnx.export(
+            module,
+            arguments,
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            input_names=[spec.name for spec in graph.inputs],
+            output_names=[spec.name for spec in graph.outputs],
+            dynamic_shapes=(shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes,
+            optimize=False,
+            verbose=False,
+        )
         if program is None:
-            raise ExportError(f"graph {graph.name!r}: PyTorch's exporter gave no program")
+            raise ExportError("the exporter gave no program")
+    with _quiet():
         model = _optimize(program.model)
     _finish(model, graph)
     check_onnx(model, graph)
     return bytes(model.SerializeToString())
+
+
+@contextmanager
+def _refusals(graph: GraphSpec) -> Iterator[None]:
+    """Turns whatever user code and the exporter raise into one line."""
+    try:
+        yield
+    except Exception as failure:
+        raise ExportError(f"graph {graph.name!r}: PyTorch can't export it: {_reason(failure)}") from failure
 
 
 def _dim(name: str, multiple: int) -> Any:

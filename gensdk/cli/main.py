@@ -24,6 +24,8 @@ VERBS = {
     "sample": "Draw samples from a bundle.",
     "interpolate": "Walk through a bundle's latent space, from seed to seed.",
     "translate": "Translate a camera, a video or images with a bundle.",
+    "dream": "Let a classifier change an image until it sees more.",
+    "detect": "Tell which images are unlike those a model knows.",
     "verify": "Replay a bundle's golden trajectories on this machine.",
     "evaluate": "Measure how good a bundle's samples are, against data.",
     "bench": "Measure latency, compare it, and gate on regressions.",

@@ -60,10 +60,19 @@ def complete(
     return np.where(mask == 1, images, completed).astype(np.float32)
 
 
+def inverts(model: ModelSpec) -> bool:
+    """Whether the way back to latents is an inversion, there being no encoder."""
+    own = isinstance(model.program, FeedforwardSpec) and model.program.encoder is not None
+    return model.inversion is not None and not own
+
+
 def require_encoder(model: ModelSpec, program: Program[Any]) -> FeedforwardProgram:
     """The program of a model with an encoder; :class:`InputError` for another."""
     if not (isinstance(model.program, FeedforwardSpec) and model.program.encoder is not None):
-        raise InputError(f"model {model.name!r} has no encoder; families ae, bigan and vae export one")
+        raise InputError(
+            f"model {model.name!r} has no encoder; families ae, bigan and vae export one, and anogan, glo and gon "
+            "an inversion"
+        )
     assert isinstance(program, FeedforwardProgram)  # noqa: S101 - chosen by the kind
     return program
 

@@ -22,7 +22,7 @@ from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
 from gensdk_runtime.latent_methods import LatentMethods
-from gensdk_runtime.manifest import ModelSpec, SolverName, TimestepSpacing
+from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.noise import SampleKey, Seed, sample_keys
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
@@ -130,6 +130,12 @@ class Generator(LatentMethods):
         clip_sample: bool | None = None,
         use_clipped_model_output: bool | None = None,
         cache_interval: int | None = None,
+        layer: str | None = None,
+        channel: int | None = None,
+        optimizer: OptimizerName | None = None,
+        learning_rate: float | None = None,
+        patience: int | None = None,
+        jitter: int | None = None,
         callback_on_step_end: Callable[[StepEnd], bool] | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
@@ -154,6 +160,9 @@ class Generator(LatentMethods):
         - `cache_interval`, as DeepCache calls it (Ma, Fang & Wang 2023), for bundles exported with
           ``--share-features``: only every so many steps are computed in full, those between take the deep features
           of the last full one. Faster, but not the same images: 1, the default, is exact.
+        - Models that optimize their input only: `layer`, by name, and `channel`, what is to be excited; the
+          `optimizer` ("adam", "sgd", "lbfgs") with its `learning_rate`; `patience`, steps without progress after
+          which a sample stops (0: never); `jitter` in pixels.
         - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
           stops, and the result holds what there is.
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
@@ -175,6 +184,12 @@ class Generator(LatentMethods):
             "clip_sample": clip_sample,
             "use_clipped_model_output": use_clipped_model_output,
             "cache_interval": cache_interval,
+            "layer": layer,
+            "channel": channel,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "patience": patience,
+            "jitter": jitter,
         }
         sources = self._sources(image, n)
         size = None if sources is None else source_size(sources)
@@ -260,7 +275,7 @@ class Generator(LatentMethods):
         ]
         return np.concatenate(parts)
 
-    def _draw(self, n: int, options: Mapping[str, Any]) -> Samples:
+    def _draw(self, n: int | None, options: Mapping[str, Any]) -> Samples:
         return self.sample(n, **options)
 
     def close(self) -> None:

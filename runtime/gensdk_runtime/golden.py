@@ -47,6 +47,7 @@ class TrajectorySettings(StrictModel):
     num_inference_steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
     cache_interval: Annotated[int, Field(ge=1, le=1000)] | None = None
+    layer: Name | None = None
 
     def sample_arguments(self) -> dict[str, Any]:
         """The settings as keyword arguments of :meth:`Generator.sample`; what is None is left out."""
@@ -58,6 +59,7 @@ class TrajectorySettings(StrictModel):
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             "cache_interval": self.cache_interval,
+            "layer": self.layer,
         }
         return {name: value for name, value in given.items() if value is not None}
 

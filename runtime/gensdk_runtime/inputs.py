@@ -94,8 +94,8 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
 
 
 def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32:
-    """float32 [n, C, H, W], from uint8 NHWC or float NCHW, on `levels` grey levels of the value range (None: as
-    they are)."""
+    """float32 [n, C, H, W] within the value range, from uint8 NHWC or float NCHW; rounded to `levels` grey levels
+    of it, unless that is None."""
     array = np.asarray(images)
     channels, height, width = spec.shape
     low, high = spec.value_range

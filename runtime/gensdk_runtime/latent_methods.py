@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,38 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import encoding
-from gensdk_runtime.closable import Closable
+from gensdk_runtime.ascent_methods import AscentMethods
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import check_count, check_iterations, check_mask
 from gensdk_runtime.latents import Latents, Method, Point, Walk
-from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.noise import Seed, sample_keys
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.request import Label, batch_limit
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.tuning.lineup import Lineup
 
 
-class LatentMethods(Closable):
+class LatentMethods(AscentMethods):
     """The part of :class:`Generator` that works on latents, over its ``sample``."""
 
-    model: ModelSpec
-    _lineup: Lineup
     _program: Program[Any]
-
-    @abstractmethod
-    def _draw(self, n: int, options: Mapping[str, Any]) -> Samples:
-        """:meth:`Generator.sample` of `n` samples."""
 
     def encode(
         self, images: NDArray[Any], label: Label | None = None, *, batch_size: int | None = None
     ) -> NDArray[np.float32]:
-        """Latents, float32 [n, ...], of images, by a model with an encoder: what ``sample(latents=...)`` takes.
+        """Latents, float32 [n, ...], of images: what ``sample(latents=...)`` takes. By the model's encoder, or
+        where it has an inversion instead (GLO, GON, AnoGAN) by that, with its defaults.
 
         `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
-        range. `label` where the encoder wants one. Raises :class:`InputError` for a model without an encoder,
-        other shapes, and values out of range, and :class:`BackendError` where the backend fails or gives NaN.
+        range. `label` where the encoder wants one. Raises :class:`InputError` for a model without either, other
+        shapes, and values out of range, and :class:`BackendError` where the backend fails or gives NaN.
         """
+        if encoding.inverts(self.model):
+            return self.invert(images, batch_size=batch_size).latents
         size = batch_limit(self.model, batch_size)
         return encoding.encode(self.model, self._lineup.steps.program, images, label, size)
 
@@ -55,14 +49,15 @@ class LatentMethods(Closable):
         num_iterations: int = 20,
         batch_size: int | None = None,
     ) -> Samples:
-        """Images encoded and decoded again, by a model with an encoder; a conditional one needs `label`.
+        """Images encoded (see :meth:`encode`) and decoded again; a conditional model needs `label`.
 
         `mask` [H, W], [n, H, W] or [n, C, H, W], 1 where a pixel is known and 0 where it is missing, completes
         images: ``x <- m x + (1 - m) G(E(x))``, `num_iterations` times, from the middle of the value range in the
         missing pixels (what `images` holds there plays no part, but must be in the range). Known pixels stay as
         they are. For the rest as :meth:`encode`.
         """
-        encoding.require_encoder(self.model, self._lineup.steps.program)
+        if not encoding.inverts(self.model):
+            encoding.require_encoder(self.model, self._lineup.steps.program)
         known = encoding.as_images(images, self.model)
         numbers = encoding.decoding_labels(self.model, label, len(known))
         labels = None if numbers is None else numbers.tolist()

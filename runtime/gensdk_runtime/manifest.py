@@ -38,6 +38,7 @@ MAX_MANIFEST_BYTES = 4 * 2**20
 SolverName = Literal["ddpm", "ddim", "dpmsolver++"]
 TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic"]
 PredictionType = Literal["epsilon", "v_prediction"]
+OptimizerName = Literal["adam", "sgd", "lbfgs"]
 
 
 class FeedforwardSpec(StrictModel):
@@ -153,13 +154,69 @@ class AutoregressiveSpec(StrictModel):
         return (self.row_graph, self.pixel_graph)
 
 
-ProgramSpec = Annotated[FeedforwardSpec | DiffusionSpec | AutoregressiveSpec, Field(discriminator="kind")]
+class AscentDefaults(StrictModel):
+    """How an input is optimized where the caller says nothing.
+
+    `optimizer` with its `learning_rate`, `momentum` (SGD), `beta1` and `beta2` (Adam), for `num_inference_steps`
+    steps. `patience` > 0: a sample stops once so many steps have not improved its best objective by the share
+    `tolerance`. `jitter`: an image is moved by up to so many pixels in each step, and back.
+    """
+
+    optimizer: OptimizerName = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.05
+    num_inference_steps: Annotated[int, Field(ge=0, le=100_000)] = 100
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    patience: Annotated[int, Field(ge=0, le=100_000)] = 0
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
+    jitter: Annotated[int, Field(ge=0, le=1024)] = 0
+
+
+class AscentSpec(StrictModel):
+    """Gradient steps on an input, the gradient itself being a graph.
+
+    `objectives`: gradient graphs by what their objective is called; the first is the default. Inputs: ``variable``
+    [B, ...], what is optimized; and as the objective needs them ``target`` [B, C, H, W], the image to find again,
+    ``target_features`` [B, ...], which `features` (a graph from ``image``) gives of it once, and ``channels`` [K],
+    the weight of each channel. Outputs: ``objective`` [B] and ``gradient``, shaped as ``variable``.
+
+    The variable starts as the image that is given, as what `encoder` (a graph from ``image`` to ``latent``) makes
+    of it, or else at `start`. `decoder` (a graph whose one input is the variable, to ``image``) makes the image of
+    it; None: it is an image. `normalize`: gradients are divided by their mean absolute value (Mordvintsev et al.
+    2015). `project`: after each step an image is clipped to its "range".
+    `keep`: the "last" variable, or the "best" one, which takes one run of the graph more.
+    """
+
+    kind: Literal["ascent"] = "ascent"
+    objectives: Annotated[dict[Name, Name], Field(min_length=1, max_length=31)]
+    decoder: Name | None = None
+    encoder: Name | None = None
+    features: Name | None = None
+    maximize: bool = False
+    start: Literal["noise", "zeros"] = "noise"
+    normalize: bool = False
+    project: Literal["none", "range"] = "none"
+    keep: Literal["last", "best"] = "best"
+    defaults: AscentDefaults = AscentDefaults()
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """All graphs by name, each once, the default objective's first."""
+        names = (*self.objectives.values(), self.decoder, self.encoder, self.features)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+ProgramSpec = Annotated[
+    FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec, Field(discriminator="kind")
+]
 
 
 class ModelSpec(StrictModel):
     """What a model is: its graphs, and the program that turns them into images or points.
 
-    Either `image` or `points` is set; :attr:`output` is the one that is.
+    Either `image` or `points` is set; :attr:`output` is the one that is. `inversion`: how it finds the latent of
+    an image again; see :meth:`Generator.invert`.
     """
 
     name: Name
@@ -169,6 +226,7 @@ class ModelSpec(StrictModel):
     image: ImageSpec | None = None
     points: PointsSpec | None = None
     source: SourceSpec | None = None
+    inversion: AscentSpec | None = None
     num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     class_names: tuple[str, ...] | None = None
     max_batch: Annotated[int, Field(ge=1, le=65536)] = 64
@@ -178,11 +236,14 @@ class ModelSpec(StrictModel):
         names = [graph.name for graph in self.graphs]
         if len(set(names)) != len(names):
             raise ValueError("two graphs have one name")
-        for name in program_graphs(self.program):
+        inversion = () if self.inversion is None else self.inversion.graphs
+        for name in (*program_graphs(self.program), *inversion):
             if name not in names:
                 raise ValueError(f"the program needs a graph {name!r}, which is missing")
         if (self.image is None) == (self.points is None):
             raise ValueError("a model makes either images or points: expected image or points, and not both")
+        if self.points is not None and self.inversion is not None:
+            raise ValueError("an inversion finds the latents of images, and this is a model of points")
         if self.points is not None and not isinstance(self.program, FeedforwardSpec):
             raise ValueError(f"a model of points is feedforward, not {self.program.kind}")
         self._check_source()
@@ -197,11 +258,11 @@ class ModelSpec(StrictModel):
         source = self.source
         if source is None:
             return
-        if not isinstance(self.program, FeedforwardSpec):
-            raise ValueError(f"a model with a source is feedforward, not {self.program.kind}")
+        if not isinstance(self.program, FeedforwardSpec | AscentSpec):
+            raise ValueError(f"a model with a source is feedforward or ascent, not {self.program.kind}")
         if self.image is None:
             raise ValueError("a model with a source makes images, not points")
-        if self.program.graphs != (self.program.graph,):
+        if isinstance(self.program, FeedforwardSpec) and self.program.graphs != (self.program.graph,):
             raise ValueError("a model with a source has no encoder and no classifier")
         expected = (source.scale * source.height, source.scale * source.width)
         if (self.image.height, self.image.width) != expected:
@@ -238,7 +299,7 @@ class ModelSpec(StrictModel):
         raise KeyError(name)
 
 
-def program_graphs(program: FeedforwardSpec | DiffusionSpec | AutoregressiveSpec) -> tuple[str, ...]:
+def program_graphs(program: FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec) -> tuple[str, ...]:
     """The names of the graphs that `program` runs."""
     return program.graphs
 

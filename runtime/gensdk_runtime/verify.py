@@ -219,11 +219,12 @@ def _backend_of(generator: Generator, threads: int | None) -> Backend:
 
 
 def settings_label(run: Trajectory) -> str:
-    """The solver and steps of a run, with a space before them; empty where it has none."""
+    """The solver and steps of a run, or its layer, with a space before them; empty where it has none."""
     settings = run.settings
     parts = [str(settings.solver)] if settings.solver else []
     parts += [f"{settings.num_inference_steps} steps"] if settings.num_inference_steps else []
     parts += [f"cache interval {settings.cache_interval}"] if settings.cache_interval else []
+    parts += [settings.layer] if settings.layer else []
     return f" {' '.join(parts)}" if parts else ""
 
 

@@ -12,6 +12,8 @@ from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.fake import FakeSession, GraphFunction
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import (
+    AscentDefaults,
+    AscentSpec,
     AutoregressiveSpec,
     DiffusionSpec,
     FeedforwardSpec,
@@ -149,7 +151,34 @@ def autoregressive_model(classes: int | None = None, max_batch: int = 8) -> Mode
     )
 
 
+def ascent_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
+    """Climbs from noise to images; `classes` are told, and change nothing."""
+    graph = GraphSpec(
+        name="gradient",
+        inputs=(image_tensor("variable", "state"), tensor("channels", "coefficient", 3)),
+        outputs=(tensor("objective", "state", "batch"), tensor("gradient", "state", "batch", *IMAGE.shape)),
+    )
+    program = AscentSpec(
+        objectives={"layer": "gradient"},
+        maximize=True,
+        normalize=True,
+        project="range",
+        keep="last",
+        defaults=AscentDefaults(learning_rate=0.1, num_inference_steps=6, jitter=1),
+    )
+    return ModelSpec(
+        name="ascent",
+        family="test",
+        program=program,
+        graphs=(graph,),
+        image=IMAGE,
+        num_classes=classes,
+        max_batch=max_batch,
+    )
+
+
 MODELS = {
+    "ascent": ascent_model,
     "feedforward": feedforward_model,
     "diffusion": diffusion_model,
     "sharing": sharing_model,

@@ -15,7 +15,7 @@ from gensdk_training.registry import get_family
 from gensdk_training.torch_backend import TorchSession
 from support.tiny import tiny_run, with_source
 
-DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1, num_classes=3)
+DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=64, num_classes=3)
 
 PLANE = DataInfo(
     name="plane",
@@ -29,14 +29,18 @@ PLANE = DataInfo(
 
 WIDE: dict[str, dict[str, Any]] = {
     "ae": {"hidden": [512]},
+    "anogan": {"generator_channels": 32, "discriminator_channels": 16, "encoder_channels": 16},
     "bigan": {"hidden": [512]},
     "cgan": {"generator_channels": 32},
     "cyclegan": {"channels": 24, "blocks": 2},
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
+    "deepdream": {"channels": [32, 96]},
     "fgan": {"hidden": [512]},
     "gan": {"hidden": [512]},
+    "glo": {"channels": 32},
     "gmm": {"components": 8},
+    "gon": {"hidden": [512]},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
     "progan": {"channels": 16},

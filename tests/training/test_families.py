@@ -32,14 +32,18 @@ CONVOLUTIONS = {"generator_channels": 8, "discriminator_channels": 8, "latent": 
 
 SMALL: dict[str, dict[str, Any]] = {
     "ae": {"hidden": [32], "latent": 4},
+    "anogan": {"generator_channels": 8, "discriminator_channels": 8, "encoder_channels": 8, "latent": 8},
     "bigan": {"hidden": [32], "latent": 4, "discriminator_hidden": 32},
     "cgan": CONVOLUTIONS,
     "cyclegan": {"channels": 4, "blocks": 1, "patch_layers": 1, "pool": 4},
     "dcgan": {"generator_channels": 8, "discriminator_channels": 8, "latent": 8},
     "ddpm": {"channels": 8},
+    "deepdream": {"channels": [8, 8]},
     "fgan": {"hidden": [16], "latent": 4},
     "gan": {"hidden": [16], "latent": 4},
+    "glo": {"channels": 8, "latent": 8},
     "gmm": {"components": 3},
+    "gon": {"hidden": [32], "latent": 8},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
     "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 1},
@@ -150,9 +154,9 @@ def _batch(channels: int, count: int = 16) -> Batch:
     _, images, labels = _digits()
     grey = images[:count]
     if channels == 1:
-        return Batch(grey, labels[:count], -grey)
+        return Batch(grey, labels[:count], -grey, torch.arange(count))
     colour = torch.cat((grey, grey * 0.5, images[count : 2 * count]), dim=1)
-    return Batch(colour, labels[:count], -colour)
+    return Batch(colour, labels[:count], -colour, torch.arange(count))
 
 
 def _build(name: str, channels: int, settings: dict[str, Any], seed: int = 0) -> tuple[AnyFamily, Any]:

@@ -83,12 +83,13 @@ class Batch:
     for data without labels.
 
     `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
-    where the data is not paired, any that could be.
+    where the data is not paired, any that could be. `indices`: int64 [B], each image's place in the data.
     """
 
     images: Tensor
     labels: Tensor | None = None
     sources: Tensor | None = None
+    indices: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,13 @@ def require_sources(batch: Batch) -> Tensor:
     if batch.sources is None:
         raise ValueError("a translation family got a batch without sources")
     return batch.sources
+
+
+def require_indices(batch: Batch) -> Tensor:
+    """The places in the data of a batch for a family that learns something for each image."""
+    if batch.indices is None:
+        raise ValueError("a family that learns a latent for each image got a batch without indices")
+    return batch.indices
 
 
 def parameter_count(networks: Mapping[str, nn.Module]) -> int:

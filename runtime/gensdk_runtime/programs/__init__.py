@@ -7,6 +7,7 @@ from typing import Any
 
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.programs.ascent import AscentProgram
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.diffusion import DiffusionProgram
@@ -17,11 +18,12 @@ PROGRAMS: dict[str, type[Program[Any]]] = {
     "feedforward": FeedforwardProgram,
     "diffusion": DiffusionProgram,
     "autoregressive": AutoregressiveProgram,
+    "ascent": AscentProgram,
 }
 
 
 def make_program(model: ModelSpec, sessions: Mapping[str, Session]) -> Program[Any]:
     """The program that the model names, over its sessions."""
-    if model.source is not None:
+    if model.source is not None and model.program.kind == "feedforward":
         return TranslationProgram(model, sessions)
     return PROGRAMS[model.program.kind](model, sessions)

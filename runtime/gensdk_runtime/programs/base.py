@@ -29,7 +29,9 @@ class StepEnd:
     """What ``callback_on_step_end`` gets: step `step` of `num_steps` has ended for these samples.
 
     `timestep` is the model's time step (a row for autoregressive models); `first` is the place of the first of the
-    `count` samples; `x0` is the present estimate of the images, float32 [count, C, H, W], or points [count, D].
+    `count` samples; `x0` is the present estimate of the images, float32 [count, C, H, W], or points [count, D];
+    `objective`, of a model that optimizes its input, is what each sample's objective was before this step, float32
+    [count].
     """
 
     step: int
@@ -38,6 +40,7 @@ class StepEnd:
     first: int
     count: int
     x0: Float32
+    objective: Float32 | None = None
 
 
 @dataclass
@@ -76,13 +79,22 @@ class Run:
         """Whether anybody hears of steps."""
         return self.on_step_end is not None or self.on_progress is not None
 
-    def end_step(self, step: int, num_steps: int, timestep: int, x0: Callable[[], Float32]) -> bool:
+    def end_step(
+        self,
+        step: int,
+        num_steps: int,
+        timestep: int,
+        x0: Callable[[], Float32],
+        *,
+        objective: Float32 | None = None,
+    ) -> bool:
         """Reports a finished step; True when the caller wants to stop here. `x0` is asked only if one listens."""
         if self.on_progress is not None:
             self.on_progress((step + 1) / num_steps)
         if self.on_step_end is not None:
             count = len(self.images)
-            info = StepEnd(step, num_steps, timestep, self.first, count, x0()[:count].copy())
+            height = None if objective is None else objective[:count].copy()
+            info = StepEnd(step, num_steps, timestep, self.first, count, x0()[:count].copy(), height)
             self.stopped = bool(self.on_step_end(info))
         return self.stopped
 

@@ -60,7 +60,8 @@ class Feed:
         images, others = self._tensor(raw.images), None if sources is None else self._tensor(sources)
         if self._augment is not None:
             images, others = self._augment(number, self._rank, images, others, paired=self._paired)
-        return Batch(images, labels, others)
+        own = self.order.indices(number * self._size + self._rank * self._own, self._own)
+        return Batch(images, labels, others, torch.from_numpy(own).to(self._device))
 
     def spread(self, count: int) -> Batch:
         """So many images from all over the data, as they lie there."""
@@ -71,7 +72,7 @@ class Feed:
         sources = None
         if self._sources is not None:
             sources = self._tensor(self._sources.batch(indices % len(self._sources)).images)
-        return Batch(self._tensor(raw.images), labels, sources)
+        return Batch(self._tensor(raw.images), labels, sources, torch.from_numpy(indices).to(self._device))
 
     def _tensor(self, images: Images | Points) -> torch.Tensor:
         tensor = torch.from_numpy(images).to(self._device)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.manifest import AscentSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.signature import GraphSpec, ImageSpec, PointsSpec, TensorSpec
 from gensdk_training.family import DataInfo, PointsInfo
 from gensdk_training.plan import ExportPlan
@@ -133,4 +135,22 @@ def latent_plan(
     )
     return ExportPlan(
         model=model, modules={graph: LatentSampler(network, data.points).eval()}, half={graph: ("network",)}
+    )
+
+
+def with_inversion(
+    plan: ExportPlan,
+    inversion: AscentSpec,
+    modules: Mapping[GraphSpec, nn.Module],
+    *,
+    half: Mapping[str, tuple[str, ...]],
+) -> ExportPlan:
+    """`plan` with an inversion and the graphs that it needs beyond those of `plan`; `half` of all graphs."""
+    graphs = (*plan.model.graphs, *modules)
+    live = {graph.name: module.eval() for graph, module in modules.items()}
+    return replace(
+        plan,
+        model=ModelSpec.model_validate({**dict(plan.model), "graphs": graphs, "inversion": inversion}),
+        modules={**plan.modules, **live},
+        half=half,
     )

@@ -1,0 +1,68 @@
+"""``gensdk dream``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+
+from gensdk.cli.output import print_json, say
+
+EXAMPLES = """
+\b
+Examples:
+  gensdk dream photo.jpg --bundle deepdream.gsdk -o dream.png
+  gensdk dream photo.jpg --bundle deepdream.gsdk --layer conv2 --channel 7 --octaves 5 -o dream.png
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--bundle", required=True, help="A bundle of the family deepdream.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("dream.png"), show_default=True)
+@click.option("--layer", help="What is to be excited. [default: the last convolution]")
+@click.option("--channel", type=int, help="One channel of the layer. [default: all]")
+@click.option("--octaves", type=int, default=4, show_default=True, help="Sizes, up to the image's own.")
+@click.option("--octave-scale", type=float, default=1.4, show_default=True, help="From one size to the next.")
+@click.option("--jitter", type=int, help="Pixels that the image is moved by in each step, at most.")
+@click.option("--num-inference-steps", "--steps", type=int, help="Steps an octave.")
+@click.option("--learning-rate", type=float, help="Size of a step; images go from -1 to 1.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of the jitter: the same gives the same picture."
+)
+@click.option("--tile", type=int, metavar="PIXELS", help="Cut larger images into tiles; 0: never.")
+@click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
+@click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")
+@click.option("--json", "as_json", is_flag=True, help="Print the settings as JSON.")
+def dream(
+    *,
+    image: Path,
+    bundle: str,
+    output: Path,
+    backend: str,
+    precision: Any,
+    threads: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Let a classifier change IMAGE until it sees more of what it knows."""
+    from gensdk_runtime.generator import Generator
+    from gensdk_runtime.media.image_sets import load_image
+    from gensdk_runtime.media.images import encode_image, write_atomically
+    from gensdk_runtime.samples import check_target
+
+    check_target(output)
+    started = perf_counter()
+    with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
+        given = load_image(image, generator.model.require_image().channels)
+        made = generator.dream(given, **options)
+        settings = {"model": generator.model.name, **{k: v for k, v in options.items() if v is not None}}
+    write_atomically(output, encode_image(made, output.suffix.lower(), settings))
+    seconds = perf_counter() - started
+    if as_json:
+        print_json({"output": str(output), "settings": settings, "seconds": seconds})
+        return
+    say(f"{made.shape[1]}x{made.shape[0]} pixels of {settings['model']} in {seconds:.1f} s: {output}")

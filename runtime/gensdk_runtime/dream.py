@@ -1,0 +1,82 @@
+"""Dreams on an image over octaves: the model's gradient steps at growing sizes (Mordvintsev et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.inputs import MAX_SIDE
+from gensdk_runtime.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.media.image_files import Images
+from gensdk_runtime.samples import Samples
+from gensdk_runtime.translate import translate_all
+
+MAX_OCTAVES = 32
+SMALLEST = 16
+"""Pixels of the smaller side of the first octave, at least; a smaller image has one octave alone."""
+
+
+def dream_on(
+    model: ModelSpec,
+    sample: Callable[..., Samples],
+    image: Any,
+    *,
+    octaves: int,
+    octave_scale: float,
+    tile: int | None,
+    options: Mapping[str, Any],
+) -> Images:
+    """See :meth:`gensdk_runtime.generator.Generator.dream`; `sample` is that generator's."""
+    source = model.source
+    if not isinstance(model.program, AscentSpec) or source is None:
+        raise InputError(f"model {model.name!r} does not dream; train and export the family deepdream")
+    given = _check(image, source.channels)
+    sizes = octave_sizes(given.shape[0], given.shape[1], octaves, octave_scale)
+    given_options = {name: value for name, value in options.items() if value is not None}
+    through = partial(sample, **given_options)
+    detail = np.zeros((1, 1, source.channels), np.float32)
+    dreamt = given
+    for height, width in sizes:
+        base = _resized(given.astype(np.float32), height, width)
+        begun = np.clip(np.rint(base + _resized(detail, height, width)), 0, 255).astype(np.uint8)
+        result = translate_all(model, through, begun, tile=tile, label=None)
+        assert isinstance(result, np.ndarray)  # noqa: S101 - one image went in
+        dreamt, detail = result, result.astype(np.float32) - base
+    return dreamt
+
+
+def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
+    """(height, width) of each octave, the image's own last; those that would be too small are left out."""
+    if isinstance(octaves, bool) or not isinstance(octaves, int) or not 1 <= octaves <= MAX_OCTAVES:
+        raise InputError(f"expected octaves from 1 to {MAX_OCTAVES}, got {octaves!r}")
+    if not 1.0 < scale <= 8.0:  # NaN fails both
+        raise InputError(f"expected octave_scale above 1 and at most 8, got {scale}")
+    sizes = [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
+    return [size for size in sizes if min(size) >= SMALLEST or size == (height, width)]
+
+
+def _check(image: Any, channels: int) -> Images:
+    array = np.asarray(image)
+    if array.ndim == 2 and channels == 1:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or not array.size:
+        raise InputError(f"expected an image uint8 [H, W, {channels}], got {array.dtype} {list(array.shape)}")
+    if max(array.shape[:2]) > MAX_SIDE:
+        raise InputError(f"expected an image of at most {MAX_SIDE} pixels a side, got {list(array.shape)}")
+    return array
+
+
+def _resized(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Bilinear, averaged over areas where it becomes smaller."""
+    if image.shape[:2] == (height, width):
+        return image
+    import cv2  # here, so that an application that only samples doesn't load it
+
+    way = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (width, height), interpolation=way)
+    return np.asarray(resized, np.float32).reshape(height, width, image.shape[2])

@@ -1,0 +1,326 @@
+"""Gradient steps on an input: DeepDream, and the search for the latent of an image.
+
+The gradient is a graph, the optimizer is NumPy, so nothing here needs PyTorch. Each sample has its own path: its
+own moments and curvature, its own end, and noise that depends on its key and the step alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime import noise
+from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
+from gensdk_runtime.manifest import AscentDefaults, AscentSpec, ModelSpec
+from gensdk_runtime.noise import Float32
+from gensdk_runtime.optimizers import make_optimizer
+from gensdk_runtime.programs.base import Int64, Program, Run, Wanted, fixed_shape, require_signature
+from gensdk_runtime.programs.translation import source_size, write_source
+from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec
+
+Start = Literal["encoder", "noise", "zeros"]
+STARTS: tuple[str, ...] = get_args(Start)
+OWN_OPTIONS = frozenset(("layer", "channel", "start"))
+
+
+@dataclass(frozen=True)
+class AscentSettings:
+    """`defaults` under the caller's options; the objective is that of `layer`, for one `channel` or for all."""
+
+    defaults: AscentDefaults
+    layer: str
+    channel: int | None
+    start: str | None
+
+
+@dataclass(frozen=True)
+class Ascended:
+    """Where the steps led: `variable` float32 [B, ...], the `objective` [B] there (where the last variable is
+    kept: one step before), and how many `steps` each sample took, int64 [B]."""
+
+    variable: Float32
+    objective: NDArray[np.float32]
+    steps: Int64
+
+
+class AscentProgram(Program[AscentSettings]):
+    """See :class:`AscentSpec` for the graphs. Serves a model's sampling, or else its inversion."""
+
+    options = frozenset(AscentDefaults.model_fields) | OWN_OPTIONS
+
+    @property
+    def spec(self) -> AscentSpec:
+        """The model's program, or how it inverts."""
+        program = self.model.program
+        spec = program if isinstance(program, AscentSpec) else self.model.inversion
+        assert spec is not None  # noqa: S101 - whoever makes this program looked
+        return spec
+
+    def check(self) -> None:
+        """The tensors that :class:`AscentSpec` lists."""
+        graphs = {name: self.sessions[name].graph for name in self.spec.graphs}
+        targets = {"target": Wanted(("batch", *self.model.require_image().shape))}
+        if self.spec.features is not None:
+            features = graphs[self.spec.features]
+            require_signature(features, {"image": targets["target"]}, {"features": Wanted(None)})
+            targets["target_features"] = Wanted(("batch", *_sizes_of(features, "features")))
+        variable = None
+        for name in self.spec.objectives.values():
+            graph = graphs[name]
+            given = graph.input("variable")
+            variable = given.shape if given is not None and variable is None else variable
+            taken = {key: want for key, want in targets.items() if graph.input(key) is not None}
+            weights = graph.input("channels")
+            taken |= {} if weights is None else {"channels": Wanted((*fixed_shape(graph, "channels"),))}
+            outputs = {"objective": Wanted(("batch",)), "gradient": Wanted(variable)}
+            require_signature(graph, {"variable": Wanted(variable), **taken}, outputs)
+        self._check_ends(graphs, tuple(variable or ()))
+
+    def _check_ends(self, graphs: Mapping[str, GraphSpec], variable: tuple[int | str, ...]) -> None:
+        """What the variable starts from, and what becomes of it."""
+        image = ("batch", *self.model.require_image().shape)
+        if self.spec.encoder is not None:
+            require_signature(graphs[self.spec.encoder], {"image": Wanted(image)}, {"latent": Wanted(variable)})
+        if self.spec.decoder is not None:
+            decoder = graphs[self.spec.decoder]
+            require_signature(decoder, {decoder.inputs[0].name: Wanted(variable)}, {"image": Wanted(image)})
+        elif variable not in (image, ("batch", self.model.require_image().channels, HEIGHT, WIDTH)):
+            raise ManifestError(
+                f"expected a decoder, or a variable that is an image {list(image)}, got {list(variable)}; "
+                "export the bundle again"
+            )
+
+    @property
+    def latent_shape(self) -> tuple[int, ...] | None:
+        """The variable's own shape; None where it starts as the caller's image."""
+        return None if self.model.source is not None else fixed_shape(self._graph(self.layers[0]), "variable")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What can be asked for, the default first."""
+        return tuple(self.spec.objectives)
+
+    def channels(self, layer: str) -> int | None:
+        """How many channels `layer` lets one choose from; None where it has no such choice."""
+        spec = self._graph(layer).input("channels")
+        return None if spec is None else int(spec.shape[0])
+
+    def resolve(self, options: Mapping[str, Any]) -> AscentSettings:
+        """The bundle's defaults under the caller's options."""
+        plain = {name: value for name, value in options.items() if name not in OWN_OPTIONS}
+        defaults = AscentDefaults.from_dict({**self.spec.defaults.model_dump(), **plain}, what="ascent")
+        layer, channel, start = (options.get(name) for name in ("layer", "channel", "start"))
+        layer = self.layers[0] if layer is None else layer
+        if layer not in self.layers:
+            raise InputError(f"no layer {str(layer)[:80]!r}{did_you_mean(str(layer)[:80], self.layers)}")
+        if channel is not None:
+            self._check_channel(layer, channel)
+        if start is not None and (start not in STARTS or (start == "encoder" and self.spec.encoder is None)):
+            known = [name for name in STARTS if name != "encoder" or self.spec.encoder is not None]
+            raise InputError(f"no start {str(start)[:80]!r}{did_you_mean(str(start)[:80], known)}")
+        if defaults.jitter and self.spec.decoder is not None:
+            raise InputError("jitter moves images; this model optimizes a latent: leave jitter out")
+        return AscentSettings(defaults, layer, channel, start)
+
+    def _check_channel(self, layer: str, channel: Any) -> None:
+        count = self.channels(layer)
+        if count is None:
+            raise InputError(f"layer {layer!r} has no channels to choose from; leave channel out")
+        if isinstance(channel, bool) or not isinstance(channel, int) or not 0 <= channel < count:
+            raise InputError(f"expected channel of {layer!r} from 0 to {count - 1}, got {channel!r}")
+
+    def describe(self, settings: AscentSettings) -> dict[str, Any]:
+        """All settings."""
+        own = {"layer": settings.layer, "channel": settings.channel, "start": settings.start}
+        return {**settings.defaults.model_dump(), **{k: v for k, v in own.items() if v is not None}}
+
+    def run(self, run: Run, settings: AscentSettings) -> None:
+        """The image of where the steps led."""
+        found = self.ascend(run, settings)
+        run.finish(self.image(run, found.variable))
+
+    def ascend(self, run: Run, settings: AscentSettings) -> Ascended:
+        """Makes the steps. Raises :class:`BackendError` where an objective or a gradient is not finite."""
+        session, total = self.sessions[self.spec.objectives[settings.layer]], settings.defaults.num_inference_steps
+        evaluations = total + 1 if self.spec.keep == "best" else total
+        with session.bound(self._sizes(run, session.graph)) as bound:
+            self._write_fixed(run, bound, settings)
+            path = _Path(self._begin(run, bound, settings), settings.defaults, self.spec, self.model)
+            for step in range(evaluations):
+                shifts = _shifts(run, step, settings.defaults.jitter)
+                objective, gradient = self._evaluate(run, bound, path.x, shifts)
+                path.note(objective)
+                if step == total or not path.active.any():
+                    break
+                path.move(gradient)
+                if run.end_step(step, total, step, lambda: self.image(run, path.x), objective=path.objective):
+                    break
+        return path.end()
+
+    def image(self, run: Run, variable: Float32) -> Float32:
+        """The image of a variable, float32 [B, C, H, W]; one that was padded is cut."""
+        if self.spec.decoder is None:
+            if run.sources is None:
+                return variable
+            height, width = source_size(run.sources)
+            return variable[:, :, :height, :width]
+        session = self.sessions[self.spec.decoder]
+        with session.bound({"batch": len(run)}) as bound:
+            np.copyto(bound.input(session.graph.inputs[0].name), variable)
+            run.timed(bound)
+            return bound.output("image").copy()
+
+    def _graph(self, layer: str) -> GraphSpec:
+        return self.sessions[self.spec.objectives[layer]].graph
+
+    def _sizes(self, run: Run, graph: GraphSpec) -> dict[str, int]:
+        """The named axes: an image of the caller's is padded to a size that the graph takes."""
+        sizes = {"batch": len(run)}
+        named = {axis for spec in graph.inputs for axis in spec.shape}
+        if named >= {HEIGHT, WIDTH}:
+            height, width = (
+                self.model.require_image().shape[1:] if run.sources is None else source_size(run.sources)
+            )
+            source = self.model.source
+            sizes[HEIGHT] = height if source is None else source.padded(height)
+            sizes[WIDTH] = width if source is None else source.padded(width)
+        return sizes
+
+    def _write_fixed(self, run: Run, bound: Bound, settings: AscentSettings) -> None:
+        """The inputs that no step changes."""
+        graph = bound.session.graph
+        if graph.input("target") is not None:
+            np.copyto(bound.input("target"), _target(run))
+        if self.spec.features is not None and graph.input("target_features") is not None:
+            with self.sessions[self.spec.features].bound({"batch": len(run)}) as features:
+                np.copyto(features.input("image"), _target(run))
+                run.timed(features)
+                np.copyto(bound.input("target_features"), features.output("features"))
+        if graph.input("channels") is not None:
+            weights = bound.input("channels")
+            weights[...] = 1.0 if settings.channel is None else 0.0
+            if settings.channel is not None:
+                weights[settings.channel] = 1.0
+
+    def _begin(self, run: Run, bound: Bound, settings: AscentSettings) -> Float32:
+        """The first variable."""
+        x = np.zeros(bound.input("variable").shape, np.float32)
+        if self.model.source is not None and run.sources is not None and self.spec.decoder is None:
+            write_source(run.sources, x, self.model.source)
+            return x
+        start = settings.start
+        if start is None and run.latents is None and run.sources is not None and self.spec.encoder is not None:
+            start = "encoder"
+        if start == "encoder" and self.spec.encoder is not None:
+            with self.sessions[self.spec.encoder].bound({"batch": len(run)}) as encoder:
+                np.copyto(encoder.input("image"), _target(run))
+                run.timed(encoder)
+                np.copyto(x, encoder.output("latent"))
+        elif run.latents is not None or (start or self.spec.start) == "noise":
+            run.latent(x)
+        return x
+
+    def _evaluate(self, run: Run, bound: Bound, x: Float32, shifts: Int64) -> tuple[Float32, Float32]:
+        """Objective [B] and gradient at `x`, each sample moved by its shift, and its gradient moved back."""
+        np.copyto(bound.input("variable"), _rolled(x, shifts))
+        run.timed(bound)
+        objective, gradient = bound.output("objective"), _rolled(bound.output("gradient"), -shifts)
+        finite = np.isfinite(objective) & np.isfinite(gradient).reshape(len(gradient), -1).all(axis=1)
+        if not finite.all():
+            bad = int((~finite).sum())
+            raise BackendError(
+                f"the gradient of {bad} of {len(finite)} samples came out NaN or infinite "
+                f"({bound.session.backend}, {bound.session.precision}); run gensdk verify, and use "
+                "precision='fp32' meanwhile"
+            )
+        return objective.copy(), gradient
+
+
+class _Path:
+    """The variable of a batch on its way, and for each sample its best place and whether it still moves."""
+
+    def __init__(self, x: Float32, settings: AscentDefaults, spec: AscentSpec, model: ModelSpec) -> None:
+        self._settings, self._spec, self._range = settings, spec, model.require_image().value_range
+        self._optimizer = make_optimizer(settings)
+        self.x = self._projected(x)
+        self.objective = np.zeros(len(x), np.float32)
+        self.active = np.ones(len(x), bool)
+        self._best, self._best_loss = self.x.copy(), np.full(len(x), np.inf)
+        self._mark, self._stale = self._best_loss.copy(), np.zeros(len(x), np.int64)
+        self._steps = np.zeros(len(x), np.int64)
+
+    def note(self, objective: Float32) -> None:
+        """What the objective [B] is at the present place; samples out of patience stop."""
+        self.objective = np.where(self.active, objective, self.objective)
+        loss = np.asarray(-objective if self._spec.maximize else objective, np.float64)
+        better = self.active & (loss < self._best_loss)
+        self._best_loss[better], self._best[better] = loss[better], self.x[better]
+        with np.errstate(invalid="ignore"):
+            improved = loss < self._mark - self._settings.tolerance * np.abs(self._mark)
+        improved |= np.isinf(self._mark)
+        self._mark = np.where(improved & self.active, loss, self._mark)
+        self._stale = np.where(improved, 0, self._stale + 1)
+        if self._settings.patience:
+            self.active &= self._stale < self._settings.patience
+
+    def move(self, gradient: Float32) -> None:
+        """One step of every sample that still moves."""
+        rows = gradient.reshape(len(gradient), -1)
+        if self._spec.normalize:
+            mean = np.abs(rows).mean(axis=1, dtype=np.float64, keepdims=True)
+            rows = (rows / (mean + 1e-8)).astype(np.float32)
+        update = self._optimizer.step(-rows if self._spec.maximize else rows)
+        moved = self._projected(self.x + update.reshape(self.x.shape))
+        self.x = np.where(_column(self.active, moved), moved, self.x)
+        self._steps += self.active
+
+    def end(self) -> Ascended:
+        """What is kept."""
+        if self._spec.keep == "last":
+            return Ascended(self.x, self.objective, self._steps)
+        best = np.asarray(-self._best_loss if self._spec.maximize else self._best_loss, np.float32)
+        return Ascended(self._best, best, self._steps)
+
+    def _projected(self, x: Float32) -> Float32:
+        if self._spec.project == "range":
+            low, high = self._range
+            return np.clip(x, np.float32(low), np.float32(high))
+        return x
+
+
+def _column(values: NDArray[Any], like: Float32) -> NDArray[Any]:
+    """One value for each sample [B] as a column beside `like` [B, ...]."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _sizes_of(graph: GraphSpec, output: str) -> tuple[int | str, ...]:
+    spec = graph.output(output)
+    return () if spec is None else spec.shape[1:]
+
+
+def _target(run: Run) -> Float32:
+    """The image to find again, float32 [B, C, H, W]."""
+    if run.sources is None:
+        raise InputError("this objective needs an image to find again; use invert(images)")
+    sources: Float32 = run.sources
+    return sources
+
+
+def _shifts(run: Run, step: int, jitter: int) -> Int64:
+    """By how many rows and columns each sample is moved in this step, [B, 2]."""
+    if not jitter:
+        return np.zeros((len(run), 2), np.int64)
+    drawn = noise.uniform(run.keys, step + 1, (2,))
+    return np.floor(drawn * (2 * jitter + 1)).astype(np.int64) - jitter
+
+
+def _rolled(x: Float32, shifts: Int64) -> Float32:
+    """Each image [C, H, W] of `x` moved by its shift; what leaves on one side comes in on the other."""
+    if not shifts.any():
+        return x
+    return np.stack([np.roll(each, tuple(shift), axis=(1, 2)) for each, shift in zip(x, shifts, strict=True)])

@@ -1,0 +1,156 @@
+"""Exported models that optimize their input, on ONNX Runtime, against the same search in PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gensdk.cli.main import run
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.example_images import example_images
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.media.images import encode_image
+from gensdk_runtime.signature import SourceSpec
+from gensdk_training.layers.input_gradient import InputGradient
+from gensdk_training.torch_backend import torch_sessions
+
+pytestmark = pytest.mark.slow
+
+Export = Callable[[str], Any]
+
+
+def images(n: int) -> np.ndarray:
+    """uint8 [n, 8, 8, 1]."""
+    spec = SourceSpec(channels=1, height=8, width=8)
+    model = type("Model", (), {"source": spec})
+    found = example_images(model, n)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def photograph() -> np.ndarray:
+    """scikit-image's cat, a grey part of it of odd size: uint8 [75, 101, 1]."""
+    data = pytest.importorskip("skimage.data")
+    grey = data.chelsea()[40:190:2, 80:282:2].mean(axis=2)
+    return np.rint(grey).astype(np.uint8)[..., None]
+
+
+def searched_in_torch(
+    module: InputGradient, feeds: tuple[torch.Tensor, ...], start: torch.Tensor, steps: int
+) -> Any:
+    """The best objective of Adam's steps, as the AnoGAN paper searches."""
+    z = start.clone().requires_grad_()
+    optimizer, best = torch.optim.Adam([z], lr=0.1), torch.full((len(z),), torch.inf)
+    for _ in range(steps + 1):
+        optimizer.zero_grad()
+        objective = module.objective(z, *feeds)
+        best = torch.minimum(best, objective.detach())
+        torch.autograd.backward(objective.sum(), inputs=[z])
+        optimizer.step()
+    return best.numpy()
+
+
+def test_scores_are_those_of_pytorch(exported: Export) -> None:
+    found, given = exported("anogan"), images(5)
+    x = torch.from_numpy(given).permute(0, 3, 1, 2).float() / 127.5 - 1
+    modules = found.plan.modules
+    with torch.no_grad():
+        start, features = modules["encoder"](x), modules["features"](x)
+    expected = searched_in_torch(modules["inversion"], (x, features), start, 40)
+    with Generator.load(found.bundle, backend="onnxruntime") as generator:
+        scores = generator.detect(given, num_inference_steps=40, patience=0).scores
+    np.testing.assert_allclose(scores, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["anogan", "glo", "gon"])
+def test_a_batch_of_images_equals_one_by_one(family: str, exported: Export) -> None:
+    given = images(4)
+    with Generator.load(exported(family).bundle, backend="onnxruntime") as generator:
+        together = generator.invert(given, num_inference_steps=10)
+        alone = [generator.invert(given[i : i + 1], num_inference_steps=10) for i in range(4)]
+        np.testing.assert_allclose(together.latents, np.concatenate([one.latents for one in alone]), atol=1e-3)
+        np.testing.assert_allclose(together.objective, np.concatenate([one.objective for one in alone]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["anogan", "glo"])
+def test_the_search_finds_what_the_model_made(family: str, exported: Export) -> None:
+    with Generator.load(exported(family).bundle, backend="onnxruntime") as generator:
+        made = generator.sample(3, seed=1).array
+        begun = generator.invert(made, num_inference_steps=0)
+        found = generator.invert(made, num_inference_steps=60)
+    assert (found.objective < 0.5 * begun.objective).all()
+
+
+def test_gons_latent_is_one_gradient(exported: Export) -> None:
+    found, given = exported("gon"), images(3)
+    with Generator.load(found.bundle, backend="onnxruntime") as generator:
+        inversion = generator.invert(given)
+        decoded = torch_sessions(found.plan)["decoder"].run({"latent": inversion.latents})["image"]
+    assert (inversion.steps == 1).all()
+    np.testing.assert_allclose(inversion.images, decoded, atol=1e-4)
+    x = torch.from_numpy(given).permute(0, 3, 1, 2).float() / 127.5 - 1
+    _, gradient = found.plan.modules["inversion"](torch.zeros(3, inversion.latents.shape[1]), x)
+    np.testing.assert_allclose(inversion.latents, -gradient.numpy(), atol=1e-4)
+
+
+def test_dreams_climb_over_octaves_and_leave_the_weights_alone(exported: Export) -> None:
+    bundle, photo = exported("deepdream").bundle, photograph()
+    before, heard = checksums(bundle), []
+    with Generator.load(bundle, backend="onnxruntime") as generator:
+        dreamt = generator.dream(
+            photo, octaves=3, num_inference_steps=6, callback_on_step_end=lambda step: bool(heard.append(step))
+        )
+        again = generator.dream(photo, octaves=3, num_inference_steps=6)
+        other = generator.dream(photo, octaves=3, num_inference_steps=6, seed=1)
+        layer = generator.dream(photo, octaves=1, num_inference_steps=2, layer="conv1", channel=3)
+        with pytest.raises(InputError, match="octave_scale above 1"):
+            generator.dream(photo, octave_scale=1.0)
+        with pytest.raises(InputError, match=r"uint8 \[H, W, 1\]"):
+            generator.dream(np.zeros((32, 32, 3), np.uint8))
+    assert dreamt.shape == layer.shape == photo.shape
+    assert [step.x0.shape[2:] for step in heard[::6]] == [(38, 52), (54, 72), (75, 101)]
+    for first in range(0, 18, 6):
+        heights = [float(step.objective[0]) for step in heard[first : first + 6]]
+        assert heights == sorted(heights), "each step climbs"
+        assert heights[-1] > 1.05 * heights[0]
+    np.testing.assert_array_equal(dreamt, again)
+    assert not np.array_equal(dreamt, other)
+    assert not np.array_equal(layer, photo)
+    assert checksums(bundle) == before
+
+
+def test_the_command_line_detects_and_dreams(exported: Export, tmp_path: Path) -> None:
+    parts, report = tmp_path / "parts", tmp_path / "report"
+    parts.mkdir()
+    for i, image in enumerate(images(3)):
+        (parts / f"{i}.png").write_bytes(encode_image(image, ".png", {}))
+    common = ["--backend", "onnxruntime", "--steps", "5"]
+    anogan = str(exported("anogan").bundle)
+    assert run(["detect", anogan, str(parts), "--normal", str(parts), "-o", str(report), *common]) == 0
+    told = json.loads((report / "report.json").read_text())
+    assert [row["name"] for row in told["images"]] == ["0.png", "1.png", "2.png"]
+    assert sum(row["anomalous"] for row in told["images"]) == 1, (
+        "the 95 % quantile of three lies below the largest"
+    )
+    assert len(list(report.glob("*.png"))) == 3
+    assert run(["detect", anogan, str(parts), *common]) == 5
+    assert run(["detect", anogan, str(tmp_path / "none.png"), "--threshold", "1", *common]) == 5
+    (parts / "large.png").write_bytes(encode_image(photograph(), ".png", {}))
+    assert run(["detect", anogan, str(parts), "--threshold", "1", *common]) == 5
+    made = tmp_path / "dream.png"
+    dream = ["dream", str(parts / "large.png"), "--bundle", str(exported("deepdream").bundle), "--octaves", "2"]
+    assert run([*dream, "-o", str(made), *common]) == 0
+    assert made.exists()
+    assert run([*dream, "--layer", "conv9", "-o", str(made), *common]) == 5
