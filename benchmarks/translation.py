@@ -28,7 +28,7 @@ from translation_recipes import EMOJI, MNIST, RECIPES, TranslationRecipe
 
 from gensdk_export.export import ExportOptions, export_run
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.media.images import encode_image, write_atomically
+from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.dataset import Split
 from gensdk_training.examples import Examples
@@ -93,8 +93,13 @@ class Subject:
         """Saves a grid beside the run."""
         shown = np.linspace(0, len(sources) - 1, min(PICTURED, len(sources))).astype(int)
         examples = Examples(sources[shown], None if targets is None else targets[shown])
-        grid = examples.picture(results[shown])
-        write_atomically(self.runs / f"{self.name}.png", encode_image(grid, ".png", {"model": self.name}))
+        save_grid(examples.picture(results[shown]), self)
+
+
+def save_grid(grid: Images, subject: Subject) -> None:
+    """Saves a picture beside the run of `subject`."""
+    path = subject.runs / f"{subject.name}.png"
+    write_atomically(path, encode_image(grid, ".png", {"model": subject.name}))
 
 
 def classifier(
@@ -162,12 +167,13 @@ def measure_cyclegan(subject: Subject) -> Iterator[Row]:
 
 
 def measure_stargan(subject: Subject) -> Iterator[Row]:
-    """Images of each domain in each other one: how near they come to its real ones."""
+    """Images of each domain in each other one: how near they come to its real ones. The picture has the source,
+    then one column for each domain."""
     test = subject.test()
     batch, names = test.batch(np.arange(len(test))), test.info.class_names or ()
     assert batch.labels is not None
     judge, _ = classifier(f"{subject.data / EMOJI}:color", subject.runs, "group", subject.recipe.holdout)
-    shown = []
+    shown = [batch.images]
     for target, name in enumerate(names):
         others = batch.images[batch.labels != target]
         results = np.asarray(subject.generator.translate(others, label=[target] * len(others)))
@@ -176,7 +182,8 @@ def measure_stargan(subject: Subject) -> Iterator[Row]:
         detail = f"{len(others)} test images of the other domains; untranslated {before:.4g}"
         yield subject.row(f"feature distance to {name}", feature_distance(judge, results, real), detail=detail)
         shown.append(np.asarray(subject.generator.translate(batch.images, label=[target] * len(batch.images))))
-    subject.picture(batch.images, np.concatenate(shown, axis=2), None)
+    chosen = np.linspace(0, len(test) - 1, PICTURED).astype(int)
+    save_grid(image_grid(np.concatenate(shown, axis=2)[chosen], columns=6), subject)
 
 
 def measure_srgan(subject: Subject) -> Iterator[Row]:
