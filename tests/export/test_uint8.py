@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.uint8 import with_uint8
@@ -52,7 +53,8 @@ def test_any_model_draws_bytes_on_request(family: str) -> None:
 def test_nan_is_an_error_in_bytes_too(family: str) -> None:
     plan = with_uint8(family_plan(family))
     name = plan.model.graphs[0].name
-    next(plan.modules[name].parameters()).data.fill_(float("nan"))
+    floats = (tensor for tensor in plan.modules[name].state_dict().values() if tensor.is_floating_point())
+    max(floats, key=torch.Tensor.numel).fill_(float("nan"))
     generator = Generator.from_sessions(plan.model, torch_sessions(plan))
     with pytest.raises(BackendError, match="2 of 2 samples"):
         generator.sample(2, seed=0, output_type="uint8", **given(plan.model, 2))

@@ -35,7 +35,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "cyclegan": {"channels": 24, "blocks": 2},
     "dcgan": {"generator_channels": 32},
     "ddpm": {"channels": 24},
-    "deepdream": {"channels": [32, 96]},
+    "deepdream": {"channels": [32, 64]},
     "fgan": {"hidden": [512]},
     "gan": {"hidden": [512]},
     "glo": {"channels": 32},

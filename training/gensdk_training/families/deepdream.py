@@ -161,7 +161,8 @@ class Deepdream(Family[DeepdreamConfig]):
         return Examples.of(batch.images, None)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
-        """A gradient graph for each layer, the last convolution's first; the features may be half precision."""
+        """A gradient graph for each layer, the last convolution's first. They stay float32: rounding moves
+        features near zero through a ReLU's edge, where the gradient jumps."""
         classifier = cast(Classifier, networks["classifier"])
         layers: dict[str, tuple[nn.Module, int]] = {
             f"conv{depth}": (nn.Sequential(*list(classifier.blocks)[:depth]), width)
@@ -195,7 +196,7 @@ class Deepdream(Family[DeepdreamConfig]):
             source=_source(self.data, self._multiple),
         )
         modules = {graphs[name].name: InputGradient(Energy(each)).eval() for name, (each, _) in layers.items()}
-        return ExportPlan(model=model, modules=modules, half=dict.fromkeys(modules, ("objective.network",)))
+        return ExportPlan(model=model, modules=modules)
 
 
 def _weights(width: int) -> TensorSpec:
