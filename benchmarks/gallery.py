@@ -1,7 +1,10 @@
 """Draws a gallery: a few samples of every bundle in the folders given, one row for each, by family.
 
-    python benchmarks/gallery.py runs/translation runs/quality     # and the embedded bundles
+    python benchmarks/gallery.py --train runs/gallery --data DATA  # every family, trained first (half an hour)
+    python benchmarks/gallery.py runs/translation runs/quality     # these, and the embedded bundles
     python benchmarks/gallery.py runs --docs elsewhere/docs
+
+DATA is a folder with dcss_tiles32/, for families that want colour images.
 
 FOLDERS may be bundles too. Writes DOCS/gallery.md and small PNGs in DOCS/gallery/: mind the licence of what a
 translation starts from before you publish its picture. Families come from the registry; one without a bundle is
@@ -18,7 +21,9 @@ from pathlib import Path
 
 import click
 import numpy as np
+from gallery_recipes import gallery_runs
 
+from gensdk_export.export import ExportOptions, export_run
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.embedded import FOLDER as EMBEDDED
 from gensdk_runtime.errors import GensdkError
@@ -30,10 +35,12 @@ from gensdk_training.data.dataset import Images
 from gensdk_training.data.images import fit_size
 from gensdk_training.examples import Examples
 from gensdk_training.registry import families
+from gensdk_training.run import train
 
 SHOWN, TRANSLATED = 16, 4
 """Samples of a picture, and translations."""
 COLUMNS = 8
+POINTS = 2500
 WIDEST = 560
 """Pixels of a picture; wider ones are shrunk."""
 SUFFIX = ".gsdk"
@@ -48,6 +55,17 @@ class Entry:
     provenance: Provenance
     picture: str = ""
     problem: str = ""
+
+
+def train_all(runs: Path, data: Path | None, only: str | None) -> None:
+    """Trains and exports what `runs` does not hold yet."""
+    for name, config in gallery_runs(data).items():
+        if only is not None and name not in only.split(","):
+            continue
+        run, bundle = runs / name, runs / f"{name}{SUFFIX}"
+        train(config, run, resume=(run / "run.json").exists(), tensorboard=False)
+        if not bundle.exists():
+            export_run(run, bundle, ExportOptions(fp16=True))
 
 
 def find_bundles(folders: tuple[Path, ...]) -> list[Path]:
@@ -78,6 +96,8 @@ def draw(path: Path, pictures: Path) -> Entry:
 
 
 def _samples(generator: Generator) -> Images:
+    if generator.model.points is not None:
+        return generator.sample(POINTS, seed=0, progress=False).picture()
     classes = generator.model.num_classes
     labels = [i % classes for i in range(SHOWN)] if classes else None
     return image_grid(generator.sample(SHOWN, seed=0, label=labels, progress=False).images, columns=COLUMNS)
@@ -131,9 +151,25 @@ def _cell(text: str) -> str:
 
 @click.command(help=__doc__, context_settings={"max_content_width": 110})
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--train", "runs", type=click.Path(path_type=Path), help="Train what this folder does not hold yet.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True), help="For --train: colour images.")
+@click.option("--only", help="For --train: names with commas between; no page is written.")
 @click.option("--docs", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
 @click.option("--embedded/--no-embedded", default=True, show_default=True, help="The bundles that gensdk ships.")
-def main(folders: tuple[Path, ...], docs: Path, embedded: bool) -> None:
+def main(
+    *,
+    folders: tuple[Path, ...],
+    docs: Path,
+    embedded: bool,
+    runs: Path | None,
+    data: Path | None,
+    only: str | None,
+) -> None:
+    if runs is not None:
+        train_all(runs, None if data is None else data.absolute(), only)
+        folders = (*folders, runs)
+    if only is not None:
+        return
     entries: list[Entry] = []
     for path in find_bundles((*folders, *((EMBEDDED,) if embedded else ()))):
         try:
