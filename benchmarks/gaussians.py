@@ -60,10 +60,11 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         {
             **_POINTS,
             "batch_size": 256,
-            "steps": 4000,
+            "steps": 5500,
             "generator_learning_rate": 1e-3,
             "discriminator_learning_rate": 1e-3,
-            "beta1": 0.5,
+            "beta1": 0.0,
+            "ema_decay": 0.997,
         },
     ),
     "sngan": (
