@@ -62,6 +62,10 @@ def detect(
     if (normal is None) == (threshold is None):
         raise InputError("expected either --normal DATA, to find a threshold, or --threshold SCORE")
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
+        if generator.model.inversion is None:  # before its images are read
+            raise InputError(
+                f"model {generator.model.name!r} can't judge images; train and export the family anogan"
+            )
         names, given = load_images(images, generator.model.require_image())
         if normal is not None:
             usual = generator.detect(load_images(normal, generator.model.require_image())[1], **options)

@@ -15,6 +15,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import Manifest, ModelSpec
 from gensdk_runtime.samples import Samples
 from gensdk_training.data.dataset import Dataset, Images, Labels
+from gensdk_training.data.mixtures import MIXTURES
 from gensdk_training.run_config import DataConfig
 
 MAX_SAMPLES = 100_000
@@ -76,6 +77,8 @@ def open_reference(manifest: Manifest, data: DataConfig) -> Reference:
     Raises :class:`InputError` for data that has no test part, or only one image in a part.
     """
     image = manifest.model.require_image()
+    if data.source in MIXTURES or data.source.lower().endswith(".csv"):
+        raise InputError(f"the model makes images, but {data.source!r} holds points; give the data it learned")
     shaped = data.model_copy(update={"size": (image.height, image.width), "channels": image.channels})
     train = shaped.load(split="train")
     try:
