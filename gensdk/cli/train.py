@@ -21,12 +21,13 @@ Examples:
   gensdk train dcgan --data photos/ --size 64 --channels 3 --out runs/photos --max-seconds 3600
   gensdk train pix2pix --data emoji.npz:color --inputs emoji.npz:outline --augment flip --out runs/emoji
   gensdk train wgan_gp --data 25gaussians --out runs/points
+  gensdk train anogan --data mnist:FOLDER --only 0 --out runs/zeros
   gensdk train ddpm --out runs/ddpm --resume
   accelerate launch --num_processes 2 -m gensdk train ddpm --data digits --out runs/two       (two GPUs)
   ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m gensdk train ddpm --data digits --out runs/two
 """
 
-_DATA_OPTIONS = ("labels", "size", "channels", "fit", "holdout", "inputs", "input_channels", "paired", "augment")
+_DATA_OPTIONS = ("labels", "size", "channels", "fit", "holdout", "inputs", "input_channels", "paired", "augment", "only")
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
 
@@ -57,6 +58,7 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.option("--input-channels", type=click.Choice(["1", "3", "4"]), help="Of the inputs. [default: as they are]")
 @click.option("--paired/--unpaired", default=True, show_default=True, help="Whether inputs and data are pairs.")
 @click.option("--augment", help="flip,shift: random changes, the same to both images of a pair.")
+@click.option("--only", help="0,3 or cat,dog: the classes to train on, by number or name. [default: all]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where named data sets lie.")
 @click.option("--max-seconds", type=float, help="Stop in time, with a checkpoint that --resume takes up.")
 @click.option("--log-every", type=int, default=50, show_default=True, help="Steps.")
@@ -133,7 +135,8 @@ def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -
     for name in ("channels", "input_channels"):
         converted[name] = None if options[name] is None else int(options[name])
     converted["inputs"] = None if options["inputs"] is None else absolute_source(options["inputs"])
-    converted["augment"] = [kind.strip() for kind in (options["augment"] or "").split(",") if kind.strip()]
+    for name in ("augment", "only"):
+        converted[name] = [part.strip() for part in (options[name] or "").split(",") if part.strip()]
     data = {**known["data"], **{name: converted[name] for name in _DATA_OPTIONS if name in chosen}}
     known["data"] = DataConfig.from_dict(data, what="options").model_dump()
     known["config"] = {**known["config"], **settings}

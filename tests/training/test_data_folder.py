@@ -54,6 +54,36 @@ def test_sub_folders_are_classes(folder: tuple[Path, list[np.ndarray]]) -> None:
     assert parts == [6, 3]
 
 
+@pytest.mark.parametrize("only", [("dog",), ("1",), ("dog", "cat"), ("0", "1", "dog")])
+@pytest.mark.parametrize("memory_limit", [0, 1 << 20])
+def test_classes_are_chosen_by_name_or_number_and_keep_their_numbers(
+    folder: tuple[Path, list[np.ndarray]], only: tuple[str, ...], memory_limit: int
+) -> None:
+    root, pictures = folder
+    dataset = load_data(str(root), only=only, memory_limit=memory_limit)
+    whole = load_data(str(root))
+    first = 5 if len(set(only)) == 1 else 0
+    part = dataset.batch(np.arange(len(dataset)))
+    assert np.array_equal(part.images, np.stack(pictures[first:]))
+    assert part.labels is not None
+    assert list(part.labels) == ([0] * 5 + [1] * 4)[first:]
+    assert dataset.info == whole.info.model_copy(update={"count": 9 - first})
+    assert dataset.fingerprint != whole.fingerprint or (first == 0 and memory_limit > 0)
+    dataset.close()
+
+
+def test_classes_that_are_not_there_are_told(folder: tuple[Path, list[np.ndarray]]) -> None:
+    root = str(folder[0])
+    for options, message in (
+        ({"only": ("dogs",)}, "did you mean 'dog'"),
+        ({"only": ("2",)}, "no class '2'"),
+        ({"only": ("dog",), "labels": "none"}, "no labels to choose classes by"),
+        ({"only": ("dog",), "inputs": root}, "leave one of them out"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_data(root, **options)
+
+
 def test_a_large_folder_is_read_along_the_way_with_the_same_result(folder: tuple[Path, list[np.ndarray]]) -> None:
     at_once, lazy = load_data(str(folder[0])), load_data(str(folder[0]), memory_limit=0)
     assert isinstance(lazy, FolderDataset)

@@ -176,3 +176,11 @@ def test_drawn_points_can_be_trained_on(suffix: str, tmp_path: Path) -> None:
     keys = tuple(SampleKey(0, i) for i in range(50))
     samples = Samples(points, keys, None, (-9.0, 9.0), {}, Timings(0.0, 0.0, ()))
     np.testing.assert_array_equal(loaded(samples.save(tmp_path / f"drawn.{suffix}")).points, points)
+
+
+def test_chosen_classes_of_points_are_scaled_as_all_of_them() -> None:
+    whole, part = loaded("8gaussians"), loaded("8gaussians", only=("3", "5"))
+    chosen = np.flatnonzero(np.isin(np.asarray(whole.labels), [3, 5]))
+    assert np.array_equal(part.batch(np.arange(len(part))).images, whole.batch(chosen).images)
+    assert part.info.points == whole.info.points
+    assert part.info.num_classes == whole.info.num_classes

@@ -21,7 +21,8 @@ Side = Annotated[int, Field(ge=1, le=16384)]
 class DataConfig(StrictModel):
     """Which data, and how it is brought into shape; see :func:`gensdk_training.data.load_data`.
 
-    `augment`: "flip" and "shift", the same for both images of a pair.
+    `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
+    number; none: all.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -34,6 +35,7 @@ class DataConfig(StrictModel):
     input_channels: Literal[1, 3, 4] | None = None
     paired: bool = True
     augment: tuple[Augmentation, ...] = ()
+    only: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -49,6 +51,7 @@ class DataConfig(StrictModel):
             inputs=self.inputs,
             input_channels=self.input_channels,
             paired=self.paired,
+            only=self.only,
         )
 
 
@@ -101,6 +104,9 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         del whole["data"]["inputs"]
     if config.data.augment:
         whole["data"]["augment"] = list(config.data.augment)
+    whole["data"].pop("only", None)  # unknown to older runs, too
+    if config.data.only:
+        whole["data"]["only"] = list(config.data.only)
     if whole["config"].get("lr_schedule") == "constant":
         whole["config"].pop("steps", None)
     whole |= {"data_info": data.model_dump(mode="json"), "data_fingerprint": fingerprint, "processes": processes}

@@ -6,14 +6,14 @@ import hashlib
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_training.family import DataInfo, SourceInfo
 
 Images = NDArray[np.uint8]
@@ -75,6 +75,15 @@ class Dataset(ABC):
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The images at `indices` (int64 [B], each in 0 .. len - 1), in that order."""
 
+    @property
+    @abstractmethod
+    def labels(self) -> Labels | None:
+        """The class of each image, int64 [N]; None without labels."""
+
+    @abstractmethod
+    def take(self, indices: NDArray[np.int64]) -> Dataset:
+        """A data set of the images at `indices` (int64 [n], growing), with the same classes. Ends this one."""
+
     def close(self) -> None:  # noqa: B027 - most data sets hold nothing
         """Frees threads and files."""
 
@@ -85,11 +94,45 @@ class ArrayDataset(Dataset):
     def __init__(self, info: DataInfo, images: Images, labels: Labels | None, fingerprint: str = "") -> None:
         super().__init__(info, fingerprint or array_fingerprint(images, labels))
         self.images = images
-        self.labels = labels
+        self._labels = labels
+
+    @property
+    def labels(self) -> Labels | None:
+        """The class of each image, int64 [N]; None without labels."""
+        return self._labels
 
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The images at `indices`; a copy."""
-        return ImageBatch(self.images[indices], None if self.labels is None else self.labels[indices])
+        return ImageBatch(self.images[indices], None if self._labels is None else self._labels[indices])
+
+    def take(self, indices: NDArray[np.int64]) -> ArrayDataset:
+        """A data set of the images at `indices`, copied."""
+        kept, part = self.info.model_copy(update={"count": len(indices)}), self.batch(indices)
+        dataset = ArrayDataset(kept, part.images, part.labels)  # type: ignore[arg-type] # an array of images
+        dataset.skipped = self.skipped
+        return dataset
+
+
+def of_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """The images of `dataset` in any of `classes`, each by its name or number; they keep their numbers.
+
+    Raises :class:`InputError` for data without labels, unknown classes, and classes without an image.
+    """
+    labels, info = dataset.labels, dataset.info
+    if labels is None or info.num_classes is None:
+        raise InputError(f"{info.name!r} has no labels to choose classes by; leave only out, or bring labels")
+    names = [str(number) for number in range(info.num_classes)]
+    wanted = set()
+    for text in classes:
+        known = info.class_names if info.class_names and text in info.class_names else names
+        if text not in known:
+            near = did_you_mean(text[:80], tuple(info.class_names or names))
+            raise InputError(f"{info.name!r} has no class {text[:80]!r}{near}")
+        wanted.add(known.index(text))
+    chosen = np.flatnonzero(np.isin(labels, sorted(wanted))).astype(np.int64)
+    if not len(chosen):
+        raise InputError(f"{info.name!r} has no image of class {', '.join(classes)[:80]}; choose others")
+    return dataset.take(chosen)
 
 
 def with_sources(dataset: Dataset, sources: Dataset, *, paired: bool) -> Dataset:

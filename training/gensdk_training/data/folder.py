@@ -101,6 +101,7 @@ class FolderDataset(Dataset):
         self.skipped = skipped
         self._files = files
         self._labels = labels
+        self._options = options
         self._fit = options.fit
         self._resize = options.size is not None
         self._bad: set[int] = set()
@@ -119,6 +120,19 @@ class FolderDataset(Dataset):
             images.append(result)
         labels = None if self._labels is None else self._labels[np.asarray(chosen, np.int64)]
         return ImageBatch(np.stack(images), labels)
+
+    @property
+    def labels(self) -> Labels | None:
+        """The class of each image, int64 [N]; None without labels."""
+        return self._labels
+
+    def take(self, indices: NDArray[np.int64]) -> FolderDataset:
+        """A data set of the files at `indices`."""
+        self.close()
+        files, kept = [self._files[i] for i in indices], self.info.model_copy(update={"count": len(indices)})
+        labels = None if self._labels is None else self._labels[indices]
+        chosen = text_fingerprint([self.fingerprint, *(str(index) for index in indices)])
+        return FolderDataset(kept, files, labels, chosen, options=self._options, skipped=self.skipped)
 
     def in_memory(self) -> ArrayDataset:
         """Everything decoded at once; files that can't be are left out. Closes this data set."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_training.data.dataset import Dataset, Fit, LoadOptions, Split, with_sources
+from gensdk_training.data.dataset import Dataset, Fit, LoadOptions, Split, of_classes, with_sources
 from gensdk_training.data.digits import load_digits
 from gensdk_training.data.domains import domains_of, join_domains
 from gensdk_training.data.folder import load_folder
@@ -37,6 +37,7 @@ def load_data(
     inputs: str | None = None,
     input_channels: int | None = None,
     paired: bool = True,
+    only: Sequence[str] = (),
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -51,7 +52,8 @@ def load_data(
     translation, the data that the images of `spec` are made from, named in the same way and brought to the same
     size; `paired`: the inputs are as many and in the same order (files of a folder by their names), and otherwise
     just another collection. `input_channels`: as `channels`, of the inputs. `memory_limit`: bytes up to which a
-    folder is decoded at once; a larger one is read along the way.
+    folder is decoded at once; a larger one is read along the way. `only`: the classes to keep, by name or number,
+    such as the normal ones for anogan; none: all.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
@@ -64,6 +66,10 @@ def load_data(
         if parts
         else _load(spec, options, data_dir)
     )
+    if only:
+        if inputs is not None:
+            raise InputError("only chooses classes, which would break the pairs with inputs; leave one of them out")
+        return of_classes(dataset, only)
     if inputs is None:
         return dataset
     same = dataset.info.height, dataset.info.width

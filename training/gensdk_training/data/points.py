@@ -44,14 +44,25 @@ class PointDataset(Dataset):
                 digest.update(np.ascontiguousarray(array).data)
         super().__init__(info, digest.hexdigest())
         self.points = points
-        self.labels = labels
+        self._labels = labels
         assert info.points is not None  # noqa: S101 - who makes one says so
         center = np.array(info.points.center, np.float64)
         self._scaled = ((points - center) / info.points.scale).astype(np.float32)
 
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The scaled points at `indices`; a copy."""
-        return ImageBatch(self._scaled[indices], None if self.labels is None else self.labels[indices])
+        return ImageBatch(self._scaled[indices], None if self._labels is None else self._labels[indices])
+
+    @property
+    def labels(self) -> Labels | None:
+        """The class of each point, int64 [N]; None without labels."""
+        return self._labels
+
+    def take(self, indices: NDArray[np.int64]) -> PointDataset:
+        """A data set of the points at `indices`, scaled as all of them are."""
+        labels = None if self._labels is None else self._labels[indices]
+        kept = self.info.model_copy(update={"count": len(indices)})
+        return PointDataset(kept, self.points[indices], labels)
 
 
 def point_dataset(
