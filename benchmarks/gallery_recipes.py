@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recipes import LATENT_RECIPES
+from recipes import LATENT_RECIPES, RECIPES
 from translation_recipes import RECIPES as TRANSLATIONS
 from translation_recipes import SPRITES
 
@@ -19,7 +19,7 @@ _LINEAR = {"latent": 32, "hidden": [256, 256], "ema_decay": 0.998, "lr_schedule"
 
 DIGITS: dict[str, tuple[str, dict[str, Any]]] = {
     "digits-gan": ("gan", {**_LINEAR, "steps": 8000}),
-    "digits-cgan": ("cgan", {**_CONVOLUTIONS, **_FAST, "beta1": 0.5, "steps": 2500}),
+    "digits-cgan": ("cgan", RECIPES["digits-cgan"].config),
     "digits-wgan": (
         "wgan",
         {

@@ -17,7 +17,8 @@ from gensdk_training.run_config import DataConfig, RunConfig
 class Recipe:
     """A model by name: its family, its data by name, and the settings that differ from the defaults.
 
-    `share_features`: how many blocks a shallow step of the exported model has; 0: there is none.
+    `share_features`: how many blocks a shallow step of the exported model has; 0: there is none. `only`: the
+    classes it is trained on; none: all.
     """
 
     family: str
@@ -25,13 +26,14 @@ class Recipe:
     config: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     share_features: int = 0
+    only: tuple[str, ...] = ()
 
     def run_config(self, mnist: Path | None = None) -> RunConfig:
         """The run to train; `mnist` is the folder with MNIST's idx files."""
         source = f"mnist:{mnist}" if self.data == "mnist" else self.data
         return RunConfig(
             family=self.family,
-            data=DataConfig(source=source),
+            data=DataConfig(source=source, only=self.only),
             config=self.config,
             seed=self.seed,
             log_every=200,
@@ -55,6 +57,20 @@ RECIPES: dict[str, Recipe] = {
             "discriminator_learning_rate": 1e-3,
             "beta1": 0.0,
             "steps": 3000,
+            "lr_schedule": "linear",
+            "ema_decay": 0.998,
+        },
+    ),
+    "digits-cgan": Recipe(
+        "cgan",
+        "digits",
+        {
+            "latent": 32,
+            "generator_channels": 32,
+            "discriminator_channels": 48,
+            "generator_learning_rate": 1e-3,
+            "discriminator_learning_rate": 1e-3,
+            "steps": 2500,
             "lr_schedule": "linear",
             "ema_decay": 0.998,
         },
@@ -83,7 +99,10 @@ RECIPES: dict[str, Recipe] = {
         {"latent": 32, "hidden": [512, 256], "batch_size": 128, "steps": 8000, "lr_schedule": "cosine"},
     ),
 }
-"""The four embedded bundles (digits), and the model of the MNIST gate."""
+"""Models of images from noise: the four embedded bundles, a cgan, and the model of the MNIST gate."""
+
+EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-vae", "digits-pixelcnn")
+"""Those that gensdk ships."""
 
 LATENT_RECIPES: dict[str, Recipe] = {
     "digits-ae": Recipe(
@@ -118,6 +137,19 @@ LATENT_RECIPES: dict[str, Recipe] = {
             "ema_decay": 0.998,
         },
     ),
+    "mnist-glo": Recipe(
+        "glo",
+        "mnist",
+        {
+            "latent": 32,
+            "channels": 24,
+            "batch_size": 128,
+            "ema_decay": 0.99,
+            "lr_schedule": "cosine",
+            "steps": 4000,
+        },
+    ),
+    "mnist-gon": Recipe("gon", "mnist", {"latent": 32, "batch_size": 64, "lr_schedule": "cosine", "steps": 6000}),
     "mnist-sgan": Recipe(
         "sgan",
         "mnist",
@@ -146,4 +178,66 @@ LATENT_RECIPES: dict[str, Recipe] = {
         },
     ),
 }
-"""What benchmarks/latents.py measures."""
+"""Models with a latent for each image, and a semi-supervised GAN."""
+
+_POINTS = {"hidden": [128, 128, 128], "latent": 2, "ema_decay": 0.99, "batch_size": 256}
+_GAME = {
+    **_POINTS,
+    "batch_size": 240,  # a multiple of the packing
+    "steps": 12000,
+    "generator_learning_rate": 5e-4,
+    "discriminator_learning_rate": 5e-4,
+}
+
+POINT_RECIPES: dict[str, Recipe] = {
+    "gaussians-gan": Recipe("gan", "25gaussians", _GAME),
+    "gaussians-pacgan": Recipe("gan", "25gaussians", {**_GAME, "packing": 3}),
+    "gaussians-wgan": Recipe(
+        "wgan",
+        "25gaussians",
+        {**_POINTS, "steps": 3000, "generator_learning_rate": 5e-4, "discriminator_learning_rate": 5e-4},
+    ),
+    "gaussians-wgan-gp": Recipe(
+        "wgan_gp",
+        "25gaussians",
+        {
+            **_POINTS,
+            "steps": 5500,
+            "generator_learning_rate": 1e-3,
+            "discriminator_learning_rate": 1e-3,
+            "beta1": 0.0,
+            "ema_decay": 0.997,
+        },
+    ),
+    "gaussians-sngan": Recipe(
+        "sngan",
+        "25gaussians",
+        {
+            **_POINTS,
+            "steps": 3000,
+            "generator_learning_rate": 1e-3,
+            "discriminator_learning_rate": 1e-3,
+            "beta1": 0.5,
+        },
+    ),
+}
+"""GANs of points with networks of one size. WGAN-GP's settings are tuned for its gate; the others are near their
+papers' and were not tuned."""
+
+_ANOGAN = {
+    "latent": 32,
+    "generator_channels": 24,
+    "discriminator_channels": 24,
+    "encoder_channels": 16,
+    "spectral_norm": True,
+    "generator_learning_rate": 1e-3,
+    "discriminator_learning_rate": 1e-3,
+    "beta1": 0.0,
+    "ema_decay": 0.995,
+    "steps": 900,
+}
+
+ANOMALY_RECIPES: dict[str, Recipe] = {
+    f"mnist-anogan-{digit}": Recipe("anogan", "mnist", _ANOGAN, only=(str(digit),)) for digit in range(10)
+}
+"""For each digit a model that knows no other."""

@@ -12,7 +12,8 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import DiffusionSpec
 
 if TYPE_CHECKING:
-    from quality import Row, Subject
+    from quality_subject import Subject
+    from rows import Row
 
     from gensdk_training.metrics.quality import QualityReport
 

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from quality import Row, at_least, at_most, print_table
+from rows import Row, at_least, at_most, print_table
 from translation_recipes import EMOJI, MNIST, RECIPES, TranslationRecipe
 
 from gensdk_export.export import ExportOptions, export_run

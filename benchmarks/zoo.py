@@ -12,14 +12,12 @@ import sys
 from pathlib import Path
 
 import click
-from recipes import RECIPES
+from recipes import EMBEDDED, RECIPES
 
 from gensdk_export.export import ExportOptions, export_run
 from gensdk_runtime.embedded import FOLDER
 from gensdk_runtime.errors import GensdkError
 from gensdk_training.run import train
-
-EMBEDDED = tuple(name for name in RECIPES if name.startswith("digits-"))
 
 
 @click.command(help=__doc__)

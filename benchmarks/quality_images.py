@@ -1,0 +1,167 @@
+"""Likelihoods, classifier-FID and label accuracy of models of images from noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from quality_subject import (
+    COUNT,
+    Entry,
+    SampleOptions,
+    Subject,
+    against,
+    live_generator,
+    sample_and_judge,
+)
+from recipes import RECIPES
+from rows import Row, above, at_least, at_most
+
+from gensdk_runtime.generator import Generator
+from gensdk_training.families.vae import Vae
+from gensdk_training.family import Batch
+from gensdk_training.metrics.classifier import LabelledImages, to_tensor
+from gensdk_training.run import load_run, train
+
+PAIRED_SEEDS = range(5)
+"""Seeds of COUNT images each, where two ways of sampling are compared: the same noise for both."""
+
+STUDENTS = ((4, 4), (2, 2), (1, 2))
+"""For each student the steps it samples in, and how many of its teacher's one of them stands for. The first one's
+teacher is the model itself, each next one's is the student before it."""
+
+STUDENT = {"prediction_type": "v_prediction", "steps": 1500, "learning_rate": 1e-3, "lr_schedule": "linear"}
+"""How students are trained."""
+
+GUIDANCE = 2.0
+"""The guidance_scale at which label accuracy is measured."""
+
+FEW_STEPS = SampleOptions(solver="dpmsolver++", num_inference_steps=10, timestep_spacing="quadratic")
+"""The best solver at 10 steps; docs/performance.md has the others."""
+
+
+def measure_ddpm(subject: Subject) -> Iterator[Row]:
+    with subject.generator() as generator:
+        fids = {}
+        for steps in (10, 20, 50, 200):
+            report = sample_and_judge(subject, generator, num_inference_steps=steps)
+            fids[steps] = report.fid
+            gate = at_most(15) if steps == 50 else None
+            yield subject.row(f"classifier-FID, DDIM {steps}", report.fid, gate, against(report))
+        yield few_steps(subject, generator)
+        if subject.distill:
+            yield from measure_students(subject, generator)
+        guided = sample_and_judge(subject, generator, num_inference_steps=50, guidance_scale=GUIDANCE)
+    if not subject.embedded:
+        with subject.raw_generator() as raw:
+            fid = sample_and_judge(subject, raw, num_inference_steps=50).fid
+        yield subject.row("classifier-FID, DDIM 50, raw weights", fid, above(fids[50]), "EMA must be better")
+    detail = f"guidance_scale {GUIDANCE:g}, DDIM 50; FID then {guided.fid:.2f}"
+    yield subject.row("label accuracy, guided", guided.label_accuracy or 0.0, at_least(0.95), detail)
+
+
+def few_steps(subject: Subject, generator: Generator) -> Row:
+    """The best solver at 10 steps against DDIM at 50, both from the noise of each of PAIRED_SEEDS.
+
+    The difference is judged pair by pair: one seed's noise moves both distances together.
+    """
+    few, many = (
+        np.array([sample_and_judge(subject, generator, seed, **options).fid for seed in PAIRED_SEEDS])
+        for options in (FEW_STEPS, SampleOptions(solver="ddim", num_inference_steps=50))
+    )
+    difference = few - many
+    error = difference.std(ddof=1) / math.sqrt(len(difference))
+    detail = (
+        f"{FEW_STEPS['timestep_spacing']} spacing, {len(PAIRED_SEEDS)} seeds of {COUNT}; "
+        f"minus DDIM 50: {difference.mean():+.3f} +- {error:.3f} (standard error)"
+    )
+    name = f"classifier-FID, {FEW_STEPS['solver']} {FEW_STEPS['num_inference_steps']}"
+    return subject.row(name, few.mean(), at_most(float(many.mean())), detail)
+
+
+def measure_students(subject: Subject, generator: Generator) -> Iterator[Row]:
+    """Each student against its first teacher in as many steps of the best solver."""
+    run = subject.run
+    for steps, teacher_steps in STUDENTS:
+        run = train_student(subject, run, steps, teacher_steps)
+        with live_generator(load_run(run)) as student:
+            report = sample_and_judge(subject, student)
+        undistilled = SampleOptions(**{**FEW_STEPS, "num_inference_steps": steps})
+        bound = sample_and_judge(subject, generator, **undistilled).fid
+        name = f"classifier-FID, distilled {steps}"
+        yield subject.row(name, report.fid, at_most(bound), f"the bound: not distilled; {against(report)}")
+
+
+def train_student(subject: Subject, teacher: Path, steps: int, teacher_steps: int) -> Path:
+    """The run of a student, trained to its end."""
+    run = subject.run.with_name(f"{subject.run.name}-{steps}-steps")
+    more = {"distill_from": str(teacher), "distill_steps": steps, "teacher_steps": teacher_steps}
+    config = replace(subject.recipe, config={**subject.recipe.config, **STUDENT, **more})
+    train(config.run_config(subject.mnist), run, resume=(run / "run.json").exists(), tensorboard=False)
+    return run
+
+
+def measure_gan(subject: Subject) -> Iterator[Row]:
+    with subject.generator() as generator:
+        report = sample_and_judge(subject, generator)
+    yield subject.row("classifier-FID", report.fid, at_most(25), against(report))
+    yield subject.row("label accuracy", report.label_accuracy or 0.0, at_least(0.95))
+
+
+def measure_pixelcnn(subject: Subject) -> Iterator[Row]:
+    """Bits/dim of the test images, as p(x): for a model with classes the mean of p(x|y) over all y."""
+    test = LabelledImages.of(subject.data("test"))
+    pixels = math.prod(test.images.shape[1:])
+    with subject.generator() as generator:
+        classes = generator.model.num_classes
+        labels: list[int | None] = list(range(classes)) if classes else [None]
+        bits = np.stack([generator.log_likelihood(test.images, label=label) for label in labels])
+        report = sample_and_judge(subject, generator)
+    total = np.logaddexp2.reduce(-bits * pixels, axis=0) - np.log2(len(labels))
+    detail = f"{len(test)} test images" + (f"; given the true label {given(bits, test):.3f}" if classes else "")
+    yield subject.row("bits/dim", float(-total.mean() / pixels), at_most(1.95), detail)
+    yield subject.row("classifier-FID", report.fid, detail=against(report))
+
+
+def given(bits: np.ndarray, test: LabelledImages) -> float:
+    """Mean bits/dim of each image under its own label, from `bits` [classes, n]."""
+    return float(bits[test.labels, np.arange(len(test))].mean())
+
+
+def measure_digits_vae(subject: Subject) -> Iterator[Row]:
+    with subject.generator() as generator:
+        report = sample_and_judge(subject, generator)
+    yield subject.row("classifier-FID", report.fid, detail=against(report))
+
+
+def measure_mnist_vae(subject: Subject) -> Iterator[Row]:
+    """-ELBO in nats on all test images: Bernoulli likelihood with the grey values in [0, 1] as soft targets."""
+    trained = load_run(subject.run)
+    if not isinstance(trained.family, Vae):
+        raise TypeError(f"{subject.name} is no vae")
+    images = to_tensor(LabelledImages.of(subject.data("test")).images)
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        nats = torch.cat(
+            [trained.family.negative_elbo(trained.networks, Batch(b)) for b in torch.split(images, 500)]
+        )
+    yield subject.row("-ELBO, nats", nats.mean().item(), at_most(106), f"{len(nats)} grey test images")
+
+
+MEASURES = {
+    "digits-ddpm": measure_ddpm,
+    "digits-dcgan": measure_gan,
+    "digits-cgan": measure_gan,
+    "digits-vae": measure_digits_vae,
+    "digits-pixelcnn": measure_pixelcnn,
+    "mnist-vae": measure_mnist_vae,
+}
+
+ENTRIES = {
+    name: Entry(RECIPES[name], measure, (0, 1, 2) if name == "digits-cgan" else (0,), name != "mnist-vae")
+    for name, measure in MEASURES.items()
+}

@@ -1,0 +1,143 @@
+"""A model whose quality is measured: trained by its recipe, sampled from its bundle, judged by a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import numpy as np
+from recipes import Recipe
+from rows import Gate, Row
+
+from gensdk_export.export import export_run
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.errors import BundleError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.manifest import SolverName, TimestepSpacing
+from gensdk_training.data import Dataset
+from gensdk_training.data.dataset import Split
+from gensdk_training.metrics.classifier import LabelledImages, cached_classifier
+from gensdk_training.metrics.quality import ImageJudge, QualityReport
+from gensdk_training.run import TrainedRun, load_run, train
+from gensdk_training.torch_backend import torch_sessions
+
+COUNT = 1440
+"""Images for each FID: as many of each digit, and about as many as the training images behind the floor."""
+
+
+class SampleOptions(TypedDict, total=False):
+    """What is varied of :meth:`Generator.sample`."""
+
+    solver: SolverName
+    num_inference_steps: int
+    timestep_spacing: TimestepSpacing
+    guidance_scale: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model of one seed: its recipe, its data, and where its run, bundle and classifier lie."""
+
+    name: str
+    recipe: Recipe
+    runs: Path
+    mnist: Path | None
+    embedded: bool = False
+    distill: bool = False
+
+    def row(self, measure: str, value: float, gate: Gate | None = None, detail: str = "") -> Row:
+        """A row of this model."""
+        value = float(value)
+        text, passed = gate(value) if gate else ("", None)
+        return Row(self.name, measure, value, text, passed, detail)
+
+    def data(self, split: Split) -> Dataset:
+        """One part of the recipe's data."""
+        return self.recipe.run_config(self.mnist).data.load(split=split)
+
+    @property
+    def run(self) -> Path:
+        """The folder of its run."""
+        return self.runs / (f"{self.name}-seed{self.recipe.seed}" if self.recipe.seed else self.name)
+
+    @property
+    def bundle(self) -> Path:
+        """Its bundle."""
+        return self.run.with_name(self.run.name + ".gsdk")
+
+    @cached_property
+    def judge(self) -> ImageJudge:
+        """A classifier of the same data, trained once and kept with the runs, and its floor."""
+        train_part, test_part = LabelledImages.of(self.data("train")), LabelledImages.of(self.data("test"))
+        return ImageJudge(cached_classifier(train_part, self.runs / "classifiers"), train_part, test_part)
+
+    def train(self) -> None:
+        """Trains the run to its end; what is there already is continued, or left when it is complete."""
+        if not self.embedded:
+            resume = (self.run / "run.json").exists()
+            train(self.recipe.run_config(self.mnist), self.run, resume=resume, tensorboard=False)
+
+    def generator(self) -> Generator:
+        """The model as a user has it: its EMA weights in a bundle, run by the default backend."""
+        if self.embedded:
+            return Generator.load(self.name)
+        trained = load_run(self.run)
+        now = (trained.provenance, trained.family.export_plan(trained.networks).model)
+        try:
+            with Bundle.open(self.bundle) as opened:
+                fresh = (opened.manifest.provenance, opened.manifest.model) == now
+        except BundleError:
+            fresh = False
+        if not fresh:
+            export_run(self.run, self.bundle)
+        return Generator.load(self.bundle)
+
+    def raw_generator(self) -> Generator:
+        """The same model with the weights as the optimizer left them, as live torch modules."""
+        return live_generator(load_run(self.run, ema=False))
+
+
+Measure = Callable[[Subject], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is measured of a recipe, and with which seeds it is trained. `judged`: by a classifier of the data,
+    whose floor belongs beside it."""
+
+    recipe: Recipe
+    measure: Measure
+    seeds: tuple[int, ...] = (0,)
+    judged: bool = False
+
+
+def live_generator(trained: TrainedRun) -> Generator:
+    """A run's networks as live torch modules, without an export."""
+    plan = trained.family.export_plan(trained.networks)
+    return Generator.from_sessions(plan.model, torch_sessions(plan))
+
+
+def sample_and_judge(
+    subject: Subject, generator: Generator, seed: int = 0, **options: Unpack[SampleOptions]
+) -> QualityReport:
+    """COUNT samples, the classes in turn where the model has classes."""
+    classes = generator.model.num_classes
+    labels = np.arange(COUNT) % classes if classes else None
+    label = None if labels is None else labels.tolist()
+    samples = generator.sample(COUNT, seed=seed, label=label, **options)
+    return subject.judge.measure(samples.images, labels)
+
+
+def floor(subject: Subject) -> Iterator[Row]:
+    """What the training images get in a generator's place, and how far the classifier can be trusted."""
+    judge, data = subject.judge, subject.recipe.data
+    yield Row(data, "classifier-FID, floor", judge.floor, detail="training against test images")
+    yield Row(data, "classifier accuracy", judge.classifier_accuracy, detail=judge.classifier.extractor)
+
+
+def against(report: QualityReport) -> str:
+    accuracy = "" if report.label_accuracy is None else f"; label accuracy {report.label_accuracy:.3f}"
+    return f"{report.count} samples against {report.reference_count} test images, not resized{accuracy}"
