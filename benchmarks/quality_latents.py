@@ -77,7 +77,7 @@ def completed(subject: Subject, generator: Generator, real: NDArray[np.float32])
 
 
 def classified(subject: Subject, generator: Generator, test: LabelledImages) -> Iterator[Row]:
-    """The accuracy of the classifier; the gate is that of the same network, told the same labels and nothing else."""
+    """The classifier's accuracy; the gate is that of the same network, told the same labels and nothing else."""
     right = generator.classify(test.images).argmax(axis=1) == test.labels
     labels = subject.recipe.config["labels"]
     alone = alone_with_its_labels(subject, test)
