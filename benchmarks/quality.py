@@ -130,9 +130,9 @@ def main(
     except GensdkError as failure:
         raise click.ClickException(str(failure)) from None
     rows = [row for each in found.values() for row in each]
-    compared = list(quality_latents.autoencoder_against_vae(rows))
+    compared = [*quality_latents.autoencoder_against_vae(rows), *quality_points.packing_keeps_modes(rows)]
     if compared:
-        found["digits-ae / plain-vae"] = compared
+        found["comparisons"] = compared
     record(path, found, time.monotonic() - start)
     print_table([*rows, *compared])
     click.echo(f"written to {path}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from quality_subject import Entry, Subject
 from recipes import POINT_RECIPES
-from rows import Row, at_least, at_most
+from rows import Row, above, at_least, at_most
 
 from gensdk_training.data.mixtures import MIXTURES
 from gensdk_training.metrics.modes import mixture_modes
@@ -32,3 +32,12 @@ def measure_points(subject: Subject) -> Iterator[Row]:
 
 
 ENTRIES = {name: Entry(recipe, measure_points, SEEDS) for name, recipe in POINT_RECIPES.items()}
+
+
+def packing_keeps_modes(rows: Sequence[Row]) -> Iterator[Row]:
+    """The gate of packing: where a plain GAN loses modes, the packed one loses fewer."""
+    modes = {row.model: row.value for row in rows if row.measure == "modes"}
+    plain, packed = modes.get("gaussians-gan-unbalanced"), modes.get("gaussians-pacgan-unbalanced")
+    if plain is not None and packed is not None:
+        text, passed = above(plain)(packed)
+        yield Row("gaussians-pacgan-unbalanced", "modes against plain", packed, text, passed)

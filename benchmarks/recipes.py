@@ -188,10 +188,19 @@ _GAME = {
     "generator_learning_rate": 5e-4,
     "discriminator_learning_rate": 5e-4,
 }
+_UNBALANCED = {
+    **_GAME,
+    "generator_learning_rate": 1e-3,
+    "discriminator_learning_rate": 2e-4,
+    "lr_schedule": "linear",
+}
+"""G learns five times as fast as D, which a plain GAN pays for with its modes."""
 
 POINT_RECIPES: dict[str, Recipe] = {
     "gaussians-gan": Recipe("gan", "25gaussians", _GAME),
     "gaussians-pacgan": Recipe("gan", "25gaussians", {**_GAME, "packing": 3}),
+    "gaussians-gan-unbalanced": Recipe("gan", "25gaussians", _UNBALANCED),
+    "gaussians-pacgan-unbalanced": Recipe("gan", "25gaussians", {**_UNBALANCED, "packing": 3}),
     "gaussians-wgan": Recipe(
         "wgan",
         "25gaussians",

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -225,11 +226,49 @@ def test_what_can_not_be_measured_is_refused_in_one_line(call) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_ours_are_those_of_torchmetrics() -> None:
-    pytest.importorskip("torchmetrics")
-    import torch
-    from torchmetrics.image.kid import poly_mmd
+class PooledPixels(torch.nn.Module):
+    """Features or logits for torchmetrics: the means of an image's blocks, mixed by a fixed matrix."""
 
-    a, b = normal(0, 30), normal(1, 30, shift=0.3)
-    theirs = float(poly_mmd(torch.from_numpy(a), torch.from_numpy(b)))
-    assert squared_mmd(a, b) == pytest.approx(theirs, rel=1e-6)
+    num_features = 12
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("mix", gain * torch.randn(12, 12, generator=generator, dtype=torch.float64))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [n, 3, H, W] to [n, 12]."""
+        pooled = torch.nn.functional.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1)
+        return pooled @ self.mix
+
+
+@pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features")
+def test_frechet_and_kernel_distances_are_those_of_torchmetrics() -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    module = PooledPixels()
+    real, fake = (torch.from_numpy(pictures(seed, 60, 8, 3)).permute(0, 3, 1, 2) for seed in (0, 1))
+    fake = fake // 2
+    ours = [module(images).numpy() for images in (real, fake)]
+    fid = FrechetInceptionDistance(feature=module, input_img_size=(3, 8, 8)).set_dtype(torch.float64)
+    kid = KernelInceptionDistance(feature=module, subsets=2, subset_size=60)
+    for theirs in (fid, kid):
+        theirs.update(real, real=True)
+        theirs.update(fake, real=False)
+    expected = frechet_distance(*(feature_statistics(features) for features in ours))
+    assert expected == pytest.approx(float(fid.compute()), rel=1e-5)
+    assert squared_mmd(*ours) == pytest.approx(float(kid.compute()[0]), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features", "ignore:std\\(\\)")
+def test_the_score_is_that_of_torchmetrics() -> None:
+    from torchmetrics.image.inception import InceptionScore
+
+    module = PooledPixels(gain=8.0)
+    images = torch.from_numpy(pictures(3, 80, 4, 3)).permute(0, 3, 1, 2)
+    theirs = InceptionScore(feature=module, splits=1)
+    theirs.update(images)
+    ours = inception_score(module(images).numpy(), splits=1).value
+    assert ours > 1.05
+    assert ours == pytest.approx(float(theirs.compute()[0]), rel=1e-5)
