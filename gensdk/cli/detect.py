@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from gensdk_runtime.inversion import Detection
+
+SHOWN = 20
 
 EXAMPLES = """
 \b
@@ -61,6 +64,7 @@ def detect(
 
     if (normal is None) == (threshold is None):
         raise InputError("expected either --normal DATA, to find a threshold, or --threshold SCORE")
+    maps = _holds_maps(output)
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
         if generator.model.inversion is None:  # before its images are read
             raise InputError(
@@ -72,26 +76,42 @@ def detect(
             threshold = usual.normal_threshold(quantile)
         found = generator.detect(given, threshold=threshold, **options)
         model = generator.model.name
-    report = {"model": model, "threshold": threshold, "images": _rows(names, found)}
+    rows = _rows(names, found, maps=maps)
+    report = {"model": model, "threshold": threshold, "images": rows}
     if output is not None:
         _write(output, report, found)
     if as_json:
         print_json(report)
         return
-    anomalous = [name for name, odd in zip(names, found.anomalous, strict=True) if odd]
+    anomalous = [row for row in rows if row["anomalous"]]
     say(
         f"{len(anomalous)} of {len(names)} images above {threshold:.4g} by {model}"
         + (f": {output}" if output else "")
     )
-    for name in anomalous[:20]:
-        say(f"  {name}: {found.scores[names.index(name)]:.4g}")
+    for row in anomalous[:SHOWN]:
+        say(f"  {row['name']}: {row['score']:.4g}")
+    if len(anomalous) > SHOWN:
+        say(f"  and {len(anomalous) - SHOWN} more" + ("" if output else "; -o writes all of them"))
 
 
-def _rows(names: list[str], found: Detection) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "score": float(score), "anomalous": bool(odd)}
-        for name, score, odd in zip(names, found.scores, found.anomalous, strict=True)
-    ]
+def _rows(names: list[str], found: Detection, *, maps: bool) -> list[dict[str, Any]]:
+    """What is told of each image; with `maps` also the file that has its heat map."""
+    rows = []
+    for i, (name, score, odd) in enumerate(zip(names, found.scores, found.anomalous, strict=True)):
+        row: dict[str, Any] = {"name": name, "score": float(score), "anomalous": bool(odd)}
+        if maps:
+            row["heat_map"] = f"{i:05d}-{re.sub('[^A-Za-z0-9_]+', '-', Path(name).stem)[:60]}.png"
+        rows.append(row)
+    return rows
+
+
+def _holds_maps(output: Path | None) -> bool:
+    """Whether `output` is a folder. Raises :class:`InputError` for a file that is no .json."""
+    if output is None or output.suffix.lower() == ".json":
+        return False
+    if output.suffix and not output.is_dir():
+        raise InputError(f"expected a .json file or a folder for --output, got {str(output)!r}")
+    return True
 
 
 def _write(output: Path, report: dict[str, Any], found: Detection) -> None:
@@ -101,12 +121,10 @@ def _write(output: Path, report: dict[str, Any], found: Detection) -> None:
     from gensdk_runtime.media.images import encode_image, to_uint8, write_atomically
 
     text = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
-    if output.suffix.lower() == ".json":
+    if not _holds_maps(output):
         write_atomically(output, text)
         return
-    if output.suffix and not output.is_dir():
-        raise InputError(f"expected a .json file or a folder for --output, got {str(output)!r}")
-    for i, heat in enumerate(found.heat_maps):
+    for row, heat in zip(report["images"], found.heat_maps, strict=True):
         picture = to_uint8(np.asarray(heat[None, None]), (0.0, 2.0))[0]
-        write_atomically(output / f"{i:05d}.png", encode_image(picture, ".png", report["images"][i]))
+        write_atomically(output / row["heat_map"], encode_image(picture, ".png", row))
     write_atomically(output / "report.json", text)

@@ -27,7 +27,10 @@ Examples:
   ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m gensdk train ddpm --data digits --out runs/two
 """
 
-_DATA_OPTIONS = ("labels", "size", "channels", "fit", "holdout", "inputs", "input_channels", "paired", "augment", "only")
+_DATA_OPTIONS = (
+    *("labels", "size", "channels", "fit", "holdout", "only"),
+    *("inputs", "input_channels", "paired", "augment"),
+)
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
 
