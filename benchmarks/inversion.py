@@ -1,8 +1,8 @@
 """How long the search for a latent takes, for each image: in batches, one by one, and as PyTorch does it.
 
 RUN is a finished run of anogan (``benchmarks/quality.py --only mnist-anogan-0`` leaves one). Every way makes the
-same number of Adam steps from zero on the same images, all take turns, and the largest difference of their scores
-is printed too. One by one in PyTorch, with autograd in every step, is how AnoGAN is commonly run.
+same Adam steps from where the encoder puts the same images, all take turns, and the largest difference of their
+scores is printed too. One by one in PyTorch, with autograd in every step, is how AnoGAN is commonly run.
 
     python benchmarks/inversion.py runs/quality/mnist-anogan-0 --mnist FOLDER
 """
@@ -31,12 +31,17 @@ from gensdk_training.run import TrainedRun, load_run
 
 Images = NDArray[np.uint8]
 Scores = NDArray[np.floating]
-RATE = 0.1
+RATE = 0.05
 
 
 def by_runtime(generator: Generator, images: Images, steps: int) -> Scores:
     """The scores of one call."""
-    options: dict[str, Any] = {"patience": 0, "start": "zeros", "progress": False}
+    options: dict[str, Any] = {
+        "patience": 0,
+        "lr_schedule": "linear",
+        "learning_rate": RATE,
+        "progress": False,
+    }
     return generator.detect(images, num_inference_steps=steps, **options).scores
 
 
@@ -50,14 +55,17 @@ def by_torch(trained: TrainedRun, images: Images, steps: int) -> Scores:
     target = to_tensor(images)
     with torch.no_grad():
         wanted = features(target)
-    z = torch.zeros(len(images), family.config.latent, requires_grad=True)
+        z = networks["encoder"](target)
+    z = z.clone().requires_grad_()
     optimizer = torch.optim.Adam([z], RATE)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     best = torch.full((len(images),), torch.inf)
     for _ in range(steps):
         scores = score(z, target, wanted)
         best = torch.minimum(best, scores.detach())
         (z.grad,) = torch.autograd.grad(scores.sum(), z)
         optimizer.step()
+        schedule.step()
     with torch.no_grad():
         return torch.minimum(best, score(z, target, wanted)).numpy()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ class AscentMethods(Closable):
         num_inference_steps: int | None = None,
         optimizer: OptimizerName | None = None,
         learning_rate: float | None = None,
+        lr_schedule: Literal["constant", "linear"] | None = None,
         patience: int | None = None,
         seed: int | Sequence[Seed] | NDArray[np.integer] | None = 0,
         batch_size: int | None = None,
@@ -61,6 +62,7 @@ class AscentMethods(Closable):
             "num_inference_steps": num_inference_steps,
             "optimizer": optimizer,
             "learning_rate": learning_rate,
+            "lr_schedule": lr_schedule,
             "patience": patience,
         }
         return invert_all(

@@ -158,12 +158,14 @@ class AscentDefaults(StrictModel):
     """How an input is optimized where the caller says nothing.
 
     `optimizer` with its `learning_rate`, `momentum` (SGD), `beta1` and `beta2` (Adam), for `num_inference_steps`
-    steps. `patience` > 0: a sample stops once so many steps have not improved its best objective by the share
-    `tolerance`. `jitter`: an image is moved by up to so many pixels in each step, and back.
+    steps; with the `lr_schedule` "linear" its rate falls to 0 over them, which lets a search come to rest where
+    the objective has kinks. `patience` > 0: a sample stops once so many steps have not improved its best objective
+    by the share `tolerance`. `jitter`: an image is moved by up to so many pixels in each step, and back.
     """
 
     optimizer: OptimizerName = "adam"
     learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.05
+    lr_schedule: Literal["constant", "linear"] = "constant"
     num_inference_steps: Annotated[int, Field(ge=0, le=100_000)] = 100
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -30,8 +30,11 @@ class Optimizer(ABC):
     """Minimizes. Belongs to one batch, and counts its steps."""
 
     @abstractmethod
-    def step(self, gradient: Float32) -> Float32:
-        """What to add to the variable, float32 [B, D], for its gradient float32 [B, D]."""
+    def step(self, gradient: Float32, share: float = 1.0) -> Float32:
+        """What to add to the variable, float32 [B, D], for its gradient float32 [B, D].
+
+        `share` of the learning rate, in [0, 1], is what a schedule leaves of it in this step.
+        """
 
 
 class Sgd(Optimizer):
@@ -42,13 +45,13 @@ class Sgd(Optimizer):
         self._momentum = np.float32(momentum)
         self._velocity: Float32 | None = None
 
-    def step(self, gradient: Float32) -> Float32:
+    def step(self, gradient: Float32, share: float = 1.0) -> Float32:
         """See :class:`Optimizer`."""
         if self._velocity is None:
             self._velocity = gradient.copy()
         else:
             self._velocity = np.asarray(self._momentum * self._velocity + gradient, np.float32)
-        return np.asarray(-self._learning_rate * self._velocity, np.float32)
+        return np.asarray(-self._learning_rate * np.float32(share) * self._velocity, np.float32)
 
 
 class Adam(Optimizer):
@@ -60,7 +63,7 @@ class Adam(Optimizer):
         self._moments: tuple[Float32, Float32] | None = None
         self._steps = 0
 
-    def step(self, gradient: Float32) -> Float32:
+    def step(self, gradient: Float32, share: float = 1.0) -> Float32:
         """See :class:`Optimizer`."""
         beta1, beta2 = self._betas
         if self._moments is None:
@@ -70,7 +73,7 @@ class Adam(Optimizer):
         m += np.float32(1 - beta1) * (gradient - m)
         v *= np.float32(beta2)
         v += np.float32(1 - beta2) * gradient * gradient
-        rate = np.float32(self._learning_rate / (1 - beta1**self._steps))
+        rate = np.float32(share * self._learning_rate / (1 - beta1**self._steps))
         root = np.sqrt(v) / np.float32((1 - beta2**self._steps) ** 0.5) + np.float32(EPSILON)
         return np.asarray(-rate * m / root, np.float32)
 
@@ -87,7 +90,7 @@ class Lbfgs(Optimizer):
         self._history = history
         self._last: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
-    def step(self, gradient: Float32) -> Float32:
+    def step(self, gradient: Float32, share: float = 1.0) -> Float32:
         """See :class:`Optimizer`."""
         g = gradient.astype(np.float64)
         if self._last is None:
@@ -97,11 +100,11 @@ class Lbfgs(Optimizer):
             self._rho = np.zeros((self._history, batch))
             self._scale = np.ones(batch)
             direction = -g
-            rate = np.minimum(1.0, 1.0 / np.maximum(np.abs(g).sum(axis=1), 1e-300)) * self._learning_rate
+            rate = np.minimum(1.0, 1.0 / np.maximum(np.abs(g).sum(axis=1), 1e-300)) * self._learning_rate * share
         else:
             self._remember(self._last[1], g - self._last[0])
             direction = self._direction(g)
-            rate = np.full(len(g), self._learning_rate)
+            rate = np.full(len(g), self._learning_rate * share)
         still = (_dot(g, direction) > -FLAT) | (np.abs(g).max(axis=1) <= STATIONARY)
         update = np.where(still[:, None], 0.0, rate[:, None] * direction)
         self._last = g, update

@@ -36,10 +36,10 @@ def gradient(x: np.ndarray) -> np.ndarray:
     return found.numpy()
 
 
-def path(optimizer: Optimizer, start: np.ndarray, steps: int = STEPS) -> list[np.ndarray]:
+def path(optimizer: Optimizer, start: np.ndarray, steps: int = STEPS, *, falls: bool = False) -> list[np.ndarray]:
     x, places = start, []
-    for _ in range(steps):
-        x = x + optimizer.step(gradient(x))
+    for step in range(steps):
+        x = x + optimizer.step(gradient(x), 1 - step / steps if falls else 1.0)
         places.append(x)
     return places
 
@@ -48,14 +48,18 @@ def starts() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(BATCH, SIZE)).astype(np.float32) * 2
 
 
+@pytest.mark.parametrize("falls", [False, True])
 @every_pair
-def test_each_step_is_that_of_torch(name: str) -> None:
+def test_each_step_is_that_of_torch(name: str, falls: bool) -> None:
     ours, theirs = PAIRS[name]
     near = 2e-3 if name == "lbfgs" else 2e-4  # its memory is float64 here, float32 there
-    found = path(ours(), starts())
+    found = path(ours(), starts(), falls=falls)
     for row in range(BATCH):
         x = torch.tensor(starts()[row], requires_grad=True)
         optimizer = theirs([x])
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 1 - step / len(found) if falls else 1.0
+        )
 
         def closure(x: Tensor = x, optimizer: Any = optimizer) -> Tensor:
             optimizer.zero_grad()
@@ -65,6 +69,7 @@ def test_each_step_is_that_of_torch(name: str) -> None:
 
         for place in found:
             optimizer.step(closure)
+            schedule.step()
             np.testing.assert_allclose(place[row], x.detach().numpy(), rtol=near, atol=near)
 
 

@@ -157,7 +157,7 @@ class AscentProgram(Program[AscentSettings]):
                 path.note(objective)
                 if step == total or not path.active.any():
                     break
-                path.move(gradient)
+                path.move(gradient, step)
                 if run.end_step(step, total, step, lambda: self.image(run, path.x), objective=path.objective):
                     break
         return path.end()
@@ -268,13 +268,15 @@ class _Path:
         if self._settings.patience:
             self.active &= self._stale < self._settings.patience
 
-    def move(self, gradient: Float32) -> None:
-        """One step of every sample that still moves."""
+    def move(self, gradient: Float32, step: int) -> None:
+        """Step number `step`, from 0, of every sample that still moves."""
         rows = gradient.reshape(len(gradient), -1)
         if self._spec.normalize:
             mean = np.abs(rows).mean(axis=1, dtype=np.float64, keepdims=True)
             rows = (rows / (mean + 1e-8)).astype(np.float32)
-        update = self._optimizer.step(-rows if self._spec.maximize else rows)
+        falls = self._settings.lr_schedule == "linear"
+        share = 1.0 - step / self._settings.num_inference_steps if falls else 1.0
+        update = self._optimizer.step(-rows if self._spec.maximize else rows, share)
         moved = self._projected(self.x + update.reshape(self.x.shape))
         self.x = np.where(_column(self.active, moved), moved, self.x)
         self._steps += self.active

@@ -68,7 +68,9 @@ def load_data(
     )
     if only:
         if inputs is not None:
-            raise InputError("only chooses classes, which would break the pairs with inputs; leave one of them out")
+            raise InputError(
+                "only chooses classes, which would break the pairs with inputs; leave one of them out"
+            )
         return of_classes(dataset, only)
     if inputs is None:
         return dataset

@@ -42,7 +42,8 @@ from gensdk_training.registry import register
 class AnoganConfig(FamilyConfig):
     """Settings of :class:`Anogan`; those of the GAN as in DCGAN.
 
-    `feature_weight` is lambda, `encoder_feature_weight` kappa. `inversion_steps` of Adam look for z.
+    `feature_weight` is lambda, `encoder_feature_weight` kappa. `inversion_steps` of Adam look for z, at a rate
+    that falls to 0: at a constant one the search does not come to rest, and rounding moves scores by a percent.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 32
@@ -167,7 +168,7 @@ class Anogan(Family[AnoganConfig]):
             encoder="encoder",
             features="features",
             defaults=AscentDefaults(
-                learning_rate=0.1, num_inference_steps=config.inversion_steps, patience=30, tolerance=1e-3
+                learning_rate=0.05, lr_schedule="linear", num_inference_steps=config.inversion_steps, patience=30
             ),
         )
         modules = {
