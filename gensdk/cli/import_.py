@@ -261,7 +261,8 @@ def _import_onnx(
 def _import_classifier(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
-    from gensdk_export.importers.onnx_classifier import DreamOptions, import_classifier
+    from gensdk_export.importers.onnx_classifier import import_classifier
+    from gensdk_export.importers.onnx_classifier_plan import DreamOptions
     from gensdk_export.importers.onnx_meaning import OnnxOptions
 
     for name in NOT_OF_DREAMS:

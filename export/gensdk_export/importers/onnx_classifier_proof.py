@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
 
 from gensdk_export.graphs import GraphSet
 from gensdk_export.importers.onnx_original import PlainSession, open_session
@@ -56,7 +55,7 @@ def prove_features(
         expected = _by_onnxruntime(file, sight.picture.port.name, tensors.values(), sight.seen(images))
         for name, tensor in tensors.items():
             with torch.inference_mode():
-                found = _in_file(networks[name], torch.from_numpy(images))
+                found = networks[name].in_file(torch.from_numpy(images)).numpy()
             what = f"{file.path}: layer {name!r} at {size[0]} x {size[1]}"
             if found.shape != expected[tensor].shape:
                 raise ExportError(
@@ -106,12 +105,6 @@ def jumps(plan: ExportPlan, golden: Iterable[Trajectory]) -> float:
                 exact = dict(zip(("objective", "gradient"), double(*given), strict=True))
                 worst = max(worst, *(_scaled(call.outputs[name], exact[name].numpy()) for name in exact))
     return worst
-
-
-def _in_file(network: Features, images: Tensor) -> Array:
-    """The features as the file has them."""
-    features: Tensor = network(images)
-    return np.asarray((features.permute(0, 2, 3, 1) if network.last else features).numpy())
 
 
 def _images(channels: int, size: tuple[int, int], count: int) -> Float32:

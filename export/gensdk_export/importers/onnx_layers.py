@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from gensdk_export.importers.onnx_network import OnnxGraph, Shape
+from gensdk_export.importers.onnx_network import OnnxGraph, Shape, Step
 from gensdk_export.importers.onnx_reading import OnnxFile
 from gensdk_runtime.errors import InputError, did_you_mean
 
@@ -21,10 +21,10 @@ MAX_LAYERS = 31
 """What an AscentSpec has room for."""
 MAX_DEFAULTS = 8
 MAX_NAME = 40
-ACTIVATIONS = frozenset(
-    ["Relu", "LeakyRelu", "PRelu", "Elu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Concat"]
-)
-FEATURES = frozenset((*ACTIVATIONS, "Conv", "BatchNormalization", "Add", "Sum", "Mul", "LRN"))
+ACTIVATIONS = frozenset(("Relu", "LeakyRelu", "PRelu", "Elu", "Clip", "HardSwish", "Tanh", "Gelu", "Concat"))
+GATES = frozenset(("Sigmoid", "HardSigmoid"))
+"""Times what goes into them they are activations too: swish."""
+FEATURES = frozenset((*ACTIVATIONS, *GATES, "Conv", "BatchNormalization", "Add", "Sum", "Mul", "LRN"))
 ENDS = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "Identity", "Cast"))
 """What makes probabilities of logits."""
 FAR = 9 * 256
@@ -108,17 +108,28 @@ def default_layers(graph: OnnxGraph, names: Mapping[str, str], layers: Mapping[s
     """The last activation at each resolution that is larger than a place, the one before the deepest first (its
     dreams have both detail and objects in them), then upwards from the deepest; the logits last."""
     last: dict[Shape, str] = {}
-    ops = {step.outputs[0]: step.op for step in graph.steps}
     tensors = {tensor: name for name, tensor in names.items()}
-    for kinds in (FEATURES - ACTIVATIONS, ACTIVATIONS):
+    active = _active(graph.steps)
+    for kind in (False, True):
         for tensor, layer in layers.items():
-            if layer.stride and max(layer.resolution) > 1 and tensor in tensors and ops.get(tensor) in kinds:
+            if layer.stride and max(layer.resolution) > 1 and tensor in tensors and (tensor in active) == kind:
                 last[layer.resolution] = tensors[tensor]
     deepest = [last[resolution] for resolution in sorted(last)]
     if len(deepest) > 2:
         deepest[:2] = reversed(deepest[:2])
     chosen = {name: names[name] for name in deepest[: MAX_DEFAULTS - 1]}
     return chosen | ({LOGITS: names[LOGITS]} if names[LOGITS] in layers else {})
+
+
+def _active(steps: Sequence[Step]) -> set[str]:
+    """The tensors that activations give."""
+    gates = {step.outputs[0]: step.inputs[0] for step in steps if step.op in GATES and step.inputs}
+    swish = {
+        step.outputs[0]
+        for step in steps
+        if step.op == "Mul" and any(gates.get(name) in step.inputs for name in step.inputs if name in gates)
+    }
+    return swish | {step.outputs[0] for step in steps if step.op in ACTIVATIONS}
 
 
 def _layer(tensor: str, own: Shape, far: Shape) -> Layer | None:

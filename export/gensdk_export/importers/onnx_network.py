@@ -26,6 +26,7 @@ from gensdk_export.importers.onnx_operators import OPERATORS
 from gensdk_export.importers.onnx_reading import OnnxFile
 from gensdk_export.importers.onnx_sizes import SIZE_OPERATORS
 from gensdk_export.importers.onnx_windows import covers
+from gensdk_export.onnx import quiet
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
 
@@ -97,7 +98,7 @@ class OnnxGraph:
         """The shapes of all tensors for images of another `shape`; those that can't be made are left out."""
         mode = _fake()
         values: dict[str, Any] = {self.images: _example(mode, shape)}
-        with mode:
+        with quiet(), mode:
             for step in self.steps:
                 if all(name in values for name in step.inputs):
                     try:
@@ -162,7 +163,7 @@ class _Reader:
     def _run(self, step: Step, node: Node) -> None:
         """Runs it with nothing but shapes; a constant then in earnest."""
         values = dict(self.values)
-        with self._mode:
+        with quiet(), self._mode:
             step.into(values)
         for name in step.outputs:
             value = values.get(name)
@@ -185,8 +186,8 @@ class _Reader:
         if node.op not in table:
             what = " on the sizes of tensors" if describes else ""
             raise ExportError(
-                f"{self.path}: operator {node.op}{what} ({node.name[:80]!r}) is not among those that are "
-                f"differentiated; choose layers below it with --layer ({', '.join(sorted(OPERATORS))})"
+                f"{self.path}: operator {node.op}{what} ({node.name[:80]!r}) is not known here; choose layers "
+                "below it with --layer"
             )
         return table[node.op]
 

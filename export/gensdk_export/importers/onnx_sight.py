@@ -87,18 +87,25 @@ class Sight:
 class Features(nn.Module):
     """The features of one layer, of images as a bundle has them."""
 
-    def __init__(self, sight: Sight, network: OnnxNetwork, *, last: bool) -> None:
+    def __init__(self, sight: Sight, network: OnnxNetwork, *, last: bool, flat: bool) -> None:
+        """`last`: the file has channels last; `flat`: it has one place alone."""
         super().__init__()
         self.sight = sight.module()
         self.network = network
         self.swaps = sight.picture.layout == "nhwc"
-        self.last = last
+        self.last, self.flat = last, flat
+
+    def in_file(self, images: Tensor) -> Tensor:
+        """`images` [B, C, H, W] in [-1, 1] to the features as the file has them."""
+        seen = self.sight(images)
+        features: Tensor = self.network(seen.permute(0, 2, 3, 1) if self.swaps else seen)
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """`images` [B, C, H, W] in [-1, 1] to [B, K, h, w], or [B, K] where there is one place alone."""
-        seen = self.sight(images)
-        features: Tensor = self.network(seen.permute(0, 2, 3, 1) if self.swaps else seen)
-        return features.permute(0, 3, 1, 2) if self.last else features
+        features = self.in_file(images)
+        features = features.permute(0, 3, 1, 2) if self.last else features
+        return features.flatten(1) if self.flat else features
 
 
 def _each(given: Sequence[float] | None, what: str, channels: int, otherwise: float) -> tuple[float, ...]:

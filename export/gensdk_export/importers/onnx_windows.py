@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from gensdk_export.importers.onnx_axes import MAX_PAD
 from gensdk_export.importers.onnx_node import Apply, Node
 
+MAX_WINDOW = 400
+"""Places of a window that the largest is taken of."""
 Edges = tuple[int, int, int, int]
 """Padding: above, left, below, right."""
 
@@ -58,6 +60,10 @@ def _pair(node: Node, name: str) -> tuple[int, int]:
 def max_pool(node: Node) -> nn.Module:
     """Padded with the lowest number where PyTorch can't pad by itself."""
     kernel, stride = _kernel(node), _pair(node, "strides")
+    if kernel[0] * kernel[1] > MAX_WINDOW:
+        raise node.refused(
+            f"expected a window of at most {MAX_WINDOW} places; its gradient has one kernel for each"
+        )
     around = edges(node, kernel, stride, (1, 1))
     beyond = _beyond(node, kernel, stride, around)
     above, left, below, right = (edge + more for edge, more in zip(around, (0, 0, *beyond), strict=True))
