@@ -11,6 +11,7 @@ from typing import Any
 from gensdk_export.report import HEADING, GraphRow, engine_rows, row_text
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import (
+    AscentSpec,
     DiffusionSpec,
     EngineSpec,
     ModelSpec,
@@ -76,6 +77,14 @@ def _how_to_sample(model: ModelSpec, name: str) -> str:
 def _how_to_translate(model: ModelSpec, name: str) -> str:
     label = ", label=0" if model.num_classes else ""
     channels = model.source.channels if model.source is not None else 3
+    if isinstance(model.program, AscentSpec):
+        return (
+            f"```sh\ngensdk dream photo.jpg --bundle {name} -o dream.png\ngensdk verify {name}\n```\n\n"
+            "```python\nfrom gensdk import Generator\n\n"
+            f'with Generator.load("{name}") as generator:\n'
+            f"    result = generator.dream(image)  # uint8 [H, W, {channels}]\n```\n\n"
+            f"Layers: {', '.join(model.program.objectives)}."
+        )
     return (
         f"```sh\ngensdk verify {name}\n```\n\n"
         "```python\nfrom gensdk import Generator\n\n"

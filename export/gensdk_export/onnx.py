@@ -45,7 +45,7 @@ MAX_INFLATED = 4096
 
 IMAGE_AXES = frozenset((HEIGHT, WIDTH, RESULT_HEIGHT, RESULT_WIDTH))
 
-_CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+_CHATTY_LOGGERS = ("torch.onnx", "torch.export", "torch._subclasses.fake_tensor", "onnxscript", "onnx_ir")
 
 
 def export_onnx(
@@ -64,7 +64,7 @@ def export_onnx(
         {axis: dims[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in graph.inputs
     )
-    with _quiet(), _refusals(graph):
+    with quiet(), _refusals(graph):
         module = differentiated(graph, module, arguments)
         kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
         refuse_plain_gradients(module, arguments)
@@ -82,7 +82,7 @@ def export_onnx(
         )
         if program is None:
             raise ExportError("the exporter gave no program")
-    with _quiet():
+    with quiet():
         model = _optimize(program.model)
     _finish(model, graph)
     check_onnx(model, graph)
@@ -223,8 +223,8 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the exporter's warnings: none concerns the user, and what matters is checked afterwards."""
+def quiet() -> Iterator[None]:
+    """Silences PyTorch's warnings on the way: none concerns the user, and what matters is checked afterwards."""
     loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

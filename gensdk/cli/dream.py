@@ -14,15 +14,17 @@ EXAMPLES = """
 \b
 Examples:
   gensdk dream photo.jpg --bundle deepdream.gsdk -o dream.png
+  gensdk import mobilenet.onnx --dream --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 -o mobilenet.gsdk
+  gensdk dream photo.jpg --bundle mobilenet.gsdk --layer logits --channel 207 -o dream.png
   gensdk dream photo.jpg --bundle deepdream.gsdk --layer conv2 --channel 7 --octaves 5 -o dream.png
 """
 
 
 @click.command(epilog=EXAMPLES)
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--bundle", required=True, help="A bundle of the family deepdream.")
+@click.option("--bundle", required=True, help="Of the family deepdream, or of gensdk import --dream.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("dream.png"), show_default=True)
-@click.option("--layer", help="What is to be excited. [default: the last convolution]")
+@click.option("--layer", help="What is to be excited. [default: the bundle's first]")
 @click.option("--channel", type=int, help="One channel of the layer. [default: all]")
 @click.option("--octaves", type=int, default=4, show_default=True, help="Sizes, up to the image's own.")
 @click.option("--octave-scale", type=float, default=1.4, show_default=True, help="From one size to the next.")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 CHECKPOINTS = (".pth", ".pt", ".ckpt")
 FP16 = "half precision is made from PyTorch modules, not from an ONNX file; leave --fp16 out"
 MAX_CONSTANT_BYTES = 2**28
+NOT_OF_DREAMS = (
+    *("kind", "roles", "output_range", "scale", "multiple", "constants", "label", "classes"),
+    *("styles", "style_encoder", "solver", "fp16", "uint8"),
+)
 
 EXAMPLES = """
 \b
@@ -28,6 +32,8 @@ Examples:
   gensdk import esrgan.onnx -o esrgan.gsdk --range 0,255 --uint8
   gensdk import multistyle.onnx -o styles.gsdk --label style_weights
   gensdk import transform.onnx -o coffee.gsdk --style coffee.png --style-encoder predict.onnx
+  gensdk import mobilenet.onnx --dream --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 -o dream.gsdk
+  gensdk import caffe.onnx --dream --range 0,255 --mean 123,117,104 --bgr --layer conv4 -o dream.gsdk
   gensdk import latest_net_G.pth -o horse2zebra.gsdk --fp16
   gensdk import ddpm-celebahq-256/ -o faces.gsdk
 
@@ -48,6 +54,16 @@ def _pair(_: click.Context, __: click.Parameter, text: str | None) -> tuple[floa
     if not low < high or not high - low < 1e6:
         raise click.BadParameter(f"expected the lower value first, got {text[:40]!r}")
     return low, high
+
+
+def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """One number, or R,G,B."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers as in 123,117,104, got {text[:40]!r}") from None
 
 
 def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -108,6 +124,19 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
     help="Checkpoints with batch norm: stored, as test.py --eval; image, as test.py without it.",
 )
 @click.option("--solver", type=click.Choice(SOLVERS), help="diffusers: the solver. [default: the pipeline's]")
+@click.option("--dream", is_flag=True, help="ONNX: a classifier; the bundle is for gensdk dream.")
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="NAME",
+    help="--dream: a layer; several. [default: a choice of them]",
+)
+@click.option(
+    "--mean", callback=_numbers, metavar="R,G,B", help="--dream: what is subtracted, in the unit of --range."
+)
+@click.option("--std", callback=_numbers, metavar="R,G,B", help="--dream: what is then divided by.")
+@click.option("--bgr", is_flag=True, help="--dream: the model takes blue first.")
 @click.option("--fp16", is_flag=True, help="Add graphs in half precision; not for ONNX files.")
 @click.option(
     "--uint8/--no-uint8",
@@ -120,6 +149,10 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) -> None:
     """Make a bundle of MODEL, which somebody else trained: an .onnx file, a pytorch-CycleGAN-and-pix2pix
     generator (latest_net_G.pth), or a diffusers folder with an unconditional UNet2DModel.
+
+    With --dream MODEL is an .onnx classifier of images, for gensdk dream: its gradients become graphs, one for
+    each layer. Layers are called as its nodes or tensors are, in letters, digits, "_", "-" and "."; what takes one
+    size alone, behind a Flatten of a map, is left out.
 
     What the model does not say is guessed, and told.
     """
@@ -142,8 +175,15 @@ def _import(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
     """The importer for what `model` is."""
+    if not options["dream"] and any(options[name] for name in ("layers", "mean", "std", "bgr")):
+        raise InputError(
+            "--layer, --mean, --std and --bgr are of classifiers; give --dream too, or leave them out"
+        )
     if model.suffix.lower() == ".onnx":
-        return _import_onnx(model, output, options, tell)
+        importer = _import_classifier if options["dream"] else _import_onnx
+        return importer(model, output, options, tell)
+    if options["dream"]:
+        raise InputError(f"--dream takes a classifier in an .onnx file, got {str(model)!r}; export it to ONNX")
     if options["kind"] is not None or options["styles"] or options["label"] or options["constants"]:
         raise InputError("--kind, --label, --constant and --style are for ONNX files; leave them out")
     if model.suffix.lower() in CHECKPOINTS:
@@ -215,6 +255,37 @@ def _import_onnx(
     style = None if options["style_encoder"] is None else Style(options["styles"], options["style_encoder"])
     return import_onnx(
         model, output, said, style=style, atol=options["atol"], as_zip=options["as_zip"], on_stage=tell
+    )
+
+
+def _import_classifier(
+    model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
+) -> ImportReport:
+    from gensdk_export.importers.onnx_classifier import import_classifier
+    from gensdk_export.importers.onnx_classifier_plan import DreamOptions
+    from gensdk_export.importers.onnx_meaning import OnnxOptions
+
+    for name in NOT_OF_DREAMS:
+        if options[name]:
+            flag = name.rstrip("s").replace("_", "-")
+            raise InputError(f"--{flag} says nothing about a classifier that dreams; leave it out")
+    said = OnnxOptions(
+        output=options["result"],
+        source_range=options["source_range"],
+        layout=options["layout"],
+        channels=options["channels"],
+        size=options["size"],
+        margin=options["margin"],
+    )
+    given = {name: options[name] for name in ("layers", "mean", "std", "bgr")}
+    return import_classifier(
+        model,
+        output,
+        said,
+        DreamOptions(**given),
+        atol=options["atol"],
+        as_zip=options["as_zip"],
+        on_stage=tell,
     )
 
 

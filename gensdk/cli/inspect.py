@@ -22,6 +22,7 @@ Examples:
 def inspect(bundle: str, as_json: bool) -> None:
     """Show what is in BUNDLE: program, graphs, precisions, engines, provenance. Checks every checksum."""
     from gensdk_runtime.bundle import Bundle
+    from gensdk_runtime.manifest import AscentSpec
 
     with Bundle.open(bundle) as opened:
         opened.verify_files()
@@ -43,6 +44,8 @@ def inspect(bundle: str, as_json: bool) -> None:
     defaults = getattr(model.program, "defaults", None)
     if defaults is not None:
         say("defaults: " + ", ".join(f"{key} {value}" for key, value in defaults.model_dump().items()))
+    if isinstance(model.program, AscentSpec):
+        say(f"layers: {', '.join(model.program.objectives)}")
     rows = []
     for graph in model.graphs:
         for precision, file in manifest.graph_files[graph.name].items():

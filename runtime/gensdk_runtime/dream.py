@@ -34,7 +34,10 @@ def dream_on(
     """See :meth:`gensdk_runtime.generator.Generator.dream`; `sample` is that generator's."""
     source = model.source
     if not isinstance(model.program, AscentSpec) or source is None:
-        raise InputError(f"model {model.name!r} does not dream; train and export the family deepdream")
+        raise InputError(
+            f"model {model.name!r} does not dream; export the family deepdream, or import a "
+            "classifier with --dream"
+        )
     given = _check(image, source.channels)
     sizes = octave_sizes(given.shape[0], given.shape[1], octaves, octave_scale)
     given_options = {name: value for name, value in options.items() if value is not None}

@@ -197,8 +197,8 @@ def _result_port(file: OnnxFile, options: OnnxOptions, guesses: list[Guess]) -> 
     if not fitting:
         got = ", ".join(port.text() for port in file.outputs)
         raise InputError(
-            f"{file.path}: expected an output that holds images, got {got}; where it makes a style of an image, "
-            "it is a --style-encoder for the model that takes the style"
+            f"{file.path}: expected an output that holds images, got {got}; a classifier can --dream; where it "
+            "makes a style of an image, it is a --style-encoder for the model that takes the style"
         )
     if len(file.outputs) > 1:
         guesses.append(Guess("output", repr(fitting[0].name), "the first with four axes", "--result"))

@@ -13,8 +13,9 @@ Networks: `classifier`: 3x3 convolutions with ReLU (`conv1`, `conv2`, ...), max 
 mean over all places, one linear layer. It is trained on labelled images, or comes trained, as `weights`.
 Exports: one gradient graph for each layer, ``gradient_conv1`` and so on, of any height and width.
 
-It does not: bring a classifier of photographs (a small one trained on digits dreams of strokes), read other
-architectures than its own, or smooth gradients by a Laplacian pyramid.
+It does not: bring a classifier of photographs (a small one trained on digits dreams of strokes; `gensdk import
+CLASSIFIER.onnx --dream` takes those that others trained), train other architectures than its own, or smooth
+gradients by a Laplacian pyramid.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, cast
 
-import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import AscentDefaults, AscentSpec, ModelSpec
-from gensdk_runtime.signature import HEIGHT, WIDTH, SourceSpec, TensorSpec
+from gensdk_runtime.manifest import AscentDefaults
+from gensdk_runtime.signature import SourceSpec
 from gensdk_training.examples import Examples
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.input_gradient import InputGradient, gradient_graph
+from gensdk_training.layers.dreaming import DreamLayer, dream_plan
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 
@@ -75,22 +75,6 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """`images` [B, C, H, W] in [-1, 1] to logits [B, K]."""
         return cast(Tensor, self.head(self.blocks(images).mean(dim=(2, 3))))
-
-
-class Energy(nn.Module):
-    """The objective of one layer: ``1/2 sum_c w_c sum_hw f_c^2`` of its features, or ``sum_c w_c f_c`` of
-    logits."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor, channels: Tensor) -> Tensor:
-        """`image` [B, C, H, W] and the weights `channels` [K] to [B]."""
-        features = self.network(image)
-        if features.dim() == 2:
-            return torch.sum(features * channels, dim=1)
-        return torch.sum(features.square().sum(dim=(2, 3)) * channels, dim=1) / 2
 
 
 @register("deepdream")
@@ -161,25 +145,19 @@ class Deepdream(Family[DeepdreamConfig]):
         return Examples.of(batch.images, None)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
-        """A gradient graph for each layer, the last convolution's first. They stay float32: rounding moves
-        features near zero through a ReLU's edge, where the gradient jumps."""
+        """A gradient graph for each layer, the last convolution's first."""
         classifier = cast(Classifier, networks["classifier"])
-        layers: dict[str, tuple[nn.Module, int]] = {
-            f"conv{depth}": (nn.Sequential(*list(classifier.blocks)[:depth]), width)
+        layers = {
+            f"conv{depth}": DreamLayer(nn.Sequential(*list(classifier.blocks)[:depth]), width)
             for depth, width in reversed(list(enumerate(self.config.channels, start=1)))
         }
-        layers[LOGITS] = (classifier, self.data.num_classes or 1)
-        shape = (self.data.channels, HEIGHT, WIDTH)
-        graphs = {
-            name: gradient_graph(f"gradient_{name}", shape, (_weights(width),))
-            for name, (_, width) in layers.items()
-        }
-        program = AscentSpec(
-            objectives={name: graph.name for name, graph in graphs.items()},
-            maximize=True,
-            normalize=True,
-            project="range",
-            keep="last",
+        layers[LOGITS] = DreamLayer(classifier, self.data.num_classes or 1)
+        return dream_plan(
+            f"{self.data.name}-{self.name}",
+            self.name,
+            layers,
+            image=self.data.image,
+            source=_source(self.data, self._multiple),
             defaults=AscentDefaults(
                 optimizer="sgd",
                 learning_rate=self.config.dream_rate,
@@ -187,20 +165,6 @@ class Deepdream(Family[DeepdreamConfig]):
                 jitter=self.config.jitter,
             ),
         )
-        model = ModelSpec(
-            name=f"{self.data.name}-{self.name}",
-            family=self.name,
-            program=program,
-            graphs=tuple(graphs.values()),
-            image=self.data.image,
-            source=_source(self.data, self._multiple),
-        )
-        modules = {graphs[name].name: InputGradient(Energy(each)).eval() for name, (each, _) in layers.items()}
-        return ExportPlan(model=model, modules=modules)
-
-
-def _weights(width: int) -> TensorSpec:
-    return TensorSpec(name="channels", dtype="float32", shape=(width,), role="coefficient")
 
 
 def _source(data: DataInfo, multiple: int) -> SourceSpec:
