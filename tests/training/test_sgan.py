@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from gensdk_runtime.errors import InputError
-from gensdk_training.families.sgan import Classifier, Sgan, SganConfig, log_fake, log_real
+from gensdk_runtime.errors import InputError, TrainingError
+from gensdk_training.checkpoint import checkpoint_paths
+from gensdk_training.families.sgan import AS_IT_WAS, Classifier, Sgan, SganConfig, log_fake, log_real
 from gensdk_training.family import Batch, DataInfo
+from gensdk_training.run import load_run, train
+from gensdk_training.run_config import read_run_config
+from support.tiny import tiny_run
 
 DATA = DataInfo(name="x", channels=1, height=8, width=8, count=60, num_classes=3)
 
@@ -115,6 +121,26 @@ def test_a_run_of_before_the_new_settings_stays_what_it_was() -> None:
     }
     assert keys == {"images", "labels"} | layers
     assert SganConfig.from_dict({"dropout": 0.3}, what="config").architecture == "mlp"
+
+
+def test_such_a_run_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small = {"generator_channels": 4, "classifier_channels": 4, **AS_IT_WAS}
+    train(tiny_run("sgan", steps=2, config=small), run, progress=False, tensorboard=False)
+    newer = set(AS_IT_WAS) | {"generator_hidden", "classifier_hidden"}
+    for path in (run / "run.json", checkpoint_paths(run / "checkpoints")[0] / "state.json"):
+        text = json.loads(path.read_text())
+        for settings in (text.get("run", text)["config"], text.get("identity", {})):
+            for key in [key for key in settings if key.removeprefix("config.") in newer]:
+                del settings[key]
+        path.write_text(json.dumps(text))
+    begun = read_run_config(run)
+    assert not newer & begun.config.keys()
+    longer = begun.model_copy(update={"config": {**begun.config, "steps": 3}})
+    assert load_run(run).family.config.architecture == "conv"
+    with pytest.raises(TrainingError, match=r"'config\.steps' was 2, is 3"):
+        train(longer, run, resume=True, progress=False, tensorboard=False)
+    assert train(begun, run, resume=True, progress=False, tensorboard=False).step == 2
 
 
 def test_data_without_enough_labels_is_told() -> None:

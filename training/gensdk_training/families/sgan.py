@@ -10,15 +10,15 @@ or makes D's error large as in other GANs.
 
 Networks: `generator` and `classifier`, of linear layers ("mlp"), as the paper's for MNIST but smaller, or of
 strided convolutions ("conv"), G as that of dcgan. Gaussian noise on the input and the features of D, while it
-trains, keeps so few labels from being learnt by heart, and D from telling G's images at a glance. Weight
-normalization (Salimans & Kingma 2016, arXiv 1602.07868) of D, and of the last layer of G ("mlp"), keeps G from
-collapsing to a few saturated pixels. The labelled images are chosen before the first step, the same number of
-each class, and are part of the classifier's state; the labels of all other images are never looked at but to log
-`accuracy`.
+trains, keeps so few labels from being learnt by heart, and D from telling G's images at a glance. D is weight
+normalized (Salimans & Kingma 2016, arXiv 1602.07868), and so is the last linear layer of G, which else saturates.
+The labelled images are chosen before the first step, the same number of each class, and are part of the
+classifier's state; the labels of all other images are never looked at but to log `accuracy`.
 Exports: ``generator``: z to the image; and ``classifier``: an image to K logits, for ``Generator.classify``.
 
-What the unlabelled images give comes late: it takes G some thousand steps to make what D can learn from. G's
-samples stay worse than those of other GANs (Dai et al. 2017, arXiv 1705.09783, show why they must).
+What the unlabelled images give comes late: in the first thousand steps D is no better than one that knows the
+labelled few alone. G's samples stay worse than those of other GANs (Dai et al. 2017, arXiv 1705.09783, say why
+they must).
 
 It does not: give the generator a label, initialize from data, use virtual batch norm, or the paper's test-time
 averages beyond the moving average of the weights.
@@ -61,7 +61,7 @@ AS_IT_WAS = {"architecture": "conv", "feature_noise": 0.0, "weight_norm": False,
 
 
 class SganConfig(FamilyConfig):
-    """Settings of :class:`Sgan`. The defaults suit MNIST and smaller grey images.
+    """Settings of :class:`Sgan`. The defaults suit MNIST and smaller grey images, and were chosen for "mlp".
 
     `labels`: how many images may be used with their labels, as many of each class; each step draws
     `labelled_batch` of them. `unlabelled_weight`: of the loss of the others, that of the labelled having 1; 0.5 as
