@@ -16,7 +16,7 @@ The labelled images are chosen before the first step, the same number of each cl
 classifier's state; the labels of all other images are never looked at but to log `accuracy`.
 Exports: ``generator``: z to the image; and ``classifier``: an image to K logits, for ``Generator.classify``.
 
-What the unlabelled images give comes late: in the first thousand steps D is no better than one that knows the
+What the unlabelled images give comes late: in the first thousand steps D is hardly better than one that knows the
 labelled few alone. G's samples stay worse than those of other GANs (Dai et al. 2017, arXiv 1705.09783, say why
 they must).
 
