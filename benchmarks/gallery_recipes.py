@@ -33,17 +33,6 @@ DIGITS: dict[str, tuple[str, dict[str, Any]]] = {
     "digits-wgan-gp": ("wgan_gp", {**_CONVOLUTIONS, **_FAST, "steps": 1200}),
     "digits-sngan": ("sngan", {**_CONVOLUTIONS, **_FAST, "steps": 1200}),
     "digits-fgan": ("fgan", {**_LINEAR, "divergence": "squared_hellinger", "steps": 8000}),
-    "digits-sgan": (
-        "sgan",
-        {
-            "labels": 100,
-            "generator_channels": 24,
-            "classifier_channels": 24,
-            "learning_rate": 1e-3,
-            "ema_decay": 0.99,
-            "steps": 1500,
-        },
-    ),
     "digits-glo": (
         "glo",
         {

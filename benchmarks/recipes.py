@@ -150,18 +150,8 @@ LATENT_RECIPES: dict[str, Recipe] = {
         },
     ),
     "mnist-gon": Recipe("gon", "mnist", {"latent": 32, "batch_size": 64, "lr_schedule": "cosine", "steps": 6000}),
-    "mnist-sgan": Recipe(
-        "sgan",
-        "mnist",
-        {
-            "labels": 100,
-            "generator_channels": 24,
-            "classifier_channels": 24,
-            "learning_rate": 1e-3,
-            "ema_decay": 0.99,
-            "steps": 900,
-        },
-    ),
+    "digits-sgan": Recipe("sgan", "digits", {"labels": 100, "noise": 0.3, "steps": 6000}),
+    "mnist-sgan": Recipe("sgan", "mnist", {"labels": 100, "steps": 15000}),
     "digits-progan": Recipe(
         "progan",
         "digits",
@@ -178,7 +168,7 @@ LATENT_RECIPES: dict[str, Recipe] = {
         },
     ),
 }
-"""Models with a latent for each image, and a semi-supervised GAN."""
+"""Models with a latent for each image, and semi-supervised GANs."""
 
 _POINTS = {"hidden": [128, 128, 128], "latent": 2, "ema_decay": 0.99, "batch_size": 256}
 _GAME = {

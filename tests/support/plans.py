@@ -44,7 +44,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
     "progan": {"channels": 16},
-    "sgan": {"generator_channels": 32, "classifier_channels": 32},
+    "sgan": {"generator_hidden": [512]},
     "sngan": {"generator_channels": 32},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},

@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
     "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 2},
-    "sgan": {"latent": 4, "generator_channels": 8, "classifier_channels": 8, "labels": 20},
+    "sgan": {"latent": 4, "generator_hidden": [16], "classifier_hidden": [32, 16], "labels": 20},
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},

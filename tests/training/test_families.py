@@ -47,7 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
     "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 1},
-    "sgan": {"generator_channels": 8, "classifier_channels": 8, "latent": 4, "labels": 20},
+    "sgan": {"generator_hidden": [16], "classifier_hidden": [32, 16], "latent": 4, "labels": 20},
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1},
@@ -88,7 +88,20 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "resize": {"upsampling": "resize", "norm": "batch", "depth": 2},
     },
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
-    "sgan": {"non_saturating": {"objective": "non_saturating", "noise": 0.0, "dropout": 0.0}},
+    "sgan": {
+        "non_saturating": {
+            "objective": "non_saturating",
+            "noise": 0.0,
+            "feature_noise": 0.0,
+            "weight_norm": False,
+        },
+        "convolutions": {
+            "architecture": "conv",
+            "generator_channels": 8,
+            "classifier_channels": 8,
+            "dropout": 0.3,
+        },
+    },
     "sngan": {"vanilla": {"loss": "non_saturating"}},
     "srgan": {"gan": {"objective": "gan"}, "four": {"scale": 4}},
     "vae": {

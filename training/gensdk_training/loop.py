@@ -80,15 +80,16 @@ class Loop:
         Raises :class:`TrainingError` where the folder is of another run, and names the key that differs.
         """
         dataset, processes = self.trainer.feed.dataset, self.accelerator.num_processes
-        begun = identity(read_run_config(self.out), dataset.info, dataset.fingerprint, processes)
-        self._refuse_difference(begun, self.out)
+        run = read_run_config(self.out)
+        begun = identity(run, dataset.info, dataset.fingerprint, processes)
+        self._refuse_difference(begun, run, self.out)
         name = on_first(self.accelerator, self._newest)
         if name is None:
             self.reporter.note("no checkpoint yet: starting from the beginning")
             return
         checkpoint = read_checkpoint(self.checkpoints / name)
         state = checkpoint.state
-        self._refuse_difference(state.identity, checkpoint.path)
+        self._refuse_difference(state.identity, state.run, checkpoint.path)
         self.trainer.restore(state.step, checkpoint.tensors, state.scaler)
         self._losses = dict(state.losses)
         self._saved = self._logged = state.step
@@ -214,8 +215,8 @@ class Loop:
             return
         self._monitor = Monitor(self.trainer.family.log_meanings, begun)
 
-    def _refuse_difference(self, was: dict[str, Any], where: Path) -> None:
-        was = with_new_settings(was, self.trainer.family.Config())
+    def _refuse_difference(self, was: dict[str, Any], run: RunConfig, where: Path) -> None:
+        was = with_new_settings(was, run.family_config())
         if difference := first_difference(was, self._identity):
             raise TrainingError(
                 f"{where} can't be continued: {difference}; use the run's own settings or another folder"

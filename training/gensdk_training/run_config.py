@@ -113,9 +113,10 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
     return _flat(whole)
 
 
-def with_new_settings(was: dict[str, Any], defaults: FamilyConfig) -> dict[str, Any]:
-    """An identity of an older version: the settings that it did not know count as their defaults."""
-    known = _flat({"config": defaults.model_dump(mode="json", exclude={"steps"})})
+def with_new_settings(was: dict[str, Any], settings: FamilyConfig) -> dict[str, Any]:
+    """An identity of an older version: the settings that it did not know count as in `settings`, those of its
+    run as they are read today."""
+    known = _flat({"config": settings.model_dump(mode="json", exclude={"steps"})})
     return {**known, **was}
 
 
