@@ -1,6 +1,6 @@
 """The gradient of an objective with respect to its input, as a graph of standard operators.
 
-``make_fx`` runs an :class:`InputGradient` and writes down what autograd does, operator by operator, with the batch
+``make_fx`` runs a :class:`WithAutograd` and writes down what autograd does, operator by operator, with the batch
 (and every other named axis) as a symbol. What ONNX has no operator for is written with those that it has: the
 backward pass of a convolution, for its input alone, is a transposed convolution (Dumoulin & Visin 2016, section
 4), and so is that of pooling, over fixed kernels. The result is a module like any other, to export as always.
@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.signature import GraphSpec
-from gensdk_training.layers.input_gradient import InputGradient
+from gensdk_training.layers.input_gradient import WithAutograd
 
 aten = torch.ops.aten
 Sizes = Sequence[int]
@@ -38,12 +38,12 @@ PLAIN = (
 
 
 def differentiated(graph: GraphSpec, module: nn.Module, arguments: tuple[Tensor, ...]) -> nn.Module:
-    """`module` as it is, or an :class:`InputGradient` as a module that holds no autograd any more.
+    """`module` as it is, or a :class:`WithAutograd` as a module that holds no autograd any more.
 
     `arguments`: an example of each input, with no two named axes of one size. Raises :class:`ExportError` where a
     named axis was fixed on the way.
     """
-    if not isinstance(module, InputGradient):
+    if not isinstance(module, WithAutograd):
         return module
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes = []
@@ -57,7 +57,7 @@ def differentiated(graph: GraphSpec, module: nn.Module, arguments: tuple[Tensor,
         _WholeUpsampling(),
     ):  # some operators ask for sizes as numbers without it
         traced = make_fx(
-            module.forward,
+            lambda *given: module(*given),  # noqa: PLW0108 - a bound method's self would count as an argument
             decomposition_table={**core_aten_decompositions(), **DECOMPOSITIONS},
             tracing_mode="real",
             _allow_non_fake_inputs=True,

@@ -19,7 +19,6 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image
 from gensdk_runtime.signature import SourceSpec
 from gensdk_training.layers.input_gradient import InputGradient
-from gensdk_training.torch_backend import torch_sessions
 
 pytestmark = pytest.mark.slow
 
@@ -97,14 +96,32 @@ def test_the_search_finds_what_the_model_made(family: str, exported: Export) -> 
 
 def test_gons_latent_is_one_gradient(exported: Export) -> None:
     found, given = exported("gon"), images(3)
+    encoder = found.plan.modules["encoder"]
+    x = torch.from_numpy(given).permute(0, 3, 1, 2).float() / 127.5 - 1
+    size = found.plan.model.graph("encoder").outputs[0].shape[1]
+    _, gradient = encoder.gradient(torch.zeros(3, size), x)
+    with torch.no_grad():
+        decoded = encoder.gradient.objective.network(-gradient)
     with Generator.load(found.bundle, backend="onnxruntime") as generator:
         inversion = generator.invert(given)
-        decoded = torch_sessions(found.plan)["decoder"].run({"latent": inversion.latents})["image"]
-    assert (inversion.steps == 1).all()
+        refined = generator.invert(given, num_inference_steps=30)
+    assert (inversion.steps == 0).all()
+    np.testing.assert_allclose(encoder.gaussian(torch.from_numpy(inversion.latents)), -gradient, atol=1e-4)
     np.testing.assert_allclose(inversion.images, decoded, atol=1e-4)
-    x = torch.from_numpy(given).permute(0, 3, 1, 2).float() / 127.5 - 1
-    _, gradient = found.plan.modules["inversion"](torch.zeros(3, inversion.latents.shape[1]), x)
-    np.testing.assert_allclose(inversion.latents, -gradient.numpy(), atol=1e-4)
+    assert (refined.objective < inversion.objective).all(), "more steps come nearer"
+
+
+@pytest.mark.parametrize("family", ["anogan", "glo", "gon"])
+def test_what_is_found_is_what_is_sampled_from(family: str, exported: Export) -> None:
+    """One space of latents: encode, invert, reconstruct and sample mean the same by them."""
+    given = images(3)
+    with Generator.load(exported(family).bundle, backend="onnxruntime") as generator:
+        found = generator.invert(given, batch_size=2)
+        latents, again = generator.encode(given), generator.reconstruct(given).array
+        made = generator.sample(3, latents=found.latents).array
+    np.testing.assert_allclose(latents, found.latents, atol=1e-3)
+    np.testing.assert_allclose(made, found.images, atol=1e-4)
+    np.testing.assert_allclose(again, found.images, atol=1e-3)
 
 
 def test_dreams_climb_over_octaves_and_leave_the_weights_alone(exported: Export) -> None:

@@ -8,8 +8,9 @@ smooth activations (SiLU); afterwards first derivatives are enough. L is half th
 image.
 
 Networks: `decoder`, linear layers with SiLU and a final tanh; beside it the running mean and covariance of z.
-Exports: ``sampler``, standard normal noise through the Gaussian fitted to z, to the image; ``decoder``, z to the
-image; and ``inversion``, the gradient graph: :meth:`Generator.invert` runs it once.
+Exports: ``sampler``, standard normal noise n through the Gaussian fitted to z, to the image; ``encoder``, the one
+gradient step, its z as the n that the sampler makes z of; and ``inversion``, the gradient with respect to n, for
+:meth:`Generator.invert` to go on from there where more steps are asked for.
 
 It does not: use the implicit (coordinate) networks of the paper's section 5.2, or its variational form, whose
 latents have a prior; the fitted Gaussian takes its place.
@@ -29,9 +30,9 @@ from torch import Tensor, nn
 from gensdk_runtime.manifest import AscentDefaults, AscentSpec
 from gensdk_runtime.signature import GraphSpec, TensorSpec
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
-from gensdk_training.layers.input_gradient import InputGradient, gradient_graph, target_input
-from gensdk_training.layers.latent_gaussian import LatentMoments
-from gensdk_training.layers.latent_sampler import latent_graph, latent_plan, with_inversion
+from gensdk_training.layers.input_gradient import InputGradient, WithAutograd, gradient_graph, target_input
+from gensdk_training.layers.latent_gaussian import LatentGaussian, LatentMoments
+from gensdk_training.layers.latent_sampler import latent_plan, with_inversion
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 
@@ -87,6 +88,21 @@ class Sampler(nn.Module):
         return cast(Tensor, self.decoder(self.gaussian(z)))
 
 
+class OriginGradient(WithAutograd):
+    """The encoder: ``z = -grad L`` at the origin, as the noise that `gaussian` makes this z of."""
+
+    def __init__(self, decoder: nn.Module, gaussian: LatentGaussian) -> None:
+        super().__init__()
+        self.gradient = InputGradient(SquaredError(decoder))
+        self.gaussian = gaussian
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`image` [B, C, H, W] in [-1, 1] to [B, Z]."""
+        mean = self.gaussian.get_buffer("mean")
+        _, gradient = self.gradient(torch.zeros_like(mean).expand(image.shape[0], -1), image)
+        return self.gaussian.whitened(-gradient)
+
+
 @register("gon")
 class Gon(Family[GonConfig]):
     """GON."""
@@ -119,23 +135,27 @@ class Gon(Family[GonConfig]):
         return ("decoder",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
-        """``sampler``, ``decoder`` and ``inversion``; the decoder may be half precision in all three."""
+        """``sampler``, ``encoder`` and ``inversion``; the decoder may be half precision in all three."""
         decoder, size = cast(Decoder, networks["decoder"]), self.config.latent
-        sampler = Sampler(decoder.moments.gaussian(), decoder)
+        gaussian = decoder.moments.gaussian()
+        sampler = Sampler(gaussian, decoder)
         plan = latent_plan(self.name, "sampler", sampler, self.data, latent=size, conditional=False)
-        z = TensorSpec(name="latent", dtype="float32", shape=("batch", size), role="state")
-        image = latent_graph("decoder", self.data.image, latent=size, conditional=False).outputs
+        latent = TensorSpec(name="latent", dtype="float32", shape=("batch", size), role="state")
+        image = target_input(self.data.image, "image")
         gradient = gradient_graph("inversion", (size,), (target_input(self.data.image),))
         spec = AscentSpec(
             objectives={"squared_error": gradient.name},
-            decoder="decoder",
-            start="zeros",
-            keep="last",
-            defaults=AscentDefaults(optimizer="sgd", learning_rate=1.0, num_inference_steps=1),
+            decoder="sampler",
+            encoder="encoder",
+            defaults=AscentDefaults(learning_rate=0.05, lr_schedule="linear", num_inference_steps=0),
         )
         modules = {
-            GraphSpec(name="decoder", inputs=(z,), outputs=image): decoder,
-            gradient: InputGradient(SquaredError(decoder)),
+            GraphSpec(name="encoder", inputs=(image,), outputs=(latent,)): OriginGradient(decoder, gaussian),
+            gradient: InputGradient(SquaredError(sampler)),
         }
-        half = {"sampler": ("network.decoder",), "decoder": ("body",), "inversion": ("objective.network",)}
+        half = {
+            "sampler": ("network.decoder",),
+            "encoder": ("gradient.objective.network",),
+            "inversion": ("objective.network.decoder",),
+        }
         return with_inversion(plan, spec, modules, half=half)

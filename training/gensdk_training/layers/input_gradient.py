@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from gensdk_runtime.signature import Axis, GraphSpec, ImageSpec, TensorSpec
 
 
-class InputGradient(nn.Module):
+class WithAutograd(nn.Module):
+    """A module that differentiates in its forward pass, with respect to inputs alone, by :class:`InputGradient`.
+
+    The export writes down what autograd does there; other modules must not call it.
+    """
+
+
+class InputGradient(WithAutograd):
     """An `objective` and its gradient.
 
     ``objective(variable, *others)`` gives one number for each sample, [B], and must not mix samples: the gradient

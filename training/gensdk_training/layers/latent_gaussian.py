@@ -23,10 +23,15 @@ class LatentGaussian(nn.Module):
             factor = vectors * values.clamp(min=RIDGE).sqrt()
         self.register_buffer("mean", mean.detach().clone().float())
         self.register_buffer("factor", factor.float())
+        self.register_buffer("inverse", torch.linalg.inv(factor).float())
 
     def forward(self, z: Tensor) -> Tensor:
         """`z` [B, Z] standard normal."""
         return self.get_buffer("mean") + z @ self.get_buffer("factor").T
+
+    def whitened(self, latents: Tensor) -> Tensor:
+        """The way back: `latents` [B, Z] to what :meth:`forward` makes them of."""
+        return (latents - self.get_buffer("mean")) @ self.get_buffer("inverse").T
 
 
 class LatentMoments(nn.Module):
