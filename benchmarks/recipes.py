@@ -146,7 +146,7 @@ LATENT_RECIPES: dict[str, Recipe] = {
             "batch_size": 128,
             "ema_decay": 0.99,
             "lr_schedule": "cosine",
-            "steps": 4000,
+            "steps": 10000,  # each image has its own latent, which must be met some twenty times
         },
     ),
     "mnist-gon": Recipe("gon", "mnist", {"latent": 32, "batch_size": 64, "lr_schedule": "cosine", "steps": 6000}),
