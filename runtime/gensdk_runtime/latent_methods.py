@@ -36,7 +36,8 @@ class LatentMethods(AscentMethods):
         shapes, and values out of range, and :class:`BackendError` where the backend fails or gives NaN.
         """
         if encoding.inverts(self.model):
-            return self.invert(images, batch_size=batch_size).latents
+            starts = [0] * len(encoding.as_images(images, self.model))  # the place of an image plays no part
+            return self.invert(images, seed=starts, batch_size=batch_size).latents
         size = batch_limit(self.model, batch_size)
         return encoding.encode(self.model, self._lineup.steps.program, images, label, size)
 

@@ -159,7 +159,7 @@ class Glo(Family[GloConfig]):
         spec = AscentSpec(
             objectives={"pyramid": graph.name},
             decoder="decoder",
-            start="zeros",
+            start="noise",  # around the mean of the latents, which lie near the sphere, nothing was learnt
             defaults=AscentDefaults(
                 learning_rate=0.1, num_inference_steps=self.config.inversion_steps, patience=50
             ),
