@@ -13,6 +13,7 @@ from gensdk_export.card import model_card
 from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
 from gensdk_export.golden_record import keep_within, record_examples, record_golden, samples_bound
 from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_modules, prove
+from gensdk_export.jumps import allowed_jumps
 from gensdk_export.one_call import OneCall, takes_many_calls
 from gensdk_export.one_call_proof import ProvedOneCall, prove_one_call
 from gensdk_export.report import ExportReport, GraphRow
@@ -39,6 +40,12 @@ FLIPPED_FP16 = 0.02
 """Shares of discrete pixels that may flip against PyTorch in float32, each fed with the true past."""
 OTHER_MACHINES = 2.0
 """Half kernels round differently; the bundle allows them so many times what PyTorch's own half was held to."""
+
+
+JUMPED = (
+    "graph {graph!r}: gradients jump where rounding decides on which side of an edge a feature lies; so they may "
+    "differ by {allowed:.1e} from PyTorch's, four times what float32 differs from float64"
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,8 @@ def export_plan(
     modules = prepare_modules(plan)
     runs = record_golden(plan, samples=options.golden_samples, steps=options.golden_steps)
     real = record_examples(plan, samples=PROVED_EXAMPLES)
-    bounds = _bounds(plan.model, options)
+    allowed = allowed_jumps(plan, (*runs, *real), options.atol)
+    bounds = _bounds(plan.model, options, allowed)
     full = Golden((*runs, *real), bounds)
     runs = (*runs, *real) if options.keep_examples else runs
 
@@ -168,7 +176,10 @@ def export_plan(
         rows=tuple(rows),
         engines=engines,
         one_call=proved,
-        warnings=(ONE_CALL_ALREADY,) if options.one_call and one_call is None else (),
+        warnings=(
+            *((ONE_CALL_ALREADY,) if options.one_call and one_call is None else ()),
+            *(JUMPED.format(graph=graph, allowed=bound) for graph, bound in allowed.items()),
+        ),
         as_zip=options.as_zip,
         started=started,
     )
@@ -191,9 +202,10 @@ def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> tuple[ExportPlan, 
     return replace(plan, model=model), batch
 
 
-def _bounds(model: ModelSpec, options: ExportOptions) -> dict[Precision, GoldenBounds]:
+def _bounds(model: ModelSpec, options: ExportOptions, jumps: Mapping[str, float]) -> dict[Precision, GoldenBounds]:
+    samples = samples_bound(model, options.atol)
     bounds: dict[Precision, GoldenBounds] = {
-        "fp32": GoldenBounds(graph=options.atol, flipped=FLIPPED_FP32, samples=samples_bound(model, options.atol))
+        "fp32": GoldenBounds(graph=options.atol, flipped=FLIPPED_FP32, samples=samples, jumps=dict(jumps))
     }
     if options.fp16 or "fp16" in options.engines:
         bounds["fp16"] = GoldenBounds(

@@ -210,7 +210,7 @@ def _prove_sizes(
     for sizes in _proved_sizes(plan.model, graph):
         resized = resize_axes(graph, feeds, sizes)
         call = Call(graph.name, 0, resized, original.run(resized))
-        problem = measure_drift(plan.model, [(call, session.run(resized))]).problem(bounds)
+        problem = measure_drift(plan.model, [(call, session.run(resized))]).problem(bounds.of(graph.name))
         if problem:
             raise ExportError(
                 f"graph {graph.name!r} at {sizes} differs from {original.backend}: {problem}; nothing was written"

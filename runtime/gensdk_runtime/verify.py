@@ -157,9 +157,8 @@ def replay(
     for graph in model.graphs:
         calls, session = golden.calls(graph.name), sessions[graph.name]
         drift = measure_drift(model, ((call, session.run(call.feeds)) for call in calls))
-        graphs.append(
-            Check(graph.name, session.precision, session.backend, drift, bounds.graph, drift.problem(bounds))
-        )
+        own = bounds.of(graph.name)
+        graphs.append(Check(graph.name, session.precision, session.backend, drift, own.graph, drift.problem(own)))
     generator = Generator.from_sessions(model, sessions)
     samples = [_replay_run(generator, run, bounds) for run in golden.trajectories]
     return VerifyReport(model.name, tuple(graphs), tuple(samples))

@@ -20,15 +20,14 @@ from gensdk_export.golden_record import keep_within, record_golden
 from gensdk_export.graphs import export_fp32, prepare_modules, prove
 from gensdk_export.importers.import_report import Guess, ImportReport
 from gensdk_export.importers.onnx_classifier_plan import DreamOptions, classifier_plan
-from gensdk_export.importers.onnx_classifier_proof import jumps, prove_gradients
+from gensdk_export.importers.onnx_classifier_proof import prove_gradients
 from gensdk_export.importers.onnx_meaning import OnnxOptions
+from gensdk_export.jumps import allowed_jumps
 from gensdk_runtime.golden import Golden, GoldenBounds
 from gensdk_runtime.signature import Precision
 
 SAMPLES = 2
 GOLDEN_BYTES = 256 * 1024
-JUMPS = 4.0
-"""How many times as far as here the gradient may jump elsewhere, where other features lie on an edge."""
 
 
 def import_classifier(
@@ -56,11 +55,11 @@ def import_classifier(
     guesses = list(told)
     say("sampling golden trajectories in PyTorch")
     runs = record_golden(plan, samples=SAMPLES, steps=None)
-    allowed = JUMPS * jumps(plan, runs)
-    if allowed > atol:
+    allowed = allowed_jumps(plan, runs, atol)
+    if allowed:
         reason = "where a feature is nearly zero, float32 itself may move them so far"
-        guesses.append(Guess("allowed drift of gradients", f"{allowed:.2g}", reason))
-    bounds: dict[Precision, GoldenBounds] = {"fp32": GoldenBounds(graph=max(atol, allowed), flipped=FLIPPED_FP32)}
+        guesses.append(Guess("allowed drift of gradients", f"{max(allowed.values()):.2g}", reason))
+    bounds: dict[Precision, GoldenBounds] = {"fp32": GoldenBounds(graph=atol, flipped=FLIPPED_FP32, jumps=allowed)}
     full = Golden(runs, bounds)
     say("exporting and replaying the gradient graphs")
     files = export_fp32(plan, prepare_modules(plan), full)

@@ -21,9 +21,9 @@ from gensdk_export.graphs import GraphSet
 from gensdk_export.importers.onnx_original import PlainSession, open_session
 from gensdk_export.importers.onnx_reading import OnnxFile
 from gensdk_export.importers.onnx_sight import Features, Sight
+from gensdk_export.jumps import scaled
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.golden import Trajectory
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import fixed_shape
 from gensdk_training.plan import ExportPlan
@@ -62,7 +62,7 @@ def prove_features(
                     f"{what}: PyTorch gives {list(found.shape)}, ONNX Runtime {list(expected[tensor].shape)}; "
                     "choose layers below it with --layer"
                 )
-            difference = _scaled(found, expected[tensor])
+            difference = scaled(found, expected[tensor])
             if not difference <= atol:  # NaN fails too
                 raise ExportError(
                     f"{what}: PyTorch differs from ONNX Runtime by {difference:.2e}, allowed {atol:.2e}"
@@ -83,28 +83,13 @@ def prove_gradients(plan: ExportPlan, files: GraphSet, *, atol: float) -> None:
         for image in images:
             feeds = {"variable": image[None], "channels": channels}
             found, expected = exported.run(feeds), live.run(feeds)
-            differences.append(max(_scaled(found[name], expected[name]) for name in expected))
+            differences.append(max(scaled(found[name], expected[name]) for name in expected))
         middle = float(np.median(differences))
         if not middle <= atol:  # NaN fails too
             raise ExportError(
                 f"graph {graph.name!r} differs from autograd by {middle:.2e} on most small images, allowed "
                 f"{atol:.2e}; nothing was written"
             )
-
-
-def jumps(plan: ExportPlan, golden: Iterable[Trajectory]) -> float:
-    """By how much rounding moves the gradients of `plan` at most, scaled: the recorded calls beside float64."""
-    worst = 0.0
-    for run in golden:
-        for graph in plan.model.graphs:
-            calls = [call for call in run.calls if call.graph == graph.name]
-            double = copy.deepcopy(plan.modules[graph.name]).double() if calls else None
-            for call in calls:
-                assert double is not None  # noqa: S101 - made for these calls
-                given = [torch.from_numpy(call.feeds[spec.name]).double() for spec in graph.inputs]
-                exact = dict(zip(("objective", "gradient"), double(*given), strict=True))
-                worst = max(worst, *(_scaled(call.outputs[name], exact[name].numpy()) for name in exact))
-    return worst
 
 
 def _images(channels: int, size: tuple[int, int], count: int) -> Float32:
@@ -159,9 +144,3 @@ def _cut_out(file: OnnxFile, images: str, wanted: list[str]) -> bytes:
 def _free(value: Any) -> None:
     for axis in value.type.tensor_type.shape.dim:
         axis.Clear()
-
-
-def _scaled(found: Array, expected: Array) -> float:
-    """The largest difference, in parts of the largest value, at least 1."""
-    difference = np.abs(np.subtract(found, expected, dtype=np.float64)).max(initial=0.0)
-    return float(difference / max(1.0, float(np.abs(expected).max(initial=0.0))))
