@@ -93,7 +93,12 @@ def gallery_runs(data: Path | None) -> dict[str, RunConfig]:
     runs["sprites-pix2pix"] = _run("pix2pix", grey, {**small, "steps": 1500})
     unpaired = grey.model_copy(update={"paired": False})
     runs["sprites-cyclegan"] = _run(
-        "cyclegan", unpaired, {**small, "blocks": 3, "channels": 16, "batch_size": 2, "steps": 1500}
+        "cyclegan",
+        unpaired,
+        {
+            **{**small, "blocks": 3, "channels": 16, "batch_size": 2},
+            **{"steps": 5000, "learning_rate": 5e-4, "ema_decay": 0.995},
+        },
     )
     runs["sprites-srgan"] = TRANSLATIONS["srresnet-x2"].run_config(data, Path(), steps=1500)
     return runs
