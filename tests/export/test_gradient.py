@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,9 +15,11 @@ from torch import Tensor, nn
 from gensdk_export.engines import AxisRange, build_engine
 from gensdk_export.graphs import MemoryGraph
 from gensdk_export.halving import halve
+from gensdk_export.jumps import JUMPS, allowed_jumps
 from gensdk_export.onnx import export_onnx
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError
+from gensdk_runtime.golden import Call, GoldenBounds
 from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec
 from gensdk_training.layers.input_gradient import InputGradient, gradient_graph
 from gensdk_training.layers.resnet_generator import ResnetGenerator
@@ -151,3 +155,32 @@ def test_half_precision_reaches_the_backward_pass() -> None:
         result = opened.run(feeds)
     scale = np.abs(expected["gradient"]).max()
     np.testing.assert_allclose(result["gradient"] / scale, expected["gradient"] / scale, atol=0.02)
+
+
+class Edge(nn.Module):
+    """``sum max(0, c - 3 x)``, and without the edge ``sum (c - 3 x)^2``; c is 3 x to a rounding."""
+
+    def __init__(self, *, smooth: bool) -> None:
+        super().__init__()
+        self.smooth = smooth
+        self.register_buffer("edge", torch.tensor(0.3))
+
+    def forward(self, variable: torch.Tensor) -> torch.Tensor:
+        rest = self.edge - 3 * variable
+        return (rest.square() if self.smooth else torch.relu(rest)).sum(dim=1)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_only_gradients_that_rounding_moves_are_allowed_more(smooth: bool) -> None:
+    graph = gradient_graph("gradient", (4,))
+    module = InputGradient(Edge(smooth=smooth)).eval()
+    variable = torch.full((2, 4), 0.1)
+    outputs = {spec.name: value.numpy() for spec, value in zip(graph.outputs, module(variable), strict=True)}
+    call = Call("gradient", 0, {"variable": variable.numpy()}, outputs)
+    plan: Any = SimpleNamespace(model=SimpleNamespace(graphs=(graph,)), modules={"gradient": module})
+    run: Any = SimpleNamespace(calls=[call])
+    allowed = allowed_jumps(plan, [run], 1e-4)
+    assert allowed == ({} if smooth else {"gradient": JUMPS}), "from 0 to -3, of at most 3"
+    bounds = GoldenBounds(graph=1e-4, flipped=0.0, jumps=allowed)
+    assert bounds.of("gradient").graph == (1e-4 if smooth else JUMPS)
+    assert bounds.of("generator").graph == 1e-4
