@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -24,6 +25,7 @@ def serve_exports(connection: Connection, out: Path, scratch: Path) -> None:
     """
     torch.set_num_threads(1)
     tempfile.tempdir = str(scratch)
+    own_progress_bars()
     export(out, 1)
     started, writing = time.monotonic(), [0.0]
     export(out, 2, on_writing=lambda: writing.append(time.monotonic()))
@@ -35,6 +37,18 @@ def serve_exports(connection: Connection, out: Path, scratch: Path) -> None:
             export_for_ever(connection, out)
         os.waitpid(child, 0)
         connection.send("gone")
+
+
+def own_progress_bars() -> None:
+    """Gives tqdm, which PyTorch's exporter draws with, a lock that forked processes don't share: one that is
+    killed while it holds the usual one stops all others for ever. And no thread, which a fork would leave
+    behind."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return
+    tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())
 
 
 def export_for_ever(connection: Connection, out: Path) -> None:
