@@ -4,7 +4,7 @@ Trains what RUNS does not hold yet, with every seed of its list, exports it, and
 the runtime, as a user would. Prints one table of means and ranges over the seeds, and exits with 1 on a missed
 gate. RUNS/quality.json keeps the newest rows of every model, so that models can be measured one after another.
 
-    python benchmarks/quality.py --mnist FOLDER                # all: about three hours on two cores
+    python benchmarks/quality.py --mnist FOLDER                # all: a few hours on two cores
     python benchmarks/quality.py --only digits-ddpm            # one model
     python benchmarks/quality.py --only "gaussians-*"          # some
     python benchmarks/quality.py --embedded                    # the bundles that gensdk ships, no training

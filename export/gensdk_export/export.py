@@ -13,7 +13,7 @@ from gensdk_export.card import model_card
 from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
 from gensdk_export.golden_record import keep_within, record_examples, record_golden, samples_bound
 from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_modules, prove
-from gensdk_export.jumps import allowed_jumps
+from gensdk_export.jumps import JUMPS, allowed_jumps
 from gensdk_export.one_call import OneCall, takes_many_calls
 from gensdk_export.one_call_proof import ProvedOneCall, prove_one_call
 from gensdk_export.report import ExportReport, GraphRow
@@ -44,7 +44,7 @@ OTHER_MACHINES = 2.0
 
 JUMPED = (
     "graph {graph!r}: gradients jump where rounding decides on which side of an edge a feature lies; so they may "
-    "differ by {allowed:.1e} from PyTorch's, four times what float32 differs from float64"
+    "differ by {allowed:.1e} from PyTorch's, {times:g} times what float32 differs from float64"
 )
 
 
@@ -178,7 +178,7 @@ def export_plan(
         one_call=proved,
         warnings=(
             *((ONE_CALL_ALREADY,) if options.one_call and one_call is None else ()),
-            *(JUMPED.format(graph=graph, allowed=bound) for graph, bound in allowed.items()),
+            *(JUMPED.format(graph=graph, allowed=bound, times=JUMPS) for graph, bound in allowed.items()),
         ),
         as_zip=options.as_zip,
         started=started,

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
 CHECKPOINTS = (".pth", ".pt", ".ckpt")
 FP16 = "half precision is made from PyTorch modules, not from an ONNX file; leave --fp16 out"
 MAX_CONSTANT_BYTES = 2**28
-NOT_OF_DREAMS = (
-    *("kind", "roles", "output_range", "scale", "multiple", "constants", "label", "classes"),
-    *("styles", "style_encoder", "solver", "fp16", "uint8"),
-)
+NOT_OF_DREAMS = {
+    "kind": "--kind",
+    "roles": "--input",
+    "output_range": "--output-range",
+    "scale": "--scale",
+    "multiple": "--multiple",
+    "constants": "--constant",
+    "label": "--label",
+    "classes": "--classes",
+    "styles": "--style",
+    "style_encoder": "--style-encoder",
+    "solver": "--solver",
+    "fp16": "--fp16",
+    "uint8": "--uint8",
+}
 
 EXAMPLES = """
 \b
@@ -265,10 +276,9 @@ def _import_classifier(
     from gensdk_export.importers.onnx_classifier_plan import DreamOptions
     from gensdk_export.importers.onnx_meaning import OnnxOptions
 
-    for name in NOT_OF_DREAMS:
+    for name, flag in NOT_OF_DREAMS.items():
         if options[name]:
-            flag = name.rstrip("s").replace("_", "-")
-            raise InputError(f"--{flag} says nothing about a classifier that dreams; leave it out")
+            raise InputError(f"{flag} says nothing about a classifier that dreams; leave it out")
     said = OnnxOptions(
         output=options["result"],
         source_range=options["source_range"],

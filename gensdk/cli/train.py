@@ -140,6 +140,8 @@ def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -
     converted["inputs"] = None if options["inputs"] is None else absolute_source(options["inputs"])
     for name in ("augment", "only"):
         converted[name] = [part.strip() for part in (options[name] or "").split(",") if part.strip()]
+    if options["only"] is not None and not converted["only"]:
+        raise InputError(f"expected classes as in --only 0,3, got {options['only'][:40]!r}; for all leave it out")
     data = {**known["data"], **{name: converted[name] for name in _DATA_OPTIONS if name in chosen}}
     known["data"] = DataConfig.from_dict(data, what="options").model_dump()
     known["config"] = {**known["config"], **settings}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gensdk.cli.import_ import NOT_OF_DREAMS, import_command
 from gensdk.cli.main import run
 from gensdk_runtime.bundle import Bundle
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
@@ -74,3 +75,8 @@ def test_wrong_use_is_one_line(model: Path, capsys: Any) -> None:
         assert (got, told) == (code, "")
         assert message in heard
         assert not out[1].exists()
+
+
+def test_options_that_dreams_don_t_take_are_called_as_they_are_typed() -> None:
+    flags = {param.name: param.opts for param in import_command.params}
+    assert all(flag in flags[name] for name, flag in NOT_OF_DREAMS.items())
