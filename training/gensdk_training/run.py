@@ -250,6 +250,9 @@ def _provenance(checkpoint: Checkpoint, *, ema: bool) -> Provenance:
     config["data"]["source"] = state.data.name  # a path on the training machine is nobody's business
     if config["data"]["inputs"] is not None:
         config["data"]["inputs"] = "inputs"
+    names = state.data.class_names or ()
+    if len(names) == len(set(config["data"]["only"])):  # numbers would mean other classes in other data
+        config["data"]["only"] = list(names)
     return Provenance(
         config=config,
         data=state.data.name,
