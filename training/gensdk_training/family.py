@@ -20,6 +20,7 @@ from gensdk_runtime.signature import Finite, ImageSpec, PointsSpec, Range
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan
+from gensdk_training.running_statistics import let_statistics_move
 
 
 class SourceInfo(StrictModel):
@@ -203,7 +204,12 @@ class Family(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
-        """The loss of one phase. Draws from torch's global generator (the trainer seeds it at each step)."""
+        """The loss of one phase. Draws from torch's global generator (the trainer seeds it at each step).
+
+        All `networks` are in training mode; those that the phase does not train keep their buffers (their batch
+        norms use the batch's statistics). What is only looked at, for a log, goes through
+        :func:`gensdk_training.running_statistics.evaluated`.
+        """
 
     def after_update(self, phase: str, networks: Mapping[str, nn.Module]) -> None:
         """Called without gradients after each update of `phase`: for constraints on weights."""
@@ -233,9 +239,10 @@ class Family(ABC, Generic[ConfigT]):
 
 
 def freeze(networks: Mapping[str, nn.Module], trained: tuple[str, ...]) -> None:
-    """Lets gradients flow into the parameters of the `trained` networks only."""
+    """Lets gradients flow into the parameters of the `trained` networks only, and moves no others' statistics."""
     for name, network in networks.items():
         network.requires_grad_(name in trained)
+        let_statistics_move(network, move=name in trained)
 
 
 def require_labels(batch: Batch) -> Tensor:

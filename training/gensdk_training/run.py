@@ -31,6 +31,7 @@ from gensdk_training.progress import Board, Reporter
 from gensdk_training.registry import AnyFamily
 from gensdk_training.replicas import on_first
 from gensdk_training.run_config import DataConfig, RunConfig, read_run_config
+from gensdk_training.running_statistics import mend_spectral_norms
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer, load_network_tensors
 
@@ -181,6 +182,7 @@ def load_run(run_dir: Path | str, *, ema: bool = True, step: int | None = None) 
     if ema:
         load_network_tensors({name: networks[name] for name in family.ema_networks}, checkpoint.tensors["ema"])
     for network in networks.values():
+        mend_spectral_norms(network)
         network.eval()
     provenance = _provenance(checkpoint, ema=ema)
     examples = Examples.load(run_dir)
