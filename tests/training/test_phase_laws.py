@@ -251,3 +251,13 @@ def test_held_networks_give_the_same_results() -> None:
     let_statistics_move(network, move=True)
     network(images)
     assert _moved(before, {"n": network})
+
+
+def test_what_bigan_looks_at_for_a_log_is_no_pass_of_its_training() -> None:
+    trainer = _trainer("bigan", VARIANTS["bigan-conv"][1])
+    for _ in range(3):
+        trainer.advance()
+    counts = {key: int(value) for key, value in _copies(trainer.networks).items() if key.endswith("_tracked")}
+    assert counts
+    assert set(counts.values()) == {3}, "one pass of G and of E in each step"
+    trainer.close()
