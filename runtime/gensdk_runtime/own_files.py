@@ -1,8 +1,9 @@
 """Files and folders that gensdk keeps for itself, opened only where they are what they should be.
 
-A run folder or a cache may have come from somebody else. A name in it may be a link to a file of the user's, a pipe
-that blocks for ever, or a device without an end. So: no links, plain files alone, nothing emptied before it is known
-to be ours, and sizes looked at before anything is read. All refusals are OSError, whose ``strerror`` says why.
+A run folder or a cache may have come from somebody else. A name in it may be a link to a file of the user's, a
+pipe that blocks for ever, or a device without an end. So: no links, plain files alone, nothing emptied before it
+is known to be ours, and sizes looked at before anything is read. All refusals are OSError, whose ``strerror`` says
+why.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_what_is_no_file_is_refused_and_nothing_blocks(tmp_path: Path, flags: in
         path.mkdir()
     else:
         path = Path("/dev/zero")
-    with pytest.raises(OSError, match="not a plain file|Is a directory|No such device"):
+    with pytest.raises(OSError, match=r"not a plain file|Is a directory|No such device"):
         open_own(path, flags)
 
 
