@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import os
 import signal
@@ -65,6 +66,22 @@ def data() -> Dataset:
 def trainer_of_two(data: Dataset, **config: Any) -> Trainer:
     family = Two(FamilyConfig(batch_size=8, steps=10, **config), data.info)
     return Trainer(family, data, seed=0, accelerator=Accelerator(cpu=True))
+
+
+def test_a_warmup_that_the_steps_cut_off_is_refused(tmp_path: Path) -> None:
+    for warmup in (5, 900):
+        run = tiny_run("vae", steps=5, config={"warmup_steps": warmup})
+        with pytest.raises(InputError, match=f"expected warmup_steps below steps 5, got {warmup}"):
+            train(run, tmp_path / str(warmup), progress=False, tensorboard=False)
+    train(
+        tiny_run("vae", steps=5, config={"warmup_steps": 4}), tmp_path / "fits", progress=False, tensorboard=False
+    )
+
+
+def test_glo_says_which_images_it_never_meets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    train(tiny_run("glo", steps=2), tmp_path, progress=False, tensorboard=False)
+    assert "2 steps of 16 meet 32 of 1438 images; the latents of the others are not learnt" in caplog.text
 
 
 @settings(max_examples=60, deadline=None)

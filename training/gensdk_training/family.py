@@ -198,6 +198,19 @@ class Family(ABC, Generic[ConfigT]):
     def begin_step(self, networks: Mapping[str, nn.Module], step: int) -> None:
         """Sets what of `networks` follows from the number of the step, from 0, such as how far they have grown."""
 
+    @property
+    def depends_on_steps(self) -> bool:
+        """Whether what a step does depends on how many there are: then a run can't be continued beyond its end."""
+        return bool(self.config.lr_schedule != "constant")
+
+    def notes(self) -> tuple[str, ...]:
+        """What the settings come to that a user may not expect, a line each; said before the first step."""
+        return ()
+
+    def unfinished(self, networks: Mapping[str, nn.Module]) -> str | None:
+        """What `networks` have not come to that a whole run brings, in words; None: nothing. Bundles keep it."""
+        return None
+
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
         """The phases of one training step, in order."""
