@@ -7,12 +7,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE
 from gensdk_runtime.manifest import AscentSpec, ModelSpec
-from gensdk_runtime.media.image_files import Images
+from gensdk_runtime.media.image_pixels import Images, resize_floats
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.translate import translate_all
 
@@ -45,8 +44,9 @@ def dream_on(
     detail = np.zeros((1, 1, source.channels), np.float32)
     dreamt = given
     for height, width in sizes:
-        base = _resized(given.astype(np.float32), height, width)
-        begun = np.clip(np.rint(base + _resized(detail, height, width)), 0, 255).astype(np.uint8)
+        base = resize_floats(given.astype(np.float32), height, width, enlarge="bilinear")
+        begun = base + resize_floats(detail, height, width, enlarge="bilinear")
+        begun = np.clip(np.rint(begun), 0, 255).astype(np.uint8)
         result = translate_all(model, through, begun, tile=tile, label=None)
         assert isinstance(result, np.ndarray)  # noqa: S101 - one image went in
         dreamt, detail = result, result.astype(np.float32) - base
@@ -72,14 +72,3 @@ def _check(image: Any, channels: int) -> Images:
     if max(array.shape[:2]) > MAX_SIDE:
         raise InputError(f"expected an image of at most {MAX_SIDE} pixels a side, got {list(array.shape)}")
     return array
-
-
-def _resized(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Bilinear, averaged over areas where it becomes smaller."""
-    if image.shape[:2] == (height, width):
-        return image
-    import cv2  # here, so that an application that only samples doesn't load it
-
-    way = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (width, height), interpolation=way)
-    return np.asarray(resized, np.float32).reshape(height, width, image.shape[2])
