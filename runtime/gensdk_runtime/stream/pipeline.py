@@ -23,7 +23,7 @@ from gensdk_runtime.stream.interrupts import Interrupts
 from gensdk_runtime.stream.options import StreamOptions
 from gensdk_runtime.stream.places import open_sink, open_source
 from gensdk_runtime.stream.reader import Reader
-from gensdk_runtime.stream.sink import Sink
+from gensdk_runtime.stream.sink import Sink, is_stop
 from gensdk_runtime.stream.source import Capture, Source
 from gensdk_runtime.stream.view import compose, difference
 from gensdk_runtime.translate import TILED_FROM
@@ -42,7 +42,7 @@ SECOND = 1.0
 def translate_stream(
     generator: Generator,
     source: Source | str | Path | int | Iterable[Any],
-    sink: Sink | str | Path | Callable[[TranslatedFrame], bool | None] | Sequence[Any],
+    sink: Sink | str | Path | Callable[[TranslatedFrame], object] | Sequence[Any],
     options: StreamOptions | None = None,
 ) -> StreamReport:
     """Translates the frames of `source` with `generator`, and hands them to `sink`, until one of them ends.
@@ -241,7 +241,7 @@ class _Stream:
         options = self._options
         frame.view = compose(frame.source, frame.result, mix=options.mix, side_by_side=options.side_by_side)
         with self._interrupts.held():
-            stops = [each.write(frame) is True for each in self._sinks]
+            stops = [is_stop(each.write(frame)) for each in self._sinks]
             now = perf_counter()
             for tally in (self._total, self._second):
                 tally.add(frame, now - started, now)
