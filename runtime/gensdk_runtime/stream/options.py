@@ -90,13 +90,14 @@ class StreamOptions:
 
 def _is_whole(value: object, low: int, high: int = 2**31 - 1) -> bool:
     """Whether it is an integer, numpy's among them, and no truth value, from `low` to `high`."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= value <= high
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) <= high
 
 
 def _is_number(value: object, low: float, high: float) -> bool:
     """Whether it is a real number from `low` to `high`, which NaN is not."""
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and low <= float(value) <= high  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(low <= value <= high)
 
 
 def _check(holds: bool, expected: str, came: object) -> None:
