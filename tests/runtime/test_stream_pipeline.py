@@ -387,7 +387,8 @@ def test_a_video_that_is_cut_is_told(generator: Generator, tmp_path: Path) -> No
     cut.write_bytes(data[: len(data) // 2])
     report = translate_stream(generator, cut, lambda f: None, StreamOptions(on_event=told.append))
     assert 10 <= report.frames <= 16
-    assert told[-1].endswith(f"ended after {report.frames} of 30 frames")
+    assert told[-1].endswith(f"ended after {report.frames} of 30 frames: the file ends early")
+    assert (report.ended, report.frames + report.missing) == ("cut", 30)
 
 
 def test_a_model_that_draws_is_refused() -> None:
