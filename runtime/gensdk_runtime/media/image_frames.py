@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gensdk_runtime.media.image_loading import load
 from gensdk_runtime.media.image_pixels import Images, flattened, to_array
 from gensdk_runtime.media.image_reader import (
     MAX_FRAMES,
@@ -12,7 +13,7 @@ from gensdk_runtime.media.image_reader import (
     CorruptImageError,
     check_size,
     decoding,
-    load,
+    heedless,
     open_image,
     orientation,
     upright,
@@ -40,7 +41,7 @@ def frame_count(data: bytes) -> int:
 
     Of a TIFF with several pages only the first is a frame. Raises :class:`CorruptImageError`.
     """
-    image = open_image(data)
+    image = heedless(lambda: open_image(data))
     return 1 if image.format == "TIFF" else _count(image)
 
 
@@ -51,7 +52,7 @@ def frames(data: bytes, channels: int) -> Iterator[Frame]:
     pixels than are read; later for a file that is cut or damaged, after the frames before the damage.
     """
     count = frame_count(data)
-    image = open_image(data)
+    image = heedless(lambda: open_image(data))
     if count > MAX_FRAMES or count * image.width * image.height > MAX_ANIMATION_PIXELS:
         raise CorruptImageError(
             f"{count if count <= MAX_FRAMES else f'over {MAX_FRAMES}'} frames of {image.width}x{image.height} are "
