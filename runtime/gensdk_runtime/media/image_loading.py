@@ -8,6 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gensdk_runtime.media.image_pixels import to_array
 from gensdk_runtime.media.image_reader import (
@@ -43,7 +44,7 @@ _GREY = {"L": (128, 128), "RGB": ((128, 128),) * 3}
 """Least and largest samples of what a JPEG decoder puts where data is missing."""
 _ARITHMETIC = (b"\xff\xc9", b"\xff\xca")
 """Marks of arithmetic codes, where a grey block takes almost nothing."""
-_LEAST_BYTES = 4
+_MARGIN = 2
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Of an interlaced PNG: first column and row, and the steps between them."""
 
@@ -92,6 +93,8 @@ def _check_tiff(image: ImageFile, size: int) -> None:
 
 def _check_png(image: ImageFile, data: bytes) -> None:
     """Rows that are missing come as zeros: where the last row is, what the file unfolds to is counted."""
+    if not any(kind == b"IEND" for kind, _ in png_chunks(data)):
+        raise CorruptImageError("the file is cut short")
     interlaced = data[28] == 1
     if not interlaced and not _ends_in_zeros(image):
         return
@@ -106,7 +109,8 @@ def _check_png(image: ImageFile, data: bytes) -> None:
         if kind == b"IDAT":
             packed = bytes(body)
             while packed and needed > 0:
-                needed -= len(unfolding.decompress(packed, 1 << 20))
+                with decoding():
+                    needed -= len(unfolding.decompress(packed, 1 << 20))
                 packed = unfolding.unconsumed_tail
     if needed > 0:
         raise CorruptImageError("the file is cut short: rows are missing")
@@ -123,20 +127,21 @@ def _check_jpeg(image: ImageFile, data: bytes) -> None:
     """A JPEG may be cut and yet end as it should; then what is missing, at its lower end, is grey.
 
     A grey that was drawn takes two bits or more for each block of 8x8 pixels (one in the first scan of a
-    progressive file). So the bytes at the end that it must take are left out: if the picture stays the same, they
-    held grey, else they held the last of what is left.
+    progressive file). So the bytes at the end that it must take are left out: if that changes other pixels, they
+    were the last of what is left.
     """
-    scans = 8 if image.info.get("progressive") else 4
-    bits = _grey_blocks(image) // scans
-    if bits < _LEAST_BYTES or any(marker in data for marker in _ARITHMETIC):
+    progressive = bool(image.info.get("progressive"))
+    spare = _grey_blocks(image) // (8 if progressive else 4) - _MARGIN
+    if spare < _MARGIN or any(marker in data for marker in _ARITHMETIC):
         return
-    end, count = _end_of_scans(data)
-    if scans == 8 and count > 1:  # the scan that would be short is not the last one
+    end, scans = _end_of_scans(data)
+    if progressive and scans > 1:  # the scan that would be short is not the last one
         return
-    again = open_image(data[: end - bits] + b"\xff\xd9")
+    again = open_image(data[: end - spare] + b"\xff\xd9")
     with decoding():
         again.load()
-    if again.tobytes() != image.tobytes():
+    pixels = to_array(image)
+    if ((to_array(again) != pixels) & (pixels != 128)).any():
         raise CorruptImageError("the file is cut short: its lower part is missing")
 
 
@@ -148,16 +153,16 @@ def _grey_blocks(image: ImageFile) -> int:
         or image.crop((width - 1, height - 1, width, height)).getextrema() != _GREY[image.mode]
     ):
         return 0
-    pixels = to_array(image)
-    drawn = np.flatnonzero((pixels != 128).any(axis=(1, 2)))
-    rows = height - (int(drawn[-1]) + 1 if len(drawn) else 0)
-    last = (
-        (pixels[max(0, height - rows - 8) : height - rows] != 128).any(axis=(0, 2))
-        if len(drawn)
-        else np.zeros(width, bool)
-    )
-    columns = width - (int(np.flatnonzero(last)[-1]) + 1 if last.any() else 0)
-    return rows // 8 * (width // 8) + columns // 16
+    drawn = (to_array(image) != 128).any(axis=2)
+    rows, columns = (_still_at_the_end(drawn.any(axis=1)), 0)
+    if rows < height:
+        columns = _still_at_the_end(drawn[max(0, height - rows - 8) : height - rows].any(axis=0))
+    return rows // 8 * (width // 8) + columns // 8
+
+
+def _still_at_the_end(drawn: NDArray[np.bool_]) -> int:
+    """How many places behind the last one that is drawn."""
+    return int(np.argmax(drawn[::-1])) if drawn.any() else len(drawn)
 
 
 def _end_of_scans(data: bytes) -> tuple[int, int]:

@@ -87,10 +87,25 @@ def open_image(data: bytes) -> ImageFile:
 
 @cache
 def _reader(module: str) -> Callable[[WatchedBytes], ImageFile]:
-    reader: Callable[[WatchedBytes], ImageFile] = getattr(
-        import_module(f"PIL.{module}ImagePlugin"), f"{module}ImageFile"
-    )
-    return reader
+    """Pillow's class for a format; a GIF's frames, which may stick out, can't make its picture too large."""
+    reader: type[ImageFile] = getattr(import_module(f"PIL.{module}ImagePlugin"), f"{module}ImageFile")
+    return type("GifImageFile", (_Grown, reader), {}) if module == "Gif" else reader
+
+
+class _Grown:
+    """Refuses to grow beyond the limit, at the moment when a decoder says so: memory is taken right after."""
+
+    _known = (0, 0)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self._known
+
+    @_size.setter
+    def _size(self, size: tuple[int, int]) -> None:
+        if self._known != (0, 0) and size[0] * size[1] > MAX_PIXELS:
+            raise CorruptImageError(f"a frame makes it {size[0]}x{size[1]}, which is not a size that is read")
+        self._known = size
 
 
 def heedless(work: Callable[[], Result]) -> Result:
