@@ -27,6 +27,12 @@ class AscentMethods(Closable):
     model: ModelSpec
     _lineup: Lineup
 
+    @property
+    def _on_host(self) -> bool:
+        """Whether graphs run in this machine's main memory, and not on a device with its own."""
+        label = self._lineup.first.label
+        return not any(device in label for device in ("cuda", "gpu", "tensorrt", "dml", "coreml"))
+
     @abstractmethod
     def _draw(self, n: int | None, options: Mapping[str, Any]) -> Samples:
         """:meth:`Generator.sample` of `n` samples."""
@@ -125,5 +131,6 @@ class AscentMethods(Closable):
             octaves=octaves,
             octave_scale=octave_scale,
             tile=tile,
+            host=self._on_host,
             options=options,
         )

@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
+from gensdk_runtime.given_images import Picture
 from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
 from gensdk_runtime.latent_methods import LatentMethods
 from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
@@ -33,7 +34,7 @@ from gensdk_runtime.request import Asked, Label, Request, Requests, batch_limit
 from gensdk_runtime.runner import Runner, open_runner, runner_of
 from gensdk_runtime.samples import Samples, Timings
 from gensdk_runtime.signature import Precision
-from gensdk_runtime.translate import translate_all
+from gensdk_runtime.translate import Through, translate_all
 from gensdk_runtime.tuning.auto import auto_lineup
 from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.lineup import Lineup
@@ -90,7 +91,7 @@ class Generator(LatentMethods):
                 if threads is not None and isinstance(backend, Backend):
                     raise InputError("threads goes with a backend's name; give your Backend its own")
                 lineup = Lineup({Choice(backend=engine.name): open_runner(opened, engine, precision)})
-            generator = cls(opened.manifest.model, lineup, owned=owned)
+            generator = cls(_model_of(opened), lineup, owned=owned)
             undo.pop_all()
         return generator
 
@@ -230,21 +231,54 @@ class Generator(LatentMethods):
             stopped=stopped,
         )
 
+    @overload
     def translate(
         self,
-        images: NDArray[Any] | Sequence[NDArray[Any]],
+        images: NDArray[Any] | Picture,
         *,
         label: Label | None = None,
         tile: int | None = None,
+        resize: tuple[int, int] | None = None,
+    ) -> NDArray[np.uint8]: ...
+
+    @overload
+    def translate(
+        self,
+        images: Sequence[NDArray[Any] | Picture],
+        *,
+        label: Label | None = None,
+        tile: int | None = None,
+        resize: tuple[int, int] | None = None,
+    ) -> list[NDArray[np.uint8]]: ...
+
+    def translate(
+        self,
+        images: NDArray[Any] | Picture | Sequence[NDArray[Any] | Picture],
+        *,
+        label: Label | None = None,
+        tile: int | None = None,
+        resize: tuple[int, int] | None = None,
     ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
         """Translates `images`: uint8 [H, W, C], [n, H, W, C], or a list of [H, W, C] of several sizes (a grey one
-        may come without C). Gives the same kind back, at the model's scale.
+        may come without C), or pictures of Pillow's. Gives arrays back, at the model's scale: one of an image or
+        of [n, H, W, C], and otherwise a list.
 
-        Sizes that the graph does not take are padded and cut back. `tile`: cut images into tiles of so many
-        pixels, which overlap and are blended; None: where an image has over a million pixels, or is larger than
-        the graph takes; 0: never. `label` as in :meth:`sample`. Raises as that does.
+        With a channel more than the model takes, which is transparency, colours are translated and transparency
+        goes through the same geometry; a model that looks at all of an image gets it on white.
+
+        `resize`: (height, width) that images are brought to before. Sizes that the graph does not take are padded
+        and cut back. `tile`: cut images into tiles of about so many pixels, which overlap and are blended; 0:
+        never; None: where an image has over a million pixels, or more than the graph takes, and tiles give what
+        the whole image gives, as the model's graph tells (:class:`gensdk_runtime.signature.ReceptiveField`). A
+        model that looks at all of an image (instance normalization, attention) gets it whole. Where a graph takes
+        one size alone, larger images are resized for it and their results enlarged, with a
+        :class:`GensdkWarning`.
+
+        `label` as in :meth:`sample`. Raises as that does, and :class:`InputError` for an image that does not fit
+        into memory, with the choices.
         """
-        return translate_all(self.model, self.sample, images, tile=tile, label=label)
+        through = Through(self.model, self.sample, tile, resize, host=self._on_host)
+        return translate_all(through, images, label)
 
     def log_likelihood(
         self, images: NDArray[Any], label: Label | None = None, *, batch_size: int | None = None
@@ -378,3 +412,13 @@ class Generator(LatentMethods):
                     f"{bad} of {len(images)} samples came out NaN or infinite ({runner.label}, "
                     f"{runner.precision}); run gensdk verify, and use precision='fp32' meanwhile"
                 )
+
+
+def _model_of(bundle: Bundle) -> ModelSpec:
+    """The bundle's model; one that translates images with what its graph says of tiles."""
+    model = bundle.manifest.model
+    if model.source is None:
+        return model
+    from gensdk_runtime.receptive.field import seen  # here: other models need none of it
+
+    return seen(bundle)

@@ -21,27 +21,44 @@ MAX_SIDE = 16384
 
 def check_count(n: object) -> int:
     """A number of samples from 1 to ten million."""
-    return _whole(n, MAX_SAMPLES, "n")
+    return check_whole(n, "n", least=1, most=MAX_SAMPLES)
 
 
 def check_iterations(times: object) -> int:
     """A number of iterations from 1 to ten thousand."""
-    return _whole(times, 10_000, "num_iterations")
+    return check_whole(times, "num_iterations", least=1, most=10_000)
 
 
 def check_batch_size(size: object, most: int) -> int:
     """A batch size from 1 to `most`, the bundle's largest."""
-    return _whole(size, most, "batch_size")
+    return check_whole(size, "batch_size", least=1, most=most)
 
 
-def _whole(value: object, most: int, what: str) -> int:
+def check_whole(value: object, what: str, *, least: int, most: int) -> int:
+    """A whole number from `least` to `most`, of Python or NumPy; `what` names it in the :class:`InputError`."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise InputError(f"expected {what} as an int, got {type(value).__name__}") from None
-    if not 1 <= number <= most:
-        raise InputError(f"expected {what} from 1 to {most:,}, got {number}")
+    if isinstance(value, bool | np.bool_) or not least <= number <= most:
+        raise InputError(f"expected {what} from {least:,} to {most:,}, got {str(value)[:40]}")
     return number
+
+
+def as_array(value: Any, what: str) -> NDArray[Any]:
+    """`value` as an array: a NumPy one, or what turns into one, such as a tensor in main memory.
+
+    :class:`InputError`, naming `what`, for a list of lists of several lengths, a tensor on a device or with a
+    gradient, and objects.
+    """
+    try:
+        array = np.asarray(value)
+    except Exception as failure:  # whatever __array__ of a stranger raises
+        reason = " ".join(str(failure).split())[:120]
+        raise InputError(f"expected {what} as an array, got {type(value).__name__} ({reason})") from None
+    if array.dtype == object:
+        raise InputError(f"expected {what} as an array of numbers, got {type(value).__name__}")
+    return array
 
 
 def check_labels(label: Any, n: int, model: ModelSpec) -> NDArray[np.int64] | None:
@@ -83,8 +100,10 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     if shape is None:
         raise InputError("this model takes no latents; leave latents out")
     try:
-        array = np.ascontiguousarray(latents, dtype=np.float32)
-    except (TypeError, ValueError):
+        array = np.ascontiguousarray(as_array(latents, "latents"), dtype=np.float32)
+    except (TypeError, ValueError) as failure:
+        if isinstance(failure, InputError):
+            raise
         raise InputError(f"expected latents as a float array, got {type(latents).__name__}") from None
     if array.shape != (n, *shape):
         raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
@@ -96,7 +115,7 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
 def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32:
     """float32 [n, C, H, W] within the value range, from uint8 NHWC or float NCHW; rounded to `levels` grey levels
     of it, unless that is None."""
-    array = np.asarray(images)
+    array = as_array(images, "images")
     channels, height, width = spec.shape
     low, high = spec.value_range
     if array.dtype == np.uint8:
@@ -123,7 +142,7 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32
 
 def check_mask(mask: Any, n: int, spec: ImageSpec) -> Float32:
     """float32 [n, 1 or C, H, W] of weights from 0 to 1, from a mask [H, W], [n, H, W] or [n, C, H, W]."""
-    array = np.asarray(mask)
+    array = as_array(mask, "mask")
     if array.dtype.kind not in "bfiu":
         raise InputError(f"expected mask as numbers or bools, got dtype {array.dtype}")
     channels, height, width = spec.shape
@@ -146,7 +165,7 @@ def check_sources(images: Any, model: ModelSpec, n: int | None) -> NDArray[Any]:
     """uint8 [n, H, W, C] or float32 [n, C, H, W], contiguous, of a size that `model` takes."""
     spec = model.source
     assert spec is not None  # noqa: S101 - the caller looked
-    array = np.asarray(images)
+    array = as_array(images, "images")
     if array.dtype == np.uint8:
         if array.ndim == 3 and spec.channels == 1:
             array = array[..., None]
