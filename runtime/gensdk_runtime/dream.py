@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gensdk_runtime.arguments import check_number, check_whole
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE, as_array
 from gensdk_runtime.manifest import AscentSpec, ModelSpec
@@ -57,9 +58,11 @@ def dream_on(
 
 def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
     """(height, width) of each octave, the image's own last; those that would be too small are left out."""
-    if isinstance(octaves, bool) or not isinstance(octaves, int) or not 1 <= octaves <= MAX_OCTAVES:
-        raise InputError(f"expected octaves from 1 to {MAX_OCTAVES}, got {octaves!r}")
-    if not 1.0 < scale <= 8.0:  # NaN fails both
+    octaves, scale = (
+        check_whole(octaves, "octaves", least=1, most=MAX_OCTAVES),
+        check_number(scale, "octave_scale"),
+    )
+    if not 1.0 < scale <= 8.0:
         raise InputError(f"expected octave_scale above 1 and at most 8, got {scale}")
     sizes = [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
     return [size for size in sizes if min(size) >= SMALLEST or size == (height, width)]

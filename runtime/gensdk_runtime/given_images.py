@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.errors import InputError, tell
-from gensdk_runtime.inputs import MAX_SIDE, as_array, check_whole
+from gensdk_runtime.inputs import MAX_SIDE, as_array
 from gensdk_runtime.media.image_pixels import to_channels
 
 Images = NDArray[np.uint8]
@@ -116,6 +117,6 @@ def check_size(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
     if not isinstance(size, tuple | list) or len(size) != 2:
-        raise InputError(f"expected resize as (height, width), got {str(size)[:60]}")
+        raise InputError(f"expected resize as (height, width), got {shown(size)}")
     height, width = (check_whole(side, "each side of resize", least=1, most=MAX_SIDE) for side in size)
     return height, width

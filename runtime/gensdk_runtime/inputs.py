@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.manifest import ModelSpec, program_graphs
 from gensdk_runtime.noise import Float32
@@ -32,17 +33,6 @@ def check_iterations(times: object) -> int:
 def check_batch_size(size: object, most: int) -> int:
     """A batch size from 1 to `most`, the bundle's largest."""
     return check_whole(size, "batch_size", least=1, most=most)
-
-
-def check_whole(value: object, what: str, *, least: int, most: int) -> int:
-    """A whole number from `least` to `most`, of Python or NumPy; `what` names it in the :class:`InputError`."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(f"expected {what} as an int, got {type(value).__name__}") from None
-    if isinstance(value, bool | np.bool_) or not least <= number <= most:
-        raise InputError(f"expected {what} from {least:,} to {most:,}, got {str(value)[:40]}")
-    return number
 
 
 def as_array(value: Any, what: str) -> NDArray[Any]:
@@ -90,8 +80,8 @@ def _class_number(label: Any, model: ModelSpec) -> int:
         number = operator.index(label)
     except TypeError:
         raise InputError(f"expected label as a class number or name, got {type(label).__name__}") from None
-    if isinstance(label, bool) or not 0 <= number < classes:
-        raise InputError(f"expected label from 0 to {classes - 1}, got {label}")
+    if isinstance(label, bool | np.bool_) or not 0 <= number < classes:
+        raise InputError(f"expected label from 0 to {classes - 1}, got {shown(label)}")
     return number
 
 
@@ -99,12 +89,10 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     """Finite float32 [n, *shape], contiguous."""
     if shape is None:
         raise InputError("this model takes no latents; leave latents out")
-    try:
-        array = np.ascontiguousarray(as_array(latents, "latents"), dtype=np.float32)
-    except (TypeError, ValueError) as failure:
-        if isinstance(failure, InputError):
-            raise
-        raise InputError(f"expected latents as a float array, got {type(latents).__name__}") from None
+    given = as_array(latents, "latents")
+    if given.dtype.kind not in "fiub":
+        raise InputError(f"expected latents as a float array, got {given.dtype}")
+    array = np.ascontiguousarray(given, dtype=np.float32)
     if array.shape != (n, *shape):
         raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
     if not np.isfinite(array).all():
@@ -184,7 +172,7 @@ def check_sources(images: Any, model: ModelSpec, n: int | None) -> NDArray[Any]:
         raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
     if not array.size:
         raise InputError(f"expected at least one image with pixels, got shape {list(array.shape)}")
-    if n is not None and len(array) != n:
+    if n is not None and len(array) != check_count(n):
         raise InputError(f"expected one image for each of the {n} samples, got {len(array)}")
     largest = max_source_size(model)
     if height > largest[0] or width > largest[1]:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from gensdk_runtime.errors import InputError
+
 _HEAD = 4096
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -78,6 +80,25 @@ def _head(path: Path) -> str:
             return file.read(_HEAD).decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+PER_SAMPLE = 400
+"""Bytes of a sample's key, its entries in the settings, and its label."""
+ASKED_FROM = 2**28
+"""Bytes from which on it is worth to ask the system."""
+
+
+def check_room(n: int, elements: int) -> None:
+    """Raises :class:`InputError` where `n` samples of so many float32 numbers can't be held."""
+    need = n * (4 * elements + PER_SAMPLE)
+    if need < ASKED_FROM:
+        return
+    have = available_memory()
+    if have is not None and need > have:
+        raise InputError(
+            f"{n:,} samples take about {in_words(need)}, and {in_words(have)} of memory are free; draw fewer at a "
+            "time (seed=[(seed, position), ...] goes on where a call ended)"
+        )
 
 
 def in_words(size: float) -> str:

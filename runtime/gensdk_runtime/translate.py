@@ -14,9 +14,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.given_images import Images, as_image, as_images, check_size
-from gensdk_runtime.inputs import MAX_SIDE, check_whole, max_source_size
+from gensdk_runtime.inputs import MAX_SIDE, max_source_size
 from gensdk_runtime.manifest import AscentSpec, ModelSpec
 from gensdk_runtime.media.image_pixels import resize as resized
 from gensdk_runtime.media.images import to_uint8
