@@ -19,6 +19,7 @@ from gensdk_runtime.media.image_reader import (
     CorruptImageError,
     UnclearDepthError,
     frame_count,
+    heedless,
     open_image,
     orientation,
     upright,
@@ -68,6 +69,10 @@ def read_header(data: bytes) -> Header:
 
     Raises :class:`CorruptImageError`, also for other formats: files of unknown origin reach no other decoder.
     """
+    return heedless(lambda: _read_header(data))
+
+
+def _read_header(data: bytes) -> Header:
     image = open_image(data)
     height, width = upright_size(image, data)
     grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith(("I", "F")) or grey_with_alpha(image)
@@ -111,6 +116,10 @@ def decode(data: bytes, channels: int, *, depth: int | None = None) -> Images:
     used; None: as many as the file declares. Raises :class:`CorruptImageError` for a file that is cut, damaged or
     too large, and :class:`UnclearDepthError`, one of its kind, for samples of 16 bits that seem to use fewer.
     """
+    return heedless(lambda: _decode(data, channels, depth))
+
+
+def _decode(data: bytes, channels: int, depth: int | None) -> Images:
     image = open_image(data)
     turn = orientation(image, data) if image.format != "TIFF" else 1  # Pillow turns a TIFF itself
     return to_array(upright(flattened(picture(image, data, depth), channels), turn))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from gensdk_runtime.media.image_files import decode
+from gensdk_runtime.media.image_loading import load
 from gensdk_runtime.media.image_pixels import Images, flattened, to_array
 from gensdk_runtime.media.image_reader import (
     MAX_FRAMES,
     MAX_PIXELS,
     CorruptImageError,
-    check_size,
     decoding,
-    load,
+    heedless,
     open_image,
     orientation,
     upright,
 )
 from gensdk_runtime.media.image_reader import frame_count as _count
 from gensdk_runtime.media.image_samples import plain
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 MAX_ANIMATION_PIXELS = 64 * MAX_PIXELS
 """Of all frames together; they are decoded one by one, so this bounds time, not memory."""
@@ -40,7 +45,7 @@ def frame_count(data: bytes) -> int:
 
     Of a TIFF with several pages only the first is a frame. Raises :class:`CorruptImageError`.
     """
-    image = open_image(data)
+    image = heedless(lambda: open_image(data))
     return 1 if image.format == "TIFF" else _count(image)
 
 
@@ -51,7 +56,10 @@ def frames(data: bytes, channels: int) -> Iterator[Frame]:
     pixels than are read; later for a file that is cut or damaged, after the frames before the damage.
     """
     count = frame_count(data)
-    image = open_image(data)
+    if count == 1:
+        yield Frame(decode(data, channels), 0.0)
+        return
+    image = heedless(lambda: open_image(data))
     if count > MAX_FRAMES or count * image.width * image.height > MAX_ANIMATION_PIXELS:
         raise CorruptImageError(
             f"{count if count <= MAX_FRAMES else f'over {MAX_FRAMES}'} frames of {image.width}x{image.height} are "
@@ -59,13 +67,19 @@ def frames(data: bytes, channels: int) -> Iterator[Frame]:
         )
     turn = orientation(image, data)
     first = int(bool(getattr(image, "default_image", False)))
-    for number in range(first, first + count):
-        with decoding():
-            try:
-                image.seek(number)
-            except EOFError:
-                raise CorruptImageError(f"it ends after {number - first} of {count} frames") from None
-        check_size(image)
-        load(image, data)
-        picture = upright(flattened(plain(image), channels), turn)
+    for number in range(count):
+        try:
+            _turn_to(image, first + number, f"it ends after {number} of {count} frames")
+            load(image, data)
+            picture = upright(flattened(plain(image), channels), turn)
+        except Warning as failure:  # of a frame's size, where the application makes errors of warnings
+            raise CorruptImageError(str(failure)) from None
         yield Frame(to_array(picture), float(image.info.get("duration", 0)))
+
+
+def _turn_to(image: ImageFile, number: int, missing: str) -> None:
+    with decoding():
+        try:
+            image.seek(number)
+        except EOFError:
+            raise CorruptImageError(missing) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -59,17 +60,20 @@ def to_channels(image: Images, channels: int) -> Images:
 
 
 def resize(image: Images, height: int, width: int, *, enlarge: Enlarging = "bicubic") -> Images:
-    """`image` uint8 [H, W, C] at another size: the mean over areas along an axis that shrinks, else `enlarge`.
+    """`image` uint8 [H, W, C] at another size: the mean over areas where no side grows, else `enlarge`.
 
-    Where one axis shrinks and the other grows, the kernel of `enlarge` is widened along the one that shrinks, so
+    Where one side shrinks and the other grows, the kernel of `enlarge` is widened along the one that shrinks, so
     that nothing is skipped. The colours of 2 or 4 channels are weighted with their transparency.
     """
-    if image.shape[:2] == (height, width):
+    old = image.shape[:2]
+    if old == (height, width):
         return image
+    if old[0] >= height and old[1] >= width:
+        return _shrunk(image, height, width)
     if image.shape[2] not in _MODES:
         parts = [resize(part, height, width, enlarge=enlarge) for part in np.split(image, image.shape[2], axis=2)]
         return np.concatenate(parts, axis=2)
-    return to_array(_resized(to_picture(image), height, width, enlarge))
+    return to_array(to_picture(image).resize((width, height), _kernel(enlarge)))
 
 
 def resize_floats(
@@ -78,30 +82,51 @@ def resize_floats(
     """As :func:`resize`, for float32 [H, W, C] of any range; each channel by itself."""
     from PIL import Image as Pillow
 
-    if image.shape[:2] == (height, width):
+    old = image.shape[:2]
+    if old == (height, width):
         return image
+    if old[0] >= height and old[1] >= width:
+        return _area(_area(image, height, old[0], 0), width, old[1], 1)
     parts = []
     for channel in np.moveaxis(np.asarray(image, np.float32), 2, 0):
-        size = (channel.shape[1], channel.shape[0])
-        part = Pillow.frombytes("F", size, np.ascontiguousarray(channel).tobytes())
-        parts.append(np.array(_resized(part, height, width, enlarge), np.float32))
+        part = Pillow.frombytes("F", (old[1], old[0]), np.ascontiguousarray(channel).tobytes())
+        parts.append(np.array(part.resize((width, height), _kernel(enlarge)), np.float32))
     return np.stack(parts, axis=2)
 
 
-def _resized(image: Image, height: int, width: int, enlarge: Enlarging) -> Image:
-    if image.height >= height and image.width >= width:
-        across, rest = divmod(image.width, width)
-        down, left = divmod(image.height, height)
-        if not rest and not left:  # the same mean, faster, and rounded once
-            return image.reduce((across, down)) if image.mode not in ("LA", "RGBA") else _box(image, width, height)
-        return _box(image, width, height)
-    return image.resize((width, height), _kernel(enlarge))
+def _shrunk(image: Images, height: int, width: int) -> Images:
+    """The mean over areas: by Pillow in whole blocks of pixels first, what is left of the factor exactly."""
+    tall, wide, channels = image.shape
+    down, across = tall // height, wide // width
+    whole = tall % height == 0 and wide % width == 0
+    if not whole:  # an area of four blocks or more is near enough to that of their pixels
+        down, across = max(1, down // 4), max(1, across // 4)
+    if channels in _MODES and (down > 1 or across > 1):
+        image = to_array(to_picture(image).reduce((across, down)))
+        if whole:
+            return image
+        tall, wide = tall / down, wide / across
+    values = image.astype(np.float32)
+    if channels in (2, 4):
+        values[..., :-1] *= values[..., -1:]
+    values = _area(_area(values, height, tall, 0), width, wide, 1)
+    if channels in (2, 4):
+        values[..., :-1] /= np.maximum(values[..., -1:], 1e-6)
+    return np.rint(values).astype(np.uint8)
 
 
-def _box(image: Image, width: int, height: int) -> Image:
-    from PIL import Image as Pillow
-
-    return image.resize((width, height), Pillow.Resampling.BOX)
+def _area(values: NDArray[np.float32], count: int, length: float, axis: int) -> NDArray[np.float32]:
+    """Means over `count` equal parts of the first `length` values along `axis`, which count as they lie inside."""
+    step = length / count
+    begin = np.arange(count) * step
+    first = begin.astype(np.intp)
+    total = np.zeros([count if each == axis else side for each, side in enumerate(values.shape)], np.float32)
+    shape = [-1 if each == axis else 1 for each in range(values.ndim)]
+    for offset in range(ceil(step) + 1):
+        inside = np.minimum(begin + step, first + offset + 1) - np.maximum(begin, first + offset)
+        weights = np.clip(inside / step, 0.0, 1.0).astype(np.float32).reshape(shape)
+        total += weights * np.take(values, np.minimum(first + offset, values.shape[axis] - 1), axis)
+    return total
 
 
 def _kernel(enlarge: Enlarging) -> Resampling:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from io import BytesIO
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +30,10 @@ _READERS = {
 }
 FORMATS = tuple(_READERS)
 _ORIENTATION = 0x0112
-_MAX_SCANS = 64
+_METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+"""Where Pillow finds an orientation."""
+_FILTERS = Lock()
+Result = TypeVar("Result")
 
 
 class CorruptImageError(Exception):
@@ -48,12 +54,13 @@ class UnclearDepthError(CorruptImageError):
         )
 
 
-class _Watched(BytesIO):
+class WatchedBytes(BytesIO):
     """The bytes of a file; `ended` once more was read than there is, which decoders may take for an early end."""
 
     ended = False
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """As any file does."""
         data = super().read(size)
         self.ended |= not data and size != 0
         return data
@@ -67,49 +74,67 @@ def open_image(data: bytes) -> ImageFile:
     """
     for name, (signatures, module) in _READERS.items():
         if data.startswith(signatures) and (name != "WebP" or data[8:12] == b"WEBP"):
-            reader, source = (
-                getattr(import_module(f"PIL.{module}ImagePlugin"), f"{module}ImageFile"),
-                _Watched(data),
-            )
+            source = WatchedBytes(data)
             try:
                 with decoding():
-                    image: ImageFile = reader(source)
+                    return _reader(module)(source)
             except CorruptImageError:
                 if source.ended:
                     raise CorruptImageError("the file ends inside its header") from None
                 raise
-            return image
     raise CorruptImageError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file")
+
+
+@cache
+def _reader(module: str) -> Callable[[WatchedBytes], ImageFile]:
+    """Pillow's class for a format; a GIF's frames, which may stick out, can't make its picture too large."""
+    reader: type[ImageFile] = getattr(import_module(f"PIL.{module}ImagePlugin"), f"{module}ImageFile")
+    return type("GifImageFile", (_Grown, reader), {}) if module == "Gif" else reader
+
+
+class _Grown:
+    """Refuses to grow beyond the limit, at the moment when a decoder says so: memory is taken right after."""
+
+    _known = (0, 0)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self._known
+
+    @_size.setter
+    def _size(self, size: tuple[int, int]) -> None:
+        if self._known != (0, 0) and size[0] * size[1] > MAX_PIXELS:
+            raise CorruptImageError(f"a frame makes it {size[0]}x{size[1]}, which is not a size that is read")
+        self._known = size
+
+
+def heedless(work: Callable[[], Result]) -> Result:
+    """`work()`; again, with warnings ignored, if the application makes errors of them.
+
+    Decoders warn of odd metadata, which is no damage. Filters of warnings belong to the whole process, so that
+    they are touched only where it can't be helped.
+    """
+    try:
+        return work()
+    except Warning:
+        with _FILTERS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return work()
 
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Whatever a decoder raises over hostile bytes becomes a :class:`CorruptImageError` with its reason."""
+    """Whatever a decoder raises over hostile bytes becomes a :class:`CorruptImageError` with its reason.
+
+    Warnings pass where the application makes errors of them; see :func:`heedless`.
+    """
     try:
         yield
-    except CorruptImageError:
+    except (CorruptImageError, Warning):
         raise
     except Exception as failure:
         reason = " ".join(str(failure).split())[:120]
         raise CorruptImageError(f"it can't be decoded: {reason or type(failure).__name__}") from None
-
-
-def load(image: ImageFile, data: bytes) -> None:
-    """Decodes the pixels of the frame at hand. Raises :class:`CorruptImageError` for a cut or damaged file."""
-    check_size(image)
-    if data.count(b"\xff\xda") > _MAX_SCANS + (len(data) >> 14) and image.format == "JPEG":
-        raise CorruptImageError("a JPEG of so many scans is not decoded")  # each may cost a pass over all pixels
-    if image.format == "TIFF":
-        _check_tiles(image)
-    source = image.fp
-    if isinstance(source, _Watched):
-        source.ended = False
-    with decoding():
-        image.load()
-    if (
-        isinstance(source, _Watched) and source.ended
-    ):  # the application may have told Pillow to fill what is missing
-        raise CorruptImageError("the file is cut short")
 
 
 def check_size(image: Image) -> None:
@@ -118,22 +143,16 @@ def check_size(image: Image) -> None:
         raise CorruptImageError(f"{image.width}x{image.height} is not a size that is read")
 
 
-def _check_tiles(image: ImageFile) -> None:
-    """A TIFF of few pixels may be cut into tiles of many, for each of which memory is taken."""
-    tags = getattr(image, "tag_v2", {})
-    sides = tags.get(322, 0), tags.get(323, 0)
-    if not all(isinstance(side, int) for side in sides) or sides[0] * sides[1] > MAX_PIXELS:
-        raise CorruptImageError(f"tiles of {sides[0]}x{sides[1]} are not a size that is read")
-
-
 def orientation(image: ImageFile, data: bytes) -> int:
     """EXIF's orientation, 1 to 8, that is still to be applied after decoding; 1 where it is missing or damaged."""
-    from PIL.Image import Image as Pillow
-
-    if image.format == "PNG" and "exif" not in image.info:
+    if image.format == "PNG" and "exif" not in image.info and b"eXIf" in data:
         late = next((body for kind, body in png_chunks(data) if kind == b"eXIf"), None)
         if late is not None:  # it may stand behind the pixels, where Pillow sees it too late
-            image.info["exif"] = b"Exif\0\0" + late
+            image.info["exif"] = b"Exif\0\0" + bytes(late)
+    if not any(name in image.info for name in _METADATA) and image.format != "TIFF":
+        return 1
+    from PIL.Image import Image as Pillow
+
     try:
         found = Pillow.getexif(image).get(_ORIENTATION, 1)  # not PNG's own, which decodes the picture first
     except Exception:  # a photograph with damaged EXIF is a photograph
@@ -146,7 +165,7 @@ def frame_count(image: ImageFile) -> int:
 
     The still picture that an animated PNG shows where nothing moves, and which is no frame of it, is not counted.
     """
-    if image.format == "TIFF":
+    if image.format == "TIFF":  # its pages are counted by following them all
         return 2 if getattr(image, "is_animated", False) else 1
     with decoding():
         if image.format != "GIF":
@@ -186,11 +205,12 @@ def upright(image: Image, turn: int) -> Image:
     return image.transpose(ways[turn]) if turn in ways else image
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Kind and body of each chunk of a PNG, as long as their lengths hold; for what Pillow does not tell."""
+    view = memoryview(data)
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
         kind = data[position + 4 : position + 8]
-        yield kind, data[position + 8 : position + 8 + length] if kind != b"IDAT" else b""
+        yield kind, view[position + 8 : position + 8 + length]
         position += 12 + length

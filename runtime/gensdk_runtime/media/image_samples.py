@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.media.image_loading import load
 from gensdk_runtime.media.image_pixels import Images, to_array, to_picture
 from gensdk_runtime.media.image_reader import (
     CorruptImageError,
     UnclearDepthError,
     decoding,
-    load,
     open_image,
     png_chunks,
 )
@@ -92,7 +92,7 @@ def _of_wide_colour(image: ImageFile, raw: str, data: bytes, depth: int | None) 
     if (
         "transparency" not in image.info
         and (depth or declared or 16) == 16
-        and (depth == 16 or colours.max() >= _UNCLEAR >> 8 or not colours.any())
+        and (depth == 16 or colours.max() >= _UNCLEAR >> 8)
     ):
         return to_picture(_without_grey_copies(upper, raw))
     lower = _lower_bytes(raw, data)
@@ -126,9 +126,11 @@ def _of_wide(wide: Wide, image: ImageFile, data: bytes, depth: int | None) -> Im
     """Samples [H, W, 1 to 4] of 16 bits at 8; the transparent colour of a PNG becomes alpha."""
     clear = image.info.get("transparency")
     colours = wide if wide.shape[2] in (1, 3) else wide[..., :-1]
-    narrow = _narrow(colours, _depth(colours, image, data, depth))
+    white = _depth(colours, image, data, depth)
+    narrow = _narrow(colours, white)
     if wide.shape[2] in (2, 4):
-        alpha = (wide[..., -1:] >> 8).astype(np.uint8)
+        opacity = wide[..., -1:]
+        alpha = _narrow(opacity, white if opacity.max() <= white else 0xFFFF)
     elif clear is not None:
         shown = (wide != np.asarray(clear, np.uint16)).any(axis=2, keepdims=True)
         alpha = shown.astype(np.uint8) * np.uint8(255)
@@ -172,7 +174,7 @@ def _depth(colours: Wide, image: ImageFile, data: bytes, depth: int | None) -> i
 def _declared_depth(image: ImageFile, data: bytes) -> int | None:
     """Bits of a sample that the file says are used: PNG's sBIT, TIFF's BitsPerSample; None if it doesn't say."""
     if image.format == "PNG":
-        body = next((body for kind, body in png_chunks(data) if kind == b"sBIT"), b"")
+        body = next((bytes(body) for kind, body in png_chunks(data) if kind == b"sBIT"), b"")
         return max(body[:3] if image.mode.startswith("RGB") else body[:1], default=None) if body else None
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
     return bits[0] if isinstance(bits, tuple) and bits and bits[0] < 16 else None
