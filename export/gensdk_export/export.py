@@ -16,6 +16,7 @@ from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_mod
 from gensdk_export.jumps import JUMPS, allowed_jumps
 from gensdk_export.one_call import OneCall, takes_many_calls
 from gensdk_export.one_call_proof import ProvedOneCall, prove_one_call
+from gensdk_export.receptive_proof import with_proved_field
 from gensdk_export.report import ExportReport, GraphRow
 from gensdk_export.uint8 import with_uint8
 from gensdk_runtime.bundle_writer import write_bundle
@@ -233,6 +234,7 @@ def write_proved(
 
     Raises :class:`BundleError` where `out` can't be written; then what stood there stays.
     """
+    model = with_proved_field(model, sets["fp32"].files)
     files: dict[str, bytes] = {GOLDEN_FILE: golden.to_bytes()}
     graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
     for precision, graphs in sets.items():

@@ -250,6 +250,9 @@ class BundleGraph:
 
 def _find(path_or_name: str | Path) -> Path:
     """The path of a bundle, given by path or by the name of an embedded one."""
+    if not isinstance(path_or_name, str | os.PathLike):
+        kind = type(path_or_name).__name__
+        raise InputError(f"expected a bundle as a path, or the name of an embedded one, got {kind}")
     path = Path(path_or_name)
     try:
         if path.exists() or previous_of(path).exists() or path.exists():  # twice: it may be on its way
