@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import weakref
 import zipfile
@@ -13,6 +15,7 @@ from typing import BinaryIO
 
 from gensdk_runtime.bundle_files import AGAIN, CHUNK, is_dropping, missing
 from gensdk_runtime.errors import IntegrityError
+from gensdk_runtime.forking import open_in_children
 from gensdk_runtime.signature import check_path
 
 MAX_ENTRIES = 4096
@@ -26,13 +29,35 @@ class _Bounded:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+        self.close = file.close
         self.name = file.name
+        self._place = 0
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"its list of entries is over {MAX_DIRECTORY_BYTES} bytes")
-        return self._file.read(size if size >= 0 else MAX_DIRECTORY_BYTES)
+        data = self._read_here(size if size >= 0 else MAX_DIRECTORY_BYTES)
+        self._place += len(data)
+        return data
+
+    def _read_here(self, size: int) -> bytes:
+        """With a place of its own: that of the file is shared with forked processes, which read it as well."""
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), size, self._place)
+        self._file.seek(self._place)
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence)
+        if base is None:
+            base = os.fstat(self._file.fileno()).st_size
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
 
     def seekable(self) -> bool:
         return True
@@ -52,6 +77,7 @@ class ZipFiles:
                 raise IntegrityError(f"{label}: it is no bundle, for {reason}")
             with _intact(label):
                 self._zip = zipfile.ZipFile(_Bounded(file))
+            open_in_children(vars(self._zip)["_lock"])
             self._entries = self._checked_entries()
         except BaseException:
             self.close()
