@@ -80,8 +80,9 @@ class Generator(LatentMethods):
         threads inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
         """
         check_word(precision, "precision", PRECISIONS)
-        if not isinstance(backend, str | Backend):
-            kind = type(backend).__name__
+        chosen: object = backend  # callers without a type checker pass anything
+        if not isinstance(chosen, str | Backend):
+            kind = type(chosen).__name__
             raise InputError(
                 f"expected backend as a name, such as 'auto' or 'onnxruntime', or a Backend, got {kind}"
             )
