@@ -260,7 +260,7 @@ class BundleGraph:
 
 def _find(path_or_name: str | Path) -> Path:
     """The path of a bundle, given by path or by the name of an embedded one."""
-    given: object = path_or_name  # callers may be unchecked
+    given: object = path_or_name  # callers without a type checker pass anything
     if not isinstance(given, str | os.PathLike):
         kind = type(given).__name__
         raise InputError(f"expected a bundle as a path, or the name of an embedded one, got {kind}")

@@ -96,9 +96,9 @@ class Generator(LatentMethods):
         threads inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
         """
         check_word(precision, "precision", PRECISIONS)
-        given: object = backend  # callers may be unchecked
-        if not isinstance(given, str | Backend):
-            kind = type(given).__name__
+        chosen: object = backend  # callers without a type checker pass anything
+        if not isinstance(chosen, str | Backend):
+            kind = type(chosen).__name__
             raise InputError(
                 f"expected backend as a name, such as 'auto' or 'onnxruntime', or a Backend, got {kind}"
             )
