@@ -25,15 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 import numpy as np
 from figures import Figure, at_least, at_most, ratio_figure
 from numpy.typing import NDArray
 from overhead import recorded, replay
+from PIL.Image import Resampling, Transform
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.media.animation import save_animation
 from gensdk_runtime.media.image_files import SUFFIXES, decode
+from gensdk_runtime.media.image_pixels import to_array, to_picture
 from gensdk_runtime.stream import Capture, Source, StreamFigures, StreamOptions, VideoSink, translate_stream
 
 Frames = NDArray[np.uint8]
@@ -70,19 +72,15 @@ def moving_picture(photos: Sequence[Frames], count: int = FRAMES) -> Frames:
         size = shorter * (0.55 + 0.35 * np.sin(np.pi * along))
         left = (photo.shape[1] - size) * along
         top = (photo.shape[0] - size) * (0.5 + 0.5 * np.sin(2 * np.pi * along))
-        zoom = np.float32([[size / SIDE, 0, left], [0, size / SIDE, top]])
-        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        frames[i] = cv2.warpAffine(photo, zoom, (SIDE, SIDE), flags=how, borderMode=cv2.BORDER_REFLECT)
+        window = (left, top, left + size, top + size)
+        part = to_picture(photo).transform((SIDE, SIDE), Transform.EXTENT, window, Resampling.BILINEAR)
+        frames[i] = to_array(part)
     return frames
 
 
 def write_video(frames: Frames, path: Path) -> Path:
     """As MPEG-4, 25 frames a second."""
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (SIDE, SIDE))
-    for frame in frames:
-        video.write(np.ascontiguousarray(frame[..., ::-1]))
-    video.release()
-    return path
+    return save_animation(frames, path, fps=25.0, scale=1)
 
 
 def make_bundle(path: Path) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from gensdk.cli.main import run
+from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import encode_image
 from support.inverting_bundle import write_inverting_bundle
 from support.streams import grey_frame, write_frames
@@ -53,9 +54,8 @@ def test_one_image(bundle: Path, tmp_path: Path, capsys: Any) -> None:
     code, out, _ = outcome(capsys, bundle, "--source", tmp_path / "in.png", "--sink", tmp_path / "out.png")
     assert code == 0
     assert out.startswith("1 frame through negative")
-    written = cv2.imread(str(tmp_path / "out.png"))
-    assert written is not None
-    np.testing.assert_array_equal(written[..., ::-1], 255 - image)
+    written = decode((tmp_path / "out.png").read_bytes(), 3)
+    np.testing.assert_array_equal(written, 255 - image)
 
 
 def test_a_folder_as_json(bundle: Path, tmp_path: Path, capsys: Any) -> None:
@@ -75,8 +75,8 @@ def test_a_folder_as_json(bundle: Path, tmp_path: Path, capsys: Any) -> None:
     assert (code, err) == (0, "")
     report = json.loads(out)
     assert (report["model"], report["frames"], report["ended"], report["live"]) == ("negative", 4, "source", False)
-    images = [cv2.imread(str(path)) for path in sorted((tmp_path / "out").iterdir())]
-    assert [image.shape for image in images if image is not None] == [(8, 24, 3)] * 4
+    images = [decode(path.read_bytes(), 3) for path in sorted((tmp_path / "out").iterdir())]
+    assert [image.shape for image in images] == [(8, 24, 3)] * 4
 
 
 def test_a_video_and_its_limits(bundle: Path, tmp_path: Path, capsys: Any) -> None:

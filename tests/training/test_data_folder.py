@@ -7,13 +7,13 @@ import struct
 import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 from gensdk_runtime.errors import InputError, TrainingError
 from gensdk_runtime.media.image_files import CorruptImageError, decode, read_header, to_channels
+from gensdk_runtime.media.images import encode_image
 from gensdk_training.data import ArrayDataset, load_data
 from gensdk_training.data.feed import Feed
 from gensdk_training.data.folder import FolderDataset
@@ -27,8 +27,7 @@ def picture(height: int = 8, width: int = 6, channels: int = 3) -> np.ndarray:
 
 
 def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[image.shape[2]]
-    return cv2.imencode(suffix, np.ascontiguousarray(image[..., order]))[1].tobytes()
+    return encode_image(image, suffix, {})
 
 
 @pytest.fixture
@@ -168,7 +167,8 @@ def test_own_splits(folder: tuple[Path, list[np.ndarray]], tmp_path: Path) -> No
 
 def png_header(height: int, width: int) -> bytes:
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    begin = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return begin + struct.pack(">I", 8) + b"IDAT"
 
 
 def test_refusals_come_before_training(folder: tuple[Path, list[np.ndarray]], tmp_path: Path) -> None:

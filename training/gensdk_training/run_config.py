@@ -98,7 +98,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
     """All that decides the numbers of a run, flat by dotted key; a checkpoint continues only with the same.
 
     Where the data lies, what it is called and how often something is written are not part of it. Neither are the
-    steps of a run with a constant learning rate: it may be continued beyond its end.
+    steps of a run whose schedules don't depend on them: it may be continued beyond its end.
     """
     whole = config.model_dump(mode="json")
     for key in ("log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "preview_count"):
@@ -114,7 +114,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         whole["data"].pop(key, None)
         if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
             whole["data"][key] = list(value) if isinstance(value, tuple) else value
-    if whole["config"].get("lr_schedule") == "constant":
+    if not config.build_family(data).depends_on_steps:
         whole["config"].pop("steps", None)
     info = data.model_dump(mode="json", exclude={"name"})
     whole |= {"data_info": info, "data_fingerprint": fingerprint, "processes": processes}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from gensdk_export.importers.onnx_reading import OnnxFile, Port, read_onnx
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import MAX_FILE_BYTES, CorruptImageError, decode
+from gensdk_runtime.media.image_pixels import resize
 
 FREE_SIDE = 256
 """Pixels that a picture is shown to an encoder at, where it takes any size."""
@@ -90,9 +90,7 @@ def _cut(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]
     tall, wide = max(1, int(height * scale)), max(1, int(width * scale))
     top, left = (rows - tall) // 2, (columns - wide) // 2
     part = image[top : top + tall, left : left + wide]
-    method = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
-    resized = cv2.resize(part, (width, height), interpolation=method)
-    return np.asarray(resized, np.uint8).reshape(height, width, -1)
+    return resize(part, height, width)
 
 
 def _style_input(file: OnnxFile, options: OnnxOptions, size: int) -> Port:

@@ -20,8 +20,8 @@ ValueRange = tuple[float, float]
 """(black, white)."""
 
 OVERSHOOT = 0.6
-"""How far beyond a range resampling may reach, as a share of it: hard dots enlarged by a bicubic kernel reach 0.26, by
-Lanczos 0.6; digits 0.42."""
+"""How far beyond a range resampling may reach, as a share of it: hard dots enlarged by a bicubic kernel reach
+0.26, by Lanczos 0.6; digits 0.42."""
 NEGATIVE_SHARE, FAR, FAR_SHARE = 0.3, 0.25, 0.03
 """Of all values, so many below black, or so many further below than `FAR`, and the range is in doubt: overshoot is
 found beside edges alone."""

@@ -15,10 +15,11 @@ from gensdk_runtime.media.images import SUFFIXES, encode_image, write_atomically
 from gensdk_runtime.samples import check_target
 from gensdk_runtime.stream.figures import StreamFigures
 from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame
+from gensdk_runtime.stream.opencv import opencv
 
 NO_WINDOWS = (
-    "this OpenCV has no windows: pip uninstall opencv-python-headless && pip install opencv-python, "
-    "or watch in a browser with --page"
+    "this OpenCV has no windows: pip uninstall -y opencv-python opencv-python-headless && "
+    "pip install opencv-python, or watch in a browser with --page"
 )
 
 
@@ -39,19 +40,33 @@ class Sink(ABC):
     def tell(self, figures: StreamFigures) -> None:  # noqa: B027 - most sinks show no figures
         """The figures of each second."""
 
+    def take_remarks(self) -> list[str]:
+        """What could not be kept as it was, since this was last asked."""
+        return []
+
     def close(self) -> None:  # noqa: B027 - not every sink holds something
         """Completes what was written; called at every end, after an error too. May raise."""
 
 
 class CallbackSink(Sink):
-    """Calls a function with each :class:`TranslatedFrame`; returning True stops."""
+    """Calls a function with each :class:`TranslatedFrame`; returning True, Python's or numpy's, stops.
 
-    def __init__(self, callback: Callable[[TranslatedFrame], bool | None]) -> None:
+    Whatever else it returns is left alone: None, or the number of bytes that a ``write`` wrote.
+    """
+
+    def __init__(self, callback: Callable[[TranslatedFrame], object]) -> None:
         self._callback = callback
 
-    def write(self, frame: TranslatedFrame) -> bool | None:
+    def write(self, frame: TranslatedFrame) -> bool:
         """What the callback says."""
-        return self._callback(frame)
+        return is_stop(self._callback(frame))
+
+
+def is_stop(answer: object) -> bool:
+    """Whether what a sink returned ends the stream: True, which comparisons of arrays give as ``np.True_``."""
+    if isinstance(answer, np.ndarray) and not answer.ndim:
+        answer = answer[()]
+    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 class FolderSink(Sink):
@@ -103,8 +118,7 @@ class WindowSink(Sink):
 
     def open(self, facts: StreamFacts) -> None:
         """Raises :class:`UnavailableError` where OpenCV has no windows, or there is no screen."""
-        import cv2
-
+        cv2 = opencv("a window")
         # Qt, which OpenCV's windows may use, ends the whole process where there is no screen.
         if sys.platform.startswith("linux") and not (
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -121,22 +135,17 @@ class WindowSink(Sink):
 
     def write(self, frame: TranslatedFrame) -> bool:
         """Shows it; True after the user has closed the window."""
-        import cv2
-
+        cv2 = opencv("a window")
         cv2.imshow(self._title, np.ascontiguousarray(frame.view[..., ::-1]))
         key = cv2.waitKey(1) & 0xFF
         return key in (ord("q"), 27) or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
 
     def close(self) -> None:
         """Closes the window."""
-        import cv2
-
         if self._title:
-            cv2.destroyWindow(self._title)
+            opencv("a window").destroyWindow(self._title)
 
 
 def _has_windows() -> bool:
-    import cv2
-
-    lines = (line.split() for line in cv2.getBuildInformation().splitlines())
+    lines = (line.split() for line in opencv("a window").getBuildInformation().splitlines())
     return not any(words[:2] == ["GUI:", "NONE"] for words in lines)
