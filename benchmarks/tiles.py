@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from figures import Figure, at_most
 from numpy.typing import NDArray
 from stream import photographs
 
+from gensdk_runtime.child_process import start_python
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.image_pixels import resize
@@ -47,9 +47,12 @@ def measure_memory(bundle: Path, backend: str) -> list[Figure]:
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "in.png", Path(scratch) / "out.png"
         source.write_bytes(encode_image(large_photograph(WIDTH, HEIGHT), ".png", {}))
-        command = [sys.executable, "-m", "gensdk.cli.main", "translate", str(bundle), "--backend", backend]
+        command = ["-m", "gensdk.cli.main", "translate", str(bundle.absolute()), "--backend", backend]
         started = time.perf_counter()
-        subprocess.run([*command, "--source", str(source), "--sink", str(target)], check=True)
+        files = ["--source", str(source), "--sink", str(target)]
+        with start_python([*command, *files], stdout=None, stderr=None) as process:
+            if process.wait():
+                raise RuntimeError(f"gensdk translate ended with exit code {process.returncode}")
         seconds = time.perf_counter() - started
         height, width = decode(target.read_bytes(), 3).shape[:2]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024.0

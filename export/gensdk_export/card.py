@@ -133,7 +133,8 @@ def _training(provenance: Provenance) -> str:
     if imported is not None:
         return f"by others; imported from {imported}"
     weights = "moving average of the weights (EMA)" if provenance.ema else "raw weights"
-    return f"{provenance.steps} steps, seed {provenance.seed}, {weights}"
+    unfinished = f"; not finished: {provenance.unfinished}" if provenance.unfinished else ""
+    return f"{provenance.steps} steps, seed {provenance.seed}, {weights}{unfinished}"
 
 
 def _proof(rows: tuple[GraphRow, ...], engines: tuple[tuple[EngineSpec, int], ...]) -> str:

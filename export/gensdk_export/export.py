@@ -177,6 +177,7 @@ def export_plan(
         engines=engines,
         one_call=proved,
         warnings=(
+            *((f"the training is not finished: {provenance.unfinished}",) if provenance.unfinished else ()),
             *((ONE_CALL_ALREADY,) if options.one_call and one_call is None else ()),
             *(JUMPED.format(graph=graph, allowed=bound, times=JUMPS) for graph, bound in allowed.items()),
         ),

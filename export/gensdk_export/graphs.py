@@ -28,6 +28,7 @@ from gensdk_runtime.manifest import ModelSpec, Precision16Report
 from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec, Precision
 from gensdk_runtime.verify import VerifyReport, replay, settings_label
 from gensdk_training.plan import ExportPlan
+from gensdk_training.running_statistics import wrong_spectral_norms
 from gensdk_training.torch_backend import TorchSession, torch_sessions
 
 PROVED_SIZES = {"batch": (1, 2, 3), "guidance": (1, 2)}
@@ -64,7 +65,7 @@ class MemoryGraph:
 def prepare_modules(plan: ExportPlan) -> dict[str, nn.Module]:
     """Copies of the plan's modules in eval mode, parametrized weights made plain.
 
-    Raises :class:`ExportError` where a weight is NaN or infinite.
+    Raises :class:`ExportError` where a weight is NaN or infinite, or a spectral norm that of another weight.
     """
     modules = {}
     for graph in plan.model.graphs:
@@ -74,6 +75,11 @@ def prepare_modules(plan: ExportPlan) -> dict[str, nn.Module]:
                 raise ExportError(
                     f"graph {graph.name!r}: weight {name!r} is NaN or infinite; train the model again"
                 )
+        if wrong := wrong_spectral_norms(module):
+            raise ExportError(
+                f"graph {graph.name!r}: spectral norm's vectors are not those of the weight ({wrong[0]}); open "
+                "the run with load_run(), or call mend_spectral_norms() of gensdk_training.running_statistics"
+            )
         bake_parametrizations(module)
         modules[graph.name] = module
     return modules

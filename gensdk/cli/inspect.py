@@ -41,6 +41,8 @@ def inspect(bundle: str, as_json: bool) -> None:
     if origin.steps:
         ema = ", moving average" if origin.ema else ""
         say(f"trained {origin.steps:,} steps on {origin.data}, seed {origin.seed}{ema}, {origin.created}")
+    if origin.unfinished:
+        say(f"not finished: {origin.unfinished}")
     defaults = getattr(model.program, "defaults", None)
     if defaults is not None:
         say("defaults: " + ", ".join(f"{key} {value}" for key, value in defaults.model_dump().items()))

@@ -361,6 +361,10 @@ class Precision16Report(StrictModel):
     max_abs_difference: dict[str, Finite] = Field(default_factory=dict)
 
 
+UNFINISHED = "unfinished"
+"""Key in a provenance's config, whose value says in words what the training did not come to."""
+
+
 class Provenance(StrictModel):
     """Where the weights came from."""
 
@@ -373,6 +377,12 @@ class Provenance(StrictModel):
     metrics: dict[str, Finite] = Field(default_factory=dict)
     created: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> str | None:
+        """What the training did not come to, in words; None: nothing is known to be missing."""
+        said = self.config.get(UNFINISHED)
+        return said if isinstance(said, str) else None
 
 
 class Manifest(StrictModel):

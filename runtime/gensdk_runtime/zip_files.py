@@ -21,20 +21,22 @@ MAX_RATIO = 200  # of a compressed entry above RATIO_FREE bytes; weights reach 1
 RATIO_FREE = 2**20
 
 
-class _Bounded:
+class BoundedFile:
     """A file for :class:`zipfile.ZipFile` that refuses to read a huge list of entries into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.seek, self.tell, self.close = file.seek, file.tell, file.close
-        self.name = file.name
+        self.name = getattr(file, "name", None)
 
     def read(self, size: int = -1) -> bytes:
+        """As a file's."""
         if size > MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"its list of entries is over {MAX_DIRECTORY_BYTES} bytes")
         return self._file.read(size if size >= 0 else MAX_DIRECTORY_BYTES)
 
     def seekable(self) -> bool:
+        """As zipfile asks."""
         return True
 
 
@@ -51,7 +53,7 @@ class ZipFiles:
                 reason = "it is neither a folder nor a zip file" if start else "the file is empty"
                 raise IntegrityError(f"{label}: it is no bundle, for {reason}")
             with _intact(label):
-                self._zip = zipfile.ZipFile(_Bounded(file))
+                self._zip = zipfile.ZipFile(BoundedFile(file))
             self._entries = self._checked_entries()
         except BaseException:
             self.close()
@@ -99,19 +101,23 @@ class ZipFiles:
                 raise IntegrityError(f"{self.label}: entry {info.filename[:80]!r} refused: {problem}")
             if not info.is_dir() and not is_dropping(info.filename):
                 entries[info.filename] = info
-        self._refuse_overlaps(infos)
+        if (name := overlapping(self._zip)) is not None:
+            raise IntegrityError(f"{self.label}: entry {name[:80]!r} refused: it overlaps with another")
         return entries
 
-    def _refuse_overlaps(self, infos: list[zipfile.ZipInfo]) -> None:
-        """Entries that share bytes are how one file of 10 MB grows to petabytes (Fifield 2019)."""
-        last = self._zip.start_dir
-        for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
-            header = 30 + len(info.filename.encode())
-            if info.header_offset < 0 or info.header_offset + header + info.compress_size > last:
-                raise IntegrityError(
-                    f"{self.label}: entry {info.filename[:80]!r} refused: it overlaps with another"
-                )
-            last = info.header_offset
+
+def overlapping(archive: zipfile.ZipFile) -> str | None:
+    """The name of an entry that shares bytes with another, or reaches outside of the file; None: there is none.
+
+    Shared bytes are how one file of 10 MB grows to petabytes (Fifield 2019).
+    """
+    last = archive.start_dir
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
+        header = 30 + len(info.filename.encode())
+        if info.header_offset < 0 or info.header_offset + header + info.compress_size > last:
+            return info.filename
+        last = info.header_offset
+    return None
 
 
 def _problem(info: zipfile.ZipInfo) -> str | None:

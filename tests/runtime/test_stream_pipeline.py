@@ -196,8 +196,49 @@ def test_limits_end_the_stream(generator: Generator, limit: dict[str, Any]) -> N
     assert report.ended == "limit"
     if "max_frames" in limit:
         assert report.frames == taken[0] == 7
-    stopped = translate_stream(generator, grey_frames(50), lambda f: f.index == 4)
+
+
+@pytest.mark.parametrize("as_type", [bool, np.bool_, np.array], ids=["bool", "numpy", "array"])
+def test_a_callback_that_returns_true_of_any_kind_ends_the_stream(generator: Generator, as_type: Any) -> None:
+    stopped = translate_stream(generator, grey_frames(50), lambda f: as_type(f.index == 4))
     assert (stopped.ended, stopped.frames) == ("sink", 5)
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes", np.int64(1), np.ones(3, bool), [True]])
+def test_what_else_a_callback_returns_is_left_alone(generator: Generator, answer: Any) -> None:
+    assert translate_stream(generator, grey_frames(5), lambda f: answer).frames == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "size": [(32.0, 32.0), (32, float("nan")), (True, 32), (-1, 5), (0, 5), (2**40, 5), (32,), 32, "32x32"],
+        "mix": [2, -0.1, float("nan"), "0.5", None, True],
+        "skip_similar": [-1, 256, float("nan"), "2", False],
+        "max_frames": [0, -3, 2.0, float("nan"), True, 2**70],
+        "max_seconds": [0, -1.0, float("nan"), float("inf"), 1e300, "9", True],
+        "stall_seconds": [0, float("nan"), 1e9, None],
+        "reconnects": [-1, 1.0, 10**9, None, True],
+        "tile": [-1, 64.0, float("nan"), "64", True],
+        "live": [1, "yes"],
+        "side_by_side": [1, None, "no"],
+        "on_second": [3],
+        "on_event": ["print"],
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_option_out_of_range_is_one_line_that_names_it(name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(InputError) as raised:
+            StreamOptions(**{name: value})
+        assert name in str(raised.value)
+        assert len(str(raised.value).splitlines()) == 1
+        assert len(str(raised.value)) < 200
+
+
+def test_options_may_be_numpys_numbers() -> None:
+    options = StreamOptions(size=[np.int64(8), np.int32(12)], mix=np.float32(0.5), max_frames=np.int64(3))  # type: ignore[arg-type]
+    assert options.size == (8, 12)
 
 
 class Recorder(Sink):
@@ -346,7 +387,8 @@ def test_a_video_that_is_cut_is_told(generator: Generator, tmp_path: Path) -> No
     cut.write_bytes(data[: len(data) // 2])
     report = translate_stream(generator, cut, lambda f: None, StreamOptions(on_event=told.append))
     assert 10 <= report.frames <= 16
-    assert told[-1].endswith(f"ended after {report.frames} of 30 frames")
+    assert told[-1].endswith(f"ended after {report.frames} of 30 frames: the file ends early")
+    assert (report.ended, report.frames + report.missing) == ("cut", 30)
 
 
 def test_a_model_that_draws_is_refused() -> None:

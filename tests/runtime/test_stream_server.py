@@ -124,6 +124,77 @@ def test_a_client_that_asks_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -
         idle.close()
 
 
+def port_of(sink: HttpSink) -> int:
+    return int(sink.url.split(":")[-1].rstrip("/"))
+
+
+def ask(sink: HttpSink, path: str = "/result.mjpg") -> socket.socket:
+    viewer = socket.create_connection(("127.0.0.1", port_of(sink)), timeout=10)
+    viewer.sendall(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    return viewer
+
+
+def wait_for(condition: Any) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it never came")
+
+
+def test_viewers_who_left_free_their_places_though_no_frame_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    with opened() as sink:
+        sink.write(frame_of(1))
+        for _ in range(3):  # more than there are places, one page after the other
+            viewers = [ask(sink) for _ in range(module.MAX_STREAMS)]
+            assert all(b"200 OK" in viewer.recv(100) for viewer in viewers)
+            assert sink.board.watched
+            for viewer in viewers:
+                viewer.close()
+            wait_for(lambda: not sink.board.watched)
+
+
+def test_viewers_who_never_read_free_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module._Handler, "timeout", 0.1)
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    with opened() as sink:
+        viewers = [ask(sink) for _ in range(module.MAX_STREAMS)]
+        wait_for(lambda: sink.board.watched)
+
+        def shown_and_gone() -> bool:
+            sink.write(TranslatedFrame(0, 0.0, noise, noise, noise, False, 0.0, 0.0))
+            return not sink.board.watched
+
+        wait_for(shown_and_gone)
+        for viewer in viewers:
+            viewer.close()
+
+
+def test_the_system_watches_for_viewers_that_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No packet comes from a machine that lost its network, so that only the system can tell."""
+    with opened() as sink:
+        sink.write(frame_of(1))
+        viewer = ask(sink)
+        wait_for(lambda: sink.board.watched)
+        (connection,) = sink._server._open  # type: ignore[union-attr]
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+        viewer.close()
+
+
+def test_a_client_that_asks_byte_after_byte_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLIENT_SECONDS", 0.3)
+    with opened() as sink:
+        slow = socket.create_connection(("127.0.0.1", port_of(sink)), timeout=10)
+        with pytest.raises(OSError):  # noqa: PT011, PT012 - reset or broken pipe, by the system
+            for _ in range(2000):
+                slow.sendall(b"G")
+                time.sleep(0.005)
+        slow.close()
+
+
 def test_a_port_that_is_taken_is_an_error() -> None:
     with opened() as sink, pytest.raises(InputError, match="choose another port"):
         HttpSink(int(sink.url.split(":")[-1][:-1])).open(FACTS)

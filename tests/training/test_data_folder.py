@@ -55,7 +55,7 @@ def test_sub_folders_are_classes(folder: tuple[Path, list[np.ndarray]]) -> None:
 
 @pytest.mark.parametrize("only", [("dog",), ("1",), ("dog", "cat"), ("0", "1", "dog")])
 @pytest.mark.parametrize("memory_limit", [0, 1 << 20])
-def test_classes_are_chosen_by_name_or_number_and_keep_their_numbers(
+def test_classes_are_chosen_by_name_or_number_and_are_all_there_are(
     folder: tuple[Path, list[np.ndarray]], only: tuple[str, ...], memory_limit: int
 ) -> None:
     root, pictures = folder
@@ -65,8 +65,10 @@ def test_classes_are_chosen_by_name_or_number_and_keep_their_numbers(
     part = dataset.batch(np.arange(len(dataset)))
     assert np.array_equal(part.images, np.stack(pictures[first:]))
     assert part.labels is not None
-    assert list(part.labels) == ([0] * 5 + [1] * 4)[first:]
-    assert dataset.info == whole.info.model_copy(update={"count": 9 - first})
+    assert list(part.labels) == ([0] * 4 if first else [0] * 5 + [1] * 4)
+    names = ("dog",) if first else ("cat", "dog")
+    kept = {"count": 9 - first, "class_names": names, "num_classes": len(names)}
+    assert dataset.info == whole.info.model_copy(update=kept)
     assert dataset.fingerprint != whole.fingerprint or (first == 0 and memory_limit > 0)
     dataset.close()
 

@@ -102,6 +102,8 @@ class Loop:
         trainer, steps = self.trainer, self.trainer.family.config.steps
         if self._examples is not None and self.accelerator.is_main_process:
             self._examples.save(self.out)
+        for note in trainer.family.notes():
+            self.reporter.note(note)
         reason: StopReason | None = "steps" if trainer.step >= steps else None
         try:
             while reason is None:

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
-from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.manifest import UNFINISHED, Provenance
 from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, write_whole
 from gensdk_training.data import Dataset
 from gensdk_training.diagnosis import FILE as DIAGNOSIS_FILE
@@ -31,6 +31,7 @@ from gensdk_training.progress import Board, Reporter
 from gensdk_training.registry import AnyFamily
 from gensdk_training.replicas import on_first
 from gensdk_training.run_config import DataConfig, RunConfig, read_run_config
+from gensdk_training.running_statistics import mend_spectral_norms
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer, load_network_tensors
 
@@ -101,6 +102,7 @@ def train(
     if max_seconds is not None and not max_seconds >= 0:  # NaN would never end it
         raise InputError(f"expected max_seconds of at least 0, got {max_seconds}; leave it out for no limit")
     config = config.resolved()
+    _check_schedule(config)
     data = dataset if dataset is not None else config.data.load(data_dir=data_dir)
     family = config.build_family(data.info)
     if config.data.augment and data.info.points is not None:
@@ -181,10 +183,18 @@ def load_run(run_dir: Path | str, *, ema: bool = True, step: int | None = None) 
     if ema:
         load_network_tensors({name: networks[name] for name in family.ema_networks}, checkpoint.tensors["ema"])
     for network in networks.values():
+        mend_spectral_norms(network)
         network.eval()
-    provenance = _provenance(checkpoint, ema=ema)
+    provenance = _provenance(checkpoint, ema=ema, unfinished=_unfinished(family, networks, state.step))
     examples = Examples.load(run_dir)
     return TrainedRun(family, state.data, networks, state.step, provenance, state.run, run_dir, examples)
+
+
+def _unfinished(family: AnyFamily, networks: dict[str, nn.Module], step: int) -> str | None:
+    steps = family.config.steps
+    parts = [f"step {step} of {steps}"] if step < steps else []
+    parts += [part for part in [family.unfinished(networks)] if part]
+    return "; ".join(parts) or None
 
 
 def _find(folder: Path, step: int | None) -> Checkpoint:
@@ -197,12 +207,14 @@ def _find(folder: Path, step: int | None) -> Checkpoint:
     return checkpoint
 
 
-def _provenance(checkpoint: Checkpoint, *, ema: bool) -> Provenance:
+def _provenance(checkpoint: Checkpoint, *, ema: bool, unfinished: str | None) -> Provenance:
     state = checkpoint.state
     config = state.run.model_dump(mode="json")
     config["data"]["source"] = state.data.name  # a path on the training machine is nobody's business
     if config["data"]["inputs"] is not None:
         config["data"]["inputs"] = "inputs"
+    if unfinished is not None:
+        config[UNFINISHED] = unfinished
     return Provenance(
         config=config,
         data=state.data.name,
@@ -214,6 +226,15 @@ def _provenance(checkpoint: Checkpoint, *, ema: bool) -> Provenance:
         created=state.created,
         versions=state.versions,
     )
+
+
+def _check_schedule(config: RunConfig) -> None:
+    settings = config.family_config()
+    if settings.warmup_steps >= settings.steps:
+        raise InputError(
+            f"expected warmup_steps below steps {settings.steps}, got {settings.warmup_steps}: the learning rate "
+            "would never come to its full value; lower warmup_steps, or give it more steps"
+        )
 
 
 def _accelerator(config: RunConfig, device: str) -> Accelerator:

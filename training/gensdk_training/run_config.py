@@ -91,8 +91,8 @@ class RunConfig(StrictModel):
 def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int) -> dict[str, Any]:
     """All that decides the numbers of a run, flat by dotted key; a checkpoint continues only with the same.
 
-    Where the data lies and how often something is written are not part of it. Neither are the steps of a run
-    with a constant learning rate: it may be continued beyond its end.
+    Where the data lies and how often something is written are not part of it. Neither are the steps of a run whose
+    schedules don't depend on them: it may be continued beyond its end.
     """
     whole = config.model_dump(mode="json")
     for key in ("log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "preview_count"):
@@ -107,7 +107,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
     whole["data"].pop("only", None)  # unknown to older runs, too
     if config.data.only:
         whole["data"]["only"] = list(config.data.only)
-    if whole["config"].get("lr_schedule") == "constant":
+    if not config.build_family(data).depends_on_steps:
         whole["config"].pop("steps", None)
     whole |= {"data_info": data.model_dump(mode="json"), "data_fingerprint": fingerprint, "processes": processes}
     return _flat(whole)

@@ -31,6 +31,7 @@ from gensdk_training.optim import (
 from gensdk_training.randomness import seed_initialization, seed_phase, witness
 from gensdk_training.registry import AnyFamily
 from gensdk_training.replicas import average_gradients, broadcast_networks, on_first, synchronize_buffers
+from gensdk_training.running_statistics import mend_spectral_norms
 
 GRADIENT_EVERY = 10
 """Steps from one measurement of the gradients' size to the next: it walks through all parameters."""
@@ -237,6 +238,8 @@ class Trainer:
         """Takes back what :meth:`tensors` and :meth:`scaler_state` gave at `step`."""
         load_network_tensors(self.networks, tensors["model"])
         load_network_tensors(self.ema.networks, tensors["ema"])
+        for network in (*self.networks.values(), *self.ema.networks.values()):
+            mend_spectral_norms(network)
         for name, optimizer in self._optimizers.items():
             prefix = name + "."
             own = {k.removeprefix(prefix): v for k, v in tensors["optimizer"].items() if k.startswith(prefix)}

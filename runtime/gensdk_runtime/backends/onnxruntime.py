@@ -25,6 +25,7 @@ from gensdk_runtime.backends.bound import (
 )
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.signature import GraphSpec, Precision
+from gensdk_runtime.telemetry import quieten_onnxruntime
 
 INSTALL = 'pip install "gensdk[cpu]" (or "gensdk[gpu]" for an NVIDIA GPU; never both)'
 
@@ -78,6 +79,7 @@ def _import() -> Any:
             "ONNX Runtime is broken here, as when onnxruntime and onnxruntime-gpu were both installed; "
             f"pip uninstall both, then {INSTALL}"
         )
+    quieten_onnxruntime(onnxruntime)
     return onnxruntime
 
 

@@ -13,6 +13,7 @@ from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Size
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.openvino_compiler import Compiled, Compiler, SizesKey, one_line
 from gensdk_runtime.signature import GraphSpec, Precision
+from gensdk_runtime.telemetry import quiet_openvino
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 INSTALL = 'pip install "gensdk[openvino]"'
@@ -20,7 +21,8 @@ INSTALL = 'pip install "gensdk[openvino]"'
 
 def _import() -> Any:
     try:
-        import openvino
+        with quiet_openvino():
+            import openvino
     except ImportError as failure:
         raise UnavailableError(f"OpenVINO is missing ({failure}); {INSTALL}") from None
     return openvino

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-import shutil
-import subprocess
 import time
 from importlib import metadata
 from typing import Annotated
@@ -13,6 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from gensdk_runtime.child_process import run_program
 from gensdk_runtime.processor import cpu_model, cpu_quota, usable_cores
 from gensdk_runtime.strict import StrictModel
 
@@ -121,7 +121,7 @@ def _memory_gib() -> int:
 
 
 def _gpus() -> tuple[str, ...]:
-    listing = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    listing = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     return tuple(printable(line.strip()) for line in listing.splitlines() if line.strip())[:64]
 
 
@@ -132,15 +132,10 @@ def _version(package: str) -> str:
         return ""
 
 
-def _output(command: list[str]) -> str:
-    """What the command prints; empty where it is missing, fails or hangs."""
-    program = shutil.which(command[0])
-    if program is None:
-        return ""
-    try:
-        done = subprocess.run(
-            [program, *command[1:]], capture_output=True, text=True, timeout=10, check=False, errors="replace"
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _output(name: str, *arguments: str) -> str:
+    """What the program prints; empty where it is missing, fails or hangs."""
+    with contextlib.suppress(OSError):
+        done = run_program(name, *arguments, timeout=10)
+        if done is not None and done.code == 0:
+            return done.output.strip()
+    return ""

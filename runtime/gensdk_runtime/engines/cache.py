@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import stat
 import sys
 import time
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gensdk_runtime.atomic import put_in_place, sibling, sync
-from gensdk_runtime.errors import InputError, UnavailableError
+from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.memory_limit import parse_bytes
 from gensdk_runtime.user_cache import cache_folder
 
 if sys.platform == "win32":
@@ -39,7 +39,6 @@ SUFFIX = ".engine"
 _MAGIC = b"gensdk engine 1\n"
 _MAX_LINE = 64 * 1024
 _POLL = 0.05  # seconds between looks at a lock that another process holds
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 Identity = Mapping[str, Any]
 """What the content of an entry depends on, as JSON."""
@@ -281,12 +280,7 @@ def _still_there(path: Path, descriptor: int) -> bool:
 def _limit_wanted() -> int:
     """GENSDK_CACHE_LIMIT in bytes; a number with K, M, G or T (of 1024) behind it."""
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
-    if not text:
-        return DEFAULT_LIMIT
-    found = re.fullmatch(r"(\d{1,15}) ?([KMGT]?)(iB|B)?", text)
-    if found is None:
-        raise InputError(f"expected {LIMIT_VARIABLE} as bytes or like '4GiB', got {text[:40]!r}")
-    return int(found[1]) * _UNITS[found[2]]
+    return parse_bytes(text, LIMIT_VARIABLE) if text else DEFAULT_LIMIT
 
 
 def _warn(message: str) -> None:

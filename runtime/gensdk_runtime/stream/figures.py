@@ -12,7 +12,7 @@ from gensdk_runtime.stream.frame import TranslatedFrame
 STAGES = ("decode", "translate", "show")
 """Read (and wait for the camera), convert and resize; run the model; compose, encode and write. They overlap."""
 
-Ending = Literal["source", "limit", "sink", "interrupted"]
+Ending = Literal["source", "cut", "limit", "sink", "interrupted"]
 
 _STEP = 1.01
 _SHORTEST = 1e-5  # seconds
@@ -56,13 +56,22 @@ class StreamFigures:
 class StreamReport(StreamFigures):
     """The whole of a stream.
 
-    `reconnects`: how often a live source was lost and came back. `ended`: by the source's end, by a limit of the
-    options, by the sink, or interrupted with Ctrl-C. `live`: frames came in real time.
+    `reconnects`: how often a live source was lost and came back. `ended`: by the source's end, by the end of a
+    file that was cut before its own, by a limit of the options, by the sink, or interrupted with Ctrl-C. `live`:
+    frames came in real time. `missing`: frames that a video file announces and does not hold; those that it holds
+    are in `frames`, `dropped` or `corrupt`. `remarks`: what was guessed, left out or repaired, a line each.
     """
 
     reconnects: int
     ended: Ending
     live: bool
+    missing: int = 0
+    remarks: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """One line."""
+        cut = f"; {self.missing} missing, the file ends early" if self.missing else ""
+        return super().text() + cut
 
 
 class Ages:

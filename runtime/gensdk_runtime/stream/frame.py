@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +13,43 @@ Uint8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
+class Presentation:
+    """When and how a video shows a frame, exactly as its file says.
+
+    `time` in seconds from the film's begin, `duration` in seconds where it is known, and `pixel_aspect`: how wide
+    a pixel is for its height.
+    """
+
+    time: Fraction
+    duration: Fraction | None = None
+    pixel_aspect: Fraction = Fraction(1)
+
+
+@dataclass(frozen=True, slots=True)
 class CapturedFrame:
     """One frame of a source.
 
     `index` counts what the source gave, dropped and corrupt frames too; `image` uint8 [H, W, 3] in RGB, at the
     size that is translated; `captured` is when it was read, in seconds of ``time.perf_counter``; `decode` the
-    seconds that reading took.
+    seconds that reading took; `presentation` as the source has it, None for live frames.
     """
 
     index: int
     image: Uint8
     captured: float
     decode: float
+    presentation: Presentation | None = None
 
 
 @dataclass(slots=True)
 class TranslatedFrame:
     """What a sink gets.
 
-    `source` uint8 [H, W, 3] in RGB; `result` uint8 [s H, s W, C], what the model made of it; `view` uint8
-    [h, w, 3] in RGB, what is to be shown: the result, mixed with the source or beside it where that was asked for.
-    The arrays are the sink's to keep, not to change. `reused`: the source was so similar to an earlier one that
-    its result was taken. `index`, `captured` and `decode` as in :class:`CapturedFrame`; `translate`: seconds.
+    `source` uint8 [H, W, 3] in RGB; `result` uint8 [s H, s W, C], what the model made of it; `view` uint8 [h, w,
+    3] in RGB, what is to be shown: the result, mixed with the source or beside it where that was asked for. The
+    arrays are the sink's to keep, not to change. `reused`: the source was so similar to an earlier one that its
+    result was taken. `index`, `captured`, `decode` and `presentation` as in :class:`CapturedFrame`; `translate`:
+    seconds.
     """
 
     index: int
@@ -43,15 +60,32 @@ class TranslatedFrame:
     reused: bool
     decode: float
     translate: float
+    presentation: Presentation | None = None
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a video file says of itself.
+
+    `path`, None where it is read from an address; `time_base`: the unit of its times, in seconds; `rate`: frames
+    per second on average; `others`: the kinds of its streams that are neither the video nor sound.
+    """
+
+    path: Path | None = None
+    time_base: Fraction | None = None
+    rate: Fraction | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class StreamFacts:
     """What is known when a stream begins: the names of model and source, whether frames come in real time, the
-    source's frames per second, and how many it holds; 0 where it does not say."""
+    source's frames per second, and how many it holds; 0 where it does not say. `file`: of a video that is no live
+    one."""
 
     model: str
     source: str
     live: bool
     fps: float = 0.0
     frames: int = 0
+    file: FileFacts | None = None

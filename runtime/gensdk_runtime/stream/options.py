@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
+
+import numpy as np
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE
 from gensdk_runtime.stream.figures import StreamFigures
+
+MAX_SECONDS = 100_000_000
+"""Three years: what no stream needs, and every clock can wait for."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +51,55 @@ class StreamOptions:
     on_event: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        _check(0 <= self.mix <= 1, "mix from 0 to 1", self.mix)
+        _check(_is_number(self.mix, 0, 1), "mix from 0 to 1", self.mix)
         _check(
-            self.skip_similar is None or 0 <= self.skip_similar <= 255,
+            self.skip_similar is None or _is_number(self.skip_similar, 0, 255),
             "skip_similar from 0 to 255",
             self.skip_similar,
         )
-        _check(self.max_frames is None or self.max_frames >= 1, "max_frames of at least 1", self.max_frames)
         _check(
-            self.max_seconds is None or (isfinite(self.max_seconds) and self.max_seconds > 0),
-            "max_seconds above 0",
+            self.max_frames is None or _is_whole(self.max_frames, 1), "max_frames of at least 1", self.max_frames
+        )
+        _check(
+            self.max_seconds is None or (_is_number(self.max_seconds, 0, MAX_SECONDS) and self.max_seconds > 0),
+            f"max_seconds above 0, at most {MAX_SECONDS:,}",
             self.max_seconds,
         )
-        _check(0.05 <= self.stall_seconds <= 3600, "stall_seconds from 0.05 to 3600", self.stall_seconds)
-        _check(0 <= self.reconnects <= 1_000_000, "reconnects from 0 to 1,000,000", self.reconnects)
-        _check(
-            self.size is None or (len(self.size) == 2 and all(1 <= side <= MAX_SIDE for side in self.size)),
-            f"size as (height, width) from 1 to {MAX_SIDE}",
-            self.size,
-        )
+        _check(_is_number(self.stall_seconds, 0.05, 3600), "stall_seconds from 0.05 to 3600", self.stall_seconds)
+        _check(_is_whole(self.reconnects, 0, 1_000_000), "reconnects from 0 to 1,000,000", self.reconnects)
+        _check(self.tile is None or _is_whole(self.tile, 0), "tile as a number of pixels, 0 for never", self.tile)
+        for name in ("side_by_side", "live"):
+            value = getattr(self, name)
+            allowed = isinstance(value, bool | np.bool_) or (name == "live" and value is None)
+            _check(allowed, f"{name} as True or False", value)
+        for name in ("on_second", "on_event"):
+            _check(
+                getattr(self, name) is None or callable(getattr(self, name)),
+                f"a function as {name}",
+                getattr(self, name),
+            )
+        if self.size is not None:
+            fits = (
+                isinstance(self.size, tuple | list)
+                and len(self.size) == 2
+                and all(_is_whole(side, 1, MAX_SIDE) for side in self.size)
+            )
+            _check(fits, f"size as (height, width), whole numbers from 1 to {MAX_SIDE}", self.size)
+            object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
+
+
+def _is_whole(value: object, low: int, high: int = 2**31 - 1) -> bool:
+    """Whether it is an integer, numpy's among them, and no truth value, from `low` to `high`."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) <= high
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    """Whether it is a real number from `low` to `high`, which NaN is not."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(low <= value <= high)
 
 
 def _check(holds: bool, expected: str, came: object) -> None:
     if not holds:
-        raise InputError(f"expected {expected}, got {came}")
+        raise InputError(f"expected {expected}, got {came!r:.80}")

@@ -23,9 +23,9 @@ from gensdk_runtime.stream.interrupts import Interrupts
 from gensdk_runtime.stream.options import StreamOptions
 from gensdk_runtime.stream.places import open_sink, open_source
 from gensdk_runtime.stream.reader import Reader
-from gensdk_runtime.stream.sink import Sink
+from gensdk_runtime.stream.sink import Sink, is_stop
 from gensdk_runtime.stream.source import Capture, Source
-from gensdk_runtime.stream.view import compose, difference
+from gensdk_runtime.stream.view import as_grey, compose, difference
 from gensdk_runtime.translate import TILED_FROM
 
 SLOTS = 3
@@ -42,7 +42,7 @@ SECOND = 1.0
 def translate_stream(
     generator: Generator,
     source: Source | str | Path | int | Iterable[Any],
-    sink: Sink | str | Path | Callable[[TranslatedFrame], bool | None] | Sequence[Any],
+    sink: Sink | str | Path | Callable[[TranslatedFrame], object] | Sequence[Any],
     options: StreamOptions | None = None,
 ) -> StreamReport:
     """Translates the frames of `source` with `generator`, and hands them to `sink`, until one of them ends.
@@ -58,8 +58,6 @@ def translate_stream(
     :class:`InputError` for a model that does not translate images, a source that can't be opened or is lost for
     good, and options that don't fit; and what a source, the model or a sink raises.
     """
-    import cv2  # noqa: F401 - it takes a second, which no frame should wait for
-
     options = options or StreamOptions()
     check_model(generator, options)
     opened, sinks = open_source(source, timeout=options.stall_seconds), open_sinks(sink)
@@ -68,7 +66,7 @@ def translate_stream(
         unread = undo.enter_context(ExitStack())
         unread.callback(capture.close)
         realtime = capture.live if options.live is None else options.live
-        facts = StreamFacts(generator.model.name, opened.name, realtime, capture.fps, capture.frames)
+        facts = StreamFacts(generator.model.name, opened.name, realtime, capture.fps, capture.frames, capture.file)
         for each in sinks:
             undo.callback(each.close)
             told = each.open(facts)
@@ -192,9 +190,7 @@ class _Stream:
 
     def _result(self, image: Uint8) -> Uint8:
         if self._grey:
-            import cv2
-
-            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
+            image = as_grey(image)
         result = self._generator.translate(image, label=self._options.label, tile=self._options.tile)
         assert isinstance(result, np.ndarray)  # noqa: S101 - one image gives one
         return result
@@ -233,6 +229,7 @@ class _Stream:
             translation.reused,
             frame.decode,
             seconds,
+            frame.presentation,
         )
 
     def _show(self, frame: TranslatedFrame) -> bool:
@@ -241,7 +238,7 @@ class _Stream:
         options = self._options
         frame.view = compose(frame.source, frame.result, mix=options.mix, side_by_side=options.side_by_side)
         with self._interrupts.held():
-            stops = [each.write(frame) is True for each in self._sinks]
+            stops = [is_stop(each.write(frame)) for each in self._sinks]
             now = perf_counter()
             for tally in (self._total, self._second):
                 tally.add(frame, now - started, now)
@@ -279,7 +276,16 @@ class _Stream:
                 raise InputError(f"none of {reader.corrupt} frames of {name} can be read: {reader.first_corrupt}")
             raise InputError(f"{name} holds no frame; give a source with at least one")
         figures = self._total.figures(over, dropped=self._dropped, corrupt=reader.corrupt)
-        report = StreamReport(**vars(figures), reconnects=reader.reconnects, ended=ended, live=self._realtime)
+        if ended == "source" and reader.cut:
+            ended = "cut"
+        report = StreamReport(
+            **vars(figures),
+            reconnects=reader.reconnects,
+            ended=ended,
+            live=self._realtime,
+            missing=reader.missing,
+            remarks=tuple(reader.remarks),
+        )
         for sink in self._sinks:
             sink.tell(report)
         return report

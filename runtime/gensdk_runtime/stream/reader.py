@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
 from threading import Event, Lock, Thread
 from time import monotonic, perf_counter
 
-import numpy as np
-
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.stream.channel import Channel
-from gensdk_runtime.stream.frame import CapturedFrame, Uint8
+from gensdk_runtime.stream.frame import CapturedFrame, Presentation, Uint8
 from gensdk_runtime.stream.options import StreamOptions
 from gensdk_runtime.stream.source import Capture, CorruptFrameError, Source
+from gensdk_runtime.stream.view import resized
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 """Seconds before a lost source is opened again; each failure doubles them."""
+
+MAX_REMARKS = 50
 
 JOIN_SECONDS = 5.0
 """What a read that hangs in a driver is waited for at the end; its thread ends by itself, or with the process."""
@@ -35,6 +38,9 @@ class Reader:
         self.corrupt = 0
         self.reconnects = 0
         self.first_corrupt = ""
+        self.missing = 0
+        self.cut = ""
+        self.remarks: list[str] = []
         self._source = source
         self._channel = channel
         self._options = options
@@ -98,7 +104,7 @@ class Reader:
         """Reads to the end; False where a live source was lost."""
         limit = None if self._realtime else self._options.max_frames
         pace = 1.0 / capture.fps if self._realtime and not capture.live and capture.fps else 0.0
-        begun, given = perf_counter(), 0
+        begun, given, first = perf_counter(), 0, None
         while turn == self._turn and not self._stopped.is_set() and (limit is None or given < limit):
             started = perf_counter()
             try:
@@ -108,18 +114,26 @@ class Reader:
                 continue
             if turn != self._turn or self._stopped.is_set():
                 return True
+            for remark in capture.take_remarks():
+                self.remark(remark)
             if image is None:
                 self._note_early_end(capture)
                 return not capture.live
             captured = perf_counter()
             prepared = self._resized(image)
-            frame = CapturedFrame(self._count, prepared, captured, perf_counter() - started)
+            frame = CapturedFrame(
+                self._count, prepared, captured, perf_counter() - started, self._presentation(capture, image)
+            )
             self._count += 1
             self._failures = 0
             given += 1
             if not self._channel.put(frame):
                 return True
-            if pace and self._stopped.wait(max(0.0, begun + given * pace - perf_counter())):
+            due, shown = given * pace, capture.presentation
+            if pace and shown is not None:
+                first = shown.time if first is None else first
+                due = float(shown.time - first) + pace
+            if pace and self._stopped.wait(max(0.0, begun + due - perf_counter())):
                 return True
         return True
 
@@ -144,19 +158,28 @@ class Reader:
         self._tell(f"skipped {failure}")
 
     def _note_early_end(self, capture: Capture) -> None:
-        """A file that is cut looks like the end, as does a broken download; some formats guess their length."""
-        if not capture.live and self._count < 0.98 * capture.frames - 1:
+        """A file that is cut looks like the end, as does a broken download."""
+        if capture.live:
+            return
+        self.missing = capture.missing
+        if capture.cut:
+            self.cut = capture.cut
+            of = f" of {self._count + capture.missing}" if capture.missing else ""
+            self.remark(f"{self._source.name}: ended after {self._count}{of} frames: {capture.cut}")
+        elif self._count < capture.frames and capture.file is None:  # an iterable that said more than it gave
             self._tell(f"{self._source.name}: ended after {self._count} of {capture.frames} frames")
 
     def _resized(self, image: Uint8) -> Uint8:
         size = self._options.size
-        if size is None or image.shape[:2] == size:
-            return image
-        import cv2
+        return image if size is None else resized(image, *size)
 
-        shrinks = image.shape[0] >= size[0] and image.shape[1] >= size[1]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=how), np.uint8)
+    def _presentation(self, capture: Capture, image: Uint8) -> Presentation | None:
+        """The capture's; of frames that were resized the pixels are square, since their size was asked for."""
+        shown, size = capture.presentation, self._options.size
+        if shown is None or size is None or shown.pixel_aspect == 1 or image.shape[:2] == size:
+            return shown
+        self.remark(f"{self._source.name}: its pixels are not square; resized frames are shown as if they were")
+        return replace(shown, pixel_aspect=Fraction(1))
 
     def _reopened(self, turn: int) -> Capture | None:
         """The source, open again; None where nobody waits for it. Raises InputError after the last attempt."""
@@ -181,6 +204,14 @@ class Reader:
                 return capture
             capture.close()
         return None
+
+    def remark(self, text: str) -> None:
+        """Tells it once, and keeps it for the report."""
+        with self._lock:
+            if text in self.remarks or len(self.remarks) >= MAX_REMARKS:
+                return
+            self.remarks.append(text)
+        self._tell(text)
 
     def _tell(self, event: str) -> None:
         if self._options.on_event is not None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from ipaddress import ip_address
+from math import inf
 from threading import BoundedSemaphore, Condition, Lock, Thread
+from time import monotonic
 from typing import Any
 
 from gensdk_runtime.errors import InputError
@@ -22,7 +27,9 @@ MAX_STREAMS = 8
 """Motion JPEGs at once, two for each open page."""
 MAX_CONNECTIONS = 32
 CLIENT_SECONDS = 10.0
-"""What a client may take to ask, and to take a frame, until its connection is closed."""
+"""What a client may take to ask, to take a frame, and to confirm what came, until its connection is closed."""
+LOOK_SECONDS = 1.0
+"""How often a client that waits for a frame is looked after: it may have gone."""
 
 PAGE = {
     "/": ("index.html", "text/html"),
@@ -105,7 +112,7 @@ class Board:
     def __init__(self) -> None:
         self.facts: StreamFacts | None = None
         self.figures: StreamFigures | None = None
-        self.streams = BoundedSemaphore(MAX_STREAMS)
+        self._viewers = 0
         self._changed = Condition()
         self._frame: TranslatedFrame | None = None
         self._count = 0
@@ -126,14 +133,33 @@ class Board:
             self._ended = True
             self._changed.notify_all()
 
-    def next_jpeg(self, what: str, after: int) -> tuple[int, bytes] | None:
-        """The number and the JPEG of ``source`` or ``view`` of the newest frame, once it is later than `after`;
-        None at the end."""
+    @property
+    def watched(self) -> bool:
+        """Whether anybody takes a stream."""
+        return self._viewers > 0
+
+    @contextmanager
+    def viewer(self) -> Iterator[bool]:
+        """Takes one of the :data:`MAX_STREAMS` for as long as it is open; False where there is none."""
         with self._changed:
-            while self._count <= after and not self._ended:
-                self._changed.wait(1.0)
+            free = self._viewers < MAX_STREAMS
+            self._viewers += free
+        try:
+            yield free
+        finally:
+            with self._changed:
+                self._viewers -= free
+
+    def next_jpeg(self, what: str, after: int) -> tuple[int, bytes] | None:
+        """The number and the JPEG of ``source`` or ``view`` of the newest frame that is later than `after`.
+
+        Where none comes within :data:`LOOK_SECONDS`, `after` itself and no bytes; None at the end.
+        """
+        with self._changed:
+            if self._count <= after and not self._ended:
+                self._changed.wait(LOOK_SECONDS)
             if self._count <= after or self._frame is None:
-                return None
+                return None if self._ended else (after, b"")
             count, frame = self._count, self._frame
         with self._encoding:
             known = self._encoded.get(what)
@@ -164,7 +190,7 @@ class _Server(ThreadingHTTPServer):
         self.board = board
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._room = BoundedSemaphore(MAX_CONNECTIONS)
-        self._open: set[Any] = set()
+        self._open: dict[Any, float] = {}  # each connection, and until when it may ask; inf once it has
         self._lock = Lock()
         super().__init__(address, _Handler)
 
@@ -188,8 +214,9 @@ class _Server(ThreadingHTTPServer):
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        _notice_vanishing(request)
         with self._lock:
-            self._open.add(request)
+            self._open[request] = monotonic() + CLIENT_SECONDS
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -198,8 +225,20 @@ class _Server(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             with self._lock:
-                self._open.discard(request)
+                self._open.pop(request, None)
             self._room.release()
+
+    def has_asked(self, request: Any) -> None:
+        """Its request came whole."""
+        with self._lock:
+            self._open[request] = inf
+
+    def service_actions(self) -> None:
+        """Lets go who asks byte after byte."""
+        now = monotonic()
+        with self._lock:
+            for request in [each for each, until in self._open.items() if until < now]:
+                _shut(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves or is too slow is no news."""
@@ -208,10 +247,31 @@ class _Server(ThreadingHTTPServer):
         """Wakes every thread that waits for its client."""
         with self._lock:
             for request in self._open:
-                try:
-                    request.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue
+                _shut(request)
+
+
+def _shut(request: Any) -> None:
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
+def _notice_vanishing(connection: Any) -> None:
+    """Makes the system close a connection whose other end went without a word, as a laptop that sleeps does.
+
+    It is asked for a sign of life where nothing is sent, and has :data:`CLIENT_SECONDS` to confirm what was sent.
+    """
+    seconds = int(CLIENT_SECONDS)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in {
+        "TCP_KEEPIDLE": seconds,
+        "TCP_KEEPALIVE": seconds,  # macOS's name for it
+        "TCP_KEEPINTVL": max(1, seconds // 3),
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 1000 * seconds,
+    }.items():
+        if hasattr(socket, name):
+            with suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -222,6 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The page, a stream or the figures."""
+        self.server.has_asked(self.connection)
         path = self.path.partition("?")[0]
         if self.server.local_only() and not _is_local(self.headers.get("Host", "")):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "open the page as http://127.0.0.1")
@@ -238,19 +299,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, what: str) -> None:
         board = self.server.board
-        if not board.streams.acquire(blocking=False):
-            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_STREAMS} streams are open; close one")
-            return
-        try:
+        with board.viewer() as admitted:
+            if not admitted:
+                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_STREAMS} streams are open; close one")
+                return
             self._begin(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
             count = 0
             while (found := board.next_jpeg(what, count)) is not None:
+                if found[0] == count and self._has_gone():
+                    return
                 count, jpeg = found
-                head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
+                if jpeg:
+                    head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                    self.wfile.write(head.encode() + jpeg + b"\r\n")
             self.wfile.write(f"--{BOUNDARY}--\r\n".encode())
-        finally:
-            board.streams.release()
+
+    def _has_gone(self) -> bool:
+        """Whether the client closed its end; one that only says more than it was asked has not."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.connection, selectors.EVENT_READ)
+            try:
+                return bool(selector.select(0)) and not self.connection.recv(4096)
+            except OSError:
+                return True
 
     def _answer(self, body: bytes, kind: str) -> None:
         self._begin(kind, {"Content-Length": str(len(body))})

@@ -44,14 +44,24 @@ class Sink(ABC):
 
 
 class CallbackSink(Sink):
-    """Calls a function with each :class:`TranslatedFrame`; returning True stops."""
+    """Calls a function with each :class:`TranslatedFrame`; returning True, Python's or numpy's, stops.
 
-    def __init__(self, callback: Callable[[TranslatedFrame], bool | None]) -> None:
+    Whatever else it returns is left alone: None, or the number of bytes that a ``write`` wrote.
+    """
+
+    def __init__(self, callback: Callable[[TranslatedFrame], object]) -> None:
         self._callback = callback
 
-    def write(self, frame: TranslatedFrame) -> bool | None:
+    def write(self, frame: TranslatedFrame) -> bool:
         """What the callback says."""
-        return self._callback(frame)
+        return is_stop(self._callback(frame))
+
+
+def is_stop(answer: object) -> bool:
+    """Whether what a sink returned ends the stream: True, which comparisons of arrays give as ``np.True_``."""
+    if isinstance(answer, np.ndarray) and not answer.ndim:
+        answer = answer[()]
+    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 class FolderSink(Sink):

@@ -12,7 +12,7 @@ import numpy as np
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE
 from gensdk_runtime.media.image_files import MAX_FILE_BYTES, SUFFIXES, CorruptImageError, decode
-from gensdk_runtime.stream.frame import Uint8
+from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
 
 
 class CorruptFrameError(Exception):
@@ -28,6 +28,14 @@ class Capture(ABC):
     """Frames per second; 0: not known."""
     frames = 0
     """How many there are; 0: not known."""
+    file: FileFacts | None = None
+    """What a video file says of itself."""
+    presentation: Presentation | None = None
+    """Of the frame that was read last: when and how a video shows it."""
+    cut = ""
+    """After the last frame: why there should have been more, empty where all came."""
+    missing = 0
+    """After the last frame: how many frames the source announced and did not hold."""
 
     @abstractmethod
     def read(self) -> Uint8 | None:
@@ -35,6 +43,10 @@ class Capture(ABC):
 
         Raises :class:`CorruptFrameError`; any other error ends the stream.
         """
+
+    def take_remarks(self) -> list[str]:
+        """What was guessed, left out or repaired since this was last asked."""
+        return []
 
     def close(self) -> None:  # noqa: B027 - not every capture holds something
         """Frees what it holds."""

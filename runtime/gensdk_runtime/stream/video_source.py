@@ -1,118 +1,145 @@
-"""Cameras, video files and network streams, through OpenCV."""
+"""Cameras, video files and network streams."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from gensdk_runtime.errors import InputError
-from gensdk_runtime.inputs import MAX_SIDE
-from gensdk_runtime.stream.frame import Uint8
+from gensdk_runtime.stream.address import check_address, is_address, masked
+from gensdk_runtime.stream.containers import open_address, open_file, origin_of, pyav, reason, video_of
+from gensdk_runtime.stream.decoding import Decoder, Lost
+from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
+from gensdk_runtime.stream.opencv import MAX_FPS, open_camera
+from gensdk_runtime.stream.picture import Painter
 from gensdk_runtime.stream.source import Capture, CorruptFrameError, Source
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
-"""What a URL may begin with; FFmpeg knows others, which read local files or glue several together."""
-
-MAX_FPS = 1000.0
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 
 class VideoSource(Source):
-    """A camera by number, a video file, or a URL.
+    """A camera by number, a video file, or an address.
 
-    Cameras are live, and so are URLs that do not say how many frames they have. `timeout`: seconds that a URL may
-    take to open, and between two frames, until it counts as lost.
+    Cameras are live, and so are addresses that do not say how long they are. `timeout`: seconds that an address
+    may take to open, and between two frames, until it counts as lost. Files and addresses need PyAV, cameras
+    OpenCV.
     """
 
     def __init__(self, what: int | str | Path, *, timeout: float = 10.0) -> None:
+        self.path: Path | None = None
         self._what = what if isinstance(what, int) else str(what)
         self._timeout = timeout
-        self._is_url = isinstance(self._what, str) and "://" in self._what
-        if self._is_url:
-            check_url(str(self._what))
-        self.name = f"camera {what}" if isinstance(what, int) else without_password(str(what))
+        self.name = f"camera {what}" if isinstance(what, int) else masked(str(what))
+        if isinstance(self._what, int):
+            return
+        if is_address(self._what):
+            self._what = check_address(self._what)
+        elif not Path(self._what).is_char_device():
+            self.path = Path(self._what)
 
     def open(self) -> Capture:
-        """Raises :class:`InputError` where OpenCV can't."""
-        import cv2
-
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(self._timeout * 1e3)]
-        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(self._timeout * 1e3)]
-        video = (
-            cv2.VideoCapture(str(self._what), cv2.CAP_FFMPEG, limits)
-            if self._is_url
-            else cv2.VideoCapture(self._what)
-        )
-        if not video.isOpened():
-            video.release()
-            raise InputError(f"can't open {self.name}: {self._remedy()}")
-        return _VideoCapture(video, self.name, self._is_camera() or (self._is_url and _frame_count(video) <= 0))
-
-    def _is_camera(self) -> bool:
-        return isinstance(self._what, int) or (not self._is_url and Path(self._what).is_char_device())
-
-    def _remedy(self) -> str:
-        if self._is_camera():
-            return "expected a camera of that number that no other program uses"
-        if self._is_url:
-            return "expected an address that answers with a video; check it, the password and the network"
-        return "expected a video that FFmpeg can decode, such as .mp4 or .avi"
+        """Raises :class:`InputError` for what can't be opened, or holds no video."""
+        if self.path is not None:
+            return _opened(open_file(self.path), self.name, path=self.path)
+        if isinstance(self._what, str) and is_address(self._what):
+            return _opened(open_address(self._what, self._timeout), self.name, path=None)
+        return open_camera(self._what, self.name)
 
 
-class _VideoCapture(Capture):
-    def __init__(self, video: Any, name: str, live: bool) -> None:
-        import cv2
+def _opened(container: InputContainer, name: str, path: Path | None) -> Capture:
+    try:
+        return VideoCapture(container, name, path)
+    except BaseException:
+        container.close()
+        raise
 
-        self.live = live
-        fps = float(video.get(cv2.CAP_PROP_FPS))
-        self.frames = max(0, int(_frame_count(video)))
-        self.fps = fps if 0 < fps <= MAX_FPS else 0.0
-        self._video = video
-        self._name = name
-        self._buffer: Any = None
+
+class VideoCapture(Capture):
+    """The frames of a file at `path`, or of an address, which is live where it states no length."""
+
+    def __init__(self, container: InputContainer, name: str, path: Path | None) -> None:
+        stream = video_of(container, name)
+        self._container, self._stream, self._name = container, stream, name
+        self._decoder = Decoder(container, stream)
+        self._painter = Painter()
+        self._items = self._decoder.frames()
+        self._origin = origin_of(container)
         self._count = 0
+        self._to_skip: Lost | None = None
+        self._damaged = 0
+        self.frames = self._decoder.announced
+        self.live = path is None and not self.frames and not container.duration
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        self.fps = float(rate) if rate and 0 < rate <= MAX_FPS else 0.0
+        self._pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
+        self._remarks: list[str] = []
+        if not self.live:
+            known = rate if self.fps else None
+            self.file = FileFacts(path, stream.time_base, known, tuple(_others(container, stream)))
 
     def read(self) -> Uint8 | None:
-        import cv2
-
-        if not self._video.grab():
+        """The next frame; one that can't be decoded raises, each at its place."""
+        try:
+            return self._next()
+        except pyav().error.FFmpegError as failure:
+            self._finish(reason(failure))
             return None
-        self._count += 1
-        done, self._buffer = self._video.retrieve(self._buffer)  # the same memory for each frame
-        if not done or self._buffer is None or not self._buffer.size:
-            raise CorruptFrameError(f"{self._name}: frame {self._count - 1} can't be decoded")
-        if max(self._buffer.shape) > MAX_SIDE:
-            raise InputError(
-                f"{self._name}: a frame of {list(self._buffer.shape)} is over {MAX_SIDE} pixels a side"
-            )
-        return np.asarray(cv2.cvtColor(self._buffer, cv2.COLOR_BGR2RGB), np.uint8)
 
     def close(self) -> None:
-        self._video.release()
+        """Frees the decoder and the connection."""
+        self._items.close()
+        self._container.close()
+
+    def take_remarks(self) -> list[str]:
+        """What its first frame, and its end, gave reason to say."""
+        remarks, self._remarks = self._remarks, []
+        return [f"{self._name}: {remark}" for remark in remarks]
+
+    def _next(self) -> Uint8 | None:
+        while True:
+            if self._to_skip is not None:
+                raise self._skipped(self._to_skip)
+            item = next(self._items, None)
+            if item is None:
+                self._finish(self._decoder.cut)
+                return None
+            if isinstance(item, Lost):
+                self._to_skip = item
+                continue
+            return self._picture(item)
+
+    def _skipped(self, lost: Lost) -> CorruptFrameError:
+        """Tells of one frame that is lost, and remembers the others."""
+        self._to_skip = Lost(lost.count - 1, lost.why) if lost.count > 1 else None
+        number, self._count = self._count, self._count + 1
+        return CorruptFrameError(f"{self._name}: frame {number} can't be decoded ({lost.why})")
+
+    def _picture(self, frame: VideoFrame) -> Uint8:
+        self._count += 1
+        self._damaged += frame.is_corrupt
+        base = frame.time_base or self._stream.time_base
+        image = self._painter.picture(frame, self._name)
+        self._remarks += self._painter.take_remarks()
+        if frame.pts is None or not base or self.live:
+            self.presentation = None
+        else:
+            aspect = 1 / self._pixel_aspect if self._painter.turned else self._pixel_aspect
+            length = frame.duration * base if frame.duration else None
+            self.presentation = Presentation(frame.pts * base - self._origin, length, aspect)
+        return image
+
+    def _finish(self, cut: str) -> None:
+        self.cut, self.missing = cut, self._decoder.missing
+        if self._damaged:
+            self._remarks.append(f"{self._damaged} frames are damaged, and shown as the decoder repaired them")
 
 
-def _frame_count(video: Any) -> float:
-    import cv2
-
-    return float(video.get(cv2.CAP_PROP_FRAME_COUNT))
-
-
-def check_url(url: str) -> None:
-    """Raises :class:`InputError` for anything but an address of one of :data:`SCHEMES`."""
-    scheme = url.partition("://")[0].lower()
-    if scheme not in SCHEMES:
-        raise InputError(f"expected an address that begins with {'://, '.join(SCHEMES)}://, got {scheme[:40]!r}")
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:
-        host = None
-    if not host and scheme != "udp":
-        raise InputError(f"expected a host in the address {without_password(url)[:200]!r}, found none")
-
-
-def without_password(url: str) -> str:
-    """The address as it may stand in messages: cameras carry their passwords in it."""
-    return re.sub(r"(?<=://)[^/@]*@", "***@", url)
+def _others(container: InputContainer, video: VideoStream) -> Iterator[str]:
+    """The kinds of the streams that hold neither the video nor sound, such as ``subtitle``."""
+    for each in container.streams:
+        if each.index != video.index and each.type != "audio":
+            yield each.type

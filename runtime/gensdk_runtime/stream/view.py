@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gensdk_runtime.stream.frame import Uint8
 
@@ -14,10 +17,26 @@ def as_rgb(image: Uint8) -> Uint8:
     """uint8 [H, W, 1, 3 or 4] as [H, W, 3]; transparency is left out."""
     channels = image.shape[2]
     if channels == 1:
-        import cv2
-
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+        return np.repeat(image, 3, axis=2)
     return image if channels == 3 else np.ascontiguousarray(image[..., :3])
+
+
+def as_grey(image: Uint8) -> Uint8:
+    """uint8 [H, W, 3] in RGB as [H, W, 1]: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).convert("L"), np.uint8)[..., None]
+
+
+def resized(image: Uint8, height: int, width: int) -> Uint8:
+    """uint8 [H, W, 3] at another size: the mean over areas where it shrinks, else linear in between."""
+    if image.shape[:2] == (height, width):
+        return image
+    from PIL import Image
+
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    way = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    return np.array(Image.fromarray(image).resize((width, height), way), np.uint8)
 
 
 def compose(source: Uint8, result: Uint8, *, mix: float, side_by_side: bool) -> Uint8:
@@ -29,19 +48,24 @@ def compose(source: Uint8, result: Uint8, *, mix: float, side_by_side: bool) -> 
     shown = as_rgb(result)
     if not mix and not side_by_side:
         return shown
-    import cv2
-
     height, width = shown.shape[:2]
-    if source.shape[:2] != (height, width):
-        source = np.asarray(cv2.resize(source, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    source = resized(source, height, width)
     if not side_by_side:
-        return np.asarray(cv2.addWeighted(source, mix, shown, 1.0 - mix, 0.0), np.uint8)
+        return blended(source, shown, mix)
     both = np.empty((height, 2 * width, 3), np.uint8)
     both[:, :width] = source
-    if mix:
-        shown = np.asarray(cv2.addWeighted(source, mix, shown, 1.0 - mix, 0.0), np.uint8)
-    both[:, width:] = shown
+    both[:, width:] = blended(source, shown, mix) if mix else shown
     return both
+
+
+def blended(one: Uint8, other: Uint8, share: float) -> Uint8:
+    """`share` of `one` and the rest of `other`, in steps of 1/256, rounded to the nearest level."""
+    part = np.uint16(round(256 * share))
+    total = one * part
+    total += other * (np.uint16(256) - part)
+    total += np.uint16(128)
+    total >>= 8
+    return total.astype(np.uint8)
 
 
 def difference(one: Uint8, other: Uint8) -> float:
@@ -51,8 +75,11 @@ def difference(one: Uint8, other: Uint8) -> float:
     """
     if one.shape != other.shape:
         return float("inf")
-    import cv2
-
-    cells = (min(CELLS, one.shape[1]), min(CELLS, one.shape[0]))
-    apart = cv2.absdiff(one, other).astype(np.float32)
-    return float(cv2.resize(apart, cells, interpolation=cv2.INTER_AREA).max())
+    apart = np.maximum(one, other) - np.minimum(one, other)
+    sums: NDArray[Any] = apart
+    areas: list[NDArray[np.intp]] = []
+    for axis, side in enumerate(one.shape[:2]):
+        edges = np.arange(min(CELLS, side)) * side // min(CELLS, side)
+        sums = np.add.reduceat(sums, edges, axis=axis, dtype=np.uint32)
+        areas.append(np.diff(edges, append=side))
+    return float((sums / np.outer(*areas)[..., None]).max())

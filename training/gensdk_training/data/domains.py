@@ -59,4 +59,9 @@ def join_domains(
             "class_names": names,
         }
     )
-    return ArrayDataset(info, images, labels)
+    joined = ArrayDataset(info, images, labels)
+    for name, dataset in zip(names, found, strict=True):
+        joined.skipped.absorb(dataset.skipped)
+        joined.findings.absorb(dataset.findings, name)
+        dataset.close()
+    return joined

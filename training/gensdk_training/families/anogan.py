@@ -37,6 +37,7 @@ from gensdk_training.layers.latent_sampler import latent_plan, with_inversion
 from gensdk_training.layers.strided import down_stack, halvings, widths
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
+from gensdk_training.running_statistics import evaluated
 
 
 class AnoganConfig(FamilyConfig):
@@ -138,11 +139,14 @@ class Anogan(Family[AnoganConfig]):
         if phase != "encoder":
             return self._gan.loss(phase, networks, batch)
         features = Features(cast(ConvDiscriminator, networks["discriminator"]).body)
-        made = networks["generator"](networks["encoder"](batch.images))
+        codes = networks["encoder"](batch.images)
+        # E learns the way back through G and D as they are used afterwards.
+        with evaluated(networks["generator"], networks["discriminator"]):
+            made = networks["generator"](codes)
+            with torch.no_grad():
+                wanted = features(batch.images)
+            distance = (wanted - features(made)).square().mean()
         residual = (batch.images - made).square().mean()
-        with torch.no_grad():
-            wanted = features(batch.images)
-        distance = (wanted - features(made)).square().mean()
         return Loss(residual + self.config.encoder_feature_weight * distance, {"residual": residual.detach()})
 
     @property

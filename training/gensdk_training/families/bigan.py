@@ -33,6 +33,7 @@ from gensdk_training.layers.latent_sampler import latent_plan, with_encoder
 from gensdk_training.layers.strided import down_stack, halvings, widths
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
+from gensdk_training.running_statistics import evaluated
 
 
 class BiganConfig(CoderConfig):
@@ -134,7 +135,7 @@ class Bigan(Family[BiganConfig]):
         total = towards("vanilla", on_real, real=learns) + towards("vanilla", on_fake, real=not learns)
         if learns:
             return Loss(total, {"d_real": torch.sigmoid(on_real.detach()).mean()})
-        with torch.no_grad():
+        with torch.no_grad(), evaluated(networks["generator"]):
             rmse = (networks["generator"](codes) - images).square().mean().sqrt()
         return Loss(total, {"d_fake": torch.sigmoid(on_fake.detach()).mean(), "rmse": rmse})
 

@@ -31,7 +31,8 @@ from gensdk_runtime.signature import SourceSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_sources
 from gensdk_training.layers.adversarial import Game, decided_right, discriminator_loss, towards
 from gensdk_training.layers.image_pool import ImagePool
-from gensdk_training.layers.patches import PatchDiscriminator, check_patches, initialize
+from gensdk_training.layers.initialization import initialize
+from gensdk_training.layers.patches import PatchDiscriminator, check_patches
 from gensdk_training.layers.resnet_generator import ResnetGenerator, margin
 from gensdk_training.layers.translation_unet import Upsampling
 from gensdk_training.layers.translator import translation_plan
@@ -125,7 +126,7 @@ class CycleGan(Family[CycleGanConfig]):
         if self.config.two_way:
             networks["inverse_discriminator"] = PooledDiscriminator(self.config, back)
         for network in networks.values():
-            network.apply(initialize)
+            initialize(network)
         return networks
 
     def _generator(self, inputs: int, outputs: int) -> ResnetGenerator:

@@ -31,6 +31,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
 from gensdk_training.layers.adversarial import critic_loss, decided_right, generator_loss
 from gensdk_training.layers.gan_networks import ConvDiscriminator, ConvGenerator
+from gensdk_training.layers.initialization import initialize
 from gensdk_training.layers.latent_sampler import latent_plan
 from gensdk_training.layers.strided import halvings
 from gensdk_training.plan import ExportPlan
@@ -58,14 +59,6 @@ class DcganConfig(FamilyConfig):
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-
-
-def _initialize(module: nn.Module) -> None:
-    """N(0, 0.02) for convolutions, N(1, 0.02) for the scales of batch norms (the paper's section 4)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
 
 
 @register("dcgan")
@@ -109,7 +102,7 @@ class Dcgan(Family[DcganConfig]):
             ),
         }
         for network in networks.values():
-            network.apply(_initialize)
+            initialize(network)
         return networks
 
     def phases(self) -> tuple[Phase, ...]:

@@ -126,6 +126,16 @@ class Glo(Family[GloConfig]):
         """Raises :class:`InputError` for sizes that can't be halved."""
         halvings(self.data.height, self.data.width, family="glo")
 
+    def notes(self) -> tuple[str, ...]:
+        """Whether there are images that are never met: their latents stay what chance made them."""
+        met, count = self.config.steps * self.config.batch_size, self.data.count
+        if met >= count:
+            return ()
+        return (
+            f"{self.config.steps} steps of {self.config.batch_size} meet {met} of {count} images; the latents of "
+            "the others are not learnt: more steps, or fewer images",
+        )
+
     def build_networks(self) -> dict[str, nn.Module]:
         """`decoder` and `latents`."""
         config = self.config

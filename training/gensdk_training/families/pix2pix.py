@@ -33,7 +33,8 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.signature import SourceSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_sources
 from gensdk_training.layers.adversarial import Game, concat, decided_right, discriminator_loss, towards
-from gensdk_training.layers.patches import PatchDiscriminator, check_patches, initialize
+from gensdk_training.layers.initialization import initialize
+from gensdk_training.layers.patches import PatchDiscriminator, check_patches
 from gensdk_training.layers.translation_unet import TranslationUnet, Upsampling
 from gensdk_training.layers.translator import translation_plan
 from gensdk_training.optim import Schedule
@@ -119,7 +120,7 @@ class Pix2Pix(Family[Pix2PixConfig]):
                 inputs + self.data.channels, config.channels, layers=config.patch_layers, norm=config.norm
             )
         for network in networks.values():
-            network.apply(initialize)
+            initialize(network)
         return networks
 
     def phases(self) -> tuple[Phase, ...]:

@@ -20,8 +20,8 @@ from gensdk_training.layers.gan_networks import (
     MlpGenerator,
     Wrap,
 )
+from gensdk_training.layers.initialization import initialize
 from gensdk_training.layers.latent_sampler import latent_plan
-from gensdk_training.layers.patches import initialize
 from gensdk_training.layers.strided import halvings
 from gensdk_training.plan import ExportPlan
 
@@ -99,7 +99,7 @@ class Gan(Family[GanConfigT]):
         networks = {GENERATOR: self.build_generator(), DISCRIMINATOR: self.build_discriminator()}
         if self.architecture == "conv":
             for network in networks.values():
-                network.apply(initialize)
+                initialize(network)
         return networks
 
     def build_generator(self) -> nn.Module:
