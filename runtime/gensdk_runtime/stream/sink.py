@@ -17,8 +17,8 @@ from gensdk_runtime.stream.figures import StreamFigures
 from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame
 
 NO_WINDOWS = (
-    "this OpenCV has no windows: pip uninstall opencv-python-headless && pip install opencv-python, "
-    "or watch in a browser with --page"
+    "this OpenCV has no windows: pip uninstall -y opencv-python opencv-python-headless, "
+    "then pip install opencv-python; or watch in a browser with --page"
 )
 
 
