@@ -48,6 +48,8 @@ def inspect(bundle: str, as_json: bool) -> None:
         say("defaults: " + ", ".join(f"{key} {value}" for key, value in defaults.model_dump().items()))
     if isinstance(model.program, AscentSpec):
         say(f"layers: {', '.join(model.program.objectives)}")
+    if model.source is not None and model.source.receptive_field is not None:
+        say(f"tiles: {model.source.receptive_field.in_words()}")
     rows = []
     for graph in model.graphs:
         for precision, file in manifest.graph_files[graph.name].items():

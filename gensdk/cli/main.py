@@ -10,11 +10,14 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from gensdk_runtime.errors import GensdkError, did_you_mean
+from gensdk_runtime.errors import BackendError, GensdkError, GensdkWarning, did_you_mean
 from gensdk_runtime.version import __version__
 
 VERBS = {
@@ -50,6 +53,12 @@ Exit codes:
   3 bundle can't be opened    7 an export is not right
   70 a bug in gensdk          130 stopped with Ctrl-C (train: 0, after a checkpoint)
 """
+
+
+OUT_OF_MEMORY = "out of memory; ask for fewer samples or a smaller batch (--batch-size), or give more memory"
+
+UNMAPPED = "failed to map segment from shared object"
+"""What the loader of libraries says where there is no room for one."""
 
 
 class Verbs(click.Group):
@@ -97,6 +106,30 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code. An error is one line on stderr, unless ``--debug``."""
+    with said_once():
+        return _run(arguments)
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Inside, what gensdk warns of is one line on stderr, each text once; other warnings go Python's way."""
+    said = set[str]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", GensdkWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, GensdkWarning):
+                others(message, category, *place, **more)
+            elif str(message) not in said:
+                said.add(str(message))
+                click.echo(f"warning: {message}", err=True)
+
+        warnings.showwarning = show
+        yield
+
+
+def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     ordered = ["--debug", *(a for a in arguments if a != "--debug")] if debug else arguments
     try:
@@ -118,6 +151,9 @@ def run(arguments: list[str]) -> int:
     except Exception as failure:
         if debug:
             traceback.print_exc()
+        if isinstance(failure, MemoryError) or UNMAPPED in str(failure):
+            click.echo(f"error: {OUT_OF_MEMORY}", err=True)
+            return BackendError.exit_code
         name = type(failure).__name__
         click.echo(f"error: a bug in gensdk ({name}: {failure}); please report it with --debug", err=True)
         return 70

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import check_images
 from gensdk_runtime.noise import Float32, SampleKey, sample_keys
 from gensdk_runtime.programs.ascent import AscentProgram
-from gensdk_runtime.programs.base import Int64, Run, StepEnd
+from gensdk_runtime.programs.base import Int64, Run, StepCallback
 from gensdk_runtime.progress import Progress
 from gensdk_runtime.request import batch_limit
 
@@ -89,7 +89,7 @@ def invert_all(
     seed: Any,
     batch_size: int | None,
     progress: bool | None,
-    on_step_end: Callable[[StepEnd], bool] | None,
+    on_step_end: StepCallback | None,
 ) -> Inversion:
     """See :meth:`gensdk_runtime.generator.Generator.invert`."""
     model = program.model

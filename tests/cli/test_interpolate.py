@@ -62,7 +62,7 @@ def test_every_way_has_its_frames_in_every_form(
         (("--seeds", 3), 5, "at least two points"),
         (("--from", "x", "--to", 4), 5, "expected a seed"),
         (("--traverse", 3), 5, "give it with --from"),
-        (("--from", 3, "--traverse", 16), 5, "axis as an int from 0 to 15"),
+        (("--from", 3, "--traverse", 16), 5, "axis from 0 to 15"),
         (("--from", 3, "--traverse", 1, "--low", 2, "--high", 1), 5, "low below high"),
         (("--from", 3, "--to", 4, "--low", 2), 5, "go with --traverse"),
         (("--from", 3, "--to", 4, "-n", 1), 5, "n of at least 2"),

@@ -72,7 +72,7 @@ def test_layouts_and_scales_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'grid'"):
         samples.save(tmp_path / "x.png", layout="gird")  # type: ignore[arg-type]
     for options in ({"scale": -1}, {"columns": 0}, {"scale": 0}):
-        with pytest.raises(InputError, match="at least 1"):
+        with pytest.raises(InputError, match="from 1 to"):
             samples.save(tmp_path / "x.png", **options)
     assert not list(tmp_path.iterdir())
 

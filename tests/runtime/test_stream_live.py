@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
+import numpy as np
 import pytest
 
 from gensdk_runtime.errors import InputError
@@ -19,6 +19,7 @@ from gensdk_runtime.stream import reader as reader_module
 from gensdk_runtime.stream.channel import Channel, EndedError
 from support.inverting_bundle import write_inverting_bundle
 from support.streams import Camera, grey_frame, grey_frames, no_thread_left, slow_generator
+from support.videos import levels_of, times_of
 
 
 @pytest.fixture
@@ -175,18 +176,28 @@ def test_a_video_plays_live_at_its_own_speed(tmp_path: Path) -> None:
     assert report.seconds > 0.9 * 19 / 50  # a lower bound: it can't be faster than it plays
 
 
-def test_a_live_recording_runs_as_fast_as_what_it_shows(tmp_path: Path) -> None:
-    """At 10 frames/s: two early frames are one, a gap is filled, and a long gap is cut to a second."""
-    sink = VideoSink(tmp_path / "out.avi")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mov", ".gif"])
+def test_a_live_recording_shows_each_frame_when_it_came(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    record(path, [0.0, 0.02, 0.5, 9.0, 9.1])
+    np.testing.assert_allclose(times_of(path), [0.0, 0.02, 0.5, 9.0, 9.1], atol=0.0006)
+    np.testing.assert_allclose(levels_of(path), [0, 40, 80, 120, 160], atol=3)
+
+
+def test_a_live_recording_without_times_runs_as_fast_as_what_it_shows(tmp_path: Path) -> None:
+    """At 10 frames/s: the second frame comes at the next tenth of a second, and the gaps stay."""
+    record(tmp_path / "out.avi", [0.0, 0.02, 0.5, 9.0, 9.1])
+    np.testing.assert_allclose(times_of(tmp_path / "out.avi"), [0.0, 0.1, 0.5, 9.0, 9.1], atol=1e-9)
+    np.testing.assert_allclose(levels_of(tmp_path / "out.avi"), [0, 40, 80, 120, 160], atol=3)
+
+
+def record(path: Path, moments: list[float]) -> None:
+    sink = VideoSink(path)
     sink.open(StreamFacts("model", "camera", live=True, fps=10.0))
-    for captured, level in ((0.0, 0), (0.02, 40), (0.5, 80), (100.0, 120), (100.1, 160)):
-        image = grey_frame(level)
+    for i, captured in enumerate(moments):
+        image = grey_frame(40 * i)
         sink.write(TranslatedFrame(0, captured, image, image, image, False, 0.0, 0.0))
     sink.close()
-    video, levels = cv2.VideoCapture(str(tmp_path / "out.avi")), []
-    while (read := video.read())[0]:
-        levels.append(round(float(read[1].mean()) / 40))
-    assert levels == [0, *[1] * 4, *[2] * 11, 3, 4]
 
 
 def test_ctrl_c_in_the_callers_thread_ends_with_the_report(generator: Generator) -> None:

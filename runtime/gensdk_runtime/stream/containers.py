@@ -35,6 +35,9 @@ ZERO_BASED = ("mov", "matroska", "avi", "gif", "nut", "ogg", "apng", "yuv4mpegpi
 LATEST_BEGIN = 60
 """Seconds: a later begin is a clock's, not a delay's."""
 
+BACK, AHEAD = Fraction(1), Fraction(10)
+"""Seconds by which a clock that means to go on may be off."""
+
 MAX_PIXELS = 1 << 26
 """Of a frame; FFmpeg refuses larger ones before it takes memory for them."""
 
@@ -113,13 +116,35 @@ def video_of(container: InputContainer, name: str) -> VideoStream:
     return max(known, key=lambda each: each.width * each.height)
 
 
-def origin_of(container: InputContainer) -> Fraction:
-    """The moment that counts as 0 s: 0, or the begin of the first stream where a format has no zero of its own."""
+class Clock:
+    """Seconds since a film's begin, from what the packets of one of its streams say.
+
+    The film begins at 0, or with its first stream where a format has no zero of its own. Such formats may also
+    hold several recordings, whose clocks jump: then it goes on where it was.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        self.jumps = 0
+        self._zero_based = container.format.name.split(",")[0] in ZERO_BASED
+        self._origin = _origin(container, self._zero_based)
+        self._next: Fraction | None = None
+
+    def time(self, stamp: Fraction, length: Fraction) -> Fraction:
+        """When it is, at `stamp` seconds by the packets; it lasts `length`."""
+        time = stamp - self._origin
+        if not self._zero_based and self._next is not None and not -BACK <= time - self._next <= AHEAD:
+            self._origin += time - self._next
+            self.jumps += 1
+            time = self._next
+        self._next = time + length
+        return time
+
+
+def _origin(container: InputContainer, zero_based: bool) -> Fraction:
     begins = [
         each.start_time * each.time_base
         for each in (*container.streams.video, *container.streams.audio)
         if each.start_time is not None and each.time_base is not None
     ]
     first = min(begins, default=Fraction(0))
-    zero_based = container.format.name.split(",")[0] in ZERO_BASED
     return Fraction(0) if zero_based and 0 <= first <= LATEST_BEGIN else first

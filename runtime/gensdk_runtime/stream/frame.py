@@ -68,12 +68,14 @@ class FileFacts:
     """What a video file says of itself.
 
     `path`, None where it is read from an address; `time_base`: the unit of its times, in seconds; `rate`: frames
-    per second on average; `others`: the kinds of its streams that are neither the video nor sound.
+    per second on average; `grid`: the lowest rate on which all its times lie, as far as FFmpeg can tell; `others`:
+    the kinds of its streams that are neither the video nor sound.
     """
 
     path: Path | None = None
     time_base: Fraction | None = None
     rate: Fraction | None = None
+    grid: Fraction | None = None
     others: tuple[str, ...] = ()
 
 

@@ -240,6 +240,8 @@ class _Stream:
         with self._interrupts.held():
             stops = [is_stop(each.write(frame)) for each in self._sinks]
             now = perf_counter()
+            for remark in (remark for each in self._sinks for remark in each.take_remarks()):
+                self._reader.remark(remark)
             for tally in (self._total, self._second):
                 tally.add(frame, now - started, now)
         return any(stops)

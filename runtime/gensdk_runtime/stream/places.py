@@ -9,10 +9,12 @@ from typing import Any
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import SUFFIXES as READABLE
 from gensdk_runtime.media.images import SUFFIXES as WRITABLE
+from gensdk_runtime.stream.address import is_address, masked
+from gensdk_runtime.stream.film_formats import FILMS
 from gensdk_runtime.stream.server import HttpSink
 from gensdk_runtime.stream.sink import CallbackSink, FolderSink, ImageSink, Sink, WindowSink
 from gensdk_runtime.stream.source import ImageSource, IteratorSource, Source
-from gensdk_runtime.stream.video_sink import CODECS, VideoSink
+from gensdk_runtime.stream.video_sink import VideoSink
 from gensdk_runtime.stream.video_source import VideoSource
 
 
@@ -37,11 +39,13 @@ def open_source(what: Any, *, timeout: float = 10.0) -> Source:
 def _named_source(text: str, timeout: float) -> Source:
     if text.isascii() and text.isdigit() and len(text) < 4:
         return VideoSource(int(text), timeout=timeout)
-    if "://" in text:
+    if is_address(text):
         return VideoSource(text, timeout=timeout)
     path = Path(text)
     if not text.strip() or not path.exists():
-        raise InputError(f"no source {text!r}: expected a camera's number, a file, a folder or a URL")
+        raise InputError(
+            f"no source {masked(text)[:200]!r}: expected a camera's number, a file, a folder or a URL"
+        )
     if path.is_dir() or path.suffix.lower() in READABLE:
         return ImageSource(path)
     return VideoSource(path, timeout=timeout)
@@ -69,13 +73,13 @@ def _named_sink(text: str) -> Sink:
     path = Path(text)
     suffix = path.suffix.lower()
     if "://" in text or not text.strip():
-        raise InputError(f"no sink {text[:80]!r}: expected a file, a folder, window or http:PORT")
-    if suffix in CODECS:
+        raise InputError(f"no sink {masked(text)[:80]!r}: expected a file, a folder, window or http:PORT")
+    if suffix in FILMS:
         return VideoSink(path)
     if suffix in WRITABLE:
         return ImageSink(path)
     if suffix and not path.is_dir():
-        known = ", ".join((*CODECS, *WRITABLE))
+        known = ", ".join((*FILMS, *WRITABLE))
         raise InputError(f"can't write {suffix} files; use one of {known}, a folder, window or http:PORT")
     return FolderSink(path)
 

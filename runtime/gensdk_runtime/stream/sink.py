@@ -15,10 +15,11 @@ from gensdk_runtime.media.images import SUFFIXES, encode_image, write_atomically
 from gensdk_runtime.samples import check_target
 from gensdk_runtime.stream.figures import StreamFigures
 from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame
+from gensdk_runtime.stream.opencv import opencv
 
 NO_WINDOWS = (
-    "this OpenCV has no windows: pip uninstall -y opencv-python opencv-python-headless, "
-    "then pip install opencv-python; or watch in a browser with --page"
+    "this OpenCV has no windows: pip uninstall -y opencv-python opencv-python-headless && "
+    "pip install opencv-python, or watch in a browser with --page"
 )
 
 
@@ -38,6 +39,10 @@ class Sink(ABC):
 
     def tell(self, figures: StreamFigures) -> None:  # noqa: B027 - most sinks show no figures
         """The figures of each second."""
+
+    def take_remarks(self) -> list[str]:
+        """What could not be kept as it was, since this was last asked."""
+        return []
 
     def close(self) -> None:  # noqa: B027 - not every sink holds something
         """Completes what was written; called at every end, after an error too. May raise."""
@@ -113,8 +118,7 @@ class WindowSink(Sink):
 
     def open(self, facts: StreamFacts) -> None:
         """Raises :class:`UnavailableError` where OpenCV has no windows, or there is no screen."""
-        import cv2
-
+        cv2 = opencv("a window")
         # Qt, which OpenCV's windows may use, ends the whole process where there is no screen.
         if sys.platform.startswith("linux") and not (
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -131,22 +135,17 @@ class WindowSink(Sink):
 
     def write(self, frame: TranslatedFrame) -> bool:
         """Shows it; True after the user has closed the window."""
-        import cv2
-
+        cv2 = opencv("a window")
         cv2.imshow(self._title, np.ascontiguousarray(frame.view[..., ::-1]))
         key = cv2.waitKey(1) & 0xFF
         return key in (ord("q"), 27) or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
 
     def close(self) -> None:
         """Closes the window."""
-        import cv2
-
         if self._title:
-            cv2.destroyWindow(self._title)
+            opencv("a window").destroyWindow(self._title)
 
 
 def _has_windows() -> bool:
-    import cv2
-
-    lines = (line.split() for line in cv2.getBuildInformation().splitlines())
+    lines = (line.split() for line in opencv("a window").getBuildInformation().splitlines())
     return not any(words[:2] == ["GUI:", "NONE"] for words in lines)

@@ -1,53 +1,70 @@
-"""A video file, complete or not there: written beside its place, closed, checked, and put in place at the end."""
+"""A video file, complete or not there: written beside its place, closed, and put in place at the end."""
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.stream.containers import pyav
+from gensdk_runtime.stream.figures import StreamFigures, StreamReport
+from gensdk_runtime.stream.film import GIF_UNIT, Film, FilmSettings, even, fitted, written_reason
+from gensdk_runtime.stream.film_formats import FilmFormat, film_format
 from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame, Uint8
 from gensdk_runtime.stream.sink import Sink
+from gensdk_runtime.stream.view import resized
 
-CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
-"""What every build of OpenCV can write: MPEG-4 part 2, and motion JPEG."""
-
-DEFAULT_FPS = 25.0
-MAX_HELD_SECONDS = 1.0
+DEFAULT_FPS = Fraction(25)
+FINEST_GRID = 120
+"""Frames per second."""
+LIVE_UNIT = Fraction(1, 90_000)
+LONGEST_GAP = 60_000
+"""Units between two frames; .avi writes an empty one for each."""
+FASTEST_GIF = 50
+"""Frames per second; browsers show faster ones slowly."""
 
 
 class VideoSink(Sink):
-    """An .mp4 or .avi file without sound, at the source's frame rate (25 where it has none).
+    """A film as .mp4, .mov, .mkv, .webm, .avi or .gif, with the times, the shape of pixels and the sound of its
+    source.
 
-    All frames have the first one's size, less a last odd row or column; others are fitted into it, with black
-    around. Of a live source each frame is held until the next one came, for a second at most, so that the video
-    runs as fast as what it shows.
+    Frames keep their times; those of a live source are shown when they came. Where the source has no times, or
+    `fps` is given, they come evenly, 25 a second unless the source says otherwise, and then without sound. All
+    frames have the first one's size, less a last odd row or column; others are fitted into it, with black around.
+    What the kind of file can't hold is said. Needs PyAV.
+
+    Where the disk is full, the film ends at once, and what there is of it is put in place.
     """
 
     def __init__(self, path: str | Path, *, fps: float | None = None) -> None:
         self.path = Path(path)
-        self._fps = fps or 0.0
-        self._live = False
+        if fps is not None and not (isinstance(fps, int | float) and 0 < fps <= 1000):
+            raise InputError(f"expected fps above 0, at most 1000, got {fps!r:.40}")
+        self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
         self._undo = ExitStack()
+        self._facts = StreamFacts("", "", live=False)
+        self._kind: FilmFormat | None = None
         self._beside = Path()
-        self._writer: Any = None
-        self._size = (0, 0)
-        self._written = 0
+        self._film: Film | None = None
+        self._settings: FilmSettings | None = None
+        self._stretch = Fraction(1)
         self._begun = 0.0
-        self._last: Uint8 | None = None
+        self._next = 0  # the earliest time that is free, in units
+        self._count = 0
+        self._end = Fraction(0)
+        self._whole = False
+        self._remarks: list[str] = []
 
     def open(self, facts: StreamFacts) -> None:
         """Raises :class:`InputError` for another suffix, and where no file can be written."""
-        if self.path.suffix.lower() not in CODECS:
-            raise InputError(f"can't write videos as {self.path.suffix or 'that'}; use one of {', '.join(CODECS)}")
+        self._kind = film_format(self.path.suffix)
+        self._kind.codec()
         if self.path.is_dir():
             raise InputError(f"can't write {self.path}: it is a folder")
-        self._live = facts.live
-        self._fps = self._fps or facts.fps or DEFAULT_FPS
+        self._facts = facts
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             folder = self._undo.enter_context(sibling(self.path.absolute(), folder=True))
@@ -56,81 +73,146 @@ class VideoSink(Sink):
         self._beside = folder / f"video{self.path.suffix.lower()}"
 
     def write(self, frame: TranslatedFrame) -> None:
-        """Appends it."""
-        view = frame.view
-        if self._writer is None:
-            self._start(view)
-            self._begun = frame.captured
-        if self._live and self._last is not None:
-            due = round((frame.captured - self._begun) * self._fps)
-            held = min(due - self._written, int(MAX_HELD_SECONDS * self._fps))
-            for _ in range(held):
-                self._append(self._last)
-            if due > self._written:  # after a long gap the video goes on from here
-                self._begun += (due - self._written) / self._fps
-            if due < self._written:
-                self._last = view
-                return  # two frames within the time of one: the later one is shown
-        self._append(view)
-        self._last = view
+        """Appends it; :class:`InputError` where the disk is full, after the film was put in place without it."""
+        try:
+            film = self._film or self._begin(frame)
+            assert self._settings is not None  # noqa: S101 - _begin sets both
+            pts, length = self._timing(frame, self._settings.time_base)
+            film.add(self._fitted(frame.view), pts, length)
+        except (OSError, pyav().error.FFmpegError) as failure:
+            raise self._failed(failure) from None
+        if film.full:
+            self._end_early(film)
+
+    def take_remarks(self) -> list[str]:
+        """What could not be kept as it was."""
+        remarks, self._remarks = self._remarks, []
+        return [f"{self.path}: {remark}" for remark in remarks]
+
+    def tell(self, figures: StreamFigures) -> None:
+        """The report says whether the source came to its end: then the sound does too."""
+        if isinstance(figures, StreamReport):
+            self._whole = figures.ended in ("source", "cut")
 
     def close(self) -> None:
         """Puts the finished video in place; without a frame, what stood there stays."""
         with self._undo:
-            if self._writer is None:
-                return
-            self._writer.release()
-            self._writer = None
-            self._check()
-            try:
-                sync(self._beside)
-                put_in_place(self._beside, self.path.absolute())
-            except OSError as failure:
-                raise InputError(f"can't write {self.path}: {failure.strerror or failure}") from None
+            film, self._film = self._film, None
+            if film is not None:
+                self._finish(film)
 
-    def _start(self, view: Uint8) -> None:
-        import cv2
+    def _begin(self, frame: TranslatedFrame) -> Film:
+        assert self._kind is not None  # noqa: S101 - open() sets it
+        facts, kind = self._facts, self._kind
+        rate = self._fps or _rate(facts, kind)
+        shown, steady = frame.presentation, self._fps is not None
+        unit = 1 / rate
+        if kind.container == "gif":
+            unit = GIF_UNIT
+        elif kind.times and not steady:
+            unit = (facts.file and facts.file.time_base) or (LIVE_UNIT if facts.live else unit)
+        halves = kind.container != "gif"
+        aspect = shown.pixel_aspect if shown is not None else Fraction(1)
+        self._stretch = Fraction(1) if kind.aspect else aspect
+        stored = stretched_size(frame.view.shape, self._stretch)
+        height, width = (even(side) if halves else side for side in stored)
+        self._settings = FilmSettings(
+            height=height,
+            width=width,
+            rate=rate,
+            time_base=unit,
+            pixel_aspect=aspect / self._stretch,
+            live=facts.live,
+            sound=facts.file.path if facts.file and shown is not None and not steady else None,
+        )
+        self._begun = frame.captured
+        self._film = Film(self._beside, kind, self._settings)
+        self._remarks += self._film.remarks
+        self._remark_on(frame, kind, self._settings)
+        return self._film
 
-        height, width = (side - side % 2 if side > 1 else side for side in view.shape[:2])
-        code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self._beside), code, self._fps, (width, height))
-        if not writer.isOpened():
-            raise InputError(f"OpenCV can't write {self.path.suffix} of {width} x {height} pixels here")
-        self._writer, self._size = writer, (height, width)
-
-    def _append(self, view: Uint8) -> None:
-        import cv2
-
-        self._writer.write(cv2.cvtColor(fitted(view, *self._size), cv2.COLOR_RGB2BGR))
-        self._written += 1
-
-    def _check(self) -> None:
-        """OpenCV does not say when it could not write."""
-        import cv2
-
-        video = cv2.VideoCapture(str(self._beside))
-        try:
-            count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
-        finally:
-            video.release()
-        if count < self._written:
-            raise InputError(
-                f"can't write {self.path}: only {count} of {self._written} frames arrived; is the disk full?"
+    def _remark_on(self, frame: TranslatedFrame, kind: FilmFormat, settings: FilmSettings) -> None:
+        """What this kind of file, or this film, can't hold."""
+        height, width = frame.view.shape[:2]
+        if (height, width) != (settings.height, settings.width):
+            why = "videos have even sides" if self._stretch == 1 else f"{self.path.suffix} has square pixels"
+            self._remarks.append(f"{width} x {height} pixels become {settings.width} x {settings.height}: {why}")
+        if kind.container == "gif" and settings.rate > FASTEST_GIF:
+            self._remarks.append(
+                f"players show .gif at {FASTEST_GIF} frames a second at most, slower than this one"
             )
+        if not kind.times and not self._facts.live and not self._is_even(settings.rate):
+            self._remarks.append(
+                f"{self.path.suffix} holds no times: frames come at the next of {float(settings.rate):g} a second"
+            )
+        others = self._facts.file.others if self._facts.file is not None else ()
+        for name in sorted(set(others)):
+            self._remarks.append(f"{others.count(name)} stream(s) of kind {name!r} of the source are left out")
+
+    def _is_even(self, rate: Fraction) -> bool:
+        """Whether all frames of the source come at that rate, as far as FFmpeg can tell."""
+        file = self._facts.file
+        return file is None or self._fps is not None or file.rate == file.grid == rate
+
+    def _timing(self, frame: TranslatedFrame, unit: Fraction) -> tuple[int, int | None]:
+        """When the frame is shown, and for how long, in units; each after the one before."""
+        shown = frame.presentation
+        if self._fps is not None or (shown is None and not self._facts.live):
+            assert self._settings is not None  # noqa: S101 - _begin sets it
+            step = 1 / self._settings.rate / unit
+            wanted = round(self._count * step)
+            length: int | None = max(1, round(step))
+            self._count += 1
+        elif shown is not None:
+            wanted = round(shown.time / unit)
+            length = round(shown.duration / unit) if shown.duration else None
+        else:
+            wanted, length = round(Fraction(frame.captured - self._begun) / unit), None
+        longest = LONGEST_GAP if self._kind is not None and not self._kind.times else 1 << 30
+        pts = max(self._next, min(wanted, self._next + longest))
+        self._next = pts + 1
+        self._end = (pts + (length or 1)) * unit
+        return pts, length
+
+    def _fitted(self, view: Uint8) -> Uint8:
+        assert self._settings is not None  # noqa: S101 - _begin sets it
+        if self._stretch != 1:
+            view = resized(view, *stretched_size(view.shape, self._stretch))
+        return fitted(view, self._settings.height, self._settings.width)
+
+    def _finish(self, film: Film) -> None:
+        try:
+            film.finish(sound_until=None if self._whole else self._end)
+            sync(self._beside)
+            put_in_place(self._beside, self.path.absolute())
+        except (OSError, pyav().error.FFmpegError) as failure:
+            raise self._failed(failure) from None
+
+    def _end_early(self, film: Film) -> None:
+        """Raises, after what there is was put in place."""
+        self._film = None
+        with self._undo:
+            self._finish(film)
+        raise InputError(
+            f"the disk is full: {self.path} holds the first {film.written} frames; make room and start again"
+        )
+
+    def _failed(self, failure: Exception) -> InputError:
+        return InputError(f"can't write {self.path}: {written_reason(failure)}")
 
 
-def fitted(image: Uint8, height: int, width: int) -> Uint8:
-    """`image` [h, w, 3] in a frame of another size: cut by one pixel, or shrunk or enlarged with black around."""
-    if image.shape[:2] == (height, width):
-        return image
-    if 0 <= image.shape[0] - height <= 1 and 0 <= image.shape[1] - width <= 1:
-        return np.ascontiguousarray(image[:height, :width])
-    import cv2
+def _rate(facts: StreamFacts, kind: FilmFormat) -> Fraction:
+    """Frames per second: the average, or where a file has no times those on whose grid all lie."""
+    file = facts.file
+    if file is not None and file.rate:
+        finer = file.grid is not None and file.rate <= file.grid <= FINEST_GRID
+        return file.grid if file.grid is not None and finer and not kind.times else file.rate
+    fps = facts.fps
+    # 30000/1001 is meant by 29.97.
+    return Fraction(fps).limit_denominator(1001) if fps > 0 and math.isfinite(fps) else DEFAULT_FPS
 
-    scale = min(height / image.shape[0], width / image.shape[1])
-    inner = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    resized = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    framed = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
-    framed[top : top + inner[1], left : left + inner[0]] = resized
-    return framed
+
+def stretched_size(shape: tuple[int, ...], aspect: Fraction) -> tuple[int, int]:
+    """Height and width at which pixels are squares, when they are `aspect` times as wide as high; none is lost."""
+    height, width = shape[:2]
+    return (height, round(width * aspect)) if aspect >= 1 else (round(height / aspect), width)
