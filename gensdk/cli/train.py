@@ -30,7 +30,7 @@ Examples:
 """
 
 _DATA_OPTIONS = (
-    *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout"),
+    *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
     *("inputs", "input_channels", "input_value_range", "paired", "augment"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
@@ -66,6 +66,11 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     help="What a folder's sub-folders are: train/ and test/ or val/, or classes.",
 )
 @click.option("--value-range", help="0,1: what black and white are in an array. [default: found by its values]")
+@click.option(
+    "--depth",
+    type=click.IntRange(8, 16),
+    help="Bits that image files of 16 bits use: 12 where white is 4095. [default: as they say]",
+)
 @click.option("--holdout", type=float, default=0.0, show_default=True, help="Share of the data kept for tests.")
 @click.option("--inputs", help="For translation: the data that --data is made from, named like it.")
 @click.option("--input-channels", type=click.Choice(["1", "3", "4"]), help="Of the inputs. [default: as they are]")

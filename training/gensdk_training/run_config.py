@@ -23,6 +23,7 @@ class DataConfig(StrictModel):
 
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
+    `depth`: bits that image files of 16 use; None: as they say.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -39,6 +40,7 @@ class DataConfig(StrictModel):
     value_range: tuple[float, float] | None = None
     input_value_range: tuple[float, float] | None = None
     layout: Layout = "auto"
+    depth: Annotated[int, Field(ge=8, le=16)] | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -58,6 +60,7 @@ class DataConfig(StrictModel):
             value_range=self.value_range,
             input_value_range=self.input_value_range,
             layout=self.layout,
+            depth=self.depth,
         )
 
 
@@ -110,7 +113,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         del whole["data"]["inputs"]
     if config.data.augment:
         whole["data"]["augment"] = list(config.data.augment)
-    for key in ("only", "value_range", "input_value_range", "layout"):  # unknown to older runs, too
+    for key in ("only", "value_range", "input_value_range", "layout", "depth"):  # unknown to older runs, too
         whole["data"].pop(key, None)
         if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
             whole["data"][key] = list(value) if isinstance(value, tuple) else value

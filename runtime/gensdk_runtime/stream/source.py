@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sized
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import numpy as np
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE
-from gensdk_runtime.media.image_files import MAX_FILE_BYTES, SUFFIXES, CorruptImageError, decode
+from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode, read_file, read_header
+from gensdk_runtime.media.image_frames import Frame, frame_count, frames
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
+
+SHORTEST, BROWSERS = 10, 100
+"""Milliseconds: a frame that is shown no longer than the first is shown for the second, as in browsers."""
 
 
 class CorruptFrameError(Exception):
@@ -71,7 +76,7 @@ class IteratorSource(Source):
 
     def open(self) -> Capture:
         """Begins to iterate."""
-        return _IteratorCapture(iter(self._frames), self.name, _length(self._frames))
+        return _IteratorCapture(iter(self._frames), self.name, _count(self._frames))
 
 
 class _IteratorCapture(Capture):
@@ -85,7 +90,7 @@ class _IteratorCapture(Capture):
         return None if frame is None else check_frame(frame, self._name)
 
 
-def _length(frames: Iterable[Any]) -> int:
+def _count(frames: Iterable[Any]) -> int:
     return len(frames) if isinstance(frames, Sized) else 0
 
 
@@ -100,7 +105,11 @@ def check_frame(frame: Any, name: str) -> Uint8:
 
 
 class ImageSource(Source):
-    """Image files: those of a folder in the order of their names, or a single one."""
+    """Image files: those of a folder in the order of their names, or a single one.
+
+    A single GIF, WebP or PNG that moves gives all its frames, with their times. Of one in a folder, where a file
+    is a frame, the first is taken, with a remark.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -115,12 +124,13 @@ class ImageSource(Source):
             raise InputError(f"can't read {self.path}: {failure.strerror or failure}") from None
         if not files:
             raise InputError(f"no {', '.join(SUFFIXES)} file in {self.path}; give a folder with images")
-        return _ImageCapture(files)
+        return (None if self.path.is_dir() else _animation(self.path)) or _ImageCapture(files)
 
 
 class _ImageCapture(Capture):
     def __init__(self, files: list[Path]) -> None:
         self._files = iter(files)
+        self._remarks: list[str] = []
         self.frames = len(files)
 
     def read(self) -> Uint8 | None:
@@ -128,10 +138,58 @@ class _ImageCapture(Capture):
         if path is None:
             return None
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise CorruptFrameError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
-            return decode(path.read_bytes(), 3)
+            data = read_file(path)
+            image, count = decode(data, 3), read_header(data).frames
         except CorruptImageError as failure:
             raise CorruptFrameError(f"{path}: {failure}") from None
         except OSError as failure:
             raise CorruptFrameError(f"{path}: {failure.strerror or failure}") from None
+        if count > 1:
+            self._remarks.append(f"{path}: the first picture of several in it is taken")
+        return image
+
+    def take_remarks(self) -> list[str]:
+        taken, self._remarks = self._remarks, []
+        return taken
+
+
+def _animation(path: Path) -> Capture | None:
+    """The frames of a file that moves; None for any other, and for one that can't be read, as reading it tells."""
+    try:
+        data = read_file(path)
+        count = frame_count(data)
+        return _AnimationCapture(path, frames(data, 3), count) if count > 1 else None
+    except (CorruptImageError, OSError):
+        return None
+
+
+class _AnimationCapture(Capture):
+    """`fps` is that of the first frame; each frame says for itself when it is shown, and for how long."""
+
+    def __init__(self, path: Path, moving: Iterator[Frame], count: int) -> None:
+        self.frames = count
+        self._path = path
+        self._first: Frame | None = next(moving)
+        self._moving = moving
+        self._time = Fraction(0)
+        self._given = 0
+        self.fps = 1.0 / float(_length(self._first))
+
+    def read(self) -> Uint8 | None:
+        try:
+            frame, self._first = self._first or next(self._moving, None), None
+        except CorruptImageError as failure:
+            self.cut, frame = str(failure), None
+        if frame is None:
+            self.missing = self.frames - self._given
+            return None
+        length = _length(frame)
+        self.presentation = Presentation(self._time, length)
+        self._time += length
+        self._given += 1
+        return frame.image
+
+
+def _length(frame: Frame) -> Fraction:
+    """For how many seconds a frame is shown; browsers take 0.1 for what is too short to be meant."""
+    return Fraction(frame.duration if frame.duration > SHORTEST else BROWSERS).limit_denominator(10**6) / 1000
