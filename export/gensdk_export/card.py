@@ -18,7 +18,9 @@ from gensdk_runtime.manifest import (
     Precision16Report,
     Provenance,
 )
-from gensdk_training.registry import get_family
+
+IMPORTED = "imported"
+"""The family of plain ONNX files, of which nothing is registered."""
 
 
 def model_card(
@@ -49,10 +51,15 @@ def model_card(
 
 def _family(name: str) -> tuple[str, str, str]:
     """Title, paper, and the paragraph of limits from the family's own file; the name alone if it is unknown."""
+    unknown = f"A model of the family {name}.", "", ""
+    if name == IMPORTED:
+        return unknown
+    from gensdk_training.registry import get_family  # PyTorch, which plain ONNX files don't need
+
     try:
         family = get_family(name)
     except InputError:
-        return f"A model of the family {name}.", "", ""
+        return unknown
     story = inspect.getdoc(inspect.getmodule(family)) or ""
     found = re.search(r"^(?:It does|Does) not:? (.*?)(?=\n\n|\Z)", story, re.MULTILINE | re.DOTALL)
     limits = f"It does not: {' '.join(found[1].split())}" if found else ""

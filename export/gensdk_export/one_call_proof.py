@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from gensdk_export.first_load import first_load
-from gensdk_export.graphs import GraphSet, MemoryGraph
 from gensdk_export.one_call import OneCall
+from gensdk_export.proof import GraphSet, MemoryGraph
 from gensdk_export.report import GraphRow, check_row
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session

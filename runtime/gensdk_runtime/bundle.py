@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gensdk_runtime.atomic import previous_of
 from gensdk_runtime.bundle_files import AGAIN, BundleFiles, FolderFiles, readable
@@ -128,6 +129,15 @@ class Bundle(Closable):
         for file in self.manifest.files:
             if file not in checked:
                 self._check_content(file)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._files.closed()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process, or a copy, opens the path again."""
+        return Bundle.open, (self.path.absolute(),)
 
     def close(self) -> None:
         """Closes the files; what was read from them stays valid. May be called twice."""

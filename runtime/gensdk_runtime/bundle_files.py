@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from gensdk_runtime.errors import BundleError, IntegrityError
+from gensdk_runtime.forking import new_lock
 from gensdk_runtime.manifest import MANIFEST_FILE
 
 AGAIN = "fetch or export the bundle again"
@@ -88,7 +88,7 @@ class FolderFiles:
     def __init__(self, root: Path, label: Path) -> None:
         self.root, self.label = root, label  # errors speak of `label`
         self._held: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._root: int | None = None
         descriptors: list[int] = []
         if _OPENAT:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from functools import partial
 from math import isfinite, prod
 from pathlib import Path
-from threading import Lock
 from time import perf_counter
 from typing import Any, Literal, Self, get_args, overload
 
@@ -21,6 +21,7 @@ from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.forking import new_lock, renew_in_children
 from gensdk_runtime.given_images import Picture
 from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
 from gensdk_runtime.latent_methods import LatentMethods
@@ -28,6 +29,7 @@ from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, Timest
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.memory import Room, check_room
 from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
+from gensdk_runtime.origin import Origin, still_open
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepCallback
 from gensdk_runtime.programs.translation import source_size
@@ -51,9 +53,20 @@ MAX_WORKERS = 256
 
 
 class Generator(LatentMethods):
-    """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`."""
+    """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`.
 
-    def __init__(self, model: ModelSpec, lineup: Lineup, *, owned: Bundle | None = None) -> None:
+    Forked processes may go on with it: each opens the graphs again at its first call, from the bundle as it was.
+    Pickled or copied (``copy.deepcopy``) it is loaded again from its path, with the arguments of :meth:`load`.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        lineup: Lineup,
+        *,
+        owned: Bundle | None = None,
+        origin: Callable[[], Origin] | None = None,
+    ) -> None:
         self.model = model
         self._lineup = lineup
         self._owned = owned
@@ -61,7 +74,10 @@ class Generator(LatentMethods):
         self._room = Room(host=not any(device in lineup.first.label for device in DEVICES))
         self._requests = Requests(model, self._program, lineup)
         self._workers: ThreadPoolExecutor | None = None
-        self._lock = Lock()
+        self._origin = origin
+        self._closed = False
+        self._lock = new_lock()
+        renew_in_children(self)
 
     @classmethod
     def load(
@@ -103,8 +119,17 @@ class Generator(LatentMethods):
                 engine = backend if isinstance(backend, Backend) else create_backend(backend, threads=threads)
                 if threads is not None and isinstance(backend, Backend):
                     raise InputError("threads goes with a backend's name; give your Backend its own")
-                lineup = Lineup({Choice(backend=engine.name): open_runner(opened, engine, precision)})
-            generator = cls(_model_of(opened), lineup, owned=owned)
+
+                def again(choice: Choice) -> Runner:
+                    fresh = create_backend(backend, threads=threads) if isinstance(backend, str) else backend
+                    with still_open(opened) as files:
+                        return open_runner(files, fresh, precision)
+
+                lineup = Lineup(
+                    {Choice(backend=engine.name): open_runner(opened, engine, precision)}, opener=again
+                )
+            origin = partial(Origin.of, opened, backend, precision, threads)
+            generator = cls(_model_of(opened), lineup, owned=owned, origin=origin)
             undo.pop_all()
         return generator
 
@@ -113,6 +138,17 @@ class Generator(LatentMethods):
         """A generator over sessions that were opened elsewhere, such as live torch modules."""
         runner = runner_of(model, sessions)
         return cls(model, Lineup({Choice(backend=runner.label): runner}))
+
+    def after_fork(self) -> None:
+        """See :class:`gensdk_runtime.forking.Renewable`: the threads stayed behind."""
+        self._workers = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._closed:
+            raise InputError("this Generator was closed; load the bundle again")
+        if self._origin is None:
+            raise InputError("a Generator over open sessions can't be copied or sent to another process")
+        return _load_again, (self._origin(),)
 
     @property
     def sessions(self) -> Mapping[str, Session]:
@@ -333,10 +369,14 @@ class Generator(LatentMethods):
         return self.sample(n, **options)
 
     def close(self) -> None:
-        """Frees the graphs; sampling afterwards is an error. May be called twice."""
+        """Frees the graphs; calls that are under way in other threads end, at the latest with
+        :class:`BackendError`, which sampling afterwards raises too. May be called twice."""
+        with self._lock:
+            self._closed = True
+            workers, self._workers = self._workers, None
         self._lineup.close()
-        if self._workers is not None:
-            self._workers.shutdown(wait=False)
+        if workers is not None:
+            workers.shutdown(wait=False)
         if self._owned is not None:
             self._owned.close()
 
@@ -397,8 +437,10 @@ class Generator(LatentMethods):
             runner.program.run_timed(run, settings)
 
         if len(runs) > 1 and runs[0].on_step_end is None:
-            waiting = [self._pool().submit(work, run) for run in runs[1:]]
+            waiting: list[Future[None]] = []
             try:
+                for run in runs[1:]:
+                    waiting.append(self._submit(work, run))
                 work(runs[0])  # in this thread: it would only wait
             finally:
                 wait(waiting)  # all of them, so that none still writes where another failed
@@ -413,12 +455,17 @@ class Generator(LatentMethods):
                 return runs[:begun]
         return runs
 
-    def _pool(self) -> ThreadPoolExecutor:
-        """Threads for batches that run side by side; kept, since starting them costs as much as a small batch."""
+    def _submit(self, work: Callable[[Run], None], run: Run) -> Future[None]:
+        """To threads for batches that run side by side; kept, as starting them costs as much as a small batch."""
         with self._lock:
+            if self._closed:
+                raise BackendError("the generator was closed; load the bundle again")
             if self._workers is None:  # it starts threads only as they are needed
                 self._workers = ThreadPoolExecutor(MAX_WORKERS, thread_name_prefix="gensdk")
-            return self._workers
+            try:
+                return self._workers.submit(work, run)
+            except RuntimeError as failure:  # the interpreter is ending, or the system has no more threads
+                raise BackendError(f"no thread can be started ({failure})") from None
 
     def _check_finite(self, runs: Sequence[Run], runner: Runner) -> None:
         for run in runs:
@@ -443,3 +490,11 @@ def _model_of(bundle: Bundle) -> ModelSpec:
     from gensdk_runtime.receptive.field import seen  # here: other models need none of it
 
     return seen(bundle)
+
+
+def _load_again(origin: Origin) -> Generator:
+    """What a pickled or copied generator becomes."""
+    with origin.opened():
+        return Generator.load(
+            origin.path, backend=origin.backend, precision=origin.precision, threads=origin.threads
+        )

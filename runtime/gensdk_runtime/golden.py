@@ -69,6 +69,7 @@ class GoldenBounds(StrictModel):
 
     `graph`: largest scaled difference of a graph's outputs, call by call. `flipped`: largest share of pixels
     whose discrete value differs. `samples`: largest scaled difference of whole samples; None: reported only.
+    `psnr`: the least PSNR in dB of either, where single values may differ much (quantized graphs).
     `jumps`: the same as `graph` for graphs that are allowed more: gradients jump where a feature lies on an edge,
     and rounding decides on which side.
     """
@@ -76,6 +77,7 @@ class GoldenBounds(StrictModel):
     graph: Bound
     flipped: Bound
     samples: Bound | None = None
+    psnr: Annotated[float, Field(ge=0, le=200)] | None = None
     jumps: dict[str, Bound] = Field(default_factory=dict)
 
     def of(self, graph: str) -> GoldenBounds:

@@ -6,13 +6,13 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.backends.bound import tensor_shape
 from gensdk_runtime.errors import BackendError
+from gensdk_runtime.forking import OPENVINO, new_lock
 from gensdk_runtime.onnx_weights import MappedWeights, map_weights
 from gensdk_runtime.openvino_norms import fuse_group_norms
 from gensdk_runtime.openvino_snippets import separate_snippets
@@ -57,7 +57,7 @@ class Compiler:
         self._limit = MIN_COMPILED
         self._users: WeakSet[Any] = WeakSet()
         self._compiled: OrderedDict[SizesKey, Compiled] = OrderedDict()
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def read(self, source: GraphSource) -> None:
         """Reads the graph. Large weights stay in a mapped file; see :mod:`gensdk_runtime.onnx_weights`."""
@@ -125,6 +125,7 @@ class Compiler:
             raise BackendError(f"OpenVINO can't load graph {self._graph.name!r}: {one_line(failure)}") from None
 
     def _compile(self, sizes: Mapping[str, int], streams: int) -> Any:
+        OPENVINO.use()  # from here on it has threads
         shapes = {spec.name: list(tensor_shape(self._graph, spec, sizes)) for spec in self._graph.inputs}
         model = self._model.clone()
         known = {name for port in model.inputs for name in port.get_names()}  # an unused input is left out

@@ -74,6 +74,7 @@ class Requests:
         Raises as it does: :class:`InputError` for arguments that don't fit, :class:`BackendError` where nothing
         can be opened.
         """
+        self._lineup.look()
         given = (asked.n, asked.label, asked.batch_size, *options.values())
         if not all(type(value) in _PLAIN for value in given):
             return self._make(asked, options)

@@ -31,6 +31,11 @@ class Runner:
         """What results call the backend: the one that runs now, or all of them where graphs are on several."""
         return "+".join(dict.fromkeys(session.backend for session in self.sessions.values()))
 
+    @property
+    def survives_fork(self) -> bool:
+        """Whether a forked child can go on with all of them."""
+        return all(session.survives_fork for session in self.sessions.values())
+
     def close(self) -> None:
         """Frees the graphs. May be called twice."""
         for session in self.sessions.values():

@@ -54,7 +54,7 @@ def quiet_openvino() -> Iterator[None]:
             yield
             return
         hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] == name}
-        sys.modules[name] = None  # type: ignore[assignment]  # documented: importing it raises ModuleNotFoundError
+        sys.modules[name] = None  # type: ignore[assignment]  # as documented: its import then fails
         try:
             yield
         finally:

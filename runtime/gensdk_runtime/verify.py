@@ -176,6 +176,8 @@ def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> 
     drift = sample_drift(generator.model, run.samples, samples)
     if not problem and bounds.samples is not None and drift.scaled > bounds.samples:
         problem = f"differs by {drift.scaled:.2e}, allowed {bounds.samples:.2e}"
+    if not problem and bounds.psnr is not None and drift.psnr < bounds.psnr:
+        problem = f"PSNR {drift.psnr:.1f} dB, expected at least {bounds.psnr:.1f}"
     session = next(iter(generator.sessions.values()))
     return Check(
         f"samples{settings_label(run)}", session.precision, session.backend, drift, bounds.samples, problem

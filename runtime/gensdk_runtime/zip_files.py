@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import stat
 import weakref
 import zipfile
@@ -13,6 +16,7 @@ from typing import BinaryIO
 
 from gensdk_runtime.bundle_files import AGAIN, CHUNK, is_dropping, missing
 from gensdk_runtime.errors import IntegrityError
+from gensdk_runtime.forking import open_in_children
 from gensdk_runtime.signature import check_path
 
 MAX_ENTRIES = 4096
@@ -26,14 +30,39 @@ class BoundedFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+        self.close = file.close
         self.name = getattr(file, "name", None)
+        self._on_disk = hasattr(os, "pread") and not isinstance(file, io.BytesIO)
+        self._place = 0
 
     def read(self, size: int = -1) -> bytes:
         """As a file's."""
         if size > MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"its list of entries is over {MAX_DIRECTORY_BYTES} bytes")
-        return self._file.read(size if size >= 0 else MAX_DIRECTORY_BYTES)
+        data = self._read_here(size if size >= 0 else MAX_DIRECTORY_BYTES)
+        self._place += len(data)
+        return data
+
+    def _read_here(self, size: int) -> bytes:
+        """With a place of its own: that of the file is shared with forked processes, which read it as well."""
+        if self._on_disk:
+            return os.pread(self._file.fileno(), size, self._place)
+        self._file.seek(self._place)
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence)
+        if base is None:
+            base = os.fstat(self._file.fileno()).st_size if self._on_disk else self._file.seek(0, os.SEEK_END)
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        """As a file's."""
+        return self._place
 
     def seekable(self) -> bool:
         """As zipfile asks."""
@@ -54,6 +83,7 @@ class ZipFiles:
                 raise IntegrityError(f"{label}: it is no bundle, for {reason}")
             with _intact(label):
                 self._zip = zipfile.ZipFile(BoundedFile(file))
+            open_in_children(vars(self._zip)["_lock"])
             self._entries = self._checked_entries()
         except BaseException:
             self.close()

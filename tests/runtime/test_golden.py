@@ -180,6 +180,18 @@ def test_images_are_compared_as_they_are() -> None:
     assert far.psnr == pytest.approx(20 * math.log10(2 / 2e-3), abs=0.1)
 
 
+def test_where_single_values_may_differ_the_psnr_may_not() -> None:
+    """A quantized graph may be far off in a few values; a graph that is far off everywhere is another graph."""
+    model = feedforward_model()
+    bounds = GoldenBounds(graph=1.0, flipped=0.01, psnr=25.0)
+    call, outputs = image_call()
+    few = outputs["image"].copy()
+    few.reshape(-1)[:1] += 0.7
+    assert not measure_drift(model, [(call, {"image": few})]).problem(bounds)
+    assert "expected at least 25.0" in measure_drift(model, [image_call(0.2)]).problem(bounds)
+    assert not measure_drift(model, [image_call(0.2)]).problem(bounds.model_copy(update={"psnr": None}))
+
+
 def test_non_finite_and_constant_outputs_are_problems() -> None:
     model = feedforward_model()
     call, outputs = image_call()

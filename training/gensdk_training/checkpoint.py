@@ -140,6 +140,15 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path,
     return None, broken
 
 
+def newest_data(folder: Path) -> DataInfo | None:
+    """What the newest checkpoint with a readable ``state.json`` says of its data; None where there is none."""
+    for path in checkpoint_paths(folder):
+        with suppress(OSError, TrainingError):
+            text = (path / "state.json").read_bytes()
+            return CheckpointState.from_json(text, what=path.name, error=TrainingError).data
+    return None
+
+
 def checkpoint_at(folder: Path, step: int) -> Checkpoint:
     """The checkpoint of one step. Raises :class:`InputError` naming the steps there are."""
     steps = {int(path.name.removeprefix("step-")): path for path in checkpoint_paths(folder)}

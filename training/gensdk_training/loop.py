@@ -34,7 +34,14 @@ from gensdk_training.metrics.diversity import diversity
 from gensdk_training.preview import draw_preview
 from gensdk_training.progress import Board, Reporter
 from gensdk_training.replicas import on_first
-from gensdk_training.run_config import RunConfig, first_difference, identity, read_run_config, with_new_settings
+from gensdk_training.run_config import (
+    RunConfig,
+    first_difference,
+    identity,
+    read_run_config,
+    with_data_of,
+    with_new_settings,
+)
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer
 
@@ -218,7 +225,7 @@ class Loop:
         self._monitor = Monitor(self.trainer.family.log_meanings, begun)
 
     def _refuse_difference(self, was: dict[str, Any], run: RunConfig, where: Path) -> None:
-        was = with_new_settings(was, run.family_config())
+        was = with_data_of(with_new_settings(was, run.family_config()), self.trainer.feed.dataset)
         if difference := first_difference(was, self._identity):
             raise TrainingError(
                 f"{where} can't be continued: {difference}; use the run's own settings or another folder"

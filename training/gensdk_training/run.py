@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,11 @@ from torch import nn
 
 from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
 from gensdk_runtime.manifest import UNFINISHED, Provenance
-from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, write_whole
+from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, newest_data, write_whole
 from gensdk_training.data import Dataset
+from gensdk_training.data.classes import as_classes
+from gensdk_training.data.description import FILE as DATA_FILE
+from gensdk_training.data.description import DataDescription, describe
 from gensdk_training.diagnosis import FILE as DIAGNOSIS_FILE
 from gensdk_training.diagnosis import TrainingWarning
 from gensdk_training.examples import FILE as EXAMPLES_FILE
@@ -40,14 +43,15 @@ if sys.platform != "win32":
 
 __all__ = ["DataConfig", "RunConfig", "TrainResult", "TrainedRun", "load_run", "read_run_config", "train"]
 
-_OWN_NAMES = {"run.json", "checkpoints", "previews", "logs", ".lock", EXAMPLES_FILE, DIAGNOSIS_FILE}
+_OWN_NAMES = {"run.json", "checkpoints", "previews", "logs", ".lock", EXAMPLES_FILE, DIAGNOSIS_FILE, DATA_FILE}
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """How a training ended. `skipped` counts corrupt files; `seconds` is the time in this call.
 
-    `warnings`: what went wrong in the run so far, each kind once; also in ``RUN/diagnosis.json``.
+    `warnings`: what went wrong in the run so far, each kind once; also in ``RUN/diagnosis.json``. `data`: what the
+    data were taken for; also in ``RUN/data.json``.
     """
 
     run_dir: Path
@@ -58,6 +62,7 @@ class TrainResult:
     losses: dict[str, float]
     skipped: int
     warnings: tuple[TrainingWarning, ...] = ()
+    data: DataDescription | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,14 @@ def train(
     dataset: Dataset | None = None,
     progress: bool | None = None,
     tensorboard: bool = True,
+    on_data: Callable[[DataDescription], None] | None = None,
 ) -> TrainResult:
     """Trains a run into the folder `out` and returns how it ended.
 
     `resume` continues from the newest whole checkpoint, bit for bit; with none there it starts from the
     beginning. `max_seconds` ends early, with a checkpoint that can be resumed. `device`: "auto" or "cpu".
-    `dataset` stands for the data that the config names. `progress`: False is silent; otherwise a live bar on a
+    `dataset` stands for the data that the config names. `on_data` hears what the data were taken for, before
+    anything is written, in the first process. `progress`: False is silent; otherwise a live bar on a
     terminal and plain lines elsewhere.
 
     For several processes or machines start it with ``accelerate launch`` (GPUs) or ``torchrun`` (also CPUs, with
@@ -102,16 +109,19 @@ def train(
     if max_seconds is not None and not max_seconds >= 0:  # NaN would never end it
         raise InputError(f"expected max_seconds of at least 0, got {max_seconds}; leave it out for no limit")
     config = config.resolved()
-    _check_schedule(config)
     data = dataset if dataset is not None else config.data.load(data_dir=data_dir)
-    family = config.build_family(data.info)
-    if config.data.augment and data.info.points is not None:
-        raise InputError("augment changes images, and the data are points; leave it out")
+    if resume:
+        data = _as_begun(data, out)
+    family, description = _check(config, data)
     accelerator = _accelerator(config, device)
     main = accelerator.is_main_process
+    if main and on_data is not None:
+        on_data(description)
     with ExitStack() as held:
         on_first(accelerator, lambda: held.enter_context(_claim(out, config, resume=resume)))
         augment = config.data.augment
+        if main:
+            write_whole(out / DATA_FILE, description.to_json())
         trainer = Trainer(family, data, seed=config.seed, accelerator=accelerator, augment=augment)
         if dataset is None:
             held.callback(data.close)
@@ -135,7 +145,44 @@ def train(
         dict(result.losses),
         data.skipped.count,
         result.warnings,
+        description,
     )
+
+
+def describe_data(
+    config: RunConfig, *, out: Path | None = None, data_dir: Path | str | None = None
+) -> DataDescription:
+    """What :func:`train` would take the data of `config` for, after all of its checks; nothing is written.
+
+    `out`: the folder of a run that would be resumed. Raises :class:`InputError` as training would.
+    """
+    data = config.data.load(data_dir=data_dir)
+    try:
+        return _check(config, data if out is None else _as_begun(data, out))[1]
+    finally:
+        data.close()
+
+
+def _check(config: RunConfig, data: Dataset) -> tuple[AnyFamily, DataDescription]:
+    """The family, where it can learn these data, and what they are."""
+    _check_schedule(config)
+    family = config.build_family(data.info)
+    if config.data.augment and data.info.points is not None:
+        raise InputError("augment changes images, and the data are points; leave it out")
+    return family, describe(data, fit=config.data.fit)
+
+
+def _as_begun(data: Dataset, out: Path) -> Dataset:
+    """`data` with the classes of the run in `out` in their order, where all of its own are among them: an older
+    version gave numbers also to classes without an image."""
+    begun = newest_data(out / "checkpoints")
+    if (
+        begun is None
+        or begun.class_names is None
+        or not set(data.info.class_names or ()) <= set(begun.class_names)
+    ):
+        return data
+    return as_classes(data, begun.class_names)
 
 
 def _run(

@@ -9,6 +9,7 @@ import numpy as np
 from gensdk_export.importers.import_report import Guess
 from gensdk_export.importers.onnx_meaning import Meaning, OnnxOptions, Picture
 from gensdk_export.importers.onnx_original import OriginalFile, noise_name
+from gensdk_export.importers.onnx_reading import OnnxFile
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError, InputError
 from gensdk_runtime.inputs import MAX_SIDE
@@ -69,6 +70,21 @@ def try_out(original: OriginalFile, options: OnnxOptions) -> Tried:
     return Tried(
         size, (free[0], free[1]), multiple, min(smallest, *size), scale, raw.shape[1], batch, tuple(guesses)
     )
+
+
+def rightly_converted(original: OriginalFile, tried: Tried) -> OnnxFile:
+    """The file, its operators as they were where converted ones give another result than `original` does."""
+    file, meaning = original.file, original.meaning
+    if file.kept is None:
+        return file
+    feeds = _feeds(meaning, None if meaning.source is None else tried.size, 1)
+    low, high = meaning.result.value_range
+    try:
+        converted = OriginalFile(file, meaning, data=file.model.SerializeToString()).run(feeds)
+    except ExportError as failure:
+        return file.unconverted(f"converted they fail: {failure}")
+    difference = float(np.abs(converted - original.run(feeds)).max()) / (high - low) * 2
+    return file if difference <= SAME else file.unconverted(f"converted they would differ by {difference:.2g}")
 
 
 def _feeds(meaning: Meaning, size: Size | None, batch: int) -> dict[str, Array]:
@@ -175,6 +191,9 @@ def _takes_batches(original: OriginalFile, size: Size | None, guesses: list[Gues
     fixed = {axis for port in ports for axis in (port.shape or ())[:1] if isinstance(axis, int)}
     if fixed - {1}:
         raise ExportError(f"expected a batch of one or of any size, the file fixes it to {max(fixed)}")
+    if original.file.alone:
+        guesses.append(Guess("largest batch", "1", "images of one batch would change each other"))
+        return False
     if fixed or (meaning.label is not None and not meaning.label.batched):
         guesses.append(Guess("largest batch", "1", "the file fixes it"))
         return False

@@ -11,9 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gensdk_export.importers.onnx_given import Label
 from gensdk_export.importers.onnx_meaning import Meaning, Picture
+from gensdk_export.importers.onnx_modern import opset_of
 from gensdk_export.importers.onnx_original import noise_name
-from gensdk_export.importers.onnx_reading import OnnxFile, opset_of
-from gensdk_export.onnx import MAX_IR_VERSION, check_onnx, nodes_of
+from gensdk_export.importers.onnx_reading import OnnxFile
+from gensdk_export.onnx_check import MAX_IR_VERSION, check_onnx, nodes_of
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.signature import GraphSpec

@@ -15,10 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gensdk_export.graphs import GraphSet
 from gensdk_export.one_call import OneCall
 from gensdk_export.one_call_proof import prove_one_call
 from gensdk_export.page.onnxruntime_web import NOTICE, onnxruntime_web
+from gensdk_export.proof import GraphSet
 from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.batches import largest_batch
 from gensdk_runtime.bundle import Bundle

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +23,7 @@ from gensdk_runtime.backends.bound import (
     empty_tensor,
 )
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
+from gensdk_runtime.forking import CUDA, OPENVINO, new_lock
 from gensdk_runtime.signature import GraphSpec, Precision
 from gensdk_runtime.telemetry import quieten_onnxruntime
 
@@ -66,7 +66,7 @@ PROVIDERS = {
         "OpenVINOExecutionProvider", "pip uninstall onnxruntime, then pip install onnxruntime-openvino", ("cpu",)
     ),
 }
-_REGISTERING = Lock()
+_REGISTERING = new_lock()
 
 
 def _import() -> Any:
@@ -125,6 +125,10 @@ class OnnxRuntimeBackend(Backend):
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
         """Loads the graph; a provider that falls back to another one is an error, never a silent change."""
         provider = PROVIDERS[self.provider]
+        if provider.memory == "cuda":
+            CUDA.use()
+        elif self.provider == "openvino":
+            OPENVINO.use()
         chain = [PROVIDERS[key].name for key in (self.provider, *provider.chain)]
         model = source.read() if source.path is None else str(source.path)
         try:
@@ -161,6 +165,8 @@ class OnnxRuntimeBackend(Backend):
 
 class OnnxRuntimeSession(Session):
     """A loaded graph. ``InferenceSession.run`` may be called from several threads at once."""
+
+    survives_fork = False
 
     def __init__(
         self,

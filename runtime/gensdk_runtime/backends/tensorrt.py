@@ -19,6 +19,7 @@ from gensdk_runtime.engines.engine import Lane, LoadedEngine
 from gensdk_runtime.engines.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.engines.supply import EngineSource, Supplier
 from gensdk_runtime.errors import InputError, UnavailableError, did_you_mean
+from gensdk_runtime.forking import CUDA
 from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
 
 Kind = Literal["rtx", "classic"]
@@ -53,6 +54,7 @@ class TensorRtBackend(Backend):
     ) -> None:
         if kind is not None and kind not in KINDS:
             raise InputError(f"no kind of TensorRT {kind!r}{did_you_mean(kind, KINDS)}")
+        CUDA.check()
         there = installed()
         runtime = KINDS[kind] if kind is not None else next(iter(there), "tensorrt-rtx")
         self._axes = dict(axes or {})
@@ -102,6 +104,7 @@ class TensorRtBackend(Backend):
 
         Raises :class:`BackendError` where the graph can't be built or its engine not be loaded.
         """
+        CUDA.use()
         images = image_axes(source.translated() if isinstance(source, EngineSource) else None)
         recipe = Recipe(graph, precision, {"batch": self._batch(source), **images, **self._axes})
         return self._supplier.loaded(recipe, source, lambda engine: self._session(graph, engine, precision))
@@ -133,6 +136,8 @@ class TensorRtSession(Session):
     `kept_kernels` is what `keep_kernels` was last given: TensorRT-RTX compiles for the GPU at hand when it first
     meets a size, and the next process need not.
     """
+
+    survives_fork = False
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.engines.build import OnnxFile
 from gensdk_runtime.engines.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
+from gensdk_runtime.forking import new_lock
 from gensdk_runtime.manifest import EngineSpec
 from gensdk_runtime.signature import GraphSpec, Precision, SourceSpec
 
@@ -37,7 +38,7 @@ class BackgroundBackend(Backend):
         self._later = later
         self._label = label
         self._backend: Backend | None = None
-        self._turn = threading.Lock()
+        self._turn = new_lock()
 
     @classmethod
     def availability(cls) -> Availability:
@@ -65,13 +66,15 @@ class BackgroundBackend(Backend):
 class BackgroundSession(Session):
     """A session on the first backend, then on the second; `backend` says which one it is."""
 
+    survives_fork = False
+
     def __init__(self, first: Session, open_second: Callable[[], Session]) -> None:
         super().__init__(first.graph, backend=first.backend, precision=first.precision)
         self._current = first
         self._users: dict[int, int] = {}  # of each session, by id
         self._retired: Session | None = None
         self._failure: GensdkError | None = None
-        self._changing = threading.Lock()
+        self._changing = new_lock()
         self._settled = threading.Event()
         # A daemon: the end of the program does not wait for an engine that nobody will use.
         threading.Thread(target=self._change_over, args=(open_second,), daemon=True, name="gensdk-engine").start()

@@ -114,6 +114,21 @@ def measuring_alone(patience: float) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def measuring_this(key: Mapping[str, str]) -> Iterator[bool]:
+    """Held while this process measures what `key` names; false where another one is at it already."""
+    try:
+        path = cache_folder(FOLDER) / f"{_name(key)}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except (OSError, BackendError):
+        yield True
+        return
+    try:
+        yield _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _locked(descriptor: int) -> bool:
     if sys.platform == "win32":
         return True

@@ -136,11 +136,32 @@ def tune(
         )
 
 
-def tuned(bundle: Bundle, precision: Precision | Literal["auto"], threads: int | None) -> Tuned | None:
+@dataclass(frozen=True)
+class Awaited:
+    """Another process is measuring at this moment, and stores what it finds."""
+
+    bundle: Bundle
+    precision: Precision | Literal["auto"]
+    threads: int | None
+
+    def look(self) -> Tuned | Literal["measuring"] | None:
+        """What was found; None where the other process ended without; ``"measuring"`` as long as it is at it."""
+        manifest = self.bundle.manifest
+        wanted = manifest.precisions if self.precision == "auto" else (self.precision,)
+        with store.measuring_this(measurement_key(manifest, wanted[0], self.threads)) as over:
+            tables = _stored(manifest, wanted, self.threads)
+        if tables is None:
+            return None if over else "measuring"
+        best = _faster(manifest.model, tables)
+        return Tuned(best, tables[best])
+
+
+def tuned(bundle: Bundle, precision: Precision | Literal["auto"], threads: int | None) -> Tuned | Awaited | None:
     """The costs to sample by: stored ones, or those of a short measurement, which is then stored.
 
-    ``"auto"`` takes the faster of the bundle's precisions. None where nothing can be known: GENSDK_TUNE=off, the
-    arguments don't fit the bundle, or nothing can be measured here.
+    ``"auto"`` takes the faster of the bundle's precisions. Where another process measures the same, it is not
+    waited for. None where nothing can be known: GENSDK_TUNE=off, the arguments don't fit the bundle, or nothing
+    can be measured here.
     """
     manifest = bundle.manifest
     wanted = manifest.precisions if precision == "auto" else (precision,)
@@ -148,7 +169,10 @@ def tuned(bundle: Bundle, precision: Precision | Literal["auto"], threads: int |
         return None
     tables = _stored(manifest, wanted, threads)
     if tables is None and manifest_name(manifest, threads) not in _failed:
-        tables = _measure_shortly(bundle, wanted, threads)
+        with store.measuring_this(measurement_key(manifest, wanted[0], threads)) as alone:
+            if not alone:
+                return Awaited(bundle, precision, threads)
+            tables = _measure_shortly(bundle, wanted, threads)
     if not tables:
         return None
     best = _faster(manifest.model, tables)

@@ -57,7 +57,7 @@ def array_dataset(
     )
     dataset = ArrayDataset(info, np.ascontiguousarray(images), labels)
     dataset.findings.values = values
-    dataset.findings.sizes[found] = len(images)
+    dataset.sizes = (found,) * len(images)
     return dataset
 
 

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,13 @@ from gensdk_runtime.media.pixel_values import ValueRange
 from gensdk_training.data.findings import Findings, SkipLog
 from gensdk_training.family import DataInfo
 
+T = TypeVar("T")
 Images = NDArray[np.uint8]
 Points = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Split = Literal["train", "test"]
+Size = tuple[int, int]
+"""(height, width)."""
 Fit = Literal["crop", "stretch"]
 Layout = Literal["auto", "splits", "classes"]
 """What the sub-folders at the top of a folder are."""
@@ -60,13 +63,15 @@ class Dataset(ABC):
     """Images of one size, by index.
 
     `sources`: what the images are made from, for translation; of the same count and order where ``info.source`` is
-    paired. `keys`: of images from files, their paths in the folder without suffix, by which pairs are found.
+    paired. `keys`: of images from files, their paths in the folder without suffix, by which pairs are found;
+    `sizes`: (height, width) of each image as it was found, where that is known.
     `skipped` and `findings`: what loading came upon. `earlier`: fingerprints that older versions gave the same
     data.
     """
 
     sources: Dataset | None = None
     keys: tuple[str, ...] | None = None
+    sizes: tuple[Size, ...] | None = None
     earlier: tuple[str, ...] = ()
     prefetch: bool = False
     """Whether batches are worth reading ahead in a thread."""
@@ -149,7 +154,7 @@ class ArrayDataset(Dataset):
         labels = None if self._labels is None else self._labels[indices]
         dataset = ArrayDataset(kept, self.images[indices], labels)
         self._pass_on(dataset)
-        dataset.keys = None if self.keys is None else tuple(self.keys[i] for i in indices)
+        dataset.keys, dataset.sizes = picked(self.keys, indices), picked(self.sizes, indices)
         return dataset
 
     def relabelled(self, labels: Labels, class_names: tuple[str, ...]) -> ArrayDataset:
@@ -160,9 +165,14 @@ class ArrayDataset(Dataset):
             labels,
             self._fingerprint if self._by_files else None,
         )
-        dataset.keys, dataset.earlier = self.keys, self.earlier
+        dataset.keys, dataset.sizes, dataset.earlier = self.keys, self.sizes, self.earlier
         self._pass_on(dataset)
         return dataset
+
+
+def picked(values: tuple[T, ...] | None, indices: Iterable[int]) -> tuple[T, ...] | None:
+    """Those of `values` at `indices`; None of None."""
+    return None if values is None else tuple(values[i] for i in indices)
 
 
 def with_classes(info: DataInfo, class_names: tuple[str, ...]) -> DataInfo:

@@ -61,6 +61,7 @@ def join_domains(
     )
     joined = ArrayDataset(info, images, labels)
     for name, dataset in zip(names, found, strict=True):
+        joined.sizes = (*(joined.sizes or ()), *(dataset.sizes or ()))
         joined.skipped.absorb(dataset.skipped)
         joined.findings.absorb(dataset.findings, name)
         dataset.close()

@@ -39,13 +39,12 @@ class SkipLog:
 
 @dataclass
 class Findings:
-    """`values`: the range as read, in words. `sizes`: (height, width) as found, with counts. `left_out`: files
+    """`values`: the range as read, in words. `left_out`: files
     that are no images by their suffix, counted by it. `links`: links that were followed, `outside` of them to
     places outside of the folder. `split`: which part of the data this is; `pairs`: how they were found. `notes`:
     anything else to know."""
 
     values: str = ""
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     links: int = 0
     outside: int = 0
@@ -56,7 +55,6 @@ class Findings:
     def absorb(self, other: Findings, name: str) -> None:
         """Adds what was found in a part of the data that is called `name`."""
         self.values = "; ".join(filter(None, (self.values, f"{name}: {other.values}")))
-        self.sizes.update(other.sizes)
         self.left_out.update(other.left_out)
         self.links += other.links
         self.outside += other.outside

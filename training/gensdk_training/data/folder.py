@@ -22,6 +22,7 @@ from gensdk_training.data.dataset import (
     Labels,
     LoadOptions,
     holdout_indices,
+    picked,
     plain_name,
     text_fingerprint,
     with_classes,
@@ -64,7 +65,6 @@ def load_folder(root: Path, options: LoadOptions) -> Dataset:
         )
     kept = list(looks)
     headers = {index: look.header for index, look in looks.items()}
-    findings.sizes.update((header.height, header.width) for header in headers.values())
     height, width = options.size or one_size(headers, files)
     channels = options.channels or (1 if all(h.grey for h in headers.values()) else 3)
     if transparent := sum(header.alpha for header in headers.values()) if channels != 4 else 0:
@@ -89,6 +89,7 @@ def load_folder(root: Path, options: LoadOptions) -> Dataset:
         skipped=skipped,
         keys=tuple(path.with_suffix("").as_posix() for path in relative),
     )
+    folder.sizes = tuple((header.height, header.width) for header in headers.values())
     folder.findings = findings
     folder.earlier = (names_and_sizes(files, root),)
     fits = info.count * height * width * channels <= options.memory_limit
@@ -167,12 +168,12 @@ class FolderDataset(Dataset):
     def _copy(
         self, info: DataInfo, labels: Labels | None, digest: str, earlier: Iterable[str], indices: list[int]
     ) -> FolderDataset:
-        keys = tuple(self.keys[i] for i in indices) if self.keys else ()
+        keys = picked(self.keys, indices) or ()
         files = [self._files[i] for i in indices]
         dataset = FolderDataset(
             info, files, labels, digest, options=self._options, skipped=self.skipped, keys=keys
         )
-        dataset.earlier = tuple(earlier)
+        dataset.earlier, dataset.sizes = tuple(earlier), picked(self.sizes, indices)
         self._pass_on(dataset)
         return dataset
 
@@ -195,7 +196,8 @@ class FolderDataset(Dataset):
         labels = None if self._labels is None else self._labels[good]
         kept = info.model_copy(update={"count": len(images)})
         dataset = ArrayDataset(kept, images, labels, self.fingerprint)
-        dataset.keys = tuple(key for key, fine in zip(self.keys or (), good.tolist(), strict=True) if fine)
+        fine = np.flatnonzero(good).tolist()
+        dataset.keys, dataset.sizes = picked(self.keys, fine), picked(self.sizes, fine)
         dataset.earlier = self.earlier
         self._pass_on(dataset)
         return dataset
@@ -234,6 +236,9 @@ class FolderDataset(Dataset):
 def _findings(listing: ImageFolder, split: str) -> Findings:
     findings = Findings(values="uint8, from image files", split=split, left_out=listing.left_out)
     findings.links, findings.outside = listing.links, listing.outside
+    if listing.empty:
+        more = f" and {len(listing.empty) - 10} more" if len(listing.empty) > 10 else ""
+        findings.note(f"folders without an image: {', '.join(listing.empty[:10])}{more}")
     return findings
 
 

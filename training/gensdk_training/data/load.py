@@ -81,6 +81,8 @@ def load_data(
                 "only chooses classes, which would break the pairs with inputs; leave one of them out"
             )
         return of_classes(dataset, only)
+    if holdout > 0 and not dataset.findings.split:
+        dataset.findings.split = f"{split}: a share of {holdout:g} is the test"
     if inputs is None:
         return seen_classes(dataset)
     same = dataset.info.height, dataset.info.width
