@@ -30,6 +30,9 @@ TRANSPARENT = (".png", ".webp", ".tif", ".tiff")
 class Sink(ABC):
     """What takes the frames of a stream, in the thread that called for it; used once, from open to close."""
 
+    plays = False
+    """It shows frames and keeps none: a film that goes to such sinks alone plays at its own speed."""
+
     def open(self, facts: StreamFacts) -> str | None:
         """Raises where it is plain that nothing could be written, before the first frame is translated.
 
@@ -40,6 +43,10 @@ class Sink(ABC):
     @abstractmethod
     def write(self, frame: TranslatedFrame) -> bool | None:
         """Takes a frame; returning True ends the stream. May raise, which ends it too."""
+
+    def watched(self) -> bool:
+        """Whether somebody looks at the frames now, so that a film should play at its own speed."""
+        return False
 
     def tell(self, figures: StreamFigures) -> None:  # noqa: B027 - most sinks show no figures
         """The figures of each second."""
@@ -126,6 +133,8 @@ class ImageSink(Sink):
 class WindowSink(Sink):
     """A window on this machine's screen; q, Esc and its close button end the stream."""
 
+    plays = True
+
     def __init__(self) -> None:
         self._title = ""
 
@@ -145,6 +154,10 @@ class WindowSink(Sink):
         except (cv2.error, AttributeError):
             self._title = ""
             raise UnavailableError(NO_WINDOWS) from None
+
+    def watched(self) -> bool:
+        """Always."""
+        return True
 
     def write(self, frame: TranslatedFrame) -> bool:
         """Shows it; True after the user has closed the window."""
