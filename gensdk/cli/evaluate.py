@@ -19,7 +19,7 @@ Examples:
     --extractor-range -1,1 --extractor-output pool3
 
 \b
-Every measure comes with its floor: what training images get in the samples' place (docs/evaluation.md).
+Every measure comes with its floor: what training images get in the samples' place.
 """
 
 
