@@ -1,4 +1,4 @@
-"""Modules of users whose weights hang on hooks, or whose norms look at the batch: folded, or refused in one line."""
+"""Modules of users whose weights hang on hooks, or whose norms look at the batch: folded, or refused."""
 
 from __future__ import annotations
 
