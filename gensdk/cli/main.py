@@ -8,12 +8,17 @@ written; 4 a backend or an extra is missing or failed; 5 bad input data or argum
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from gensdk.cli import ctrl_c
+from gensdk_runtime.engine_trust import TRUST_VARIABLE
 from gensdk_runtime.errors import GensdkError, did_you_mean
 from gensdk_runtime.version import __version__
 
@@ -52,6 +57,10 @@ Exit codes:
 """
 
 
+ANYWHERE = ("--debug", "--trust-engines")
+"""Options of ``gensdk`` itself that may also stand behind a verb."""
+
+
 class Verbs(click.Group):
     """Loads a verb's module when the verb is used, and answers a wrong name with the nearest one."""
 
@@ -85,22 +94,30 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gensdk")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option(
+    "--trust-engines",
+    is_flag=True,
+    help="Load TensorRT engines that a bundle brings along, which are code, wherever they were made.",
+)
+def cli(debug: bool, trust_engines: bool) -> None:
     """Train, export, prove, sample and measure generative models."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with the code that the module's docstring gives."""
+    ctrl_c.listen()
     given = sys.argv[1:] if arguments is None else arguments
     sys.exit(run(given))
 
 
 def run(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code. An error is one line on stderr, unless ``--debug``."""
-    debug = "--debug" in arguments
-    ordered = ["--debug", *(a for a in arguments if a != "--debug")] if debug else arguments
+    anywhere = [option for option in ANYWHERE if option in arguments]
+    ordered = [*anywhere, *(each for each in arguments if each not in anywhere)]
+    debug = "--debug" in anywhere
     try:
-        result: Any = cli.main(args=ordered, prog_name="gensdk", standalone_mode=False)
+        with _trusting("--trust-engines" in anywhere):
+            result: Any = cli.main(args=ordered, prog_name="gensdk", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -121,6 +138,20 @@ def run(arguments: list[str]) -> int:
         name = type(failure).__name__
         click.echo(f"error: a bug in gensdk ({name}: {failure}); please report it with --debug", err=True)
         return 70
+
+
+@contextmanager
+def _trusting(engines: bool) -> Iterator[None]:
+    """Says to all that loads a bundle, in this process and its children, that engines in it are trusted."""
+    before = os.environ.get(TRUST_VARIABLE)
+    if engines:
+        os.environ[TRUST_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if engines:
+            os.environ.pop(TRUST_VARIABLE)
+            os.environ.update({} if before is None else {TRUST_VARIABLE: before})
 
 
 if __name__ == "__main__":

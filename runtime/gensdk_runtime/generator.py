@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from threading import Lock
@@ -64,6 +65,7 @@ class Generator(LatentMethods):
         backend: str | Backend = "auto",
         precision: Precision | Literal["auto"] = "fp32",
         threads: int | None = None,
+        trust_engines: bool = False,
     ) -> Self:
         """Opens a bundle (a folder, a ``.gsdk`` file, or the name of an embedded one) and loads its graphs.
 
@@ -73,12 +75,16 @@ class Generator(LatentMethods):
         in the environment takes ONNX Runtime instead. With ``:background`` at its end, as in
         ``"tensorrt:background"``, ONNX Runtime serves until the other is ready. `precision`: ``"fp32"``,
         ``"fp16"`` where the bundle was exported with it, or ``"auto"``: the faster one of those. `threads`: CPU
-        threads inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
+        threads inside one graph; None leaves it to the backend. `trust_engines`: TensorRT takes engines that the
+        bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or
+        InputError.
         """
         with ExitStack() as undo:
             owned = None if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             opened = bundle if isinstance(bundle, Bundle) else owned
             assert opened is not None  # noqa: S101 - one of the two it is
+            if trust_engines:
+                opened = replace(opened, trust_engines=True)
             if backend == "auto":
                 lineup = undo.enter_context(closing(auto_lineup(opened, precision, threads)))
                 if owned is None:

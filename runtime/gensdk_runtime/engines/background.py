@@ -173,6 +173,9 @@ class _Held:
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         return self.source.engine_specs(precision) if isinstance(self.source, EngineSource) else ()
 
+    def trusts(self, spec: EngineSpec) -> bool:
+        return isinstance(self.source, EngineSource) and self.source.trusts(spec)
+
     def read_engine(self, spec: EngineSpec) -> bytes:
         """An engine is not held: it may be large, and not the one that is wanted."""
         assert isinstance(self.source, EngineSource)  # noqa: S101 - it gave the spec
