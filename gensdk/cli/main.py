@@ -8,9 +8,11 @@ written; 4 a backend or an extra is missing or failed; 5 bad input data or argum
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +22,7 @@ import click
 from gensdk.cli import ctrl_c
 from gensdk_runtime.engine_trust import TRUST_VARIABLE
 from gensdk_runtime.errors import GensdkError, did_you_mean
+from gensdk_runtime.printable import printable
 from gensdk_runtime.version import __version__
 
 VERBS = {
@@ -106,6 +109,7 @@ def cli(debug: bool, trust_engines: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with the code that the module's docstring gives."""
     ctrl_c.listen()
+    _keep_warnings_printable()
     given = sys.argv[1:] if arguments is None else arguments
     sys.exit(run(given))
 
@@ -122,6 +126,7 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as failure:
+        failure.message = printable(failure.message, lines=True)  # it quotes what was typed, or a name in a folder
         failure.show()
         return failure.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -136,8 +141,25 @@ def run(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         name = type(failure).__name__
-        click.echo(f"error: a bug in gensdk ({name}: {failure}); please report it with --debug", err=True)
+        said = f"error: a bug in gensdk ({name}: {failure}); please report it with --debug"
+        click.echo(printable(said), err=True)
         return 70
+
+
+def _keep_warnings_printable() -> None:
+    """What libraries warn of or log quotes names of files too."""
+    as_usual = warnings.formatwarning
+
+    def format_warning(*given: Any, **more: Any) -> str:
+        return printable(as_usual(*given, **more), lines=True)
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), lines=True)
+
+    warnings.formatwarning = format_warning
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Formatter())
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, say
+from gensdk.cli.output import aside, needs_training_extra, print_json, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -103,7 +103,7 @@ def train(
         print_json({**asdict(result), "run_dir": str(result.run_dir), "warnings": warnings})
         return
     for warning in result.warnings:  # again at the end: during a long run they scroll away
-        click.echo(str(warning), err=True)
+        aside(str(warning))
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     skipped = f"; {result.skipped} corrupt files skipped" if result.skipped else ""
     say(

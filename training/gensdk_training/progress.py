@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gensdk_runtime.printable import printable
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -67,20 +69,22 @@ class Reporter:
         elif self._shown:
             left = (self._total - step) / self.rate if self.rate else 0.0
             line = f"step {step}/{self._total}  {text}  {self.rate:.1f} it/s  {left:.0f} s left"
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
         """A message about the run; always in the log ``gensdk.train`` too."""
         log.info("%s", message)
         if self._shown:
-            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(printable(message, lines=True), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """As :meth:`note`, for what goes wrong."""
         # Without a handler Python itself would print it on stderr: a second time, or where silence was asked for.
         log.log(logging.WARNING if log.hasHandlers() else logging.INFO, "%s", message)
         if self._shown:
-            self._console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            self._console.print(
+                printable(message, lines=True), style="yellow", highlight=False, markup=False, soft_wrap=True
+            )
 
     def _make_bar(self) -> Progress:
         columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn())

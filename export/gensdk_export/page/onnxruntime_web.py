@@ -83,8 +83,9 @@ def _download() -> bytes:
         if done.code or len(archives) != 1:
             lines = done.errors.strip().splitlines() or ["no archive came"]
             reason = next((line for line in lines if "error" in line.lower()), lines[-1])
-            reason = "".join(character if character.isprintable() else "?" for character in reason[:200])
-            raise UnavailableError(f"npm can't get onnxruntime-web {VERSION} ({reason}); try again, {REMEDY}")
+            raise UnavailableError(
+                f"npm can't get onnxruntime-web {VERSION} ({reason[:200]}); try again, {REMEDY}"
+            )
         if archives[0].stat().st_size > MAX_BYTES:
             raise ExportError(f"npm's onnxruntime-web {VERSION} is larger than {MAX_BYTES} bytes; don't trust it")
         return archives[0].read_bytes()

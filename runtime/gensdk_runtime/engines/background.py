@@ -20,6 +20,7 @@ from gensdk_runtime.engines.build import OnnxFile
 from gensdk_runtime.engines.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
 from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.printable import printable
 from gensdk_runtime.signature import GraphSpec, Precision, SourceSpec
 
 
@@ -95,7 +96,8 @@ class BackgroundSession(Session):
         """The session of the moment, which is not closed while it is lent."""
         failure, self._failure = self._failure, None
         if failure is not None:
-            warnings.warn(f"graph {self.graph.name!r} stays on {self.backend}: {failure}", stacklevel=5)
+            said = printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
+            warnings.warn(said, stacklevel=5)
         with self._changing:
             if self.closed:
                 raise self.closed_error()

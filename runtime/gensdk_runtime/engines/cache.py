@@ -25,6 +25,7 @@ from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.memory_limit import parse_bytes
 from gensdk_runtime.own_files import open_own, opened_own, try_lock
+from gensdk_runtime.printable import printable
 from gensdk_runtime.user_cache import cache_folder
 
 LIMIT_VARIABLE = "GENSDK_CACHE_LIMIT"
@@ -275,4 +276,4 @@ def _limit_wanted() -> int:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, EngineCacheWarning, stacklevel=4)
+    warnings.warn(printable(message), EngineCacheWarning, stacklevel=4)

@@ -15,6 +15,7 @@ from gensdk_runtime.engines.device import Gpu
 from gensdk_runtime.engines.package import Toolkit
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.printable import printable
 from gensdk_runtime.progress import Progress
 from gensdk_runtime.signature import Precision, SourceSpec
 
@@ -79,7 +80,7 @@ class Supplier:
                     try:
                         return load(source.read_engine(spec))
                     except BackendError as failure:
-                        warnings.warn(f"{spec.file} of the bundle is not used: {failure}", stacklevel=3)
+                        warnings.warn(printable(f"{spec.file} of the bundle is not used: {failure}"), stacklevel=3)
         onnx = OnnxFile.of(source)
         fetched = self.fetched(recipe, onnx)
         try:
@@ -145,7 +146,7 @@ class Supplier:
 
 
 def _untrusted(spec: EngineSpec) -> str:
-    return (
+    return printable(
         f"{spec.file} of the bundle was not made on this machine, and an engine is code: one is built from the "
         "graph instead, which takes a while once; if you trust the bundle's maker, load it with "
         "trust_engines=True (--trust-engines)"
