@@ -27,7 +27,7 @@ from gensdk_runtime.inputs import check_images, check_labels, check_latents, che
 from gensdk_runtime.latent_methods import LatentMethods
 from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
-from gensdk_runtime.memory import check_room
+from gensdk_runtime.memory import Room, check_room
 from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
 from gensdk_runtime.origin import Origin, still_open
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
@@ -46,6 +46,8 @@ from gensdk_runtime.tuning.lineup import Lineup
 OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 
+DEVICES = ("cuda", "gpu", "tensorrt", "dml", "coreml")
+"""What is in the names of backends that run in the memory of a device."""
 PRECISIONS = ("fp32", "fp16", "auto")
 MAX_WORKERS = 256
 
@@ -69,6 +71,7 @@ class Generator(LatentMethods):
         self._lineup = lineup
         self._owned = owned
         self._program: Program[Any] = lineup.first.program
+        self._room = Room(host=not any(device in lineup.first.label for device in DEVICES))
         self._requests = Requests(model, self._program, lineup)
         self._workers: ThreadPoolExecutor | None = None
         self._origin = origin
@@ -330,7 +333,7 @@ class Generator(LatentMethods):
         `label` as in :meth:`sample`. Raises as that does, and :class:`InputError` for an image that does not fit
         into memory, with the choices.
         """
-        through = Through(self.model, self.sample, tile, resize, host=self._on_host)
+        through = Through(self.model, self.sample, self._room, tile, resize)
         return translate_all(through, images, label)
 
     def log_likelihood(
