@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,15 +12,17 @@ import numpy as np
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import (
-    MAX_FILE_BYTES,
     SUFFIXES,
     CorruptImageError,
     Images,
     check_pixels,
     decode,
+    read_file,
     read_header,
 )
 from gensdk_runtime.signature import ImageSpec
+
+log = logging.getLogger("gensdk.images")
 
 MAX_ARCHIVE_BYTES = 2**31
 MAX_FILES = 1_000_000
@@ -46,12 +49,16 @@ def load_images(path: str | Path, spec: ImageSpec) -> tuple[list[str], Images]:
 
 
 def load_image(path: Path, channels: int) -> Images:
-    """uint8 [H, W, channels]; :class:`InputError`, naming the file, for one that can't be read."""
+    """uint8 [H, W, channels], of an animation the first frame, which is told in the log.
+
+    Raises :class:`InputError`, naming the file, for one that can't be read.
+    """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: over {MAX_FILE_BYTES} bytes; shrink or remove it")
-        data = path.read_bytes()
-        check_pixels(read_header(data), str(path))
+        data = read_file(path)
+        header = read_header(data)
+        check_pixels(header, str(path))
+        if header.frames > 1:
+            log.warning("%r holds several pictures; the first is taken", str(path))
         return decode(data, channels)
     except OSError as failure:
         raise InputError(f"can't read {path}: {failure.strerror or failure}") from None
