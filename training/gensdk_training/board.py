@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.media.images import encode_image
+
 log = logging.getLogger("gensdk.train")
 
 
@@ -90,14 +92,17 @@ class _Events:
 
     def image(self, step: int, image: NDArray[np.uint8]) -> None:
         """A picture, uint8 [H, W, C]."""
-        from torch.utils.tensorboard.summary import image as image_summary
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-        self.add(step, summary=image_summary("preview", image, dataformats="HWC"))  # type: ignore[no-untyped-call]
+        height, width, channels = image.shape
+        encoded = encode_image(image, ".png", {})
+        picture = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
+        self.add(step, summary=Summary(value=[Summary.Value(tag="preview", image=picture)]))
 
 
 def _open_events(folder: Path, step: int) -> _Events | None:
     try:
-        import torch.utils.tensorboard  # noqa: F401 - what `scalars` and `image` need
+        import torch.utils.tensorboard  # noqa: F401 - what `scalars` needs
         from tensorboard.compat.proto.event_pb2 import SessionLog
     except ImportError:
         log.info("tensorboard is not installed; no curves are written")

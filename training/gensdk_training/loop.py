@@ -19,6 +19,7 @@ from torch import nn
 from gensdk_runtime.errors import GensdkError, TrainingError
 from gensdk_runtime.own_files import read_own
 from gensdk_runtime.samples import Samples
+from gensdk_runtime.version import __version__
 from gensdk_training.board import Board
 from gensdk_training.checkpoint import (
     CheckpointState,
@@ -40,7 +41,7 @@ from gensdk_training.run_config import RunConfig, first_difference, identity, re
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer
 
-PACKAGES = ("gensdk", "torch", "numpy", "accelerate")
+PACKAGES = ("torch", "numpy", "accelerate")
 
 MAX_DIAGNOSIS = 64 * 2**20
 """Bytes of ``diagnosis.json``."""
@@ -159,7 +160,7 @@ class Loop:
             witness=self.trainer.witness(),
             environment=_environment(self.accelerator.device),
             losses=self._losses,
-            versions={name: version(name) for name in PACKAGES},
+            versions={"gensdk": __version__, **{name: version(name) for name in PACKAGES}},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         tensors = self.trainer.tensors()
