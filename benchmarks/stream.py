@@ -24,12 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import click
-import cv2
 import numpy as np
 from figures import Figure, at_least, at_most, ratio_figure
 from numpy.typing import NDArray
 from overhead import recorded, replay
+from PIL import Image
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
@@ -70,18 +71,20 @@ def moving_picture(photos: Sequence[Frames], count: int = FRAMES) -> Frames:
         size = shorter * (0.55 + 0.35 * np.sin(np.pi * along))
         left = (photo.shape[1] - size) * along
         top = (photo.shape[0] - size) * (0.5 + 0.5 * np.sin(2 * np.pi * along))
-        zoom = np.float32([[size / SIDE, 0, left], [0, size / SIDE, top]])
-        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        frames[i] = cv2.warpAffine(photo, zoom, (SIDE, SIDE), flags=how, borderMode=cv2.BORDER_REFLECT)
+        box = (left, top, min(left + size, photo.shape[1]), min(top + size, photo.shape[0]))
+        picture = Image.fromarray(photo).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
+        frames[i] = np.asarray(picture)
     return frames
 
 
 def write_video(frames: Frames, path: Path) -> Path:
     """As MPEG-4, 25 frames a second."""
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (SIDE, SIDE))
-    for frame in frames:
-        video.write(np.ascontiguousarray(frame[..., ::-1]))
-    video.release()
+    with av.open(str(path), "w") as film:
+        video: Any = film.add_stream("mpeg4", rate=25, options={"qmin": "2", "qmax": "6"})
+        video.height, video.width = SIDE, SIDE
+        for frame in frames:
+            film.mux(video.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        film.mux(video.encode(None))
     return path
 
 
