@@ -31,6 +31,8 @@ class Scene:
     whole: str = ""
     grid: int = 1
     ratios: list[Fraction] = field(default_factory=list)
+    workspace: int = 0
+    """Numbers that the present node keeps beside its inputs and outputs."""
     known: int = 0
     """Numbers that were worked out so far."""
 
