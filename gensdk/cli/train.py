@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, say
+from gensdk.cli.output import aside, needs_training_extra, print_json, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -30,7 +30,7 @@ Examples:
 """
 
 _DATA_OPTIONS = (
-    *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout"),
+    *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
     *("inputs", "input_channels", "input_value_range", "paired", "augment"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
@@ -66,6 +66,11 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     help="What a folder's sub-folders are: train/ and test/ or val/, or classes.",
 )
 @click.option("--value-range", help="0,1: what black and white are in an array. [default: found by its values]")
+@click.option(
+    "--depth",
+    type=click.IntRange(8, 16),
+    help="Bits that image files of 16 bits use: 12 where white is 4095. [default: as they say]",
+)
 @click.option("--holdout", type=float, default=0.0, show_default=True, help="Share of the data kept for tests.")
 @click.option("--inputs", help="For translation: the data that --data is made from, named like it.")
 @click.option("--input-channels", type=click.Choice(["1", "3", "4"]), help="Of the inputs. [default: as they are]")
@@ -128,7 +133,7 @@ def train(
         print_json({**asdict(result), "run_dir": str(result.run_dir), "warnings": warnings, "data": data})
         return
     for warning in result.warnings:  # again at the end: during a long run they scroll away
-        click.echo(str(warning), err=True)
+        aside(str(warning))
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     skipped = f"; {result.skipped} files skipped" if result.skipped else ""
     say(

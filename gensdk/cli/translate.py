@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import print_json, say
+from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def translate(
 
     def tell(line: str) -> None:
         with suppress(OSError):  # a terminal that was closed; the film goes on to its end
-            click.echo(line, err=True)
+            aside(line)
 
     def tell_figures(figures: StreamFigures) -> None:
         if figures.frames or figures.dropped or figures.corrupt:  # a large image takes minutes

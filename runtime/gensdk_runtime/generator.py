@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from math import isfinite, prod
 from pathlib import Path
@@ -87,6 +88,7 @@ class Generator(LatentMethods):
         backend: str | Backend = "auto",
         precision: Precision | Literal["auto"] = "fp32",
         threads: int | None = None,
+        trust_engines: bool = False,
     ) -> Self:
         """Opens a bundle (a folder, a ``.gsdk`` file, or the name of an embedded one) and loads its graphs.
 
@@ -96,7 +98,9 @@ class Generator(LatentMethods):
         in the environment takes ONNX Runtime instead. With ``:background`` at its end, as in
         ``"tensorrt:background"``, ONNX Runtime serves until the other is ready. `precision`: ``"fp32"``,
         ``"fp16"`` where the bundle was exported with it, or ``"auto"``: the faster one of those. `threads`: CPU
-        threads inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
+        threads inside one graph; None leaves it to the backend. `trust_engines`: TensorRT takes engines that the
+        bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or
+        InputError.
         """
         check_word(precision, "precision", PRECISIONS)
         chosen: object = backend  # callers without a type checker pass anything
@@ -109,6 +113,8 @@ class Generator(LatentMethods):
             owned = None if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             opened = bundle if isinstance(bundle, Bundle) else owned
             assert opened is not None  # noqa: S101 - one of the two it is
+            if trust_engines:
+                opened = replace(opened, trust_engines=True)
             if backend == "auto":
                 lineup = undo.enter_context(closing(auto_lineup(opened, precision, threads)))
                 if owned is None:
@@ -496,5 +502,9 @@ def _load_again(origin: Origin) -> Generator:
     """What a pickled or copied generator becomes."""
     with origin.opened():
         return Generator.load(
-            origin.path, backend=origin.backend, precision=origin.precision, threads=origin.threads
+            origin.path,
+            backend=origin.backend,
+            precision=origin.precision,
+            threads=origin.threads,
+            trust_engines=origin.trust_engines,
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +24,7 @@ from gensdk_runtime.media.images import encode_image
 from support.inverting_bundle import write_inverting_bundle
 from support.streams import grey_frame, write_frames
 from support.translation_graphs import GLOBAL, GRAPH, translation_model, translation_onnx
+from support.videos import level_picture, times_of, write_video
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +39,13 @@ def outcome(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 
 
 def frame_count(path: Path) -> int:
-    video, count = cv2.VideoCapture(str(path)), 0
-    while video.read()[0]:
-        count += 1
-    video.release()
-    return count
+    return len(times_of(path))
 
 
-def write_video(path: Path, count: int) -> Path:
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (24, 16))
-    for i in range(count):
-        video.write(grey_frame(i % 256))
-    video.release()
-    return path
+def write_film(path: Path, count: int) -> Path:
+    return write_video(
+        path, (grey_frame(i % 256) for i in range(count)), codec="mjpeg", pixels="yuvj420p", unit=Fraction(1, 30)
+    )
 
 
 def test_one_image(bundle: Path, tmp_path: Path, capsys: Any) -> None:
@@ -84,7 +80,7 @@ def test_a_folder_as_json(bundle: Path, tmp_path: Path, capsys: Any) -> None:
 
 
 def test_a_video_and_its_limits(bundle: Path, tmp_path: Path, capsys: Any) -> None:
-    source = write_video(tmp_path / "in.avi", 20)
+    source = write_film(tmp_path / "in.avi", 20)
     code, out, _ = outcome(
         capsys, bundle, "--source", source, "--sink", tmp_path / "out.mp4", "--skip-similar", 0.5
     )
@@ -148,12 +144,13 @@ def heed_ctrl_c() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(
-    ("number", "live", "code"), [("SIGINT", False, 130), ("SIGINT", True, 0), ("SIGTERM", True, 0)]
+    ("number", "live", "code"),
+    [("SIGINT", False, 130), ("SIGINT", True, 0), ("SIGTERM", True, 0), ("SIGHUP", False, 130)],
 )
 def test_a_signal_leaves_a_video_that_plays(
     bundle: Path, tmp_path: Path, number: str, live: bool, code: int
 ) -> None:
-    source, target = write_video(tmp_path / "in.avi", 12000), tmp_path / "out.mp4"
+    source, target = write_film(tmp_path / "in.avi", 12000), tmp_path / "out.mp4"
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "gensdk.cli.main", "translate", str(bundle), "--source", str(source)),
@@ -175,6 +172,78 @@ def test_a_signal_leaves_a_video_that_plays(
     written = frame_count(target)
     assert written == frames if not live else abs(written - frames) <= 10 + frames // 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.avi", "out.mp4"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_kill_leaves_no_half_film_and_what_stood_there(bundle: Path, tmp_path: Path) -> None:
+    source, target = write_film(tmp_path / "in.avi", 12000), tmp_path / "out.mp4"
+    target.write_bytes(b"an older film")
+    command = [sys.executable, "-m", "gensdk.cli.main", "translate", str(bundle), "--source", str(source)]
+    process = subprocess.Popen(
+        [*command, "--sink", str(target), "--threads", "1"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while "frames/s" not in process.stderr.readline():
+        assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=60)
+    assert target.read_bytes() == b"an older film"
+
+
+def test_a_video_that_is_cut_ends_with_an_error_code_and_what_there_is(
+    bundle: Path, tmp_path: Path, capsys: Any
+) -> None:
+    source = write_film(tmp_path / "in.avi", 40)
+    content = source.read_bytes()
+    source.write_bytes(content[: len(content) // 2])
+    code, out, err = outcome(capsys, bundle, "--source", source, "--sink", tmp_path / "out.mp4", "--json")
+    report = json.loads(out)
+    assert (code, report["ended"]) == (5, "cut")
+    assert report["frames"] + report["corrupt"] + report["missing"] == 40
+    assert frame_count(tmp_path / "out.mp4") == report["frames"]
+    assert any("ended after" in remark for remark in report["remarks"])
+    assert "ended after" in err
+
+
+def test_what_was_left_out_is_said_and_in_the_report(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    source = write_video(tmp_path / "in.mp4", [level_picture(90)] * 5, sound="aac", sound_seconds=0.2)
+    code, out, err = outcome(capsys, bundle, "--source", source, "--sink", tmp_path / "out.gif", "--json")
+    assert code == 0
+    assert any("sound (aac) is left out" in remark for remark in json.loads(out)["remarks"])
+    assert "sound (aac) is left out" in err
+
+
+SECRETS = ("k@9w0rdy", "k/9zz", "k?9zz", "k#9zz", "s3cret9", "s&c;ret", "a:b@c/d")
+PLACES = (
+    "rtsp://admin:{}@127.0.0.1:9/1",
+    "http://127.0.0.1:9/x.mp4?user=admin&password={}",
+    "http://127.0.0.1:9/x?token={}",
+    "http://127.0.0.1:9/user=admin&password={}&channel=1",
+    "rtmp://127.0.0.1:9/live/{}",
+    "rtsp:/admin:{}@127.0.0.1/1",
+    "admin:{}@127.0.0.1/1",
+    "127.0.0.1/x?pwd={}",
+    "ftp://admin:{}@127.0.0.1/1",
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "option"),
+    [(place, "--source") for place in PLACES] + [(place, "--sink") for place in PLACES if ":/" in place],
+)
+def test_no_password_is_ever_printed(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, place: str, option: str
+) -> None:
+    """Nor a part of one, by us or by the library that connects, which refuses each of these addresses at once."""
+    monkeypatch.chdir(tmp_path)
+    write_frames(tmp_path / "in", 1)
+    for secret in SECRETS:
+        given = {"--source": "in", "--sink": "x.mp4", option: place.format(secret)}
+        code = run(["translate", str(bundle), *(word for pair in given.items() for word in pair), "--json"])
+        printed = "".join(capfd.readouterr()).replace(str(tmp_path), "")
+        assert code == 5
+        for part in (secret, *(part for part in re.split(r"[^a-z0-9]", secret) if len(part) > 2)):
+            assert part not in printed, (place, secret)
 
 
 def write_image(path: Path, image: Any, **how: Any) -> Path:

@@ -57,8 +57,9 @@ def test_the_mean_is_kept_where_it_shrinks_and_turning_commutes(
         assert np.abs(found.mean(axis=(0, 1)) - image.mean(axis=(0, 1))).max() < 1.5
     mirrored = resize(np.ascontiguousarray(image[:, ::-1]), new_height, new_width)
     assert np.abs(mirrored[:, ::-1].astype(int) - found).max() <= 4  # each pass rounds
-    turned = resize(np.ascontiguousarray(image.transpose(1, 0, 2)), new_width, new_height)
-    assert np.abs(turned.transpose(1, 0, 2).astype(int) - found).max() <= 4  # each pass rounds
+    across = np.ascontiguousarray(image.transpose(1, 0, 2))  # bicubic values are clipped between the passes
+    turned = resize(across, new_width, new_height, enlarge="bilinear").transpose(1, 0, 2).astype(int)
+    assert np.abs(turned - resize(image, new_height, new_width, enlarge="bilinear")).max() <= 2
 
 
 @pytest.mark.parametrize("enlarge", ["bicubic", "bilinear"])

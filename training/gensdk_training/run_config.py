@@ -8,12 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.own_files import read_own
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.augment import Augmentation
 from gensdk_training.data.dataset import Fit, Layout, Split
 from gensdk_training.family import DataInfo, FamilyConfig
 from gensdk_training.registry import AnyFamily, get_family
+
+MAX_BYTES = 4 * 2**20
+"""Of ``run.json``."""
 
 Side = Annotated[int, Field(ge=1, le=16384)]
 
@@ -23,6 +27,7 @@ class DataConfig(StrictModel):
 
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
+    `depth`: bits that image files of 16 use; None: as they say.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -39,6 +44,7 @@ class DataConfig(StrictModel):
     value_range: tuple[float, float] | None = None
     input_value_range: tuple[float, float] | None = None
     layout: Layout = "auto"
+    depth: Annotated[int, Field(ge=8, le=16)] | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -58,6 +64,7 @@ class DataConfig(StrictModel):
             value_range=self.value_range,
             input_value_range=self.input_value_range,
             layout=self.layout,
+            depth=self.depth,
         )
 
 
@@ -110,7 +117,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         del whole["data"]["inputs"]
     if config.data.augment:
         whole["data"]["augment"] = list(config.data.augment)
-    for key in ("only", "value_range", "input_value_range", "layout"):  # unknown to older runs, too
+    for key in ("only", "value_range", "input_value_range", "layout", "depth"):  # unknown to older runs, too
         whole["data"].pop(key, None)
         if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
             whole["data"][key] = list(value) if isinstance(value, tuple) else value
@@ -151,7 +158,7 @@ def read_run_config(run_dir: Path) -> RunConfig:
     """``run.json`` of a run. Raises :class:`InputError` where there is none."""
     path = run_dir / "run.json"
     try:
-        text = path.read_bytes()
+        text = read_own(path, limit=MAX_BYTES)
     except OSError as failure:
         raise InputError(f"no run in {run_dir}: {path.name} can't be read ({failure.strerror})") from None
     return RunConfig.from_json(text, what=str(path))

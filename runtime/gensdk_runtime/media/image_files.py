@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 256 << 20
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _START_BYTES = 1 << 16
 
 

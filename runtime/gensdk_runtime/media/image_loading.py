@@ -62,7 +62,8 @@ def load(image: ImageFile, data: bytes) -> None:
         source.ended = False
     with decoding():
         image.load()
-    if isinstance(source, WatchedBytes) and source.ended:  # the application may have told Pillow to fill it up
+    # The application may have told Pillow to fill cut files up. A TIFF was checked; its metadata may lie anywhere.
+    if isinstance(source, WatchedBytes) and source.ended and image.format != "TIFF":
         raise CorruptImageError("the file is cut short")
     if image.format == "PNG" and image.tell() == 0:
         _check_png(image, data)

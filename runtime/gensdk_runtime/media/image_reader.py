@@ -50,7 +50,7 @@ class UnclearDepthError(CorruptImageError):
         self.largest = largest
         super().__init__(
             f"its 16-bit samples end at {largest}, as those of {max(8, largest.bit_length())} bits do; "
-            "say how many bits they have"
+            "say how many bits they have (train --depth), or scale them"
         )
 
 

@@ -24,6 +24,8 @@ runs."""
 MOST_THREADS = 8
 MOST_KEPT = 1000
 """Packets since the last key frame that are kept for decoding them again."""
+PROGRESSIVE = 1
+"""FFmpeg's field orders after it are interlaced."""
 SORTED = 4
 """Frames that are sorted by their times where decoders have lost count; H.264 seldom changes the order of more."""
 BROKEN_READS = 8
@@ -61,6 +63,7 @@ class Decoder:
         self._stream = stream
         self._kind = container.format.name.split(",")[0]
         self._hidden = stream.codec_context.name in ("vp8", "libvpx")
+        self._fields = stream.codec_context.field_order > PROGRESSIVE
         self._due: list[int] = []  # a heap: times of packets whose frames have not come
         self._undated = 0
         self._given_up: set[int] = set()
@@ -180,7 +183,7 @@ class Decoder:
                     continue  # too late: others that follow it have been given
                 if self._due:  # its own, or that of a decoder which makes up times
                     heappop(self._due)
-            second_field = lost == 1 and frame.interlaced_frame and not self._why
+            second_field = lost == 1 and self._fields and frame.interlaced_frame and not self._why
             if lost and not second_field:
                 yield Lost(lost, self._why or "it holds no picture")
             self._why = ""

@@ -72,7 +72,7 @@ def _named_sink(text: str) -> Sink:
         return HttpSink(*http_address(text))
     path = Path(text)
     suffix = path.suffix.lower()
-    if "://" in text or not text.strip():
+    if is_address(text) or not text.strip():
         raise InputError(f"no sink {masked(text)[:80]!r}: expected a file, a folder, window or http:PORT")
     if suffix in FILMS:
         return VideoSink(path)

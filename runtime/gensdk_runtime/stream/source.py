@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sized
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import numpy as np
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE
 from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode, read_file, read_header
+from gensdk_runtime.media.image_frames import Frame, frame_count, frames
 from gensdk_runtime.media.image_listing import ImageListing, list_images
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
+
+SHORTEST, BROWSERS = 10, 100
+"""Milliseconds: a frame that is shown no longer than the first is shown for the second, as in browsers."""
 
 
 class CorruptFrameError(Exception):
@@ -76,7 +81,7 @@ class IteratorSource(Source):
 
     def open(self) -> Capture:
         """Begins to iterate."""
-        return _IteratorCapture(iter(self._frames), self.name, _length(self._frames))
+        return _IteratorCapture(iter(self._frames), self.name, _count(self._frames))
 
 
 class _IteratorCapture(Capture):
@@ -90,7 +95,7 @@ class _IteratorCapture(Capture):
         return None if frame is None else check_frame(frame, self._name)
 
 
-def _length(frames: Iterable[Any]) -> int:
+def _count(frames: Iterable[Any]) -> int:
     return len(frames) if isinstance(frames, Sized) else 0
 
 
@@ -106,6 +111,9 @@ def check_frame(frame: Any, name: str) -> Uint8:
 
 class ImageSource(Source):
     """Image files: those of a folder and of the folders in it, in the order of their names, or a single one.
+
+    A single GIF, WebP or PNG that moves gives all its frames, with their times. Of one in a folder, where a file
+    is a frame, the first is taken, with a remark.
 
     `keeps_alpha`: transparency comes beside the colours; otherwise pictures lie on white.
     """
@@ -127,7 +135,8 @@ class ImageSource(Source):
                 f"no {', '.join(SUFFIXES)} file in {self.path}; give a folder with images"
                 + (f" ({left_out})" if left_out else "")
             )
-        return _ImageCapture(listing, keeps_alpha=self.keeps_alpha)
+        moving = None if self.path.is_dir() else _animation(self.path)
+        return moving or _ImageCapture(listing, keeps_alpha=self.keeps_alpha)
 
 
 class _ImageCapture(Capture):
@@ -146,19 +155,24 @@ class _ImageCapture(Capture):
         try:
             data = read_file(path)
             header = read_header(data)
-            if not header.alpha:
-                self.alpha = None
-                return decode(data, 3)
-            if not self._keeps_alpha:
-                self._remark("transparent pictures were laid over white")
-                return decode(data, 3)
-            picture = decode(data, 4)
-            self.alpha = np.ascontiguousarray(picture[..., 3:])
-            return np.ascontiguousarray(picture[..., :3])
+            picture = self._picture(data, alpha=header.alpha)
         except CorruptImageError as failure:
             raise CorruptFrameError(f"{path}: {failure}") from None
         except OSError as failure:
             raise CorruptFrameError(f"{path}: {failure.strerror or failure}") from None
+        if header.frames > 1:
+            self._remark(f"{path}: the first picture of several in it is taken")
+        return picture
+
+    def _picture(self, data: bytes, *, alpha: bool) -> Uint8:
+        self.alpha = None
+        if alpha and self._keeps_alpha:
+            picture = decode(data, 4)
+            self.alpha = np.ascontiguousarray(picture[..., 3:])
+            return np.ascontiguousarray(picture[..., :3])
+        if alpha:
+            self._remark("transparent pictures were laid over white")
+        return decode(data, 3)
 
     def _remark(self, text: str) -> None:
         if text not in self._said:
@@ -168,3 +182,45 @@ class _ImageCapture(Capture):
     def take_remarks(self) -> list[str]:
         taken, self._remarks = self._remarks, []
         return taken
+
+
+def _animation(path: Path) -> Capture | None:
+    """The frames of a file that moves; None for any other, and for one that can't be read, as reading it tells."""
+    try:
+        data = read_file(path)
+        count = frame_count(data)
+        return _AnimationCapture(path, frames(data, 3), count) if count > 1 else None
+    except (CorruptImageError, OSError):
+        return None
+
+
+class _AnimationCapture(Capture):
+    """`fps` is that of the first frame; each frame says for itself when it is shown, and for how long."""
+
+    def __init__(self, path: Path, moving: Iterator[Frame], count: int) -> None:
+        self.frames = count
+        self._path = path
+        self._first: Frame | None = next(moving)
+        self._moving = moving
+        self._time = Fraction(0)
+        self._given = 0
+        self.fps = 1.0 / float(_length(self._first))
+
+    def read(self) -> Uint8 | None:
+        try:
+            frame, self._first = self._first or next(self._moving, None), None
+        except CorruptImageError as failure:
+            self.cut, frame = str(failure), None
+        if frame is None:
+            self.missing = self.frames - self._given
+            return None
+        length = _length(frame)
+        self.presentation = Presentation(self._time, length)
+        self._time += length
+        self._given += 1
+        return frame.image
+
+
+def _length(frame: Frame) -> Fraction:
+    """For how many seconds a frame is shown; browsers take 0.1 for what is too short to be meant."""
+    return Fraction(frame.duration if frame.duration > SHORTEST else BROWSERS).limit_denominator(10**6) / 1000

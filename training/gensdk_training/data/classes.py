@@ -80,7 +80,7 @@ def seen_classes(dataset: Dataset) -> Dataset:
         return dataset
     gone = [name for number, name in enumerate(names) if number not in set(seen.tolist())]
     kept = dataset.relabelled(numbers.astype(np.int64), tuple(names[number] for number in seen))
-    kept.findings.note(f"no item of {_listed(gone)}: left out of the classes")
+    kept.findings.note(f"no item of {listed_names(gone)}: left out of the classes")
     return kept
 
 
@@ -95,11 +95,28 @@ def as_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
     place = {name: number for number, name in enumerate(names)}
     strange = [name for name in own if name not in place]
     if strange:
-        raise InputError(f"{dataset.info.name!r} has classes that are not expected: {_listed(strange)}")
+        raise InputError(f"{dataset.info.name!r} has classes that are not expected: {listed_names(strange)}")
     table = np.array([place[name] for name in own], np.int64)
     return dataset.relabelled(table[labels], tuple(names))
 
 
-def _listed(names: Sequence[str]) -> str:
+def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """The images of `dataset` whose class is called as one of `names`; those classes alone are left.
+
+    Raises :class:`InputError` where there is none.
+    """
+    labels, own = dataset.labels, dataset.info.class_names or ()
+    wanted = [number for number, name in enumerate(own) if name in set(names)]
+    kept = np.flatnonzero(np.isin(np.asarray(labels), wanted)).astype(np.int64)
+    if labels is None or not len(kept):
+        raise InputError(
+            f"{dataset.info.name!r} has no image of the classes {listed_names(names)}; its classes are "
+            f"{listed_names(own) or 'none'}; name its folders or labels alike"
+        )
+    return seen_classes(dataset if len(kept) == len(labels) else dataset.take(kept))
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Up to ten names, and how many more."""
     told = ", ".join(names[:10])
     return told if len(names) <= 10 else f"{told} and {len(names) - 10} more"

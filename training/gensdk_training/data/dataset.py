@@ -57,6 +57,7 @@ class LoadOptions:
     memory_limit: int = 2 << 30
     value_range: ValueRange | None = None
     layout: Layout = "auto"
+    depth: int | None = None
 
 
 class Dataset(ABC):

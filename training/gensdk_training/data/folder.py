@@ -61,7 +61,7 @@ def load_folder(root: Path, options: LoadOptions) -> Dataset:
     looks = look_at_all(files, skipped)
     if not looks:
         raise InputError(
-            f"none of the {len(files)} image files in {root} can be read; give PNG, JPEG, BMP or WebP"
+            f"none of the {len(files)} image files in {root} can be read; give PNG, JPEG, BMP, WebP, TIFF or GIF"
         )
     kept = list(looks)
     headers = {index: look.header for index, look in looks.items()}
@@ -69,6 +69,8 @@ def load_folder(root: Path, options: LoadOptions) -> Dataset:
     channels = options.channels or (1 if all(h.grey for h in headers.values()) else 3)
     if transparent := sum(header.alpha for header in headers.values()) if channels != 4 else 0:
         findings.note(f"{transparent} images may be transparent: they are laid on white")
+    if several := sum(header.frames > 1 for header in headers.values()):
+        findings.note(f"the first picture is taken of files that hold several: {several}")
     shown = None if names is None else _plain(names, findings)
     info = DataInfo(
         name=name,
@@ -210,7 +212,7 @@ class FolderDataset(Dataset):
         if index in self._bad:
             return "known to be bad"
         try:
-            image = decode(read_file(self._files[index]), self.info.channels)
+            image = decode(read_file(self._files[index]), self.info.channels, depth=self._options.depth)
         except CorruptImageError as problem:
             return str(problem)
         if self._resize:

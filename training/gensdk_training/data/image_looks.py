@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import MAX_FILE_BYTES, CorruptImageError, Header, check_pixels, read_header
+from gensdk_runtime.media.image_files import (
+    MAX_FILE_BYTES,
+    CorruptImageError,
+    Header,
+    check_pixels,
+    file_header,
+    read_header,
+)
 from gensdk_training.data.dataset import text_fingerprint
 from gensdk_training.data.findings import SkipLog, printable
 
@@ -60,10 +67,7 @@ def _look_at(path: Path) -> Look | str:
             if size > _HEADER_BYTES:  # whatever is changed inside a compressed picture changes its end, too
                 file.seek(max(_HEADER_BYTES, size - _HEADER_BYTES))
                 digest.update(file.read(_HEADER_BYTES))
-        try:
-            header = read_header(start)
-        except CorruptImageError:  # a JPEG may carry a large colour profile first
-            header = read_header(read_file(path))
+        header = read_header(start) if size <= _HEADER_BYTES else file_header(path)
     except CorruptImageError as problem:
         return str(problem)
     except OSError as failure:

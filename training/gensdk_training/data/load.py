@@ -44,6 +44,7 @@ def load_data(
     value_range: ValueRange | None = None,
     input_value_range: ValueRange | None = None,
     layout: Layout = "auto",
+    depth: int | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -54,6 +55,7 @@ def load_data(
     domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels. `layout`: what a folder's
     sub-folders are, "splits", "classes", or "auto" where their names tell. `value_range`: of arrays, the values
     that are black and white; by default as :func:`gensdk_runtime.media.pixel_values.to_pixels` finds them.
+    `depth`: how many bits image files of 16 bits use, 8 to 16, where they don't say so themselves.
     `split`: the data's own where it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test.
     `labels`: "auto", "none", or the key of an .npz file, or the column of a .csv file. `size`: (height, width) to
     `fit` images into, by cutting from the centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by
@@ -67,7 +69,9 @@ def load_data(
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
-    options = LoadOptions(split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout)
+    options = LoadOptions(
+        split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth
+    )
     _check(options)
     pairs = inputs is not None and paired
     whole = replace(options, holdout=0.0, split="train") if pairs and holdout > 0 else options  # cut as pairs
@@ -149,5 +153,7 @@ def _check(options: LoadOptions) -> None:
     if options.size is not None and not all(1 <= side <= 16384 for side in options.size):
         raise InputError(f"expected a size of 1 .. 16384 pixels, got {options.size}")
     check_value_range(options.value_range)
+    if options.depth is not None and not 8 <= options.depth <= 16:
+        raise InputError(f"expected a depth of 8 to 16 bits, got {options.depth}")
     if not 0 <= options.holdout < 1:
         raise InputError(f"expected holdout from 0 up to 1, got {options.holdout}")
