@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from gensdk_runtime import memory, translate
@@ -17,6 +19,7 @@ from gensdk_runtime.errors import GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import Manifest, ModelSpec
 from gensdk_runtime.receptive.field import receptive_field, with_field
+from gensdk_runtime.signature import ReceptiveField
 from gensdk_runtime.tiles import Cut
 from support.onnx_graphs import OnnxBytes
 from support.translation_graphs import GLOBAL, GRAPH, LOCAL, Draw, Drawing, translation_model, translation_onnx
@@ -187,3 +190,31 @@ def test_a_field_survives_the_manifest() -> None:
     assert Manifest.from_json(manifest.to_json(), what="m").model == found
     assert model.source is not None
     assert model.source.receptive_field is None
+
+
+@pytest.mark.parametrize("name", ["windows", "sizes_of_a_skip", "coordinates", "einsum"])
+def test_hostile_graphs_are_answered_and_never_raise(name: str) -> None:
+    draw, multiple = LOCAL.get(name) or (GLOBAL[name][0], 8)
+    model = translation_model(multiple)
+    whole = onnx.load_from_string(translation_onnx(model, draw))
+    generator = random.Random(0)
+    strange: list[Any] = [[-1], [2**62, 2**62], "\x1b[0m", 1.5, -(2**63), 0, [0, 0], [10**6] * 4, [2**40] * 2]
+    for _ in range(150):
+        graph = onnx.ModelProto()
+        graph.CopyFrom(whole)
+        node = generator.choice(graph.graph.node)
+        if node.attribute and generator.random() < 0.5:
+            old = generator.choice(node.attribute).name
+            kept = [each for each in node.attribute if each.name != old]
+            del node.attribute[:]
+            node.attribute.extend([*kept, onnx.helper.make_attribute(old, generator.choice(strange))])
+        elif generator.random() < 0.5:
+            node.op_type = generator.choice(["If", "Loop", "Einsum", "Slice", "Resize", "Conv", "\x1b]0;x\x07"])
+        elif graph.graph.initializer:
+            weight = generator.choice(graph.graph.initializer)
+            weight.dims[:] = [generator.choice([0, 1, 3, 7, 2**40]) for _ in weight.dims]
+        data = bytearray(graph.SerializeToString())
+        for _ in range(generator.randrange(3)):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        field = receptive_field(model, bytes(data))
+        assert ReceptiveField.from_json(field.to_json(), what="field") == field
