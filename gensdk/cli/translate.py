@@ -69,7 +69,12 @@ Videos and URLs need PyAV: pip install "gensdk[video]". Windows and cameras need
     default=None,
     help="Drop frames to stay fresh (a video plays at its own speed), or keep all. [default: by the source]",
 )
-@click.option("--tile", type=int, metavar="PIXELS", help="Cut larger frames into tiles; 0: never.")
+@click.option(
+    "--tile",
+    type=int,
+    metavar="PIXELS",
+    help="Cut larger frames into tiles; 0: never. [default: where tiles give what the whole frame gives]",
+)
 @click.option("--max-frames", type=int, help="End after so many frames.")
 @click.option("--max-seconds", type=float, help="End after so long.")
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
