@@ -23,7 +23,8 @@ Examples:
   gensdk bench new.gsdk --baseline baseline.json --fail-on p50:+3% --fail-on throughput:-5%
 
 \b
-Exit code: 1 when a limit of --fail-on is broken for sure ("slower"); 0 for faster, same and can't tell.
+Exit code: 1 when a limit of --fail-on is broken ("slower"), or when that can't be told and the estimate is
+beyond it, or there is none; 0 for faster, same, and can't tell with an estimate within the limit.
 """
 
 
@@ -173,8 +174,17 @@ def _print(report: Report, *, as_json: bool) -> None:
 
 
 def _fail_where_slower(report: Report) -> None:
+    from gensdk_runtime.bench.gate import failed
     from gensdk_runtime.errors import CheckFailedError
 
+    broken = failed(report)
+    if broken and not report.slower:
+        first = next((each for each in broken if each.ratio is None), broken[0])
+        shown = "nothing was measured" if first.ratio is None else f"x{first.ratio:.3f} measured"
+        raise CheckFailedError(
+            f"can't tell whether {first.subject} keeps {first.limit} against {first.against} ({shown}): "
+            f"{first.reason}"
+        )
     if report.slower:
         worst = max(report.slower, key=lambda comparison: abs((comparison.ratio or 1.0) - 1.0))
         raise CheckFailedError(
