@@ -141,7 +141,8 @@ def _proof(rows: tuple[GraphRow, ...], engines: tuple[tuple[EngineSpec, int], ..
     return (
         "Measured at export against the original in float32 (PyTorch, or the imported file in ONNX Runtime): each "
         "graph call by call on the same inputs, then whole "
-        f"samples. `gensdk verify` measures it again on your machine.\n\n{table}"
+        "samples. What differs is in units of half the output's value range, or of its largest value. "
+        f"`gensdk verify` measures it again on your machine.\n\n{table}"
     )
 
 

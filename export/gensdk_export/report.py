@@ -19,6 +19,7 @@ class GraphRow:
 
     `judge`: ``onnxruntime`` (the exported file) or ``torch half`` (the honest reference for fp16). `size`: bytes
     of the file, None for whole samples. `verdict`: ``ok``, ``reported`` where there is no bound, or the problem.
+    `allowed` bounds ``drift.scaled``; None where nothing does.
     """
 
     what: str
@@ -27,6 +28,7 @@ class GraphRow:
     size: int | None
     drift: Drift
     verdict: str
+    allowed: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row for JSON."""
@@ -39,6 +41,7 @@ class GraphRow:
             "calls": drift.calls,
             "max_abs": drift.max_abs,
             "scaled": drift.scaled,
+            "allowed": self.allowed,
             "psnr": drift.psnr,
             "flipped": drift.flipped,
             "discrete": drift.discrete,
@@ -89,7 +92,9 @@ class ExportReport:
         return "\n".join(lines)
 
 
-HEADING = ("graph", "precision", "judged by", "size", "max abs diff", "PSNR", "verdict")
+HEADING = ("graph", "precision", "judged by", "size", "differs by", "allowed", "PSNR", "verdict")
+"""What differs is in units of half the output's value range, or of its largest value: what the bound is for
+(:mod:`gensdk_runtime.drift`). The largest difference in the output's own unit stands in the JSON."""
 
 
 def rows_of(report: VerifyReport, sizes: dict[str, int]) -> Iterator[GraphRow]:
@@ -104,7 +109,7 @@ def check_row(check: Check, size: int | None, *, judge: str) -> GraphRow:
     """The row of one check; whole samples in fp16 are reported without a verdict of their own."""
     reported = size is None and check.precision == "fp16"
     verdict = check.problem or ("reported" if reported else "ok")
-    return GraphRow(check.what, check.precision, judge, size, check.drift, verdict)
+    return GraphRow(check.what, check.precision, judge, size, check.drift, verdict, check.allowed)
 
 
 def row_text(row: GraphRow) -> tuple[str, ...]:
@@ -112,9 +117,9 @@ def row_text(row: GraphRow) -> tuple[str, ...]:
     drift = row.drift
     size = "" if row.size is None else size_text(row.size)
     flips = f", {drift.flipped}/{drift.discrete} flips" if drift.discrete else ""
-    scaled = f" ({drift.scaled:.1e} scaled)" if drift.scaled < drift.max_abs / 2 else ""
-    difference, psnr = f"{drift.max_abs:.1e}{scaled}{flips}", f"{drift.psnr:.1f} dB"
-    return (row.what, row.precision, row.judge, size, difference, psnr, row.verdict)
+    allowed = "-" if row.allowed is None else f"{row.allowed:.0e}"
+    difference, psnr = f"{drift.scaled:.1e}{flips}", f"{drift.psnr:.1f} dB"
+    return (row.what, row.precision, row.judge, size, difference, allowed, psnr, row.verdict)
 
 
 def engine_rows(engines: tuple[tuple[EngineSpec, int], ...]) -> Iterator[tuple[str, ...]]:
@@ -126,6 +131,7 @@ def engine_rows(engines: tuple[tuple[EngineSpec, int], ...]) -> Iterator[tuple[s
             spec.precision,
             f"{spec.runtime} {spec.version}",
             size_text(size),
+            "",
             "",
             "",
             f"built, {batch}",

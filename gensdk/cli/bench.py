@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import print_rich, write
+from gensdk.cli.output import terminal_width, write
 
 if TYPE_CHECKING:
     from gensdk_runtime.bench.report import BenchSettings, Report
@@ -168,9 +168,9 @@ def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
         write(report.without_latencies().to_json())
         return
-    from gensdk_runtime.bench.table import report_table
+    from gensdk_runtime.bench.table import report_text
 
-    print_rich(report_table(report))
+    write(report_text(report, width=terminal_width()))
 
 
 def _fail_where_slower(report: Report) -> None:
