@@ -94,10 +94,8 @@ class ExportReport:
         return "\n".join(lines)
 
 
-HEADING = ("graph", "precision", "judged by", "size", "difference", "allowed", "PSNR", "verdict")
-MEASURED = (
-    "difference: the largest from the original in float32, in halves of the value range, as for images in [-1, 1]"
-)
+HEADING = ("graph", "precision", "judged by", "size", "differs by", "allowed", "PSNR", "verdict")
+MEASURED = "differs by: the largest difference from the original in float32, in halves of the value range, as for images in [-1, 1]"
 """What the table compares, in which unit: that of the bounds beside it."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from gensdk_runtime.forking import OPENVINO, new_lock
 from gensdk_runtime.onnx_weights import MappedWeights, map_weights
 from gensdk_runtime.openvino_norms import fuse_group_norms
 from gensdk_runtime.openvino_snippets import separate_snippets
+from gensdk_runtime.processor import cores_to_fill, thread_limit
 from gensdk_runtime.signature import GraphSpec
 
 MAX_COMPILED_BYTES = 2**29
@@ -105,7 +105,7 @@ class Compiler:
         """Enough for `users`, but no more than there are cores for; a power of two, since each change compiles."""
         if self._threads is None or self._device != "CPU":
             return 1
-        return max(1, min(1 << (users - 1).bit_length(), (os.cpu_count() or 1) // self._threads))
+        return max(1, min(1 << (users - 1).bit_length(), cores_to_fill() // self._threads))
 
     def _keep(self, key: SizesKey, compiled: Compiled) -> None:
         """Keeps `compiled`, and lets go of what it replaces and of the one that was not used for longest."""
@@ -144,8 +144,9 @@ class Compiler:
             return settings
         # Pinned threads of two graphs, or of two processes, would share one core and leave others idle.
         settings |= {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
-        if self._threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self._threads * streams
+        threads = thread_limit() if self._threads is None else self._threads
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads * streams
         fuse_group_norms(model)
         try:
             separate_snippets(model)

@@ -26,7 +26,7 @@ def test_a_difference_stands_in_the_unit_of_its_bound() -> None:
     """An estimate of x_0 from much noise was "4.1e-01 ... ok" beside a bound of 0.02."""
     row = GraphRow("step", "fp16", "torch half", 1000, drift(0.41, 0.0026), "ok", 0.02)
     shown = dict(zip(HEADING, row_text(row), strict=True))
-    assert shown["difference"] == "2.6e-03 (4.1e-01 unscaled)"
+    assert shown["differs by"] == "2.6e-03 (4.1e-01 unscaled)"
     assert shown["allowed"] == "0.02"
     assert "unscaled" not in row_text(GraphRow("g", "fp32", "onnxruntime", 1, drift(1e-6, 1e-6), "ok", 1e-4))[4]
 
