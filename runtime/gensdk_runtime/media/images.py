@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import struct
 import zlib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.atomic import write_file
 from gensdk_runtime.errors import InputError
 
 Uint8 = NDArray[np.uint8]
@@ -110,13 +110,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes beside `path`, then renames: a reader sees the old file or the new one, never half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with beside.open("xb") as file:  # not tempfile: the user's umask decides who may read the file
-                file.write(data)
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_file(path, data)
     except OSError as failure:
         raise InputError(f"can't write {path}: {failure.strerror or failure}") from None
