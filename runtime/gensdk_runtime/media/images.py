@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import secrets
 import struct
 from collections.abc import Mapping
 from math import ceil, sqrt
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.atomic import write_file
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import to_channels, to_picture
 from gensdk_runtime.media.png import encode_png
@@ -115,13 +115,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes beside `path`, then renames: a reader sees the old file or the new one, never half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with beside.open("xb") as file:  # not tempfile: the user's umask decides who may read the file
-                file.write(data)
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_file(path, data)
     except OSError as failure:
         raise InputError(f"can't write {path}: {failure.strerror or failure}") from None
