@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from gensdk_export.batch_norm import bake_parametrizations, fold_batch_norms
+from gensdk_export.batch_norm import bake_parametrizations, fold_batch_norms, plain_copy, refuse_batch_statistics
 from gensdk_export.islands import Subject
 from gensdk_export.onnx import export_onnx
 from gensdk_export.precision import make_half
@@ -35,7 +34,8 @@ def prepare_modules(plan: ExportPlan) -> dict[str, nn.Module]:
     """
     modules = {}
     for graph in plan.model.graphs:
-        module = copy.deepcopy(plan.modules[graph.name]).eval()
+        refuse_batch_statistics(plan.modules[graph.name], f"graph {graph.name!r}")
+        module = plain_copy(plan.modules[graph.name]).eval()
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ExportError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import print_json, say
+from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _shaping(bundle: str, spec: ImageSpec, size: str | None, fit: Fit | None, va
 def _tell(loaded: ImageSet) -> None:
     """On stderr, what could not be used."""
     for name, reason in loaded.skipped[:SHOWN]:
-        click.echo(f"skipped {name!r}: {reason}", err=True)
+        aside(f"skipped {name}: {reason}")
     if len(loaded.skipped) > SHOWN:
         click.echo(f"skipped {len(loaded.skipped) - SHOWN} more", err=True)
     if loaded.left_out:

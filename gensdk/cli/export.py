@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, print_table, say
+from gensdk.cli.output import aside, needs_training_extra, print_json, print_table, say
 from gensdk_runtime.solvers import SOLVERS
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def export(
     )
 
     def tell(stage: str) -> None:
-        click.echo(f"  {stage} ...", err=True)
+        aside(f"  {stage} ...")
 
     with TemporaryDirectory(prefix="gensdk-") as scratch:
         bundle = output or Path(scratch) / "model.gsdk"

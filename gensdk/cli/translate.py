@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import print_json, say
+from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from gensdk_runtime.stream import StreamFigures, StreamReport
+
+HANGUP: Any = getattr(signal, "SIGHUP", None)
+"""Its terminal was closed; Windows has no such signal."""
 
 EXAMPLES = """
 \b
@@ -28,8 +30,13 @@ Examples:
   gensdk translate style.gsdk --source rtsp://camera.local/stream --page 8000
 
 \b
-Ctrl-C ends a stream and completes the file that it writes. The exit code is 0 where frames come in real time,
-since such a stream ends in no other way, else 130.
+Ctrl-C ends a stream and completes the file that it writes; so do a closed terminal and SIGTERM. The exit code is 0
+where frames come in real time, since such a stream ends in no other way, else 130. It is 5 for a video that is cut
+short; what there is of it was translated and written.
+
+\b
+Videos: .mp4, .m4v, .mov, .mkv, .webm, .avi and .gif are written, with the sound and the times of the source.
+Videos and URLs need PyAV: pip install "gensdk[video]". Windows and cameras need OpenCV: pip install opencv-python.
 """
 
 
@@ -39,7 +46,9 @@ since such a stream ends in no other way, else 130.
     "--source",
     help="A camera's number, a video, an image, a folder of images, or a URL (RTSP, HTTP).",
 )
-@click.option("--sink", help="window, an .mp4 or .avi file, an image, a folder, or http:PORT. [default: --page]")
+@click.option(
+    "--sink", help="A video (.mp4, .webm, .gif, ...), an image, a folder, window, or http:PORT. [default: --page]"
+)
 @click.option(
     "--page",
     type=click.IntRange(0, 65535),
@@ -81,7 +90,6 @@ def translate(
     **options: Any,
 ) -> int:
     """Translate the frames of a camera, a video or images with BUNDLE, a model that turns images into images."""
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # its warnings say what our errors say
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.stream import HttpSink, StreamOptions, translate_stream
 
@@ -95,7 +103,8 @@ def translate(
         )
 
     def tell(line: str) -> None:
-        click.echo(line, err=True)
+        with suppress(OSError):  # a terminal that was closed; the film goes on to its end
+            aside(line)
 
     def tell_figures(figures: StreamFigures) -> None:
         if figures.frames or figures.dropped or figures.corrupt:  # a large image takes minutes
@@ -111,14 +120,22 @@ def translate(
     sinks += [] if page is None else [HttpSink(page)]
     with (
         Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator,
-        ended_by_term(),
+        ended_by_signals() as signals,
     ):
         report = translate_stream(generator, source, sinks, settings)
         name = generator.model.name
-    if as_json:
-        print_json({"model": name, "sink": sink, **report.to_dict()})
-    else:
-        say(summary(name, report, sink))
+    with suppress(OSError) if HANGUP in signals else nullcontext():  # then nobody reads it
+        if as_json:
+            print_json({"model": name, "sink": sink, **report.to_dict()})
+        else:
+            say(summary(name, report, sink))
+    return exit_code(report)
+
+
+def exit_code(report: StreamReport) -> int:
+    """0 where all frames came; 5 where the source's file is cut short; 130 where it was stopped before its end."""
+    if report.ended == "cut":
+        return InputError.exit_code
     return 130 if report.ended == "interrupted" and not report.live else 0
 
 
@@ -140,17 +157,27 @@ def summary(model: str, report: StreamReport, sink: str | None) -> str:
 
 
 @contextmanager
-def ended_by_term() -> Iterator[None]:
-    """Inside, the signal with which services are stopped does what Ctrl-C does."""
+def ended_by_signals() -> Iterator[list[int]]:
+    """Inside, the signals with which services are stopped and terminals are closed do what Ctrl-C does.
+
+    Yields those that came. One that is ignored from the beginning, as under ``nohup``, stays so.
+    """
+    came: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
+        came.append(number)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signals
+        yield came  # only the main thread may set signals
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGTERM, HANGUP)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

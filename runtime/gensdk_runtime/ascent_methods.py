@@ -15,6 +15,7 @@ from gensdk_runtime.dream import dream_on
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inversion import Detection, Inversion, check_threshold, invert_all
 from gensdk_runtime.manifest import ModelSpec, OptimizerName
+from gensdk_runtime.memory import Room
 from gensdk_runtime.noise import Seeds
 from gensdk_runtime.programs.ascent import AscentProgram, Start
 from gensdk_runtime.programs.base import StepCallback
@@ -27,12 +28,7 @@ class AscentMethods(Closable):
 
     model: ModelSpec
     _lineup: Lineup
-
-    @property
-    def _on_host(self) -> bool:
-        """Whether graphs run in this machine's main memory, and not on a device with its own."""
-        label = self._lineup.first.label
-        return not any(device in label for device in ("cuda", "gpu", "tensorrt", "dml", "coreml"))
+    _room: Room
 
     @abstractmethod
     def _draw(self, n: int | None, options: Mapping[str, Any]) -> Samples:
@@ -134,6 +130,6 @@ class AscentMethods(Closable):
             octaves=octaves,
             octave_scale=octave_scale,
             tile=tile,
-            host=self._on_host,
+            room=self._room,
             options=options,
         )

@@ -13,6 +13,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE, as_array
 from gensdk_runtime.manifest import AscentSpec, ModelSpec
 from gensdk_runtime.media.image_pixels import Images, resize_floats
+from gensdk_runtime.memory import Room
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.translate import Through, translate_all
 
@@ -29,10 +30,10 @@ def dream_on(
     octaves: int,
     octave_scale: float,
     tile: int | None,
-    host: bool,
+    room: Room,
     options: Mapping[str, Any],
 ) -> Images:
-    """See :meth:`gensdk_runtime.generator.Generator.dream`; `sample` is that generator's, `host` as in
+    """See :meth:`gensdk_runtime.generator.Generator.dream`; `sample` is that generator's, `room` as in
     :class:`gensdk_runtime.translate.Through`."""
     source = model.source
     if not isinstance(model.program, AscentSpec) or source is None:
@@ -43,7 +44,7 @@ def dream_on(
     given = _check(image, source.channels)
     sizes = octave_sizes(given.shape[0], given.shape[1], octaves, octave_scale)
     given_options = {name: value for name, value in options.items() if value is not None}
-    through = Through(model, partial(sample, **given_options), tile=tile, host=host)
+    through = Through(model, partial(sample, **given_options), room, tile=tile)
     detail = np.zeros((1, 1, source.channels), np.float32)
     dreamt = given
     for height, width in sizes:

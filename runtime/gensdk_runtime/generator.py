@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from math import isfinite, prod
 from pathlib import Path
@@ -27,7 +28,7 @@ from gensdk_runtime.inputs import check_images, check_labels, check_latents, che
 from gensdk_runtime.latent_methods import LatentMethods
 from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
-from gensdk_runtime.memory import check_room
+from gensdk_runtime.memory import Room, check_room
 from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
 from gensdk_runtime.origin import Origin, still_open
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
@@ -46,6 +47,8 @@ from gensdk_runtime.tuning.lineup import Lineup
 OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 
+DEVICES = ("cuda", "gpu", "tensorrt", "dml", "coreml")
+"""What is in the names of backends that run in the memory of a device."""
 PRECISIONS = ("fp32", "fp16", "auto")
 MAX_WORKERS = 256
 
@@ -69,6 +72,7 @@ class Generator(LatentMethods):
         self._lineup = lineup
         self._owned = owned
         self._program: Program[Any] = lineup.first.program
+        self._room = Room(host=not any(device in lineup.first.label for device in DEVICES))
         self._requests = Requests(model, self._program, lineup)
         self._workers: ThreadPoolExecutor | None = None
         self._origin = origin
@@ -84,6 +88,7 @@ class Generator(LatentMethods):
         backend: str | Backend = "auto",
         precision: Precision | Literal["auto"] = "fp32",
         threads: int | None = None,
+        trust_engines: bool = False,
     ) -> Self:
         """Opens a bundle (a folder, a ``.gsdk`` file, or the name of an embedded one) and loads its graphs.
 
@@ -93,7 +98,9 @@ class Generator(LatentMethods):
         in the environment takes ONNX Runtime instead. With ``:background`` at its end, as in
         ``"tensorrt:background"``, ONNX Runtime serves until the other is ready. `precision`: ``"fp32"``,
         ``"fp16"`` where the bundle was exported with it, or ``"auto"``: the faster one of those. `threads`: CPU
-        threads inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
+        threads inside one graph; None leaves it to the backend. `trust_engines`: TensorRT takes engines that the
+        bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or
+        InputError.
         """
         check_word(precision, "precision", PRECISIONS)
         chosen: object = backend  # callers without a type checker pass anything
@@ -106,6 +113,8 @@ class Generator(LatentMethods):
             owned = None if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             opened = bundle if isinstance(bundle, Bundle) else owned
             assert opened is not None  # noqa: S101 - one of the two it is
+            if trust_engines:
+                opened = replace(opened, trust_engines=True)
             if backend == "auto":
                 lineup = undo.enter_context(closing(auto_lineup(opened, precision, threads)))
                 if owned is None:
@@ -330,7 +339,7 @@ class Generator(LatentMethods):
         `label` as in :meth:`sample`. Raises as that does, and :class:`InputError` for an image that does not fit
         into memory, with the choices.
         """
-        through = Through(self.model, self.sample, tile, resize, host=self._on_host)
+        through = Through(self.model, self.sample, self._room, tile, resize)
         return translate_all(through, images, label)
 
     def log_likelihood(
@@ -493,5 +502,9 @@ def _load_again(origin: Origin) -> Generator:
     """What a pickled or copied generator becomes."""
     with origin.opened():
         return Generator.load(
-            origin.path, backend=origin.backend, precision=origin.precision, threads=origin.threads
+            origin.path,
+            backend=origin.backend,
+            precision=origin.precision,
+            threads=origin.threads,
+            trust_engines=origin.trust_engines,
         )

@@ -18,7 +18,9 @@ Images = NDArray[np.uint8]
 class Picture(Protocol):
     """An image of Pillow's (``PIL.Image.Image``), which an application need not have."""
 
-    mode: str
+    @property
+    def mode(self) -> str:
+        """What its pixels are, such as RGB."""
 
     def getbands(self) -> tuple[str, ...]:
         """The names of its channels."""

@@ -82,6 +82,28 @@ def _head(path: Path) -> str:
         return ""
 
 
+class Room:
+    """What the runs of one generator may take.
+
+    A backend keeps what a run took, and uses it again for the next one: what was granted once is not asked for
+    twice. `host` False: runs take the memory of a device, of which nothing is known here.
+    """
+
+    def __init__(self, *, host: bool) -> None:
+        self._host = host
+        self._granted = 0
+
+    def lacks(self, need: int) -> int | None:
+        """Bytes that are free, where `need` are more than that; None where there is room."""
+        if not self._host or need <= self._granted:
+            return None
+        have = available_memory()
+        if have is not None and need > have:
+            return have
+        self._granted = need
+        return None
+
+
 PER_SAMPLE = 400
 """Bytes of a sample's key, its entries in the settings, and its label."""
 ASKED_FROM = 2**28

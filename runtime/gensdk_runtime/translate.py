@@ -21,7 +21,7 @@ from gensdk_runtime.inputs import MAX_SIDE, max_source_size
 from gensdk_runtime.manifest import AscentSpec, ModelSpec
 from gensdk_runtime.media.image_pixels import resize as resized
 from gensdk_runtime.media.images import to_uint8
-from gensdk_runtime.memory import available_memory, in_words
+from gensdk_runtime.memory import Room, available_memory, in_words
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.signature import ReceptiveField, SourceSpec
 from gensdk_runtime.tiles import DEFAULT_TILE, Cut, translate_tiles
@@ -40,14 +40,13 @@ class Way(NamedTuple):
 
 
 class Through(NamedTuple):
-    """A model with its generator's `sample`, and what the caller asked for; `host`: it runs in this machine's main
-    memory."""
+    """A model with its generator's `sample` and memory, and what the caller asked for."""
 
     model: ModelSpec
     sample: Callable[..., Samples]
+    room: Room
     tile: int | None = None
     resize: Size | None = None
-    host: bool = True
 
     @property
     def source(self) -> SourceSpec:
@@ -114,7 +113,7 @@ def _large(through: Through, height: int, width: int) -> Way:
     if not field.whole and size < max(height, width):
         _check_memory(through, min(size, height), min(size, width))
         return Way("tiles", size // through.source.multiple * through.source.multiple)
-    if through.ascends and _too_much(through, height, width):
+    if through.ascends and through.room.lacks(field.memory(height * width)) is not None:
         return _ascending(through, size)
     _check_memory(through, height, width)
     return Way("whole")
@@ -126,15 +125,11 @@ def _ascending(through: Through, tile: int) -> Way:
     return Way("tiles", tile)
 
 
-def _too_much(through: Through, height: int, width: int) -> bool:
-    have = available_memory()
-    return through.host and have is not None and through.field.memory(height * width) > have
-
-
 def _check_memory(through: Through, height: int, width: int) -> None:
     """Refuses what would end the process, and names the choices."""
-    need, have = through.field.memory(height * width), available_memory()
-    if have is None or not _too_much(through, height, width):
+    need = through.field.memory(height * width)
+    have = through.room.lacks(need)
+    if have is None:
         return
     field = through.field
     why = f"it looks at all of an image ({field.reason})" if field.whole else f"it sees {field.margin} pixels far"

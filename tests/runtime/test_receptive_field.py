@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gensdk_runtime import translate
+from gensdk_runtime import memory, translate
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.bundle_writer import write_bundle
@@ -151,7 +151,7 @@ def test_a_fixed_size_that_sees_a_surrounding_gets_tiles(tmp_path: Path) -> None
 
 def test_what_does_not_fit_into_memory_is_refused_with_the_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     model = translation_model(1)
-    monkeypatch.setattr(translate, "available_memory", lambda: 200 * 2**20)
+    monkeypatch.setattr(memory, "available_memory", lambda: 200 * 2**20)
     with opened(model, translation_onnx(model, GLOBAL["instance_norm"][0])) as generator:
         with pytest.raises(InputError, match=r"takes about .* MiB .*resize=\(.*tile=512.*tile=0") as refused:
             generator.translate(image(4000, 6000))

@@ -14,6 +14,7 @@ from torch import Tensor
 from gensdk_runtime.arrays_file import read_npz
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.images import image_grid, write_atomically
+from gensdk_runtime.own_files import read_own
 
 COUNT = 16
 FILE = "examples.npz"
@@ -45,9 +46,13 @@ class Examples:
     def load(cls, folder: Path) -> Self | None:
         """What :meth:`save` wrote; None where there is none. Raises :class:`InputError` for a damaged file."""
         path = folder / FILE
-        if not path.exists():
+        try:
+            data = read_own(path, limit=MAX_BYTES)
+        except FileNotFoundError:
             return None
-        arrays = read_npz(path, limit_bytes=MAX_BYTES)
+        except OSError as failure:
+            raise InputError(f"{path} can't be read ({failure.strerror}); remove it") from None
+        arrays = read_npz(data, limit_bytes=MAX_BYTES, what=str(path))
         sources, targets = arrays.get("sources"), arrays.get("targets")
         for images in (sources, targets):
             if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or not images.size):

@@ -5,7 +5,7 @@ A run is a folder: ``run.json``, ``checkpoints/``, ``previews/``, ``logs/`` (Ten
 
 from __future__ import annotations
 
-import sys
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +19,8 @@ from torch import nn
 
 from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
 from gensdk_runtime.manifest import UNFINISHED, Provenance
+from gensdk_runtime.own_files import check_own_folder, open_own, try_lock
+from gensdk_training.board import Board
 from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, newest_data, write_whole
 from gensdk_training.data import Dataset
 from gensdk_training.data.classes import as_classes
@@ -30,7 +32,8 @@ from gensdk_training.examples import FILE as EXAMPLES_FILE
 from gensdk_training.examples import Examples
 from gensdk_training.family import DataInfo
 from gensdk_training.loop import Loop, LoopResult
-from gensdk_training.progress import Board, Reporter
+from gensdk_training.memory_budget import memory_budget
+from gensdk_training.progress import Reporter
 from gensdk_training.registry import AnyFamily
 from gensdk_training.replicas import on_first
 from gensdk_training.run_config import DataConfig, RunConfig, read_run_config
@@ -38,12 +41,13 @@ from gensdk_training.running_statistics import mend_spectral_norms
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer, load_network_tensors
 
-if sys.platform != "win32":
-    import fcntl
-
 __all__ = ["DataConfig", "RunConfig", "TrainResult", "TrainedRun", "load_run", "read_run_config", "train"]
 
+SLACK = 64 * 2**20
+"""Bytes that networks may take beside what their file holds: buffers that are not saved."""
+
 _OWN_NAMES = {"run.json", "checkpoints", "previews", "logs", ".lock", EXAMPLES_FILE, DIAGNOSIS_FILE, DATA_FILE}
+_TEMPORARY = tuple(f".{name}." for name in ("run.json", EXAMPLES_FILE, DIAGNOSIS_FILE, DATA_FILE))
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ def _run(
             if trainer.accelerator.is_main_process:
                 write_whole(out / "run.json", config.to_json())  # with its new intervals
         reporter.begin(trainer.step)
-        board = Board(out / "logs", step=trainer.step) if tensorboard else None
+        board = Board(out / "logs", step=trainer.step, note=reporter.note) if tensorboard else None
         try:
             return loop.run(stopper, board)
         finally:
@@ -224,7 +228,8 @@ def load_run(run_dir: Path | str, *, ema: bool = True, step: int | None = None) 
     checkpoint = _find(run_dir / "checkpoints", step)
     state = checkpoint.state
     family = state.run.build_family(state.data)
-    with torch.random.fork_rng():
+    room = 2 * (checkpoint.path / "model.safetensors").stat().st_size + SLACK
+    with torch.random.fork_rng(), memory_budget(room, lambda: _altered(checkpoint.path)):
         networks = family.build_networks()
     load_network_tensors(networks, checkpoint.tensors["model"])
     if ema:
@@ -235,6 +240,10 @@ def load_run(run_dir: Path | str, *, ema: bool = True, step: int | None = None) 
     provenance = _provenance(checkpoint, ema=ema, unfinished=_unfinished(family, networks, state.step))
     examples = Examples.load(run_dir)
     return TrainedRun(family, state.data, networks, state.step, provenance, state.run, run_dir, examples)
+
+
+def _altered(path: Path) -> TrainingError:
+    return TrainingError(f"checkpoint {path.name}: its settings are of far larger networks than its weights")
 
 
 def _unfinished(family: AnyFamily, networks: dict[str, nn.Module], step: int) -> str | None:
@@ -316,23 +325,45 @@ def _claim(out: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
         strange = sorted(path.name for path in out.iterdir() if not _is_own(path.name))
     except OSError as failure:
         raise InputError(f"can't write into {out} ({failure.strerror})") from None
-    if (out / "run.json").exists():
-        if not resume:
-            raise InputError(f"{out} has a run already; resume it, or choose another folder")
-    elif strange:
+    begun = os.path.lexists(out / "run.json")
+    if begun and not resume:
+        raise InputError(f"{out} has a run already; resume it, or choose another folder")
+    if strange and not begun:
         raise InputError(f"{out} is not empty ({strange[0]!r}); choose a new folder")
-    with (out / ".lock").open("w") as lock:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrainingError(
-                    f"another process trains in {out}; wait for it or choose another folder"
-                ) from None
-        if not (out / "run.json").exists():
+    lock = _open_lock(out)
+    try:
+        if try_lock(lock) is False:
+            raise TrainingError(f"another process trains in {out}; wait for it or choose another folder")
+        _sweep(out)
+        if not begun:
             write_whole(out / "run.json", config.to_json())
-        yield
+        try:
+            yield
+        except InputError:  # refused before its first step: nothing stays that would ask for another folder
+            if not begun and not (out / "checkpoints").exists():
+                (out / "run.json").unlink(missing_ok=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _open_lock(out: Path) -> int:
+    """The lock's descriptor. What the run writes into must be its own: a link would lead to somebody else's."""
+    try:
+        for name in ("checkpoints", "previews", "logs"):
+            check_own_folder(out / name)
+        return open_own(out / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as failure:
+        name = Path(failure.filename or out).name
+        raise InputError(f"can't train in {out}: {name!r}: {failure.strerror}; remove it") from None
+
+
+def _sweep(out: Path) -> None:
+    """Removes the temporary files of a process that was killed here; the lock says that none lives."""
+    for path in out.iterdir():
+        if path.name.startswith(_TEMPORARY) and (path.is_symlink() or path.is_file()):
+            path.unlink(missing_ok=True)
 
 
 def _is_own(name: str) -> bool:
-    return name in _OWN_NAMES or name.startswith(".run.json.")
+    return name in _OWN_NAMES or name.startswith(_TEMPORARY)

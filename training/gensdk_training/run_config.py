@@ -9,12 +9,16 @@ from pydantic import Field
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.own_files import read_own
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.augment import Augmentation
 from gensdk_training.data.dataset import Layout, Split
 from gensdk_training.family import DataInfo, FamilyConfig
 from gensdk_training.registry import AnyFamily, get_family
+
+MAX_BYTES = 4 * 2**20
+"""Of ``run.json``."""
 
 Side = Annotated[int, Field(ge=1, le=16384)]
 
@@ -155,7 +159,7 @@ def read_run_config(run_dir: Path) -> RunConfig:
     """``run.json`` of a run. Raises :class:`InputError` where there is none."""
     path = run_dir / "run.json"
     try:
-        text = path.read_bytes()
+        text = read_own(path, limit=MAX_BYTES)
     except OSError as failure:
         raise InputError(f"no run in {run_dir}: {path.name} can't be read ({failure.strerror})") from None
     return RunConfig.from_json(text, what=str(path))

@@ -22,8 +22,8 @@ send from http on to https, not back."""
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` is meant as an address, not as a file."""
-    return "://" in text
+    """Whether `text` is meant as an address, not as a file; one with a single slash is a misprint of one."""
+    return "://" in text or text.partition(":/")[0].lower() in PROTOCOLS
 
 
 def check_address(address: str) -> str:
@@ -60,19 +60,22 @@ def check_address(address: str) -> str:
 def masked(text: str) -> str:
     """`text`, an address or what was meant as one, with ``***`` for all that may be secret.
 
-    FFmpeg takes for user and password what stands before the last @ of what comes before the first / ? or #. A
-    password that holds one of these itself is cut there, so that all before the last @ at all is hidden; then the
-    value of each setting in path and query, since the names of those that are secret can't all be known; and the
-    name of an RTMP stream, which is its key.
+    FFmpeg takes for user and password what stands before the last @ of what comes before the first / ? or #. Where
+    there is an @ behind these, a password may hold one of them, and be cut there: then nothing is shown. In path
+    and query the value of each setting is hidden, since the names of those that are secret can't all be known, and
+    of RTMP the name of the stream, which is its key.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        if not re.search(r":.*@|^[a-z]+:/|[?&;]\w+=", text, re.IGNORECASE | re.DOTALL):
+        if not is_address(text) and not re.search(r":.*@|[?&;]\w+=", text, re.DOTALL):
             return text  # a file's name, in which @ and = are letters
-        scheme, separator, rest = "", "", text
+        scheme, rest = "", text
     elif not re.fullmatch(r"[A-Za-z0-9+.-]{1,40}", scheme):
         scheme = "***"
-    if "@" in rest:
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest[len(authority) :]:
+        return f"{scheme}{separator}***"
+    if "@" in authority:
         rest = f"***@{rest.rpartition('@')[2]}"
     place, question, query = rest.partition("#")[0].partition("?")
     if "=" in place:  # some cameras take user and password in the path
@@ -81,5 +84,5 @@ def masked(text: str) -> str:
         f"{part.partition('=')[0]}=***" if "=" in part else "***" for part in query.split("&") if part
     )
     if scheme.lower().startswith("rtmp") and place.count("/") >= 2:
-        place = f"{place.rpartition('/')[0]}/***"
+        place = f"{'/'.join(place.split('/')[:2])}/***"
     return "".join(c if c.isprintable() else "?" for c in f"{scheme}{separator}{place}{question}{query}")

@@ -18,6 +18,7 @@ from gensdk_runtime.stream.address import PROTOCOLS, masked
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 FILE_FORMATS = (
@@ -127,17 +128,25 @@ class Clock:
         self.jumps = 0
         self._zero_based = container.format.name.split(",")[0] in ZERO_BASED
         self._origin = _origin(container, self._zero_based)
-        self._next: Fraction | None = None
+        self._moved = 0
+        self._next: int | None = None
 
-    def time(self, stamp: Fraction, length: Fraction) -> Fraction:
-        """When it is, at `stamp` seconds by the packets; it lasts `length`."""
-        time = stamp - self._origin
-        if not self._zero_based and self._next is not None and not -BACK <= time - self._next <= AHEAD:
-            self._origin += time - self._next
+    def go_on(self, packet: Packet[Any]) -> None:
+        """Moves the times of a packet, the next in the file, where its clock jumps, and of all after it."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if self._zero_based or stamp is None:
+            return
+        apart = (stamp + self._moved - (self._next if self._next is not None else stamp)) * packet.time_base
+        if not -BACK <= apart <= AHEAD and self._next is not None:
+            self._moved = self._next - stamp
             self.jumps += 1
-            time = self._next
-        self._next = time + length
-        return time
+        self._next = stamp + self._moved + (packet.duration or 0)
+        packet.dts = None if packet.dts is None else packet.dts + self._moved
+        packet.pts = None if packet.pts is None else packet.pts + self._moved
+
+    def time(self, stamp: int, unit: Fraction) -> Fraction:
+        """The seconds that a moved `stamp` in units of so many seconds means."""
+        return stamp * unit - self._origin
 
 
 def _origin(container: InputContainer, zero_based: bool) -> Fraction:

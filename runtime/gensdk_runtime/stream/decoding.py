@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from gensdk_runtime.processor import cores_to_fill
-from gensdk_runtime.stream.containers import pyav, reason
+from gensdk_runtime.stream.containers import Clock, pyav, reason
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -23,9 +24,13 @@ runs."""
 MOST_THREADS = 8
 MOST_KEPT = 1000
 """Packets since the last key frame that are kept for decoding them again."""
+PROGRESSIVE = 1
+"""FFmpeg's field orders after it are interlaced."""
+SORTED = 4
+"""Frames that are sorted by their times where decoders have lost count; H.264 seldom changes the order of more."""
 BROKEN_READS = 8
 """Failed reads in a row, after which a file counts as broken off."""
-ENDS_WITHIN = Fraction(1, 2)
+ENDS_WITHIN = Fraction(1, 4)
 """Seconds by which a whole file may end before the duration that it states."""
 STATES_DURATION = ("matroska", "asf", "nut")
 """Formats whose header states the duration; others take it from their last frame, or guess."""
@@ -33,10 +38,7 @@ STATES_DURATION = ("matroska", "asf", "nut")
 
 @dataclass(frozen=True)
 class Lost:
-    """Frames that were in the file and could not be decoded; `why`: FFmpeg's words for the first.
-
-    -1 for one that was given up, and came after all, out of order.
-    """
+    """Frames that were in the file and could not be decoded; `why`: FFmpeg's words for the first."""
 
     count: int
     why: str
@@ -56,13 +58,17 @@ class Decoder:
         """Frames that the file announces and does not hold, where it says how many it should; known at the end."""
         self.cut = ""
         """Why the file counts as broken off, at the end; empty where it is whole."""
+        self.clock = Clock(container)
         self._container = container
         self._stream = stream
         self._kind = container.format.name.split(",")[0]
         self._hidden = stream.codec_context.name in ("vp8", "libvpx")
+        self._fields = stream.codec_context.field_order > PROGRESSIVE
         self._due: list[int] = []  # a heap: times of packets whose frames have not come
         self._undated = 0
         self._given_up: set[int] = set()
+        self._number = count()
+        self._sorted: list[tuple[int, int, VideoFrame]] = []
         self._failures = 0
         self._why = ""
         self._packets = 0
@@ -89,8 +95,10 @@ class Decoder:
             self._note(packet)
             yield from self._matched(self._decoded(packet))
         yield from self._matched(self._decoded(None))
-        if self._due and self._ahead and self._failures and len(self._kept) <= MOST_KEPT:
+        yield from self._rest()
+        if self._due and self._ahead and len(self._kept) <= MOST_KEPT:
             yield from self._matched(self._decoded_again())
+            yield from self._rest()
         if rest := len(self._due) + self._undated:
             yield Lost(rest, self._why or "it holds no picture")
         self._judge_end()
@@ -120,6 +128,7 @@ class Decoder:
                 yield packet
 
     def _note(self, packet: Packet[Any]) -> None:
+        self.clock.go_on(packet)
         if self._ahead:
             if packet.is_keyframe:
                 self._kept.clear()
@@ -158,10 +167,10 @@ class Decoder:
                 continue
             yield from (frame for frame in found if frame.pts in self._due)
 
-    def _matched(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame | Lost]:
-        for frame in frames:
+    def _matched(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame | Lost]:
+        for frame in self._ordered(frames):
             lost = 0
-            if frame.pts is None or not self._due:
+            if frame.pts is None:
                 if self._undated:
                     self._undated -= 1
                 elif self._due:
@@ -170,16 +179,31 @@ class Decoder:
                 while self._due and self._due[0] < frame.pts:
                     self._given_up.add(heappop(self._due))
                     lost += 1
-                if self._due and self._due[0] == frame.pts:
+                if frame.pts in self._given_up:
+                    continue  # too late: others that follow it have been given
+                if self._due:  # its own, or that of a decoder which makes up times
                     heappop(self._due)
-                elif frame.pts in self._given_up:
-                    self._given_up.remove(frame.pts)
-                    lost = -1
-            second_field = lost == 1 and frame.interlaced_frame and not self._why
+            second_field = lost == 1 and self._fields and frame.interlaced_frame and not self._why
             if lost and not second_field:
                 yield Lost(lost, self._why or "it holds no picture")
             self._why = ""
             yield frame
+
+    def _ordered(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+        """As they come; once one has failed, decoders lose count, and the next few are sorted by their times."""
+        for frame in frames:
+            if not self._failures or frame.pts is None:
+                yield frame
+                continue
+            heappush(self._sorted, (frame.pts, next(self._number), frame))
+            if len(self._sorted) > SORTED:
+                yield heappop(self._sorted)[2]
+
+    def _rest(self) -> Iterator[VideoFrame | Lost]:
+        last = [heappop(self._sorted)[2] for _ in range(len(self._sorted))]
+        self._failures, failures = 0, self._failures
+        yield from self._matched(last)
+        self._failures = failures
 
     def _judge_end(self) -> None:
         """Whether the file is whole, as far as it says what it should hold."""

@@ -64,6 +64,10 @@ class Film:
         """Whether the disk is full: it has to be finished now."""
         return self._file.full
 
+    def reason(self, failure: Exception) -> str:
+        """Why it could not be written: what the system says, else what FFmpeg does."""
+        return reason(self._file.failure or failure)
+
     def add(self, view: Uint8, pts: int, length: int | None) -> None:
         """A frame uint8 [H, W, 3] of the film's size, shown at `pts` time units, and for `length` of them."""
         av = pyav()
@@ -178,11 +182,6 @@ def _palettes(settings: FilmSettings) -> Any:
                 return
 
     return paint
-
-
-def written_reason(failure: Exception) -> str:
-    """What the system or FFmpeg says of a write that failed."""
-    return reason(failure) if hasattr(failure, "strerror") else str(failure)
 
 
 def even(side: int) -> int:

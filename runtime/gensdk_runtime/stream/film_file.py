@@ -30,6 +30,8 @@ class FilmFile:
         self._kept = 0
         self._packets = 0
         self._largest = 0
+        self._noted = self._written = 0
+        self.failure: OSError | None = None
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         self._keep(max(LEAST_ROOM, min(MOST_ROOM, shutil.disk_usage(path.parent).free // 8)))
 
@@ -37,7 +39,9 @@ class FilmFile:
         """A packet of `size` bytes comes: the index grows, and what waits to be written may be as large."""
         self._packets += 1
         self._largest = max(self._largest, size)
-        needed = LEAST_ROOM + A_PACKET * self._packets + 2 * self._largest
+        self._noted += size
+        waiting = max(0, self._noted - self._written)  # some formats write a second of packets at a time
+        needed = LEAST_ROOM + A_PACKET * self._packets + 2 * self._largest + waiting
         if needed > self._kept and not self.full:
             self._keep(needed + needed // 2)
 
@@ -49,8 +53,10 @@ class FilmFile:
                 rest = rest[os.write(self._descriptor, rest) :]
             except OSError as failure:
                 if self.full or failure.errno not in FULL:
+                    self.failure = failure
                     raise
                 self._give_up_room()
+        self._written += len(data)
         return len(data)
 
     def read(self, size: int) -> bytes:

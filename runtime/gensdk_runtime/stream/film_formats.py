@@ -73,13 +73,15 @@ GIF = (VideoCodec("gif", "pal8", {}),)
 _MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 _FASTSTART = {"movflags": "+faststart"}
 """The index stands first, so that a browser plays a film before it has all of it."""
+_CLUSTERS = {"cluster_time_limit": "1000"}
+"""Milliseconds of packets that are written at once: so much may be lost where the disk is full."""
 
 FILMS = {
     ".mp4": FilmFormat("mp4", H264, _MP4_SOUND, ("aac",), _FASTSTART),
     ".m4v": FilmFormat("mp4", H264, _MP4_SOUND, ("aac",), _FASTSTART),
     ".mov": FilmFormat("mov", H264, _MP4_SOUND - {"opus", "flac"} | {"pcm_s16le"}, ("aac",), _FASTSTART),
-    ".mkv": FilmFormat("matroska", H264, None, ("aac",)),
-    ".webm": FilmFormat("webm", VP9, frozenset({"opus", "vorbis"}), ("libopus", "opus"), aspect=False),
+    ".mkv": FilmFormat("matroska", H264, None, ("aac",), _CLUSTERS),
+    ".webm": FilmFormat("webm", VP9, frozenset({"opus", "vorbis"}), ("libopus", "opus"), _CLUSTERS, aspect=False),
     ".avi": FilmFormat(
         "avi",
         MJPEG,

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 class Interrupts:
-    """Stands before the handlers of SIGINT and SIGTERM that are written in Python, Ctrl-C's among them.
+    """Stands before the handlers of SIGINT, SIGTERM and SIGHUP that are written in Python, Ctrl-C's among them.
 
     While it is held (``with interrupts.held():``) the first signal waits for the end of that; a second one goes
     to its handler at once, so that a sink which hangs can be left. In other threads than the main one it does

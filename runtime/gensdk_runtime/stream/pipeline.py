@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from math import inf
 from pathlib import Path
 from threading import Thread
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,10 @@ from gensdk_runtime.stream.figures import Ending, StreamReport, Tally
 from gensdk_runtime.stream.frame import CapturedFrame, StreamFacts, TranslatedFrame, Uint8
 from gensdk_runtime.stream.interrupts import Interrupts
 from gensdk_runtime.stream.options import StreamOptions
-from gensdk_runtime.stream.places import open_sink, open_source
+from gensdk_runtime.stream.places import check_apart, open_sink, open_source
 from gensdk_runtime.stream.reader import Reader
-from gensdk_runtime.stream.sink import Sink, is_stop
-from gensdk_runtime.stream.source import Capture, Source
+from gensdk_runtime.stream.sink import FolderSink, ImageSink, Sink, is_stop
+from gensdk_runtime.stream.source import Capture, ImageSource, Source
 from gensdk_runtime.stream.view import as_grey, compose, difference
 from gensdk_runtime.translate import TILED_FROM
 
@@ -61,6 +61,9 @@ def translate_stream(
     options = options or StreamOptions()
     check_model(generator, options)
     opened, sinks = open_source(source, timeout=options.stall_seconds), open_sinks(sink)
+    if isinstance(opened, ImageSource):
+        opened.keeps_alpha = keeps_alpha(generator, sinks, options)
+    check_apart(opened, sinks)
     with ExitStack() as undo:
         capture = opened.open()
         unread = undo.enter_context(ExitStack())
@@ -80,6 +83,15 @@ def translate_stream(
 def open_sinks(sink: Any) -> list[Sink]:
     """One sink, or each of a list."""
     return [open_sink(each) for each in (sink if isinstance(sink, list | tuple) else [sink])]
+
+
+def keeps_alpha(generator: Generator, sinks: Sequence[Sink], options: StreamOptions) -> bool:
+    """Whether transparency goes through: colours below it can be translated where each place comes from its
+    surrounding alone, and files must be able to hold it. Otherwise pictures are laid over white."""
+    source = generator.model.source
+    local = source is not None and source.receptive_field is not None and not source.receptive_field.whole
+    plain = not options.side_by_side and not options.mix
+    return local and plain and all(isinstance(each, FolderSink | ImageSink) and each.holds_alpha for each in sinks)
 
 
 def check_model(generator: Generator, options: StreamOptions) -> None:
@@ -136,6 +148,7 @@ class _Stream:
         self._last: _Translation | None = None  # the last one that is no other's
         self._pool = None if realtime else ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gensdk-translate")
         self._interrupts = Interrupts()
+        self._playing_since: float | None = None
         self._grey = generator.model.source is not None and generator.model.source.channels == 1
 
     def run(self, capture: Capture) -> StreamReport:
@@ -190,6 +203,8 @@ class _Stream:
 
     def _result(self, image: Uint8) -> Uint8:
         if self._grey:
+            if (image != image[..., :1]).any():
+                self._reader.remark(f"model {self._generator.model.name!r} takes grey images: colours are dropped")
             image = as_grey(image)
         result = self._generator.translate(image, label=self._options.label, tile=self._options.tile)
         assert isinstance(result, np.ndarray)  # noqa: S101 - one image gives one
@@ -209,10 +224,34 @@ class _Stream:
                 return "source"
             if frame is None:
                 continue
-            if self._show(self._finished(frame)):
+            finished = self._finished(frame)
+            if not self._is_due(finished, until):
+                return "limit"
+            if self._show(finished):
                 return "sink"
             if self._total.frames == options.max_frames:
                 return "limit"
+
+    def _is_due(self, frame: TranslatedFrame, until: float) -> bool:
+        """Waits until a frame's time where somebody watches a film; False where the stream ends before."""
+        shown = frame.presentation
+        if self._realtime or shown is None or not any(each.plays for each in self._sinks):
+            return True
+        alone = all(each.plays for each in self._sinks)
+        while alone or any(each.watched() for each in self._sinks):
+            now = self._tick()
+            if self._playing_since is None:
+                self._playing_since = now - float(shown.time)
+            left = self._playing_since + float(shown.time) - now
+            if left < -SECOND:  # the model is slower than the film: what is late is not caught up with
+                self._playing_since = now - float(shown.time)
+            if left <= 0:
+                return True
+            if now >= until:
+                return False
+            sleep(min(left, POLL, until - now))
+        self._playing_since = None
+        return True
 
     def _finished(self, translation: _Translation) -> TranslatedFrame:
         """Waits for the result."""
@@ -230,6 +269,8 @@ class _Stream:
             frame.decode,
             seconds,
             frame.presentation,
+            frame.name,
+            frame.alpha,
         )
 
     def _show(self, frame: TranslatedFrame) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def _named_sink(text: str) -> Sink:
         return HttpSink(*http_address(text))
     path = Path(text)
     suffix = path.suffix.lower()
-    if "://" in text or not text.strip():
+    if is_address(text) or not text.strip():
         raise InputError(f"no sink {masked(text)[:80]!r}: expected a file, a folder, window or http:PORT")
     if suffix in FILMS:
         return VideoSink(path)
@@ -82,6 +82,34 @@ def _named_sink(text: str) -> Sink:
         known = ", ".join((*FILMS, *WRITABLE))
         raise InputError(f"can't write {suffix} files; use one of {known}, a folder, window or http:PORT")
     return FolderSink(path)
+
+
+def check_apart(source: Source, sinks: Sequence[Sink]) -> None:
+    """Raises :class:`InputError` where a sink would replace what the source reads, or another sink's file.
+
+    Files are told apart as the system does: through links, and however they are spelled.
+    """
+    read = getattr(source, "path", None)
+    written = [Path(path) for sink in sinks if isinstance(path := getattr(sink, "path", None), str | Path)]
+    for i, path in enumerate(written):
+        if isinstance(read, Path) and (_is_same(read, path) or (read.is_dir() and _is_image_in(read, path))):
+            raise InputError(
+                f"{path} is the source itself, which would be lost; choose another place for the result"
+            )
+        if any(_is_same(path, other) for other in written[:i]):
+            raise InputError(f"two sinks would write {path}; give each a place of its own")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one is not there yet
+        return one.resolve() == other.resolve()
+
+
+def _is_image_in(folder: Path, path: Path) -> bool:
+    """Whether a folder of images is read in which `path` is one."""
+    return path.suffix.lower() in READABLE and path.exists() and _is_same(folder, path.resolve().parent)
 
 
 def http_address(text: str) -> tuple[int, str]:

@@ -59,6 +59,8 @@ class HttpSink(Sink):
     and only where somebody watches.
     """
 
+    plays = True
+
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self._address = (host, port)
         self._server: _Server | None = None
@@ -86,6 +88,10 @@ class HttpSink(Sink):
         self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="gensdk-http", daemon=True)
         self._thread.start()
         return f"watch at {self.url}"
+
+    def watched(self) -> bool:
+        """Whether a page is open."""
+        return self.board.watched
 
     def write(self, frame: TranslatedFrame) -> None:
         """The newest frame."""

@@ -23,8 +23,15 @@ NO_WINDOWS = (
 )
 
 
+TRANSPARENT = (".png", ".webp", ".tif", ".tiff")
+"""Image files that hold transparency."""
+
+
 class Sink(ABC):
     """What takes the frames of a stream, in the thread that called for it; used once, from open to close."""
+
+    plays = False
+    """It shows frames and keeps none: a film that goes to such sinks alone plays at its own speed."""
 
     def open(self, facts: StreamFacts) -> str | None:
         """Raises where it is plain that nothing could be written, before the first frame is translated.
@@ -36,6 +43,10 @@ class Sink(ABC):
     @abstractmethod
     def write(self, frame: TranslatedFrame) -> bool | None:
         """Takes a frame; returning True ends the stream. May raise, which ends it too."""
+
+    def watched(self) -> bool:
+        """Whether somebody looks at the frames now, so that a film should play at its own speed."""
+        return False
 
     def tell(self, figures: StreamFigures) -> None:  # noqa: B027 - most sinks show no figures
         """The figures of each second."""
@@ -70,10 +81,13 @@ def is_stop(answer: object) -> bool:
 
 
 class FolderSink(Sink):
-    """PNG files in a new or empty folder, numbered as the source's frames: 000000.png is the first.
+    """PNG files in a new or empty folder. Of a source of files each has the name of its file, in the same folders;
+    frames are numbered as the source's: 000000.png is the first.
 
     Where frames were dropped or corrupt, their numbers are missing.
     """
+
+    holds_alpha = True
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -86,7 +100,8 @@ class FolderSink(Sink):
 
     def write(self, frame: TranslatedFrame) -> None:
         """One file, whole or not at all."""
-        write_atomically(self.path / f"{frame.index:06d}.png", encode_image(frame.view, ".png", {}))
+        name = frame.name or f"{frame.index:06d}.png"
+        write_atomically(self.path / name, encode_image(frame.picture, ".png", {}))
 
 
 class ImageSink(Sink):
@@ -94,6 +109,11 @@ class ImageSink(Sink):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    @property
+    def holds_alpha(self) -> bool:
+        """Whether files of its kind can be transparent."""
+        return self.path.suffix.lower() in TRANSPARENT
 
     def open(self, facts: StreamFacts) -> None:
         """Raises :class:`InputError` where it can't be written, and for a source of several frames."""
@@ -107,11 +127,13 @@ class ImageSink(Sink):
 
     def write(self, frame: TranslatedFrame) -> None:
         """Replaces the file."""
-        write_atomically(self.path, encode_image(frame.view, self.path.suffix.lower(), {}))
+        write_atomically(self.path, encode_image(frame.picture, self.path.suffix.lower(), {}))
 
 
 class WindowSink(Sink):
     """A window on this machine's screen; q, Esc and its close button end the stream."""
+
+    plays = True
 
     def __init__(self) -> None:
         self._title = ""
@@ -132,6 +154,10 @@ class WindowSink(Sink):
         except (cv2.error, AttributeError):
             self._title = ""
             raise UnavailableError(NO_WINDOWS) from None
+
+    def watched(self) -> bool:
+        """Always."""
+        return True
 
     def write(self, frame: TranslatedFrame) -> bool:
         """Shows it; True after the user has closed the window."""

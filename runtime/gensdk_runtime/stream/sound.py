@@ -111,9 +111,10 @@ class Sound:
             if packet is None:
                 return
             if packet.size and packet.pts is not None:
-                stamp, base = packet.pts, packet.time_base
-                time = self._tracks[packet.stream_index].clock.time(stamp * base, (packet.duration or 0) * base)
-                packet.pts = packet.dts = round(time / base)  # a packet of sound is decoded when it is played
+                clock = self._tracks[packet.stream_index].clock
+                clock.go_on(packet)
+                time = clock.time(packet.pts, packet.time_base)
+                packet.pts = packet.dts = round(time / packet.time_base)  # sound is decoded when it is played
                 if time >= 0:
                     yield packet
 

@@ -14,6 +14,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE
 from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode, read_file, read_header
 from gensdk_runtime.media.image_frames import Frame, frame_count, frames
+from gensdk_runtime.media.image_listing import ImageListing, list_images
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
 
 SHORTEST, BROWSERS = 10, 100
@@ -35,6 +36,10 @@ class Capture(ABC):
     """How many there are; 0: not known."""
     file: FileFacts | None = None
     """What a video file says of itself."""
+    name = ""
+    alpha: Uint8 | None = None
+    """Of the frame that was read last, where it is a file of its own: its path within the source, and its
+    transparency, uint8 [h, w, 1], where that is kept."""
     presentation: Presentation | None = None
     """Of the frame that was read last: when and how a video shows it."""
     cut = ""
@@ -105,48 +110,74 @@ def check_frame(frame: Any, name: str) -> Uint8:
 
 
 class ImageSource(Source):
-    """Image files: those of a folder in the order of their names, or a single one.
+    """Image files: those of a folder and of the folders in it, in the order of their names, or a single one.
 
     A single GIF, WebP or PNG that moves gives all its frames, with their times. Of one in a folder, where a file
     is a frame, the first is taken, with a remark.
+
+    `keeps_alpha`: transparency comes beside the colours; otherwise pictures lie on white.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, keeps_alpha: bool = False) -> None:
         self.path = Path(path)
         self.name = str(path)
+        self.keeps_alpha = keeps_alpha
 
     def open(self) -> Capture:
         """Lists the folder once; files that appear later are not seen."""
         try:
-            listed = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
-            files = [path for path in listed if path.suffix.lower() in SUFFIXES and path.is_file()]
+            listing = list_images(self.path)
         except OSError as failure:
             raise InputError(f"can't read {self.path}: {failure.strerror or failure}") from None
-        if not files:
-            raise InputError(f"no {', '.join(SUFFIXES)} file in {self.path}; give a folder with images")
-        return (None if self.path.is_dir() else _animation(self.path)) or _ImageCapture(files)
+        if not listing.files:
+            left_out = "; ".join(listing.remarks)
+            raise InputError(
+                f"no {', '.join(SUFFIXES)} file in {self.path}; give a folder with images"
+                + (f" ({left_out})" if left_out else "")
+            )
+        moving = None if self.path.is_dir() else _animation(self.path)
+        return moving or _ImageCapture(listing, keeps_alpha=self.keeps_alpha)
 
 
 class _ImageCapture(Capture):
-    def __init__(self, files: list[Path]) -> None:
-        self._files = iter(files)
-        self._remarks: list[str] = []
-        self.frames = len(files)
+    def __init__(self, listing: ImageListing, *, keeps_alpha: bool) -> None:
+        self._files = iter(listing.files.items())
+        self._remarks = list(listing.remarks)
+        self._said = set[str]()
+        self._keeps_alpha = keeps_alpha
+        self.frames = len(listing.files)
 
     def read(self) -> Uint8 | None:
-        path = next(self._files, None)
-        if path is None:
+        found = next(self._files, None)
+        if found is None:
             return None
+        self.name, path = found
         try:
             data = read_file(path)
-            image, count = decode(data, 3), read_header(data).frames
+            header = read_header(data)
+            picture = self._picture(data, alpha=header.alpha)
         except CorruptImageError as failure:
             raise CorruptFrameError(f"{path}: {failure}") from None
         except OSError as failure:
             raise CorruptFrameError(f"{path}: {failure.strerror or failure}") from None
-        if count > 1:
-            self._remarks.append(f"{path}: the first picture of several in it is taken")
-        return image
+        if header.frames > 1:
+            self._remark(f"{path}: the first picture of several in it is taken")
+        return picture
+
+    def _picture(self, data: bytes, *, alpha: bool) -> Uint8:
+        self.alpha = None
+        if alpha and self._keeps_alpha:
+            picture = decode(data, 4)
+            self.alpha = np.ascontiguousarray(picture[..., 3:])
+            return np.ascontiguousarray(picture[..., :3])
+        if alpha:
+            self._remark("transparent pictures were laid over white")
+        return decode(data, 3)
+
+    def _remark(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._remarks.append(text)
 
     def take_remarks(self) -> list[str]:
         taken, self._remarks = self._remarks, []

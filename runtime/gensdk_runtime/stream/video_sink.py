@@ -9,9 +9,9 @@ from pathlib import Path
 
 from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.stream.containers import pyav
+from gensdk_runtime.stream.containers import pyav, reason
 from gensdk_runtime.stream.figures import StreamFigures, StreamReport
-from gensdk_runtime.stream.film import GIF_UNIT, Film, FilmSettings, even, fitted, written_reason
+from gensdk_runtime.stream.film import GIF_UNIT, Film, FilmSettings, even, fitted
 from gensdk_runtime.stream.film_formats import FilmFormat, film_format
 from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame, Uint8
 from gensdk_runtime.stream.sink import Sink
@@ -43,7 +43,7 @@ class VideoSink(Sink):
         self.path = Path(path)
         if fps is not None and not (isinstance(fps, int | float) and 0 < fps <= 1000):
             raise InputError(f"expected fps above 0, at most 1000, got {fps!r:.40}")
-        self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
+        self._fps = None if fps is None else exact_rate(fps)
         self._undo = ExitStack()
         self._facts = StreamFacts("", "", live=False)
         self._kind: FilmFormat | None = None
@@ -80,7 +80,7 @@ class VideoSink(Sink):
             pts, length = self._timing(frame, self._settings.time_base)
             film.add(self._fitted(frame.view), pts, length)
         except (OSError, pyav().error.FFmpegError) as failure:
-            raise self._failed(failure) from None
+            raise self._failed(failure, self._film) from None
         if film.full:
             self._end_early(film)
 
@@ -183,10 +183,11 @@ class VideoSink(Sink):
     def _finish(self, film: Film) -> None:
         try:
             film.finish(sound_until=None if self._whole else self._end)
-            sync(self._beside)
-            put_in_place(self._beside, self.path.absolute())
+            if film.written:
+                sync(self._beside)
+                put_in_place(self._beside, self.path.absolute())
         except (OSError, pyav().error.FFmpegError) as failure:
-            raise self._failed(failure) from None
+            raise self._failed(failure, film) from None
 
     def _end_early(self, film: Film) -> None:
         """Raises, after what there is was put in place."""
@@ -197,8 +198,9 @@ class VideoSink(Sink):
             f"the disk is full: {self.path} holds the first {film.written} frames; make room and start again"
         )
 
-    def _failed(self, failure: Exception) -> InputError:
-        return InputError(f"can't write {self.path}: {written_reason(failure)}")
+    def _failed(self, failure: Exception, film: Film | None) -> InputError:
+        why = reason(failure) if film is None else film.reason(failure)
+        return InputError(f"can't write {self.path}: {why}")
 
 
 def _rate(facts: StreamFacts, kind: FilmFormat) -> Fraction:
@@ -208,8 +210,14 @@ def _rate(facts: StreamFacts, kind: FilmFormat) -> Fraction:
         finer = file.grid is not None and file.rate <= file.grid <= FINEST_GRID
         return file.grid if file.grid is not None and finer and not kind.times else file.rate
     fps = facts.fps
-    # 30000/1001 is meant by 29.97.
-    return Fraction(fps).limit_denominator(1001) if fps > 0 and math.isfinite(fps) else DEFAULT_FPS
+    return exact_rate(fps) if fps > 0 and math.isfinite(fps) else DEFAULT_FPS
+
+
+def exact_rate(fps: float) -> Fraction:
+    """The frame rate that is meant: 30000/1001 by 29.97 and by 29.970029, as television has it."""
+    meant = Fraction(round(fps * 1.001) * 1000, 1001)
+    near = abs(meant - Fraction(fps)) < Fraction(3, 10_000) * meant
+    return meant if near else Fraction(fps).limit_denominator(1001)
 
 
 def stretched_size(shape: tuple[int, ...], aspect: Fraction) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gensdk_runtime.stream.address import check_address, is_address, masked
-from gensdk_runtime.stream.containers import Clock, open_address, open_file, pyav, reason, video_of
+from gensdk_runtime.stream.containers import open_address, open_file, pyav, reason, video_of
 from gensdk_runtime.stream.decoding import Decoder, Lost
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
 from gensdk_runtime.stream.opencv import MAX_FPS, open_camera
@@ -67,7 +67,7 @@ class VideoCapture(Capture):
         self._decoder = Decoder(container, stream)
         self._painter = Painter()
         self._items = self._decoder.frames()
-        self._clock = Clock(container)
+        self._jumps = 0
         self._count = 0
         self._to_skip: Lost | None = None
         self._damaged = 0
@@ -131,12 +131,13 @@ class VideoCapture(Capture):
         else:
             aspect = 1 / self._pixel_aspect if self._painter.turned else self._pixel_aspect
             length = frame.duration * base if frame.duration else None
-            jumps = self._clock.jumps
-            time = self._clock.time(frame.pts * base, length or Fraction(0))
-            if self._clock.jumps > jumps:
+            clock = self._decoder.clock
+            if clock.jumps > self._jumps:
+                self._jumps = clock.jumps
                 self._remarks.append(
-                    f"its clock jumps before frame {self._count - 1}; the film goes on without a gap"
+                    f"its clock jumps, about frame {self._count - 1}; the film goes on without a gap"
                 )
+            time = clock.time(frame.pts, base)
             self.presentation = Presentation(time, length, aspect)
         return image
 

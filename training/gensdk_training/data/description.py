@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.printable import printable
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.data.dataset import Dataset
-from gensdk_training.data.findings import printable
 
 FILE = "data.json"
 LISTED = 12

@@ -77,7 +77,7 @@ def check_model(model: ModelSpec) -> None:
     if model.source is not None:
         raise InputError(
             f"{model.name!r} translates images, and evaluate measures models that sample; compare its "
-            "translations with benchmarks/translation.py"
+            "translations with their targets (Generator.translate gives them)"
         )
 
 
