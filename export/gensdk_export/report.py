@@ -95,7 +95,7 @@ class ExportReport:
 
 
 HEADING = ("graph", "precision", "judged by", "size", "differs by", "allowed", "PSNR", "verdict")
-MEASURED = "differs by: the largest difference from the original in float32, in halves of the value range, as for images in [-1, 1]"
+MEASURED = "differs by: the largest difference from the original in float32; 1 is half of an image's value range"
 """What the table compares, in which unit: that of the bounds beside it."""
 
 
