@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from gensdk_export import receptive_proof
-from gensdk_export.graphs import MemoryGraph, multiples
+from gensdk_export.graphs import multiples
 from gensdk_export.onnx import export_onnx
+from gensdk_export.proof import MemoryGraph
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_runtime import translate
 from gensdk_runtime.backends import create_backend
@@ -73,7 +74,7 @@ def test_a_family_comes_out_of_tiles_as_it_is_or_is_not_cut(
         field = source.receptive_field
         assert field is not None
         tile = None if field.whole else min(Cut.of(source).smallest, MOST)
-        side = 3 * source.multiple + (400 if tile is None else 2 * tile) // source.multiple * source.multiple
+        side = 3 * source.multiple + (160 if tile is None else 2 * tile) // source.multiple * source.multiple
         given = np.random.default_rng(0).integers(0, 256, (side, side + 37, source.channels), dtype=np.uint8)
         given[: side // 2] = 200
         whole = generator.translate(given, label=label, tile=0).astype(int)
