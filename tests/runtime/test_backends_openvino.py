@@ -179,7 +179,7 @@ def test_sizes_beyond_the_limit_are_compiled_anew(monkeypatch: pytest.MonkeyPatc
 
 
 def test_streams_grow_with_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("gensdk_runtime.openvino_compiler.cores_to_fill", lambda: 4)
     data, weights = wide_bytes()
     x = np.ones((2, 64), np.float32)
     wanted = (x @ weights["w1"] + weights["b1"]) @ weights["w2"]
