@@ -6,22 +6,17 @@ import ctypes
 import math
 import os
 import platform
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-_CPUINFO_BYTES = 4096  # the first of its cores; a large machine lists hundreds
-_MOUNTS_BYTES = 2**20
-_MAX_GROUPS = 64
-_ROOT = Path("/")
+from gensdk_runtime.control_groups import control_groups, file_text, system_text
 
 
 def cpu_model() -> str:
     """What the processor is called, as in ``AMD EPYC``; the architecture where the system does not say."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine()
-    for line in _head("/proc/cpuinfo").splitlines():
+    for line in system_text("/proc/cpuinfo").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -40,7 +35,7 @@ def cpu_quota() -> float | None:
     The lowest of this process's control group and of all groups around it (cgroup 2 and cgroup 1), as far as they
     can be seen from here.
     """
-    quotas = [quota for folder in _control_groups() if (quota := _quota_of(folder)) is not None]
+    quotas = [quota for folder in control_groups("cpu") if (quota := _quota_of(folder)) is not None]
     return round(min(quotas), 2) if quotas else None
 
 
@@ -68,66 +63,21 @@ def thread_limit() -> int | None:
 
 def threads_per_core() -> int:
     """Logical cores for each physical one, 2 with hyper-threading; 1 where the system does not say."""
-    siblings = _head("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").strip()
+    siblings = system_text("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").strip()
     first, dash, last = siblings.partition("-")
     if dash and first.isdigit() and last.isdigit():
         return max(1, int(last) - int(first) + 1)
     return max(1, len(siblings.split(",")))
 
 
-def _control_groups() -> list[Path]:
-    """The folders of this process's groups with a say on the processor, and of all groups around them."""
-    mounts = list(_cgroup_mounts())
-    folders: list[Path] = []
-    for line in _head("/proc/self/cgroup", _MOUNTS_BYTES).splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        for kind, options, root, top in mounts:
-            if (kind == "cgroup2" and not controllers) or (
-                kind == "cgroup" and "cpu" in controllers.split(",") and "cpu" in options
-            ):
-                inside = path.removeprefix(root.rstrip("/")) if path.startswith(root.rstrip("/") + "/") else ""
-                parts = [part for part in inside.split("/") if part]
-                # Groups outside the process's namespace are called ..; only the top can be read then.
-                parts = [] if ".." in parts else parts[:_MAX_GROUPS]
-                folders += [_ROOT.joinpath(top.lstrip("/"), *parts[:depth]) for depth in range(len(parts) + 1)]
-    return list(dict.fromkeys(folders))
-
-
-def _cgroup_mounts() -> Iterator[tuple[str, list[str], str, str]]:
-    """Kind, options, what group is mounted, and where, of each mount of control groups (see proc(5))."""
-    for line in _head("/proc/self/mountinfo", _MOUNTS_BYTES).splitlines():
-        before, dash, after = line.partition(" - ")
-        fields, about = before.split(" "), after.split(" ")
-        if dash and len(fields) > 4 and len(about) > 2 and about[0] in ("cgroup", "cgroup2"):
-            yield about[0], about[2].split(","), _unescaped(fields[3]), _unescaped(fields[4])
-
-
-def _unescaped(path: str) -> str:
-    """Spaces and the like stand in mountinfo as octal numbers."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
-
-
 def _quota_of(folder: Path) -> float | None:
     """The limit of one control group in cores."""
-    quota, _, period = _read(folder / "cpu.max", _CPUINFO_BYTES).strip().partition(" ")
+    quota, _, period = file_text(folder / "cpu.max").strip().partition(" ")
     if not quota:
-        quota = _read(folder / "cpu.cfs_quota_us", _CPUINFO_BYTES).strip()
-        period = _read(folder / "cpu.cfs_period_us", _CPUINFO_BYTES).strip()
+        quota = file_text(folder / "cpu.cfs_quota_us").strip()
+        period = file_text(folder / "cpu.cfs_period_us").strip()
     whole = quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0
     return int(quota) / int(period) if whole else None
-
-
-def _head(path: str, limit: int = _CPUINFO_BYTES) -> str:
-    return _read(_ROOT / path.lstrip("/"), limit)
-
-
-def _read(path: Path, limit: int) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(limit).decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _sysctl(name: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gensdk_runtime import processor
+from gensdk_runtime import control_groups, processor
 from gensdk_runtime.tuning.candidates import Processor
 
 V2 = "32 31 0:29 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -17,7 +18,7 @@ MEMORY = "34 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(processor, "_ROOT", tmp_path)
+    monkeypatch.setattr(control_groups, "_ROOT", tmp_path)
     monkeypatch.setattr(processor, "usable_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
@@ -100,6 +101,6 @@ def test_backends_keep_to_the_limit(backend, threads, used, monkeypatch) -> None
     from openvino import Model, opset8
 
     node = opset8.parameter([1, 3, 8, 8], dtype=np.float32)
-    compiler = Compiler(None, None, "CPU", threads, None)  # type: ignore[arg-type]
+    compiler = Compiler(None, None, "CPU", threads, SimpleNamespace(inputs=()))  # type: ignore[arg-type]
     settings = compiler._settings(Model([opset8.relu(node)], [node], "m"), streams=1)
     assert settings["INFERENCE_NUM_THREADS"] == used
