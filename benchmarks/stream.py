@@ -95,7 +95,7 @@ def make_bundle(path: Path) -> Path:
     from workloads.pix2pix import IMAGE, WIDTHS, UNetGenerator
 
     from gensdk_export.export import ExportOptions, export_plan
-    from gensdk_runtime.manifest import Provenance
+    from gensdk_runtime.provenance import Provenance
     from gensdk_runtime.signature import SourceSpec
     from gensdk_training.layers.translator import translation_plan
 

@@ -19,7 +19,8 @@ import gensdk_training
 from gensdk_runtime.atomic import put_in_place, sibling
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.embedded import FOLDER
-from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, Provenance, program_graphs
+from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, program_graphs
+from gensdk_runtime.provenance import Provenance
 from workloads import WORKLOADS, Model, Workload
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "diffusers")

@@ -16,9 +16,9 @@ from gensdk_runtime.manifest import (
     EngineSpec,
     ModelSpec,
     Precision16Report,
-    Provenance,
 )
 from gensdk_runtime.printable import markdown
+from gensdk_runtime.provenance import Provenance
 
 IMPORTED = "imported"
 """The family of plain ONNX files, of which nothing is registered."""

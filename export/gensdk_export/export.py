@@ -21,7 +21,8 @@ from gensdk_export.uint8 import with_uint8
 from gensdk_runtime.engines.build import image_axes
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Golden, GoldenBounds
-from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec, Provenance
+from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import Precision
 from gensdk_training.plan import ExportPlan
 from gensdk_training.run import load_run

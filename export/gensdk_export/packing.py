@@ -16,7 +16,8 @@ from gensdk_export.receptive_proof import with_proved_field
 from gensdk_export.report import ExportReport, GraphRow
 from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.golden import Golden
-from gensdk_runtime.manifest import Manifest, ModelSpec, Provenance
+from gensdk_runtime.manifest import Manifest, ModelSpec
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import BundlePath, Precision
 from gensdk_runtime.version import __version__
 

@@ -17,12 +17,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gensdk_runtime.errors import InputError, ManifestError
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import (
     BundlePath,
     Finite,
     GraphSpec,
     ImageSpec,
-    Json,
     Name,
     PointsSpec,
     Precision,
@@ -377,30 +377,6 @@ class Precision16Report(StrictModel):
     islands: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     max_abs_activation: Finite = 0.0
     max_abs_difference: dict[str, Finite] = Field(default_factory=dict)
-
-
-UNFINISHED = "unfinished"
-"""Key in a provenance's config, whose value says in words what the training did not come to."""
-
-
-class Provenance(StrictModel):
-    """Where the weights came from."""
-
-    config: Json = Field(default_factory=dict)
-    data: str = ""
-    data_count: int = 0
-    steps: int = 0
-    seed: int = 0
-    ema: bool = False
-    metrics: dict[str, Finite] = Field(default_factory=dict)
-    created: str = ""
-    versions: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def unfinished(self) -> str | None:
-        """What the training did not come to, in words; None: nothing is known to be missing."""
-        said = self.config.get(UNFINISHED)
-        return said if isinstance(said, str) else None
 
 
 class Manifest(StrictModel):

@@ -14,7 +14,7 @@ from torch.nn.utils import spectral_norm, weight_norm
 from gensdk_export.batch_norm import plain_copy, refuse_batch_statistics
 from gensdk_export.export import export_plan
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.verify import verify_bundle
 from support.plans import linear_plan
 

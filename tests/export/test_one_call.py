@@ -31,7 +31,8 @@ from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.errors import BackendError, ExportError, InputError, ManifestError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Golden
-from gensdk_runtime.manifest import DiffusionSpec, ModelSpec, OneCallSpec, Provenance
+from gensdk_runtime.manifest import DiffusionSpec, ModelSpec, OneCallSpec
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.runner import one_call_runner, open_runner, runner_of
 from gensdk_runtime.signature import GraphSpec, Precision
 from gensdk_runtime.tuning.costs import Choice, Cost, CostTable

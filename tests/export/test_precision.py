@@ -15,7 +15,7 @@ from gensdk_export.islands import Subject
 from gensdk_export.precision import SAFE_VALUE, HalfGraph, make_half
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Call, GoldenBounds
-from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.verify import verify_bundle
 from gensdk_training.plan import ExportPlan
 from support.plans import Images, module_plan, random_call

@@ -17,7 +17,7 @@ from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import GensdkWarning, InputError
 from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import ImageSpec, SourceSpec
 from gensdk_runtime.verify import load_golden, verify_bundle
 from gensdk_training.layers.translator import translation_plan

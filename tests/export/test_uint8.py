@@ -12,8 +12,9 @@ from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.uint8 import with_uint8
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import FeedforwardSpec, Provenance
+from gensdk_runtime.manifest import FeedforwardSpec
 from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.verify import verify_bundle
 from gensdk_training.torch_backend import torch_sessions
 from support.plans import family_plan

@@ -19,7 +19,7 @@ from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Golden, GoldenBounds, Recorder
-from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.verify import load_golden, replay, verify_bundle
 from support.plans import family_plan, linear_plan
 

@@ -19,8 +19,8 @@ from gensdk_runtime.manifest import (
     FileEntry,
     Manifest,
     Precision16Report,
-    Provenance,
 )
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import ImageSpec, check_path
 from support.models import MODELS
 from support.tiny_bundle import GRAPH, sealed, tiny_files, tiny_manifest

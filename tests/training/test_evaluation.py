@@ -16,7 +16,7 @@ from gensdk.cli.main import run
 from gensdk_export.export import export_plan
 from gensdk_runtime.embedded import embedded_names
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import SourceSpec
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import Evaluation, evaluate

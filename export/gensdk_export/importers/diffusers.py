@@ -23,7 +23,8 @@ from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.importers.diffusers_scheduler import INSTALL, read_sampling
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name, check_size
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
-from gensdk_runtime.manifest import Provenance, SolverName
+from gensdk_runtime.manifest import SolverName
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import ImageSpec
 from gensdk_training.layers.diffusion_plan import diffusion_plan
 from gensdk_training.plan import ExportPlan

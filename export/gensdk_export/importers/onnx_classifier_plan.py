@@ -24,7 +24,8 @@ from gensdk_export.importers.onnx_network import OnnxGraph, Shape, read_graph
 from gensdk_export.importers.onnx_reading import OnnxFile, Port, read_onnx
 from gensdk_export.importers.onnx_sight import Features, Sight
 from gensdk_runtime.errors import ExportError, InputError, did_you_mean
-from gensdk_runtime.manifest import AscentDefaults, Provenance
+from gensdk_runtime.manifest import AscentDefaults
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import ImageSpec, SourceSpec
 from gensdk_training.layers.dreaming import DreamLayer, dream_plan
 from gensdk_training.plan import ExportPlan

@@ -27,8 +27,9 @@ from gensdk_export.importers.onnx_wrapping import wrap_onnx
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import GraphSet
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.manifest import ModelSpec, Provenance
+from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.programs.translation import result_axis
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import HEIGHT, WIDTH
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from gensdk_export.importers.checkpoint_weights import read_weights
 from gensdk_export.importers.cyclegan_networks import GeneratorShape, build_generator
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.provenance import Provenance
 from gensdk_runtime.signature import ImageSpec, SourceSpec
 from gensdk_training.layers.patches import Norm
 from gensdk_training.layers.translator import translation_plan
