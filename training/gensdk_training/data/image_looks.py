@@ -24,7 +24,7 @@ from gensdk_training.data.findings import SkipLog
 
 _HEADER_BYTES = 1 << 16
 _TOGETHER = 64
-"""Files that a thread looks at in one go: threads that wait for each other after each file cost more than the look."""
+"""Files that a thread looks at in one go: threads that wait for each other after each file cost more than that."""
 
 
 def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
