@@ -30,6 +30,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_pixels import resize
 from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
 from gensdk_training.data import Dataset, load_data
+from gensdk_training.data.classes import as_classes
 from gensdk_training.data.dataset import Split
 from gensdk_training.examples import Examples
 from gensdk_training.layers.srresnet import shrink
@@ -107,10 +108,12 @@ def classifier(
 ) -> tuple[ImageClassifier, LabelledImages]:
     """A classifier of these images, trained once, and the images that it did not see."""
 
-    def part(split: Split) -> LabelledImages:
-        return LabelledImages.of(load_data(data, labels=labels, holdout=holdout, split=split, channels=channels))
+    def part(split: Split) -> Dataset:
+        return load_data(data, labels=labels, holdout=holdout, split=split, channels=channels)
 
-    return cached_classifier(part("train"), folder / "classifiers"), part("test")
+    train, test = part("train"), part("test")
+    alike = as_classes(test, train.info.class_names or ())  # a class may have no image in the test part
+    return cached_classifier(LabelledImages.of(train), folder / "classifiers"), LabelledImages.of(alike)
 
 
 def enlarged_folder(subject: Subject) -> Path:

@@ -23,6 +23,8 @@ from gensdk_training.data.dataset import text_fingerprint
 from gensdk_training.data.findings import SkipLog
 
 _HEADER_BYTES = 1 << 16
+_TOGETHER = 64
+"""Files that a thread looks at in one go: threads that wait for each other after each file cost more than that."""
 
 
 def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -48,7 +50,8 @@ class Look:
 def look_at_all(files: Sequence[Path], skipped: SkipLog) -> dict[int, Look]:
     """The readable files, by index. Raises :class:`InputError` for one that is too large."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(_look_at, files))
+        parts = [files[first : first + _TOGETHER] for first in range(0, len(files), _TOGETHER)]
+        results = [result for part in pool.map(lambda part: list(map(_look_at, part)), parts) for result in part]
     looks: dict[int, Look] = {}
     for index, result in enumerate(results):
         if isinstance(result, str):
