@@ -229,6 +229,21 @@ def test_another_familys_run_is_told_by_its_family(run: Path) -> None:
         train(tiny_run("vae"), run, resume=True, progress=False, tensorboard=False)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_weights_that_a_run_names_neither_block_nor_end_never(tmp_path: Path, kind: str) -> None:
+    path = {"pipe": tmp_path / "pipe", "device": Path("/dev/zero"), "folder": tmp_path}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    for family, config in (
+        ("srgan", {"objective": "gan", "extractor": str(path)}),
+        ("srgan", {"objective": "gan", "extractor": f"vgg19:{path}"}),
+        ("deepdream", {"weights": str(path)}),
+    ):
+        with pytest.raises(InputError, match="not a plain file") as failure:
+            train(tiny_run(family, config=config), tmp_path / "run", progress=False, tensorboard=False)
+        one_line(failure)
+
+
 @contextmanager
 def file_limit(size: int) -> Iterator[None]:
     """Files can't grow over `size` bytes, as on a disk that is full."""
