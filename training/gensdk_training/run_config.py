@@ -120,10 +120,17 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
     whole["data"].pop("only", None)  # unknown to older runs, too
     if config.data.only:
         whole["data"]["only"] = list(config.data.only)
-    if not config.build_family(data).depends_on_steps:
+    if not _depends_on_steps(config, data):
         whole["config"].pop("steps", None)
     whole |= {"data_info": data.model_dump(mode="json"), "data_fingerprint": fingerprint, "processes": processes}
     return _flat(whole)
+
+
+def _depends_on_steps(config: RunConfig, data: DataInfo) -> bool:
+    try:
+        return config.build_family(data).depends_on_steps
+    except InputError:  # a run on other data: what differs is told by the keys
+        return config.family_config().lr_schedule != "constant"
 
 
 def with_new_settings(was: dict[str, Any], settings: FamilyConfig) -> dict[str, Any]:
