@@ -225,7 +225,7 @@ def test_settings_beyond_this_machine_are_refused_before_memory_is_taken(tmp_pat
 
 
 def test_another_familys_run_is_told_by_its_family(run: Path) -> None:
-    with pytest.raises(TrainingError, match="is of a run of 'pix2pix', not of 'vae'"):
+    with pytest.raises(TrainingError, match="can't be continued: it is of a run of 'pix2pix', not of 'vae'"):
         train(tiny_run("vae"), run, resume=True, progress=False, tensorboard=False)
 
 
