@@ -261,3 +261,28 @@ def test_what_bigan_looks_at_for_a_log_is_no_pass_of_its_training() -> None:
     assert counts
     assert set(counts.values()) == {3}, "one pass of G and of E in each step"
     trainer.close()
+
+
+@pytest.mark.parametrize("name", ["anogan", "dcgan", "bigan", "sngan", "gon", "progan", "sgan"])
+def test_without_decay_the_average_is_the_network_after_a_resume_too(name: str, tmp_path: Path) -> None:
+    settings = {"ema_decay": 0.0, "lr_schedule": "constant"}
+    if name == "progan":
+        settings |= {"hold_steps": 1, "fade_steps": 0}
+    for steps, resume in ((3, False), (6, True)):
+        run = tiny_run(name, steps=steps, config=settings)
+        train(run, tmp_path, resume=resume, progress=False, tensorboard=False)
+        tensors = read_checkpoint(checkpoint_paths(tmp_path / "checkpoints")[0]).tensors
+        assert tensors["ema"]
+        for key, average in tensors["ema"].items():
+            torch.testing.assert_close(average, tensors["model"][key], rtol=0, atol=0, msg=key)
+
+
+def test_a_student_moves_nothing_of_its_teacher(tmp_path: Path) -> None:
+    train(tiny_run("ddpm", steps=2), tmp_path / "teacher", progress=False, tensorboard=False)
+    settings = {"distill_from": str(tmp_path / "teacher"), "distill_steps": 2, "prediction_type": "v_prediction"}
+    trainer = _trainer("ddpm", settings)
+    trainer.advance()
+    before = _copies({"teacher": trainer.networks["teacher"]})
+    trainer.advance()
+    assert not _moved(before, {"teacher": trainer.networks["teacher"]})
+    trainer.close()

@@ -175,7 +175,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("changed", "key"),
     [
-        (tiny_run("ddpm", steps=4), "'family' was 'vae', is 'ddpm'"),
+        (tiny_run("ddpm", steps=4), "it is of a run of 'vae', not of 'ddpm'"),
         (tiny_run("vae", steps=4, config={"batch_size": 8}), "'config.batch_size' was 16, is 8"),
         (tiny_run("vae", steps=4, config={"learning_rate": 0.5}), "'config.learning_rate'"),
         (tiny_run("vae", steps=4, seed=1), "'seed' was 0, is 1"),

@@ -225,8 +225,23 @@ def test_settings_beyond_this_machine_are_refused_before_memory_is_taken(tmp_pat
 
 
 def test_another_familys_run_is_told_by_its_family(run: Path) -> None:
-    with pytest.raises(TrainingError, match="is of a run of 'pix2pix', not of 'vae'"):
+    with pytest.raises(TrainingError, match="can't be continued: it is of a run of 'pix2pix', not of 'vae'"):
         train(tiny_run("vae"), run, resume=True, progress=False, tensorboard=False)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_weights_that_a_run_names_neither_block_nor_end_never(tmp_path: Path, kind: str) -> None:
+    path = {"pipe": tmp_path / "pipe", "device": Path("/dev/zero"), "folder": tmp_path}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    for family, config in (
+        ("srgan", {"objective": "gan", "extractor": str(path)}),
+        ("srgan", {"objective": "gan", "extractor": f"vgg19:{path}"}),
+        ("deepdream", {"weights": str(path)}),
+    ):
+        with pytest.raises(InputError, match="not a plain file") as failure:
+            train(tiny_run(family, config=config), tmp_path / "run", progress=False, tensorboard=False)
+        one_line(failure)
 
 
 @contextmanager

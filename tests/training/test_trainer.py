@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -33,6 +34,17 @@ from gensdk_training.run import RunConfig, load_run, read_run_config, train
 from gensdk_training.trainer import Trainer
 from support.processes import start_training, wait_for_checkpoint
 from support.tiny import FAMILIES, tiny_run
+
+
+class Gone(io.StringIO):
+    """A log on a full disk, or of a reader that left."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    def write(self, text: str, /) -> int:
+        raise OSError(self.code, os.strerror(self.code))
 
 
 class Two(Family[FamilyConfig]):
@@ -262,11 +274,12 @@ def test_mixed_precision(tmp_path: Path) -> None:
         train(tiny_run("vae", precision="fp16"), tmp_path / "fp16", device="cpu", progress=False)
 
 
-def test_sigterm_ends_with_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["asked", "terminal closed"])
+def test_a_signal_ends_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
     config = tiny_run("vae", steps=1_000_000, checkpoint_every=25)
     process = start_training(config.to_json(), tmp_path / "run")
     wait_for_checkpoint(tmp_path / "run", after=0)
-    os.kill(process.pid or 0, signal.SIGTERM)
+    os.kill(process.pid or 0, number)
     process.join(60)
     assert process.exitcode == 0
     assert load_run(tmp_path / "run").step >= 25
@@ -307,3 +320,12 @@ def test_provenance_keeps_paths_to_itself(tmp_path: Path) -> None:
     config = tiny_run("vae", steps=1, source=str(tmp_path / "secret place.npz"))
     train(config, tmp_path / "run", progress=False, tensorboard=False)
     assert str(tmp_path) not in load_run(tmp_path / "run").provenance.to_json()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EPIPE, errno.EIO])
+def test_lines_that_cant_be_written_end_no_training(code: int) -> None:
+    reporter = Reporter(total=2, progress=True, console=Console(file=Gone(code)))
+    with reporter:
+        for step in range(3):
+            reporter.note("a word")
+            reporter.losses(step, {"loss": 1.0})

@@ -238,8 +238,8 @@ class Loop:
     def _refuse_family(self, run: RunConfig, where: Path) -> None:
         if run.family != self.config.family:
             raise TrainingError(
-                f"{where} is of a run of {run.family!r}, not of {self.config.family!r}; name its family, or "
-                "choose another folder"
+                f"{where} can't be continued: it is of a run of {run.family!r}, not of {self.config.family!r}; "
+                "name its family, or choose another folder"
             )
 
     def _refuse_difference(self, was: dict[str, Any], run: RunConfig, where: Path) -> None:

@@ -131,11 +131,18 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         whole["data"].pop(key, None)
         if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
             whole["data"][key] = list(value) if isinstance(value, tuple) else value
-    if not config.build_family(data).depends_on_steps:
+    if not _depends_on_steps(config, data):
         whole["config"].pop("steps", None)
     info = data.model_dump(mode="json", exclude={"name"})
     whole |= {"data_info": info, "data_fingerprint": fingerprint, "processes": processes}
     return _flat(whole)
+
+
+def _depends_on_steps(config: RunConfig, data: DataInfo) -> bool:
+    try:
+        return config.build_family(data).depends_on_steps
+    except InputError:  # a run on other data: what differs is told by the keys
+        return config.family_config().lr_schedule != "constant"
 
 
 def with_new_settings(was: dict[str, Any], settings: FamilyConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ending a run early without losing a step: Ctrl-C, SIGTERM, or a limit of time."""
+"""Ending a run early without losing a step: Ctrl-C, SIGTERM, a terminal that closes, or a limit of time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Literal, Self
 from accelerate import Accelerator
 
 StopReason = Literal["steps", "seconds", "signal"]
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopper:
-    """Says after each step whether to end: in `max_seconds`, or when asked by SIGINT or SIGTERM.
+    """Says after each step whether to end: in `max_seconds`, or when asked by SIGINT, SIGTERM or SIGHUP (unless it
+    is ignored, as under nohup).
 
     The first signal asks for a clean end with a checkpoint, the second one interrupts at once. Signals can be
     caught in the main thread only; elsewhere they are left alone. With several processes all end together.
@@ -29,7 +31,10 @@ class Stopper:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            heard = list(_SIGNALS)
+            if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
+                heard.append(_HANGUP)
+            self._previous = {number: signal.signal(number, self._receive) for number in heard}
         return self
 
     def __exit__(

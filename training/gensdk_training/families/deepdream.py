@@ -38,9 +38,9 @@ from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, 
 from gensdk_training.layers.dreaming import DreamLayer, dream_plan
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
+from gensdk_training.weights_file import check_weights_file
 
 LOGITS = "logits"
-MAX_WEIGHT_BYTES = 2**30
 
 
 class DeepdreamConfig(FamilyConfig):
@@ -117,11 +117,8 @@ class Deepdream(Family[DeepdreamConfig]):
         if self.config.weights is None:
             return
         path = Path(self.config.weights).expanduser()
+        check_weights_file(path)
         try:
-            if path.stat().st_size > MAX_WEIGHT_BYTES:
-                raise InputError(
-                    f"{path}: over {MAX_WEIGHT_BYTES} bytes; expected the weights of a small classifier"
-                )
             networks["classifier"].load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError, ValueError) as failure:
             reason = " ".join(str(failure).split())[:160] or type(failure).__name__

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
+from gensdk_training.weights_file import check_weights_file
 
 VGG = "vgg19:"
-MAX_BYTES = 2**30
 _VGG_POOLS_AFTER = (
     2,
     7,
@@ -94,9 +94,8 @@ def _convolutions(
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    check_weights_file(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: over {MAX_BYTES} bytes; expected the weights of a small extractor")
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
