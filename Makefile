@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-SOURCES := gensdk runtime training export benchmarks examples tests
+LOWEST := .venv-lowest
+SOURCES := gensdk runtime training export benchmarks examples tests .ci
 
-.PHONY: help install demo zoo test lint format bench quality clean
+.PHONY: help install demo zoo test lint format lowest bench quality clean
 
 help:
 	@echo "make install   virtual environment with everything but the developers' tools"
@@ -13,6 +14,7 @@ help:
 	@echo "make test      the test suite"
 	@echo "make lint      ruff, mypy strict, import directions"
 	@echo "make format    ruff, in place"
+	@echo "make lowest    train, export and sample with the lowest versions that pyproject.toml allows"
 	@echo "make bench     gensdk against every peer, side by side, and the regression gate (BENCH=--quick for a look)"
 	@echo "make zoo       train the four embedded models anew (about 15 minutes on 2 cores)"
 	@echo "make quality   likelihoods, FID and label accuracy against their gates (MNIST=FOLDER for the MNIST VAE)"
@@ -20,7 +22,7 @@ help:
 # torch comes first and alone: with its exact version given, pip takes the build that this machine has.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt -e ".[cpu,openvino,training,plot,rtx]"
+	$(PIP) install -c constraints.txt -e ".[cpu,openvino,training,plot,rtx,video,opencv]"
 	touch $@
 
 $(VENV)/.developer: $(VENV)/.installed
@@ -49,6 +51,17 @@ format: $(VENV)/.developer
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
+# An environment of its own, with torch as in constraints.txt: of older ones there may be no build for this machine.
+$(LOWEST)/.installed: pyproject.toml constraints.txt .ci/lowest.py
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) .ci/lowest.py pins > $(LOWEST)/pins.txt
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check -q install -r $(LOWEST)/pins.txt
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check -q install --no-deps -e .
+	touch $@
+
+lowest: $(LOWEST)/.installed
+	GENSDK_TUNE=off $(LOWEST)/bin/python .ci/lowest.py check
+
 bench: $(VENV)/.developer
 	$(BIN)/python benchmarks/gate.py --num-inference-steps 5 --trials 4
 	$(BIN)/python benchmarks/compare.py $(BENCH)
@@ -57,4 +70,4 @@ quality: install
 	$(BIN)/python benchmarks/quality.py $(if $(MNIST),--mnist $(MNIST))
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

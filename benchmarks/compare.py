@@ -12,7 +12,6 @@ where a figure is surely missed, that is, its whole interval lies beyond its bou
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +37,7 @@ from workloads import WORKLOADS, Case
 from workloads.prepare import Prepared
 
 from gensdk_runtime.bench.machine import Machine, this_machine
+from gensdk_runtime.child_process import run_module
 
 PACKAGES = ("gensdk", "numpy", "onnxruntime", "openvino", "torch", "diffusers")
 PARTS = ("sidebyside", "overhead", "startup", "memory")
@@ -70,22 +70,17 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def run_child(arguments: Sequence[str], root: Path, seconds: float) -> str:
-    """The output of a Python program of ours. Raises ClickException where it fails."""
+def run_child(module: str, arguments: Sequence[str], root: Path, seconds: float) -> str:
+    """The output of a module of ours, run as a program. Raises ClickException where it fails."""
     try:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True,
-            text=True,
-            env=child_environment(root),
-            timeout=seconds,
-            check=False,
+        done = run_module(
+            module, *arguments, timeout=seconds, paths=[BENCHMARKS], environment=child_environment(root)
         )
-    except subprocess.TimeoutExpired:
-        raise click.ClickException(f"{' '.join(arguments)}: took over {seconds:.0f} s") from None
-    if done.returncode:
-        raise click.ClickException(f"{' '.join(arguments)}: {done.stderr.strip()[-800:]}")
-    return done.stdout
+    except TimeoutError:
+        raise click.ClickException(f"{' '.join([module, *arguments])}: took over {seconds:.0f} s") from None
+    if done.code:
+        raise click.ClickException(f"{' '.join([module, *arguments])}: {done.errors.strip()[-800:]}")
+    return done.output
 
 
 def prepare_all(plan: Plan) -> dict[str, Prepared]:
@@ -93,7 +88,7 @@ def prepare_all(plan: Plan) -> dict[str, Prepared]:
     found = {}
     for name in plan.workloads:
         say(f"== {name}: preparing")
-        answer = run_child(["-m", "workloads.prepare", name, str(plan.root)], plan.root, PREPARE_SECONDS)
+        answer = run_child("workloads.prepare", [name, str(plan.root)], plan.root, PREPARE_SECONDS)
         found[name] = Prepared(**json.loads(answer.splitlines()[-1]))
     return found
 
@@ -101,9 +96,9 @@ def prepare_all(plan: Plan) -> dict[str, Prepared]:
 def tune(plan: Plan, prepared: Prepared) -> None:
     """What a user does once for a bundle: ``gensdk tune``, at the batch sizes that matter."""
     batches = ",".join(str(case.batch) for case in WORKLOADS[prepared.name].cases)
-    command = ["-m", "gensdk", "tune", str(prepared.bundle), "--precision", "fp32", "--batch", batches]
+    command = ["tune", str(prepared.bundle), "--precision", "fp32", "--batch", batches]
     say(f"== {prepared.name}: gensdk tune --batch {batches} --budget {plan.tune_budget:g}")
-    report = run_child([*command, "--budget", f"{plan.tune_budget:g}"], plan.root, TUNE_SECONDS)
+    report = run_child("gensdk", [*command, "--budget", f"{plan.tune_budget:g}"], plan.root, TUNE_SECONDS)
     say("\n".join(line for line in report.splitlines() if " samples: " in line))
 
 
@@ -121,11 +116,11 @@ def overheads(plan: Plan, prepared: Prepared) -> list[Figure]:
     if batches is None:
         return []
     say(f"== {prepared.name}: overhead over bare backend calls")
-    command = [str(BENCHMARKS / "overhead.py"), str(prepared.bundle), "--name", prepared.name, "--batch", batches]
+    command = [str(prepared.bundle), "--name", prepared.name, "--batch", batches]
     command += ["--seconds", f"{plan.overhead_seconds:g}", "--json"]
     steps = WORKLOADS[prepared.name].cases[0].steps
     command += [] if steps is None else ["--num-inference-steps", str(steps)]
-    found = json.loads(run_child(command, plan.root, OVERHEAD_SECONDS))
+    found = json.loads(run_child("overhead", command, plan.root, OVERHEAD_SECONDS))
     return [Overhead(**each).figure for each in found]
 
 

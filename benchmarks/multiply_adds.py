@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import onnxruntime
 from workloads import Case
 from workloads.prepare import Prepared
 
+from gensdk_runtime.child_process import run_module
 from gensdk_runtime.manifest import AutoregressiveSpec
 
 _SIZES = (512, 1024, 1536, 2048)
@@ -97,11 +97,12 @@ def machine_peak(environment: Mapping[str, str]) -> dict[str, float]:
     """
     found = {}
     for library in ("torch", "numpy"):
-        command = [sys.executable, __file__, library]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=dict(environment), check=True
+        done = run_module(
+            "multiply_adds", library, timeout=120, paths=[Path(__file__).parent], environment=environment
         )
-        found[library] = float(json.loads(done.stdout))
+        if done.code:
+            raise RuntimeError(f"{library} multiplies no matrices: {done.errors.strip()[-300:]}")
+        found[library] = float(json.loads(done.output))
     return found
 
 

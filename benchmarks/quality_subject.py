@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-import numpy as np
 from recipes import Recipe
 from rows import Gate, Row
 
@@ -19,13 +18,15 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import SolverName, TimestepSpacing
 from gensdk_training.data import Dataset
 from gensdk_training.data.dataset import Split
+from gensdk_training.evaluation.labels import chosen_of
+from gensdk_training.evaluation.subject import Reference, draw, open_reference
 from gensdk_training.metrics.classifier import LabelledImages, cached_classifier
 from gensdk_training.metrics.quality import ImageJudge, QualityReport
 from gensdk_training.run import TrainedRun, load_run, train
 from gensdk_training.torch_backend import torch_sessions
 
 COUNT = 1440
-"""Images for each FID: as many of each digit, and about as many as the training images behind the floor."""
+"""Images for each FID: about as many as the training images behind the floor."""
 
 
 class SampleOptions(TypedDict, total=False):
@@ -72,7 +73,13 @@ class Subject:
     def judge(self) -> ImageJudge:
         """A classifier of the same data, trained once and kept with the runs, and its floor."""
         train_part, test_part = LabelledImages.of(self.data("train")), LabelledImages.of(self.data("test"))
-        return ImageJudge(cached_classifier(train_part, self.runs / "classifiers"), train_part, test_part)
+        chosen = chosen_of(self.data("train"), COUNT, 0)
+        some = LabelledImages(train_part.images[chosen], train_part.labels[chosen])
+        return ImageJudge(cached_classifier(train_part, self.runs / "classifiers"), some, test_part)
+
+    def reference(self, generator: Generator) -> Reference:
+        """The data as ``gensdk evaluate`` has them for the model of `generator`."""
+        return open_reference(generator.model, self.recipe.run_config(self.mnist).data)
 
     def train(self) -> None:
         """Trains the run to its end; what is there already is continued, or left when it is complete."""
@@ -123,12 +130,11 @@ def live_generator(trained: TrainedRun) -> Generator:
 def sample_and_judge(
     subject: Subject, generator: Generator, seed: int = 0, **options: Unpack[SampleOptions]
 ) -> QualityReport:
-    """COUNT samples, the classes in turn where the model has classes."""
-    classes = generator.model.num_classes
-    labels = np.arange(COUNT) % classes if classes else None
-    label = None if labels is None else labels.tolist()
-    samples = generator.sample(COUNT, seed=seed, label=label, **options)
-    return subject.judge.measure(samples.images, labels)
+    """COUNT samples as ``gensdk evaluate`` draws them: the classes in the shares of the training images."""
+    reference = subject.reference(generator)
+    drawn = draw(generator, reference, COUNT, seed, progress=False, **options)
+    reference.close()
+    return subject.judge.measure(drawn.samples.images, drawn.labels)
 
 
 def floor(subject: Subject) -> Iterator[Row]:

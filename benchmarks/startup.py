@@ -10,7 +10,6 @@ as an installer leaves it.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,8 @@ import numpy as np
 from figures import Figure, at_least, at_most, ratio_figure
 from numpy.typing import NDArray
 from peers.child import child_environment
+
+from gensdk_runtime.child_process import start_python
 
 BUNDLE = "digits-ddpm"
 ROUNDS = 7
@@ -41,9 +42,7 @@ def first_sample(environment: Mapping[str, str], code: str) -> tuple[float, floa
     start = time.perf_counter()
     with (
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            [sys.executable, "-c", measured], stdout=subprocess.PIPE, stderr=errors, env=dict(environment)
-        ) as process,
+        start_python(["-c", measured], stderr=errors, environment=environment) as process,
     ):
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -74,7 +73,7 @@ def _peak_code() -> str:
 def measure(root: Path, *, rounds: int = ROUNDS) -> list[Figure]:
     """The figures of start-up. `root` holds the caches."""
     # Where Python is told to write no bytecode, packages that run from their sources would be compiled each time.
-    warm = {name: value for name, value in child_environment(root).items() if name != "PYTHONDONTWRITEBYTECODE"}
+    warm = {**child_environment(root), "PYTHONDONTWRITEBYTECODE": ""}
     sample, imports = _SAMPLE.format(bundle=BUNDLE), _IMPORT
     first_sample(warm, sample)  # measures for "auto" where nobody did, and fills the file cache
     first_sample(warm, imports)

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import click
-import cv2
 import numpy as np
 from figures import Figure, at_most
 from numpy.typing import NDArray
 from stream import photographs
 
+from gensdk_runtime.child_process import start_python
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
-from gensdk_runtime.tiles import smallest_tile
+from gensdk_runtime.media.image_pixels import resize
+from gensdk_runtime.media.images import encode_image
+from gensdk_runtime.tiles import Cut
 
 WIDTH, HEIGHT = 4000, 3000
 SMALLER = (500, 375)
@@ -38,17 +39,20 @@ LEVELS = 1.0
 def large_photograph(width: int, height: int) -> NDArray[np.uint8]:
     """A real photograph, enlarged to [height, width, 3]."""
     photo = photographs(None)[0]
-    return np.asarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return resize(photo, height, width)
 
 
 def measure_memory(bundle: Path, backend: str) -> list[Figure]:
     """Peak and seconds of the command line on the large photograph."""
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "in.png", Path(scratch) / "out.png"
-        cv2.imwrite(str(source), large_photograph(WIDTH, HEIGHT)[..., ::-1])
-        command = [sys.executable, "-m", "gensdk.cli.main", "translate", str(bundle), "--backend", backend]
+        source.write_bytes(encode_image(large_photograph(WIDTH, HEIGHT), ".png", {}))
+        command = ["-m", "gensdk.cli.main", "translate", str(bundle.absolute()), "--backend", backend]
         started = time.perf_counter()
-        subprocess.run([*command, "--source", str(source), "--sink", str(target)], check=True)
+        files = ["--source", str(source), "--sink", str(target)]
+        with start_python([*command, *files], stdout=None, stderr=None) as process:
+            if process.wait():
+                raise RuntimeError(f"gensdk translate ended with exit code {process.returncode}")
         seconds = time.perf_counter() - started
         height, width = decode(target.read_bytes(), 3).shape[:2]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024.0
@@ -63,7 +67,7 @@ def measure_seams(bundle: Path, backend: str) -> list[Figure]:
     with Generator.load(bundle, backend=backend) as generator:
         spec = generator.model.source
         assert spec is not None
-        tile = smallest_tile(spec.margin, spec.multiple)
+        tile = Cut.of(spec).smallest
         whole = np.asarray(generator.translate(image, tile=0), int)
         tiled = np.asarray(generator.translate(image, tile=tile), int)
     apart = np.abs(whole - tiled)

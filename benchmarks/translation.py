@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from translation_recipes import EMOJI, MNIST, RECIPES, TranslationRecipe
 
 from gensdk_export.export import ExportOptions, export_run
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.media.image_pixels import resize
 from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.dataset import Split
@@ -204,10 +204,8 @@ def measure_srgan(subject: Subject) -> Iterator[Row]:
 
 
 def enlarge(image: Images, scale: int) -> Images:
-    """Bicubic, as OpenCV does it."""
-    size = (image.shape[1] * scale, image.shape[0] * scale)
-    larger = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-    return np.asarray(larger, np.uint8).reshape(size[1], size[0], image.shape[2])
+    """Bicubic (a = -0.5, as in the literature)."""
+    return resize(image, image.shape[0] * scale, image.shape[1] * scale)
 
 
 def psnr(images: Images, targets: Images) -> float:

@@ -20,7 +20,7 @@ def gensdk(title: str, command: str) -> None:
     """Shows and runs one gensdk command; a failure ends the demo with its exit code."""
     print(f"\n== {title}\n$ gensdk {command}", flush=True)
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "gensdk", *shlex.split(command)], check=False)
+    done = subprocess.run([sys.executable, "-P", "-m", "gensdk", *shlex.split(command)], check=False)
     if done.returncode:
         print(f"the command failed with exit code {done.returncode}")
         sys.exit(done.returncode)

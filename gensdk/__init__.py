@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gensdk_runtime.errors import CheckFailedError as CheckFailedError
     from gensdk_runtime.errors import ExportError as ExportError
     from gensdk_runtime.errors import GensdkError as GensdkError
+    from gensdk_runtime.errors import GensdkWarning as GensdkWarning
     from gensdk_runtime.errors import InputError as InputError
     from gensdk_runtime.errors import IntegrityError as IntegrityError
     from gensdk_runtime.errors import ManifestError as ManifestError
@@ -48,6 +49,7 @@ _HOMES = {
         "CheckFailedError",
         "ExportError",
         "GensdkError",
+        "GensdkWarning",
         "InputError",
         "IntegrityError",
         "ManifestError",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +14,7 @@ from typing import Any
 
 from workloads.prepare import Prepared
 
+from gensdk_runtime.child_process import start_python
 from gensdk_runtime.closable import Closable
 
 BENCHMARKS = Path(__file__).parent.parent
@@ -26,11 +25,8 @@ class PeerFailed(Exception):  # noqa: N818 - it is what happened to a peer, and 
 
 
 def child_environment(root: Path) -> dict[str, str]:
-    """What every process of a comparison gets: caches inside `root`, so that a user's own are left alone."""
-    path = [str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    """Caches inside `root` for every process of a comparison, so that a user's own are left alone."""
     return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
         "GENSDK_CACHE": str((root / "cache").absolute()),
         "TORCHINDUCTOR_CACHE_DIR": str((root / "inductor").absolute()),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",  # else idle workers stay behind
@@ -47,12 +43,12 @@ class Child(Closable):
         logs.mkdir(parents=True, exist_ok=True)
         self._log = logs / f"{name}.log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *command],
+            self._process = start_python(
+                command,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
                 stderr=log,
-                env=child_environment(root),
+                paths=[BENCHMARKS],
+                environment=child_environment(root),
                 text=True,
             )
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()

@@ -5,13 +5,18 @@ A folded graph is smaller and faster, and in half precision it is up to four tim
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import fusion, parametrize
+from torch.nn.utils import fusion, parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
+
+from gensdk_runtime.errors import ExportError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -20,6 +25,39 @@ FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
 RELATIVE_TOLERANCE = 1e-4
 
 Arguments = tuple[Tensor, ...]
+
+
+def plain_copy(module: nn.Module) -> nn.Module:
+    """A copy of `module` in which weight norm and spectral norm that hang on hooks became plain weights.
+
+    The hooks compute the weight anew in every run, and what they computed last can't be copied.
+    """
+    hooked = [(part, hook.name) for part in module.modules() for hook in _norm_hooks(part)]
+    computed = (getattr(part, name) for part, name in hooked)
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in computed}
+    copied = copy.deepcopy(module, memo)
+    for part in copied.modules():
+        for hook in list(_norm_hooks(part)):
+            remove = remove_weight_norm if isinstance(hook, WeightNorm) else remove_spectral_norm
+            remove(cast(Any, part), hook.name)
+    return copied
+
+
+def _norm_hooks(part: nn.Module) -> Iterator[WeightNorm | SpectralNorm]:
+    for hook in part._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm | SpectralNorm):
+            yield hook
+
+
+def refuse_batch_statistics(module: nn.Module, where: str) -> None:
+    """:class:`ExportError` for a batch norm without stored statistics: its samples depend on their neighbours."""
+    for name, part in module.named_modules():
+        if isinstance(part, BATCH_NORMS) and part.running_mean is None:
+            raise ExportError(
+                f"{where}: layer {name!r} is a batch norm without stored statistics (track_running_stats=False), "
+                "so a sample would depend on its batch; train it with statistics, or use an instance norm, "
+                "which is the same for a batch of one"
+            )
 
 
 def bake_parametrizations(module: nn.Module) -> None:

@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gensdk_export.card import model_card
 from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
 from gensdk_export.golden_record import keep_within, record_examples, record_golden, samples_bound
-from gensdk_export.graphs import GraphSet, export_fp16, export_fp32, prepare_modules, prove
+from gensdk_export.graphs import export_fp16, export_fp32, prepare_modules
 from gensdk_export.jumps import JUMPS, allowed_jumps
 from gensdk_export.one_call import OneCall, takes_many_calls
-from gensdk_export.one_call_proof import ProvedOneCall, prove_one_call
-from gensdk_export.report import ExportReport, GraphRow
+from gensdk_export.one_call_proof import prove_one_call
+from gensdk_export.packing import write_proved
+from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
+from gensdk_export.report import ExportReport
 from gensdk_export.uint8 import with_uint8
-from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.engines.build import image_axes
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Golden, GoldenBounds
-from gensdk_runtime.manifest import FeedforwardSpec, Manifest, ModelSpec, Provenance
-from gensdk_runtime.signature import BundlePath, Precision
-from gensdk_runtime.version import __version__
+from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec, Provenance
+from gensdk_runtime.signature import Precision
 from gensdk_training.plan import ExportPlan
 from gensdk_training.run import load_run
 
-GOLDEN_FILE = "golden/golden.npz"
-CARD_FILE = "README.md"
 LARGEST_OPTIMUM = 8
 PROVED_EXAMPLES = 4
 """Real images that a translation model is proved on."""
 ONE_CALL_ALREADY = "the model takes one call as it is; its own graph is the one-call graph"
 
-FLIPPED_FP32 = 1e-3
 FLIPPED_FP16 = 0.02
-"""Shares of discrete pixels that may flip against PyTorch in float32, each fed with the true past."""
-OTHER_MACHINES = 2.0
-"""Half kernels round differently; the bundle allows them so many times what PyTorch's own half was held to."""
-
+"""Share of discrete pixels that may flip in half against PyTorch in float32, each fed with the true past."""
 
 JUMPED = (
     "graph {graph!r}: gradients jump where rounding decides on which side of an edge a feature lies; so they may "
@@ -177,6 +169,7 @@ def export_plan(
         engines=engines,
         one_call=proved,
         warnings=(
+            *((f"the training is not finished: {provenance.unfinished}",) if provenance.unfinished else ()),
             *((ONE_CALL_ALREADY,) if options.one_call and one_call is None else ()),
             *(JUMPED.format(graph=graph, allowed=bound, times=JUMPS) for graph, bound in allowed.items()),
         ),
@@ -212,56 +205,3 @@ def _bounds(model: ModelSpec, options: ExportOptions, jumps: Mapping[str, float]
             graph=OTHER_MACHINES * options.fp16_atol, flipped=OTHER_MACHINES * FLIPPED_FP16
         )
     return bounds
-
-
-def write_proved(
-    model: ModelSpec,
-    provenance: Provenance,
-    out: Path,
-    *,
-    golden: Golden,
-    sets: Mapping[Precision, GraphSet],
-    rows: tuple[GraphRow, ...],
-    engines: Sequence[Engine] = (),
-    one_call: ProvedOneCall | None = None,
-    warnings: tuple[str, ...] = (),
-    as_zip: bool,
-    started: float,
-) -> ExportReport:
-    """Packs what was exported and proved into one bundle, written at once; `started` as `time.monotonic` has it.
-
-    Raises :class:`BundleError` where `out` can't be written; then what stood there stays.
-    """
-    files: dict[str, bytes] = {GOLDEN_FILE: golden.to_bytes()}
-    graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
-    for precision, graphs in sets.items():
-        for name, data in graphs.files.items():
-            full = graph_files[name].get("fp32", "")
-            path = full if files.get(full) == data else f"graphs/{name}.{precision}.onnx"
-            files[path], graph_files[name][precision] = data, path
-    files.update({engine.spec.file: engine.data for engine in engines})
-    files.update({} if one_call is None else one_call.files)
-    half = sets.get("fp16")
-    fp16 = half.fp16 if half else None
-    built = tuple((engine.spec, len(engine.data)) for engine in engines)
-    card = model_card(model, provenance, rows=rows, engines=built, fp16=fp16, name=out.name)
-    files[CARD_FILE] = card.encode()
-    draft = Manifest(
-        gensdk_version=__version__,
-        model=model,
-        graph_files=graph_files,
-        one_call=None if one_call is None else one_call.spec,
-        golden=GOLDEN_FILE,
-        engines=tuple(engine.spec for engine in engines),
-        fp16=fp16,
-        provenance=provenance.model_copy(update={"versions": {**provenance.versions, **_versions()}}),
-    )
-    with write_bundle(out, draft, files, as_zip=as_zip) as bundle:
-        size = sum(entry.size for entry in bundle.manifest.files.values())
-    warnings = (*warnings, *(half.warnings if half else ()))
-    return ExportReport(out, model.name, rows, built, fp16, warnings, size, time.monotonic() - started)
-
-
-def _versions() -> dict[str, str]:
-    """The packages that shaped the graphs."""
-    return {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")}

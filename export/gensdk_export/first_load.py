@@ -6,16 +6,18 @@ ONNX Runtime checks a graph while it loads, but now and then a graph crashes it 
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from gensdk_runtime.child_process import Limits, death, run_module
 from gensdk_runtime.errors import ExportError
+from gensdk_runtime.scratch import scratch_folder
 
+MODULE = "gensdk_export.first_load"
 TIMEOUT_SECONDS = 600
+LIMITS = Limits(processor_seconds=TIMEOUT_SECONDS)
+"""A graph is loaded on one thread."""
 
 
 def first_load(graphs: Mapping[str, bytes]) -> None:
@@ -23,27 +25,24 @@ def first_load(graphs: Mapping[str, bytes]) -> None:
 
     Raises :class:`ExportError` that names the graph where one does not load, crashes, or takes ten minutes.
     """
-    with tempfile.TemporaryDirectory(prefix="gensdk-") as folder:
-        paths = [Path(folder) / f"{index}.onnx" for index in range(len(graphs))]
+    with scratch_folder() as folder:
+        paths = [folder / f"{index}.onnx" for index in range(len(graphs))]
         for path, data in zip(paths, graphs.values(), strict=True):
             path.write_bytes(data)
-        command = [sys.executable, "-m", "gensdk_export.first_load", *map(str, paths)]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
+            done = run_module(MODULE, *map(str, paths), timeout=TIMEOUT_SECONDS, limits=LIMITS)
+        except TimeoutError:
             raise ExportError(f"ONNX Runtime did not load the graphs in {TIMEOUT_SECONDS} s") from None
-    if done.returncode:
+    if done.code:
         announced = {path.name for path in paths}  # ONNX Runtime may print there too
-        started = [word for word in done.stdout.decode(errors="replace").split() if word in announced]
+        started = [word for word in done.output.split() if word in announced]
         reached = f"graph {list(graphs)[len(started) - 1]!r}" if started else "the graphs"
-        raise ExportError(f"ONNX Runtime can't load {reached}: {_reason(done.returncode, done.stderr)}")
+        raise ExportError(f"ONNX Runtime can't load {reached}: {_reason(done.code, done.errors)}")
 
 
-def _reason(returncode: int, stderr: bytes) -> str:
-    if returncode < 0:
-        return f"it crashed ({signal.Signals(-returncode).name})"
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else f"exit code {returncode}"
+def _reason(code: int, errors: str) -> str:
+    lines = errors.strip().splitlines()
+    return death(code) if code < 0 or not lines else lines[-1][:300]
 
 
 def main(paths: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,9 @@ from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajecto
 from gensdk_runtime.manifest import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.signature import Precision
 from gensdk_runtime.solvers import SOLVERS
-from gensdk_training.plan import ExportPlan
-from gensdk_training.torch_backend import torch_sessions
+
+if TYPE_CHECKING:
+    from gensdk_training.plan import ExportPlan
 
 MAX_STEPS = 20
 """Steps of the main diffusion run; its own default where that is less."""
@@ -45,7 +47,7 @@ def record_golden(
     are NaN or constant.
     """
     recorder = Recorder()
-    sessions: dict[str, Session] = recorder.wrap(originals or torch_sessions(plan))
+    sessions: dict[str, Session] = recorder.wrap(originals or _live(plan))
     generator = Generator.from_sessions(plan.model, sessions)
     runs = []
     if sources is None:
@@ -69,6 +71,12 @@ def record_golden(
         proved = (*calls, *_shallow_proof(plan.model, settings, calls))
         runs.append(replace(begun, samples=drawn.array, calls=proved))
     return tuple(runs)
+
+
+def _live(plan: ExportPlan) -> dict[str, Session]:
+    from gensdk_training.torch_backend import torch_sessions
+
+    return dict(torch_sessions(plan))
 
 
 def _run_back(generator: Generator, images: NDArray[np.float32], labels: tuple[int, ...] | None) -> None:

@@ -13,7 +13,8 @@ from onnx import helper
 from gensdk_export.one_call_parts import Files, Part
 from gensdk_export.one_call_rows import draw_rows
 from gensdk_export.one_call_steps import draw_steps
-from gensdk_export.onnx import MAX_IR_VERSION, OPSET, check_onnx
+from gensdk_export.onnx import OPSET
+from gensdk_export.onnx_check import MAX_IR_VERSION, check_onnx
 from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import AscentSpec, DiffusionDefaults, FeedforwardSpec, ModelSpec

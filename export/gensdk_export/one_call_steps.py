@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gensdk_export.graphs import MemoryGraph
 from gensdk_export.one_call_parts import Files, Part
+from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, ModelSpec
 from gensdk_runtime.programs.diffusion_graphs import CARRY

@@ -19,24 +19,17 @@ import onnx
 import onnx_ir
 import onnx_ir.passes.common as passes
 import torch
-from onnx import TensorProto, helper
 from onnxscript import optimizer
 from torch import nn
 
 from gensdk_export.gradient import differentiated, refuse_plain_gradients
 from gensdk_export.group_norm import expand_group_norms
+from gensdk_export.onnx_check import MAX_IR_VERSION, check_onnx, innermost, resize_axes
 from gensdk_runtime.backends.base import Feeds
-from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
+from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec
 
 OPSET = 21
-MAX_IR_VERSION = 10
-"""The newest file format that ONNX Runtime 1.20 and TensorRT both read."""
-
-RANDOM_OPERATORS = frozenset(
-    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
-)
 MIN_EXAMPLE = 16
 """Pixels of the images that a graph of any size is traced with, at least."""
 INFLATING_OPERATORS = frozenset(("Expand", "ConstantOfShape", "Tile", "Resize", "Pad", "Range", "OneHot"))
@@ -95,7 +88,7 @@ def _refusals(graph: GraphSpec) -> Iterator[None]:
     try:
         yield
     except Exception as failure:
-        raise ExportError(f"graph {graph.name!r}: PyTorch can't export it: {_reason(failure)}") from failure
+        raise ExportError(f"graph {graph.name!r}: PyTorch can't export it: {innermost(failure)}") from failure
 
 
 def _dim(name: str, multiple: int) -> Any:
@@ -114,38 +107,6 @@ def example_sizes(graph: GraphSpec, multiples: Mapping[str, int] | None = None) 
         name: known.get(name, 1) * (size + (MIN_EXAMPLE // known[name] if name in known else 0))
         for size, name in enumerate(names, start=2)
     }
-
-
-def resize_axes(graph: GraphSpec, feeds: Feeds, sizes: Mapping[str, int]) -> dict[str, Array]:
-    """`feeds` with each named axis cut or repeated to its size in `sizes` (axes not in it stay)."""
-    resized = {}
-    for spec in graph.inputs:
-        array = feeds[spec.name]
-        for axis, name in enumerate(spec.shape):
-            if isinstance(name, str) and name in sizes:
-                array = np.take(array, np.arange(sizes[name]) % array.shape[axis], axis=axis)
-        resized[spec.name] = array
-    return resized
-
-
-def check_onnx(model: onnx.ModelProto, graph: GraphSpec) -> None:
-    """Raises :class:`ExportError` unless `model` is valid, self-contained, deterministic, and is `graph`."""
-    where = f"graph {graph.name!r}"
-    for node in nodes_of(model.graph):
-        if node.op_type in RANDOM_OPERATORS:
-            raise ExportError(f"{where}: operator {node.op_type} is random; make its noise an input")
-        if node.domain not in ("", "ai.onnx"):
-            raise ExportError(f"{where}: operator {node.domain}.{node.op_type} is no standard ONNX operator")
-    if model.functions:
-        raise ExportError(f"{where}: function {model.functions[0].name!r} was left in the file")
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise ExportError(f"{where}: the weights are over 2 GB and need external files, which are not supported")
-    _check_signature(where, "input", model.graph.input, graph.inputs)
-    _check_signature(where, "output", model.graph.output, graph.outputs)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as failure:
-        raise ExportError(f"{where}: the exported file is not valid ONNX: {_reason(failure)}") from failure
 
 
 def _optimize(model: onnx_ir.Model) -> onnx.ModelProto:
@@ -196,32 +157,6 @@ def _finish(model: onnx.ModelProto, graph: GraphSpec) -> None:
                 dim.dim_param = str(size)
 
 
-def _check_signature(where: str, kind: str, values: Any, specs: tuple[TensorSpec, ...]) -> None:
-    got = [value.name for value in values]
-    if got != [spec.name for spec in specs]:
-        raise ExportError(f"{where}: expected {kind}s {[spec.name for spec in specs]}, the module has {got}")
-    for value, spec in zip(values, specs, strict=True):
-        tensor = value.type.tensor_type
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        if dtype != np.dtype(spec.dtype):
-            raise ExportError(f"{where}: {kind} {spec.name!r} should be {spec.dtype}, the module has {dtype}")
-        shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
-        if shape != list(spec.shape):
-            raise ExportError(
-                f"{where}: {kind} {spec.name!r} should have shape {list(spec.shape)}, the export has {shape}; "
-                "where a named axis became another one, the module's code fixed it"
-            )
-
-
-def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of subgraphs too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from nodes_of(subgraph)
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences PyTorch's warnings on the way: none concerns the user, and what matters is checked afterwards."""
@@ -236,10 +171,3 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _reason(failure: BaseException) -> str:
-    """The innermost cause in one line: the exporter wraps what went wrong in pages of advice."""
-    while failure.__cause__ is not None:
-        failure = failure.__cause__
-    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"

@@ -18,7 +18,7 @@ Examples:
 
 PACKAGES = (
     "numpy",
-    "opencv-python-headless",
+    "pillow",
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
@@ -31,7 +31,14 @@ PACKAGES = (
     "tensorrt-rtx-cu13-bindings",
     "cuda-bindings",
     "matplotlib",
+    "av",
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
 )
+OPENCV = tuple(name for name in PACKAGES if name.startswith("opencv"))
+"""All of them are the module cv2; whichever is there is used, and two of them overwrite each other."""
 
 EXTRAS = {
     "cpu": ("onnxruntime",),
@@ -41,6 +48,7 @@ EXTRAS = {
     "rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
     "tensorrt": ("tensorrt", "cuda-bindings"),
     "plot": ("matplotlib",),
+    "video": ("av",),
 }
 
 
@@ -54,7 +62,7 @@ def env(as_json: bool) -> None:
 
     machine = this_machine()
     packages = {name: version(name) for name in PACKAGES}
-    extras = {name: extra_state(name) for name in EXTRAS}
+    extras = {name: extra_state(name) for name in EXTRAS} | {"opencv": opencv_state()}
     backends = availabilities()
     if as_json:
         found: dict[str, Any] = {
@@ -91,3 +99,14 @@ def extra_state(extra: str) -> str:
     """``installed``, or the pip command that installs what is missing."""
     missing = [package for package in EXTRAS[extra] if version(package) is None]
     return f'pip install "gensdk[{extra}]" ({", ".join(missing)} missing)' if missing else "installed"
+
+
+def opencv_state() -> str:
+    """As :func:`extra_state`, for windows and cameras: any one of the packages will do, two are one too many."""
+    found = [name for name in OPENCV if version(name) is not None]
+    if len(found) > 1:
+        others = " ".join(found)
+        return (
+            f"{' and '.join(found)} overwrite each other: pip uninstall -y {others}, then pip install {found[0]}"
+        )
+    return f"installed ({found[0]})" if found else "pip install opencv-python (no windows and cameras without it)"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, print_table, say
+from gensdk.cli.output import aside, needs_training_extra, print_json, print_table, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -19,7 +19,7 @@ Examples:
     --extractor-range -1,1 --extractor-output pool3
 
 \b
-Every measure comes with its floor: what training images get in the samples' place (docs/evaluation.md).
+Every measure comes with its floor: what training images get in the samples' place.
 """
 
 
@@ -39,6 +39,13 @@ Every measure comes with its floor: what training images get in the samples' pla
 @click.option("--extractor-logits", help="The output of a classifier, for is, modes and labels.")
 @click.option("--holdout", type=float, help="Share of the data that is the test. [default: as in training]")
 @click.option("--labels", help="auto, none, or a key of an .npz file. [default: as in training]")
+@click.option("--only", help="0,3 or cat,dog: the classes to compare with. [default: as in training]")
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", "splits", "classes"]),
+    help="What a folder's sub-folders are. [default: as in training]",
+)
+@click.option("--value-range", help="0,1: what black and white are in an array. [default: as in training]")
 @click.option("--fit", type=click.Choice(["crop", "stretch"]), help="[default: as in training]")
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A page with pictures, .html.")
@@ -72,7 +79,7 @@ def evaluate(
         data=_data(bundle, source, options),
         backend=options["backend"],
         progress=progress,
-        say=lambda line: click.echo(line, err=True) if progress is not False else None,
+        say=lambda line: aside(line) if progress is not False else None,
     )
     if output is not None:
         write_atomically(output, page(found).encode())
@@ -95,6 +102,8 @@ def _print(report: Any) -> None:
         f"{report.model}: {report.samples} samples ({report.size}, seed {report.seed}) against "
         f"{report.data}: {report.train_count} for training and {report.test_count} for the test"
     )
+    if report.labels:
+        say(f"classes of the samples: {report.labels}")
     say(f"extractor: {extractor_line(report)}")
     for note in report.notes:
         say(f"note: {note}")
@@ -115,13 +124,18 @@ def _check_targets(output: Path | None, json_file: str | None) -> None:
 
 def _data(bundle: str, source: str, options: dict[str, Any]) -> Any:
     """How the data is split and cut: the model's own way, but for what was given."""
+    from gensdk.cli.train import parse_value_range
     from gensdk_runtime.bundle import Bundle
     from gensdk_training.evaluation.subject import data_of
     from gensdk_training.run_config import DataConfig
 
     with Bundle.open(bundle) as opened:
         known = data_of(opened.manifest, source).model_dump()
-    given = {name: options[name] for name in ("holdout", "labels", "fit") if options[name] is not None}
+    given = {name: options[name] for name in ("holdout", "labels", "fit", "layout") if options[name] is not None}
+    if options["only"] is not None:
+        given["only"] = [part.strip() for part in options["only"].split(",") if part.strip()]
+    if options["value_range"] is not None:
+        given["value_range"] = parse_value_range(options["value_range"])
     return DataConfig.from_dict({**known, **given}, what="options")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk.cli.export import print_export
-from gensdk.cli.output import needs_training_extra, print_json, print_table
+from gensdk.cli.output import aside, needs_training_extra, print_json, print_table
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.solvers import SOLVERS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gensdk_export.export import ExportOptions
     from gensdk_export.importers.import_report import ImportReport
 
-CHECKPOINTS = (".pth", ".pt", ".ckpt")
+CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 FP16 = "half precision is made from PyTorch modules, not from an ONNX file; leave --fp16 out"
 MAX_CONSTANT_BYTES = 2**28
 NOT_OF_DREAMS = {
@@ -134,6 +134,7 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
     show_default=True,
     help="Checkpoints with batch norm: stored, as test.py --eval; image, as test.py without it.",
 )
+@click.option("--network", metavar="NAME", help="Checkpoints of several networks: which one, as netG_A.")
 @click.option("--solver", type=click.Choice(SOLVERS), help="diffusers: the solver. [default: the pipeline's]")
 @click.option("--dream", is_flag=True, help="ONNX: a classifier; the bundle is for gensdk dream.")
 @click.option(
@@ -169,7 +170,7 @@ def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) 
     """
 
     def tell(stage: str) -> None:
-        click.echo(f"  {stage} ...", err=True)
+        aside(f"  {stage} ...")
 
     with needs_training_extra("import"):
         report = _import(model, output, options, None if as_json else tell)
@@ -211,7 +212,13 @@ def _import_checkpoint(
 
     statistics = options["norm_statistics"]
     return import_checkpoint(
-        model, output, _export_options(options), size=options["size"], statistics=statistics, on_stage=tell
+        model,
+        output,
+        _export_options(options),
+        size=options["size"],
+        statistics=statistics,
+        network=options["network"],
+        on_stage=tell,
     )
 
 

@@ -41,11 +41,15 @@ def inspect(bundle: str, as_json: bool) -> None:
     if origin.steps:
         ema = ", moving average" if origin.ema else ""
         say(f"trained {origin.steps:,} steps on {origin.data}, seed {origin.seed}{ema}, {origin.created}")
+    if origin.unfinished:
+        say(f"not finished: {origin.unfinished}")
     defaults = getattr(model.program, "defaults", None)
     if defaults is not None:
         say("defaults: " + ", ".join(f"{key} {value}" for key, value in defaults.model_dump().items()))
     if isinstance(model.program, AscentSpec):
         say(f"layers: {', '.join(model.program.objectives)}")
+    if model.source is not None and model.source.receptive_field is not None:
+        say(f"tiles: {model.source.receptive_field.in_words()}")
     rows = []
     for graph in model.graphs:
         for precision, file in manifest.graph_files[graph.name].items():

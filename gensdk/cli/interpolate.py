@@ -89,7 +89,7 @@ def interpolate(
         check_animation(target, fps)
         check_target(target.with_suffix(".png"))
     else:
-        check_target(target)
+        check_target(target, others=SUFFIXES)
     points = _points(start, end, seeds, axis)
     if axis is None and (low is not None or high is not None):
         raise InputError("--low and --high go with --traverse; leave them out")

@@ -8,13 +8,22 @@ written; 4 a backend or an extra is missing or failed; 5 bad input data or argum
 from __future__ import annotations
 
 import importlib
+import io
+import logging
+import os
 import sys
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from gensdk_runtime.errors import GensdkError, did_you_mean
+from gensdk.cli import ctrl_c
+from gensdk_runtime.engine_trust import TRUST_VARIABLE
+from gensdk_runtime.errors import BackendError, GensdkError, GensdkWarning, did_you_mean
+from gensdk_runtime.printable import printable
 from gensdk_runtime.version import __version__
 
 VERBS = {
@@ -52,6 +61,14 @@ Exit codes:
 """
 
 
+OUT_OF_MEMORY = "out of memory; ask for fewer samples or a smaller batch (--batch-size), or give more memory"
+
+UNMAPPED = "failed to map segment from shared object"
+"""What the loader of libraries says where there is no room for one."""
+ANYWHERE = ("--debug", "--trust-engines")
+"""Options of ``gensdk`` itself that may also stand behind a verb."""
+
+
 class Verbs(click.Group):
     """Loads a verb's module when the verb is used, and answers a wrong name with the nearest one."""
 
@@ -85,27 +102,62 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gensdk")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option(
+    "--trust-engines",
+    is_flag=True,
+    help="Load TensorRT engines that a bundle brings along, which are code, wherever they were made.",
+)
+def cli(debug: bool, trust_engines: bool) -> None:
     """Train, export, prove, sample and measure generative models."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with the code that the module's docstring gives."""
+    ctrl_c.listen()
+    _keep_warnings_printable()
     given = sys.argv[1:] if arguments is None else arguments
     sys.exit(run(given))
 
 
 def run(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code. An error is one line on stderr, unless ``--debug``."""
-    debug = "--debug" in arguments
-    ordered = ["--debug", *(a for a in arguments if a != "--debug")] if debug else arguments
+    with said_once():
+        return _run(arguments)
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Inside, what gensdk warns of is one line on stderr, each text once; other warnings go Python's way."""
+    said = set[str]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", GensdkWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, GensdkWarning):
+                others(message, category, *place, **more)
+            elif str(message) not in said:
+                said.add(str(message))
+                click.echo(printable(f"warning: {message}"), err=True)
+
+        warnings.showwarning = show
+        yield
+
+
+def _run(arguments: list[str]) -> int:
+    anywhere = [option for option in ANYWHERE if option in arguments]
+    ordered = [*anywhere, *(each for each in arguments if each not in anywhere)]
+    debug = "--debug" in anywhere
     try:
-        result: Any = cli.main(args=ordered, prog_name="gensdk", standalone_mode=False)
+        with _trusting("--trust-engines" in anywhere):
+            result: Any = cli.main(args=ordered, prog_name="gensdk", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as failure:
-        failure.show()
+        said = io.StringIO()
+        failure.show(file=said)  # it quotes what was typed, which may be a name in a folder
+        click.echo(printable(said.getvalue(), lines=True), nl=False, err=True)
         return failure.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -118,9 +170,43 @@ def run(arguments: list[str]) -> int:
     except Exception as failure:
         if debug:
             traceback.print_exc()
+        if isinstance(failure, MemoryError) or UNMAPPED in str(failure):
+            click.echo(f"error: {OUT_OF_MEMORY}", err=True)
+            return BackendError.exit_code
         name = type(failure).__name__
-        click.echo(f"error: a bug in gensdk ({name}: {failure}); please report it with --debug", err=True)
+        said = f"error: a bug in gensdk ({name}: {failure}); please report it with --debug"
+        click.echo(printable(said), err=True)
         return 70
+
+
+def _keep_warnings_printable() -> None:
+    """What libraries warn of or log quotes names of files too."""
+    as_usual = warnings.formatwarning
+
+    def format_warning(*given: Any, **more: Any) -> str:
+        return printable(as_usual(*given, **more), lines=True)
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), lines=True)
+
+    warnings.formatwarning = format_warning
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Formatter())
+
+
+@contextmanager
+def _trusting(engines: bool) -> Iterator[None]:
+    """Says to all that loads a bundle, in this process and its children, that engines in it are trusted."""
+    before = os.environ.get(TRUST_VARIABLE)
+    if engines:
+        os.environ[TRUST_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if engines:
+            os.environ.pop(TRUST_VARIABLE)
+            os.environ.update({} if before is None else {TRUST_VARIABLE: before})
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gensdk_runtime.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from gensdk_runtime.printable import printable
+from gensdk_runtime.text_table import table_text
 
 
 def print_json(data: Any) -> None:
@@ -24,12 +24,22 @@ def print_json(data: Any) -> None:
 
 
 def say(line: str) -> None:
-    """One line on stdout."""
+    """One line, or several, on stdout."""
     write(line + "\n")
 
 
+def aside(line: str) -> None:
+    """One line, or several, on stderr."""
+    click.echo(printable(line, lines=True), err=True)
+
+
 def write(text: str) -> None:
-    """Text on stdout. A reader that leaves early, as ``head`` does, is no error, and changes no verdict."""
+    """Text on stdout; what a terminal would obey is written out."""
+    _write(printable(text, lines=True))
+
+
+def _write(text: str) -> None:
+    """A reader that leaves early, as ``head`` does, is no error, and changes no verdict."""
     try:
         click.echo(text, nl=False)
     except BrokenPipeError:
@@ -38,27 +48,13 @@ def write(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """A table on stdout, plain where stdout is no terminal."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # as text: shapes in brackets are no markup
-    print_rich(table)
+    """A table on stdout, as wide as the terminal; as wide as it is where stdout is none."""
+    write(table_text(columns, rows, title=title, width=terminal_width()))
 
 
-def print_rich(renderable: RenderableType) -> None:
-    """Anything of rich's on stdout."""
-    from rich.console import Console
-
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
-    with console.capture() as captured:  # writing by itself, rich would end the process at a closed pipe, code 1
-        console.print(renderable)
-    write(captured.get())
+def terminal_width() -> int | None:
+    """The columns of the terminal that stdout is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @contextmanager

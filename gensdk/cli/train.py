@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, say
+from gensdk.cli.output import aside, needs_training_extra, print_json, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -19,17 +20,18 @@ Examples:
   gensdk train ddpm --data digits --out runs/ddpm
   gensdk train vae --data mnist:FOLDER --out runs/vae --set latent=32 --steps 5000
   gensdk train dcgan --data photos/ --size 64 --channels 3 --out runs/photos --max-seconds 3600
+  gensdk train dcgan --data photos/ --size 64 --dry-run                  (what are these data taken for?)
   gensdk train pix2pix --data emoji.npz:color --inputs emoji.npz:outline --augment flip --out runs/emoji
   gensdk train wgan_gp --data 25gaussians --out runs/points
   gensdk train anogan --data mnist:FOLDER --only 0 --out runs/zeros
-  gensdk train ddpm --out runs/ddpm --resume
+  gensdk train ddpm --out runs/ddpm --resume                             (--data where they moved)
   accelerate launch --num_processes 2 -m gensdk train ddpm --data digits --out runs/two       (two GPUs)
   ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m gensdk train ddpm --data digits --out runs/two
 """
 
 _DATA_OPTIONS = (
-    *("labels", "size", "channels", "fit", "holdout", "only"),
-    *("inputs", "input_channels", "paired", "augment"),
+    *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
+    *("inputs", "input_channels", "input_value_range", "paired", "augment"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
@@ -38,11 +40,11 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.argument("family")
 @click.option(
     "--data",
-    help="digits, mnist:FOLDER, a folder of images, FILE.npz or FILE.npz:KEY, NAME=DATA,NAME=DATA for domains; "
-    "of points 25gaussians, 8gaussians, FILE.csv or FILE.npz. "
-    "Needed but for --resume.",
+    help="digits, mnist:FOLDER, a folder of images, FILE.npz, FILE.npz:KEY or FILE.npy, NAME=DATA,NAME=DATA for "
+    "domains; of points 25gaussians, 8gaussians, FILE.csv or FILE.npz. With --resume only where the data moved.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder. Needed but for --dry-run.")
+@click.option("--dry-run", is_flag=True, help="Say what the data are taken for, and stop; nothing is written.")
 @click.option("--resume", is_flag=True, help="Go on from the newest whole checkpoint, bit for bit.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the family; may repeat.")
 @click.option("--steps", type=int, help="Steps in all. [default: the family's]")
@@ -56,10 +58,29 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.option(
     "--labels", default="auto", show_default=True, help="auto, none, a key of an .npz or a column of a .csv."
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", "splits", "classes"]),
+    default="auto",
+    show_default=True,
+    help="What a folder's sub-folders are: train/ and test/ or val/, or classes.",
+)
+@click.option("--value-range", help="0,1: what black and white are in an array. [default: found by its values]")
+@click.option(
+    "--depth",
+    type=click.IntRange(8, 16),
+    help="Bits that image files of 16 bits use: 12 where white is 4095. [default: as they say]",
+)
 @click.option("--holdout", type=float, default=0.0, show_default=True, help="Share of the data kept for tests.")
 @click.option("--inputs", help="For translation: the data that --data is made from, named like it.")
 @click.option("--input-channels", type=click.Choice(["1", "3", "4"]), help="Of the inputs. [default: as they are]")
-@click.option("--paired/--unpaired", default=True, show_default=True, help="Whether inputs and data are pairs.")
+@click.option("--input-value-range", help="As --value-range, of the inputs.")
+@click.option(
+    "--paired/--unpaired",
+    default=True,
+    show_default=True,
+    help="Whether inputs and data are pairs: files by their names, arrays by their places.",
+)
 @click.option("--augment", help="flip,shift: random changes, the same to both images of a pair.")
 @click.option("--only", help="0,3 or cat,dog: the classes to train on, by number or name. [default: all]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where named data sets lie.")
@@ -73,7 +94,8 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 def train(
     *,
     family: str,
-    out: Path,
+    out: Path | None,
+    dry_run: bool,
     resume: bool,
     device: str,
     data_dir: Path | None,
@@ -85,9 +107,15 @@ def train(
 ) -> None:
     """Train FAMILY (see gensdk list) on data, into the folder OUT."""
     with needs_training_extra("training"):
+        from gensdk_training.run import describe_data
         from gensdk_training.run import train as train_run
 
+        if out is None and (resume or not dry_run):
+            raise InputError("--out is missing: the run's folder")
         config = _run_config(family, out, resume, options)
+    if out is None or dry_run:
+        _say_data(describe_data(config, out=out if resume else None, data_dir=data_dir), as_json=as_json)
+        return
     result = train_run(
         config,
         out,
@@ -97,15 +125,17 @@ def train(
         data_dir=data_dir,
         progress=False if as_json and progress is None else progress,
         tensorboard=tensorboard,
+        on_data=None if as_json else _say_data,
     )
     if as_json:
         warnings = [warning.model_dump(mode="json") for warning in result.warnings]
-        print_json({**asdict(result), "run_dir": str(result.run_dir), "warnings": warnings})
+        data = None if result.data is None else result.data.model_dump(mode="json")
+        print_json({**asdict(result), "run_dir": str(result.run_dir), "warnings": warnings, "data": data})
         return
     for warning in result.warnings:  # again at the end: during a long run they scroll away
-        click.echo(str(warning), err=True)
+        aside(str(warning))
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
-    skipped = f"; {result.skipped} corrupt files skipped" if result.skipped else ""
+    skipped = f"; {result.skipped} files skipped" if result.skipped else ""
     say(
         f"{family}: step {result.step} after {result.seconds:.0f} s "
         f"({result.steps_per_second:.1f} steps per second; {losses}){skipped}: {out}"
@@ -115,28 +145,41 @@ def train(
         say(f"stopped {why}; to go on: gensdk train {family} --out {shlex.quote(str(out))} --resume")
 
 
-def _run_config(family: str, out: Path, resume: bool, options: dict[str, Any]) -> Any:
-    """The run that the options describe; with --resume and no --data, the one that was begun."""
+def _say_data(description: Any, *, as_json: bool = False) -> None:
+    """The block that says what the data were taken for."""
+    if as_json:
+        print_json(description.model_dump(mode="json"))
+        return
+    for line in description.lines():
+        say(line)
+
+
+def _run_config(family: str, out: Path | None, resume: bool, options: dict[str, Any]) -> Any:
+    """The run that the options describe; with --resume the one that was begun, but for what the user wrote."""
     from gensdk_training.run import DataConfig, RunConfig, read_run_config
 
     settings = parse_settings(options["settings"])
     for name in ("steps", "batch_size"):
         if options[name] is not None:
             settings[name] = options[name]
-    if options["data"] is None:
-        if not resume:
-            raise InputError("--data is missing: digits, mnist:FOLDER, a folder of images, or FILE.npz")
+    if resume and out is not None and (options["data"] is None or (out / "run.json").exists()):
         begun = read_run_config(out)
         if begun.family != family:
             raise InputError(f"{out} is a run of {begun.family!r}, not of {family!r}")
         known = begun.model_dump()
         chosen = _chosen()
+        if options["data"] is not None:  # the same data in another place
+            known["data"]["source"] = absolute_source(options["data"])
+    elif options["data"] is None:
+        raise InputError("--data is missing: digits, mnist:FOLDER, a folder of images, or FILE.npz")
     else:
         known = {"family": family, "config": {}, "data": {"source": absolute_source(options["data"])}}
         chosen = set(options)
     converted = {**options, "size": parse_size(options["size"])}
     for name in ("channels", "input_channels"):
         converted[name] = None if options[name] is None else int(options[name])
+    for name in ("value_range", "input_value_range"):
+        converted[name] = parse_value_range(options[name], option=f"--{name.replace('_', '-')}")
     converted["inputs"] = None if options["inputs"] is None else absolute_source(options["inputs"])
     for name in ("augment", "only"):
         converted[name] = [part.strip() for part in (options[name] or "").split(",") if part.strip()]
@@ -183,6 +226,19 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             settings[key] = value
     return settings
+
+
+def parse_value_range(text: str | None, *, option: str = "--value-range") -> tuple[float, float] | None:
+    """(black, white) from ``0,255``."""
+    try:
+        values = None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if values is None:
+        return None
+    if len(values) != 2 or not all(isfinite(value) for value in values) or values[0] == values[1]:
+        raise InputError(f"expected {option} BLACK,WHITE as in 0,255, got {(text or '')[:40]!r}")
+    return values[0], values[1]
 
 
 def parse_size(text: str | None, *, option: str = "--size") -> tuple[int, int] | None:

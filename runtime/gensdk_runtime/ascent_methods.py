@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import check_callback, check_flag
 from gensdk_runtime.closable import Closable
 from gensdk_runtime.dream import dream_on
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.inversion import Detection, Inversion, invert_all
+from gensdk_runtime.inversion import Detection, Inversion, check_threshold, invert_all
 from gensdk_runtime.manifest import ModelSpec, OptimizerName
-from gensdk_runtime.noise import Seed
+from gensdk_runtime.memory import Room
+from gensdk_runtime.noise import Seeds
 from gensdk_runtime.programs.ascent import AscentProgram, Start
-from gensdk_runtime.programs.base import StepEnd
+from gensdk_runtime.programs.base import StepCallback
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.tuning.lineup import Lineup
 
@@ -26,6 +28,7 @@ class AscentMethods(Closable):
 
     model: ModelSpec
     _lineup: Lineup
+    _room: Room
 
     @abstractmethod
     def _draw(self, n: int | None, options: Mapping[str, Any]) -> Samples:
@@ -41,9 +44,9 @@ class AscentMethods(Closable):
         learning_rate: float | None = None,
         lr_schedule: Literal["constant", "linear"] | None = None,
         patience: int | None = None,
-        seed: int | Sequence[Seed] | NDArray[np.integer] | None = 0,
+        seed: Seeds | None = 0,
         batch_size: int | None = None,
-        callback_on_step_end: Callable[[StepEnd], bool] | None = None,
+        callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
     ) -> Inversion:
         """Finds the latents whose images come nearest to `images`, by gradient steps on all of them at once.
@@ -57,6 +60,7 @@ class AscentMethods(Closable):
         """
         if self.model.inversion is None:
             raise InputError(f"model {self.model.name!r} has no inversion; train anogan, glo or gon for one")
+        check_callback(callback_on_step_end, "callback_on_step_end")
         options = {
             "start": start,
             "num_inference_steps": num_inference_steps,
@@ -84,7 +88,8 @@ class AscentMethods(Closable):
         the encoder gives, and search no further (Schlegl et al. 2019). `options` and the rest as for
         :meth:`invert`.
         """
-        if fast:
+        check_threshold(threshold)
+        if check_flag(fast, "fast"):
             options = {**options, "start": "encoder", "num_inference_steps": 0}
         return Detection(self.invert(images, **options), threshold)
 
@@ -101,7 +106,7 @@ class AscentMethods(Closable):
         jitter: int | None = None,
         seed: int = 0,
         tile: int | None = None,
-        callback_on_step_end: Callable[[StepEnd], bool] | None = None,
+        callback_on_step_end: StepCallback | None = None,
     ) -> NDArray[np.uint8]:
         """DeepDream on `image`, uint8 [H, W, C] of any size; gives the same kind back.
 
@@ -125,5 +130,6 @@ class AscentMethods(Closable):
             octaves=octaves,
             octave_scale=octave_scale,
             tile=tile,
+            room=self._room,
             options=options,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.noise import Float32, SampleKey
-from gensdk_runtime.programs.base import Int64, Run, StepEnd
+from gensdk_runtime.programs.base import Int64, Run, StepCallback
 from gensdk_runtime.tuning.costs import Round
 
 MAX_BATCH_ELEMENTS = 2**27
@@ -37,7 +36,7 @@ class Batches:
     latents: Float32 | None
     images: Float32 | NDArray[np.uint8]
     sources: NDArray[Any] | None = None
-    on_step_end: Callable[[StepEnd], bool] | None = None
+    on_step_end: StepCallback | None = None
     _first: int = field(default=0, init=False)
 
     def next(self, found: Round) -> list[Run]:

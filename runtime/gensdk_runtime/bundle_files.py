@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from gensdk_runtime.errors import BundleError, IntegrityError
+from gensdk_runtime.forking import new_lock
 from gensdk_runtime.manifest import MANIFEST_FILE
 
 AGAIN = "fetch or export the bundle again"
@@ -40,9 +40,6 @@ class BundleFiles(Protocol):
 
     def unlisted(self, listed: Collection[str]) -> str | None:
         """A file that should not be there, if there is one."""
-
-    def on_disk(self, name: str) -> Path | None:
-        """Where a file lies; None inside a zip file."""
 
     def replaced(self) -> bool:
         """Whether another bundle stands at the path by now."""
@@ -88,7 +85,7 @@ class FolderFiles:
     def __init__(self, root: Path, label: Path) -> None:
         self.root, self.label = root, label  # errors speak of `label`
         self._held: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._root: int | None = None
         descriptors: list[int] = []
         if _OPENAT:
@@ -100,10 +97,6 @@ class FolderFiles:
     def closed(self) -> bool:
         """See :class:`BundleFiles`."""
         return not self.close.alive
-
-    def on_disk(self, name: str) -> Path | None:
-        """See :class:`BundleFiles`."""
-        return self.root / name
 
     def replaced(self) -> bool:
         """See :class:`BundleFiles`. Where an open folder can't be replaced, it has not been."""

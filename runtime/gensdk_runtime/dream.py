@@ -7,14 +7,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import check_number, check_whole
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.inputs import MAX_SIDE
+from gensdk_runtime.inputs import MAX_SIDE, as_array
 from gensdk_runtime.manifest import AscentSpec, ModelSpec
-from gensdk_runtime.media.image_files import Images
+from gensdk_runtime.media.image_pixels import Images, resize_floats
+from gensdk_runtime.memory import Room
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.translate import translate_all
+from gensdk_runtime.translate import Through, translate_all
 
 MAX_OCTAVES = 32
 SMALLEST = 16
@@ -29,9 +30,11 @@ def dream_on(
     octaves: int,
     octave_scale: float,
     tile: int | None,
+    room: Room,
     options: Mapping[str, Any],
 ) -> Images:
-    """See :meth:`gensdk_runtime.generator.Generator.dream`; `sample` is that generator's."""
+    """See :meth:`gensdk_runtime.generator.Generator.dream`; `sample` is that generator's, `room` as in
+    :class:`gensdk_runtime.translate.Through`."""
     source = model.source
     if not isinstance(model.program, AscentSpec) or source is None:
         raise InputError(
@@ -41,13 +44,14 @@ def dream_on(
     given = _check(image, source.channels)
     sizes = octave_sizes(given.shape[0], given.shape[1], octaves, octave_scale)
     given_options = {name: value for name, value in options.items() if value is not None}
-    through = partial(sample, **given_options)
+    through = Through(model, partial(sample, **given_options), room, tile=tile)
     detail = np.zeros((1, 1, source.channels), np.float32)
     dreamt = given
     for height, width in sizes:
-        base = _resized(given.astype(np.float32), height, width)
-        begun = np.clip(np.rint(base + _resized(detail, height, width)), 0, 255).astype(np.uint8)
-        result = translate_all(model, through, begun, tile=tile, label=None)
+        base = resize_floats(given.astype(np.float32), height, width, enlarge="bilinear")
+        begun = base + resize_floats(detail, height, width, enlarge="bilinear")
+        begun = np.clip(np.rint(begun), 0, 255).astype(np.uint8)
+        result = translate_all(through, begun, None)
         assert isinstance(result, np.ndarray)  # noqa: S101 - one image went in
         dreamt, detail = result, result.astype(np.float32) - base
     return dreamt
@@ -55,16 +59,18 @@ def dream_on(
 
 def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
     """(height, width) of each octave, the image's own last; those that would be too small are left out."""
-    if isinstance(octaves, bool) or not isinstance(octaves, int) or not 1 <= octaves <= MAX_OCTAVES:
-        raise InputError(f"expected octaves from 1 to {MAX_OCTAVES}, got {octaves!r}")
-    if not 1.0 < scale <= 8.0:  # NaN fails both
+    octaves, scale = (
+        check_whole(octaves, "octaves", least=1, most=MAX_OCTAVES),
+        check_number(scale, "octave_scale"),
+    )
+    if not 1.0 < scale <= 8.0:
         raise InputError(f"expected octave_scale above 1 and at most 8, got {scale}")
     sizes = [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
     return [size for size in sizes if min(size) >= SMALLEST or size == (height, width)]
 
 
 def _check(image: Any, channels: int) -> Images:
-    array = np.asarray(image)
+    array = as_array(image, "an image")
     if array.ndim == 2 and channels == 1:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or not array.size:
@@ -72,14 +78,3 @@ def _check(image: Any, channels: int) -> Images:
     if max(array.shape[:2]) > MAX_SIDE:
         raise InputError(f"expected an image of at most {MAX_SIDE} pixels a side, got {list(array.shape)}")
     return array
-
-
-def _resized(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Bilinear, averaged over areas where it becomes smaller."""
-    if image.shape[:2] == (height, width):
-        return image
-    import cv2  # here, so that an application that only samples doesn't load it
-
-    way = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (width, height), interpolation=way)
-    return np.asarray(resized, np.float32).reshape(height, width, image.shape[2])

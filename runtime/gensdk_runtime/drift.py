@@ -62,6 +62,8 @@ class Drift:
             return "the output is constant"
         if self.scaled > bounds.graph:
             return f"differs by {self.scaled:.2e}, allowed {bounds.graph:.2e}"
+        if bounds.psnr is not None and self.psnr < bounds.psnr:
+            return f"PSNR {self.psnr:.1f} dB, expected at least {bounds.psnr:.1f}"
         if self.flipped > allowed_flips(bounds.flipped, self.discrete):
             return f"{self.flipped} of {self.discrete} pixels flipped, allowed {bounds.flipped:.2%}"
         return ""

@@ -20,17 +20,36 @@ line returns. Click's own usage errors return 2.
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import ClassVar
 
+from gensdk_runtime.printable import printable
+
+_OWN = ("gensdk", "gensdk_runtime", "gensdk_training", "gensdk_export")
 MAX_LISTED = 20
 """Names that an error message lists; a model may have a thousand classes."""
 
 
 class GensdkError(Exception):
-    """Root of all errors raised on purpose; catch it to catch them all."""
+    """Root of all errors raised on purpose; catch it to catch them all.
+
+    A message is one printable line, whatever names of files it quotes.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(each) if isinstance(each, str) else each for each in args))
+
+
+class GensdkWarning(UserWarning):
+    """Something was done otherwise than asked, or than a caller would expect, and went on; the text says what.
+
+    The one way in which gensdk says such things in Python (``warnings.filterwarnings`` turns them off, or into
+    errors); on the command line each is a line on stderr.
+    """
 
 
 class InputError(GensdkError, ValueError):
@@ -79,6 +98,14 @@ class CheckFailedError(GensdkError):
     """A check that the caller asked for did not hold."""
 
     exit_code = 1
+
+
+def tell(message: str) -> None:
+    """Warns with a :class:`GensdkWarning` that points to the line outside of gensdk that called."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, GensdkWarning, stacklevel=level - 1)
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

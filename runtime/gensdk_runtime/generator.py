@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from math import isfinite
+from dataclasses import replace
+from functools import partial
+from math import isfinite, prod
 from pathlib import Path
-from threading import Lock
 from time import perf_counter
 from typing import Any, Literal, Self, get_args
 
@@ -15,25 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
+from gensdk_runtime.arguments import check_callback, check_word
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.errors import BackendError, InputError, did_you_mean
+from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.forking import new_lock, renew_in_children
 from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
 from gensdk_runtime.latent_methods import LatentMethods
 from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
 from gensdk_runtime.media.images import to_uint8
-from gensdk_runtime.noise import SampleKey, Seed, sample_keys
+from gensdk_runtime.memory import Room, check_room
+from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
+from gensdk_runtime.origin import Origin, still_open
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
-from gensdk_runtime.programs.base import Program, Run, StepEnd
+from gensdk_runtime.programs.base import Program, Run, StepCallback
 from gensdk_runtime.programs.translation import source_size
 from gensdk_runtime.progress import Progress
 from gensdk_runtime.request import Asked, Label, Request, Requests, batch_limit
 from gensdk_runtime.runner import Runner, open_runner, runner_of
 from gensdk_runtime.samples import Samples, Timings
 from gensdk_runtime.signature import Precision
-from gensdk_runtime.translate import translate_all
+from gensdk_runtime.translation_methods import TranslationMethods
 from gensdk_runtime.tuning.auto import auto_lineup
 from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.lineup import Lineup
@@ -41,20 +46,38 @@ from gensdk_runtime.tuning.lineup import Lineup
 OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 
+DEVICES = ("cuda", "gpu", "tensorrt", "dml", "coreml")
+"""What is in the names of backends that run in the memory of a device."""
+PRECISIONS = ("fp32", "fp16", "auto")
 MAX_WORKERS = 256
 
 
-class Generator(LatentMethods):
-    """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`."""
+class Generator(LatentMethods, TranslationMethods):
+    """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`.
 
-    def __init__(self, model: ModelSpec, lineup: Lineup, *, owned: Bundle | None = None) -> None:
+    Forked processes may go on with it: each opens the graphs again at its first call, from the bundle as it was.
+    Pickled or copied (``copy.deepcopy``) it is loaded again from its path, with the arguments of :meth:`load`.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        lineup: Lineup,
+        *,
+        owned: Bundle | None = None,
+        origin: Callable[[], Origin] | None = None,
+    ) -> None:
         self.model = model
         self._lineup = lineup
         self._owned = owned
         self._program: Program[Any] = lineup.first.program
+        self._room = Room(host=not any(device in lineup.first.label for device in DEVICES))
         self._requests = Requests(model, self._program, lineup)
         self._workers: ThreadPoolExecutor | None = None
-        self._lock = Lock()
+        self._origin = origin
+        self._closed = False
+        self._lock = new_lock()
+        renew_in_children(self)
 
     @classmethod
     def load(
@@ -64,6 +87,7 @@ class Generator(LatentMethods):
         backend: str | Backend = "auto",
         precision: Precision | Literal["auto"] = "fp32",
         threads: int | None = None,
+        trust_engines: bool = False,
     ) -> Self:
         """Opens a bundle (a folder, a ``.gsdk`` file, or the name of an embedded one) and loads its graphs.
 
@@ -73,12 +97,23 @@ class Generator(LatentMethods):
         in the environment takes ONNX Runtime instead. With ``:background`` at its end, as in
         ``"tensorrt:background"``, ONNX Runtime serves until the other is ready. `precision`: ``"fp32"``,
         ``"fp16"`` where the bundle was exported with it, or ``"auto"``: the faster one of those. `threads`: CPU
-        threads inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
+        threads inside one graph; None leaves it to the backend. `trust_engines`: TensorRT takes engines that the
+        bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or
+        InputError.
         """
+        check_word(precision, "precision", PRECISIONS)
+        chosen: object = backend  # callers without a type checker pass anything
+        if not isinstance(chosen, str | Backend):
+            kind = type(chosen).__name__
+            raise InputError(
+                f"expected backend as a name, such as 'auto' or 'onnxruntime', or a Backend, got {kind}"
+            )
         with ExitStack() as undo:
             owned = None if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             opened = bundle if isinstance(bundle, Bundle) else owned
             assert opened is not None  # noqa: S101 - one of the two it is
+            if trust_engines:
+                opened = replace(opened, trust_engines=True)
             if backend == "auto":
                 lineup = undo.enter_context(closing(auto_lineup(opened, precision, threads)))
                 if owned is None:
@@ -89,8 +124,17 @@ class Generator(LatentMethods):
                 engine = backend if isinstance(backend, Backend) else create_backend(backend, threads=threads)
                 if threads is not None and isinstance(backend, Backend):
                     raise InputError("threads goes with a backend's name; give your Backend its own")
-                lineup = Lineup({Choice(backend=engine.name): open_runner(opened, engine, precision)})
-            generator = cls(opened.manifest.model, lineup, owned=owned)
+
+                def again(choice: Choice) -> Runner:
+                    fresh = create_backend(backend, threads=threads) if isinstance(backend, str) else backend
+                    with still_open(opened) as files:
+                        return open_runner(files, fresh, precision)
+
+                lineup = Lineup(
+                    {Choice(backend=engine.name): open_runner(opened, engine, precision)}, opener=again
+                )
+            origin = partial(Origin.of, opened, backend, precision, threads)
+            generator = cls(_model_of(opened), lineup, owned=owned, origin=origin)
             undo.pop_all()
         return generator
 
@@ -99,6 +143,17 @@ class Generator(LatentMethods):
         """A generator over sessions that were opened elsewhere, such as live torch modules."""
         runner = runner_of(model, sessions)
         return cls(model, Lineup({Choice(backend=runner.label): runner}))
+
+    def after_fork(self) -> None:
+        """See :class:`gensdk_runtime.forking.Renewable`: the threads stayed behind."""
+        self._workers = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._closed:
+            raise InputError("this Generator was closed; load the bundle again")
+        if self._origin is None:
+            raise InputError("a Generator over open sessions can't be copied or sent to another process")
+        return _load_again, (self._origin(),)
 
     @property
     def sessions(self) -> Mapping[str, Session]:
@@ -118,7 +173,7 @@ class Generator(LatentMethods):
         self,
         n: int | None = None,
         *,
-        seed: int | Sequence[Seed] | NDArray[np.integer] | None = None,
+        seed: Seeds | None = None,
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
@@ -136,7 +191,7 @@ class Generator(LatentMethods):
         learning_rate: float | None = None,
         patience: int | None = None,
         jitter: int | None = None,
-        callback_on_step_end: Callable[[StepEnd], bool] | None = None,
+        callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
         output_type: OutputType = "float32",
@@ -175,6 +230,7 @@ class Generator(LatentMethods):
         returns NaN or was closed, and :class:`ManifestError` where a graph does not fit its program.
         """
         start = perf_counter()
+        check_callback(callback_on_step_end, "callback_on_step_end")
         options = {
             "num_inference_steps": num_inference_steps,
             "solver": solver,
@@ -196,15 +252,21 @@ class Generator(LatentMethods):
         if n is None:
             n = 1 if sources is None else len(sources)
         request = self._requests.get(Asked(n, label, batch_size, callback_on_step_end is not None, size), options)
+        data = self._empty(request.n, output_type, size)
         keys = sample_keys(request.n, seed)
         labels = self._drawn_labels(keys) if request.draws_labels else request.labels
         if latents is not None:
             latents = check_latents(latents, request.n, self._program.latent_shape)
         # Asked before it runs: a batch ends on the backend that it began on.
         record = {**request.record, **self._lineup.record(request.rounds)}
-        data = self._empty(request.n, output_type, size)
         batches = Batches(keys, labels, latents, data, sources, callback_on_step_end)
-        runs = self._run_all(request, batches, progress)
+        try:
+            runs = self._run_all(request, batches, progress)
+        except MemoryError:
+            raise BackendError(
+                f"out of memory while sampling {request.n} of {self.model.name!r}; pass a smaller batch_size, "
+                "draw fewer at a time, or give more memory"
+            ) from None
         done, stopped = sum(len(run.images) for run in runs), any(run.stopped for run in runs)
         if done < len(data):
             data, keys = data[:done], keys[:done]
@@ -229,22 +291,6 @@ class Generator(LatentMethods):
             ),
             stopped=stopped,
         )
-
-    def translate(
-        self,
-        images: NDArray[Any] | Sequence[NDArray[Any]],
-        *,
-        label: Label | None = None,
-        tile: int | None = None,
-    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
-        """Translates `images`: uint8 [H, W, C], [n, H, W, C], or a list of [H, W, C] of several sizes (a grey one
-        may come without C). Gives the same kind back, at the model's scale.
-
-        Sizes that the graph does not take are padded and cut back. `tile`: cut images into tiles of so many
-        pixels, which overlap and are blended; None: where an image has over a million pixels, or is larger than
-        the graph takes; 0: never. `label` as in :meth:`sample`. Raises as that does.
-        """
-        return translate_all(self.model, self.sample, images, tile=tile, label=label)
 
     def log_likelihood(
         self, images: NDArray[Any], label: Label | None = None, *, batch_size: int | None = None
@@ -279,10 +325,14 @@ class Generator(LatentMethods):
         return self.sample(n, **options)
 
     def close(self) -> None:
-        """Frees the graphs; sampling afterwards is an error. May be called twice."""
+        """Frees the graphs; calls that are under way in other threads end, at the latest with
+        :class:`BackendError`, which sampling afterwards raises too. May be called twice."""
+        with self._lock:
+            self._closed = True
+            workers, self._workers = self._workers, None
         self._lineup.close()
-        if self._workers is not None:
-            self._workers.shutdown(wait=False)
+        if workers is not None:
+            workers.shutdown(wait=False)
         if self._owned is not None:
             self._owned.close()
 
@@ -304,8 +354,8 @@ class Generator(LatentMethods):
 
     def _empty(self, n: int, output_type: str, size: tuple[int, int] | None) -> NDArray[Any]:
         """What the samples are drawn into: bytes only where the graph makes them."""
-        if output_type not in OUTPUT_TYPES:
-            raise InputError(f"no output_type {output_type!r}{did_you_mean(str(output_type), OUTPUT_TYPES)}")
+        check_word(output_type, "output_type", OUTPUT_TYPES)
+        check_room(n, prod(self.model.output.shape) if size is None else 0)
         if self.model.points is not None:
             if output_type == "uint8":
                 raise InputError(
@@ -315,6 +365,7 @@ class Generator(LatentMethods):
         channels, height, width = self.model.require_image().shape
         if size is not None and self.model.source is not None:
             height, width = (side * self.model.source.scale for side in size)
+            check_room(n, channels * height * width)
         if output_type == "uint8" and self._program.makes_uint8:
             return np.empty((n, height, width, channels), np.uint8)
         return np.empty((n, channels, height, width), np.float32)
@@ -322,15 +373,17 @@ class Generator(LatentMethods):
     def _run_all(self, request: Request, batches: Batches, progress: bool | None) -> list[Run]:
         """Runs round after round until done or stopped; all runs that began."""
         runs: list[Run] = []
-        with Progress(len(request.rounds), f"sampling {self.model.name}", show=progress) as bar:
+        with Progress(request.n, f"sampling {self.model.name}", show=progress) as bar:
             for each, runner in request.rounds:
                 fresh = batches.next(each)
-                if len(fresh) == 1 and bar.shown:
-                    fresh[0].on_progress = bar.part
+                for run in fresh if bar.shown else ():
+                    run.on_progress = bar.share(len(run))
                 begun = self._run_round(fresh, runner, request.settings)
                 self._check_finite(begun, runner)
                 runs += begun
-                bar.advance()
+                for run in begun:
+                    if run.on_progress is not None:
+                        run.on_progress(1.0)  # not every program tells its steps
                 if runs[-1].stopped:
                     break
         return runs
@@ -342,8 +395,10 @@ class Generator(LatentMethods):
             runner.program.run_timed(run, settings)
 
         if len(runs) > 1 and runs[0].on_step_end is None:
-            waiting = [self._pool().submit(work, run) for run in runs[1:]]
+            waiting: list[Future[None]] = []
             try:
+                for run in runs[1:]:
+                    waiting.append(self._submit(work, run))
                 work(runs[0])  # in this thread: it would only wait
             finally:
                 wait(waiting)  # all of them, so that none still writes where another failed
@@ -358,12 +413,17 @@ class Generator(LatentMethods):
                 return runs[:begun]
         return runs
 
-    def _pool(self) -> ThreadPoolExecutor:
-        """Threads for batches that run side by side; kept, since starting them costs as much as a small batch."""
+    def _submit(self, work: Callable[[Run], None], run: Run) -> Future[None]:
+        """To threads for batches that run side by side; kept, as starting them costs as much as a small batch."""
         with self._lock:
+            if self._closed:
+                raise BackendError("the generator was closed; load the bundle again")
             if self._workers is None:  # it starts threads only as they are needed
                 self._workers = ThreadPoolExecutor(MAX_WORKERS, thread_name_prefix="gensdk")
-            return self._workers
+            try:
+                return self._workers.submit(work, run)
+            except RuntimeError as failure:  # the interpreter is ending, or the system has no more threads
+                raise BackendError(f"no thread can be started ({failure})") from None
 
     def _check_finite(self, runs: Sequence[Run], runner: Runner) -> None:
         for run in runs:
@@ -378,3 +438,25 @@ class Generator(LatentMethods):
                     f"{bad} of {len(images)} samples came out NaN or infinite ({runner.label}, "
                     f"{runner.precision}); run gensdk verify, and use precision='fp32' meanwhile"
                 )
+
+
+def _model_of(bundle: Bundle) -> ModelSpec:
+    """The bundle's model; one that translates images with what its graph says of tiles."""
+    model = bundle.manifest.model
+    if model.source is None:
+        return model
+    from gensdk_runtime.receptive.field import seen  # here: other models need none of it
+
+    return seen(bundle)
+
+
+def _load_again(origin: Origin) -> Generator:
+    """What a pickled or copied generator becomes."""
+    with origin.opened():
+        return Generator.load(
+            origin.path,
+            backend=origin.backend,
+            precision=origin.precision,
+            threads=origin.threads,
+            trust_engines=origin.trust_engines,
+        )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.manifest import ModelSpec, program_graphs
 from gensdk_runtime.noise import Float32
@@ -21,27 +22,33 @@ MAX_SIDE = 16384
 
 def check_count(n: object) -> int:
     """A number of samples from 1 to ten million."""
-    return _whole(n, MAX_SAMPLES, "n")
+    return check_whole(n, "n", least=1, most=MAX_SAMPLES)
 
 
 def check_iterations(times: object) -> int:
     """A number of iterations from 1 to ten thousand."""
-    return _whole(times, 10_000, "num_iterations")
+    return check_whole(times, "num_iterations", least=1, most=10_000)
 
 
 def check_batch_size(size: object, most: int) -> int:
     """A batch size from 1 to `most`, the bundle's largest."""
-    return _whole(size, most, "batch_size")
+    return check_whole(size, "batch_size", least=1, most=most)
 
 
-def _whole(value: object, most: int, what: str) -> int:
+def as_array(value: Any, what: str) -> NDArray[Any]:
+    """`value` as an array: a NumPy one, or what turns into one, such as a tensor in main memory.
+
+    :class:`InputError`, naming `what`, for a list of lists of several lengths, a tensor on a device or with a
+    gradient, and objects.
+    """
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(f"expected {what} as an int, got {type(value).__name__}") from None
-    if not 1 <= number <= most:
-        raise InputError(f"expected {what} from 1 to {most:,}, got {number}")
-    return number
+        array = np.asarray(value)
+    except Exception as failure:  # whatever __array__ of a stranger raises
+        reason = " ".join(str(failure).split())[:120]
+        raise InputError(f"expected {what} as an array, got {type(value).__name__} ({reason})") from None
+    if array.dtype == object:
+        raise InputError(f"expected {what} as an array of numbers, got {type(value).__name__}")
+    return array
 
 
 def check_labels(label: Any, n: int, model: ModelSpec) -> NDArray[np.int64] | None:
@@ -73,8 +80,8 @@ def _class_number(label: Any, model: ModelSpec) -> int:
         number = operator.index(label)
     except TypeError:
         raise InputError(f"expected label as a class number or name, got {type(label).__name__}") from None
-    if isinstance(label, bool) or not 0 <= number < classes:
-        raise InputError(f"expected label from 0 to {classes - 1}, got {label}")
+    if isinstance(label, bool | np.bool_) or not 0 <= number < classes:
+        raise InputError(f"expected label from 0 to {classes - 1}, got {shown(label)}")
     return number
 
 
@@ -82,10 +89,10 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     """Finite float32 [n, *shape], contiguous."""
     if shape is None:
         raise InputError("this model takes no latents; leave latents out")
-    try:
-        array = np.ascontiguousarray(latents, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise InputError(f"expected latents as a float array, got {type(latents).__name__}") from None
+    given = as_array(latents, "latents")
+    if given.dtype.kind not in "fiub":
+        raise InputError(f"expected latents as a float array, got {given.dtype}")
+    array = np.ascontiguousarray(given, dtype=np.float32)
     if array.shape != (n, *shape):
         raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
     if not np.isfinite(array).all():
@@ -96,7 +103,7 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
 def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32:
     """float32 [n, C, H, W] within the value range, from uint8 NHWC or float NCHW; rounded to `levels` grey levels
     of it, unless that is None."""
-    array = np.asarray(images)
+    array = as_array(images, "images")
     channels, height, width = spec.shape
     low, high = spec.value_range
     if array.dtype == np.uint8:
@@ -123,7 +130,7 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32
 
 def check_mask(mask: Any, n: int, spec: ImageSpec) -> Float32:
     """float32 [n, 1 or C, H, W] of weights from 0 to 1, from a mask [H, W], [n, H, W] or [n, C, H, W]."""
-    array = np.asarray(mask)
+    array = as_array(mask, "mask")
     if array.dtype.kind not in "bfiu":
         raise InputError(f"expected mask as numbers or bools, got dtype {array.dtype}")
     channels, height, width = spec.shape
@@ -146,7 +153,7 @@ def check_sources(images: Any, model: ModelSpec, n: int | None) -> NDArray[Any]:
     """uint8 [n, H, W, C] or float32 [n, C, H, W], contiguous, of a size that `model` takes."""
     spec = model.source
     assert spec is not None  # noqa: S101 - the caller looked
-    array = np.asarray(images)
+    array = as_array(images, "images")
     if array.dtype == np.uint8:
         if array.ndim == 3 and spec.channels == 1:
             array = array[..., None]
@@ -165,7 +172,7 @@ def check_sources(images: Any, model: ModelSpec, n: int | None) -> NDArray[Any]:
         raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
     if not array.size:
         raise InputError(f"expected at least one image with pixels, got shape {list(array.shape)}")
-    if n is not None and len(array) != n:
+    if n is not None and len(array) != check_count(n):
         raise InputError(f"expected one image for each of the {n} samples, got {len(array)}")
     largest = max_source_size(model)
     if height > largest[0] or width > largest[1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.arguments import check_number
+from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.inputs import check_images
 from gensdk_runtime.noise import Float32, SampleKey, sample_keys
 from gensdk_runtime.programs.ascent import AscentProgram
-from gensdk_runtime.programs.base import Int64, Run, StepEnd
+from gensdk_runtime.programs.base import Int64, Run, StepCallback
 from gensdk_runtime.progress import Progress
 from gensdk_runtime.request import batch_limit
 
@@ -54,6 +55,15 @@ class Detection:
     inversion: Inversion
     threshold: float | None = None
 
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold)
+        if not np.isfinite(self.scores).all():
+            at = int(np.flatnonzero(~np.isfinite(self.scores))[0])
+            raise BackendError(
+                f"the model gave the score {self.scores[at]} for image {at}, which is neither usual nor odd; try "
+                "precision fp32 or another backend"
+            )
+
     def __len__(self) -> int:
         return len(self.inversion)
 
@@ -81,6 +91,11 @@ class Detection:
         return float(np.quantile(self.scores.astype(np.float64), quantile))
 
 
+def check_threshold(threshold: object) -> float | None:
+    """A finite score, or None. Raises :class:`InputError`: nothing is above NaN."""
+    return None if threshold is None else check_number(threshold, "threshold")
+
+
 def invert_all(
     program: AscentProgram,
     images: Any,
@@ -89,7 +104,7 @@ def invert_all(
     seed: Any,
     batch_size: int | None,
     progress: bool | None,
-    on_step_end: Callable[[StepEnd], bool] | None,
+    on_step_end: StepCallback | None,
 ) -> Inversion:
     """See :meth:`gensdk_runtime.generator.Generator.invert`."""
     model = program.model

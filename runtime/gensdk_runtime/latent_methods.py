@@ -14,7 +14,7 @@ from gensdk_runtime.ascent_methods import AscentMethods
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import check_count, check_iterations, check_mask
 from gensdk_runtime.latents import Latents, Method, Point, Walk
-from gensdk_runtime.noise import Seed, sample_keys
+from gensdk_runtime.noise import Seeds, sample_keys
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.request import Label, batch_limit
 from gensdk_runtime.samples import Samples
@@ -88,7 +88,7 @@ class LatentMethods(AscentMethods):
         size = batch_limit(self.model, batch_size)
         return encoding.classify(self.model, self._lineup.steps.program, images, size)
 
-    def latents(self, n: int, seed: int | Sequence[Seed] | NDArray[np.integer]) -> NDArray[np.float32]:
+    def latents(self, n: int, seed: Seeds) -> NDArray[np.float32]:
         """The latents, float32 [n, ...], that ``sample(n, seed=seed)`` starts from: z, or the first noise x_T.
 
         Raises :class:`InputError` for a model that has none.

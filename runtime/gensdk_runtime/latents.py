@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.arguments import check_flag, check_number, check_row, check_whole, check_word
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import check_count, check_latents
 from gensdk_runtime.noise import Float32, SampleKey, Seed, sample_keys
 from gensdk_runtime.programs.base import Program
@@ -105,6 +106,7 @@ class Latents:
         steps = check_count(n)
         if steps < 2:
             raise InputError("expected n of at least 2, the two ends; sample() draws one")
+        points, loop = check_row(points, "points"), check_flag(loop, "loop")
         if len(points) < 2:
             raise InputError(f"expected at least two points to walk between, got {len(points)}")
         between = slerp if self._method(method) == "slerp" else lerp
@@ -125,12 +127,12 @@ class Latents:
     def traverse(self, point: Point, axis: int, n: int, *, low: float | None, high: float | None) -> Walk:
         """`n` copies of one latent, whose value number `axis` (as it lies flat) goes from `low` to `high`."""
         count, size = check_count(n), int(np.prod(self.shape))
-        if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not 0 <= axis < size:
-            raise InputError(f"expected axis as an int from 0 to {size - 1}, got {str(axis)[:40]}")
+        axis = check_whole(axis, "axis", least=0, most=size - 1)
         first, last = (0.0, 1.0) if self._program.uniform_latent else (-3.0, 3.0)
-        first, last = first if low is None else low, last if high is None else high
-        if not (np.isfinite([first, last]).all() and first < last):
-            raise InputError(f"expected low below high, both finite, got {first} and {last}")
+        first = first if low is None else check_number(low, "low")
+        last = last if high is None else check_number(high, "high")
+        if not first < last:
+            raise InputError(f"expected low below high, got {first} and {last}")
         latent, key = self._point(point)
         latents = np.repeat(latent[None], count, axis=0)
         latents.reshape(count, -1)[:, axis] = np.linspace(first, last, count)
@@ -141,6 +143,10 @@ class Latents:
 
         After Radford et al. (2015), section 6.3.2. The key is that of the first point.
         """
+        plus, minus = (
+            [check_row(group, f"each group of {what}") for group in check_row(groups, what)]
+            for what, groups in (("plus", plus), ("minus", minus))
+        )
         groups = [*plus, *minus]
         if not plus or not all(len(group) for group in groups):
             raise InputError("expected at least one group of latents to add, and no empty group")
@@ -152,8 +158,7 @@ class Latents:
         uniform = self._program.uniform_latent
         if method is None:
             return "lerp" if uniform else "slerp"
-        if method not in METHODS:
-            raise InputError(f"no method {str(method)[:40]!r}{did_you_mean(str(method)[:40], METHODS)}")
+        check_word(method, "method", METHODS)
         if method == "slerp" and uniform:
             raise InputError("slerp is for normal latents, but this model's are uniform; use method='lerp'")
         return method

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import shown
 from gensdk_runtime.errors import InputError
 
 Float32 = NDArray[np.float32]
@@ -48,24 +49,33 @@ class SampleKey(NamedTuple):
         return f"{self.seed}:{self.position}"
 
 
-Seed = int | SampleKey | tuple[int, int]
+Seed = int | np.integer | SampleKey | tuple[int, int]
 
 
-def sample_keys(n: int, seed: int | Sequence[Seed] | NDArray[np.integer] | None) -> tuple[SampleKey, ...]:
+Seeds = int | np.integer | Sequence[Seed] | NDArray[np.integer]
+
+
+def sample_keys(n: int, seed: Seeds | None) -> tuple[SampleKey, ...]:
     """The keys of `n` samples.
 
     One int: samples 0 .. n - 1 of that seed. A list (or an integer array [n] or [n, 2]): one entry for each
     sample, an int (its sample 0) or a (seed, position) pair, as :attr:`Samples.seeds`, saved settings and
     ``.npz`` files report them. None: a seed drawn from the system's entropy.
-    Raises :class:`InputError` for negative or too large seeds and lists of another length.
+    Raises :class:`InputError` for negative or too large seeds, lists of another length, and a tuple of two ints,
+    which may be two seeds or a pair.
     """
     if isinstance(seed, SampleKey):
         seed = [seed]
-    if isinstance(seed, np.ndarray):
+    elif isinstance(seed, tuple) and len(seed) == 2 and all(isinstance(entry, int | np.integer) for entry in seed):
+        pair = f"{seed[0]}, {seed[1]}"
+        raise InputError(f"seed=({pair}) may be two seeds or one pair; pass [{pair}] or [({pair})]")
+    if isinstance(seed, np.ndarray) and seed.ndim:
+        if seed.dtype.kind not in "iu":
+            raise InputError(f"expected seeds as an array of integers, got {seed.dtype}")
         seed = seed.tolist()
     if seed is None:
         seed = secrets.randbits(32)
-    if not isinstance(seed, Sequence):
+    if isinstance(seed, str | bytes) or not isinstance(seed, Sequence):
         first = _word(seed, "seed")
         return tuple(SampleKey(first, i) for i in range(n))
     if len(seed) != n:
@@ -76,7 +86,7 @@ def sample_keys(n: int, seed: int | Sequence[Seed] | NDArray[np.integer] | None)
 def _key(entry: Seed) -> SampleKey:
     if isinstance(entry, tuple | list):  # a list: as JSON gives a pair back
         if len(entry) != 2:
-            raise InputError(f"expected a seed or a (seed, position) pair, got {entry!r}")
+            raise InputError(f"expected a seed or a (seed, position) pair, got {shown(entry)}")
         return SampleKey(_word(entry[0], "seed"), _word(entry[1], "position"))
     return SampleKey(_word(entry, "seed"), 0)
 
@@ -86,8 +96,8 @@ def _word(value: object, what: str) -> int:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise InputError(f"expected {what} as an int, got {type(value).__name__}") from None
-    if isinstance(value, bool) or not 0 <= number <= MAX_WORD:
-        raise InputError(f"expected {what} from 0 to 2^64 - 1, got {value}")
+    if isinstance(value, bool | np.bool_) or not 0 <= number <= MAX_WORD:
+        raise InputError(f"expected {what} from 0 to 2^64 - 1, got {shown(value)}")
     return number
 
 

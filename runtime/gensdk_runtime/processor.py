@@ -6,10 +6,15 @@ import ctypes
 import math
 import os
 import platform
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _CPUINFO_BYTES = 4096  # the first of its cores; a large machine lists hundreds
+_MOUNTS_BYTES = 2**20
+_MAX_GROUPS = 64
+_ROOT = Path("/")
 
 
 def cpu_model() -> str:
@@ -30,18 +35,35 @@ def usable_cores() -> int:
 
 
 def cpu_quota() -> float | None:
-    """A container's limit in cores (cgroup 2, else cgroup 1); None where there is none."""
-    quota, _, period = _head("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    if not quota:
-        folder = "/sys/fs/cgroup/cpu/cpu.cfs_"
-        quota, period = _head(f"{folder}quota_us").strip(), _head(f"{folder}period_us").strip()
-    return round(int(quota) / int(period), 2) if quota.isdigit() and period.isdigit() and int(period) else None
+    """The limit of a container or service in cores; None where there is none.
+
+    The lowest of this process's control group and of all groups around it (cgroup 2 and cgroup 1), as far as they
+    can be seen from here.
+    """
+    quotas = [quota for folder in _control_groups() if (quota := _quota_of(folder)) is not None]
+    return round(min(quotas), 2) if quotas else None
+
+
+def omp_threads() -> int | None:
+    """What OMP_NUM_THREADS allows (of nested levels the first); None where it is not set, or no number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isascii() and first.isdigit() and 0 < int(first) < 2**31 else None
 
 
 def cores_to_fill() -> int:
-    """Threads that can really run at once: the usable cores, or fewer under a container's limit."""
-    quota = cpu_quota()
-    return usable_cores() if quota is None else max(1, min(usable_cores(), math.ceil(quota)))
+    """Threads that may and can really run at once: the usable cores, or fewer where a container's limit or
+    OMP_NUM_THREADS says so."""
+    quota, allowed = cpu_quota(), omp_threads()
+    limits = [usable_cores()]
+    limits += [] if quota is None else [math.ceil(quota)]
+    limits += [] if allowed is None else [allowed]
+    return max(1, min(limits))
+
+
+def thread_limit() -> int | None:
+    """For backends that count cores themselves: :func:`cores_to_fill` where it is below what they find."""
+    cores = cores_to_fill()
+    return cores if cores < usable_cores() else None
 
 
 def threads_per_core() -> int:
@@ -53,10 +75,57 @@ def threads_per_core() -> int:
     return max(1, len(siblings.split(",")))
 
 
-def _head(path: str) -> str:
+def _control_groups() -> list[Path]:
+    """The folders of this process's groups with a say on the processor, and of all groups around them."""
+    mounts = list(_cgroup_mounts())
+    folders: list[Path] = []
+    for line in _head("/proc/self/cgroup", _MOUNTS_BYTES).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for kind, options, root, top in mounts:
+            if (kind == "cgroup2" and not controllers) or (
+                kind == "cgroup" and "cpu" in controllers.split(",") and "cpu" in options
+            ):
+                inside = path.removeprefix(root.rstrip("/")) if path.startswith(root.rstrip("/") + "/") else ""
+                parts = [part for part in inside.split("/") if part]
+                # Groups outside the process's namespace are called ..; only the top can be read then.
+                parts = [] if ".." in parts else parts[:_MAX_GROUPS]
+                folders += [_ROOT.joinpath(top.lstrip("/"), *parts[:depth]) for depth in range(len(parts) + 1)]
+    return list(dict.fromkeys(folders))
+
+
+def _cgroup_mounts() -> Iterator[tuple[str, list[str], str, str]]:
+    """Kind, options, what group is mounted, and where, of each mount of control groups (see proc(5))."""
+    for line in _head("/proc/self/mountinfo", _MOUNTS_BYTES).splitlines():
+        before, dash, after = line.partition(" - ")
+        fields, about = before.split(" "), after.split(" ")
+        if dash and len(fields) > 4 and len(about) > 2 and about[0] in ("cgroup", "cgroup2"):
+            yield about[0], about[2].split(","), _unescaped(fields[3]), _unescaped(fields[4])
+
+
+def _unescaped(path: str) -> str:
+    """Spaces and the like stand in mountinfo as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+
+
+def _quota_of(folder: Path) -> float | None:
+    """The limit of one control group in cores."""
+    quota, _, period = _read(folder / "cpu.max", _CPUINFO_BYTES).strip().partition(" ")
+    if not quota:
+        quota = _read(folder / "cpu.cfs_quota_us", _CPUINFO_BYTES).strip()
+        period = _read(folder / "cpu.cfs_period_us", _CPUINFO_BYTES).strip()
+    whole = quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0
+    return int(quota) / int(period) if whole else None
+
+
+def _head(path: str, limit: int = _CPUINFO_BYTES) -> str:
+    return _read(_ROOT / path.lstrip("/"), limit)
+
+
+def _read(path: Path, limit: int) -> str:
     try:
-        with Path(path).open("rb") as file:
-            return file.read(_CPUINFO_BYTES).decode("utf-8", "replace")
+        with path.open("rb") as file:
+            return file.read(limit).decode("utf-8", "replace")
     except OSError:
         return ""
 

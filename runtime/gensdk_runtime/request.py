@@ -21,11 +21,13 @@ from gensdk_runtime.runner import Runner
 from gensdk_runtime.tuning.costs import Round
 from gensdk_runtime.tuning.lineup import Lineup
 
-Label = int | str | Sequence[int | str]
+Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.integer] | NDArray[np.str_]
 
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
+MAX_WORD = 200
+"""Characters of an option."""
 _PLAIN = (int, float, str, bool, type(None))
 
 
@@ -72,6 +74,7 @@ class Requests:
         Raises as it does: :class:`InputError` for arguments that don't fit, :class:`BackendError` where nothing
         can be opened.
         """
+        self._lineup.look()
         given = (asked.n, asked.label, asked.batch_size, *options.values())
         if not all(type(value) in _PLAIN for value in given):
             return self._make(asked, options)
@@ -111,7 +114,11 @@ class Requests:
         """The options that were set; an option that this program does not have is an error."""
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
         options = {name: value for name, value in plain.items() if value is not None}
-        for name in options:
+        for name, value in options.items():
+            if type(value) not in _PLAIN:
+                raise InputError(f"expected {name} as a number, a word or a bool, got {type(value).__name__}")
+            if isinstance(value, str) and len(value) > MAX_WORD:
+                raise InputError(f"expected {name} as a word, got {len(value)} characters")
             if name not in self._program.options:
                 raise InputError(f"{name} means nothing to a {self._model.program.kind} model; leave it out")
         return options
@@ -120,7 +127,9 @@ class Requests:
         """How the samples are split, with an open runner for each round."""
         limit = batch_limit(self._model, asked.batch_size, asked.size)
         # What was measured holds for images of the model's own size: larger ones go in batches that fit.
-        given = asked.batch_size is not None or limit < largest_batch(self._model)
+        # Who listens hears of each batch, and may end in the middle of one: how large it is must not be this
+        # machine's affair.
+        given = asked.batch_size is not None or asked.listening or limit < largest_batch(self._model)
 
         def accept(program: Program[Any]) -> bool:
             return program.covers(settings, listening=asked.listening)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import operator
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,12 +16,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.arguments import check_path, check_whole, check_word
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, to_uint8, write_atomically
 from gensdk_runtime.media.points import csv_bytes, scatter
 from gensdk_runtime.noise import SampleKey
 
 Layout = Literal["auto", "image", "grid", "folder"]
+NUMBERED = re.compile(r"[0-9]{5,}\.png")
+SHOWN = 64
+"""Images that a notebook shows."""
+MAX_COLUMNS, MAX_SCALE = 10_000, 64
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 
@@ -32,7 +39,7 @@ class Timings:
     batches: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Samples:
     """Samples in order.
 
@@ -55,6 +62,43 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __getitem__(self, which: int | slice) -> Samples:
+        """Sample `which` alone, or those of a slice, with the settings that draw them again."""
+        if isinstance(which, slice):
+            places = range(len(self))[which]
+        else:
+            at = operator.index(which)
+            if not -len(self) <= at < len(self):
+                raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {at}")
+            places = range(at % len(self), at % len(self) + 1)
+        chosen = list(places)
+        labels = None if self.labels is None else self.labels[chosen]
+        told = None if labels is None or self.settings.get("labels") is None else labels.tolist()
+        seeds = tuple(self.seeds[place] for place in chosen)
+        settings = {**self.settings, "n": len(chosen), "seeds": [list(key) for key in seeds], "labels": told}
+        return replace(self, data=self.data[chosen], seeds=seeds, labels=labels, settings=settings)
+
+    def __iter__(self) -> Iterator[Samples]:
+        return (self[place] for place in range(len(self)))
+
+    def __repr__(self) -> str:
+        axes = self.data.shape[1:]
+        if self.are_points:
+            kind = f"points of {axes[0]} dimensions"
+        else:
+            height, width = axes[:2] if self.data.dtype == np.uint8 else axes[1:]
+            kind = f"images of {width} x {height}"
+        first = f", from seed {self.seeds[0].seed}" if self.seeds else ""
+        model = self.settings.get("model", "a model")
+        return f"<Samples: {len(self)} {kind}, of {model}{first}, in {self.timings.total:.3g} s>"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: a grid of the first samples, or the points; None where there is no picture."""
+        if not len(self) or not (self.are_points or self.images.shape[3] in (1, 3, 4)):
+            return None
+        shown = self if self.are_points else self[:SHOWN]
+        return encode_image(shown.picture(), ".png", {})
 
     @cached_property
     def array(self) -> NDArray[np.float32]:
@@ -93,6 +137,7 @@ class Samples:
         """
         if self.are_points:
             return scatter(self.points, self.value_range, self.labels)
+        _check_layout(columns, scale)
         return image_grid(self.images, columns=columns, scale=scale)
 
     def save(
@@ -107,19 +152,17 @@ class Samples:
 
         ``x.png`` (or .jpg, .webp, .bmp, .tif): one image, or a grid of several, enlarged for the eye unless
         `scale` says otherwise. ``x.npz``: arrays ``array``, ``images``, ``seeds``, ``labels`` and ``settings``
-        (JSON). A path without a suffix: a folder of single PNGs. PNGs carry the settings as metadata.
+        (JSON). A path without a suffix: a folder of single PNGs, which may hold none of an earlier run. PNGs
+        carry the settings as metadata.
 
         Points: a picture of where they lie; an ``.npz`` without ``images``; or ``x.csv``, columns ``x0``, ``x1``,
         ..., and ``label``. `layout`, `columns` and `scale` are for images. Files are written beside the target and
         renamed. Raises :class:`InputError` for an unknown suffix or layout, for `columns` or `scale` below 1, for
         no samples and where the disk refuses.
         """
-        if layout not in LAYOUTS:
-            raise InputError(f"no layout {layout!r}{did_you_mean(str(layout), LAYOUTS)}")
-        for name, count in (("columns", columns), ("scale", scale)):
-            if count is not None and count < 1:
-                raise InputError(f"expected {name} of at least 1, got {count}")
-        target = Path(path)
+        check_word(layout, "layout", LAYOUTS)
+        _check_layout(columns, scale)
+        target = check_path(path, "path")
         if not len(self):
             raise InputError("there are no samples to save; draw at least one")
         if self.are_points:
@@ -131,6 +174,8 @@ class Samples:
         if kind == "npz":
             write_atomically(target, self._npz())
         elif kind == "folder":
+            if target.is_dir():
+                check_no_pictures(target)
             for i in range(len(self)):
                 data = encode_image(self._scaled(i, scale or 1), ".png", self._settings_of(i))
                 write_atomically(target / f"{i:05d}.png", data)
@@ -189,21 +234,44 @@ class Samples:
         return buffer.getvalue()
 
 
-def check_target(path: str | Path, *, points: bool = False) -> None:
+def _check_layout(columns: int | None, scale: int | None) -> None:
+    for name, count, most in (("columns", columns, MAX_COLUMNS), ("scale", scale, MAX_SCALE)):
+        if count is not None:
+            check_whole(count, name, least=1, most=most)
+
+
+def check_target(path: str | Path, *, points: bool = False, others: Sequence[str] = ()) -> None:
     """Raises :class:`InputError` where :meth:`Samples.save` could not write; ask before drawing for long.
 
-    The suffix must be known, for images or for `points`, and the nearest folder that exists must be one that can
-    be written to.
+    The suffix must be known, for images or for `points`, the nearest folder that exists must be one that can be
+    written to, and a folder of pictures must hold none from before. `others`: suffixes that the caller writes
+    itself, which a message names too.
     """
-    target = Path(path)
+    target = check_path(path, "a path")
     suffix = target.suffix.lower()
     if points and (suffix not in (*SUFFIXES, ".npz", ".csv") or target.is_dir()):
         raise InputError(
             f"can't write points to {target}; use a file with one of {', '.join(SUFFIXES)}, .npz, .csv"
         )
     if not points and suffix and suffix not in (*SUFFIXES, ".npz") and not target.is_dir():
-        raise InputError(f"can't write {suffix} files; use one of {', '.join(SUFFIXES)}, .npz or a folder")
+        known = ", ".join((*SUFFIXES, *others))
+        raise InputError(f"can't write {suffix} files; use one of {known}, .npz or a folder")
     check_folder(target)
+    if target.is_dir():
+        check_no_pictures(target)
+
+
+def check_no_pictures(folder: Path) -> None:
+    """Raises :class:`InputError` where numbered pictures of an earlier run would stand among the new ones."""
+    try:
+        older = sorted(file.name for file in folder.iterdir() if NUMBERED.fullmatch(file.name))
+    except OSError as failure:
+        raise InputError(f"can't read {folder}: {failure.strerror or failure}") from None
+    if older:
+        pictures = f"{len(older)} picture" + ("" if len(older) == 1 else "s")
+        raise InputError(
+            f"{folder} holds {pictures} of an earlier run ({older[0]}); choose a new folder, or remove them"
+        )
 
 
 def check_folder(target: Path) -> None:

@@ -14,6 +14,9 @@ from gensdk_runtime.strict import StrictModel
 MAX_SAMPLE_ELEMENTS = 2**28
 """What one sample may take of a graph's inputs, of its outputs, and as an image; one GiB in float32 each."""
 
+MAX_MARGIN = 4096
+"""Pixels around a place beyond which a model counts as seeing all of an image."""
+
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 Precision = Literal["fp32", "fp16"]
 Role = Literal["noise", "condition", "image", "points", "state", "timestep", "coefficient"]
@@ -157,19 +160,47 @@ class PointsSpec(StrictModel):
         return (self.dimensions,)
 
 
+class ReceptiveField(StrictModel):
+    """What a place of a translation model's result depends on; see :mod:`gensdk_runtime.receptive.field`.
+
+    `whole`: on all of the source, for the `reason`; its images are never cut into tiles unless the caller says so.
+    Otherwise on `margin` pixels around it, where tiles begin at multiples of `grid`. A run of one image keeps in
+    memory ``bytes_per_pixel * p + bytes_per_square * p^2`` for p pixels of the source; both 0: not known.
+    """
+
+    whole: bool
+    reason: Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")] = ""
+    margin: Annotated[int, Field(ge=0, le=MAX_MARGIN)] = 0
+    grid: Annotated[int, Field(ge=1, le=MAX_MARGIN)] = 1
+    bytes_per_pixel: Annotated[float, Field(ge=0, le=2.0**40)] = 0.0
+    bytes_per_square: Annotated[float, Field(ge=0, le=2.0**40)] = 0.0
+
+    def in_words(self) -> str:
+        """Whether tiles give the same, and why not."""
+        if self.whole:
+            return f"not unless asked for: it looks at all of an image ({self.reason})"
+        return f"they give what the whole image gives; a place depends on {self.margin} pixels around it"
+
+    def memory(self, pixels: int) -> int:
+        """Bytes that a run of one image of so many pixels keeps at once, about; 0 where it is not known."""
+        return int(self.bytes_per_pixel * pixels + self.bytes_per_square * pixels**2)
+
+
 class SourceSpec(ImageSpec):
     """The images that a translation model takes; `height` and `width` are those that it was trained at.
 
     Where its graph has named axes, it takes others too: multiples of `multiple` from `smallest` on as they are,
     and the runtime pads the rest and cuts the result. The result is `scale` times as high and wide. `margin`:
     pixels around a place that its result depends on, as far as they matter; tiles of a large image overlap by at
-    least twice as much.
+    least twice as much. `receptive_field`: what the graph says of it, which goes before `margin`; None in bundles
+    of older versions, whose graph is looked at when they are loaded.
     """
 
     multiple: Annotated[int, Field(ge=1, le=1024)] = 1
     smallest: Annotated[int, Field(ge=1, le=1024)] = 1
     scale: Annotated[int, Field(ge=1, le=16)] = 1
     margin: Annotated[int, Field(ge=0, le=1024)] = 32
+    receptive_field: ReceptiveField | None = None
 
     @model_validator(mode="after")
     def _check_multiple(self) -> Self:

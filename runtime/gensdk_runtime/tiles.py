@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,11 @@ class Axis:
     def of(cls, size: int, tile: int, margin: int, multiple: int = 1) -> Axis:
         """As few tiles of `tile` pixels as cover `size`, spread evenly.
 
-        All three sizes are multiples of `multiple`, and so is each start: what a network does to a pixel may
-        depend on where it lies within its strides. Tiles under :func:`smallest_tile` see less than their margin.
+        Each start is a multiple of `multiple`: what a network does to a pixel may depend on where it lies within
+        its strides. For the last one to end where the image does, tiles may be less than that larger than `tile`.
+        Tiles under :func:`smallest_tile` see less than their margin.
         """
+        tile += (size - tile) % multiple
         if size <= tile:
             return cls((0,), size)
         overlap = min(smallest_tile(margin, multiple), tile) // 2 // multiple * multiple
@@ -69,6 +72,28 @@ class Axis:
         return rise
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How images may be cut: so many pixels of `margin` around a place count, and tiles begin at multiples of
+    `step`."""
+
+    margin: int
+    step: int
+
+    @classmethod
+    def of(cls, spec: SourceSpec) -> Cut:
+        """What the graph says of it; where a place depends on all of the image, what the bundle's maker said."""
+        field = spec.receptive_field
+        if field is None or field.whole:
+            return cls(spec.margin, spec.multiple)
+        return cls(field.margin, lcm(spec.multiple, field.grid))
+
+    @property
+    def smallest(self) -> int:
+        """The smallest tile."""
+        return smallest_tile(self.margin, self.step)
+
+
 def smallest_tile(margin: int, multiple: int) -> int:
     """The smallest tile that sees all that matters, two of which share half at most."""
     return -(-2 * (2 * margin + FADE + multiple) // (2 * multiple)) * 2 * multiple
@@ -80,17 +105,22 @@ def translate_tiles(
     *,
     tile: int,
     spec: SourceSpec,
+    fixed: tuple[int | None, int | None] = (None, None),
     to_bytes: Callable[[Float32], Images],
 ) -> Images:
-    """`image` uint8 [H, W, C] through `translate`, in tiles of at most `tile` pixels; uint8 [H s, W s, C'].
+    """`image` uint8 [H, W, C] through `translate`, in tiles of about `tile` pixels; uint8 [H s, W s, C'].
 
     The image is first padded with its mirror image to a multiple of what the model takes, as without tiles.
+    `fixed`: the (height, width) of tiles where the graph takes no other; then it is padded until they fit.
     `translate`: uint8 [n, h, w, C], the tiles of one row, to float32 [n, C', h s, w s]; `to_bytes`: float32
     [n, C', h, w] to uint8 [n, h, w, C'].
     """
-    scale, step = spec.scale, spec.multiple
+    scale, cut = spec.scale, Cut.of(spec)
     height, width = image.shape[:2]
-    rows, columns = (Axis.of(-(-side // step) * step, tile, spec.margin, step) for side in (height, width))
+    rows, columns = (
+        _axis(side, only or tile, spec, cut, fixed=only is not None)
+        for side, only in zip((height, width), fixed, strict=True)
+    )
     image = _padded(image, rows.size, columns.size)
     result: Images | None = None
     carry: Float32 | None = None  # the lower part of the last row of tiles, which the next one fades into
@@ -107,6 +137,12 @@ def translate_tiles(
         carry = strip[:, done:]
     assert result is not None  # noqa: S101 - there is at least one tile
     return result[: height * scale, : width * scale]
+
+
+def _axis(side: int, tile: int, spec: SourceSpec, cut: Cut, *, fixed: bool) -> Axis:
+    """The tiles along a side of the image; `fixed`: of `tile` pixels, and no others."""
+    padded = tile + -(-max(0, side - tile) // cut.step) * cut.step if fixed else spec.padded(side)
+    return Axis.of(padded, tile, cut.margin, cut.step)
 
 
 def _padded(image: Images, height: int, width: int) -> Images:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import stat
 import weakref
 import zipfile
@@ -13,28 +16,58 @@ from typing import BinaryIO
 
 from gensdk_runtime.bundle_files import AGAIN, CHUNK, is_dropping, missing
 from gensdk_runtime.errors import IntegrityError
+from gensdk_runtime.forking import open_in_children
 from gensdk_runtime.signature import check_path
 
 MAX_ENTRIES = 4096
 MAX_DIRECTORY_BYTES = 4 * 2**20  # of the list of entries at the end of the file
 MAX_RATIO = 200  # of a compressed entry above RATIO_FREE bytes; weights reach 1.1, text about 10
 RATIO_FREE = 2**20
+MAX_TOTAL_RATIO = 20  # of all entries together above TOTAL_FREE bytes
+TOTAL_FREE = 256 * 2**20
 
 
-class _Bounded:
+class BoundedFile:
     """A file for :class:`zipfile.ZipFile` that refuses to read a huge list of entries into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
-        self.name = file.name
+        self.close = file.close
+        self.name = getattr(file, "name", None)
+        self._on_disk = hasattr(os, "pread") and not isinstance(file, io.BytesIO)
+        self._place = 0
 
     def read(self, size: int = -1) -> bytes:
+        """As a file's."""
         if size > MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"its list of entries is over {MAX_DIRECTORY_BYTES} bytes")
-        return self._file.read(size if size >= 0 else MAX_DIRECTORY_BYTES)
+        data = self._read_here(size if size >= 0 else MAX_DIRECTORY_BYTES)
+        self._place += len(data)
+        return data
+
+    def _read_here(self, size: int) -> bytes:
+        """With a place of its own: that of the file is shared with forked processes, which read it as well."""
+        if self._on_disk:
+            return os.pread(self._file.fileno(), size, self._place)
+        self._file.seek(self._place)
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence)
+        if base is None:
+            base = os.fstat(self._file.fileno()).st_size if self._on_disk else self._file.seek(0, os.SEEK_END)
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        """As a file's."""
+        return self._place
 
     def seekable(self) -> bool:
+        """As zipfile asks."""
         return True
 
 
@@ -51,7 +84,8 @@ class ZipFiles:
                 reason = "it is neither a folder nor a zip file" if start else "the file is empty"
                 raise IntegrityError(f"{label}: it is no bundle, for {reason}")
             with _intact(label):
-                self._zip = zipfile.ZipFile(_Bounded(file))
+                self._zip = zipfile.ZipFile(BoundedFile(file))
+            open_in_children(vars(self._zip)["_lock"])
             self._entries = self._checked_entries()
         except BaseException:
             self.close()
@@ -60,10 +94,6 @@ class ZipFiles:
     def closed(self) -> bool:
         """See :class:`BundleFiles`."""
         return not self.close.alive
-
-    def on_disk(self, name: str) -> Path | None:
-        """See :class:`BundleFiles`."""
-        return None
 
     def replaced(self) -> bool:
         """See :class:`BundleFiles`. One open file stays what it was."""
@@ -99,19 +129,30 @@ class ZipFiles:
                 raise IntegrityError(f"{self.label}: entry {info.filename[:80]!r} refused: {problem}")
             if not info.is_dir() and not is_dropping(info.filename):
                 entries[info.filename] = info
-        self._refuse_overlaps(infos)
+        packed = sum(info.compress_size for info in infos)
+        total = sum(info.file_size for info in infos)
+        if total > max(TOTAL_FREE, MAX_TOTAL_RATIO * packed):
+            raise IntegrityError(
+                f"{self.label}: it grows from {packed} to {total} bytes (at most {MAX_TOTAL_RATIO} times); if you "
+                "trust it, unzip it, and open the folder"
+            )
+        if (name := overlapping(self._zip)) is not None:
+            raise IntegrityError(f"{self.label}: entry {name[:80]!r} refused: it overlaps with another")
         return entries
 
-    def _refuse_overlaps(self, infos: list[zipfile.ZipInfo]) -> None:
-        """Entries that share bytes are how one file of 10 MB grows to petabytes (Fifield 2019)."""
-        last = self._zip.start_dir
-        for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
-            header = 30 + len(info.filename.encode())
-            if info.header_offset < 0 or info.header_offset + header + info.compress_size > last:
-                raise IntegrityError(
-                    f"{self.label}: entry {info.filename[:80]!r} refused: it overlaps with another"
-                )
-            last = info.header_offset
+
+def overlapping(archive: zipfile.ZipFile) -> str | None:
+    """The name of an entry that shares bytes with another, or reaches outside of the file; None: there is none.
+
+    Shared bytes are how one file of 10 MB grows to petabytes (Fifield 2019).
+    """
+    last = archive.start_dir
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
+        header = 30 + len(info.filename.encode())
+        if info.header_offset < 0 or info.header_offset + header + info.compress_size > last:
+            return info.filename
+        last = info.header_offset
+    return None
 
 
 def _problem(info: zipfile.ZipInfo) -> str | None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
 import pytest
 import quality
+import quality_subject
 import translation_recipes
 from gallery_recipes import gallery_runs
 from rows import Row, at_least, at_most, over_seeds
 
+from gensdk_training.evaluation import evaluate as evaluate_module
+from gensdk_training.evaluation.evaluate import evaluate
+from gensdk_training.metrics.classifier import ClassifierSettings, cached_classifier
 from gensdk_training.registry import families, get_family
 
 
@@ -70,3 +75,20 @@ def test_every_family_is_trained_by_some_recipe_whose_settings_it_knows(tmp_path
         get_family(recipe.family).Config.from_dict(recipe.config, what="recipe")
     for run in runs.values():
         run.family_config()
+
+
+def test_the_benchmark_and_evaluate_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same samples in the same classes, the same features, the same floor."""
+    count, classifier = 600, ClassifierSettings(steps=100)
+    monkeypatch.setattr(quality_subject, "COUNT", count)
+    monkeypatch.setattr(evaluate_module, "CLASSIFIER", classifier)
+    monkeypatch.setattr(quality_subject, "cached_classifier", partial(cached_classifier, settings=classifier))
+    name = "digits-dcgan"
+    subject = quality_subject.Subject(name, quality.ENTRIES[name].recipe, tmp_path, None, embedded=True)
+    with subject.generator() as generator:
+        judged = quality_subject.sample_and_judge(subject, generator)
+    report = evaluate(name, "digits", count=count, metrics=["fid", "labels"], progress=False).report
+    fid = report.measure("fid")
+    assert judged.fid == pytest.approx(fid.value, rel=1e-6)
+    assert judged.floor == pytest.approx(fid.floor, rel=1e-6)
+    assert judged.label_accuracy == report.measure("labels").value

@@ -17,9 +17,13 @@ import pytest
 from PIL import Image
 
 from gensdk.cli.main import run
+from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.manifest import Manifest
+from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import encode_image
 from support.inverting_bundle import write_inverting_bundle
 from support.streams import grey_frame, write_frames
+from support.translation_graphs import GLOBAL, GRAPH, translation_model, translation_onnx
 from support.videos import level_picture, times_of, write_video
 
 
@@ -50,7 +54,8 @@ def test_one_image(bundle: Path, tmp_path: Path, capsys: Any) -> None:
     code, out, _ = outcome(capsys, bundle, "--source", tmp_path / "in.png", "--sink", tmp_path / "out.png")
     assert code == 0
     assert out.startswith("1 frame through negative")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), 255 - image)
+    written = decode((tmp_path / "out.png").read_bytes(), 3)
+    np.testing.assert_array_equal(written, 255 - image)
 
 
 def test_a_folder_as_json(bundle: Path, tmp_path: Path, capsys: Any) -> None:
@@ -70,7 +75,7 @@ def test_a_folder_as_json(bundle: Path, tmp_path: Path, capsys: Any) -> None:
     assert (code, err) == (0, "")
     report = json.loads(out)
     assert (report["model"], report["frames"], report["ended"], report["live"]) == ("negative", 4, "source", False)
-    images = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out").iterdir())]
+    images = [decode(path.read_bytes(), 3) for path in sorted((tmp_path / "out").iterdir())]
     assert [image.shape for image in images] == [(8, 24, 3)] * 4
 
 
@@ -239,3 +244,106 @@ def test_no_password_is_ever_printed(
         assert code == 5
         for part in (secret, *(part for part in re.split(r"[^a-z0-9]", secret) if len(part) > 2)):
             assert part not in printed, (place, secret)
+
+
+def write_image(path: Path, image: Any, **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **how)
+    return path
+
+
+def read_image(path: Path) -> Any:
+    with Image.open(path) as opened:
+        return np.asarray(opened)
+
+
+def test_a_folder_of_photos_keeps_its_names(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    """Names, folders, kinds of files and transparency come out as they went in; what is left out is named."""
+    photos, generator = tmp_path / "photos", np.random.default_rng(0)
+
+    def drawn(channels: int = 3) -> Any:
+        return generator.integers(0, 256, (9, 12, channels), dtype=np.uint8)
+
+    images = {name: drawn() for name in ("b.png", "a.tif", "trip/sea.png", "trip/day 2/hill.bmp", "ß.png")}
+    for name, image in images.items():
+        write_image(photos / name, image)
+    clear = drawn(4)
+    write_image(photos / "clear.png", clear)
+    flat = np.repeat(np.repeat(generator.integers(0, 256, (3, 4, 1), dtype=np.uint8), 3, 0), 3, 1)[..., 0]
+    write_image(photos / "moving.gif", flat)
+    (photos / "bare").write_bytes((photos / "b.png").read_bytes())
+    Image.fromarray(np.linspace(0, 65535, 108).reshape(9, 12).astype(np.uint16)).save(photos / "deep.png")
+    for name in ("notes.txt", "more.txt", "film.mp4", ".hidden.png", "trip/Thumbs.db"):
+        (photos / name).write_bytes(b"nothing")
+    code, _, err = outcome(capsys, bundle, "--source", photos, "--sink", tmp_path / "out")
+    assert code == 0, err
+    assert "left out 2 .txt, 1 .mp4, 1 .db" in err
+    out = tmp_path / "out"
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    assert written == {
+        *("b.png", "a.png", "trip/sea.png", "trip/day 2/hill.png", "ß.png"),
+        *("clear.png", "moving.png", "bare.png", "deep.png"),
+    }
+    for name, image in images.items():
+        np.testing.assert_array_equal(read_image((out / name).with_suffix(".png")), 255 - image)
+    np.testing.assert_array_equal(read_image(out / "clear.png")[..., :3], 255 - clear[..., :3])
+    np.testing.assert_array_equal(read_image(out / "clear.png")[..., 3], clear[..., 3])
+    assert read_image(out / "deep.png")[0, 0, 0] == 255
+    assert read_image(out / "deep.png")[-1, -1, 0] == 0
+
+
+def test_two_files_of_one_name_keep_their_suffixes(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    photos = tmp_path / "photos"
+    names = ("a.bmp", "a.png", "a.bmp.png", "A.tif")
+    images = {name: np.full((4, 4, 3), i, np.uint8) for i, name in enumerate(names)}
+    for name, image in images.items():
+        write_image(photos / name, image)
+    code, _, err = outcome(capsys, bundle, "--source", photos, "--sink", tmp_path / "out")
+    assert code == 0
+    assert "3 files have another one's name" in err
+    levels = {path.name: 255 - read_image(path)[0, 0, 0] for path in (tmp_path / "out").iterdir()}
+    assert levels == {"a.bmp.2.png": 0, "a.png.png": 1, "a.bmp.png": 2, "A.tif.png": 3}
+
+
+def test_transparency_is_scaled_with_the_colours(tmp_path: Path, capsys: Any) -> None:
+    bundle = write_inverting_bundle(tmp_path / "twice.gsdk", scale=2)
+    image = np.random.default_rng(0).integers(0, 256, (5, 6, 4), dtype=np.uint8)
+    image[..., 3] = 77
+    write_image(tmp_path / "in.png", image)
+    assert outcome(capsys, bundle, "--source", tmp_path / "in.png", "--sink", tmp_path / "out.png")[0] == 0
+    result = read_image(tmp_path / "out.png")
+    assert result.shape == (10, 12, 4)
+    assert (result[..., 3] == 77).all()
+    np.testing.assert_array_equal(result[::2, ::2, :3], 255 - image[..., :3])
+    code, _, err = outcome(capsys, bundle, "--source", tmp_path / "in.png", "--sink", tmp_path / "out.jpg")
+    assert code == 0
+    assert "laid over white" in err
+    assert read_image(tmp_path / "out.jpg").shape == (10, 12, 3)
+
+
+def test_a_model_of_grey_images_says_that_it_drops_colours(tmp_path: Path, capsys: Any) -> None:
+    bundle = write_inverting_bundle(tmp_path / "grey.gsdk", channels=1)
+    write_image(tmp_path / "colour.png", np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    write_image(tmp_path / "grey.png", np.arange(30, dtype=np.uint8).reshape(5, 6))
+    for name, told in (("colour", True), ("grey", False)):
+        source, sink = tmp_path / f"{name}.png", tmp_path / f"{name}-out.png"
+        code, _, err = outcome(capsys, bundle, "--source", source, "--sink", sink)
+        assert code == 0
+        assert ("colours are dropped" in err) is told
+
+
+def test_what_changes_a_result_is_a_line_on_stderr(tmp_path: Path, capsys: Any) -> None:
+    """A graph of one size that looks at all of an image gets photos resized; once said, not for each."""
+    model = translation_model(1, size=64)
+    manifest = Manifest(model=model, graph_files={GRAPH: {"fp32": "graphs/g.onnx"}})
+    graph = translation_onnx(model, GLOBAL["instance_norm"][0])
+    write_bundle(tmp_path / "fixed.gsdk", manifest, {"graphs/g.onnx": graph}).close()
+    for i in range(3):
+        write_image(tmp_path / "photos" / f"{i}.png", np.full((70, 90, 3), 40 * i, np.uint8))
+    code, _, err = outcome(
+        capsys, tmp_path / "fixed.gsdk", "--source", tmp_path / "photos", "--sink", tmp_path / "out"
+    )
+    assert code == 0
+    assert err.count("warning: ") == 1
+    assert "70 x 90 was resized to 50 x 64" in err
+    assert read_image(tmp_path / "out" / "0.png").shape == (70, 90, 3)

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from gensdk_export.onnx import MAX_IR_VERSION, OPSET
+from gensdk_export.onnx import OPSET
+from gensdk_export.onnx_check import MAX_IR_VERSION
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec

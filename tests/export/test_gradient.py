@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_export.engines import AxisRange, build_engine
-from gensdk_export.graphs import MemoryGraph
 from gensdk_export.halving import halve
 from gensdk_export.jumps import JUMPS, allowed_jumps
 from gensdk_export.onnx import export_onnx
+from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.golden import Call, GoldenBounds

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gensdk_export.graphs import MemoryGraph
 from gensdk_export.onnx import export_onnx
+from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from gensdk_runtime.signature import GraphSpec, TensorSpec
 

@@ -12,9 +12,11 @@ from onnx import helper
 
 from gensdk_export.importers.onnx_file import import_onnx
 from gensdk_export.importers.onnx_meaning import OnnxOptions
+from gensdk_export.importers.onnx_proof import HALF_CEILING, QUANTIZED_PSNR
+from gensdk_export.proof import OTHER_MACHINES
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.verify import load_golden, verify_bundle
 from support.onnx_models import FLOAT, INT64, UINT8, conv, convolution, run_onnx, write_onnx
 
 SIZE = 16
@@ -313,6 +315,60 @@ def quantized(path: Path) -> Path:
     return write_onnx(path, nodes, [("x", FLOAT, axes)], [("y", FLOAT, axes)], constants, opset=13)
 
 
+HALF = helper.TensorProto.FLOAT16
+
+
+def enlarging(path: Path, kinds: tuple[int, int], *, rounded: bool = True) -> Path:
+    """Six convolutions with residuals, all in half where `rounded`, and twice the size; `kinds` go in and out."""
+    generator = np.random.default_rng(0)
+    width, kind = 16, np.float16 if rounded else np.float32
+    weights: dict[str, np.ndarray] = {}
+
+    def layer(name: str, outputs: int, inputs: int) -> None:
+        weights[name] = (generator.standard_normal((outputs, inputs, 3, 3)) / (9 * inputs) ** 0.5).astype(kind)
+
+    nodes = [helper.make_node("Cast", ["x"], ["x0"], to=HALF if rounded else FLOAT)]
+    layer("w0", width, 3)
+    nodes.append(helper.make_node("Conv", ["x0", "w0"], ["a0"], pads=[1] * 4))
+    for index in range(6):
+        layer(f"w{index + 1}", width, width)
+        nodes.append(helper.make_node("Conv", [f"a{index}", f"w{index + 1}"], [f"c{index}"], pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
+        nodes.append(helper.make_node("Add", [f"a{index}", f"r{index}"], [f"a{index + 1}"]))
+    layer("w7", 12, width)
+    nodes.append(helper.make_node("Conv", ["a6", "w7"], ["flat"], pads=[1] * 4))
+    nodes.append(helper.make_node("DepthToSpace", ["flat"], ["large"], blocksize=2))
+    nodes.append(helper.make_node("Sigmoid", ["large"], ["z"]))
+    nodes.append(helper.make_node("Cast", ["z"], ["y"], to=kinds[1]))
+    values = [("x", kinds[0], ["n", 3, "h", "w"])], [("y", kinds[1], ["n", 3, "H", "W"])]
+    return write_onnx(path, nodes, *values, weights)
+
+
+@pytest.mark.parametrize("kinds", [(HALF, HALF), (HALF, FLOAT), (FLOAT, HALF), (FLOAT, FLOAT)], ids=str)
+def test_half_precision_is_told_and_proved(kinds: tuple[int, int], tmp_path: Path) -> None:
+    """A file whose inputs are half was refused for the rounding at its edges."""
+    path = enlarging(tmp_path / "half.onnx", kinds)
+    report = import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(size=(SIZE, SIZE)))
+    drift = {guess.what: guess for guess in report.guesses}["allowed drift"]
+    assert "float16" in drift.reason
+    assert float(drift.value) == OTHER_MACHINES * HALF_CEILING
+    assert max(row.drift.scaled for row in report.export.rows) <= HALF_CEILING
+    assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
+    image = np.random.default_rng(1).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+    given = (image.transpose(0, 3, 1, 2) / 255).astype(np.float16 if kinds[0] == HALF else np.float32)
+    with Generator.load(tmp_path / "out.gsdk", backend="onnxruntime", threads=1) as generator:
+        result = generator.sample(image=image).array
+    np.testing.assert_allclose(result, run_onnx(path, x=given), atol=4e-3)
+
+
+def test_doubles_go_in_and_come_out(tmp_path: Path) -> None:
+    double = helper.TensorProto.DOUBLE
+    path = enlarging(tmp_path / "double.onnx", (double, double), rounded=False)
+    report = import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(size=(SIZE, SIZE)))
+    assert max(row.drift.scaled for row in report.export.rows) <= 1e-5
+    assert "allowed drift" not in {guess.what for guess in report.guesses}
+
+
 def test_a_quantized_file_keeps_its_eight_bits(tmp_path: Path) -> None:
     report = import_onnx(quantized(tmp_path / "int8.onnx"), tmp_path / "out.gsdk")
     told = {guess.what: guess for guess in report.guesses}
@@ -320,4 +376,6 @@ def test_a_quantized_file_keeps_its_eight_bits(tmp_path: Path) -> None:
     assert told["range of the source"].value == told["range of the result"].value == "0 to 1"
     assert [row.verdict for row in report.export.rows] == ["ok"] * len(report.export.rows)
     assert report.export.rows[0].drift.max_abs == 0  # without the optimizer: the same to the last bit
+    with Bundle.open(tmp_path / "out.gsdk") as bundle:
+        assert load_golden(bundle).bounds["fp32"].psnr == QUANTIZED_PSNR
     assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from ml_dtypes import bfloat16
+from onnx import helper, numpy_helper
 
-from gensdk_export.importers import onnx_reading
+from gensdk_export.importers import onnx_original, onnx_reading
 from gensdk_export.importers.onnx_file import import_onnx
 from gensdk_export.importers.onnx_meaning import OnnxOptions
+from gensdk_export.importers.onnx_proof import FLOAT_CEILING
+from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.verify import load_golden, verify_bundle
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
 
 AXES = ["n", 3, 16, 16]
@@ -103,6 +107,56 @@ def test_weights_beside_the_model_stay_in_its_folder(tmp_path: Path) -> None:
         assert "outside its folder" in refused(with_weights_beside(path, location))
 
 
+@pytest.mark.parametrize("name", ["my model", "Größe", "модель", "模型", "a:b", "e\u0301"])
+def test_weights_beside_the_model_are_called_as_it_is(name: str, tmp_path: Path) -> None:
+    """Exporters call them after the model, in whatever letters; that was "outside its folder"."""
+    location = f"{name}.onnx.data"
+    path = with_weights_beside(tmp_path / f"{name}.onnx", location)
+    (tmp_path / "weights.bin").rename(tmp_path / location)
+    import_onnx(path, tmp_path / "fine.gsdk")
+    assert verify_bundle(tmp_path / "fine.gsdk", backend="onnxruntime").ok
+
+
+def drifting(strength: float) -> tuple[Callable[..., Any], list[float]]:
+    """ONNX Runtime as it would be with an optimizer that adds `strength` to what comes out."""
+    whole, seen = onnx_original.open_session, list[float]()
+
+    class Moved:
+        def __init__(self, session: Any) -> None:
+            self.session = session
+
+        def run(self, names: Any, feeds: Any) -> Any:
+            first, *others = self.session.run(names, feeds)
+            seen.append(strength)
+            return [np.asarray(first + np.float32(strength)), *others]
+
+    def opened(data: bytes, *, optimized: bool = True) -> Any:
+        session = whole(data, optimized=optimized)
+        return Moved(session) if optimized else session
+
+    return opened, seen
+
+
+@pytest.mark.parametrize(("strength", "fine"), [(0.02, False), (0.3, False), (1e-3, True)])
+def test_allowed_drift_has_a_ceiling(
+    strength: float, fine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, seen = drifting(strength)
+    monkeypatch.setattr(onnx_original, "open_session", opened)
+    if not fine:
+        message = refused(plain(tmp_path / "model.onnx"))
+        assert "optimizer changes what the model gives" in message
+        assert f"at most {FLOAT_CEILING:.2g}" in message
+        assert "PSNR" in message
+    else:
+        report = import_onnx(plain(tmp_path / "model.onnx"), tmp_path / "out.gsdk")
+        allowed = {guess.what: float(guess.value) for guess in report.guesses if guess.what == "allowed drift"}
+        assert strength < allowed["allowed drift"] <= FLOAT_CEILING
+        with Bundle.open(tmp_path / "out.gsdk") as bundle:
+            assert load_golden(bundle).bounds["fp32"].graph <= FLOAT_CEILING
+    assert seen
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -123,7 +177,8 @@ def test_options_that_do_not_fit(options: OnnxOptions, message: str, tmp_path: P
 
 def test_shapes_that_do_not_tell(tmp_path: Path) -> None:
     everywhere = [("x", FLOAT, ["n", 3, 16, 3])]
-    ambiguous = write_onnx(tmp_path / "a.onnx", [conv("x", "y")], everywhere, [("y", FLOAT, None)], convolution())
+    relu = [helper.make_node("Relu", ["x"], ["y"])]
+    ambiguous = write_onnx(tmp_path / "a.onnx", relu, everywhere, [("y", FLOAT, None)])
     assert "--layout" in refused(ambiguous)
     both = write_onnx(
         tmp_path / "b.onnx",
@@ -151,7 +206,18 @@ def test_shapes_that_do_not_tell(tmp_path: Path) -> None:
 def test_types_that_numpy_has_not(tmp_path: Path) -> None:
     cast = helper.make_node("Cast", ["x"], ["y"], to=FLOAT)
     half = [("x", helper.TensorProto.BFLOAT16, AXES)]
-    assert "bfloat16" in refused(write_onnx(tmp_path / "a.onnx", [cast], half, RESULT))
+    message = refused(write_onnx(tmp_path / "a.onnx", [cast], half, RESULT))
+    assert "'x' is bfloat16; ONNX Runtime has no bfloat16 on the CPU; export the model with" in message
+    path = plain(tmp_path / "b.onnx")
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(bfloat16), tensor.name))
+    inner = [helper.make_node("Cast", ["x"], ["x16"], to=helper.TensorProto.BFLOAT16)]
+    inner += [conv("x16", "y16"), helper.make_node("Cast", ["y16"], ["y"], to=FLOAT)]
+    del model.graph.node[:]
+    model.graph.node.extend(inner)
+    onnx.save(model, str(path))
+    assert "its weights are bfloat16" in refused(path)
 
 
 def test_nothing_is_lost_where_an_import_fails(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -21,6 +20,8 @@ from gensdk_export.importers.style_vector import Style
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
+from gensdk_runtime.media.image_pixels import resize
+from gensdk_runtime.media.images import encode_image
 from gensdk_runtime.verify import verify_bundle
 from support.npm import npm_package
 from support.onnx_models import run_onnx
@@ -40,7 +41,7 @@ def style_models() -> Path:
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Smooth colours with edges."""
     coarse = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
+    return resize(coarse, height, width, enlarge="bilinear")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_a_picture_gives_its_style(pictures: int, tmp_path: Path) -> None:
     files = []
     for seed in range(pictures):
         files.append(tmp_path / f"style{seed}.png")
-        cv2.imwrite(str(files[-1]), picture(256, 256, seed + 1)[..., ::-1])
+        files[-1].write_bytes(encode_image(picture(256, 256, seed + 1), ".png", {}))
     style = Style(tuple(files), encoder)
     import_onnx(transform, tmp_path / "out.gsdk", OnnxOptions(uint8=True), style=style)
     assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok

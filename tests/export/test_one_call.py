@@ -18,10 +18,12 @@ from gensdk_export import one_call_steps
 from gensdk_export.engines import AxisRange, build_engine, load_package
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.golden_record import record_golden
-from gensdk_export.graphs import GraphSet, MemoryGraph, export_fp32, prepare_modules
+from gensdk_export.graphs import export_fp32, prepare_modules
 from gensdk_export.one_call import OneCall
 from gensdk_export.one_call_proof import prove_one_call
-from gensdk_export.onnx import MAX_IR_VERSION, OPSET
+from gensdk_export.onnx import OPSET
+from gensdk_export.onnx_check import MAX_IR_VERSION
+from gensdk_export.proof import GraphSet, MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.bundle import Bundle

@@ -14,8 +14,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gensdk_export.batch_norm import bake_parametrizations, fold_batch_norms
 from gensdk_export.first_load import first_load
-from gensdk_export.graphs import MemoryGraph
-from gensdk_export.onnx import check_onnx, example_sizes, export_onnx, resize_axes
+from gensdk_export.onnx import example_sizes, export_onnx
+from gensdk_export.onnx_check import check_onnx, resize_axes
+from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.signature import GraphSpec, TensorSpec

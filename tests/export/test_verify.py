@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,16 @@ def test_recorded_calls_are_copies_and_complete(bundle: Path) -> None:
         generator.close()
         assert sessions["decoder"]._closed
         assert loaded.sessions["decoder"]._closed
+
+
+def test_whole_samples_keep_the_psnr_too(bundle: Path) -> None:
+    with Bundle.open(bundle) as opened, Generator.load(opened, backend="onnxruntime", threads=1) as generator:
+        golden = load_golden(opened)
+        moved = tuple(
+            replace(run, samples=run.samples + np.float32(0.1), calls=run.calls) for run in golden.trajectories
+        )
+        loose = GoldenBounds(graph=1.0, flipped=0.01, samples=1.0)
+        for psnr, fine in ((None, True), (30.0, False), (20.0, True)):
+            bounds = loose.model_copy(update={"psnr": psnr})
+            report = replay(generator.model, Golden(moved), generator.sessions, bounds)
+            assert all(check.ok for check in report.samples) is fine

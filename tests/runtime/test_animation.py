@@ -12,14 +12,13 @@ import pytest
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.animation import save_animation
 from gensdk_runtime.media.gif import encode_gif
+from gensdk_runtime.media.image_frames import frames as frames_of
 
 
-def _read(gif: bytes) -> tuple[list[Any], list[int]]:
+def _read(gif: bytes) -> tuple[list[Any], list[float]]:
     """Frames [H, W, 3] in RGB and how long each is shown, in milliseconds."""
-    done, animation = cv2.imdecodeanimation(np.frombuffer(gif, np.uint8))
-    assert done
-    frames = [cv2.cvtColor(np.ascontiguousarray(frame[:, :, :3]), cv2.COLOR_BGR2RGB) for frame in animation.frames]
-    return frames, animation.durations.tolist()
+    found = list(frames_of(gif, 3))
+    return [frame.image for frame in found], [frame.duration for frame in found]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (97, 61), (120, 130)])

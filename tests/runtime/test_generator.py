@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gensdk_runtime.backends import backend_names, create_backend
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
+from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import GRID_GAP, read_settings
 from support.models import IMAGE, MODELS, diffusion_model, feedforward_model, generator, nan_images
 
@@ -169,15 +170,13 @@ def test_closed_is_closed() -> None:
 
 @programs
 def test_saved_forms_hold_images_and_settings(program, tmp_path) -> None:
-    import cv2
-
     with generator(MODELS[program](3)) as model:
         samples = model.sample(5, seed=3)
-    one = cv2.imread(str(samples.save(tmp_path / "folder") / "00002.png"), cv2.IMREAD_UNCHANGED)
+    one = decode((samples.save(tmp_path / "folder") / "00002.png").read_bytes(), 1)[..., 0]
     np.testing.assert_array_equal(one, samples.images[2, :, :, 0])
     settings_of_one = read_settings(tmp_path / "folder" / "00002.png")
     assert settings_of_one["seeds"] == [list(samples.seeds[2])]
-    grid = cv2.imread(str(samples.save(tmp_path / "grid.png", scale=1, columns=3)), cv2.IMREAD_UNCHANGED)
+    grid = decode(samples.save(tmp_path / "grid.png", scale=1, columns=3).read_bytes(), 1)[..., 0]
     assert grid.shape == (2 * IMAGE.height + GRID_GAP, 3 * IMAGE.width + 2 * GRID_GAP)
     np.testing.assert_array_equal(grid[IMAGE.height + GRID_GAP :, : IMAGE.width], samples.images[3, :, :, 0])
     assert read_settings(tmp_path / "grid.png") == dict(samples.settings)

@@ -171,10 +171,10 @@ def test_wrong_walks_are_told(arguments: dict[str, Any], match: str) -> None:
 def test_wrong_traversals_are_told_and_some_models_have_no_latent() -> None:
     with generator(diffusion_model()) as model:
         for axis in (-1, 24, True, 1.5):
-            with pytest.raises(InputError, match="axis as an int from 0 to 23"):
+            with pytest.raises(InputError, match=r"axis from 0 to 23|axis as an int"):
                 model.traverse(1, axis)
         for low, high in ((1.0, 1.0), (float("nan"), 1.0), (0.0, float("inf"))):
-            with pytest.raises(InputError, match="low below high"):
+            with pytest.raises(InputError, match=r"low below high|finite number"):
                 model.traverse(1, 0, low=low, high=high)
         with pytest.raises(InputError, match="at least two points"):
             model.walk([1], 4)

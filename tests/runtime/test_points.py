@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.bench.report import BenchSettings
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import read_settings
 from gensdk_runtime.media.points import MARGIN, SIZE, scatter
 from gensdk_runtime.samples import Samples, check_target
@@ -91,7 +91,11 @@ def test_saved_points_come_back(dimensions: int, classes: int | None, tmp_path: 
         np.testing.assert_array_equal(rows[:, -1].astype(int), samples.labels)
     picture = samples.save(tmp_path / "all.png")
     assert read_settings(picture)["seeds"] == [list(key) for key in samples.seeds]
-    assert cv2.imread(str(picture)).shape == samples.picture().shape == (SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3)
+    assert (
+        decode(picture.read_bytes(), 3).shape
+        == samples.picture().shape
+        == (SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3)
+    )
 
 
 @pytest.mark.parametrize("name", ["some.gif", "folder", "x.txt"])

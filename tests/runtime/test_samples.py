@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from gensdk.cli.main import run
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image, read_settings
 from support.models import MODELS, diffusion_model, feedforward_model, generator
 
@@ -72,7 +76,7 @@ def test_layouts_and_scales_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'grid'"):
         samples.save(tmp_path / "x.png", layout="gird")  # type: ignore[arg-type]
     for options in ({"scale": -1}, {"columns": 0}, {"scale": 0}):
-        with pytest.raises(InputError, match="at least 1"):
+        with pytest.raises(InputError, match="from 1 to"):
             samples.save(tmp_path / "x.png", **options)
     assert not list(tmp_path.iterdir())
 
@@ -109,3 +113,60 @@ def test_a_program_without_a_console_can_sample(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     with generator(feedforward_model()) as model:
         assert len(model.sample(2)) == 2
+
+
+def test_a_notebook_shows_a_picture_and_one_line(tmp_path: Path) -> None:
+    with Generator.load("digits-vae", backend="onnxruntime", threads=1) as generator:
+        samples = generator.sample(70, seed=3)
+    assert re.fullmatch(r"<Samples: 70 images of 8 x 8, of digits-vae, from seed 3, in .* s>", repr(samples))
+    png = samples._repr_png_()
+    assert png is not None
+    (tmp_path / "shown.png").write_bytes(png)
+    with Image.open(tmp_path / "shown.png") as shown:
+        assert shown.size == Image.fromarray(samples[:64].picture()[..., 0]).size
+    assert samples[:0]._repr_png_() is None
+
+
+def test_parts_of_samples_draw_themselves_again() -> None:
+    with Generator.load("digits-vae", backend="onnxruntime", threads=1) as generator:
+        samples = generator.sample(5, seed=3, label=[0, 1, 2, 3, 4])
+        for part in (samples[3], samples[1:4], samples[-1], samples[::2]):
+            told = part.settings
+            again = generator.sample(told["n"], seed=told["seeds"], label=told["labels"])
+            np.testing.assert_allclose(again.array, part.array, atol=1e-5)
+            assert part.labels is not None
+            assert told["labels"] == part.labels.tolist()
+    assert [each.seeds for each in samples] == [(key,) for key in samples.seeds]
+    assert np.array_equal(np.concatenate([each.array for each in samples]), samples.array)
+    for wrong in (5, -6):
+        with pytest.raises(IndexError, match="from 0 to 4"):
+            samples[wrong]
+
+
+def test_a_folder_with_pictures_of_an_earlier_run_is_refused_before_anything_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = tmp_path / "many"
+    command = ["sample", "digits-vae", "--backend", "onnxruntime", "--seed", "0", "-o", str(many)]
+    assert run([*command, "-n", "4"]) == 0
+    before = {path.name: path.read_bytes() for path in many.iterdir()}
+    assert run([*command, "-n", "2"]) == 5
+    assert "holds 4 pictures of an earlier run (00000.png)" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in many.iterdir()} == before
+    with Generator.load("digits-vae", backend="onnxruntime", threads=1) as generator:
+        with pytest.raises(InputError, match="earlier run"):
+            generator.sample(2, seed=0).save(many)
+        for path in many.iterdir():
+            path.unlink()
+        (many / "notes.txt").write_text("mine")
+        generator.sample(2, seed=0).save(many)
+    assert sorted(path.name for path in many.iterdir()) == ["00000.png", "00001.png", "notes.txt"]
+
+
+def test_interpolate_names_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    walk = ["interpolate", "digits-vae", "--from", "1", "--to", "2", "-o", str(tmp_path / "walk.xyz")]
+    assert run(walk) == 5
+    told = capsys.readouterr().err
+    assert ".gif" in told
+    assert ".mp4" in told
+    assert ".npz" in told

@@ -7,17 +7,19 @@ import struct
 import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 from gensdk_runtime.errors import InputError, TrainingError
+from gensdk_runtime.media.gif import encode_gif
 from gensdk_runtime.media.image_files import CorruptImageError, decode, read_header, to_channels
+from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.images import encode_image
 from gensdk_training.data import ArrayDataset, load_data
 from gensdk_training.data.feed import Feed
 from gensdk_training.data.folder import FolderDataset
-from gensdk_training.data.images import fit_size
+from support.image_bytes import exif, png, tiff
 
 RNG = np.random.default_rng(1)
 
@@ -27,8 +29,7 @@ def picture(height: int = 8, width: int = 6, channels: int = 3) -> np.ndarray:
 
 
 def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[image.shape[2]]
-    return cv2.imencode(suffix, np.ascontiguousarray(image[..., order]))[1].tobytes()
+    return encode_image(image, suffix, {})
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_sub_folders_are_classes(folder: tuple[Path, list[np.ndarray]]) -> None:
 
 @pytest.mark.parametrize("only", [("dog",), ("1",), ("dog", "cat"), ("0", "1", "dog")])
 @pytest.mark.parametrize("memory_limit", [0, 1 << 20])
-def test_classes_are_chosen_by_name_or_number_and_keep_their_numbers(
+def test_classes_are_chosen_by_name_or_number_and_are_all_there_are(
     folder: tuple[Path, list[np.ndarray]], only: tuple[str, ...], memory_limit: int
 ) -> None:
     root, pictures = folder
@@ -66,8 +67,10 @@ def test_classes_are_chosen_by_name_or_number_and_keep_their_numbers(
     part = dataset.batch(np.arange(len(dataset)))
     assert np.array_equal(part.images, np.stack(pictures[first:]))
     assert part.labels is not None
-    assert list(part.labels) == ([0] * 5 + [1] * 4)[first:]
-    assert dataset.info == whole.info.model_copy(update={"count": 9 - first})
+    assert list(part.labels) == ([0] * 4 if first else [0] * 5 + [1] * 4)
+    names = ("dog",) if first else ("cat", "dog")
+    kept = {"count": 9 - first, "class_names": names, "num_classes": len(names)}
+    assert dataset.info == whole.info.model_copy(update=kept)
     assert dataset.fingerprint != whole.fingerprint or (first == 0 and memory_limit > 0)
     dataset.close()
 
@@ -166,7 +169,8 @@ def test_own_splits(folder: tuple[Path, list[np.ndarray]], tmp_path: Path) -> No
 
 def png_header(height: int, width: int) -> bytes:
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    begin = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return begin + struct.pack(">I", 8) + b"IDAT"
 
 
 def test_refusals_come_before_training(folder: tuple[Path, list[np.ndarray]], tmp_path: Path) -> None:
@@ -234,3 +238,41 @@ def test_fitting_cuts_from_the_centre_or_stretches() -> None:
     assert stretched[5, 7, 0] == 200
     assert to_channels(image, 1).shape == (10, 30, 1)
     assert to_channels(image, 4)[..., 3].min() == 255
+
+
+def test_twelve_bits_in_files_of_sixteen_are_asked_for(tmp_path: Path) -> None:
+    samples = RNG.integers(0, 4096, (4, 8, 6, 1)).astype(np.uint16)
+    samples[:, 0, 0] = 4095
+    for number, image in enumerate(samples):
+        (tmp_path / f"{number}.png").write_bytes(png(image, bits=16))
+    with pytest.raises(InputError, match=r"none of the 4 images .* as those of 12 bits do; say .*--depth"):
+        load_data(str(tmp_path))
+    loaded = load_data(str(tmp_path), depth=12)
+    assert isinstance(loaded, ArrayDataset)
+    assert np.abs(loaded.images - np.rint(samples * (255 / 4095))).max() <= 1
+    lazy = load_data(str(tmp_path), depth=12, memory_limit=0)
+    assert np.array_equal(lazy.batch(np.arange(4)).images, loaded.images)
+    lazy.close()
+    dark = load_data(str(tmp_path), depth=16)
+    assert isinstance(dark, ArrayDataset)
+    assert dark.images.max() == 15
+    with pytest.raises(InputError, match="8 to 16 bits, got 3"):
+        load_data(str(tmp_path), depth=3)
+
+
+def test_photographs_that_lie_on_their_side_need_no_size(tmp_path: Path) -> None:
+    """Stored 8x6 with a tag, or upright 6x8: all are shown 6 wide and 8 high, in every format."""
+    upright = picture(8, 6)
+    sideways = np.ascontiguousarray(upright.transpose(1, 0, 2)[::-1])
+    (tmp_path / "a.png").write_bytes(png(upright))
+    (tmp_path / "b.png").write_bytes(png(sideways, before=((b"eXIf", exif(6)),)))
+    (tmp_path / "c.tiff").write_bytes(tiff(sideways, orientation=6))
+    (tmp_path / "d.webp").write_bytes(encode_image(upright, ".webp", {}))
+    (tmp_path / "e.gif").write_bytes(encode_gif(np.stack([upright, upright]), fps=10))
+    late = (b"tEXt", bytes(100_000)), (b"eXIf", exif(6))
+    (tmp_path / "f.apng").write_bytes(png(sideways, after=late))
+    dataset = load_data(str(tmp_path))
+    assert isinstance(dataset, ArrayDataset)
+    assert dataset.skipped.count == 0
+    assert np.array_equal(dataset.images, np.stack([upright] * 6))
+    assert "the first picture is taken of files that hold several: 1" in dataset.findings.notes

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gensdk_export.graphs import MemoryGraph
 from gensdk_export.halving import halve
 from gensdk_export.onnx import export_onnx
+from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import ScheduleSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gensdk_export.export import export_run
+from gensdk_runtime.bundle import Bundle
 from gensdk_training.families.progan import (
     Equalized,
     Generator,
@@ -19,6 +22,9 @@ from gensdk_training.families.progan import (
     pixel_norm,
 )
 from gensdk_training.family import DataInfo
+from gensdk_training.layers.strided import halvings
+from gensdk_training.run import load_run, train
+from support.tiny import tiny_run
 
 DATA = DataInfo(name="x", channels=1, height=16, width=16, count=1)
 LEVELS = 3
@@ -45,6 +51,62 @@ def test_growth_follows_from_the_step_and_never_jumps() -> None:
     assert np.diff(growth).max() <= 0.2 + 1e-12
     assert ProganConfig(hold_steps=0, fade_steps=0).growth(0, LEVELS) == 2
     assert ProganConfig(hold_steps=5, fade_steps=0).growth(5, LEVELS) == 1
+
+
+@pytest.mark.parametrize("side", [8, 16, 28, 32, 64, 128, 256])
+@pytest.mark.parametrize("steps", [1, 2, 10, 300, 2000, 12_345])
+@pytest.mark.parametrize(
+    "stage", [{}, {"hold_steps": 400}, {"fade_steps": 5}, {"hold_steps": 7000, "fade_steps": 100}]
+)
+def test_whatever_the_steps_the_last_one_is_of_full_size(side: int, steps: int, stage: dict[str, int]) -> None:
+    levels = halvings(side, side, family="progan") + 1
+    config = ProganConfig(steps=steps, **stage)
+    growth = [config.growth(step, levels) for step in range(steps)]
+    assert growth[-1] == levels - 1
+    assert growth == sorted(growth)
+    if steps > 200:
+        assert growth[0] == 0, "it begins at the smallest size"
+        full = sum(value == levels - 1 for value in growth) / steps
+        assert full >= 1 / (2 * levels) or stage, "and is trained there too"
+
+
+def test_defaults_share_all_steps_and_set_ones_that_fit_are_kept() -> None:
+    assert ProganConfig(steps=2000).stage(LEVELS) == (400, 400)
+    assert ProganConfig(steps=3600).stage(5) == (400, 400)
+    assert ProganConfig(steps=100, hold_steps=20, fade_steps=29).stage(LEVELS) == (20, 29)
+    assert ProganConfig(steps=100, hold_steps=20, fade_steps=30).stage(LEVELS) == (16, 24)
+    assert ProganConfig(steps=100, hold_steps=0, fade_steps=300).stage(LEVELS) == (0, 40)
+
+
+def test_what_is_shortened_is_said_and_belongs_to_the_run() -> None:
+    family, _ = _networks(steps=8)
+    assert family.notes() == (
+        "hold_steps 3 and fade_steps 4 need at least 15 steps to reach 16x16, and this run has 8: "
+        "shortened to 1 and 2",
+    )
+    assert family.depends_on_steps
+    family, _ = _networks(steps=15)
+    assert family.notes() == ()
+    assert not family.depends_on_steps, "it may go on beyond its end"
+    family = Progan(ProganConfig(), DATA)
+    assert family.notes() == ()
+    assert family.depends_on_steps
+
+
+def test_a_run_that_did_not_reach_the_full_size_says_so_wherever_it_goes(tmp_path: Path) -> None:
+    run = tiny_run("progan", steps=10, checkpoint_every=3, keep_checkpoints=10)
+    train(run, tmp_path / "run", progress=False, tensorboard=False)
+    assert load_run(tmp_path / "run").provenance.unfinished is None
+    early = load_run(tmp_path / "run", step=3)
+    assert early.provenance.unfinished == (
+        "step 3 of 10; grown to 4x4, of which 33% has faded in, not to 8x8: images are enlarged ones; train on to "
+        "the end of its steps"
+    )
+    report = export_run(tmp_path / "run", tmp_path / "early.gsdk", step=3)
+    assert any("grown to 4x4" in warning for warning in report.warnings)
+    with Bundle.open(tmp_path / "early.gsdk") as bundle:
+        assert "grown to 4x4" in bundle.read("README.md").decode()
+        assert "grown to 4x4" in (bundle.manifest.provenance.unfinished or "")
 
 
 def test_alpha_zero_is_the_smaller_network_and_one_the_larger() -> None:

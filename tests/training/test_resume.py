@@ -175,7 +175,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("changed", "key"),
     [
-        (tiny_run("ddpm", steps=4), "'config"),
+        (tiny_run("ddpm", steps=4), "'family' was 'vae', is 'ddpm'"),
         (tiny_run("vae", steps=4, config={"batch_size": 8}), "'config.batch_size' was 16, is 8"),
         (tiny_run("vae", steps=4, config={"learning_rate": 0.5}), "'config.learning_rate'"),
         (tiny_run("vae", steps=4, seed=1), "'seed' was 0, is 1"),
@@ -198,7 +198,7 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     config = tiny_run("vae", steps=2, source=str(tmp_path / "some.npz"))
     train(config, tmp_path / "run", progress=False, tensorboard=False)
     np.savez(tmp_path / "some.npz", images=images[::-1])
-    with pytest.raises(TrainingError, match="'data_fingerprint' was"):
+    with pytest.raises(TrainingError, match="the data have changed"):
         train(config, tmp_path / "run", resume=True, progress=False, tensorboard=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import os
 import signal
@@ -11,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,6 +22,7 @@ from rich.console import Console
 from torch import nn
 
 from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
+from gensdk_runtime.media.image_files import decode
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.ema import Ema
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase
@@ -67,6 +68,22 @@ def trainer_of_two(data: Dataset, **config: Any) -> Trainer:
     return Trainer(family, data, seed=0, accelerator=Accelerator(cpu=True))
 
 
+def test_a_warmup_that_the_steps_cut_off_is_refused(tmp_path: Path) -> None:
+    for warmup in (5, 900):
+        run = tiny_run("vae", steps=5, config={"warmup_steps": warmup})
+        with pytest.raises(InputError, match=f"expected warmup_steps below steps 5, got {warmup}"):
+            train(run, tmp_path / str(warmup), progress=False, tensorboard=False)
+    train(
+        tiny_run("vae", steps=5, config={"warmup_steps": 4}), tmp_path / "fits", progress=False, tensorboard=False
+    )
+
+
+def test_glo_says_which_images_it_never_meets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    train(tiny_run("glo", steps=2), tmp_path, progress=False, tensorboard=False)
+    assert "2 steps of 16 meet 32 of 1438 images; the latents of the others are not learnt" in caplog.text
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     steps=st.integers(1, 300),
@@ -91,7 +108,7 @@ def test_learning_rates_rise_then_never_rise_again(steps: int, warmup: int, sche
         )
 
 
-def test_the_average_follows_its_formula_for_parameters_and_buffers() -> None:
+def test_the_average_follows_its_formula_for_parameters_and_copies_buffers() -> None:
     network = nn.BatchNorm1d(3)
     ema = Ema({"n": network}, decay=0.4)
     expected = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -103,7 +120,8 @@ def test_the_average_follows_its_formula_for_parameters_and_buffers() -> None:
         decay = min(0.4, (1 + step) / (10 + step))
         for name, tensor in network.state_dict().items():
             old = expected[name]
-            expected[name] = decay * old + (1 - decay) * tensor if tensor.is_floating_point() else tensor.clone()
+            averaged = name in dict(network.named_parameters())
+            expected[name] = decay * old + (1 - decay) * tensor if averaged else tensor.clone()
     for name, tensor in ema.networks["n"].state_dict().items():
         torch.testing.assert_close(tensor, expected[name])
     assert int(ema.networks["n"].num_batches_tracked) == 8
@@ -173,8 +191,7 @@ def test_every_family_trains_and_leaves_a_whole_run(family: str, tmp_path: Path)
     assert all(math.isfinite(value) for value in result.losses.values())
     previews = sorted(path.name for path in (tmp_path / "run" / "previews").iterdir())
     assert previews == ["step-0000003.png", "step-0000006.png"]
-    grid = cv2.imread(str(tmp_path / "run" / "previews" / previews[-1]), cv2.IMREAD_UNCHANGED)
-    assert grid is not None
+    grid = decode((tmp_path / "run" / "previews" / previews[-1]).read_bytes(), 3)
     assert grid.std() > 0
     assert list((tmp_path / "run" / "logs").glob("events*"))
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-0000003", "step-0000006"]

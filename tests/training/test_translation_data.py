@@ -134,7 +134,7 @@ def test_examples_come_back_and_are_drawn_side_by_side(pairs: Path, tmp_path: Pa
     assert loaded.picture(loaded.targets).shape[2] == 3
     assert Examples.load(tmp_path / "nothing") is None
     (tmp_path / "examples.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(InputError, match="not a readable"):
+    with pytest.raises(InputError, match="not a whole"):
         Examples.load(tmp_path)
 
 

@@ -23,11 +23,15 @@ from torch import Tensor
 
 from gensdk_runtime.atomic import previous_of, put_in_place, sibling, sync
 from gensdk_runtime.errors import InputError, TrainingError
+from gensdk_runtime.memory_limit import machine_memory
+from gensdk_runtime.own_files import check_own_folder, read_own
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.family import DataInfo
 from gensdk_training.run_config import RunConfig
 
 GROUPS = ("model", "ema", "optimizer")
+MAX_STATE = 32 * 2**20
+"""Bytes of ``state.json``."""
 _NAME = re.compile(r"step-(\d{7,})")
 
 
@@ -84,10 +88,19 @@ def save_checkpoint(
 def _remove(path: Path) -> None:
     # Hidden first: a kill halfway through the removal must not leave something that looks like a checkpoint.
     hidden = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(hidden, ignore_errors=True)
+    _delete(hidden)
     with suppress(OSError):
         path.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+        _delete(hidden)
+
+
+def _delete(path: Path) -> None:
+    """A folder, a file, or a link without what is behind it; best effort."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _write_files(new: Path, state: CheckpointState, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -102,17 +115,23 @@ def _write_files(new: Path, state: CheckpointState, tensors: Mapping[str, Mappin
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads one checkpoint. Raises :class:`TrainingError` unless it is whole and its checksums hold."""
+    """Reads one checkpoint. Raises :class:`TrainingError` unless it is whole and its checksums hold.
+
+    No link is followed, and nothing is read that this machine's memory can't hold.
+    """
     try:
-        state = CheckpointState.from_json(
-            (path / "state.json").read_bytes(), what=f"checkpoint {path.name}: state.json", error=TrainingError
-        )
+        check_own_folder(path.parent)
+        check_own_folder(path)
+        text = read_own(path / "state.json", limit=MAX_STATE)
+        state = CheckpointState.from_json(text, what=f"checkpoint {path.name}: state.json", error=TrainingError)
         tensors: dict[str, Mapping[str, Tensor]] = {}
         for group in GROUPS:
-            data = (path / f"{group}.safetensors").read_bytes()
+            data = read_own(path / f"{group}.safetensors", limit=machine_memory() // 2)
             if hashlib.sha256(data).hexdigest() != state.sha256.get(group):
                 raise TrainingError(f"checkpoint {path.name}: {group}.safetensors is altered or cut short")
             tensors[group] = safetensors.torch.load(data)
+    except MemoryError:
+        raise TrainingError(f"checkpoint {path.name}: there is not enough memory for its tensors") from None
     except OSError as failure:
         name = Path(failure.filename).name if failure.filename else "a file"
         raise TrainingError(f"checkpoint {path.name}: {name} can't be read ({failure.strerror})") from None
@@ -123,7 +142,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def checkpoint_paths(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, the newest first. They are whole unless something altered them since."""
-    if not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir():
         return []
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
@@ -140,6 +159,15 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path,
     return None, broken
 
 
+def newest_data(folder: Path) -> DataInfo | None:
+    """What the newest checkpoint with a readable ``state.json`` says of its data; None where there is none."""
+    for path in checkpoint_paths(folder):
+        with suppress(OSError, TrainingError):
+            text = read_own(path / "state.json", limit=MAX_STATE)
+            return CheckpointState.from_json(text, what=path.name, error=TrainingError).data
+    return None
+
+
 def checkpoint_at(folder: Path, step: int) -> Checkpoint:
     """The checkpoint of one step. Raises :class:`InputError` naming the steps there are."""
     steps = {int(path.name.removeprefix("step-")): path for path in checkpoint_paths(folder)}
@@ -150,31 +178,40 @@ def checkpoint_at(folder: Path, step: int) -> Checkpoint:
 
 
 def tidy(folder: Path) -> None:
-    """Removes what killed processes left half written. Only for the one process that writes into `folder`."""
-    if not folder.is_dir():
+    """Removes what killed processes left half written, checkpoints or previews. Only for the one process that
+    writes into `folder`."""
+    if folder.is_symlink() or not folder.is_dir():
         return
     for path in folder.iterdir():
         target = folder / path.name.removeprefix(".").removesuffix(".previous")
         if path == previous_of(target) and not target.exists():
             path.rename(target)  # killed while it was replaced, on a system that can't exchange folders
         elif path.name.startswith(".step-"):
-            shutil.rmtree(path, ignore_errors=True)
+            _delete(path)
 
 
 def set_aside(path: Path) -> Path:
     """Renames a broken checkpoint, so that it is neither read nor counted again; returns its new path."""
     target = path.with_name(f"broken-{path.name}")
-    if target.exists():
-        shutil.rmtree(target)
-    path.rename(target)
+    _delete(target)
+    try:
+        path.rename(target)
+    except OSError as failure:
+        raise TrainingError(f"can't set the broken {path} aside ({failure.strerror}); remove it") from None
     return target
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that has either its old content or the new at any moment. OSError where the disk refuses."""
-    with sibling(path, folder=False) as new:
-        _write_durably(new, text.encode())
-        put_in_place(new, path)
+    """Writes a file that has either its old content or the new at any moment.
+
+    Raises :class:`TrainingError` where the disk refuses.
+    """
+    try:
+        with sibling(path, folder=False) as new:
+            _write_durably(new, text.encode())
+            put_in_place(new, path)
+    except OSError as failure:
+        raise TrainingError(f"can't write {path} ({failure.strerror or failure})") from None
 
 
 def _plain(tensor: Tensor) -> Tensor:

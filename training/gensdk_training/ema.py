@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Exponential moving average of the parameters and buffers of some networks.
+    """Exponential moving average of the parameters of some networks.
 
     After update t (from 0) the average moves by 1 - d towards the weights, d = min(decay, (1 + t) / (10 + t)):
     the warm-up of TensorFlow's ExponentialMovingAverage, so that the first steps don't remember the
-    initialization. Buffers of whole numbers are copied.
+    initialization. Buffers are copied: they are averages already (statistics), or must not be averaged (the unit
+    vectors of spectral norms, whole numbers).
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], decay: float) -> None:
@@ -40,17 +41,9 @@ class Ema:
         sources: list[Tensor] = []
         copies: list[tuple[Tensor, Tensor]] = []
         for name, network in networks.items():
-            mine = _tensors(self.networks[name])
-            for key, source in _tensors(network).items():
-                if source.is_floating_point():
-                    averages.append(mine[key])
-                    sources.append(source)
-                else:
-                    copies.append((mine[key], source))
+            average = self.networks[name]
+            for mine, source in zip(average.parameters(), network.parameters(), strict=True):
+                averages.append(mine.detach())
+                sources.append(source.detach())
+            copies += zip(average.buffers(), network.buffers(), strict=True)  # the unsaved ones too
         return averages, sources, copies
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, the unsaved ones too, as the live tensors."""
-    named = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    return named | dict(network.named_buffers())

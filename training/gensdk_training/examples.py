@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gensdk_runtime.arrays_file import read_npz
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.images import image_grid, write_atomically
+from gensdk_runtime.own_files import read_own
 
 COUNT = 16
 FILE = "examples.npz"
+MAX_BYTES = 1 << 30
 
 Images = NDArray[np.uint8]
 
@@ -45,13 +46,20 @@ class Examples:
     def load(cls, folder: Path) -> Self | None:
         """What :meth:`save` wrote; None where there is none. Raises :class:`InputError` for a damaged file."""
         path = folder / FILE
-        if not path.exists():
-            return None
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return cls(arrays["sources"], arrays["targets"] if "targets" in arrays.files else None)
-        except (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, EOFError) as failure:
-            raise InputError(f"{path}: not a readable .npz ({str(failure)[:120]}); remove it") from None
+            data = read_own(path, limit=MAX_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as failure:
+            raise InputError(f"{path} can't be read ({failure.strerror}); remove it") from None
+        arrays = read_npz(data, limit_bytes=MAX_BYTES, what=str(path))
+        sources, targets = arrays.get("sources"), arrays.get("targets")
+        for images in (sources, targets):
+            if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or not images.size):
+                raise InputError(f"{path}: expected images uint8 [n, H, W, C], got {images.dtype}; remove it")
+        if sources is None:
+            raise InputError(f"{path}: no array 'sources' in it; remove it")
+        return cls(sources, targets)
 
     def picture(self, results: Images) -> Images:
         """One grid, uint8 [H, W, 3]: each source beside its result [n, H', W', C'], and beside the target."""

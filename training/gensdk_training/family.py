@@ -20,6 +20,7 @@ from gensdk_runtime.signature import Finite, ImageSpec, PointsSpec, Range
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan
+from gensdk_training.running_statistics import let_statistics_move
 
 
 class SourceInfo(StrictModel):
@@ -131,7 +132,25 @@ LOG_MEANINGS: Mapping[str, LogMeaning] = {
 
 
 class FamilyConfig(StrictModel):
-    """Settings that every family has; each adds its own. Set with ``gensdk train --set key=value``."""
+    """Settings that every family has; each adds its own. Set with ``gensdk train --set key=value``.
+
+    Every setting of a family stands in the docstring of its config, or of one that it is made from, as ``name:
+    what it means``; :func:`gensdk_training.settings.settings_of` and so ``gensdk list FAMILY`` read it there.
+
+    batch_size: Images (or points) in each batch, of all processes together.
+    steps: Training steps in all; each runs every phase.
+    lr_schedule: How the learning rates go on after the warm-up: they stay, fall in a line or along half a cosine
+        to 0 at the last step, or stay for the first half and then fall in a line.
+    warmup_steps: Steps in which the learning rates rise in a line from 0; fewer than steps.
+    grad_clip: Largest norm of each phase's gradient, which is scaled down to it; 0 leaves it as it is.
+    ema_decay: How much of the moving average of the weights each step keeps; 0 leaves the weights themselves.
+    learning_rate: Step size of the optimizer.
+    generator_learning_rate: Step size of the generator's optimizer.
+    discriminator_learning_rate: Step size of the discriminator's optimizer.
+    beta1: Share of the gradient's running mean that Adam keeps in a step.
+    beta2: Share of the squared gradient's running mean that Adam keeps in a step.
+    conditional: Whether the labels of the data are learnt, so that classes can be asked for.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     steps: Annotated[int, Field(ge=1)] = 2000
@@ -197,13 +216,31 @@ class Family(ABC, Generic[ConfigT]):
     def begin_step(self, networks: Mapping[str, nn.Module], step: int) -> None:
         """Sets what of `networks` follows from the number of the step, from 0, such as how far they have grown."""
 
+    @property
+    def depends_on_steps(self) -> bool:
+        """Whether what a step does depends on how many there are: then a run can't be continued beyond its end."""
+        return bool(self.config.lr_schedule != "constant")
+
+    def notes(self) -> tuple[str, ...]:
+        """What the settings come to that a user may not expect, a line each; said before the first step."""
+        return ()
+
+    def unfinished(self, networks: Mapping[str, nn.Module]) -> str | None:
+        """What `networks` have not come to that a whole run brings, in words; None: nothing. Bundles keep it."""
+        return None
+
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
         """The phases of one training step, in order."""
 
     @abstractmethod
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
-        """The loss of one phase. Draws from torch's global generator (the trainer seeds it at each step)."""
+        """The loss of one phase. Draws from torch's global generator (the trainer seeds it at each step).
+
+        All `networks` are in training mode; those that the phase does not train keep their buffers (their batch
+        norms use the batch's statistics). What is only looked at, for a log, goes through
+        :func:`gensdk_training.running_statistics.evaluated`.
+        """
 
     def after_update(self, phase: str, networks: Mapping[str, nn.Module]) -> None:
         """Called without gradients after each update of `phase`: for constraints on weights."""
@@ -233,9 +270,10 @@ class Family(ABC, Generic[ConfigT]):
 
 
 def freeze(networks: Mapping[str, nn.Module], trained: tuple[str, ...]) -> None:
-    """Lets gradients flow into the parameters of the `trained` networks only."""
+    """Lets gradients flow into the parameters of the `trained` networks only, and moves no others' statistics."""
     for name, network in networks.items():
         network.requires_grad_(name in trained)
+        let_statistics_move(network, move=name in trained)
 
 
 def require_labels(batch: Batch) -> Tensor:

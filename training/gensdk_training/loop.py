@@ -17,7 +17,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from gensdk_runtime.errors import GensdkError, TrainingError
+from gensdk_runtime.own_files import read_own
 from gensdk_runtime.samples import Samples
+from gensdk_runtime.version import __version__
+from gensdk_training.board import Board
 from gensdk_training.checkpoint import (
     CheckpointState,
     newest_checkpoint,
@@ -32,13 +35,23 @@ from gensdk_training.diagnosis import Diagnosis, Monitor, TrainingWarning
 from gensdk_training.examples import COUNT
 from gensdk_training.metrics.diversity import diversity
 from gensdk_training.preview import draw_preview
-from gensdk_training.progress import Board, Reporter
+from gensdk_training.progress import Reporter
 from gensdk_training.replicas import on_first
-from gensdk_training.run_config import RunConfig, first_difference, identity, read_run_config, with_new_settings
+from gensdk_training.run_config import (
+    RunConfig,
+    first_difference,
+    identity,
+    read_run_config,
+    with_data_of,
+    with_new_settings,
+)
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer
 
-PACKAGES = ("gensdk", "torch", "numpy", "accelerate")
+PACKAGES = ("torch", "numpy", "accelerate")
+
+MAX_DIAGNOSIS = 64 * 2**20
+"""Bytes of ``diagnosis.json``."""
 
 MIN_SAMPLES = 8
 """Samples of a preview whose diversity says something."""
@@ -81,6 +94,7 @@ class Loop:
         """
         dataset, processes = self.trainer.feed.dataset, self.accelerator.num_processes
         run = read_run_config(self.out)
+        self._refuse_family(run, self.out)
         begun = identity(run, dataset.info, dataset.fingerprint, processes)
         self._refuse_difference(begun, run, self.out)
         name = on_first(self.accelerator, self._newest)
@@ -89,6 +103,7 @@ class Loop:
             return
         checkpoint = read_checkpoint(self.checkpoints / name)
         state = checkpoint.state
+        self._refuse_family(state.run, checkpoint.path)
         self._refuse_difference(state.identity, state.run, checkpoint.path)
         self.trainer.restore(state.step, checkpoint.tensors, state.scaler)
         self._losses = dict(state.losses)
@@ -102,6 +117,8 @@ class Loop:
         trainer, steps = self.trainer, self.trainer.family.config.steps
         if self._examples is not None and self.accelerator.is_main_process:
             self._examples.save(self.out)
+        for note in trainer.family.notes():
+            self.reporter.note(note)
         reason: StopReason | None = "steps" if trainer.step >= steps else None
         try:
             while reason is None:
@@ -150,7 +167,7 @@ class Loop:
             witness=self.trainer.witness(),
             environment=_environment(self.accelerator.device),
             losses=self._losses,
-            versions={name: version(name) for name in PACKAGES},
+            versions={"gensdk": __version__, **{name: version(name) for name in PACKAGES}},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         tensors = self.trainer.tensors()
@@ -204,26 +221,37 @@ class Loop:
 
     def _write_diagnosis(self) -> None:
         if self.accelerator.is_main_process:
-            write_whole(self.out / DIAGNOSIS_FILE, self._monitor.diagnosis.to_json())
+            try:
+                write_whole(self.out / DIAGNOSIS_FILE, self._monitor.diagnosis.to_json())
+            except TrainingError as failure:  # a full disk; the checkpoint has its own word
+                self.reporter.note(str(failure))
 
     def _take_up_diagnosis(self, step: int) -> None:
         """What was seen up to `step`, so that a failure is told once in a run; nothing where it can't be read."""
         path = self.out / DIAGNOSIS_FILE
         try:
-            begun = Diagnosis.from_json(path.read_bytes(), what=str(path)).until(step)
+            begun = Diagnosis.from_json(read_own(path, limit=MAX_DIAGNOSIS), what=str(path)).until(step)
         except (OSError, GensdkError):
             return
         self._monitor = Monitor(self.trainer.family.log_meanings, begun)
 
+    def _refuse_family(self, run: RunConfig, where: Path) -> None:
+        if run.family != self.config.family:
+            raise TrainingError(
+                f"{where} is of a run of {run.family!r}, not of {self.config.family!r}; name its family, or "
+                "choose another folder"
+            )
+
     def _refuse_difference(self, was: dict[str, Any], run: RunConfig, where: Path) -> None:
-        was = with_new_settings(was, run.family_config())
+        was = with_data_of(with_new_settings(was, run.family_config()), self.trainer.feed.dataset)
         if difference := first_difference(was, self._identity):
             raise TrainingError(
                 f"{where} can't be continued: {difference}; use the run's own settings or another folder"
             )
 
     def _newest(self) -> str | None:
-        tidy(self.checkpoints)
+        for folder in (self.checkpoints, self.out / "previews"):
+            tidy(folder)
         checkpoint, broken = newest_checkpoint(self.checkpoints)
         for path, problem in broken:
             self.reporter.note(f"{problem}; set aside as {set_aside(path).name}")

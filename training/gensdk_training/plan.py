@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from gensdk_runtime.manifest import ModelSpec
+
+if TYPE_CHECKING:  # a plan of a model that was never in PyTorch needs none
+    from torch import nn
 
 
 @dataclass(frozen=True)

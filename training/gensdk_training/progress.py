@@ -1,21 +1,17 @@
-"""What a run tells while it goes: a live line on a terminal, plain lines elsewhere, TensorBoard scalars."""
+"""What a run tells while it goes: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from gensdk_runtime.printable import printable
 
 log = logging.getLogger("gensdk.train")
 
@@ -66,58 +62,31 @@ class Reporter:
             self._bar.update(self._bar.task_ids[0], completed=step, text=f"{text}  {self.rate:.1f} it/s")
         elif self._shown:
             left = (self._total - step) / self.rate if self.rate else 0.0
-            line = f"step {step}/{self._total}  {text}  {self.rate:.1f} it/s  {left:.0f} s left"
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._print(f"step {step}/{self._total}  {text}  {self.rate:.1f} it/s  {left:.0f} s left")
 
     def note(self, message: str) -> None:
         """A message about the run; always in the log ``gensdk.train`` too."""
         log.info("%s", message)
         if self._shown:
-            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+            self._print(message)
 
     def warn(self, message: str) -> None:
         """As :meth:`note`, for what goes wrong."""
         # Without a handler Python itself would print it on stderr: a second time, or where silence was asked for.
         log.log(logging.WARNING if log.hasHandlers() else logging.INFO, "%s", message)
         if self._shown:
-            self._console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            self._print(message, style="yellow")
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        """A reader that left, or a log on a full disk, ends no training."""
+        try:
+            shown = printable(text, lines=True)
+            self._console.print(shown, style=style, highlight=False, markup=False, soft_wrap=True)
+        except (OSError, SystemExit):  # the latter is rich's answer to a broken pipe
+            self._shown = False
 
     def _make_bar(self) -> Progress:
         columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn())
         bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console)
         bar.add_task("train", total=self._total, text="")
         return bar
-
-
-class Board:
-    """TensorBoard event files under `folder`; does nothing where tensorboard is not installed."""
-
-    def __init__(self, folder: Path, *, step: int) -> None:
-        self._writer = _open_writer(folder, step)
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one point to the curve of each name."""
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
-            self._writer.flush()
-
-    def image(self, step: int, image: NDArray[np.uint8]) -> None:
-        """Adds a preview: uint8 [H, W, C]."""
-        if self._writer is not None:
-            self._writer.add_image("preview", image, step, dataformats="HWC")
-
-    def close(self) -> None:
-        """Flushes and closes the files."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-def _open_writer(folder: Path, step: int) -> SummaryWriter | Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.info("tensorboard is not installed; no curves are written")
-        return None
-    # Points after `step` come from a run that was cut off after its last checkpoint: they are hidden.
-    return SummaryWriter(str(folder), purge_step=step or None)

@@ -40,7 +40,7 @@ def witness(device: torch.device, seed: int, *, step: int, indices: NDArray[np.i
 
 
 def _seed(device: torch.device, *counters: int) -> None:
-    value = int(np.random.SeedSequence(counters).generate_state(1, np.uint64)[0] >> 1)
+    value = int(np.random.SeedSequence(counters).generate_state(1, np.uint64)[0]) >> 1  # NumPy 1 shifts no uint64
     # torch.manual_seed also asks for every absent device, which takes longer than a small model's step.
     torch.default_generator.manual_seed(value)
     if device.type != "cpu":

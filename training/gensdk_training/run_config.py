@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.own_files import read_own
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.augment import Augmentation
-from gensdk_training.data.dataset import Fit, Split
+from gensdk_training.data.dataset import Layout, Split
 from gensdk_training.family import DataInfo, FamilyConfig
 from gensdk_training.registry import AnyFamily, get_family
+
+MAX_BYTES = 4 * 2**20
+"""Of ``run.json``."""
 
 Side = Annotated[int, Field(ge=1, le=16384)]
 
@@ -22,7 +28,8 @@ class DataConfig(StrictModel):
     """Which data, and how it is brought into shape; see :func:`gensdk_training.data.load_data`.
 
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
-    number; none: all.
+    number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
+    `depth`: bits that image files of 16 use; None: as they say.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -36,6 +43,10 @@ class DataConfig(StrictModel):
     paired: bool = True
     augment: tuple[Augmentation, ...] = ()
     only: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    value_range: tuple[float, float] | None = None
+    input_value_range: tuple[float, float] | None = None
+    layout: Layout = "auto"
+    depth: Annotated[int, Field(ge=8, le=16)] | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -52,6 +63,10 @@ class DataConfig(StrictModel):
             input_channels=self.input_channels,
             paired=self.paired,
             only=self.only,
+            value_range=self.value_range,
+            input_value_range=self.input_value_range,
+            layout=self.layout,
+            depth=self.depth,
         )
 
 
@@ -76,8 +91,16 @@ class RunConfig(StrictModel):
 
     def family_config(self) -> FamilyConfig:
         """The family's settings, checked. Raises :class:`InputError` for an unknown family or key."""
-        family = get_family(self.family)
-        return family.Config.from_dict(self.config, what=f"settings of {self.family!r}")
+        known, what = get_family(self.family).Config, f"settings of {self.family!r}"
+        hint = f"gensdk list {self.family} shows them all"
+        if unknown := sorted(self.config.keys() - known.model_fields.keys()):
+            near = difflib.get_close_matches(unknown[0], known.model_fields, n=1)
+            names = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known.model_fields))};"
+            raise InputError(f"{what}: unknown key {unknown[0][:80]!r}; {names} {hint}")
+        try:
+            return known.from_dict(self.config, what=what)
+        except InputError as failure:
+            raise InputError(f"{failure}; {hint}") from None
 
     def resolved(self) -> RunConfig:
         """The same run with the defaults of every setting written out, so that it outlives other defaults."""
@@ -91,8 +114,8 @@ class RunConfig(StrictModel):
 def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int) -> dict[str, Any]:
     """All that decides the numbers of a run, flat by dotted key; a checkpoint continues only with the same.
 
-    Where the data lies and how often something is written are not part of it. Neither are the steps of a run
-    with a constant learning rate: it may be continued beyond its end.
+    Where the data lies, what it is called and how often something is written are not part of it. Neither are the
+    steps of a run whose schedules don't depend on them: it may be continued beyond its end.
     """
     whole = config.model_dump(mode="json")
     for key in ("log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "preview_count"):
@@ -104,12 +127,14 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         del whole["data"]["inputs"]
     if config.data.augment:
         whole["data"]["augment"] = list(config.data.augment)
-    whole["data"].pop("only", None)  # unknown to older runs, too
-    if config.data.only:
-        whole["data"]["only"] = list(config.data.only)
-    if whole["config"].get("lr_schedule") == "constant":
+    for key in ("only", "value_range", "input_value_range", "layout", "depth"):  # unknown to older runs, too
+        whole["data"].pop(key, None)
+        if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
+            whole["data"][key] = list(value) if isinstance(value, tuple) else value
+    if not config.build_family(data).depends_on_steps:
         whole["config"].pop("steps", None)
-    whole |= {"data_info": data.model_dump(mode="json"), "data_fingerprint": fingerprint, "processes": processes}
+    info = data.model_dump(mode="json", exclude={"name"})
+    whole |= {"data_info": info, "data_fingerprint": fingerprint, "processes": processes}
     return _flat(whole)
 
 
@@ -120,9 +145,20 @@ def with_new_settings(was: dict[str, Any], settings: FamilyConfig) -> dict[str, 
     return {**known, **was}
 
 
+def with_data_of(was: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """An identity of an older version: its name for the data is no part of it any more, and its fingerprint counts
+    as today's, where an older version gave it to the same data."""
+    told = {key: value for key, value in was.items() if key != "data_info.name"}
+    if told.get("data_fingerprint") in dataset.earlier:
+        told["data_fingerprint"] = dataset.fingerprint
+    return told
+
+
 def first_difference(was: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Names the first key in which two identities differ: ``'config.batch_size' was 64, is 32``."""
-    for key in sorted(was.keys() | now.keys()):
+    for key in sorted(was.keys() | now.keys(), key=lambda key: (key != "family", key)):
+        if was.get(key) != now.get(key) and key == "data_fingerprint":
+            return "the data have changed: files, images or labels are not those that it was begun with"
         if was.get(key) != now.get(key):
             return f"{key!r} was {_short(was.get(key))}, is {_short(now.get(key))}"
     return None
@@ -132,7 +168,7 @@ def read_run_config(run_dir: Path) -> RunConfig:
     """``run.json`` of a run. Raises :class:`InputError` where there is none."""
     path = run_dir / "run.json"
     try:
-        text = path.read_bytes()
+        text = read_own(path, limit=MAX_BYTES)
     except OSError as failure:
         raise InputError(f"no run in {run_dir}: {path.name} can't be read ({failure.strerror})") from None
     return RunConfig.from_json(text, what=str(path))

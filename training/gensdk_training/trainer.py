@@ -8,18 +8,21 @@ give and :meth:`Trainer.restore` takes back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError, TrainingError
+from gensdk_runtime.memory_limit import machine_memory
 from gensdk_training.data.augment import Augment, Augmentation
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.feed import Feed
 from gensdk_training.ema import Ema
 from gensdk_training.family import Phase, freeze
+from gensdk_training.memory_budget import COPIES, gib, memory_budget
 from gensdk_training.optim import (
     learning_rate_factor,
     load_optimizer_tensors,
@@ -31,9 +34,13 @@ from gensdk_training.optim import (
 from gensdk_training.randomness import seed_initialization, seed_phase, witness
 from gensdk_training.registry import AnyFamily
 from gensdk_training.replicas import average_gradients, broadcast_networks, on_first, synchronize_buffers
+from gensdk_training.running_statistics import mend_spectral_norms
 
 GRADIENT_EVERY = 10
 """Steps from one measurement of the gradients' size to the next: it walks through all parameters."""
+
+NEEDS_MORE, NO_MEMORY = "Expected more than 1", "can't allocate memory"
+"""Parts of torch's messages."""
 
 CHECK_EVERY = 20
 """On a GPU, reading a loss waits for the device: losses are looked at in groups of so many."""
@@ -67,8 +74,11 @@ class Trainer:
             processes=processes,
             augment=Augment(augment, seed=seed) if augment else None,
         )
+        self._check_memory()
         seed_initialization(seed)
-        self.networks = {n: net.to(accelerator.device) for n, net in family.build_networks().items()}
+        with memory_budget(machine_memory() // COPIES, self._too_large):
+            built = family.build_networks()
+        self.networks = {n: net.to(accelerator.device) for n, net in built.items()}
         broadcast_networks(accelerator, self.networks)
         self.ema = Ema({name: self.networks[name] for name in family.ema_networks}, config.ema_decay)
         self.phases = family.phases()
@@ -81,6 +91,23 @@ class Trainer:
         self._gradients: dict[str, list[Tensor]] = {}
         self._trained: tuple[str, ...] | None = None
         self.prepare_networks()
+
+    def _check_memory(self) -> None:
+        """Raises :class:`InputError` for a batch that can't be, before anything is made for it."""
+        data, size, memory = self.family.data, self.family.config.batch_size, machine_memory()
+        needed = 4 * COPIES * size * data.channels * data.height * data.width  # a network keeps some of its layers
+        if needed > memory:
+            raise InputError(
+                f"a step on {size} x {data.channels} x {data.height} x {data.width} takes {gib(needed)}, and this "
+                f"machine has {gib(memory)}; lower batch_size, or the size of the images"
+            )
+
+    def _too_large(self) -> InputError:
+        memory = gib(machine_memory())
+        return InputError(
+            f"the networks of these settings, their gradients and moments take more than the {memory} of this "
+            "machine; use smaller settings"
+        )
 
     def prepare_networks(self) -> None:
         """Puts the networks into training mode; needed again after something else has used them."""
@@ -126,13 +153,15 @@ class Trainer:
             freeze(self.networks, phase.trains)
             self._trained = phase.trains
         rank = self.accelerator.process_index
-        data = self.feed.batch(batch)
+        with _in_words(phase.name):
+            data = self.feed.batch(batch)
         seed_phase(data.images.device, self.seed, step=self.step, rank=rank, phase=position, repeat=repeat)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), _in_words(phase.name):
             loss = self.family.loss(phase.name, self.networks, data)
         optimizer = self._optimizers[phase.name]
         optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss.total)
+        with _in_words(phase.name):
+            self.accelerator.backward(loss.total)
         total = average_gradients(self.accelerator, self._parameters[phase.name], loss.total)
         self._log(phase.name, {"loss": total, **loss.logs})
         self._unchecked.append((self.step, phase.name, total))
@@ -237,6 +266,8 @@ class Trainer:
         """Takes back what :meth:`tensors` and :meth:`scaler_state` gave at `step`."""
         load_network_tensors(self.networks, tensors["model"])
         load_network_tensors(self.ema.networks, tensors["ema"])
+        for network in (*self.networks.values(), *self.ema.networks.values()):
+            mend_spectral_norms(network)
         for name, optimizer in self._optimizers.items():
             prefix = name + "."
             own = {k.removeprefix(prefix): v for k, v in tensors["optimizer"].items() if k.startswith(prefix)}
@@ -248,6 +279,27 @@ class Trainer:
     def close(self) -> None:
         """Ends reading threads."""
         self.feed.close()
+
+
+@contextmanager
+def _in_words(phase: str) -> Iterator[None]:
+    """What torch refuses for the size of a batch, as errors that say what to do."""
+    try:
+        yield
+    except ValueError as failure:
+        if NEEDS_MORE not in str(failure):
+            raise
+        raise InputError(
+            f"phase {phase!r}: a batch norm has one value a channel, and nothing to compare it with; use a "
+            "batch_size of 2 or more in each process"
+        ) from None
+    except (MemoryError, RuntimeError) as failure:
+        if not (isinstance(failure, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(failure)):
+            raise
+        raise TrainingError(
+            f"phase {phase!r} has not enough memory for a step; lower batch_size, the size of the images, or the "
+            "networks"
+        ) from None
 
 
 def network_tensors(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gensdk_export.export import FLIPPED_FP32, write_proved
 from gensdk_export.golden_record import keep_within, record_golden
-from gensdk_export.graphs import export_fp32, prepare_modules, prove
+from gensdk_export.graphs import export_fp32, prepare_modules
 from gensdk_export.importers.import_report import Guess, ImportReport
 from gensdk_export.importers.onnx_classifier_plan import DreamOptions, classifier_plan
 from gensdk_export.importers.onnx_classifier_proof import prove_gradients
 from gensdk_export.importers.onnx_meaning import OnnxOptions
 from gensdk_export.jumps import allowed_jumps
+from gensdk_export.packing import write_proved
+from gensdk_export.proof import FLIPPED_FP32, prove
 from gensdk_runtime.golden import Golden, GoldenBounds
 from gensdk_runtime.signature import Precision
 

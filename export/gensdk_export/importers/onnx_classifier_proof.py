@@ -17,11 +17,11 @@ import numpy as np
 import onnx
 import torch
 
-from gensdk_export.graphs import GraphSet
 from gensdk_export.importers.onnx_original import PlainSession, open_session
 from gensdk_export.importers.onnx_reading import OnnxFile
 from gensdk_export.importers.onnx_sight import Features, Sight
 from gensdk_export.jumps import scaled
+from gensdk_export.proof import GraphSet
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.noise import Float32

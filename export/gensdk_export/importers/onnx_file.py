@@ -13,25 +13,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gensdk_export.export import write_proved
+from gensdk_export.card import IMPORTED
 from gensdk_export.golden_record import keep_within
-from gensdk_export.graphs import GraphSet
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
 from gensdk_export.importers.onnx_meaning import Meaning, OnnxOptions, understand
 from gensdk_export.importers.onnx_original import OriginalFile, noise_name
 from gensdk_export.importers.onnx_proof import prove_wrapped
 from gensdk_export.importers.onnx_reading import OnnxFile, read_onnx
-from gensdk_export.importers.onnx_trial import Tried, try_out
+from gensdk_export.importers.onnx_trial import Tried, rightly_converted, try_out
 from gensdk_export.importers.onnx_wrapping import wrap_onnx
-from gensdk_export.importers.style_vector import Style, with_style
+from gensdk_export.packing import write_proved
+from gensdk_export.proof import GraphSet
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.manifest import ModelSpec, Provenance
 from gensdk_runtime.programs.translation import result_axis
 from gensdk_runtime.signature import HEIGHT, WIDTH
 
-FAMILY = "imported"
+if TYPE_CHECKING:
+    from gensdk_export.importers.style_vector import Style
+
 GRAPH = "imported"
 MAX_BATCH = 64
 GOLDEN_BYTES = 256 * 1024
@@ -63,11 +65,14 @@ def import_onnx(
     file = read_onnx(Path(path))
     styled: tuple[Guess, ...] = ()
     if style is not None:
+        from gensdk_export.importers.style_vector import with_style
+
         options, styled = with_style(file, options, style)
     meaning = understand(file, options)
     original = OriginalFile(file, meaning)
     say("trying it out in ONNX Runtime")
     tried = try_out(original, options)
+    meaning, file = original.meaning, rightly_converted(original, tried)
     model = _model(file, meaning, tried, options)
     say("wrapping the graph, and replaying what the original does")
     data = wrap_onnx(file, meaning, model.graphs[0], batch=tried.batch)
@@ -108,7 +113,7 @@ def _model(file: OnnxFile, meaning: Meaning, tried: Tried, options: OnnxOptions)
         outputs.append(_tensor("image_sum", ["batch"], "coefficient"))
     data: dict[str, Any] = {
         "name": bundle_name(file.path.stem),
-        "family": FAMILY,
+        "family": IMPORTED,
         "program": {"kind": "feedforward", "graph": GRAPH},
         "graphs": [{"name": GRAPH, "inputs": _inputs(meaning, axes, options), "outputs": outputs}],
         "image": image,

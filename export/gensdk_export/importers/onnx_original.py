@@ -23,13 +23,16 @@ from gensdk_runtime.signature import GraphSpec
 class OriginalFile:
     """The file, and what its tensors mean: called as the bundle's graph is.
 
-    `optimized` False: every operator by itself and as it stands, above all quantized ones in float32.
+    It runs in its own operator set and without ONNX Runtime's optimizer: every operator by itself and as it
+    stands, quantized ones in float32, normalizations in training mode over the batch. So it is what the standard
+    says, and neither a converter nor an optimizer can be wrong in it. `data`: another file with the same inputs
+    and outputs.
     """
 
-    def __init__(self, file: OnnxFile, meaning: Meaning, *, optimized: bool = True) -> None:
+    def __init__(self, file: OnnxFile, meaning: Meaning, *, data: bytes | None = None) -> None:
         self.file = file
         self.meaning = meaning
-        self._session = open_session(file.data, optimized=optimized)
+        self._session = open_session(file.data if data is None else data, optimized=False)
 
     def run(self, feeds: Feeds) -> Float32:
         """The result, float32 [B, C, H, W], not clipped; `feeds` as the bundle's graph takes them.
@@ -130,6 +133,9 @@ def as_in_file(source: Array, picture: Picture) -> Array:
         source = source.transpose(0, 3, 1, 2).astype(np.float32) * np.float32((high - low) / 255.0) + np.float32(
             low
         )
+    if picture.border:
+        around = (picture.border, picture.border)
+        source = np.pad(source, ((0, 0), (0, 0), around, around), mode="reflect")
     if picture.layout == "nhwc":
         source = source.transpose(0, 2, 3, 1)
     if np.dtype(picture.port.dtype).kind in "iu":

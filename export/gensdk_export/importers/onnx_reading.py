@@ -6,24 +6,26 @@ alone, or training graphs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import external_data_helper, helper, inliner, version_converter
+from onnx import TensorProto, external_data_helper, helper
 
 from gensdk_export.first_load import first_load
 from gensdk_export.importers.import_report import Guess, check_size
-from gensdk_export.onnx import RANDOM_OPERATORS, nodes_of
+from gensdk_export.importers.onnx_modern import kept_as_it_is, modernize, opset_of
+from gensdk_export.onnx_check import RANDOM_OPERATORS, nodes_of
 from gensdk_runtime.errors import ExportError, InputError, IntegrityError
 from gensdk_runtime.onnx_scan import external_locations
-from gensdk_runtime.signature import check_path
 
 MAX_BYTES = 2**30
 """Of a file and of all that it needs beside it, each."""
-OLDEST_OPSET = 13
-"""Older files are converted to it: from here on shapes and axes are inputs, and quantization has channels."""
+
+
+BFLOAT16 = "ONNX Runtime has no bfloat16 on the CPU; export the model with model.float() or model.half()"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ class Port:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """`data`: the file as it came, with what lay beside it inside; `model`: the same, parsed, for a bundle."""
+    """`data`: the file as it came, with what lay beside it inside; `model`: the same, parsed, for a bundle.
+
+    `kept`: the model in its own operator set, where `model` was converted from an old one. `alone`: images of one
+    batch would change each other. `half`: some of its numbers are float16.
+    """
 
     path: Path
     data: bytes
@@ -53,11 +59,21 @@ class OnnxFile:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     guesses: tuple[Guess, ...]
+    kept: onnx.ModelProto | None = None
+    alone: bool = False
+    half: bool = False
 
     @property
     def opset(self) -> int:
         """The version of the standard operators in `model`."""
         return opset_of(self.model)
+
+    def unconverted(self, reason: str) -> OnnxFile:
+        """The same in its own operator set, because of `reason`."""
+        assert self.kept is not None  # noqa: S101 - asked only of what was converted
+        others = tuple(guess for guess in self.guesses if guess.what != "operators")
+        told = (*others, kept_as_it_is(opset_of(self.kept), reason))
+        return replace(self, model=self.kept, kept=None, guesses=told)
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -72,17 +88,15 @@ def read_onnx(path: Path) -> OnnxFile:
     if not whole:
         data = model.SerializeToString()
     _refuse(path, model)
-    first_load({path.name: data})
+    _load_once(path, data, model)
     ports = tuple(_port(value) for value in model.graph.input), tuple(_port(value) for value in model.graph.output)
-    model, guesses = _modern(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = tuple(port for port in ports[0] if port.name not in weights)
-    return OnnxFile(path, data, model, inputs, ports[1], guesses)
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the standard operators."""
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    half = _holds_half(model)
+    modern = modernize(path, model)
+    return OnnxFile(
+        path, data, modern.model, inputs, ports[1], modern.guesses, kept=modern.kept, alone=modern.alone, half=half
+    )
 
 
 def _parse(path: Path, data: bytes) -> tuple[onnx.ModelProto, bool]:
@@ -103,13 +117,15 @@ def _parse(path: Path, data: bytes) -> tuple[onnx.ModelProto, bool]:
 
 
 def _check_locations(path: Path, locations: tuple[str, ...]) -> None:
-    """Files beside the model: plain relative paths to real files in its folder, small enough together."""
+    """Files beside the model: relative paths to real files in its folder, small enough together.
+
+    Their names may hold any letters that the file system keeps, as exporters write them after the model's name.
+    """
     total = 0
     for location in locations:
-        try:
-            check_path(location)
-        except ValueError as failure:
-            raise InputError(f"{path}: its weights lie outside its folder: {failure}") from None
+        if not _stays_inside(location):
+            where = f"{location[:80]!r}; copy them beside the model"
+            raise InputError(f"{path}: its weights lie outside its folder, {where}")
         beside = path.parent / location
         if beside.is_symlink() or not beside.resolve().is_relative_to(path.parent.resolve()):
             raise InputError(f"{path}: its weights lie behind a link, {location!r}; copy them beside the model")
@@ -118,6 +134,34 @@ def _check_locations(path: Path, locations: tuple[str, ...]) -> None:
         total += beside.stat().st_size
     if total > MAX_BYTES:
         raise InputError(f"{path}: expected at most {MAX_BYTES} bytes of weights beside it, got {total}")
+
+
+def _load_once(path: Path, data: bytes, model: onnx.ModelProto) -> None:
+    try:
+        first_load({path.name: data})
+    except ExportError as failure:
+        if any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer):
+            raise ExportError(f"{path}: its weights are bfloat16; {BFLOAT16}") from None
+        raise failure from None
+
+
+def _stays_inside(location: str) -> bool:
+    """Whether it is a relative path without a way up, here and on Windows."""
+    parts = location.replace("\\", "/").split("/")
+    drive = os.name == "nt" and ":" in location
+    return location.isprintable() and len(location) <= 1024 and not drive and not {"", ".."} & set(parts)
+
+
+def _holds_half(model: onnx.ModelProto) -> bool:
+    """Whether a weight, an input or a cast is float16."""
+    values = (*model.graph.input, *model.graph.output)
+    types = {value.type.tensor_type.elem_type for value in values} | {
+        tensor.data_type for tensor in model.graph.initializer
+    }
+    nodes = (*nodes_of(model.graph), *(node for function in model.functions for node in function.node))
+    types |= {each.t.data_type for node in nodes for each in node.attribute if each.name == "value"}
+    types |= {each.i for node in nodes if node.op_type == "Cast" for each in node.attribute if each.name == "to"}
+    return TensorProto.FLOAT16 in types
 
 
 def _refuse(path: Path, model: onnx.ModelProto) -> None:
@@ -131,32 +175,12 @@ def _refuse(path: Path, model: onnx.ModelProto) -> None:
             )
 
 
-def _modern(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[Guess, ...]]:
-    """Functions written out, weights no inputs, and of an operator set that is new enough where it can be."""
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 8)
-    old = opset_of(model)
-    if old >= OLDEST_OPSET:
-        return model, ()
-    try:
-        converted = version_converter.convert_version(model, OLDEST_OPSET)
-        onnx.checker.check_model(converted)
-    except Exception as failure:  # the converter raises whatever its C++ raises
-        kept = Guess("operators", f"opset {old}, as they are", f"they can't be converted: {_line(failure)}")
-        return model, (kept,)
-    told = Guess("operators", f"opset {OLDEST_OPSET}", f"converted from opset {old}")
-    return converted, (told,)
-
-
 def _port(value: onnx.ValueInfoProto) -> Port:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
         raise ExportError(f"{value.name!r} is no tensor but a {value.type.WhichOneof('value')}; not supported")
+    if tensor.elem_type == TensorProto.BFLOAT16:
+        raise ExportError(f"{value.name!r} is bfloat16; {BFLOAT16}")
     try:
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     except (KeyError, TypeError):

@@ -1,8 +1,8 @@
 """A generator checkpoint of pytorch-CycleGAN-and-pix2pix (``latest_net_G.pth``) as a translation bundle.
 
 The network is told from the names and shapes of the weights: U-Net or ResNet, how deep and wide, with which norm.
-State dicts that were saved from DataParallel (``module.`` before each name), and those of PyTorch 0.3 with running
-statistics in instance norms, are read as that repository reads them.
+It may lie in any wrapping (:mod:`gensdk_export.importers.checkpoint_weights`), and its weights under a weight norm
+or a spectral norm. Those of PyTorch 0.3 with running statistics in instance norms are read as they are there.
 
 At test time dropout is off, and batch norms use their stored statistics, as that repository's ``test.py --eval``
 has it; `statistics` "image" normalizes each image by itself, as its ``test.py`` without ``--eval`` does with its
@@ -18,21 +18,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.importers.checkpoint_weights import read_weights
 from gensdk_export.importers.cyclegan_networks import GeneratorShape, build_generator
-from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name, check_size
-from gensdk_runtime.errors import ExportError, InputError
+from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
+from gensdk_runtime.errors import ExportError
 from gensdk_runtime.manifest import Provenance
 from gensdk_runtime.signature import ImageSpec, SourceSpec
 from gensdk_training.layers.patches import Norm
 from gensdk_training.layers.translator import translation_plan
 from gensdk_training.plan import ExportPlan
 
-MAX_BYTES = 2**31
-MAX_TENSORS = 10_000
 MAX_LEVELS = 64
 MARGIN = 64
 """Pixels: two halvings and nine blocks see about as far."""
@@ -40,7 +38,9 @@ RESNET_SIDE = 256
 """What that repository crops images to by default."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 Statistics = Literal["stored", "image"]
-_CONV = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.weight")
+RESNET_FIRST, UNET_FIRST = "model.1.weight", "model.model.0.weight"
+_CONV = re.compile(r"model\.(\d{1,4})\.conv_block\.(\d{1,4})\.weight$")
+_LAYER = re.compile(r"model\.(\d{1,4})\.")
 
 
 def import_checkpoint(
@@ -50,29 +50,36 @@ def import_checkpoint(
     *,
     size: tuple[int, int] | None = None,
     statistics: Statistics = "stored",
+    network: str | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> ImportReport:
     """Writes the bundle `out` from the checkpoint `path`.
 
-    `size`: (height, width) that the model was trained at; `statistics`: see the module. For the rest see
+    `size`: (height, width) that the model was trained at; `statistics`: see the module;
+    `network`: the name of the one that is meant, where the file holds several. For the rest see
     :func:`gensdk_export.export.export_plan`. Raises :class:`InputError` for a file that is no state dict of
     tensors, and :class:`ExportError` where it is that of another network.
     """
-    plan, provenance, guesses = checkpoint_plan(path, size=size, statistics=statistics)
+    plan, provenance, guesses = checkpoint_plan(path, size=size, statistics=statistics, network=network)
     return ImportReport(export_plan(plan, provenance, out, options, on_stage=on_stage), guesses)
 
 
 def checkpoint_plan(
-    path: Path | str, *, size: tuple[int, int] | None = None, statistics: Statistics = "stored"
+    path: Path | str,
+    *,
+    size: tuple[int, int] | None = None,
+    statistics: Statistics = "stored",
+    network: str | None = None,
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
     """What :func:`import_checkpoint` exports: the plan, where it came from, and what was taken for granted."""
     path = Path(path)
-    weights = _load(path)
+    read = read_weights(path, _heads, network)
+    weights = read.tensors
     shape = _shape(path, weights)
-    network = build_generator(shape)
+    generator = build_generator(shape)
     kept = {name: tensor for name, tensor in weights.items() if _counts(name, shape)}
     try:
-        missing, unexpected = network.load_state_dict(kept, strict=False, assign=True)
+        missing, unexpected = generator.load_state_dict(kept, strict=False, assign=True)
     except RuntimeError as failure:
         raise ExportError(f"{path}: its weights don't fit: {' '.join(str(failure).split())[:200]}") from None
     lacking = [name for name in missing if not name.endswith("num_batches_tracked")]
@@ -80,59 +87,37 @@ def checkpoint_plan(
         what = f"{lacking[0]!r} is missing" if lacking else f"{unexpected[0][:80]!r} belongs to no layer"
         raise ExportError(f"{path}: expected the weights of a {_title(shape)}, but {what}")
     if statistics == "image":
-        _normalize_each_image(network)
+        _normalize_each_image(generator)
     side = RESNET_SIDE if shape.net == "resnet" else shape.multiple
     height, width = size or (side, side)
     smallest = shape.multiple * (2 if shape.net == "resnet" else 1)  # mirrored edges need two pixels
     spec = {"height": height, "width": width, "multiple": shape.multiple, "smallest": smallest, "margin": MARGIN}
     source = SourceSpec.from_dict({"channels": shape.input_nc, **spec}, what=str(path), error=ExportError)
     image = ImageSpec(channels=shape.output_nc, height=height, width=width)
-    plan = translation_plan(shape.net, bundle_name(path.stem), network, source, image)
+    plan = translation_plan(shape.net, bundle_name(path.stem), generator, source, image)
     config = {"imported_from": "pytorch-CycleGAN-and-pix2pix", **_options(shape), "norm_statistics": statistics}
-    return plan, Provenance(config=config), _guesses(shape, size, (height, width), statistics)
+    told = _guesses(shape, size, (height, width), statistics)
+    return plan, Provenance(config=config), (*read.guesses, *told)
 
 
-def _load(path: Path) -> dict[str, Tensor]:
-    """The tensors by name, without ``module.``."""
-    check_size(path, MAX_BYTES)
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as failure:  # torch raises whatever pickle and zip files lead to
-        reason = str(failure).strip().splitlines()[0][:160] if str(failure).strip() else type(failure).__name__
-        raise InputError(
-            f"{path}: expected a state dict of tensors alone, it can't be read as one: {reason}"
-        ) from None
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping) or not 0 < len(loaded) <= MAX_TENSORS:
-        raise InputError(
-            f"{path}: expected a state dict of 1 to {MAX_TENSORS} tensors, got {type(loaded).__name__}"
-        )
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            got = type(value).__name__
-            raise InputError(f"{path}: expected tensors by name, got {got} at {str(name)[:80]!r}")
-        if value.is_sparse or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise InputError(f"{path}: tensor {name[:80]!r} claims more than the file holds; don't trust it")
-    wrapped = all(name.startswith("module.") for name in loaded)
-    return {
-        (name.removeprefix("module.") if wrapped else name): tensor.float()
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in loaded.items()
-    }
+def _heads(tensors: Mapping[str, Tensor]) -> list[str]:
+    """What stands before the names of each generator among `tensors`."""
+    found = {name.removesuffix(UNET_FIRST): None for name in tensors if name.endswith(UNET_FIRST)}
+    convs = {name[: match.start()]: None for name in tensors if (match := _CONV.search(name)) is not None}
+    found |= {head: None for head in convs if head + RESNET_FIRST in tensors}
+    return [head for head in found if not head or head.endswith(".")]
 
 
 def _shape(path: Path, weights: Mapping[str, Tensor]) -> GeneratorShape:
     """The network that has such weights; :class:`ExportError` where neither has."""
-    if "model.1.weight" in weights and any(_CONV.fullmatch(name) for name in weights):
+    if RESNET_FIRST in weights and any(_CONV.fullmatch(name) for name in weights):
         return _resnet(path, weights)
-    if "model.model.0.weight" in weights:
+    if UNET_FIRST in weights:
         return _unet(path, weights)
-    some = ", ".join(repr(name[:60]) for name in list(weights)[:3])
-    raise ExportError(
-        f"{path}: expected a U-Net or ResNet generator of pytorch-CycleGAN-and-pix2pix, got weights {some}"
-    )
+    some = "weights " + ", ".join(repr(name[:60]) for name in list(weights)[:3])
+    if any(name.endswith(("model.0.weight", "net.0.weight")) for name in weights):
+        some = "what looks like a discriminator; give the generator's file, as latest_net_G.pth"
+    raise ExportError(f"{path}: expected a U-Net or ResNet generator of pytorch-CycleGAN-and-pix2pix, got {some}")
 
 
 def _resnet(path: Path, weights: Mapping[str, Tensor]) -> GeneratorShape:
@@ -144,9 +129,9 @@ def _resnet(path: Path, weights: Mapping[str, Tensor]) -> GeneratorShape:
     if tuple(places) not in forms or len(blocks) > MAX_LEVELS:
         raise ExportError(f"{path}: its residual blocks have convolutions at {places[:8]}; expected 1 and 5, or 6")
     dropout, zero = forms[(places[0], places[1])]
-    last = max(int(name.split(".")[1]) for name in weights)
+    last = max(int(match[1]) for name in weights if (match := _LAYER.match(name)))
     norm, affine = _norm(weights, f"model.{min(blocks)}.conv_block.{places[0] + 1}", bias_of="model.1")
-    first, end = _four(path, weights, "model.1.weight"), _four(path, weights, f"model.{last}.weight")
+    first, end = _four(path, weights, RESNET_FIRST), _four(path, weights, f"model.{last}.weight")
     return GeneratorShape(
         net="resnet",
         input_nc=first.shape[1],
@@ -168,7 +153,7 @@ def _unet(path: Path, weights: Mapping[str, Tensor]) -> GeneratorShape:
     if not 2 <= levels <= MAX_LEVELS:
         raise ExportError(f"{path}: expected a U-Net of 2 to {MAX_LEVELS} levels, got {levels}")
     norm, affine = _norm(weights, f"{prefix}4", bias_of="model.model.0")
-    first, end = _four(path, weights, "model.model.0.weight"), _four(path, weights, "model.model.3.weight")
+    first, end = _four(path, weights, UNET_FIRST), _four(path, weights, "model.model.3.weight")
     return GeneratorShape(
         net="unet",
         input_nc=first.shape[1],

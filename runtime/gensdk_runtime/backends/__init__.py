@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import TypeVar
 
+from gensdk_runtime.arguments import shown
 from gensdk_runtime.backends.base import Availability, Backend
 from gensdk_runtime.errors import InputError, did_you_mean
 
@@ -39,7 +40,7 @@ def backend_names() -> tuple[str, ...]:
 def get_backend(name: str) -> type[Backend]:
     """The backend class called `name`; :class:`InputError` names the nearest one where there is none."""
     if name not in backend_names():
-        raise InputError(f"no backend {name!r}{did_you_mean(name, (*backend_names(), 'auto'))}")
+        raise InputError(f"no backend {shown(name)!r}{did_you_mean(name[:80], (*backend_names(), 'auto'))}")
     if name not in _BACKENDS:
         importlib.import_module(_MODULES[name])
     return _BACKENDS[name]
@@ -53,6 +54,8 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
     others. With ``:background`` at its end, as in ``"tensorrt:background"``, ONNX Runtime serves until the backend
     is ready (:mod:`gensdk_runtime.engines.background`).
     """
+    if not isinstance(spec, str):
+        raise InputError(f"expected backend as a name, such as 'auto' or 'onnxruntime', got {type(spec).__name__}")
     if spec.endswith(BACKGROUND):
         from gensdk_runtime.engines.background import BackgroundBackend
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
 from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.forking import abandon, new_lock, renew_in_children
 from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
 
 Feeds = Mapping[str, Array]
@@ -57,13 +57,18 @@ class Availability:
 class Session(Closable):
     """One graph, ready to run. Safe to call from several threads at once."""
 
+    survives_fork: ClassVar[bool] = True
+    """Whether a forked child can go on with it: not where it holds native threads, locks or a GPU."""
+
     def __init__(self, graph: GraphSpec, *, backend: str, precision: Precision) -> None:
         self.graph = graph
         self.backend = backend
         self.precision = precision
         self._closed = False
         self._idle: OrderedDict[int, tuple[_BoundKey, Bound]] = OrderedDict()
-        self._idle_lock = Lock()
+        self._idle_lock = new_lock()
+        self._forked = False
+        renew_in_children(self)
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Runs the graph once.
@@ -121,7 +126,17 @@ class Session(Closable):
 
     def closed_error(self) -> BackendError:
         """What running a closed session raises; another thread may close it in the middle of a run."""
+        if self._forked:
+            return BackendError(
+                f"graph {self.graph.name!r} was opened before this process was forked; load the bundle again in it"
+            )
         return BackendError(f"graph {self.graph.name!r} was closed; load the bundle again")
+
+    def after_fork(self) -> None:
+        """See :class:`gensdk_runtime.forking.Renewable`: what does not survive is closed, but never freed."""
+        if not self.survives_fork and not self._closed:
+            abandon(self)
+            self._closed = self._forked = True
 
     def close(self) -> None:
         """Frees what the session holds; running it afterwards is an error. May be called twice."""

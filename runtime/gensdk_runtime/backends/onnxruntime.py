@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +23,12 @@ from gensdk_runtime.backends.bound import (
     empty_tensor,
 )
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
+from gensdk_runtime.forking import CUDA, OPENVINO, new_lock
+from gensdk_runtime.graph_runs import stoppable
+from gensdk_runtime.onnxruntime_memory import bound_memory, give_back, wanted_too_much
+from gensdk_runtime.processor import thread_limit
 from gensdk_runtime.signature import GraphSpec, Precision
+from gensdk_runtime.telemetry import quieten_onnxruntime
 
 INSTALL = 'pip install "gensdk[cpu]" (or "gensdk[gpu]" for an NVIDIA GPU; never both)'
 
@@ -65,7 +69,7 @@ PROVIDERS = {
         "OpenVINOExecutionProvider", "pip uninstall onnxruntime, then pip install onnxruntime-openvino", ("cpu",)
     ),
 }
-_REGISTERING = Lock()
+_REGISTERING = new_lock()
 
 
 def _import() -> Any:
@@ -78,6 +82,7 @@ def _import() -> Any:
             "ONNX Runtime is broken here, as when onnxruntime and onnxruntime-gpu were both installed; "
             f"pip uninstall both, then {INSTALL}"
         )
+    quieten_onnxruntime(onnxruntime)
     return onnxruntime
 
 
@@ -123,6 +128,10 @@ class OnnxRuntimeBackend(Backend):
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
         """Loads the graph; a provider that falls back to another one is an error, never a silent change."""
         provider = PROVIDERS[self.provider]
+        if provider.memory == "cuda":
+            CUDA.use()
+        elif self.provider == "openvino":
+            OPENVINO.use()
         chain = [PROVIDERS[key].name for key in (self.provider, *provider.chain)]
         model = source.read() if source.path is None else str(source.path)
         try:
@@ -147,9 +156,11 @@ class OnnxRuntimeBackend(Backend):
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
+        bound_memory(self._ort, options)
         options.log_severity_level = 4  # failures come as exceptions, with our own words around them
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+        threads = thread_limit() if self.threads is None else self.threads
+        if threads is not None:
+            options.intra_op_num_threads = threads
         # One graph runs at a time, and threads that spin between runs starve the application's own.
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
@@ -159,6 +170,8 @@ class OnnxRuntimeBackend(Backend):
 
 class OnnxRuntimeSession(Session):
     """A loaded graph. ``InferenceSession.run`` may be called from several threads at once."""
+
+    survives_fork = False
 
     def __init__(
         self,
@@ -174,6 +187,7 @@ class OnnxRuntimeSession(Session):
         self._ort = ort
         self._session: Any = session
         self._memory = memory
+        self.run_options = stoppable(ort)
         self._outputs = [spec.name for spec in graph.outputs]
 
     def native(self) -> Any:
@@ -190,7 +204,7 @@ class OnnxRuntimeSession(Session):
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         session = self.native()
         try:
-            results = session.run(self._outputs, feeds)
+            results = session.run(self._outputs, feeds, self.run_options)
         except Exception as failure:  # see open()
             raise self.failed(failure) from None
         return dict(zip(self._outputs, results, strict=True))
@@ -207,6 +221,7 @@ class OnnxRuntimeSession(Session):
 
     def _close(self) -> None:
         self._session = None
+        give_back()
 
 
 class HostBound(SharedBound):
@@ -225,7 +240,7 @@ class HostBound(SharedBound):
     def _launch(self, turn: int) -> None:
         session = self.session.native()
         try:
-            session.run_with_iobinding(self._bindings[turn])
+            session.run_with_iobinding(self._bindings[turn], self.session.run_options)
         except Exception as failure:  # see OnnxRuntimeBackend.open
             raise self.session.failed(failure) from None
 
@@ -284,7 +299,7 @@ class DeviceBound(Bound):
         try:
             for name in self._changed:
                 values[name].update_inplace(self._inputs[name])
-            session.run_with_iobinding(self._bindings[self._next])
+            session.run_with_iobinding(self._bindings[self._next], self.session.run_options)
         except Exception as failure:  # see OnnxRuntimeBackend.open
             raise self.session.failed(failure) from None
         self._changed.clear()
@@ -350,4 +365,6 @@ def _has_gpu(ort: Any) -> bool:
 
 
 def _line(failure: Exception) -> str:
+    if (reason := wanted_too_much(str(failure))) is not None:
+        return reason
     return " ".join(str(failure).split())[:300]

@@ -11,8 +11,10 @@ from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Sizes
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
+from gensdk_runtime.forking import OPENVINO
 from gensdk_runtime.openvino_compiler import Compiled, Compiler, SizesKey, one_line
 from gensdk_runtime.signature import GraphSpec, Precision
+from gensdk_runtime.telemetry import quiet_openvino
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 INSTALL = 'pip install "gensdk[openvino]"'
@@ -20,7 +22,8 @@ INSTALL = 'pip install "gensdk[openvino]"'
 
 def _import() -> Any:
     try:
-        import openvino
+        with quiet_openvino():
+            import openvino
     except ImportError as failure:
         raise UnavailableError(f"OpenVINO is missing ({failure}); {INSTALL}") from None
     return openvino
@@ -40,6 +43,7 @@ class OpenVinoBackend(Backend):
         if provider not in DEVICES:
             raise InputError(f"no OpenVINO device {provider!r}{did_you_mean(provider, DEVICES)}")
         self._ov = _import()
+        OPENVINO.check()
         self._core = self._ov.Core()
         self.provider = provider
         self.threads = threads
@@ -55,6 +59,7 @@ class OpenVinoBackend(Backend):
     def availability(cls) -> Availability:
         """The devices that OpenVINO finds on this machine."""
         try:
+            OPENVINO.check()
             ov = _import()
             found = _found(ov.Core())
         except (UnavailableError, RuntimeError) as failure:
@@ -83,6 +88,8 @@ class OpenVinoBackend(Backend):
 
 class OpenVinoSession(Session):
     """A graph, compiled for the latest sizes that were asked for."""
+
+    survives_fork = False
 
     def __init__(
         self, graph: GraphSpec, ov: Any, compiler: Compiler, *, backend: str, precision: Precision

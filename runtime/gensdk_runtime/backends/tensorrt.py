@@ -1,7 +1,7 @@
 """TensorRT-RTX and classic TensorRT: engines on an NVIDIA GPU, built here where the bundle brings none along.
 
-An engine is native code, of the bundle's maker: take bundles from those whom you trust, or build from the graphs
-yourself (``TensorRtBackend(bundle_engines=False)``).
+An engine is native code, of the bundle's maker: one that was not made on this machine is taken only where the user
+says so (``Generator.load(..., trust_engines=True)``), and built from the graph otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gensdk_runtime.engines.engine import Lane, LoadedEngine
 from gensdk_runtime.engines.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.engines.supply import EngineSource, Supplier
 from gensdk_runtime.errors import InputError, UnavailableError, did_you_mean
+from gensdk_runtime.forking import CUDA
 from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
 
 Kind = Literal["rtx", "classic"]
@@ -35,9 +36,10 @@ class TensorRtBackend(Backend):
     """Runs graphs as engines on the first GPU (CUDA_VISIBLE_DEVICES chooses another).
 
     `kind`: "rtx", "classic", or None for the one that is installed, RTX first. `axes`: (min, opt, max) sizes of
-    named axes to build for; "batch" defaults to 1, up to 8, the bundle's largest. `bundle_engines` False builds
-    even where the bundle has an engine. `cache`: where engines are kept; None: the user's cache. `progress`: a
-    bar while an engine is built; None shows one on long builds, where stderr is a terminal.
+    named axes to build for; "batch" defaults to 1, up to 8, the bundle's largest. `bundle_engines`: True takes
+    engines that a bundle brings along, False none, None those that the bundle trusts (see :meth:`Bundle.open`).
+    `cache`: where engines are kept; None: the user's cache. `progress`: a bar while an engine is built; None
+    shows one on long builds, where stderr is a terminal.
 
     Raises :class:`UnavailableError` where the package, cuda-bindings, the driver or a GPU is missing.
     """
@@ -47,12 +49,13 @@ class TensorRtBackend(Backend):
         kind: Kind | None = None,
         *,
         axes: Mapping[str, AxisRange] | None = None,
-        bundle_engines: bool = True,
+        bundle_engines: bool | None = None,
         cache: EngineCache | None = None,
         progress: bool | None = None,
     ) -> None:
         if kind is not None and kind not in KINDS:
             raise InputError(f"no kind of TensorRT {kind!r}{did_you_mean(kind, KINDS)}")
+        CUDA.check()
         there = installed()
         runtime = KINDS[kind] if kind is not None else next(iter(there), "tensorrt-rtx")
         self._axes = dict(axes or {})
@@ -102,6 +105,7 @@ class TensorRtBackend(Backend):
 
         Raises :class:`BackendError` where the graph can't be built or its engine not be loaded.
         """
+        CUDA.use()
         images = image_axes(source.translated() if isinstance(source, EngineSource) else None)
         recipe = Recipe(graph, precision, {"batch": self._batch(source), **images, **self._axes})
         return self._supplier.loaded(recipe, source, lambda engine: self._session(graph, engine, precision))
@@ -133,6 +137,8 @@ class TensorRtSession(Session):
     `kept_kernels` is what `keep_kernels` was last given: TensorRT-RTX compiles for the GPU at hand when it first
     meets a size, and the next process need not.
     """
+
+    survives_fork = False
 
     def __init__(
         self,

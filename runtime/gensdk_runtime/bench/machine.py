@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-import shutil
-import subprocess
 import time
 from importlib import metadata
 from typing import Annotated
@@ -13,6 +12,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from gensdk_runtime.child_process import run_program
+from gensdk_runtime.printable import printable
 from gensdk_runtime.processor import cpu_model, cpu_quota, usable_cores
 from gensdk_runtime.strict import StrictModel
 
@@ -23,9 +24,9 @@ def _check_printable(value: str) -> str:
     return value
 
 
-def printable(text: str) -> str:
-    """At most 500 characters of `text`, with ``?`` for those that a terminal could mistake for commands."""
-    return "".join(character if character.isprintable() else "?" for character in text[:500])
+def shown(text: str) -> str:
+    """What of `text` a report holds."""
+    return printable(text)[:500]
 
 
 Text = Annotated[str, Field(max_length=500), AfterValidator(_check_printable)]
@@ -84,13 +85,13 @@ class Machine(StrictModel):
 def this_machine() -> Machine:
     """What can be found out about this machine without special rights and without raising."""
     return Machine(
-        cpu=printable(cpu_model()),
+        cpu=shown(cpu_model()),
         cores=usable_cores(),
         cpu_quota=cpu_quota(),
         memory_gib=_memory_gib(),
         gpus=_gpus(),
         system=platform.system(),
-        os=printable(platform.platform()),
+        os=shown(platform.platform()),
         python=platform.python_version(),
         versions={name: version for name in _PACKAGES if (version := _version(name))},
         load_average=tuple(round(load, 2) for load in os.getloadavg()) if hasattr(os, "getloadavg") else (),
@@ -121,8 +122,8 @@ def _memory_gib() -> int:
 
 
 def _gpus() -> tuple[str, ...]:
-    listing = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
-    return tuple(printable(line.strip()) for line in listing.splitlines() if line.strip())[:64]
+    listing = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    return tuple(shown(line.strip()) for line in listing.splitlines() if line.strip())[:64]
 
 
 def _version(package: str) -> str:
@@ -132,15 +133,10 @@ def _version(package: str) -> str:
         return ""
 
 
-def _output(command: list[str]) -> str:
-    """What the command prints; empty where it is missing, fails or hangs."""
-    program = shutil.which(command[0])
-    if program is None:
-        return ""
-    try:
-        done = subprocess.run(
-            [program, *command[1:]], capture_output=True, text=True, timeout=10, check=False, errors="replace"
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _output(name: str, *arguments: str) -> str:
+    """What the program prints; empty where it is missing, fails or hangs."""
+    with contextlib.suppress(OSError):
+        done = run_program(name, *arguments, timeout=10)
+        if done is not None and done.code == 0:
+            return done.output.strip()
+    return ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 from gensdk_runtime.bench.report import Case, Report
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.media.images import write_atomically
+from gensdk_runtime.user_cache import cache_folder
 
 _MAX_CURVES = 12
 
@@ -19,10 +23,23 @@ def check_plot(path: Path) -> None:
     """Raises what :func:`plot_report` would raise for this path; to be called before a long measurement."""
     if path.suffix.lower() != ".png":
         raise InputError(f"expected a .png path for the plot, got {str(path)[-60:]!r}")
+    _keep_fonts_in_our_cache()
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise UnavailableError('matplotlib is missing; pip install "gensdk[plot]"') from None
+
+
+def _keep_fonts_in_our_cache() -> None:
+    """Lets matplotlib keep its list of fonts in gensdk's cache, where it has no folder in the user's home yet."""
+    if "matplotlib" in sys.modules or "MPLCONFIGDIR" in os.environ:
+        return
+    with contextlib.suppress(
+        UnavailableError, RuntimeError, OSError
+    ):  # no cache or no home: matplotlib's own ways
+        settled = [Path.home() / name for name in (".config/matplotlib", ".cache/matplotlib", ".matplotlib")]
+        if not any(folder.exists() for folder in settled):
+            os.environ["MPLCONFIGDIR"] = str(cache_folder("matplotlib"))
 
 
 def plot_report(report: Report, path: Path) -> None:

@@ -19,7 +19,9 @@ from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.engines.build import OnnxFile
 from gensdk_runtime.engines.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
+from gensdk_runtime.forking import new_lock
 from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.printable import printable
 from gensdk_runtime.signature import GraphSpec, Precision, SourceSpec
 
 
@@ -37,7 +39,7 @@ class BackgroundBackend(Backend):
         self._later = later
         self._label = label
         self._backend: Backend | None = None
-        self._turn = threading.Lock()
+        self._turn = new_lock()
 
     @classmethod
     def availability(cls) -> Availability:
@@ -65,13 +67,15 @@ class BackgroundBackend(Backend):
 class BackgroundSession(Session):
     """A session on the first backend, then on the second; `backend` says which one it is."""
 
+    survives_fork = False
+
     def __init__(self, first: Session, open_second: Callable[[], Session]) -> None:
         super().__init__(first.graph, backend=first.backend, precision=first.precision)
         self._current = first
         self._users: dict[int, int] = {}  # of each session, by id
         self._retired: Session | None = None
         self._failure: GensdkError | None = None
-        self._changing = threading.Lock()
+        self._changing = new_lock()
         self._settled = threading.Event()
         # A daemon: the end of the program does not wait for an engine that nobody will use.
         threading.Thread(target=self._change_over, args=(open_second,), daemon=True, name="gensdk-engine").start()
@@ -95,7 +99,8 @@ class BackgroundSession(Session):
         """The session of the moment, which is not closed while it is lent."""
         failure, self._failure = self._failure, None
         if failure is not None:
-            warnings.warn(f"graph {self.graph.name!r} stays on {self.backend}: {failure}", stacklevel=5)
+            said = printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
+            warnings.warn(said, stacklevel=5)
         with self._changing:
             if self.closed:
                 raise self.closed_error()
@@ -172,6 +177,9 @@ class _Held:
 
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         return self.source.engine_specs(precision) if isinstance(self.source, EngineSource) else ()
+
+    def trusts(self, spec: EngineSpec) -> bool:
+        return isinstance(self.source, EngineSource) and self.source.trusts(spec)
 
     def read_engine(self, spec: EngineSpec) -> bytes:
         """An engine is not held: it may be large, and not the one that is wanted."""

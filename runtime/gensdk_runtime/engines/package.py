@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from threading import Lock
 from typing import Any, Literal
 
 from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.forking import new_lock
 
 EngineRuntime = Literal["tensorrt-rtx", "tensorrt"]
 
@@ -71,7 +71,7 @@ class Log:
 
         self.logger = Logger()
         self._listeners = listeners
-        self._lock = Lock()
+        self._lock = new_lock()
 
     @contextmanager
     def listening(self) -> Iterator[list[str]]:

@@ -1,6 +1,6 @@
 """Animated GIFs, each frame with its own palette: exact where a frame has at most 256 colours, as grey ones do.
 
-OpenCV writes GIFs too, from 4.11 on, but in few colours: a grey ramp comes back with 11 of its 256 levels.
+Pillow writes GIFs too, but merges equal frames that follow each other, so that their number changes.
 The format is that of the GIF89a specification (CompuServe 1990).
 """
 

@@ -1,85 +1,104 @@
-"""Image files of unknown origin to uint8 HWC: checked by their headers first, then decoded by OpenCV."""
+"""Image files of unknown origin to uint8 HWC: PNG, JPEG, BMP, WebP, TIFF and GIF, by Pillow.
+
+Sizes are those that the decoder itself found, and are checked before it takes memory for pixels. Colours are taken
+as sRGB: a profile inside the file is not applied, as by most training pipelines. Where a file holds several
+pictures (GIF, animated WebP and PNG, TIFF), `decode` reads the first; :mod:`gensdk_runtime.media.image_frames` the
+others.
+"""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from pathlib import Path
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_pixels import Images, flattened, to_array, to_channels
+from gensdk_runtime.media.image_reader import (
+    FORMATS,
+    MAX_PIXELS,
+    CorruptImageError,
+    UnclearDepthError,
+    frame_count,
+    heedless,
+    open_image,
+    orientation,
+    upright,
+    upright_size,
+)
+from gensdk_runtime.media.image_samples import grey_with_alpha, picture
 
-Images = NDArray[np.uint8]
-
-MAX_PIXELS = 1 << 26
-"""Larger pictures are refused by their header, before a decoder could unfold a decompression bomb."""
+__all__ = [
+    "FORMATS",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "CorruptImageError",
+    "Header",
+    "Images",
+    "UnclearDepthError",
+    "check_pixels",
+    "decode",
+    "file_header",
+    "read_file",
+    "read_header",
+    "to_channels",
+]
 
 MAX_FILE_BYTES = 256 << 20
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
-
-class CorruptImageError(Exception):
-    """The bytes are no whole image; the message says what is wrong. Callers name the file and skip it."""
+SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+_START_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says about itself before it is decoded; `alpha`: it has a transparent layer."""
+    """What an image file says about itself before it is decoded.
+
+    `height`, `width`: of the picture as `decode` gives it, upright. `grey`: it has no colours. `alpha`: it has
+    transparency. `frames`: how many pictures are in the file (of a TIFF: 2 stands for "more than one").
+    """
 
     height: int
     width: int
     grey: bool = False
     alpha: bool = False
+    frames: int = 1
 
 
 def read_header(data: bytes) -> Header:
-    """Size and kind from the first bytes of a PNG, JPEG, BMP or WebP file, told apart by content, not by name.
+    """What the decoder finds in the whole file `data`, told apart by content, not by name.
 
-    Other formats are refused, so that files of unknown origin reach only these four decoders. Raises
-    :class:`CorruptImageError`.
+    Raises :class:`CorruptImageError`, also for other formats: files of unknown origin reach no other decoder.
     """
-    try:
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            width, height = struct.unpack(">II", data[16:24])
-            return Header(height, width, grey=data[25] in (0, 4), alpha=data[25] in (4, 6))
-        if data.startswith(b"\xff\xd8"):
-            return _jpeg_header(data)
-        if data.startswith(b"BM"):
-            width, height = struct.unpack("<ii", data[18:26])
-            return Header(abs(height), width)
-        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-            return _webp_header(data)
-    except (struct.error, IndexError):
-        raise CorruptImageError("the file ends inside its header") from None
-    raise CorruptImageError("no PNG, JPEG, BMP or WebP")
+    return heedless(lambda: _read_header(data))
 
 
-def _jpeg_header(data: bytes) -> Header:
-    position = 2
-    while position < len(data):
-        marker, length = struct.unpack(">xBH", data[position : position + 4])
-        if marker == 0xFF:  # fill byte before a marker
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height, width, components = struct.unpack(">HHB", data[position + 5 : position + 10])
-            return Header(height, width, grey=components == 1)
-        else:
-            position += 2 + length
-    raise CorruptImageError("the file ends inside its header")
+def _read_header(data: bytes) -> Header:
+    image = open_image(data)
+    height, width = upright_size(image, data)
+    grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith(("I", "F")) or grey_with_alpha(image)
+    alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    return Header(height, width, grey, alpha, frame_count(image))
 
 
-def _webp_header(data: bytes) -> Header:
-    kind = data[12:16]
-    if kind == b"VP8X":
-        width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
-        return Header(height, width, alpha=bool(data[20] & 0x10))
-    if kind == b"VP8L":
-        (bits,) = struct.unpack("<I", data[21:25])
-        return Header((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, alpha=bool(bits >> 28 & 1))
-    width, height = struct.unpack("<HH", data[26:30])
-    return Header(height & 0x3FFF, width & 0x3FFF)
+def file_header(path: Path) -> Header:
+    """As :func:`read_header`, reading no more of the file than it takes. Raises `OSError` too."""
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+        if start.startswith((b"\xff\xd8", b"BM")):
+            try:
+                return read_header(start)
+            except CorruptImageError:  # a JPEG may carry a large colour profile first
+                pass
+        return read_header(read_file(path))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file. Raises :class:`CorruptImageError` for more than 256 MiB, and `OSError`."""
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise CorruptImageError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+    return data
 
 
 def check_pixels(header: Header, name: str) -> None:
@@ -90,69 +109,17 @@ def check_pixels(header: Header, name: str) -> None:
         )
 
 
-def decode(data: bytes, channels: int) -> Images:
-    """The image as uint8 [H, W, channels] (grey, RGB or RGBA); transparent pixels lie on white unless 4 channels.
+def decode(data: bytes, channels: int, *, depth: int | None = None) -> Images:
+    """The image as uint8 [H, W, channels] (grey, RGB or RGBA), upright by its EXIF orientation.
 
-    Raises :class:`CorruptImageError` for a file that is cut, damaged or too large.
+    Transparent pixels lie on white unless 4 channels are asked for. `depth`: how many bits of 16-bit samples are
+    used; None: as many as the file declares. Raises :class:`CorruptImageError` for a file that is cut, damaged or
+    too large, and :class:`UnclearDepthError`, one of its kind, for samples of 16 bits that seem to use fewer.
     """
-    header = read_header(data)
-    if not 0 < header.height * header.width <= MAX_PIXELS:
-        raise CorruptImageError(f"{header.width}x{header.height} is not a size that is read")
-    _check_whole(data)
-    import cv2
-
-    # IMREAD_COLOR turns the picture upright by its EXIF tag; IMREAD_UNCHANGED is needed to see transparency.
-    flag = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    except cv2.error as failure:
-        raise CorruptImageError(str(failure).strip().splitlines()[0][:120]) from None
-    if image is None:
-        raise CorruptImageError("it can't be decoded")
-    return to_channels(_to_rgb(np.asarray(image)), channels)
+    return heedless(lambda: _decode(data, channels, depth))
 
 
-def _check_whole(data: bytes) -> None:
-    """Refuses what decoders treat badly: a cut JPEG may be filled with grey in silence, and for a PNG whose chunk
-    claims to be huge that much memory may be taken first."""
-    if data.startswith(b"\xff\xd8"):
-        if b"\xff\xd9" not in data[-1024:]:
-            raise CorruptImageError("the file is cut short")
-    elif data.startswith(b"\x89PNG"):
-        position = 8
-        while data[position + 4 : position + 8] != b"IEND":
-            if position + 12 > len(data):
-                raise CorruptImageError("the file is cut short, or a length inside it is wrong")
-            position += 12 + int.from_bytes(data[position : position + 4], "big")
-
-
-def _to_rgb(image: NDArray[Any]) -> Images:
-    """What OpenCV gave (uint8 or uint16; grey, BGR or BGRA) as uint8 [H, W, 1, 3 or 4]."""
-    if image.dtype == np.uint16:
-        image = image // 257
-    elif image.dtype != np.uint8:
-        raise CorruptImageError(f"{image.dtype} samples are not supported")
-    image = image.astype(np.uint8, copy=False)
-    if image.ndim == 2:
-        return image[..., None]
-    order = [2, 1, 0, 3] if image.shape[2] == 4 else [2, 1, 0]
-    return np.ascontiguousarray(image[..., order])
-
-
-def to_channels(image: Images, channels: int) -> Images:
-    """`image` uint8 [H, W, 1, 3 or 4] with 1, 3 or 4 channels; transparency is laid over white."""
-    have = image.shape[2]
-    if have == channels:
-        return image
-    if have == 4:
-        alpha = image[..., 3:].astype(np.uint16)
-        over = (image[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-        return to_channels(over.astype(np.uint8), channels)
-    if channels == 1:
-        import cv2
-
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
-    colour = np.repeat(image, 3, axis=2) if have == 1 else image
-    if channels == 3:
-        return colour
-    return np.concatenate([colour, np.full_like(colour[..., :1], 255)], axis=2)
+def _decode(data: bytes, channels: int, depth: int | None) -> Images:
+    image = open_image(data)
+    turn = orientation(image, data) if image.format != "TIFF" else 1  # Pillow turns a TIFF itself
+    return to_array(upright(flattened(picture(image, data, depth), channels), turn))

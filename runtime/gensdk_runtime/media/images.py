@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-import secrets
 import struct
-import zlib
 from collections.abc import Mapping
 from math import ceil, sqrt
 from pathlib import Path
@@ -14,10 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.atomic import write_file
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_pixels import to_channels, to_picture
+from gensdk_runtime.media.png import encode_png
 
 Uint8 = NDArray[np.uint8]
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".jpg": ("JPEG", {"quality": 95}),
+    ".jpeg": ("JPEG", {"quality": 95}),
+    ".webp": ("WEBP", {"lossless": True, "exact": True}),
+    ".bmp": ("BMP", {}),
+    ".tif": ("TIFF", {"compression": "tiff_lzw", "tiffinfo": {317: 2}}),
+    ".tiff": ("TIFF", {"compression": "tiff_lzw", "tiffinfo": {317: 2}}),
+}
+"""Pillow's format and options for each suffix; of TIFF samples the difference is packed (tag 317)."""
+SUFFIXES = (".png", *_WRITERS)
+OPAQUE = (".jpg", ".jpeg", ".bmp")
+"""Formats without transparency."""
 
 GRID_CELL = 48
 """Smallest side of a grid's cell in pixels: a grid is for eyes, so tiny images are enlarged."""
@@ -54,27 +67,27 @@ def image_grid(images: Uint8, *, columns: int | None = None, scale: int | None =
 def encode_image(image: Uint8, suffix: str, settings: Mapping[str, Any]) -> bytes:
     """The bytes of an image file [H, W, C] with 1, 3 (RGB) or 4 (RGBA) channels.
 
-    A PNG carries `settings` as JSON in the text chunk ``gensdk``. Raises :class:`InputError` for another
-    suffix or another number of channels.
+    A PNG carries `settings` as JSON in the text chunk ``gensdk``. All but JPEG are lossless; JPEG has quality 95.
+    JPEG and BMP know no transparency: it is laid over white. Raises :class:`InputError` for another suffix or
+    another number of channels.
     """
     if suffix not in SUFFIXES:
         raise InputError(
             f"can't write {suffix or 'a file without a suffix'}; use one of {', '.join(SUFFIXES)}, .npz"
         )
-    import cv2  # here, so that an application that only samples doesn't load it
-
-    orders = {1: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
-    if image.shape[2] not in orders:
+    if image.shape[2] not in (1, 3, 4):
         raise InputError(f"image files hold 1, 3 or 4 channels, got {image.shape[2]}; save as .npz")
-    order = orders[image.shape[2]]
+    if image.shape[2] == 4 and suffix in OPAQUE:
+        image = to_channels(image, 3)
+    if suffix == ".png":
+        return encode_png(image, settings)
+    name, options = _WRITERS[suffix]
+    file = io.BytesIO()
     try:
-        done, data = cv2.imencode(suffix, image if order is None else cv2.cvtColor(image, order))
-    except cv2.error:  # above all an image with more pixels a side than the format holds
-        done = False
-    if not done:
-        raise InputError(f"OpenCV can't write {suffix} of {image.shape[1]} x {image.shape[0]} pixels; use .png")
-    encoded = data.tobytes()
-    return _with_text(encoded, settings) if suffix == ".png" else encoded
+        to_picture(image).save(file, name, **options)
+    except (OSError, ValueError, OverflowError, struct.error):  # more pixels a side than the format holds
+        raise InputError(f"can't write {suffix} of {image.shape[1]} x {image.shape[0]} pixels; use .png") from None
+    return file.getvalue()
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -98,25 +111,10 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     return {}
 
 
-def _with_text(png: bytes, settings: Mapping[str, Any]) -> bytes:
-    """The PNG with a tEXt chunk behind its header (PNG specification, 11.3.4.3); JSON keeps it in ASCII."""
-    body = b"tEXtgensdk\0" + json.dumps(settings, sort_keys=True).encode("ascii")
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    header = 8 + 25  # signature and IHDR
-    return png[:header] + chunk + png[header:]
-
-
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes beside `path`, then renames: a reader sees the old file or the new one, never half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with beside.open("xb") as file:  # not tempfile: the user's umask decides who may read the file
-                file.write(data)
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_file(path, data)
     except OSError as failure:
         raise InputError(f"can't write {path}: {failure.strerror or failure}") from None

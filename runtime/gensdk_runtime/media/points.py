@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_pixels import to_array, to_picture
 
 Uint8 = NDArray[np.uint8]
 
@@ -15,6 +16,7 @@ SIZE = 512
 """Pixels of a picture's plot, a side."""
 MARGIN = 40
 """Pixels around it, for the numbers at its edges."""
+FONT_SIZE = 11
 RADIUS = 2
 """Pixels of one point's disk."""
 OPACITY = 0.6
@@ -56,18 +58,26 @@ def scatter(
 
 def _cloud(places: NDArray[np.float64], colours: Uint8) -> Uint8:
     """Disks at `places` [n, 2] in the unit square, y upwards; all at once, since there may be millions."""
-    import cv2
-
     columns, rows = np.rint(places * (SIZE - 1)).astype(int).T
     weight, colour = np.zeros((SIZE, SIZE), np.float32), np.zeros((SIZE, SIZE, 3), np.float32)
     np.add.at(weight, (SIZE - 1 - rows, columns), 1.0)
     np.add.at(colour, (SIZE - 1 - rows, columns), colours.astype(np.float32))
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RADIUS + 1, 2 * RADIUS + 1)).astype(np.float32)
-    weight = np.asarray(cv2.filter2D(weight, -1, disk, borderType=cv2.BORDER_CONSTANT))
-    colour = np.asarray(cv2.filter2D(colour, -1, disk, borderType=cv2.BORDER_CONSTANT))
-    cover = (1.0 - (1.0 - OPACITY) ** np.maximum(weight, 0.0))[..., None]
-    mean = colour / np.maximum(weight, 1e-6)[..., None]
+    weight, colour = _over_disks(weight[..., None]), _over_disks(colour)
+    cover = 1.0 - (1.0 - OPACITY) ** weight
+    mean = colour / np.maximum(weight, 1e-6)
     return np.asarray(np.clip(np.rint(255.0 * (1.0 - cover) + mean * cover), 0, 255), np.uint8)
+
+
+def _over_disks(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """For each pixel of [H, W, C] the sum over the disk around it; nothing lies outside."""
+    height, width = plane.shape[:2]
+    padded = np.pad(plane, ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)))
+    total = np.zeros_like(plane)
+    for down in range(2 * RADIUS + 1):
+        for right in range(2 * RADIUS + 1):
+            if (down - RADIUS) ** 2 + (right - RADIUS) ** 2 <= (RADIUS + 0.5) ** 2:
+                total += padded[down : down + height, right : right + width]
+    return total
 
 
 def _histogram(places: NDArray[np.float64]) -> Uint8:
@@ -80,27 +90,26 @@ def _histogram(places: NDArray[np.float64]) -> Uint8:
 
 def _framed(plot: Uint8, value_range: tuple[float, float], outside: int, *, upwards: bool) -> Uint8:
     """The plot with a frame, and numbers at its lower edge, and where they go `upwards` too at its left one."""
-    import cv2
+    from PIL import ImageDraw, ImageFont
 
     side = SIZE + 2 * MARGIN
     image = np.full((side, side, 3), 255, np.uint8)
     image[MARGIN : MARGIN + SIZE, MARGIN : MARGIN + SIZE] = plot
-    cv2.rectangle(image, (MARGIN - 1, MARGIN - 1), (MARGIN + SIZE, MARGIN + SIZE), _GREY, 1)
-
-    def write(text: str, x: int, y: int) -> None:
-        cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.36, _GREY, 1, cv2.LINE_AA)
+    picture = to_picture(image)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
+    draw.rectangle((MARGIN - 1, MARGIN - 1, MARGIN + SIZE, MARGIN + SIZE), outline=_GREY)
 
     digits = 1 - floor(log10(value_range[1] - value_range[0]))
     for tick in range(TICKS):
         share = tick / (TICKS - 1)
         value = value_range[0] + share * (value_range[1] - value_range[0])
         text, place = f"{round(value, digits) + 0.0:g}", round(share * (SIZE - 1))
-        write(text, MARGIN + place - 4 * len(text), MARGIN + SIZE + 16)
+        draw.text((MARGIN + place, MARGIN + SIZE + 6), text, _GREY, font, anchor="ma")
         if upwards:
-            write(text, max(2, MARGIN - 6 - 7 * len(text)), MARGIN + SIZE - place + 4)
+            draw.text((MARGIN - 6, MARGIN + SIZE - place), text, _GREY, font, anchor="rm")
     if outside:
-        write(f"{outside} outside", MARGIN, MARGIN - 10)
-    return image
+        draw.text((MARGIN, MARGIN - 8), f"{outside} outside", _GREY, font, anchor="ls")
+    return to_array(picture)
 
 
 def csv_bytes(points: NDArray[np.float32], labels: NDArray[np.int64] | None) -> bytes:

@@ -43,6 +43,10 @@ class StepEnd:
     objective: Float32 | None = None
 
 
+StepCallback = Callable[[StepEnd], object]
+"""Hears of each step; what it returns ends the run where it is true, and may be None."""
+
+
 @dataclass
 class Run:
     """One batch on its way: what it depends on, and the clock of its graph calls. Belongs to one thread.
@@ -59,7 +63,7 @@ class Run:
     latents: Float32 | None = None
     sources: NDArray[Any] | None = None
     first: int = 0
-    on_step_end: Callable[[StepEnd], bool] | None = None
+    on_step_end: StepCallback | None = None
     on_progress: Callable[[float], None] | None = None
     graph_seconds: float = 0.0
     seconds: float = 0.0

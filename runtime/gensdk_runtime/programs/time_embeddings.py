@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from threading import Lock
 
 from gensdk_runtime.backends.base import Session
+from gensdk_runtime.forking import new_lock
 from gensdk_runtime.noise import Float32
 
 MAX_KEPT_BYTES = 64 * 2**20
@@ -28,7 +28,7 @@ class TimeEmbeddings:
         self._kept: OrderedDict[_Key, Float32] = OrderedDict()
         self._bytes = 0
         self._last: tuple[_SequenceKey, Sequence[Float32]] | None = None
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def sequence(self, timesteps: tuple[int, ...], labels: tuple[int, ...] = ()) -> Sequence[Float32]:
         """:meth:`rows` of each time step; the last sequence is found again at once."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.media.image_pixels import resize
+
 Uint8 = NDArray[np.uint8]
 
 
@@ -31,7 +33,8 @@ class CapturedFrame:
 
     `index` counts what the source gave, dropped and corrupt frames too; `image` uint8 [H, W, 3] in RGB, at the
     size that is translated; `captured` is when it was read, in seconds of ``time.perf_counter``; `decode` the
-    seconds that reading took; `presentation` as the source has it, None for live frames.
+    seconds that reading took; `presentation` as the source has it, None for live frames. Of a file of its own:
+    `name`, its path within the source, and `alpha` uint8 [h, w, 1], its transparency where that is kept.
     """
 
     index: int
@@ -39,6 +42,8 @@ class CapturedFrame:
     captured: float
     decode: float
     presentation: Presentation | None = None
+    name: str = ""
+    alpha: Uint8 | None = None
 
 
 @dataclass(slots=True)
@@ -48,8 +53,8 @@ class TranslatedFrame:
     `source` uint8 [H, W, 3] in RGB; `result` uint8 [s H, s W, C], what the model made of it; `view` uint8 [h, w,
     3] in RGB, what is to be shown: the result, mixed with the source or beside it where that was asked for. The
     arrays are the sink's to keep, not to change. `reused`: the source was so similar to an earlier one that its
-    result was taken. `index`, `captured`, `decode` and `presentation` as in :class:`CapturedFrame`; `translate`:
-    seconds.
+    result was taken. `index`, `captured`, `decode`, `presentation`, `name` and `alpha` as in
+    :class:`CapturedFrame`; `translate`: seconds.
     """
 
     index: int
@@ -61,6 +66,15 @@ class TranslatedFrame:
     decode: float
     translate: float
     presentation: Presentation | None = None
+    name: str = ""
+    alpha: Uint8 | None = None
+
+    @property
+    def picture(self) -> Uint8:
+        """The view, with the source's transparency where that is kept: uint8 [h, w, 3 or 4]."""
+        if self.alpha is None:
+            return self.view
+        return np.concatenate([self.view, resize(self.alpha, *self.view.shape[:2])], axis=2)
 
 
 @dataclass(frozen=True)

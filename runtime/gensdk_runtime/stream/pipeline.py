@@ -23,8 +23,8 @@ from gensdk_runtime.stream.interrupts import Interrupts
 from gensdk_runtime.stream.options import StreamOptions
 from gensdk_runtime.stream.places import check_apart, open_sink, open_source
 from gensdk_runtime.stream.reader import Reader
-from gensdk_runtime.stream.sink import Sink, is_stop
-from gensdk_runtime.stream.source import Capture, Source
+from gensdk_runtime.stream.sink import FolderSink, ImageSink, Sink, is_stop
+from gensdk_runtime.stream.source import Capture, ImageSource, Source
 from gensdk_runtime.stream.view import as_grey, compose, difference
 from gensdk_runtime.translate import TILED_FROM
 
@@ -67,6 +67,8 @@ def translate_stream(
     options = options or StreamOptions()
     check_model(generator, options)
     opened, sinks = open_source(source, timeout=options.stall_seconds), open_sinks(sink)
+    if isinstance(opened, ImageSource):
+        opened.keeps_alpha = keeps_alpha(generator, sinks, options)
     check_apart(opened, sinks)
     with ExitStack() as undo:
         capture = opened.open()
@@ -87,6 +89,15 @@ def translate_stream(
 def open_sinks(sink: Any) -> list[Sink]:
     """One sink, or each of a list."""
     return [open_sink(each) for each in (sink if isinstance(sink, list | tuple) else [sink])]
+
+
+def keeps_alpha(generator: Generator, sinks: Sequence[Sink], options: StreamOptions) -> bool:
+    """Whether transparency goes through: colours below it can be translated where each place comes from its
+    surrounding alone, and files must be able to hold it. Otherwise pictures are laid over white."""
+    source = generator.model.source
+    local = source is not None and source.receptive_field is not None and not source.receptive_field.whole
+    plain = not options.side_by_side and not options.mix
+    return local and plain and all(isinstance(each, FolderSink | ImageSink) and each.holds_alpha for each in sinks)
 
 
 def check_model(generator: Generator, options: StreamOptions) -> None:
@@ -198,6 +209,8 @@ class _Stream:
 
     def _result(self, image: Uint8) -> Uint8:
         if self._grey:
+            if (image != image[..., :1]).any():
+                self._reader.remark(f"model {self._generator.model.name!r} takes grey images: colours are dropped")
             image = as_grey(image)
         result = self._generator.translate(image, label=self._options.label, tile=self._options.tile)
         assert isinstance(result, np.ndarray)  # noqa: S101 - one image gives one
@@ -262,6 +275,8 @@ class _Stream:
             frame.decode,
             seconds,
             frame.presentation,
+            frame.name,
+            frame.alpha,
         )
 
     def _show(self, frame: TranslatedFrame) -> bool:

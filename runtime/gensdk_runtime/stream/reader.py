@@ -122,7 +122,13 @@ class Reader:
             captured = perf_counter()
             prepared = self._resized(image)
             frame = CapturedFrame(
-                self._count, prepared, captured, perf_counter() - started, self._presentation(capture, image)
+                self._count,
+                prepared,
+                captured,
+                perf_counter() - started,
+                self._presentation(capture, image),
+                capture.name,
+                capture.alpha,
             )
             self._count += 1
             self._failures = 0

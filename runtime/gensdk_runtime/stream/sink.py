@@ -23,6 +23,10 @@ NO_WINDOWS = (
 )
 
 
+TRANSPARENT = (".png", ".webp", ".tif", ".tiff")
+"""Image files that hold transparency."""
+
+
 class Sink(ABC):
     """What takes the frames of a stream, in the thread that called for it; used once, from open to close."""
 
@@ -77,10 +81,13 @@ def is_stop(answer: object) -> bool:
 
 
 class FolderSink(Sink):
-    """PNG files in a new or empty folder, numbered as the source's frames: 000000.png is the first.
+    """PNG files in a new or empty folder. Of a source of files each has the name of its file, in the same folders;
+    frames are numbered as the source's: 000000.png is the first.
 
     Where frames were dropped or corrupt, their numbers are missing.
     """
+
+    holds_alpha = True
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -93,7 +100,8 @@ class FolderSink(Sink):
 
     def write(self, frame: TranslatedFrame) -> None:
         """One file, whole or not at all."""
-        write_atomically(self.path / f"{frame.index:06d}.png", encode_image(frame.view, ".png", {}))
+        name = frame.name or f"{frame.index:06d}.png"
+        write_atomically(self.path / name, encode_image(frame.picture, ".png", {}))
 
 
 class ImageSink(Sink):
@@ -101,6 +109,11 @@ class ImageSink(Sink):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    @property
+    def holds_alpha(self) -> bool:
+        """Whether files of its kind can be transparent."""
+        return self.path.suffix.lower() in TRANSPARENT
 
     def open(self, facts: StreamFacts) -> None:
         """Raises :class:`InputError` where it can't be written, and for a source of several frames."""
@@ -114,7 +127,7 @@ class ImageSink(Sink):
 
     def write(self, frame: TranslatedFrame) -> None:
         """Replaces the file."""
-        write_atomically(self.path, encode_image(frame.view, self.path.suffix.lower(), {}))
+        write_atomically(self.path, encode_image(frame.picture, self.path.suffix.lower(), {}))
 
 
 class WindowSink(Sink):

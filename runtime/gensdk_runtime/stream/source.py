@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sized
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ import numpy as np
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE
-from gensdk_runtime.media.image_files import MAX_FILE_BYTES, SUFFIXES, CorruptImageError, decode
+from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode, read_file, read_header
+from gensdk_runtime.media.image_frames import Frame, frame_count, frames
+from gensdk_runtime.media.image_listing import ImageListing, list_images
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
+
+SHORTEST, BROWSERS = 10, 100
+"""Milliseconds: a frame that is shown no longer than the first is shown for the second, as in browsers."""
 
 
 class CorruptFrameError(Exception):
@@ -30,6 +36,10 @@ class Capture(ABC):
     """How many there are; 0: not known."""
     file: FileFacts | None = None
     """What a video file says of itself."""
+    name = ""
+    alpha: Uint8 | None = None
+    """Of the frame that was read last, where it is a file of its own: its path within the source, and its
+    transparency, uint8 [h, w, 1], where that is kept."""
     presentation: Presentation | None = None
     """Of the frame that was read last: when and how a video shows it."""
     cut = ""
@@ -71,7 +81,7 @@ class IteratorSource(Source):
 
     def open(self) -> Capture:
         """Begins to iterate."""
-        return _IteratorCapture(iter(self._frames), self.name, _length(self._frames))
+        return _IteratorCapture(iter(self._frames), self.name, _count(self._frames))
 
 
 class _IteratorCapture(Capture):
@@ -85,7 +95,7 @@ class _IteratorCapture(Capture):
         return None if frame is None else check_frame(frame, self._name)
 
 
-def _length(frames: Iterable[Any]) -> int:
+def _count(frames: Iterable[Any]) -> int:
     return len(frames) if isinstance(frames, Sized) else 0
 
 
@@ -100,38 +110,117 @@ def check_frame(frame: Any, name: str) -> Uint8:
 
 
 class ImageSource(Source):
-    """Image files: those of a folder in the order of their names, or a single one."""
+    """Image files: those of a folder and of the folders in it, in the order of their names, or a single one.
 
-    def __init__(self, path: str | Path) -> None:
+    A single GIF, WebP or PNG that moves gives all its frames, with their times. Of one in a folder, where a file
+    is a frame, the first is taken, with a remark.
+
+    `keeps_alpha`: transparency comes beside the colours; otherwise pictures lie on white.
+    """
+
+    def __init__(self, path: str | Path, *, keeps_alpha: bool = False) -> None:
         self.path = Path(path)
         self.name = str(path)
+        self.keeps_alpha = keeps_alpha
 
     def open(self) -> Capture:
         """Lists the folder once; files that appear later are not seen."""
         try:
-            listed = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
-            files = [path for path in listed if path.suffix.lower() in SUFFIXES and path.is_file()]
+            listing = list_images(self.path)
         except OSError as failure:
             raise InputError(f"can't read {self.path}: {failure.strerror or failure}") from None
-        if not files:
-            raise InputError(f"no {', '.join(SUFFIXES)} file in {self.path}; give a folder with images")
-        return _ImageCapture(files)
+        if not listing.files:
+            left_out = "; ".join(listing.remarks)
+            raise InputError(
+                f"no {', '.join(SUFFIXES)} file in {self.path}; give a folder with images"
+                + (f" ({left_out})" if left_out else "")
+            )
+        moving = None if self.path.is_dir() else _animation(self.path)
+        return moving or _ImageCapture(listing, keeps_alpha=self.keeps_alpha)
 
 
 class _ImageCapture(Capture):
-    def __init__(self, files: list[Path]) -> None:
-        self._files = iter(files)
-        self.frames = len(files)
+    def __init__(self, listing: ImageListing, *, keeps_alpha: bool) -> None:
+        self._files = iter(listing.files.items())
+        self._remarks = list(listing.remarks)
+        self._said = set[str]()
+        self._keeps_alpha = keeps_alpha
+        self.frames = len(listing.files)
 
     def read(self) -> Uint8 | None:
-        path = next(self._files, None)
-        if path is None:
+        found = next(self._files, None)
+        if found is None:
             return None
+        self.name, path = found
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise CorruptFrameError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
-            return decode(path.read_bytes(), 3)
+            data = read_file(path)
+            header = read_header(data)
+            picture = self._picture(data, alpha=header.alpha)
         except CorruptImageError as failure:
             raise CorruptFrameError(f"{path}: {failure}") from None
         except OSError as failure:
             raise CorruptFrameError(f"{path}: {failure.strerror or failure}") from None
+        if header.frames > 1:
+            self._remark(f"{path}: the first picture of several in it is taken")
+        return picture
+
+    def _picture(self, data: bytes, *, alpha: bool) -> Uint8:
+        self.alpha = None
+        if alpha and self._keeps_alpha:
+            picture = decode(data, 4)
+            self.alpha = np.ascontiguousarray(picture[..., 3:])
+            return np.ascontiguousarray(picture[..., :3])
+        if alpha:
+            self._remark("transparent pictures were laid over white")
+        return decode(data, 3)
+
+    def _remark(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._remarks.append(text)
+
+    def take_remarks(self) -> list[str]:
+        taken, self._remarks = self._remarks, []
+        return taken
+
+
+def _animation(path: Path) -> Capture | None:
+    """The frames of a file that moves; None for any other, and for one that can't be read, as reading it tells."""
+    try:
+        data = read_file(path)
+        count = frame_count(data)
+        return _AnimationCapture(path, frames(data, 3), count) if count > 1 else None
+    except (CorruptImageError, OSError):
+        return None
+
+
+class _AnimationCapture(Capture):
+    """`fps` is that of the first frame; each frame says for itself when it is shown, and for how long."""
+
+    def __init__(self, path: Path, moving: Iterator[Frame], count: int) -> None:
+        self.frames = count
+        self._path = path
+        self._first: Frame | None = next(moving)
+        self._moving = moving
+        self._time = Fraction(0)
+        self._given = 0
+        self.fps = 1.0 / float(_length(self._first))
+
+    def read(self) -> Uint8 | None:
+        try:
+            frame, self._first = self._first or next(self._moving, None), None
+        except CorruptImageError as failure:
+            self.cut, frame = str(failure), None
+        if frame is None:
+            self.missing = self.frames - self._given
+            return None
+        length = _length(frame)
+        self.presentation = Presentation(self._time, length)
+        self._time += length
+        self._given += 1
+        return frame.image
+
+
+def _length(frame: Frame) -> Fraction:
+    """For how many seconds a frame is shown; browsers take 0.1 for what is too short to be meant."""
+    return Fraction(frame.duration if frame.duration > SHORTEST else BROWSERS).limit_denominator(10**6) / 1000

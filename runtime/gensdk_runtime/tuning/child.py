@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import signal
 import subprocess
-import sys
 from threading import Thread
 from typing import IO
 
+from gensdk_runtime.child_process import death, end, start_module
 from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, UnavailableError
+from gensdk_runtime.first_run import CHILD
 from gensdk_runtime.tuning.messages import MAX_LINE, Answer, Question
 
 MODULE = "gensdk_runtime.tuning.worker"
-PYTHONS = ("python", "pypy")
+PATIENCE = 0.2
+"""Seconds that a child has to end by itself."""
 
 
 class ChildLostError(BackendError):
@@ -59,7 +59,7 @@ class Child(Closable):
             raise ChildLostError(f"no answer in {patience:.0f} s") from None
         if not line:
             ended = self.close()
-            raise ChildLostError(_death(ended))
+            raise ChildLostError(death(ended))
         try:
             return Answer.from_json(line, what="answer", error=ChildLostError)
         except ChildLostError:
@@ -67,16 +67,8 @@ class Child(Closable):
             raise
 
     def _start(self) -> None:
-        try:
-            process = subprocess.Popen(
-                [python_executable(), "-P", "-m", MODULE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=_environment(),
-            )
-        except OSError as failure:
-            raise UnavailableError(f"no process for measuring can be started ({failure.strerror})") from None
+        # lifeline: the worker reads its input itself. GENSDK_TUNE: no measuring within measuring.
+        process = start_module(MODULE, lifeline=False, environment={"GENSDK_TUNE": "off", CHILD: "1"})
         assert process.stdout is not None  # noqa: S101 - a pipe
         self._process, self._answers = process, queue.SimpleQueue()
         Thread(target=_listen, args=(process.stdout, self._answers), daemon=True).start()
@@ -84,32 +76,7 @@ class Child(Closable):
     def close(self) -> int | None:
         """Ends the child, whatever it does; its exit code. May be called twice."""
         process, self._process = self._process, None
-        if process is None:
-            return None
-        if process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-        try:
-            return process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
-
-
-def python_executable() -> str:
-    """The interpreter to start; :class:`UnavailableError` in a frozen or embedding program, which is not one."""
-    name = os.path.basename(sys.executable or "").lower()  # noqa: PTH119 - may be empty
-    if getattr(sys, "frozen", False) or not name.startswith(PYTHONS):
-        raise UnavailableError(
-            "this program is no Python interpreter, so it can't measure in a process of its own"
-        )
-    return sys.executable
-
-
-def _environment() -> dict[str, str]:
-    """The packages of this process, and no measuring within measuring."""
-    paths = [path for path in sys.path if path and os.path.isabs(path)]  # noqa: PTH117 - text
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "GENSDK_TUNE": "off"}
+        return None if process is None else end(process, PATIENCE)
 
 
 def _listen(pipe: IO[bytes], answers: queue.SimpleQueue[bytes]) -> None:
@@ -118,10 +85,3 @@ def _listen(pipe: IO[bytes], answers: queue.SimpleQueue[bytes]) -> None:
         while line := pipe.readline(MAX_LINE):
             answers.put(line)
     answers.put(b"")
-
-
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        with contextlib.suppress(ValueError):
-            return f"it crashed ({signal.Signals(-code).name})"
-    return f"it ended (exit code {code})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.origin import still_open
 from gensdk_runtime.runner import Runner, open_runner
 from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning.costs import Choice
@@ -16,4 +17,5 @@ def open_choice(bundle: Bundle, choice: Choice, precision: Precision) -> Runner:
         backend = create_backend(choice.backend, threads=choice.threads, spinning=choice.spinning)
     except InputError as failure:  # a backend or provider that this version does not know
         raise BackendError(str(failure)) from None
-    return open_runner(bundle, backend, precision, form=choice.form)
+    with still_open(bundle) as files:
+        return open_runner(files, backend, precision, form=choice.form)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from threading import Lock
+
+from gensdk_runtime.forking import new_lock
 
 Step = tuple[int, int]
 """The number of a choice, and the samples that one round of it makes."""
@@ -32,7 +33,7 @@ class Planner:
         self._measured = self._cheapest_of_each_size()
         self._best: list[tuple[float, Step]] = [(0.0, (0, 0))]
         self._plans: OrderedDict[int, tuple[float, tuple[Step, ...]]] = OrderedDict()
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def largest(self, choice: int) -> int:
         """The samples of the largest round of a choice."""

@@ -17,6 +17,7 @@ from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, GensdkError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_batch_size
 from gensdk_runtime.manifest import Manifest, ModelSpec
+from gensdk_runtime.printable import printable
 from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.costs import CostTable, Round
@@ -136,11 +137,32 @@ def tune(
         )
 
 
-def tuned(bundle: Bundle, precision: Precision | Literal["auto"], threads: int | None) -> Tuned | None:
+@dataclass(frozen=True)
+class Awaited:
+    """Another process is measuring at this moment, and stores what it finds."""
+
+    bundle: Bundle
+    precision: Precision | Literal["auto"]
+    threads: int | None
+
+    def look(self) -> Tuned | Literal["measuring"] | None:
+        """What was found; None where the other process ended without; ``"measuring"`` as long as it is at it."""
+        manifest = self.bundle.manifest
+        wanted = manifest.precisions if self.precision == "auto" else (self.precision,)
+        with store.measuring_this(measurement_key(manifest, wanted[0], self.threads)) as over:
+            tables = _stored(manifest, wanted, self.threads)
+        if tables is None:
+            return None if over else "measuring"
+        best = _faster(manifest.model, tables)
+        return Tuned(best, tables[best])
+
+
+def tuned(bundle: Bundle, precision: Precision | Literal["auto"], threads: int | None) -> Tuned | Awaited | None:
     """The costs to sample by: stored ones, or those of a short measurement, which is then stored.
 
-    ``"auto"`` takes the faster of the bundle's precisions. None where nothing can be known: GENSDK_TUNE=off, the
-    arguments don't fit the bundle, or nothing can be measured here.
+    ``"auto"`` takes the faster of the bundle's precisions. Where another process measures the same, it is not
+    waited for. None where nothing can be known: GENSDK_TUNE=off, the arguments don't fit the bundle, or nothing
+    can be measured here.
     """
     manifest = bundle.manifest
     wanted = manifest.precisions if precision == "auto" else (precision,)
@@ -148,7 +170,10 @@ def tuned(bundle: Bundle, precision: Precision | Literal["auto"], threads: int |
         return None
     tables = _stored(manifest, wanted, threads)
     if tables is None and manifest_name(manifest, threads) not in _failed:
-        tables = _measure_shortly(bundle, wanted, threads)
+        with store.measuring_this(measurement_key(manifest, wanted[0], threads)) as alone:
+            if not alone:
+                return Awaited(bundle, precision, threads)
+            tables = _measure_shortly(bundle, wanted, threads)
     if not tables:
         return None
     best = _faster(manifest.model, tables)
@@ -278,7 +303,7 @@ def _open(bundle: str | Path | Bundle) -> Iterator[Bundle]:
 def _announce(model: ModelSpec) -> None:
     if sys.stderr is not None and sys.stderr.isatty():
         print(
-            f"measuring what runs {model.name} fastest on this machine: once, a few seconds (gensdk tune takes "
-            f"longer and knows better; {ENVIRONMENT}=off leaves it out)",
+            f"measuring what runs {printable(model.name)} fastest on this machine: once, seconds (gensdk tune "
+            f"takes longer and knows better; {ENVIRONMENT}=off leaves it out)",
             file=sys.stderr,
         )

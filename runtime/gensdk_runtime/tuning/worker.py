@@ -1,13 +1,13 @@
 """The child process that measures: ``python -m gensdk_runtime.tuning.worker``, questions in, answers out.
 
 It has a process of its own because a backend may crash or hang, and because the thread pools of two backends in
-one process disturb each other. It ends when its input does.
+one process disturb each other. It ends when its input does, whatever it is doing then.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median_low
@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from gensdk_runtime.backends import get_backend
 from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.child_main import allow_processor_time, on_end_of_input
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError
 from gensdk_runtime.runner import Runner
 from gensdk_runtime.signature import Precision
@@ -26,6 +27,8 @@ from gensdk_runtime.tuning.work import Reading, read_clock
 
 SETTLE = 0.003
 """Seconds until threads that spin after a run have gone to sleep."""
+PROCESSOR_SECONDS = 900
+"""Of each processor, for one question: longer than the tuner waits for an answer."""
 
 
 class Worker:
@@ -50,7 +53,7 @@ class Worker:
             return Answer(error=f"{type(failure).__name__}: {failure}"[:1000])
 
     def _open(self, question: Question) -> Answer:
-        self._bundle = Bundle.open(question.path)
+        self._bundle = Bundle.open(question.path, trust_engines=question.trust_engines)
         if bundle_identity(self._bundle.manifest) != question.identity:
             raise BundleError(f"{question.path}: it was replaced while it was measured; load it again")
         return Answer()
@@ -106,10 +109,13 @@ def _own_output() -> BinaryIO:
 def main() -> None:
     """Answers line by line until the input ends."""
     answers, worker = _own_output(), Worker()
-    for line in sys.stdin.buffer:
+    questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    on_end_of_input(questions.put)
+    while True:
+        line = questions.get()
+        allow_processor_time(PROCESSOR_SECONDS * (os.cpu_count() or 1))
         answer = worker.answer(Question.from_json(line, what="question"))
         answers.write(answer.model_dump_json().encode() + b"\n")
-    os._exit(0)  # some runtimes crash while they are taken down; there is nothing left to do
 
 
 if __name__ == "__main__":

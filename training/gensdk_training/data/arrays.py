@@ -1,4 +1,4 @@
-"""Arrays that came from outside, checked and brought to uint8 NHWC: shapes, ranges, NaN, labels."""
+"""Arrays that came from outside as data sets, and labels of any kind as classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import to_channels
+from gensdk_runtime.media.image_fit import fit_size
+from gensdk_training.data.classes import plain_names
 from gensdk_training.data.dataset import (
     ArrayDataset,
     Images,
@@ -16,10 +18,12 @@ from gensdk_training.data.dataset import (
     LoadOptions,
     holdout_indices,
 )
-from gensdk_training.data.images import fit_size
+from gensdk_training.data.findings import log
 from gensdk_training.family import DataInfo
 
-_CHUNK = 4096
+MAX_CLASSES = 100_000
+MANY_CLASSES = 1000
+"""From here on labels must repeat, or they are measurements and not classes."""
 
 
 def array_dataset(
@@ -28,8 +32,14 @@ def array_dataset(
     labels: Labels | None,
     class_names: tuple[str, ...] | None,
     options: LoadOptions,
+    *,
+    values: str = "uint8",
 ) -> ArrayDataset:
-    """`images` uint8 [N, H, W, C] at the size and with the channels of `options`, as a data set."""
+    """`images` uint8 [N, H, W, C] at the size and with the channels of `options`, as a data set.
+
+    `values`: in words, what they were before they became uint8.
+    """
+    found = (images.shape[1], images.shape[2])
     if options.labels == "none":
         labels = class_names = None
     if options.channels is not None and options.channels != images.shape[3]:
@@ -45,7 +55,10 @@ def array_dataset(
         num_classes=len(class_names) if class_names else None,
         class_names=class_names,
     )
-    return ArrayDataset(info, np.ascontiguousarray(images), labels)
+    dataset = ArrayDataset(info, np.ascontiguousarray(images), labels)
+    dataset.findings.values = values
+    dataset.sizes = (found,) * len(images)
+    return dataset
 
 
 def take_holdout(
@@ -58,57 +71,34 @@ def take_holdout(
     return images[chosen], None if labels is None else labels[chosen]
 
 
-def to_uint8_nhwc(array: NDArray[Any], what: str) -> Images:
-    """Images as uint8 [N, H, W, C] from uint8 or float, in NHWC, NCHW or NHW order.
-
-    Floats lie in [0, 1], or in [-1, 1] where one is negative. The channel axis is the one of size 1, 3 or 4,
-    the last one where both could be. Raises :class:`InputError` for anything else.
-    """
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or 0 in array.shape:
-        raise InputError(f"{what}: expected images as NHWC, NCHW or NHW, got shape {list(array.shape)}")
-    if array.shape[3] not in (1, 3, 4):
-        if array.shape[1] not in (1, 3, 4):
-            raise InputError(f"{what}: expected 1, 3 or 4 channels, got shape {list(array.shape)}")
-        array = np.moveaxis(array, 1, 3)
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"{what}: expected uint8 or float images, got {array.dtype}; convert them to uint8")
-    return _floats_to_uint8(array, what)
-
-
-def _floats_to_uint8(array: NDArray[Any], what: str) -> Images:
-    low, high = float(array.min()), float(array.max())  # NaN, where there is one, comes through min and max
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"{what}: has NaN or infinite values; remove those images")
-    if low < -1 or high > 1:
-        raise InputError(
-            f"{what}: expected float images in [0, 1] or [-1, 1], got [{low:g}, {high:g}]; scale them"
-        )
-    result = np.empty(array.shape, np.uint8)
-    for start in range(0, len(array), _CHUNK):  # a chunk at a time: a float64 copy of everything may not fit
-        part = array[start : start + _CHUNK].astype(np.float64)
-        part = part * 255 if low >= 0 else (part + 1) * 127.5
-        result[start : start + _CHUNK] = np.rint(part)
-    return result
-
-
 def to_labels(array: NDArray[Any], count: int, what: str) -> tuple[Labels, tuple[str, ...]]:
-    """(int64 [count], class names) from whole numbers 0 .. K - 1 or from names. Raises :class:`InputError`."""
+    """(int64 [count], class names) from whole numbers or names: each value that occurs is a class, in order.
+
+    Raises :class:`InputError` for negative numbers, fractions, and more values than can be classes.
+    """
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (count,):
-        raise InputError(f"{what}: expected {count} labels, one for each image, got shape {list(array.shape)}")
-    if array.dtype.kind == "U":
-        unique, positions = np.unique(array, return_inverse=True)
-        return positions.astype(np.int64), tuple(str(value) for value in unique)
-    if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.rint(array)).all():
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
+        hint = "; of one-hot labels give the argmax" if array.ndim == 2 and len(array) == count else ""
+        raise InputError(
+            f"{what}: expected {count} labels, one for each image, got shape {list(array.shape)}{hint}"
+        )
+    if array.dtype.kind == "S":
+        array = np.array([value.decode("utf-8", "surrogateescape") for value in array.tolist()])
+    if array.dtype.kind == "f" and np.isfinite(array).all() and (np.abs(array) < 2**53).all():
+        array = array.astype(np.int64) if (array == np.rint(array)).all() else array
+    if array.dtype.kind not in "iuU":
         raise InputError(f"{what}: expected labels as whole numbers or names, got {array.dtype}")
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= 1_000_000:
-        raise InputError(f"{what}: expected labels 0 .. 999999, got {low} .. {high}; number the classes from 0")
-    return array.astype(np.int64), tuple(str(value) for value in range(high + 1))
+    if array.dtype.kind == "i" and int(array.min()) < 0:
+        raise InputError(
+            f"{what}: expected labels from 0, got {int(array.min())}; number the classes from 0, or write names"
+        )
+    values, positions = np.unique(array, return_inverse=True)
+    if len(values) > MAX_CLASSES or (len(values) > MANY_CLASSES and 2 * len(values) > count):
+        raise InputError(
+            f"{what}: {len(values)} different labels for {count} items are no classes; name other labels, or none"
+        )
+    names, changed = plain_names([str(value) for value in values.tolist()])
+    if changed:
+        log.warning("%s: %d names of classes were changed to be printable", what, len(changed))
+    return positions.reshape(-1).astype(np.int64), names

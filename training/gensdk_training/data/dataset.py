@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_training.family import DataInfo, SourceInfo
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.pixel_values import ValueRange
+from gensdk_training.data.findings import Findings, SkipLog
+from gensdk_training.family import DataInfo
 
+T = TypeVar("T")
 Images = NDArray[np.uint8]
 Points = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Split = Literal["train", "test"]
-Fit = Literal["crop", "stretch"]
-
-log = logging.getLogger("gensdk.data")
-
-MAX_NAMED = 20
-"""So many skipped files are named one by one; the rest is only counted."""
+Size = tuple[int, int]
+"""(height, width)."""
+Layout = Literal["auto", "splits", "classes"]
+"""What the sub-folders at the top of a folder are."""
 
 HOLDOUT_SEED = 2024
 """Fixed, so that the test part of a data set is the same in every run."""
@@ -33,10 +34,14 @@ HOLDOUT_SEED = 2024
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D]; `labels`: int64 [B], or None."""
+    """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D]; `labels`: int64 [B], or None.
+
+    `indices`: int64 [B], where others than those asked for had to be taken, since files can't be read any more.
+    """
 
     images: Images | Points
     labels: Labels | None
+    indices: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,26 +55,51 @@ class LoadOptions:
     fit: Fit = "crop"
     holdout: float = 0.0
     memory_limit: int = 2 << 30
+    value_range: ValueRange | None = None
+    layout: Layout = "auto"
+    depth: int | None = None
 
 
 class Dataset(ABC):
-    """Images of one size, by index. `fingerprint` changes when the data does; resuming compares it.
+    """Images of one size, by index.
 
     `sources`: what the images are made from, for translation; of the same count and order where ``info.source`` is
-    paired.
+    paired. `keys`: of images from files, their paths in the folder without suffix, by which pairs are found;
+    `sizes`: (height, width) of each image as it was found, where that is known.
+    `skipped` and `findings`: what loading came upon. `earlier`: fingerprints that older versions gave the same
+    data.
     """
 
     sources: Dataset | None = None
+    keys: tuple[str, ...] | None = None
+    sizes: tuple[Size, ...] | None = None
+    earlier: tuple[str, ...] = ()
     prefetch: bool = False
     """Whether batches are worth reading ahead in a thread."""
 
-    def __init__(self, info: DataInfo, fingerprint: str) -> None:
+    def __init__(self, info: DataInfo, fingerprint: str | None) -> None:
         self.info = info
-        self.fingerprint = fingerprint
         self.skipped = SkipLog()
+        self.findings = Findings()
+        self._fingerprint = fingerprint
 
     def __len__(self) -> int:
         return self.info.count
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the content, whatever the data are called and wherever they lie; resuming compares it."""
+        if self._fingerprint is None:
+            self._fingerprint = self._digest()
+        return self._fingerprint
+
+    @fingerprint.setter
+    def fingerprint(self, digest: str) -> None:
+        self._fingerprint = digest
+
+    def _digest(self) -> str:
+        """The fingerprint of data that were given none."""
+        raise NotImplementedError
 
     @abstractmethod
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
@@ -82,19 +112,33 @@ class Dataset(ABC):
 
     @abstractmethod
     def take(self, indices: NDArray[np.int64]) -> Dataset:
-        """A data set of the images at `indices` (int64 [n], growing), with the same classes. Ends this one."""
+        """A data set of the images at `indices` (int64 [n]), with the same classes. Ends this one."""
+
+    @abstractmethod
+    def relabelled(self, labels: Labels, class_names: tuple[str, ...]) -> Dataset:
+        """The same images with other `labels` (int64 [N]) of classes `class_names`. Ends this one."""
 
     def close(self) -> None:  # noqa: B027 - most data sets hold nothing
         """Frees threads and files."""
+
+    def _pass_on(self, other: Dataset) -> None:
+        """To `other`, made of this one, what loading found."""
+        other.skipped, other.findings = self.skipped, self.findings
 
 
 class ArrayDataset(Dataset):
     """Images in memory: `images` uint8 [N, H, W, C], `labels` int64 [N] or None."""
 
-    def __init__(self, info: DataInfo, images: Images, labels: Labels | None, fingerprint: str = "") -> None:
-        super().__init__(info, fingerprint or array_fingerprint(images, labels))
+    def __init__(
+        self, info: DataInfo, images: Images, labels: Labels | None, fingerprint: str | None = None
+    ) -> None:
+        super().__init__(info, fingerprint)
         self.images = images
         self._labels = labels
+        self._by_files = fingerprint is not None
+
+    def _digest(self) -> str:
+        return array_fingerprint(self.images, self._labels)
 
     @property
     def labels(self) -> Labels | None:
@@ -107,70 +151,34 @@ class ArrayDataset(Dataset):
 
     def take(self, indices: NDArray[np.int64]) -> ArrayDataset:
         """A data set of the images at `indices`, copied."""
-        kept, part = self.info.model_copy(update={"count": len(indices)}), self.batch(indices)
-        dataset = ArrayDataset(kept, part.images, part.labels)  # type: ignore[arg-type] # an array of images
-        dataset.skipped = self.skipped
+        kept = self.info.model_copy(update={"count": len(indices)})
+        labels = None if self._labels is None else self._labels[indices]
+        dataset = ArrayDataset(kept, self.images[indices], labels)
+        self._pass_on(dataset)
+        dataset.keys, dataset.sizes = picked(self.keys, indices), picked(self.sizes, indices)
+        return dataset
+
+    def relabelled(self, labels: Labels, class_names: tuple[str, ...]) -> ArrayDataset:
+        """The same images with other labels."""
+        dataset = ArrayDataset(
+            with_classes(self.info, class_names),
+            self.images,
+            labels,
+            self._fingerprint if self._by_files else None,
+        )
+        dataset.keys, dataset.sizes, dataset.earlier = self.keys, self.sizes, self.earlier
+        self._pass_on(dataset)
         return dataset
 
 
-def of_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """The images of `dataset` in any of `classes`, each by its name or number; they keep their numbers.
-
-    Raises :class:`InputError` for data without labels, unknown classes, and classes without an image.
-    """
-    labels, info = dataset.labels, dataset.info
-    if labels is None or info.num_classes is None:
-        raise InputError(f"{info.name!r} has no labels to choose classes by; leave only out, or bring labels")
-    names = [str(number) for number in range(info.num_classes)]
-    wanted = set()
-    for text in classes:
-        known = info.class_names if info.class_names and text in info.class_names else names
-        if text not in known:
-            near = did_you_mean(text[:80], tuple(info.class_names or names))
-            raise InputError(f"{info.name!r} has no class {text[:80]!r}{near}")
-        wanted.add(known.index(text))
-    chosen = np.flatnonzero(np.isin(labels, sorted(wanted))).astype(np.int64)
-    if not len(chosen):
-        raise InputError(f"{info.name!r} has no image of class {', '.join(classes)[:80]}; choose others")
-    return dataset.take(chosen)
+def picked(values: tuple[T, ...] | None, indices: Iterable[int]) -> tuple[T, ...] | None:
+    """Those of `values` at `indices`; None of None."""
+    return None if values is None else tuple(values[i] for i in indices)
 
 
-def with_sources(dataset: Dataset, sources: Dataset, *, paired: bool) -> Dataset:
-    """`dataset` with images to translate into its own. Raises :class:`InputError` for pairs that can't be."""
-    have, want = sources.info, dataset.info
-    if have.points is not None or want.points is not None:
-        raise InputError("inputs go with images to translate, and some of these data are points; leave inputs out")
-    if paired and have.count != want.count:
-        raise InputError(
-            f"expected a pair for each of the {want.count} images, got {have.count} inputs; write --unpaired for "
-            "two collections that are not pairs"
-        )
-    dataset.sources = sources
-    dataset.info = want.model_copy(
-        update={
-            "source": SourceInfo(
-                channels=have.channels, height=have.height, width=have.width, count=have.count, paired=paired
-            )
-        }
-    )
-    dataset.fingerprint = text_fingerprint([dataset.fingerprint, sources.fingerprint])
-    dataset.prefetch = dataset.prefetch or sources.prefetch
-    return dataset
-
-
-class SkipLog:
-    """Counts files that can't be used; names each once, up to a limit."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self, name: str, problem: str) -> None:
-        """Counts one file and names it in the log."""
-        self.count += 1
-        if self.count <= MAX_NAMED:
-            log.warning("skipped %s: %s", name, problem)
-        if self.count == MAX_NAMED:
-            log.warning("more skipped files are counted, but not named")
+def with_classes(info: DataInfo, class_names: tuple[str, ...]) -> DataInfo:
+    """`info` of the same data in these classes."""
+    return info.model_copy(update={"num_classes": len(class_names), "class_names": class_names})
 
 
 def array_fingerprint(images: Images, labels: Labels | None) -> str:

@@ -59,4 +59,10 @@ def join_domains(
             "class_names": names,
         }
     )
-    return ArrayDataset(info, images, labels)
+    joined = ArrayDataset(info, images, labels)
+    for name, dataset in zip(names, found, strict=True):
+        joined.sizes = (*(joined.sizes or ()), *(dataset.sizes or ()))
+        joined.skipped.absorb(dataset.skipped)
+        joined.findings.absorb(dataset.findings, name)
+        dataset.close()
+    return joined

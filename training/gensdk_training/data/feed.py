@@ -10,6 +10,7 @@ import torch
 from gensdk_training.data.augment import Augment
 from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points
 from gensdk_training.data.order import DataOrder
+from gensdk_training.data.pairs import pair_batch
 from gensdk_training.family import Batch
 
 Raw = tuple[ImageBatch, Images | Points | None]
@@ -67,11 +68,15 @@ class Feed:
         """So many images from all over the data, as they lie there."""
         count = min(count, len(self.dataset))
         indices = np.linspace(0, len(self.dataset) - 1, count).astype(np.int64)
-        raw = self.dataset.batch(indices)
-        labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         sources = None
-        if self._sources is not None:
-            sources = self._tensor(self._sources.batch(indices % len(self._sources)).images)
+        if self._sources is not None and self._paired:
+            raw, others = pair_batch(self.dataset, self._sources, indices)
+            sources = self._tensor(others.images)
+        else:
+            raw = self.dataset.batch(indices)
+            if self._sources is not None:
+                sources = self._tensor(self._sources.batch(indices % len(self._sources)).images)
+        labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         return Batch(self._tensor(raw.images), labels, sources, torch.from_numpy(indices).to(self._device))
 
     def _tensor(self, images: Images | Points) -> torch.Tensor:
@@ -88,9 +93,13 @@ class Feed:
     def _read(self, number: int) -> Raw:
         first = number * self._size + self._rank * self._own
         sources = None
+        chosen = self.order.indices(first, self._own)
+        if self._sources is not None and self._paired:
+            images, others = pair_batch(self.dataset, self._sources, chosen)
+            return images, others.images
         if self._sources is not None and self._source_order is not None:
             sources = self._sources.batch(self._source_order.indices(first, self._own)).images
-        return self.dataset.batch(self.order.indices(first, self._own)), sources
+        return self.dataset.batch(chosen), sources
 
     def _read_ahead(self, number: int) -> Raw:
         assert self._pool is not None  # noqa: S101 - tells the type checker

@@ -1,4 +1,4 @@
-"""A folder of images. Sub-folders are classes; ``train/`` and ``test/`` at the top are the two splits."""
+"""A folder of images. Sub-folders are classes, or the splits ``train/`` and ``test/`` (or ``val/``)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, TrainingError
-from gensdk_runtime.media.image_files import (
-    MAX_FILE_BYTES,
-    SUFFIXES,
-    CorruptImageError,
-    Header,
-    check_pixels,
-    decode,
-    read_header,
-)
+from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode
+from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_folder import ImageFolder, list_images
+from gensdk_runtime.printable import printable
+from gensdk_training.data.classes import plain_names, seen_classes
 from gensdk_training.data.dataset import (
     ArrayDataset,
     Dataset,
@@ -27,15 +23,16 @@ from gensdk_training.data.dataset import (
     Images,
     Labels,
     LoadOptions,
-    SkipLog,
     holdout_indices,
+    picked,
     plain_name,
     text_fingerprint,
+    with_classes,
 )
-from gensdk_training.data.images import fit_size
+from gensdk_training.data.findings import Findings, SkipLog
+from gensdk_training.data.image_looks import look_at_all, names_and_sizes, one_size, read_file
+from gensdk_training.data.split_folders import split_folder
 from gensdk_training.family import DataInfo
-
-_HEADER_BYTES = 1 << 16
 
 
 def load_folder(root: Path, options: LoadOptions) -> Dataset:
@@ -43,43 +40,69 @@ def load_folder(root: Path, options: LoadOptions) -> Dataset:
 
     Files that are no images by their header are skipped here, with a warning; others when they are decoded.
     """
+    if options.value_range is not None:
+        raise InputError("a value range is for arrays, and image files say theirs themselves; leave it out")
     name = plain_name(root.resolve().name)
-    root, split_by_folder = _split_folder(root, options)
-    files = _list_images(root)
+    root, told = split_folder(root, options)
+    listing = list_images(root)
+    files = listing.files
     if not files:
-        raise InputError(f"no {', '.join(SUFFIXES)} file in folder {root}; give a folder with images")
+        raise InputError(
+            f"no {', '.join(SUFFIXES)} file in folder {root}; give a folder with images{_others(listing)}"
+        )
     names, classes = _classes(root, files, options.labels)
-    if not split_by_folder and (options.holdout > 0 or options.split == "test"):
+    skipped, findings = SkipLog(), _findings(listing, told)
+    for path, problem in listing.broken:
+        skipped.add(str(path), problem)
+    if not told and (options.holdout > 0 or options.split == "test"):
         chosen = holdout_indices(len(files), options.holdout, options.split)
+        findings.split = f"{options.split}: {len(files)} files, {options.holdout:g} of them for the test"
         files = [files[i] for i in chosen]
         classes = None if classes is None else classes[chosen]
-    fingerprint = text_fingerprint(f"{f.relative_to(root).as_posix()} {f.stat().st_size}" for f in files)
-    skipped = SkipLog()
-    headers = _read_headers(files, skipped)
-    if not headers:
+    looks = look_at_all(files, skipped)
+    if not looks:
         raise InputError(
-            f"none of the {len(files)} image files in {root} can be read; give PNG, JPEG, BMP or WebP"
+            f"none of the {len(files)} image files in {root} can be read; give PNG, JPEG, BMP, WebP, TIFF or GIF"
         )
-    height, width = options.size or _one_size(headers, files)
+    kept = list(looks)
+    headers = {index: look.header for index, look in looks.items()}
+    height, width = options.size or one_size(headers, files)
     channels = options.channels or (1 if all(h.grey for h in headers.values()) else 3)
-    kept = list(headers)
+    if transparent := sum(header.alpha for header in headers.values()) if channels != 4 else 0:
+        findings.note(f"{transparent} images may be transparent: they are laid on white")
+    if several := sum(header.frames > 1 for header in headers.values()):
+        findings.note(f"the first picture is taken of files that hold several: {several}")
+    shown = None if names is None else _plain(names, findings)
     info = DataInfo(
         name=name,
         channels=channels,
         height=height,
         width=width,
         count=len(kept),
-        num_classes=len(names) if names else None,
-        class_names=names,
+        num_classes=None if shown is None else len(shown),
+        class_names=shown,
     )
-    labels = None if classes is None else classes[kept]
-    folder = FolderDataset(info, [files[i] for i in kept], labels, fingerprint, options=options, skipped=skipped)
+    relative = [files[i].relative_to(root) for i in kept]
+    folder = FolderDataset(
+        info,
+        [files[i] for i in kept],
+        None if classes is None else classes[kept],
+        text_fingerprint(f"{path.as_posix()} {looks[i].digest}" for path, i in zip(relative, kept, strict=True)),
+        options=options,
+        skipped=skipped,
+        keys=tuple(path.with_suffix("").as_posix() for path in relative),
+    )
+    folder.sizes = tuple((header.height, header.width) for header in headers.values())
+    folder.findings = findings
+    folder.earlier = (names_and_sizes(files, root),)
     fits = info.count * height * width * channels <= options.memory_limit
-    return folder.in_memory() if fits else folder
+    if not fits:
+        findings.note("read along the way: files that turn out to be broken are replaced by the next good one")
+    return seen_classes(folder.in_memory() if fits else folder)
 
 
 class FolderDataset(Dataset):
-    """Images that are decoded when they are asked for, by a pool of threads (OpenCV frees the interpreter).
+    """Images that are decoded when they are asked for, by a pool of threads (decoders free the interpreter).
 
     A file that can't be decoded is named, counted, and replaced by the next good one in order, so that a run
     goes on and stays repeatable.
@@ -96,9 +119,11 @@ class FolderDataset(Dataset):
         *,
         options: LoadOptions,
         skipped: SkipLog,
+        keys: tuple[str, ...],
     ) -> None:
         super().__init__(info, fingerprint)
         self.skipped = skipped
+        self.keys = keys
         self._files = files
         self._labels = labels
         self._options = options
@@ -118,8 +143,8 @@ class FolderDataset(Dataset):
                 chosen[position] = self._next_good(chosen[position])
                 result = self._try_decode(chosen[position])
             images.append(result)
-        labels = None if self._labels is None else self._labels[np.asarray(chosen, np.int64)]
-        return ImageBatch(np.stack(images), labels)
+        taken = np.asarray(chosen, np.int64)
+        return ImageBatch(np.stack(images), None if self._labels is None else self._labels[taken], taken)
 
     @property
     def labels(self) -> Labels | None:
@@ -129,10 +154,31 @@ class FolderDataset(Dataset):
     def take(self, indices: NDArray[np.int64]) -> FolderDataset:
         """A data set of the files at `indices`."""
         self.close()
-        files, kept = [self._files[i] for i in indices], self.info.model_copy(update={"count": len(indices)})
+        kept = self.info.model_copy(update={"count": len(indices)})
         labels = None if self._labels is None else self._labels[indices]
-        chosen = text_fingerprint([self.fingerprint, *(str(index) for index in indices)])
-        return FolderDataset(kept, files, labels, chosen, options=self._options, skipped=self.skipped)
+        chosen, *earlier = (
+            text_fingerprint([digest, *(str(index) for index in indices)])
+            for digest in (self.fingerprint, *self.earlier)
+        )
+        return self._copy(kept, labels, chosen, earlier, [int(index) for index in indices])
+
+    def relabelled(self, labels: Labels, class_names: tuple[str, ...]) -> FolderDataset:
+        """The same files with other labels."""
+        self.close()
+        every = list(range(len(self._files)))
+        return self._copy(with_classes(self.info, class_names), labels, self.fingerprint, self.earlier, every)
+
+    def _copy(
+        self, info: DataInfo, labels: Labels | None, digest: str, earlier: Iterable[str], indices: list[int]
+    ) -> FolderDataset:
+        keys = picked(self.keys, indices) or ()
+        files = [self._files[i] for i in indices]
+        dataset = FolderDataset(
+            info, files, labels, digest, options=self._options, skipped=self.skipped, keys=keys
+        )
+        dataset.earlier, dataset.sizes = tuple(earlier), picked(self.sizes, indices)
+        self._pass_on(dataset)
+        return dataset
 
     def in_memory(self) -> ArrayDataset:
         """Everything decoded at once; files that can't be are left out. Closes this data set."""
@@ -146,13 +192,17 @@ class FolderDataset(Dataset):
                 images[index], good[index] = result, True
         self.close()
         if not good.any():
-            raise InputError(f"none of the {info.count} images of {info.name!r} can be decoded")
+            reason = self.skipped.reasons.most_common(1)[0][0]
+            raise InputError(f"none of the {info.count} images of {info.name!r} can be decoded ({reason})")
         if not good.all():
             images = images[good]
         labels = None if self._labels is None else self._labels[good]
         kept = info.model_copy(update={"count": len(images)})
         dataset = ArrayDataset(kept, images, labels, self.fingerprint)
-        dataset.skipped = self.skipped
+        fine = np.flatnonzero(good).tolist()
+        dataset.keys, dataset.sizes = picked(self.keys, fine), picked(self.sizes, fine)
+        dataset.earlier = self.earlier
+        self._pass_on(dataset)
         return dataset
 
     def close(self) -> None:
@@ -163,7 +213,7 @@ class FolderDataset(Dataset):
         if index in self._bad:
             return "known to be bad"
         try:
-            image = decode(_read(self._files[index]), self.info.channels)
+            image = decode(read_file(self._files[index]), self.info.channels, depth=self._options.depth)
         except CorruptImageError as problem:
             return str(problem)
         if self._resize:
@@ -186,62 +236,21 @@ class FolderDataset(Dataset):
         return index
 
 
-def _read(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as failure:
-        raise CorruptImageError(failure.strerror or "it can't be read") from None
-    if len(data) > limit:
-        raise CorruptImageError(f"larger than {limit} bytes")
-    return data
+def _findings(listing: ImageFolder, split: str) -> Findings:
+    findings = Findings(values="uint8, from image files", split=split, left_out=listing.left_out)
+    findings.links, findings.outside = listing.links, listing.outside
+    if listing.empty:
+        more = f" and {len(listing.empty) - 10} more" if len(listing.empty) > 10 else ""
+        findings.note(f"folders without an image: {', '.join(listing.empty[:10])}{more}")
+    return findings
 
 
-def _read_headers(files: Sequence[Path], skipped: SkipLog) -> dict[int, Header]:
-    """The headers of the readable files, by index. Raises :class:`InputError` for one that is too large."""
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(_header, files))
-    headers: dict[int, Header] = {}
-    for index, result in enumerate(results):
-        if isinstance(result, str):
-            skipped.add(str(files[index]), result)
-        else:
-            check_pixels(result, str(files[index]))
-            headers[index] = result
-    return headers
-
-
-def _header(path: Path) -> Header | str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(_HEADER_BYTES)
-        try:
-            return read_header(start)
-        except CorruptImageError:  # a JPEG may carry a large colour profile first
-            return read_header(_read(path))
-    except CorruptImageError as problem:
-        return str(problem)
-    except OSError as failure:
-        return failure.strerror or "it can't be read"
-
-
-def _list_images(root: Path) -> list[Path]:
-    found: list[Path] = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(folder, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
-
-def _split_folder(root: Path, options: LoadOptions) -> tuple[Path, bool]:
-    """The folder of the split, where the data brings its own."""
-    if not (root / "train").is_dir() or not (root / "test").is_dir():
-        return root, False
-    if options.holdout > 0:
-        raise InputError(f"{root} has its own train/ and test/; leave holdout at 0")
-    return root / options.split, True
+def _others(listing: ImageFolder) -> str:
+    if listing.broken:
+        path, problem = listing.broken[0]
+        return f" ({printable(path.name)}: {problem})"
+    told = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in listing.left_out.most_common(5))
+    return f" (it has {printable(told)})" if told else ""
 
 
 def _classes(root: Path, files: Iterable[Path], labels: str) -> tuple[tuple[str, ...] | None, Labels | None]:
@@ -260,14 +269,12 @@ def _classes(root: Path, files: Iterable[Path], labels: str) -> tuple[tuple[str,
     return names, np.array([position[name] for name in top], np.int64)
 
 
-def _one_size(headers: dict[int, Header], files: Sequence[Path]) -> tuple[int, int]:
-    first, *others = headers
-    size = (headers[first].height, headers[first].width)
-    for index in others:
-        other = (headers[index].height, headers[index].width)
-        if other != size:
-            raise InputError(
-                f"images differ in size: {files[first].name} is {size[1]}x{size[0]}, {files[index].name} "
-                f"{other[1]}x{other[0]}; give a size to resize them"
-            )
-    return size
+def _plain(names: tuple[str, ...], findings: Findings) -> tuple[str, ...]:
+    """The names of classes as a model can carry them; says which were changed."""
+    shown, changed = plain_names(names)
+    if changed:
+        told = ", ".join(ascii(name) for name in changed[:3])
+        findings.note(
+            f"names of {len(changed)} class folders hold what can't be printed, and were changed: {told}"
+        )
+    return shown

@@ -15,6 +15,8 @@ from gensdk_training.data.arrays import array_dataset, to_labels
 from gensdk_training.data.dataset import ArrayDataset, LoadOptions
 
 MAX_BYTES = 4 << 30
+GZIP_LIMIT = 1040
+"""No gzipped stream grows further."""
 
 
 def load_mnist(folder: Path, options: LoadOptions, *, name: str = "mnist") -> ArrayDataset:
@@ -30,36 +32,43 @@ def load_mnist(folder: Path, options: LoadOptions, *, name: str = "mnist") -> Ar
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The bytes of an idx file as uint8 of `dimensions` axes. Raises :class:`InputError` unless it is whole."""
-    data = _read(path)
-    if len(data) < 4 or data[:2] != b"\0\0":
-        raise InputError(f"{path}: not an idx file; download it again")
-    if data[2] != 0x08 or data[3] != dimensions:
-        raise InputError(
-            f"{path}: expected unsigned bytes with {dimensions} axes, got type 0x{data[2]:02x} with {data[3]} axes"
-        )
-    start = 4 + 4 * dimensions
-    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
-    if math.prod(shape) < 1 or len(data) - start != math.prod(shape):
-        raise InputError(
-            f"{path}: its header says {'x'.join(map(str, shape))}, but {max(len(data) - start, 0)} bytes follow; "
-            "download it again"
-        )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    """The bytes of an idx file as uint8 of `dimensions` axes. Raises :class:`InputError` unless it is whole.
 
-
-def _read(path: Path) -> bytes:
+    What the header claims is compared with the file's size before memory is taken.
+    """
     try:
+        size = path.stat().st_size
         with path.open("rb") as plain:
             zipped = plain.read(2) == b"\x1f\x8b"
             plain.seek(0)
             with gzip.open(plain) if zipped else plain as file:
-                data = file.read(MAX_BYTES + 1)
+                shape = _shape(path, file.read(4 + 4 * dimensions), dimensions)
+                count = math.prod(shape)
+                if not 1 <= count <= min(MAX_BYTES, size * (GZIP_LIMIT if zipped else 1)):
+                    raise _wrong(path, shape, "the file is too small for that")
+                data = file.read(count + 1)
     except (OSError, EOFError, zlib.error) as failure:
         raise InputError(f"{path}: can't be read ({str(failure)[:100]}); download it again") from None
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: unfolds to more than {MAX_BYTES} bytes")
-    return data
+    if len(data) != count:
+        raise _wrong(path, shape, f"{len(data)} bytes follow" if len(data) < count else "more bytes follow")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
+    if header[:2] != b"\0\0" or len(header) < 4:
+        raise InputError(f"{path}: not an idx file; download it again")
+    if header[2] != 0x08 or header[3] != dimensions:
+        raise InputError(
+            f"{path}: expected unsigned bytes with {dimensions} axes, got type 0x{header[2]:02x} with "
+            f"{header[3]} axes"
+        )
+    if len(header) < 4 + 4 * dimensions:
+        raise InputError(f"{path}: its header says less than {dimensions} sizes; download it again")
+    return tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
+
+
+def _wrong(path: Path, shape: tuple[int, ...], what: str) -> InputError:
+    return InputError(f"{path}: its header says {'x'.join(map(str, shape))}, but {what}; download it again")
 
 
 def _find(folder: Path, stem: str, dimensions: int) -> Path:

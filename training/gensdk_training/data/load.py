@@ -9,14 +9,18 @@ from functools import partial
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_training.data.dataset import Dataset, Fit, LoadOptions, Split, of_classes, with_sources
+from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.pixel_values import ValueRange, check_value_range
+from gensdk_training.data.classes import of_classes, seen_classes
+from gensdk_training.data.csv_file import load_csv
+from gensdk_training.data.dataset import Dataset, Layout, LoadOptions, Split
 from gensdk_training.data.digits import load_digits
 from gensdk_training.data.domains import domains_of, join_domains
 from gensdk_training.data.folder import load_folder
 from gensdk_training.data.idx import load_mnist
 from gensdk_training.data.mixtures import MIXTURES, load_mixture
-from gensdk_training.data.npz import load_npz
-from gensdk_training.data.points import load_csv
+from gensdk_training.data.npz import load_npy, load_npz
+from gensdk_training.data.pairs import with_sources
 
 DATA_DIR_VARIABLE = "GENSDK_DATA_DIR"
 
@@ -38,33 +42,43 @@ def load_data(
     input_channels: int | None = None,
     paired: bool = True,
     only: Sequence[str] = (),
+    value_range: ValueRange | None = None,
+    input_value_range: ValueRange | None = None,
+    layout: Layout = "auto",
+    depth: int | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
     `spec`: ``digits``; ``mnist`` (idx files in `data_dir`, in its folder ``mnist``, or in ``$GENSDK_DATA_DIR``) or
-    ``mnist:FOLDER``; a folder of PNG, JPEG, BMP or WebP images, whose sub-folders are classes; ``FILE.npz`` or
-    ``FILE.npz:KEY`` (uint8, or float in [0, 1] or [-1, 1]; NHWC, NCHW or NHW); points in place of images:
+    ``mnist:FOLDER``; a folder of images, whose sub-folders are classes, or its splits ``train/`` and ``test/`` or
+    ``val/``; ``FILE.npz``, ``FILE.npz:KEY`` or ``FILE.npy`` (NHWC, NCHW or NHW); points in place of images:
     ``25gaussians``, ``8gaussians``, ``FILE.csv``, or floats [N, D] in an ``.npz``; or several of these as the
-    domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels. `split`: the data's own where it
-    has one; otherwise a share of `holdout` (0 .. 1) is kept for the test. `labels`: "auto", "none", or the key of
-    an .npz file, or the column of a .csv file. `size`: (height, width) to `fit` images into, by cutting from the
-    centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data. `inputs`: for
-    translation, the data that the images of `spec` are made from, named in the same way and brought to the same
-    size; `paired`: the inputs are as many and in the same order (files of a folder by their names), and otherwise
-    just another collection. `input_channels`: as `channels`, of the inputs. `memory_limit`: bytes up to which a
-    folder is decoded at once; a larger one is read along the way. `only`: the classes to keep, by name or number,
-    such as the normal ones for anogan; none: all.
+    domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels. `layout`: what a folder's
+    sub-folders are, "splits", "classes", or "auto" where their names tell. `value_range`: of arrays, the values
+    that are black and white; by default as :func:`gensdk_runtime.media.pixel_values.to_pixels` finds them.
+    `depth`: how many bits image files of 16 bits use, 8 to 16, where they don't say so themselves.
+    `split`: the data's own where it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test.
+    `labels`: "auto", "none", or the key of an .npz file, or the column of a .csv file. `size`: (height, width) to
+    `fit` images into, by cutting from the centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by
+    default as the data. `inputs`: for translation, the data that the images of `spec` are made from, named in the
+    same way and brought to the same size; `paired`: files are pairs by their names, arrays by their places;
+    otherwise the inputs are just another collection. `input_channels`, `input_value_range`: as those without
+    ``input``. `memory_limit`: bytes up to which a folder is decoded at once; a larger one is read along the way.
+    `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The classes of
+    the data set are those that it holds.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
-    options = LoadOptions(split, labels, _size(size), channels, fit, holdout, memory_limit)
+    options = LoadOptions(
+        split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth
+    )
     _check(options)
+    pairs = inputs is not None and paired
+    whole = replace(options, holdout=0.0, split="train") if pairs and holdout > 0 else options  # cut as pairs
     parts = domains_of(spec)
     dataset = (
-        join_domains(parts, partial(_load, data_dir=data_dir), options)
-        if parts
-        else _load(spec, options, data_dir)
+        join_domains(parts, partial(_load, data_dir=data_dir), whole) if parts else _load(spec, whole, data_dir)
     )
     if only:
         if inputs is not None:
@@ -72,12 +86,15 @@ def load_data(
                 "only chooses classes, which would break the pairs with inputs; leave one of them out"
             )
         return of_classes(dataset, only)
+    if holdout > 0 and not dataset.findings.split:
+        dataset.findings.split = f"{split}: a share of {holdout:g} is the test"
     if inputs is None:
-        return dataset
+        return seen_classes(dataset)
     same = dataset.info.height, dataset.info.width
-    others = replace(options, labels="none", channels=input_channels, size=same)
+    others = replace(whole, labels="none", channels=input_channels, size=same, value_range=input_value_range)
     _check(others)
-    return with_sources(dataset, _load(inputs, others, data_dir), paired=paired)
+    part = (holdout, split) if whole is not options else None
+    return with_sources(seen_classes(dataset), _load(inputs, others, data_dir), paired=paired, part=part)
 
 
 def _load(spec: str, options: LoadOptions, data_dir: Path | str | None) -> Dataset:
@@ -101,8 +118,10 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
         if path.is_file():
             if path.suffix == ".csv":
                 return lambda options: load_csv(path, options)
+            if path.suffix == ".npy":
+                return lambda options: load_npy(path, options)
             if path.suffix != ".npz":
-                raise InputError(f"data {spec!r}: expected a folder, an .npz or a .csv file")
+                raise InputError(f"data {spec!r}: expected a folder, an .npz, an .npy or a .csv file")
             return lambda options: load_npz(path, key or None, options)
     hint = f"; no such file or folder, and the names are {', '.join(DATASET_NAMES)}"
     near = did_you_mean(spec, DATASET_NAMES)
@@ -134,5 +153,8 @@ def _check(options: LoadOptions) -> None:
         raise InputError(f"expected channels 1, 3 or 4, got {options.channels}")
     if options.size is not None and not all(1 <= side <= 16384 for side in options.size):
         raise InputError(f"expected a size of 1 .. 16384 pixels, got {options.size}")
+    check_value_range(options.value_range)
+    if options.depth is not None and not 8 <= options.depth <= 16:
+        raise InputError(f"expected a depth of 8 to 16 bits, got {options.depth}")
     if not 0 <= options.holdout < 1:
         raise InputError(f"expected holdout from 0 up to 1, got {options.holdout}")

@@ -1,9 +1,8 @@
-"""Points in R^D in place of images: their data set, and ``.csv`` files of them."""
+"""Points in R^D in place of images."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,10 @@ from gensdk_training.data.dataset import (
     LoadOptions,
     Points,
     holdout_indices,
-    plain_name,
+    with_classes,
 )
 from gensdk_training.family import DataInfo, PointsInfo
 
-LABEL_COLUMNS = ("label", "labels", "y", "class", "target")
-MAX_CSV_BYTES = 1 << 30
 MAX_DIMENSIONS = 4096
 MAX_VALUE = 1e15
 """Larger values, and points that lie closer together than float32 can tell, are refused."""
@@ -38,16 +35,19 @@ class PointDataset(Dataset):
     """
 
     def __init__(self, info: DataInfo, points: Points, labels: Labels | None) -> None:
-        digest = hashlib.blake2b(str(points.shape).encode(), digest_size=16)
-        for array in (points, labels):
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).data)
-        super().__init__(info, digest.hexdigest())
+        super().__init__(info, None)
         self.points = points
         self._labels = labels
         assert info.points is not None  # noqa: S101 - who makes one says so
         center = np.array(info.points.center, np.float64)
         self._scaled = ((points - center) / info.points.scale).astype(np.float32)
+
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(str(self.points.shape).encode(), digest_size=16)
+        for array in (self.points, self._labels):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The scaled points at `indices`; a copy."""
@@ -62,7 +62,15 @@ class PointDataset(Dataset):
         """A data set of the points at `indices`, scaled as all of them are."""
         labels = None if self._labels is None else self._labels[indices]
         kept = self.info.model_copy(update={"count": len(indices)})
-        return PointDataset(kept, self.points[indices], labels)
+        dataset = PointDataset(kept, self.points[indices], labels)
+        self._pass_on(dataset)
+        return dataset
+
+    def relabelled(self, labels: Labels, class_names: tuple[str, ...]) -> PointDataset:
+        """The same points with other labels."""
+        dataset = PointDataset(with_classes(self.info, class_names), self.points, labels)
+        self._pass_on(dataset)
+        return dataset
 
 
 def point_dataset(
@@ -102,7 +110,9 @@ def points_from_array(
     if options.holdout > 0 or options.split == "test":
         chosen = holdout_indices(len(points), options.holdout, options.split)
         points, classes = points[chosen], None if classes is None else classes[chosen]
-    return point_dataset(name, points, classes, names, statistics)
+    dataset = point_dataset(name, points, classes, names, statistics)
+    dataset.findings.values = f"{array.dtype} from {float(array.min()):g} to {float(array.max()):g}"
+    return dataset
 
 
 def points_info(points: Points, what: str) -> PointsInfo:
@@ -121,38 +131,8 @@ def check_options(options: LoadOptions) -> None:
     """Raises :class:`InputError` for options of images."""
     if options.size is not None or options.channels is not None:
         raise InputError("size and channels are for images, and these data are points; leave them out")
-
-
-def load_csv(path: Path, options: LoadOptions) -> PointDataset:
-    """Numbers with commas between, a point a line; a header may name the columns.
-
-    ``labels="auto"`` takes a column called ``label`` (or ``y``, ``class``, ``target``) for the class of each
-    point, any other value the column of that name; all other columns are dimensions. Raises :class:`InputError`
-    for what is no such table.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_CSV_BYTES:
-            raise InputError(f"{path}: {size} bytes, at most {MAX_CSV_BYTES} are read; split it, or write an .npz")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        lines = [line for line in lines if line.strip()]
-        header = _header(lines[0]) if lines else []
-        rows = lines[1:] if header else lines
-        if not rows:
-            raise InputError(f"{path}: there are no points in it; expected a line of numbers for each")
-        column = _label_column(path, header, options)
-        width = len(rows[0].split(","))
-        kept = [position for position in range(width) if position != column]
-        array = np.loadtxt(rows, delimiter=",", usecols=kept, ndmin=2, comments=None, dtype=np.float64)
-        labels = None if column is None else _labels(rows, column)
-    except (OSError, ValueError, MemoryError) as failure:
-        if isinstance(failure, InputError):
-            raise
-        problem = str(failure).splitlines()[0][:120] if str(failure) else type(failure).__name__
-        raise InputError(f"{path}: no table of numbers with commas between ({problem}); write it again") from None
-    if any(line.count(",") != width - 1 for line in lines):  # loadtxt passes over what lies beyond its columns
-        raise InputError(f"{path}: expected {width} columns in each line; some have more or fewer")
-    return points_from_array(plain_name(path.stem), array, labels, options, what=path.name)
+    if options.value_range is not None:
+        raise InputError("a value range is for images, and these data are points; leave it out")
 
 
 def _checked(array: NDArray[Any], what: str) -> Points:
@@ -163,30 +143,3 @@ def _checked(array: NDArray[Any], what: str) -> Points:
     if not np.isfinite(array).all() or float(np.abs(array).max()) > MAX_VALUE:
         raise InputError(f"{what}: has NaN, infinite or huge values; remove those points")
     return np.ascontiguousarray(array, np.float32)
-
-
-def _header(line: str) -> list[str]:
-    """The names of the columns; none where the first line holds numbers already."""
-    names = [name.strip().strip('"') for name in line.split(",")]
-    try:
-        [float(name) for name in names]
-    except ValueError:
-        return names
-    return []
-
-
-def _label_column(path: Path, header: list[str], options: LoadOptions) -> int | None:
-    wanted = LABEL_COLUMNS if options.labels == "auto" else (options.labels,)
-    found = next((header.index(name) for name in wanted if name in header), None)
-    if found is None and options.labels not in ("auto", "none"):
-        raise InputError(
-            f"{path}: no column {options.labels!r}; its columns are {', '.join(header[:20]) or 'unnamed'}"
-        )
-    if options.labels == "none":  # it is no dimension either
-        return next((header.index(name) for name in LABEL_COLUMNS if name in header), None)
-    return found
-
-
-def _labels(rows: list[str], column: int) -> NDArray[Any]:
-    texts = np.array([row.split(",")[column].strip() for row in rows])
-    return texts.astype(np.int64) if all(text.isascii() and text.isdigit() for text in texts.tolist()) else texts

@@ -15,7 +15,7 @@ from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.user_cache import cache_folder
-from gensdk_training.data.dataset import Images, Labels
+from gensdk_training.data.dataset import Images
 from gensdk_training.evaluation.measures import (
     FEATURE_METRICS,
     LOGIT_METRICS,
@@ -30,7 +30,8 @@ from gensdk_training.evaluation.measures import (
 from gensdk_training.evaluation.points import evaluate_points
 from gensdk_training.evaluation.report import EvaluationReport, ExtractorInfo, Measure
 from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
-from gensdk_training.evaluation.subject import Reference, data_of, draw, label_list, open_bundle, open_reference
+from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
+from gensdk_training.evaluation.telling import PROBED, why_it_cant_tell
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
 from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, OnnxExtractor, OnnxOptions
 from gensdk_training.metrics.manifold import realism
@@ -45,6 +46,7 @@ COMPARED = 1000
 """Samples, and test images, whose neighbours are looked for."""
 SHOWN, PAIRED, RANKED = 64, 16, 16
 """Samples, nearest pairs, and worst and best samples that the page shows."""
+_GIVE = "give an extractor (--extractor FILE.onnx)"
 PACKAGES = ("gensdk", "torch", "numpy")
 
 
@@ -84,7 +86,7 @@ def evaluate(
         if manifest.model.points is not None:
             asked = Asked(wanted, count, seed, backend, progress, say, started)
             return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
-        reference = open_reference(manifest, data or data_of(manifest, source))
+        reference = open_reference(manifest.model, data or data_of(manifest, source))
         try:
             judge, why_not = _extractor(reference, extractor, onnx, say)
             _check_possible(metrics, wanted, judge, why_not)
@@ -100,17 +102,17 @@ def _measure(
     model = bundle.manifest.model
     with Generator.load(bundle, backend=asked.backend) as generator:
         asked.say(f"drawing {asked.count} samples")
-        samples = draw(generator, reference, asked.count, asked.seed, progress=asked.progress)
+        drawn = draw(generator, reference, asked.count, asked.seed, progress=asked.progress)
         curve = _path(generator, reference, asked.seed) if "path" in asked.wanted else None
     rows: list[Measure] = []
     readings, info, order = None, None, np.arange(0)
-    labels: Labels | None = samples.labels
+    samples = drawn.samples
     if judge is not None:
         asked.say(f"measuring with {judge.name}")
         train = reference.training_sample(asked.count, asked.seed)
         readings = Readings(*(judge.read(x) for x in (samples.images, train, reference.test_images)))
         rows += feature_measures(asked.wanted, readings)
-        rows += answer_measures(asked.wanted, readings, labels, reference.test_labels)
+        rows += answer_measures(asked.wanted, readings, drawn.labels, reference.test_labels)
         order = np.argsort(realism(readings.test.features, readings.samples.features), kind="stable")
         info = _info(judge, readings, reference)
     copies = None
@@ -134,6 +136,7 @@ def _measure(
         data=reference.train.info.name,
         samples=len(samples),
         seed=asked.seed,
+        labels=reference.classes.told,
         image=(height, width, channels),
         train_count=len(reference.train),
         test_count=len(reference.test),
@@ -164,13 +167,22 @@ def _extractor(
 ) -> tuple[Extractor | None, str]:
     """The extractor, or why there is none."""
     height, width, channels = reference.test_images.shape[1:]
+    probe = reference.training_sample(PROBED, 0)
     if extractor is not None:
-        return OnnxExtractor(extractor, (height, width, channels), onnx), ""
+        judge = OnnxExtractor(extractor, (height, width, channels), onnx)
+        if reason := why_it_cant_tell(judge, reference.test_images, probe, None):
+            raise InputError(f"the extractor {judge.name} is of no use here: {reason}; are its options right?")
+        return judge, ""
     if reference.test_labels is None:
-        return None, "the data has no labels to train a classifier on; give an extractor (--extractor FILE.onnx)"
+        return None, f"the data has no labels to train a classifier on; {_GIVE}"
+    if (reference.train.info.num_classes or 0) < 2:
+        return None, f"the data has a single class, and a classifier of it would know nothing; {_GIVE}"
     say("training a classifier of the data, or taking the one that was kept")
     labelled = LabelledImages.of(reference.train)
-    return ClassifierExtractor(cached_classifier(labelled, cache_folder("classifiers"), CLASSIFIER)), ""
+    own = ClassifierExtractor(cached_classifier(labelled, cache_folder("classifiers"), CLASSIFIER))
+    if reason := why_it_cant_tell(own, reference.test_images, probe, reference.test_labels):
+        return None, f"a classifier of the data was trained, and {reason}; {_GIVE}"
+    return own, ""
 
 
 def _check_possible(
@@ -218,7 +230,7 @@ def _path(generator: Generator, reference: Reference, seed: int) -> PathCurve | 
     shape = generator.latent_shape
     if shape is None:
         return None
-    labels = label_list(generator.model, reference, PAIRS, seed)
+    labels = reference.classes.for_model(PAIRS, seed)
     draws = partial(generator.sample, seed=seed, label=labels, output_type="uint8", progress=False)
     return path_curve(lambda latents: draws(len(latents), latents=latents).images, shape, seed=seed)
 
@@ -236,7 +248,4 @@ def _notes(bundle: Bundle, reference: Reference, why_not: str, no_path: bool) ->
             f"the model was trained on {provenance.data_count} images, more than the {len(reference.train)} of "
             "the training part here: it may have seen test images, and then looks better than it is"
         )
-    own, theirs = bundle.manifest.model.class_names, reference.train.info.class_names
-    if own is not None and theirs is not None and own != theirs:
-        notes.append("model and data call their classes by other names; class 0 is taken for class 0, and so on")
-    return notes
+    return [*notes, *reference.notes]

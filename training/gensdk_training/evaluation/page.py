@@ -76,6 +76,7 @@ def _facts(report: EvaluationReport) -> str:
     rows = {
         "model": f"{report.model} ({report.family})",
         "samples": f"{report.samples} of {report.size} from seed {report.seed}",
+        **({"classes": f"drawn {report.labels}"} if report.labels else {}),
         "data": f"{report.data}: {report.train_count} training images, {report.test_count} test images",
         "extractor": extractor_line(report),
         "sampling": ", ".join(f"{k} {v}" for k, v in report.settings.items() if k not in ("model", "n")),

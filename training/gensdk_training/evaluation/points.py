@@ -15,6 +15,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.mixtures import MIXTURES
 from gensdk_training.data.points import PointDataset
+from gensdk_training.evaluation.labels import chosen_of, label_draw
 from gensdk_training.evaluation.measures import FEATURE_METRICS, Readings, feature_measures
 from gensdk_training.evaluation.report import EvaluationReport, Measure
 from gensdk_training.evaluation.result import Asked, Evaluation, Pictures
@@ -44,8 +45,14 @@ def evaluate_points(bundle: Bundle, data: DataConfig, asked: Asked, *, named: bo
         own, against = _points(train, bundle), _points(test, bundle)
         asked.say(f"drawing {asked.count} samples")
         with Generator.load(bundle, backend=asked.backend) as generator:
-            samples = generator.sample(asked.count, seed=asked.seed, progress=asked.progress)
-        chosen = np.random.Generator(np.random.Philox(asked.seed)).permutation(len(own))[: asked.count]
+            classes = label_draw(generator.model, train)
+            samples = generator.sample(
+                asked.count,
+                seed=asked.seed,
+                label=classes.for_model(asked.count, asked.seed),
+                progress=asked.progress,
+            )
+        chosen = chosen_of(train, asked.count, asked.seed)
         rows = feature_measures(
             asked.wanted,
             Readings(*(Reading(x.astype(np.float64), None) for x in (samples.points, own[chosen], against))),
@@ -59,11 +66,12 @@ def evaluate_points(bundle: Bundle, data: DataConfig, asked: Asked, *, named: bo
             data=train.info.name,
             samples=len(samples),
             seed=asked.seed,
+            labels=classes.told,
             image=(own.shape[1],),
             train_count=len(train),
             test_count=len(test),
             measures=tuple(rows),
-            notes=("features are the points' own coordinates",),
+            notes=("features are the points' own coordinates", *classes.notes),
             settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")},
             seconds=time.monotonic() - asked.started,
         )

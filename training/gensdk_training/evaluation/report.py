@@ -46,7 +46,7 @@ class EvaluationReport(StrictModel):
     """All that was measured of one bundle against one data set.
 
     `samples`, `train_count` and `test_count` images of (height, width, channels), or points of (dimensions,);
-    `settings`: of the sampling.
+    `settings`: of the sampling. `labels`: how the classes of the samples were drawn, "" for a model without.
     `memorization` and `path`: as :class:`gensdk_training.metrics.neighbours.MemorizationReport` and
     :class:`gensdk_training.metrics.paths.PathCurve` give them, empty where they were not measured. `notes`: what a
     reader must know to trust the values.
@@ -58,6 +58,7 @@ class EvaluationReport(StrictModel):
     data: str
     samples: int
     seed: int
+    labels: str = ""
     image: tuple[int, ...]
     train_count: int
     test_count: int

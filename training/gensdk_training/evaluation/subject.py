@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,10 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import Manifest, ModelSpec
 from gensdk_runtime.samples import Samples
+from gensdk_training.data.classes import among, as_classes, listed_names, of_classes
 from gensdk_training.data.dataset import Dataset, Images, Labels
 from gensdk_training.data.mixtures import MIXTURES
+from gensdk_training.evaluation.labels import LabelDraw, chosen_of, label_draw
 from gensdk_training.run_config import DataConfig
 
 MAX_SAMPLES = 100_000
@@ -25,15 +28,30 @@ PART = 2048
 """Training images that are read at once."""
 
 
+_TAKEN_OVER = ("labels", "fit", "holdout", "only", "value_range", "layout")
+"""Of how the model's own training brought data into shape: what an evaluation does alike."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """`samples`, and the class that each was asked for, int64 [n] in the data's numbers; None: there is none."""
+
+    samples: Samples
+    labels: Labels | None
+
+
 @dataclass(frozen=True)
 class Reference:
     """The data: `train` and `test`, brought to the model's size and channels; `test_images` and `test_labels`
-    whole."""
+    whole. Both parts number their classes alike. `classes`: how samples get theirs. `notes`: what a reader must
+    know."""
 
     train: Dataset
     test: Dataset
     test_images: Images
     test_labels: Labels | None
+    classes: LabelDraw
+    notes: tuple[str, ...] = ()
 
     def training_parts(self) -> Iterator[Images]:
         """All training images, in order, some at a time: uint8 [m, H, W, C]."""
@@ -42,15 +60,7 @@ class Reference:
 
     def training_sample(self, count: int, seed: int) -> Images:
         """So many training images, or all, drawn without repetition."""
-        return _images(self.train, self._chosen(count, seed))
-
-    def training_labels(self, count: int, seed: int) -> Labels | None:
-        """Their labels."""
-        return self.train.batch(self._chosen(count, seed)).labels
-
-    def _chosen(self, count: int, seed: int) -> NDArray[np.int64]:
-        order = np.random.Generator(np.random.Philox(seed)).permutation(len(self.train))[:count]
-        return np.asarray(order, np.int64)
+        return _images(self.train, chosen_of(self.train, count, seed))
 
     def training_image(self, index: int) -> Images:
         """One training image, uint8 [H, W, C]."""
@@ -67,31 +77,64 @@ def check_model(model: ModelSpec) -> None:
     if model.source is not None:
         raise InputError(
             f"{model.name!r} translates images, and evaluate measures models that sample; compare its "
-            "translations with benchmarks/translation.py"
+            "translations with their targets (Generator.translate gives them)"
         )
 
 
-def open_reference(manifest: Manifest, data: DataConfig) -> Reference:
-    """Both parts of `data` at the size and with the channels of the model, whatever `data` says of those.
+def open_reference(model: ModelSpec, data: DataConfig) -> Reference:
+    """Both parts of `data` at the size and with the channels of `model`, whatever `data` says of those.
 
-    Raises :class:`InputError` for data that has no test part, or only one image in a part.
+    Classes are found by name: those that the model does not have, and in the test part those that are not among
+    the training images, are left out, with a note. Raises :class:`InputError` for data that has no test part, only
+    one image in a part, or no class in common with the model.
     """
-    image = manifest.model.require_image()
+    image = model.require_image()
     if data.source in MIXTURES or data.source.lower().endswith(".csv"):
         raise InputError(f"the model makes images, but {data.source!r} holds points; give the data it learned")
-    shaped = data.model_copy(update={"size": (image.height, image.width), "channels": image.channels})
+    shaped = data.model_copy(update={"size": (image.height, image.width), "channels": image.channels, "only": ()})
     train = shaped.load(split="train")
     try:
         test = shaped.load(split="test")
     except InputError as failure:
         train.close()
         raise InputError(f"{failure} (--holdout 0.1 keeps a tenth for the test)") from None
+    train, test, notes = _alike(train, test, model, data.only)
     if min(len(train), len(test)) < 2:
         raise InputError(
             f"expected 2 images or more in each part, got {len(train)} and {len(test)} for training, test"
         )
-    whole = test.batch(np.arange(len(test)))
-    return Reference(train, test, _images(test, np.arange(len(test))), whole.labels)
+    draw = label_draw(model, train)
+    labels = test.labels if train.labels is not None else None
+    images = _images(test, np.arange(len(test)))
+    return Reference(train, test, images, labels, draw, (*notes, *draw.notes))
+
+
+def _alike(
+    train: Dataset, test: Dataset, model: ModelSpec, only: tuple[str, ...]
+) -> tuple[Dataset, Dataset, list[str]]:
+    """Both parts with the classes that `model` learned, numbered as in the training part."""
+    notes = []
+    if train.labels is None:
+        if only:
+            notes.append("the model learned some classes of its data; these data have no labels to choose them by")
+        return train, test, notes
+    train = of_classes(train, only) if only else train
+    if model.class_names is not None and not set(train.info.class_names or ()) <= set(model.class_names):
+        train, notes = _left_out(train, model.class_names, "the model does not have", notes)
+    names = train.info.class_names or ()
+    if test.labels is None:
+        return train, test, [*notes, "the test images have no labels, which training images have"]
+    if not set(test.info.class_names or ()) <= set(names):
+        test, notes = _left_out(test, names, "are not compared" if only else "training images don't have", notes)
+    if missing := [name for name in names if name not in (test.info.class_names or ())]:
+        notes.append(f"no test image of {listed_names(missing)}")
+    return train, as_classes(test, names), notes
+
+
+def _left_out(data: Dataset, names: Sequence[str], why: str, notes: list[str]) -> tuple[Dataset, list[str]]:
+    gone = [name for name in data.info.class_names or () if name not in names]
+    kept = among(data, names)
+    return kept, [*notes, f"{len(data) - len(kept)} images left out, of classes that {why}: {listed_names(gone)}"]
 
 
 def _images(data: Dataset, indices: NDArray[np.int64]) -> Images:
@@ -105,14 +148,17 @@ def _images(data: Dataset, indices: NDArray[np.int64]) -> Images:
 def data_of(manifest: Manifest, source: str) -> DataConfig:
     """How the model's own training brought data into shape, for `source`; the defaults where nothing is known."""
     known = manifest.provenance.config.get("data")
-    kept = {k: v for k, v in known.items() if k in ("labels", "fit", "holdout")} if isinstance(known, dict) else {}
+    kept = {k: v for k, v in known.items() if k in _TAKEN_OVER} if isinstance(known, dict) else {}
+    if not any(suffix in source.lower() for suffix in (".npz", ".npy")):
+        kept.pop("value_range", None)  # which is for arrays
     return DataConfig.from_dict({**kept, "source": source}, what="data")
 
 
-def draw(generator: Generator, reference: Reference, count: int, seed: int, *, progress: bool | None) -> Samples:
-    """`count` samples, uint8; the classes of a conditional model in the shares of the training images.
-
-    Not in those of the test images: the samples would then be nearer to them than training images can be.
+def draw(
+    generator: Generator, reference: Reference, count: int, seed: int, *, progress: bool | None, **options: Any
+) -> Drawn:
+    """`count` samples, uint8, with `options` of :meth:`Generator.sample`, in the classes that
+    :attr:`Reference.classes` draws.
 
     Raises :class:`InputError` for a count that is too small, or too large to hold.
     """
@@ -120,18 +166,9 @@ def draw(generator: Generator, reference: Reference, count: int, seed: int, *, p
     if not 2 <= count <= MAX_SAMPLES or count * math.prod(shape) > MAX_BYTES:
         most = min(MAX_SAMPLES, MAX_BYTES // math.prod(shape))
         raise InputError(f"expected 2 to {most} samples of {list(shape)}, got {count}")
-    labels = label_list(generator.model, reference, count, seed)
-    return generator.sample(count, seed=seed, label=labels, output_type="uint8", progress=progress)
-
-
-def label_list(model: ModelSpec, reference: Reference, count: int, seed: int) -> list[int] | None:
-    """A class for each of `count` samples: as training images have them, or in turn where those don't fit."""
-    if model.num_classes is None:
-        return None
-    known = reference.training_labels(count, seed)
-    fits = known is not None and int(known.max()) < model.num_classes
-    order: NDArray[np.int64] = known if known is not None and fits else np.arange(model.num_classes)
-    return [int(order[i % len(order)]) for i in range(count)]
+    label = reference.classes.for_model(count, seed)
+    samples = generator.sample(count, seed=seed, label=label, output_type="uint8", progress=progress, **options)
+    return Drawn(samples, reference.classes.of_data(count, seed))
 
 
 def open_bundle(bundle: str) -> Bundle:

@@ -37,19 +37,28 @@ from gensdk_training.layers.latent_sampler import latent_plan, with_inversion
 from gensdk_training.layers.strided import down_stack, halvings, widths
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
+from gensdk_training.running_statistics import evaluated
 
 
 class AnoganConfig(FamilyConfig):
     """Settings of :class:`Anogan`; those of the GAN as in DCGAN.
 
-    `feature_weight` is lambda, `encoder_feature_weight` kappa. `inversion_steps` of Adam look for z, at a rate
-    that falls to 0: at a constant one the search does not come to rest, and rounding moves scores by a percent.
+    latent: Values in z, standard normal.
+    generator_channels: Features before the generator's last layer, doubling towards its first.
+    discriminator_channels: Features after the discriminator's first layer, doubling with each halving.
+    encoder_channels: Features after the encoder's first layer, doubling with each halving.
+    spectral_norm: Whether the discriminator's weights are divided by their norm, in place of batch norms.
+    encoder_learning_rate: Step size of the encoder's optimizer.
+    feature_weight: lambda: weight of the features' distance in an anomaly score.
+    encoder_feature_weight: kappa: weight of the features' distance in the encoder's loss.
+    inversion_steps: Steps of Adam that look for z, at a rate that falls to 0: at a constant one the search does
+        not come to rest, and rounding moves scores by a percent.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 32
-    generator_channels: Annotated[int, Field(ge=1)] = 64
-    discriminator_channels: Annotated[int, Field(ge=1)] = 64
-    encoder_channels: Annotated[int, Field(ge=1)] = 32
+    generator_channels: Annotated[int, Field(ge=1, le=65536)] = 64
+    discriminator_channels: Annotated[int, Field(ge=1, le=65536)] = 64
+    encoder_channels: Annotated[int, Field(ge=1, le=65536)] = 32
     spectral_norm: bool = False
     generator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
@@ -138,11 +147,14 @@ class Anogan(Family[AnoganConfig]):
         if phase != "encoder":
             return self._gan.loss(phase, networks, batch)
         features = Features(cast(ConvDiscriminator, networks["discriminator"]).body)
-        made = networks["generator"](networks["encoder"](batch.images))
+        codes = networks["encoder"](batch.images)
+        # E learns the way back through G and D as they are used afterwards.
+        with evaluated(networks["generator"], networks["discriminator"]):
+            made = networks["generator"](codes)
+            with torch.no_grad():
+                wanted = features(batch.images)
+            distance = (wanted - features(made)).square().mean()
         residual = (batch.images - made).square().mean()
-        with torch.no_grad():
-            wanted = features(batch.images)
-        distance = (wanted - features(made)).square().mean()
         return Loss(residual + self.config.encoder_feature_weight * distance, {"residual": residual.detach()})
 
     @property

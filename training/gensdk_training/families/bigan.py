@@ -33,17 +33,21 @@ from gensdk_training.layers.latent_sampler import latent_plan, with_encoder
 from gensdk_training.layers.strided import down_stack, halvings, widths
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
+from gensdk_training.running_statistics import evaluated
 
 
 class BiganConfig(CoderConfig):
     """Settings of :class:`Bigan`, beside those of :class:`CoderConfig`.
 
-    `discriminator_channels` after D's first layer ("conv"), `discriminator_hidden` features of its linear ones;
-    `spectral_norm` for all of D. `beta1`, `beta2` of both Adams.
+    discriminator_channels: Features after the discriminator's first convolution, doubling with each halving. For
+        conv.
+    discriminator_hidden: Features of the discriminator's linear layers.
+    spectral_norm: Whether all weights of the discriminator are divided by their norm.
+    learning_rate: Step size of the optimizer of generator and encoder.
     """
 
-    discriminator_channels: Annotated[int, Field(ge=1)] = 32
-    discriminator_hidden: Annotated[int, Field(ge=1)] = 256
+    discriminator_channels: Annotated[int, Field(ge=1, le=65536)] = 32
+    discriminator_hidden: Annotated[int, Field(ge=1, le=65536)] = 256
     spectral_norm: bool = True
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
@@ -134,7 +138,7 @@ class Bigan(Family[BiganConfig]):
         total = towards("vanilla", on_real, real=learns) + towards("vanilla", on_fake, real=not learns)
         if learns:
             return Loss(total, {"d_real": torch.sigmoid(on_real.detach()).mean()})
-        with torch.no_grad():
+        with torch.no_grad(), evaluated(networks["generator"]):
             rmse = (networks["generator"](codes) - images).square().mean().sqrt()
         return Loss(total, {"d_fake": torch.sigmoid(on_fake.detach()).mean(), "rmse": rmse})
 

@@ -31,7 +31,8 @@ from gensdk_runtime.signature import SourceSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_sources
 from gensdk_training.layers.adversarial import Game, decided_right, discriminator_loss, towards
 from gensdk_training.layers.image_pool import ImagePool
-from gensdk_training.layers.patches import PatchDiscriminator, check_patches, initialize
+from gensdk_training.layers.initialization import initialize
+from gensdk_training.layers.patches import PatchDiscriminator, check_patches
 from gensdk_training.layers.resnet_generator import ResnetGenerator, margin
 from gensdk_training.layers.translation_unet import Upsampling
 from gensdk_training.layers.translator import translation_plan
@@ -45,8 +46,15 @@ HALVINGS = 2
 class CycleGanConfig(FamilyConfig):
     """Settings of :class:`CycleGan`; the defaults are the paper's.
 
-    `channels` of the first level, in all networks; `cycle_weight` is lambda, `identity_weight` a share of it;
-    `pool` generated images are remembered for each D. `beta1`, `beta2` of both Adams.
+    two_way: Whether both ways are trained; false trains inputs to images and back alone.
+    game: What the discriminators play: least squares, or cross entropy.
+    channels: Features of the first level, in all networks.
+    blocks: Residual blocks of each generator.
+    upsampling: How a generator doubles sizes: transposed convolutions, or repeated pixels and a convolution.
+    patch_layers: Halvings of a discriminator: 3 judge patches of 70x70 pixels, 2 of 34x34, 1 of 16x16.
+    cycle_weight: lambda: weight of coming back to where one started.
+    identity_weight: Weight of leaving images of the target as they are, as a share of cycle_weight.
+    pool: Generated images that are remembered for each discriminator; 0 remembers none.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
@@ -125,7 +133,7 @@ class CycleGan(Family[CycleGanConfig]):
         if self.config.two_way:
             networks["inverse_discriminator"] = PooledDiscriminator(self.config, back)
         for network in networks.values():
-            network.apply(initialize)
+            initialize(network)
         return networks
 
     def _generator(self, inputs: int, outputs: int) -> ResnetGenerator:

@@ -31,6 +31,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
 from gensdk_training.layers.adversarial import critic_loss, decided_right, generator_loss
 from gensdk_training.layers.gan_networks import ConvDiscriminator, ConvGenerator
+from gensdk_training.layers.initialization import initialize
 from gensdk_training.layers.latent_sampler import latent_plan
 from gensdk_training.layers.strided import halvings
 from gensdk_training.plan import ExportPlan
@@ -40,15 +41,20 @@ from gensdk_training.registry import register
 class DcganConfig(FamilyConfig):
     """Settings of :class:`Dcgan`; the defaults are the paper's.
 
-    `latent` values in z. `generator_channels` before G's last layer and `discriminator_channels` after D's
-    first (the paper's ngf and ndf); they double with each halving of the image, up to eight times.
-    `loss` of the generator. `conditional` uses the labels of the data, in G as an `embedding` of so many
-    values. `beta1`, `beta2` of both Adams.
+    latent: Values in z, standard normal.
+    generator_channels: Features before the generator's last layer (the paper's ngf), doubling towards its first,
+        up to eight times as many.
+    discriminator_channels: Features after the discriminator's first layer (the paper's ndf), doubling with each
+        halving, up to eight times as many.
+    loss: The generator's loss: in the form that does not vanish, or the original one.
+    discriminator_steps: Steps of the discriminator for each of the generator.
+    spectral_norm: Whether the discriminator's weights are divided by their norm, in place of batch norms.
+    embedding: Values that a label becomes for the generator. With conditional.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 100
-    generator_channels: Annotated[int, Field(ge=1)] = 64
-    discriminator_channels: Annotated[int, Field(ge=1)] = 64
+    generator_channels: Annotated[int, Field(ge=1, le=65536)] = 64
+    discriminator_channels: Annotated[int, Field(ge=1, le=65536)] = 64
     loss: Literal["non_saturating", "saturating"] = "non_saturating"
     discriminator_steps: Annotated[int, Field(ge=1, le=100)] = 1
     spectral_norm: bool = False
@@ -58,14 +64,6 @@ class DcganConfig(FamilyConfig):
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-
-
-def _initialize(module: nn.Module) -> None:
-    """N(0, 0.02) for convolutions, N(1, 0.02) for the scales of batch norms (the paper's section 4)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
 
 
 @register("dcgan")
@@ -109,7 +107,7 @@ class Dcgan(Family[DcganConfig]):
             ),
         }
         for network in networks.values():
-            network.apply(_initialize)
+            initialize(network)
         return networks
 
     def phases(self) -> tuple[Phase, ...]:

@@ -38,13 +38,15 @@ from gensdk_training.registry import register
 class GloConfig(FamilyConfig):
     """Settings of :class:`Glo`.
 
-    `latent` values in z; `channels` of the decoder before its last layer, doubling with each halving of the image.
-    Latents learn `latent_rate` times as fast as the decoder. `inversion_steps` of Adam find the latent of an
-    image.
+    latent: Values in z, in the unit ball.
+    channels: Features before the decoder's last layer, doubling towards its first.
+    learning_rate: Step size of the decoder's optimizer.
+    latent_rate: How many times as fast as the decoder the latents learn.
+    inversion_steps: Steps of Adam that find the latent of an image, by default.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 32
-    channels: Annotated[int, Field(ge=1)] = 32
+    channels: Annotated[int, Field(ge=1, le=65536)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     latent_rate: Annotated[float, Field(gt=0)] = 10.0
     inversion_steps: Annotated[int, Field(ge=1, le=10_000)] = 200
@@ -125,6 +127,16 @@ class Glo(Family[GloConfig]):
     def check(self) -> None:
         """Raises :class:`InputError` for sizes that can't be halved."""
         halvings(self.data.height, self.data.width, family="glo")
+
+    def notes(self) -> tuple[str, ...]:
+        """Whether there are images that are never met: their latents stay what chance made them."""
+        met, count = self.config.steps * self.config.batch_size, self.data.count
+        if met >= count:
+            return ()
+        return (
+            f"{self.config.steps} steps of {self.config.batch_size} meet {met} of {count} images; the latents of "
+            "the others are not learnt: more steps, or fewer images",
+        )
 
     def build_networks(self) -> dict[str, nn.Module]:
         """`decoder` and `latents`."""

@@ -33,7 +33,8 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.signature import SourceSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_sources
 from gensdk_training.layers.adversarial import Game, concat, decided_right, discriminator_loss, towards
-from gensdk_training.layers.patches import PatchDiscriminator, check_patches, initialize
+from gensdk_training.layers.initialization import initialize
+from gensdk_training.layers.patches import PatchDiscriminator, check_patches
 from gensdk_training.layers.translation_unet import TranslationUnet, Upsampling
 from gensdk_training.layers.translator import translation_plan
 from gensdk_training.optim import Schedule
@@ -48,9 +49,15 @@ MARGIN = 32
 class Pix2PixConfig(FamilyConfig):
     """Settings of :class:`Pix2Pix`; the defaults are the paper's, but for the width.
 
-    `channels` of the first level, in both networks; `depth` of the U-Net, 0 for as deep as the image allows;
-    `l1_weight` is lambda; `patch_layers` of the discriminator: 3 judge 70x70 pixels. `beta1`, `beta2` of both
-    Adams.
+    objective: Both losses, or one half of them: the mean absolute difference, or the game.
+    game: What the discriminator plays: cross entropy, or least squares.
+    channels: Features of the first level, in both networks.
+    depth: Halvings of the U-Net; 0 takes as many as the image allows.
+    norm: Statistics of each image, also afterwards; or of the batch, and running ones afterwards.
+    upsampling: How the generator doubles sizes: transposed convolutions, or repeated pixels and a convolution.
+    dropout: Share of the features that is left out in the innermost levels while it trains.
+    patch_layers: Halvings of the discriminator: 3 judge patches of 70x70 pixels, 2 of 34x34, 1 of 16x16.
+    l1_weight: lambda: weight of the mean absolute difference.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
@@ -119,7 +126,7 @@ class Pix2Pix(Family[Pix2PixConfig]):
                 inputs + self.data.channels, config.channels, layers=config.patch_layers, norm=config.norm
             )
         for network in networks.values():
-            network.apply(initialize)
+            initialize(network)
         return networks
 
     def phases(self) -> tuple[Phase, ...]:

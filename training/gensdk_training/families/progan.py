@@ -6,7 +6,8 @@ Variation" (arXiv 1710.10196); the game is that of WGAN-GP (Gulrajani et al. 201
 Idea: generator and critic start at a few pixels a side, hold, then a level of twice the size fades in: alpha
 goes from 0 to 1 while ``(1 - alpha) upsample(RGB(old)) + alpha RGB(new)`` is shown (figure 2), in the critic
 likewise. How far they have grown follows from the number of the step alone: `hold_steps` at each size,
-`fade_steps` to each next one.
+`fade_steps` to each next one; by default as many as bring a run of `steps` to the full size, and leave it
+a fifth to a ninth of them there.
 Pixel norm ``a / sqrt(mean a^2 + 1e-8)`` in G (section 4.2), equalized learning rate: weights N(0, 1), scaled by
 He's constant at run time (4.1), the standard deviation over the batch as a channel of the critic (section 3),
 and ``E D(x~) - E D(x) + lambda E (||grad D||_2 - 1)^2 + 0.001 E D(x)^2``.
@@ -45,16 +46,21 @@ DRIFT = 0.001
 class ProganConfig(FamilyConfig):
     """Settings of :class:`Progan`.
 
-    `latent` values in z. `channels` at full size, twice as many at each smaller one, at most `max_channels`.
-    `hold_steps` at each size and `fade_steps` to each next one. `critic_steps` for each of G (the paper: 1,
-    where small images collapse). `penalty` is lambda. `beta1`, `beta2` of both Adams.
+    latent: Values in z.
+    channels: Features at full size, twice as many at each smaller one.
+    max_channels: Largest number of features at any size.
+    hold_steps: Steps at each size; null takes as many as steps allow, the same for each size and each fade. What
+        does not fit into steps is shortened.
+    fade_steps: Steps in which the next size fades in; null takes as many as steps allow.
+    critic_steps: Steps of the critic for each of the generator (the paper: 1, where small images collapse).
+    penalty: lambda: weight of the gradient penalty.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 64
-    channels: Annotated[int, Field(ge=1)] = 32
-    max_channels: Annotated[int, Field(ge=1)] = 128
-    hold_steps: Annotated[int, Field(ge=0)] = 400
-    fade_steps: Annotated[int, Field(ge=0)] = 400
+    channels: Annotated[int, Field(ge=1, le=65536)] = 32
+    max_channels: Annotated[int, Field(ge=1, le=65536)] = 128
+    hold_steps: Annotated[int, Field(ge=0)] | None = None
+    fade_steps: Annotated[int, Field(ge=0)] | None = None
     critic_steps: Annotated[int, Field(ge=1, le=100)] = 4
     penalty: Annotated[float, Field(ge=0)] = 10.0
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -65,12 +71,30 @@ class ProganConfig(FamilyConfig):
         """Channels of each level, the smallest size first."""
         return [min(self.channels * 2**level, self.max_channels) for level in reversed(range(levels))]
 
+    def wanted(self, levels: int) -> tuple[int, int]:
+        """Steps that hold and that fade, as they are set, or equal parts of all steps where they are not."""
+        part = self.steps // (2 * levels - 1)
+        return (
+            part if self.hold_steps is None else self.hold_steps,
+            part if self.fade_steps is None else self.fade_steps,
+        )
+
+    def stage(self, levels: int) -> tuple[int, int]:
+        """Steps that hold and that fade, shortened alike where they don't come to the full size before the end."""
+        hold, fade = self.wanted(levels)
+        if (levels - 1) * (hold + fade) < self.steps:
+            return hold, fade
+        room = 2 * self.steps // (2 * levels - 1)  # for both
+        shorter = room * hold // (hold + fade)
+        return shorter, room - shorter
+
     def growth(self, step: int, levels: int) -> float:
         """How far the networks have grown at `step`: k at level k, and k - 1 + alpha while that one fades in."""
-        stage, past = divmod(step, max(1, self.hold_steps + self.fade_steps))
-        if stage >= levels - 1 or self.hold_steps + self.fade_steps == 0:
+        hold, fade = self.stage(levels)
+        stage, past = divmod(step, max(1, hold + fade))
+        if stage >= levels - 1 or hold + fade == 0:
             return float(levels - 1)
-        return stage + max(0.0, (past - self.hold_steps + 1) / (self.fade_steps + 1))
+        return stage + max(0.0, (past - hold + 1) / (fade + 1))
 
 
 class Equalized(nn.Module):
@@ -117,7 +141,7 @@ class Growing(nn.Module):
     def __init__(self, config: ProganConfig, levels: int) -> None:
         super().__init__()
         self.config, self.levels = config, levels
-        full = (config.hold_steps + config.fade_steps) * levels
+        full = sum(config.stage(levels)) * levels
         self.register_buffer("step", torch.tensor(full, dtype=torch.int64))
 
     @property
@@ -235,6 +259,44 @@ class Progan(Family[ProganConfig]):
     def check(self) -> None:
         """Raises :class:`InputError` for images that can't be halved twice."""
         halvings(self.data.height, self.data.width, family="progan")
+
+    @property
+    def _levels(self) -> int:
+        return halvings(self.data.height, self.data.width, family="progan") + 1
+
+    @property
+    def depends_on_steps(self) -> bool:
+        """Growth follows from the steps in all, unless it is set and has room."""
+        config, levels = self.config, self._levels
+        growing = None in (config.hold_steps, config.fade_steps) or config.stage(levels) != config.wanted(levels)
+        return growing or super().depends_on_steps
+
+    def notes(self) -> tuple[str, ...]:
+        """Whether growth was shortened."""
+        config, levels = self.config, self._levels
+        (hold, fade), (held, faded) = config.wanted(levels), config.stage(levels)
+        if (hold, fade) == (held, faded):
+            return ()
+        size, needed = f"{self.data.height}x{self.data.width}", (levels - 1) * (hold + fade) + 1
+        return (
+            f"hold_steps {hold} and fade_steps {fade} need at least {needed} steps to reach {size}, and this run "
+            f"has {config.steps}: shortened to {held} and {faded}",
+        )
+
+    def unfinished(self, networks: Mapping[str, nn.Module]) -> str | None:
+        """The size that the generator has come to, where that is not the full one."""
+        generator = networks["generator"]
+        assert isinstance(generator, Generator)  # noqa: S101 - build_networks made it
+        level, alpha = _level(generator.growth)
+        if level == generator.levels - 1 and alpha == 1:
+            return None
+        times = generator.levels - 1 - level
+        height, width = self.data.height >> times, self.data.width >> times
+        fading = f", of which {alpha:.0%} has faded in" if alpha < 1 else ""
+        return (
+            f"grown to {height}x{width}{fading}, not to {self.data.height}x{self.data.width}: images are enlarged "
+            "ones; train on to the end of its steps"
+        )
 
     def build_networks(self) -> dict[str, nn.Module]:
         """`generator` and `critic`, fully grown until a step says otherwise."""

@@ -20,8 +20,8 @@ from gensdk_training.layers.gan_networks import (
     MlpGenerator,
     Wrap,
 )
+from gensdk_training.layers.initialization import initialize
 from gensdk_training.layers.latent_sampler import latent_plan
-from gensdk_training.layers.patches import initialize
 from gensdk_training.layers.strided import halvings
 from gensdk_training.plan import ExportPlan
 
@@ -37,11 +37,15 @@ EMBEDDING = 16
 class GanConfig(FamilyConfig):
     """Settings of every GAN from noise.
 
-    `architecture`: linear layers of `hidden` features ("mlp"), for images and points, or convolutions ("conv"),
-    for images, whose generator has `generator_channels` before its last layer and whose discriminator
-    `discriminator_channels` after its first; they double with each halving, up to eight times. None: convolutions
-    for images, linear layers for points. `latent` values in z, standard normal. `discriminator_steps` for one of
-    G.
+    architecture: Linear layers (mlp), for images and points, or convolutions (conv), for images; null takes
+        convolutions for images and linear layers for points.
+    latent: Values in z, standard normal.
+    hidden: Features of the linear layers, of both networks. For mlp.
+    generator_channels: Features before the generator's last convolution, doubling towards its first, up to eight
+        times as many. For conv.
+    discriminator_channels: Features after the discriminator's first convolution, doubling with each halving, up
+        to eight times as many. For conv.
+    discriminator_steps: Steps of the discriminator for each of the generator.
     """
 
     architecture: Literal["mlp", "conv"] | None = None
@@ -55,7 +59,7 @@ class GanConfig(FamilyConfig):
 
 
 class AdamGanConfig(GanConfig):
-    """Settings of a GAN that Adam trains: `beta1`, `beta2` of both."""
+    """Settings of a GAN that Adam trains, both networks with the same `beta1` and `beta2`."""
 
     beta1: Beta = 0.5
     beta2: Beta = 0.999
@@ -99,7 +103,7 @@ class Gan(Family[GanConfigT]):
         networks = {GENERATOR: self.build_generator(), DISCRIMINATOR: self.build_discriminator()}
         if self.architecture == "conv":
             for network in networks.values():
-                network.apply(initialize)
+                initialize(network)
         return networks
 
     def build_generator(self) -> nn.Module:

@@ -47,9 +47,11 @@ class LatentMoments(nn.Module):
     def update(self, latents: Tensor) -> None:
         """Moves towards the moments of `latents` [B, Z]."""
         mean, covariance = self.get_buffer("mean"), self.get_buffer("covariance")
-        centred = latents.detach().float() - mean
-        covariance.lerp_(centred.T @ centred / len(latents), self.momentum)
-        mean.lerp_(latents.detach().float().mean(dim=0), self.momentum)
+        with torch.autocast(latents.device.type, enabled=False):  # which would multiply in half precision
+            latents = latents.detach().float()
+            centred = latents - mean
+            covariance.lerp_(centred.T @ centred / len(latents), self.momentum)
+            mean.lerp_(latents.mean(dim=0), self.momentum)
 
     def gaussian(self) -> LatentGaussian:
         """The Gaussian with these moments."""

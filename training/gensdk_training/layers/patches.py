@@ -50,14 +50,3 @@ def check_patches(height: int, width: int, layers: int) -> None:
             f"images of {height} x {width} are too small for patch_layers {layers}: expected at least "
             f"{3 << layers} pixels a side; set fewer"
         )
-
-
-def initialize(module: nn.Module) -> None:
-    """N(0, 0.02) for convolutions, N(1, 0.02) for the scales of norms (Isola et al. 2017, appendix 6.2)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d) and module.weight is not None:
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)

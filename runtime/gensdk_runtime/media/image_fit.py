@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
+from typing import Literal
 
-from gensdk_training.data.dataset import Fit, Images
+from gensdk_runtime.media.image_pixels import Images, resize
+
+Fit = Literal["crop", "stretch"]
 
 
 def fit_size(image: Images, size: tuple[int, int], fit: Fit) -> Images:
-    """`image` uint8 [H, W, C] at `size` (height, width): cut to the shape from the centre, or stretched."""
+    """`image` uint8 [H, W, C] at `size` (height, width): cut to the shape from the centre, or stretched.
+
+    The mean over areas where it shrinks, bicubic where it grows.
+    """
     height, width = size
     if image.shape[:2] == (height, width):
         return image
@@ -18,6 +22,4 @@ def fit_size(image: Images, size: tuple[int, int], fit: Fit) -> Images:
         cut_h, cut_w = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (image.shape[0] - cut_h) // 2, (image.shape[1] - cut_w) // 2
         image = image[top : top + cut_h, left : left + cut_w]
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    return np.asarray(resized, np.uint8).reshape(height, width, image.shape[2])
+    return resize(image, height, width)

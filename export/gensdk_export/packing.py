@@ -1,0 +1,89 @@
+"""What was exported and proved, packed into one bundle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gensdk_export.card import model_card
+from gensdk_export.engines import Engine
+from gensdk_export.proof import GraphSet
+from gensdk_export.receptive_proof import with_proved_field
+from gensdk_export.report import ExportReport, GraphRow
+from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.golden import Golden
+from gensdk_runtime.manifest import Manifest, ModelSpec, Provenance
+from gensdk_runtime.signature import BundlePath, Precision
+from gensdk_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from gensdk_export.one_call_proof import ProvedOneCall
+
+GOLDEN_FILE = "golden/golden.npz"
+CARD_FILE = "README.md"
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+"""Those that shape graphs."""
+
+
+def write_proved(
+    model: ModelSpec,
+    provenance: Provenance,
+    out: Path,
+    *,
+    golden: Golden,
+    sets: Mapping[Precision, GraphSet],
+    rows: tuple[GraphRow, ...],
+    engines: Sequence[Engine] = (),
+    one_call: ProvedOneCall | None = None,
+    warnings: tuple[str, ...] = (),
+    as_zip: bool,
+    started: float,
+) -> ExportReport:
+    """Packs what was exported and proved into one bundle, written at once; `started` as `time.monotonic` has it.
+
+    Raises :class:`BundleError` where `out` can't be written; then what stood there stays.
+    """
+    model = with_proved_field(model, sets["fp32"].files)
+    files: dict[str, bytes] = {GOLDEN_FILE: golden.to_bytes()}
+    graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
+    for precision, graphs in sets.items():
+        for name, data in graphs.files.items():
+            full = graph_files[name].get("fp32", "")
+            path = full if files.get(full) == data else f"graphs/{name}.{precision}.onnx"
+            files[path], graph_files[name][precision] = data, path
+    files.update({engine.spec.file: engine.data for engine in engines})
+    files.update({} if one_call is None else one_call.files)
+    half = sets.get("fp16")
+    fp16 = half.fp16 if half else None
+    built = tuple((engine.spec, len(engine.data)) for engine in engines)
+    card = model_card(model, provenance, rows=rows, engines=built, fp16=fp16, name=out.name)
+    files[CARD_FILE] = card.encode()
+    draft = Manifest(
+        gensdk_version=__version__,
+        model=model,
+        graph_files=graph_files,
+        one_call=None if one_call is None else one_call.spec,
+        golden=GOLDEN_FILE,
+        engines=tuple(engine.spec for engine in engines),
+        fp16=fp16,
+        provenance=provenance.model_copy(update={"versions": {**provenance.versions, **_versions()}}),
+    )
+    with write_bundle(out, draft, files, as_zip=as_zip) as bundle:
+        size = sum(entry.size for entry in bundle.manifest.files.values())
+    warnings = (*warnings, *(half.warnings if half else ()))
+    return ExportReport(out, model.name, rows, built, fp16, warnings, size, time.monotonic() - started)
+
+
+def _versions() -> dict[str, str]:
+    """The packages that shaped the graphs, as far as they are installed: a plain ONNX file needs no PyTorch."""
+    return dict(_installed(PACKAGES))
+
+
+def _installed(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)

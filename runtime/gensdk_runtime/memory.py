@@ -1,0 +1,128 @@
+"""How much memory this process may still take; asked only before something large."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gensdk_runtime.errors import InputError
+
+_HEAD = 4096
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken before the system, a container or a limit of the process refuses, or kills it.
+
+    The least of what Linux calls available, of the limits of the process's control groups (cgroup 2, else 1), and
+    of its address space (``ulimit -v``). None where nothing says so, as on macOS and Windows.
+    """
+    known = [each for each in (_machine(), *_groups(), _address_space()) if each is not None]
+    return max(0, min(known)) if known else None
+
+
+def _machine() -> int | None:
+    for line in _head(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _groups() -> Iterator[int]:
+    """What is left in each group that has a limit, from the process's own to the root."""
+    for line in _head(Path("/proc/self/cgroup")).splitlines():
+        number, _, rest = line.partition(":")
+        kinds, _, path = rest.partition(":")
+        if number == "0" and not kinds:
+            root, names = _CGROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in kinds.split(","):
+            root = _CGROUPS / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        folder = root / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            left = _left(group, *names)
+            if left is not None:
+                yield left
+            if group == root:
+                break
+
+
+def _left(group: Path, limit: str, used: str, reclaimable: str) -> int | None:
+    most, now = _head(group / limit).strip(), _head(group / used).strip()
+    if not (most.isdigit() and now.isdigit()):
+        return None
+    pages = 0  # of files, which are given back when memory is short
+    for line in _head(group / "memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        if name == reclaimable and value.isdigit():
+            pages = int(value)
+    return int(most) - int(now) + pages
+
+
+def _address_space() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    pages = _head(Path("/proc/self/statm")).split()
+    if limit == resource.RLIM_INFINITY or not pages:
+        return None
+    return int(limit) - int(pages[0]) * resource.getpagesize()
+
+
+def _head(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+class Room:
+    """What the runs of one generator may take.
+
+    A backend keeps what a run took, and uses it again for the next one: what was granted once is not asked for
+    twice. `host` False: runs take the memory of a device, of which nothing is known here.
+    """
+
+    def __init__(self, *, host: bool) -> None:
+        self._host = host
+        self._granted = 0
+
+    def lacks(self, need: int) -> int | None:
+        """Bytes that are free, where `need` are more than that; None where there is room."""
+        if not self._host or need <= self._granted:
+            return None
+        have = available_memory()
+        if have is not None and need > have:
+            return have
+        self._granted = need
+        return None
+
+
+PER_SAMPLE = 400
+"""Bytes of a sample's key, its entries in the settings, and its label."""
+ASKED_FROM = 2**28
+"""Bytes from which on it is worth to ask the system."""
+
+
+def check_room(n: int, elements: int) -> None:
+    """Raises :class:`InputError` where `n` samples of so many float32 numbers can't be held."""
+    need = n * (4 * elements + PER_SAMPLE)
+    if need < ASKED_FROM:
+        return
+    have = available_memory()
+    if have is not None and need > have:
+        raise InputError(
+            f"{n:,} samples take about {in_words(need)}, and {in_words(have)} of memory are free; draw fewer at a "
+            "time (seed=[(seed, position), ...] goes on where a call ended)"
+        )
+
+
+def in_words(size: float) -> str:
+    """Bytes as people say them: ``3.2 GiB``."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{max(1, round(size / 2**20))} MiB"

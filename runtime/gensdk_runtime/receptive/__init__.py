@@ -1,0 +1,1 @@
+"""What a place of a translation model's result depends on, read off its graph."""

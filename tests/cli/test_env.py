@@ -1,0 +1,28 @@
+"""What ``gensdk env`` says of packages that share the module cv2."""
+
+from __future__ import annotations
+
+import pytest
+
+from gensdk.cli import env
+
+
+@pytest.mark.parametrize(
+    ("installed", "said"),
+    [
+        ((), "pip install opencv-python"),
+        (("opencv-python",), "installed (opencv-python)"),
+        (("opencv-python-headless",), "installed (opencv-python-headless)"),
+        (("opencv-contrib-python",), "installed (opencv-contrib-python)"),
+        (
+            ("opencv-python", "opencv-python-headless"),
+            "overwrite each other: pip uninstall -y opencv-python opencv-python-headless, "
+            "then pip install opencv-python",
+        ),
+    ],
+)
+def test_any_one_package_of_opencv_will_do(
+    installed: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(env, "version", lambda name: "5.0" if name in installed else None)
+    assert said in env.opencv_state()

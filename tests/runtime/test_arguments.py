@@ -1,0 +1,173 @@
+"""Whatever is passed to a Generator or to Samples works, or is refused in one line: no raw error of Python's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gensdk_runtime import memory
+from gensdk_runtime.errors import GensdkError, InputError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.programs.base import StepEnd
+from support.inverting_bundle import write_inverting_bundle
+
+
+class NoArray:
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("on a device")
+
+
+class NoText:
+    def __repr__(self) -> str:
+        raise ValueError("no text")
+
+
+ODD: list[Any] = [
+    *(None, True, False, 0, 3, -1, 3.5, float("nan"), float("inf"), 10**30, 2**64, 3 + 4j),
+    *("", "x", "1", "\n\x1b[0m", "a" * 5000, b"x", Path("x"), object(), int, slice(1), Ellipsis),
+    *(
+        [],
+        [1],
+        [1, 2],
+        (0, 17),
+        ("0", 1),
+        [(0, 1, 2)],
+        [(0, -1)],
+        [[1, 2], [3]],
+        [None],
+        {},
+        {1: 2},
+        {1, 2},
+        range(2),
+    ),
+    *(np.int64(1), np.float32(1.5), np.bool_(True), np.uint64(2**64 - 1)),
+    *(np.array(1), np.array([]), np.array([1]), np.array(["a"]), np.array([object()]), np.array([[0.5, 1]])),
+    *(np.zeros((2, 9, 9), np.uint8), np.full((1, 1, 9, 9), np.nan, np.float32), np.zeros((1, 1, 9, 9), complex)),
+    *(Image.new("RGB", (9, 9)), Image.new("I;16", (9, 9)), Image.new("P", (9, 9))),
+    *(torch.zeros(1, 1, 9, 9, requires_grad=True), torch.zeros(2, dtype=torch.int64), NoArray(), NoText()),
+]
+
+
+@pytest.fixture(scope="module", params=["digits-vae", "digits-ddpm", "translation"])
+def generator(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    name = request.param
+    if name == "translation":
+        name = write_inverting_bundle(tmp_path_factory.mktemp("bundle") / "negative.gsdk")
+    with Generator.load(name, backend="onnxruntime", threads=1) as loaded:
+        yield loaded
+
+
+def bases(model: Any) -> dict[str, dict[str, Any]]:
+    """Arguments that work, for each method: or would, if the model had it."""
+    if model.source is not None:
+        picture = np.zeros((9, 9, 3), np.uint8)
+        return {"sample": {"image": picture[None]}, "translate": {"images": picture}}
+    if model.family == "ddpm":
+        return {"sample": {"n": 1, "seed": 0, "num_inference_steps": 1}}
+    if model.family == "ddpm":
+        return {"sample": {"n": 1, "seed": 0, "num_inference_steps": 1}}
+    _, height, width = model.require_image().shape
+    images = np.zeros((1, height, width, 1), np.uint8)
+    return {
+        "sample": {"n": 1, "seed": 0},
+        "encode": {"images": images, "label": 0},
+        "reconstruct": {"images": images, "label": 0, "num_iterations": 1},
+        "classify": {"images": images},
+        "latents": {"n": 1, "seed": 0},
+        "interpolate": {"a": 0, "b": 1, "n": 2},
+        "walk": {"points": [0, 1], "n": 2},
+        "traverse": {"point": 0, "axis": 0, "n": 2},
+        "arithmetic": {"plus": [[0]]},
+        "log_likelihood": {"images": images},
+        "invert": {"images": images},
+        "detect": {"images": images},
+        "dream": {"image": images[0]},
+    }
+
+
+def works_or_one_line(call: Callable[[], Any], what: str) -> None:
+    try:
+        call()
+    except GensdkError as refused:
+        text = str(refused)
+        assert text.isprintable(), f"{what}: {text!r}"
+        assert len(text) < 700, what
+    except Exception as raw:  # what this test is about
+        pytest.fail(f"{what}: {type(raw).__name__}: {raw}")
+
+
+def test_arguments_of_every_method(generator: Generator) -> None:
+    for name, base in bases(generator.model).items():
+        method = getattr(generator, name)
+        for argument in inspect.signature(method).parameters:
+            for place, value in enumerate(ODD):
+                if argument in ("options", "progress") or (argument == "callback_on_step_end" and value is int):
+                    continue  # int is a function, whose own error is the caller's
+                given = {**base, argument: value}
+                works_or_one_line(lambda call=method, given=given: call(**given), f"{name}({argument}={place})")
+
+
+def test_arguments_of_loading() -> None:
+    for argument in ("bundle", "backend", "precision", "threads"):
+        for place, value in enumerate(ODD):
+            given = {"bundle": "digits-vae", "backend": "onnxruntime", argument: value}
+            works_or_one_line(lambda given=given: Generator.load(**given).close(), f"load({argument}={place})")
+
+
+def test_arguments_of_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Generator.load("digits-vae", backend="onnxruntime", threads=1) as generator:
+        samples = generator.sample(2, seed=0)
+    for argument in ("path", "layout", "columns", "scale"):
+        for place, value in enumerate(ODD):
+            given = {"path": "grid.png", argument: value}
+            works_or_one_line(lambda given=given: samples.save(**given), f"save({argument}={place})")
+
+
+def test_a_tuple_of_two_ints_is_neither_two_seeds_nor_a_pair() -> None:
+    with Generator.load("digits-vae", backend="onnxruntime", threads=1) as generator:
+        for n in (1, 2):
+            with pytest.raises(InputError, match=r"pass \[0, 17\] or \[\(0, 17\)\]"):
+                generator.sample(n, seed=(0, 17))
+        assert generator.sample(2, seed=[0, 17]).seeds == ((0, 0), (17, 0))
+        assert generator.sample(1, seed=[(0, 17)]).seeds == ((0, 17),)
+        assert generator.sample(1, seed=generator.sample(1, seed=[(0, 17)]).seeds).seeds == ((0, 17),)
+        assert generator.sample(1, seed=np.int64(3), label=np.array([2])).seeds == ((3, 0),)
+
+
+def test_more_samples_than_memory_holds_are_refused_before_any_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**30)
+    with Generator.load("digits-vae", backend="onnxruntime", threads=1) as generator:
+        with pytest.raises(
+            InputError, match=r"5,000,000 samples take about .* GiB, and 1\.0 GiB of memory are free"
+        ):
+            generator.sample(5_000_000)
+        assert len(generator.sample(3)) == 3
+
+
+def test_what_a_callback_that_stops_leaves_is_not_this_machines_affair(tmp_path: Path) -> None:
+    """However the work was split by what was measured here, a callback hears of batches of the bundle's size."""
+    from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
+    from gensdk_runtime.tuning.lineup import Lineup
+
+    def stops(step: StepEnd) -> bool:
+        return step.step == 1
+
+    with Generator.load("digits-ddpm", backend="onnxruntime", threads=1) as plain:
+        expected = plain.sample(100, seed=0, num_inference_steps=4, callback_on_step_end=stops)
+        runner = plain._lineup.first
+        choice = Choice(backend="onnxruntime")
+        for batch in (1, 3, 8):
+            table = CostTable(costs=(Cost(choice=choice, batch=batch, seconds=0.001 * batch),))
+            tuned = Generator(plain.model, Lineup({choice: runner}, costs=table))
+            found = tuned.sample(100, seed=0, num_inference_steps=4, callback_on_step_end=stops)
+            assert len(found) == len(expected) == plain.model.max_batch
+            assert found.stopped
+            np.testing.assert_allclose(found.array, expected.array, atol=1e-4)

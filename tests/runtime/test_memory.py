@@ -1,0 +1,69 @@
+"""What memory is left is asked of the system before something large; too little is one line on stderr."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gensdk_runtime import memory
+
+resource = pytest.importorskip("resource", reason="limits of POSIX")
+
+
+def limited(mebibytes: int, *arguments: object) -> tuple[int, str]:
+    """Code and stderr of the command line with so much address space."""
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({mebibytes << 20},) * 2)"
+    code += "; from gensdk.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GENSDK_TUNE": "off"},
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't heed the limit")
+@pytest.mark.parametrize(("mebibytes", "n"), [(1200, 5_000_000), (700, 5_000_000), (300, 200_000)])
+def test_samples_that_a_limit_forbids_end_in_one_line(tmp_path: Path, mebibytes: int, n: int) -> None:
+    target = tmp_path / "samples.npz"
+    more = ("--backend", "onnxruntime", "--threads", "1")
+    code, err = limited(mebibytes, "sample", "digits-vae", "-n", n, "-o", target, *more)
+    assert code in (4, 5), err
+    assert len(err.strip().splitlines()) == 1, err
+    assert "memory" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_least_of_all_limits_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine, two nested control groups and no limit of address space, as Linux writes them."""
+    group = tmp_path / "cgroup" / "pod" / "box"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("1000\n")
+    (group.parent / "memory.max").write_text("8000\n")
+    (group.parent / "memory.current").write_text("5000\n")
+    (group.parent / "memory.stat").write_text("anon 4000\ninactive_file 600\n")
+    files = {"/proc/self/cgroup": "0::/pod/box\n", "/proc/meminfo": "MemTotal: 99 kB\nMemAvailable: 90 kB\n"}
+    real = memory._head
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_head", lambda path: files.get(str(path)) or real(path))
+    monkeypatch.setattr(memory, "_address_space", lambda: None)
+    assert memory.available_memory() == 8000 - 5000 + 600
+    (group / "memory.max").write_text("1500\n")
+    assert memory.available_memory() == 500
+
+
+def test_what_was_granted_once_is_granted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend keeps what a frame took; the next one uses it again."""
+    monkeypatch.setattr(memory, "available_memory", lambda: 100)
+    room = memory.Room(host=True)
+    assert room.lacks(90) is None
+    monkeypatch.setattr(memory, "available_memory", lambda: 10)
+    assert room.lacks(90) is None
+    assert room.lacks(91) == 10
+    assert memory.Room(host=False).lacks(10**9) is None

@@ -1,0 +1,164 @@
+"""What a data set was taken for, in one block: told before training, and kept beside it as ``RUN/data.json``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.printable import printable
+from gensdk_runtime.strict import StrictModel
+from gensdk_training.data.dataset import Dataset
+
+FILE = "data.json"
+LISTED = 12
+"""Classes, sizes, reasons and suffixes that the block lists; the JSON has more."""
+KEPT = 1000
+
+
+class InputsDescription(StrictModel):
+    """The images that a translation starts from."""
+
+    count: int
+    height: int
+    width: int
+    channels: int
+    values: str
+
+
+class DataDescription(StrictModel):
+    """A data set as it is trained on.
+
+    `count` images of `height` x `width` x `channels`, or points of `channels` dimensions. `classes`: images of
+    each, by name, empty without labels. `sizes`: images as they were found, by "WIDTHxHEIGHT"; `fit`: how they
+    were brought to one size. `skipped` files that can't be used, by `reasons`, the first ones as `skipped_files`.
+    `left_out`: files that are no images by their suffix. `links` that were followed, `outside` of them out of the
+    folder. The rest is words, empty where there is nothing to say.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    kind: Literal["images", "points"]
+    count: int
+    height: int
+    width: int
+    channels: int
+    values: str = ""
+    classes: dict[str, int] = Field(default_factory=dict)
+    sizes: dict[str, int] = Field(default_factory=dict)
+    fit: str = ""
+    split: str = ""
+    pairs: str = ""
+    inputs: InputsDescription | None = None
+    skipped: int = 0
+    reasons: dict[str, int] = Field(default_factory=dict)
+    skipped_files: tuple[str, ...] = ()
+    left_out: dict[str, int] = Field(default_factory=dict)
+    links: int = 0
+    outside: int = 0
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    def lines(self) -> list[str]:
+        """The block: a headline, and a line for each thing there is to say."""
+        kind, shape = self.kind, f"{self.height}x{self.width}x{self.channels} (height x width x channels)"
+        of = shape if kind == "images" else f"{self.channels} dimensions"
+        rows = [
+            ("values", self.values),
+            ("sizes", self._sizes()),
+            ("classes", self._classes()),
+            ("split", self.split),
+            ("inputs", self._inputs()),
+            ("pairs", self.pairs),
+            ("skipped", f"{self.skipped} files: {listed(self.reasons)}" if self.skipped else ""),
+            ("left out", f"{sum(self.left_out.values())} files: {listed(self.left_out)}" if self.left_out else ""),
+            ("links", f"{self.links} followed, {self.outside} of them out of the folder" if self.links else ""),
+            *(("note", note) for note in self.notes),
+        ]
+        return [f"data: {self.name}, {self.count} {kind} of {of}"] + [
+            f"  {title:<9} {printable(text)}" for title, text in rows if text
+        ]
+
+    def _sizes(self) -> str:
+        wanted = f"{self.width}x{self.height}"
+        if self.kind == "points" or list(self.sizes) == [wanted]:
+            return ""
+        found = f"{len(self.sizes)} sizes" if len(self.sizes) > 1 else "found"
+        return f"{found} (width x height): {listed(self.sizes)}; all brought to {wanted} ({self.fit})"
+
+    def _classes(self) -> str:
+        if not self.classes:
+            return "none"
+        if len(self.classes) <= LISTED:
+            return f"{len(self.classes)}: {listed(self.classes)}"
+        counts = self.classes.values()
+        return f"{len(self.classes)}, of {min(counts)} to {max(counts)} {self.kind} each: {listed(self.classes)}"
+
+    def _inputs(self) -> str:
+        if self.inputs is None:
+            return ""
+        i = self.inputs
+        return f"{i.count} images of {i.height}x{i.width}x{i.channels}; {i.values}"
+
+
+def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
+    """What `dataset` is; counts come from itself, the rest from what loading found."""
+    info, found = dataset.info, dataset.findings
+    names, labels = info.class_names or (), dataset.labels
+    counts = np.bincount(labels, minlength=len(names)).tolist() if labels is not None else []
+    inputs = None
+    if dataset.sources is not None:
+        own = dataset.sources.info
+        inputs = InputsDescription(
+            count=own.count,
+            height=own.height,
+            width=own.width,
+            channels=own.channels,
+            values=dataset.sources.findings.values,
+        )
+    sizes = Counter(f"{width}x{height}" for height, width in dataset.sizes or ())
+    others = () if dataset.sources is None else _of_inputs(dataset.sources)
+    return DataDescription(
+        name=info.name,
+        kind="images" if info.points is None else "points",
+        count=len(dataset),
+        height=info.height,
+        width=info.width,
+        channels=info.channels,
+        values=found.values,
+        classes=dict(zip(names, counts, strict=True)) if labels is not None else {},
+        sizes=dict(sizes.most_common(KEPT)),
+        fit=fit,
+        split=found.split,
+        pairs=found.pairs,
+        inputs=inputs,
+        skipped=dataset.skipped.count,
+        reasons=dict(dataset.skipped.reasons.most_common(KEPT)),
+        skipped_files=tuple(dataset.skipped.named),
+        left_out={printable(suffix) or "without suffix": n for suffix, n in found.left_out.most_common(KEPT)},
+        links=found.links,
+        outside=found.outside,
+        notes=(*map(printable, found.notes), *others),
+        fingerprint=dataset.fingerprint,
+    )
+
+
+def listed(counts: dict[str, int]) -> str:
+    """``a (3), b (2)``, up to a dozen."""
+    told = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:LISTED])
+    return told + (f", and {len(counts) - LISTED} more" if len(counts) > LISTED else "")
+
+
+def _of_inputs(sources: Dataset) -> tuple[str, ...]:
+    """What loading the inputs found."""
+    found, told = sources.findings, []
+    if found.left_out:
+        told.append(
+            f"left out: {sum(found.left_out.values())} files: {listed(dict(found.left_out.most_common()))}"
+        )
+    if found.links:
+        told.append(f"links: {found.links} followed, {found.outside} of them out of the folder")
+    return tuple(f"inputs: {printable(text)}" for text in (*told, *found.notes))
