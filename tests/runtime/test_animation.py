@@ -79,12 +79,28 @@ def test_what_cannot_be_written_leaves_nothing(
 
 
 def test_a_failure_half_way_leaves_the_old_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gensdk_runtime.stream.video_sink import VideoSink
+    from gensdk_runtime.stream.film import Film
 
     path = save_animation(FRAMES, tmp_path / "walk.mp4")
     before = path.read_bytes()
-    monkeypatch.setattr(VideoSink, "_append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(Film, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
+        save_animation(np.repeat(FRAMES, 9, axis=0), path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["walk.mp4"]
+
+
+def test_a_full_disk_half_way_leaves_the_old_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gensdk_runtime.stream import film_file
+
+    path = save_animation(FRAMES, tmp_path / "walk.mp4")
+    before = path.read_bytes()
+
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(film_file.os, "write", full)
+    with pytest.raises(InputError, match="No space left"):
         save_animation(np.repeat(FRAMES, 9, axis=0), path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["walk.mp4"]

@@ -419,4 +419,10 @@ def test_without_pyav_the_error_says_how_to_install_it(tmp_path: Path, monkeypat
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(UnavailableError, match=r'pip install "gensdk\[video\]"'):
         VideoSource(path).open()
-    assert containers_module.FILE_FORMATS
+
+
+def test_a_pyav_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "x.mp4", [level_picture(200)])
+    monkeypatch.setattr(av, "__version__", "17.0.1")
+    with pytest.raises(UnavailableError, match=r"PyAV 18 or later, this is 17\.0\.1: pip install"):
+        VideoSource(path).open()

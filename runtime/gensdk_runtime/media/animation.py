@@ -59,7 +59,7 @@ def _write_video(frames: Uint8, target: Path, fps: float) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with sibling(target.absolute(), folder=True) as folder:
             finished = folder / f"frames{target.suffix.lower()}"
-            sink = VideoSink(finished, fps=fps)
+            sink = VideoSink(finished, fps=fps, partial=False)
             try:
                 sink.open(StreamFacts(model="", source="", live=False, fps=fps, frames=len(frames)))
                 for index, frame in enumerate(frames):

@@ -39,6 +39,9 @@ LATEST_BEGIN = 60
 BACK, AHEAD = Fraction(1), Fraction(10)
 """Seconds by which a clock that means to go on may be off."""
 
+OLDEST_PYAV = 18
+"""Earlier ones crash on files that are opened with limits."""
+
 MAX_PIXELS = 1 << 26
 """Of a frame; FFmpeg refuses larger ones before it takes memory for them."""
 
@@ -51,6 +54,11 @@ def pyav() -> Any:
         raise UnavailableError(
             f'videos and network streams need PyAV ({failure}): pip install "gensdk[video]"'
         ) from None
+    if int(av.__version__.partition(".")[0]) < OLDEST_PYAV:
+        raise UnavailableError(
+            f"videos and network streams need PyAV {OLDEST_PYAV} or later, this is {av.__version__}: "
+            'pip install --upgrade "gensdk[video]"'
+        )
     return av
 
 

@@ -63,7 +63,9 @@ class Decoder:
         self._stream = stream
         self._kind = container.format.name.split(",")[0]
         self._hidden = stream.codec_context.name in ("vp8", "libvpx")
-        self._fields = stream.codec_context.field_order > PROGRESSIVE
+        self._fields = (
+            getattr(stream.codec_context, "field_order", PROGRESSIVE + 1) > PROGRESSIVE
+        )  # PyAV 18.0 has none
         self._due: list[int] = []  # a heap: times of packets whose frames have not come
         self._undated = 0
         self._given_up: set[int] = set()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -36,11 +38,13 @@ class VideoSink(Sink):
     frames have the first one's size, less a last odd row or column; others are fitted into it, with black around.
     What the kind of file can't hold is said. Needs PyAV.
 
-    Where the disk is full, the film ends at once, and what there is of it is put in place.
+    Where the disk is full, the film ends at once, and what there is of it is put in place, unless `partial` is
+    False.
     """
 
-    def __init__(self, path: str | Path, *, fps: float | None = None) -> None:
+    def __init__(self, path: str | Path, *, fps: float | None = None, partial: bool = True) -> None:
         self.path = Path(path)
+        self._partial = partial
         if fps is not None and not (isinstance(fps, int | float) and 0 < fps <= 1000):
             raise InputError(f"expected fps above 0, at most 1000, got {fps!r:.40}")
         self._fps = None if fps is None else exact_rate(fps)
@@ -192,6 +196,9 @@ class VideoSink(Sink):
     def _end_early(self, film: Film) -> None:
         """Raises, after what there is was put in place."""
         self._film = None
+        if not self._partial:
+            film.close()
+            raise self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), film)
         with self._undo:
             self._finish(film)
         raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.media.image_pixels import resize, to_channels
 from gensdk_runtime.stream.frame import Uint8
 
 CELLS = 16
@@ -22,21 +23,13 @@ def as_rgb(image: Uint8) -> Uint8:
 
 
 def as_grey(image: Uint8) -> Uint8:
-    """uint8 [H, W, 3] in RGB as [H, W, 1]: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)."""
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(image).convert("L"), np.uint8)[..., None]
+    """uint8 [H, W, 3] in RGB as [H, W, 1]."""
+    return to_channels(image, 1)
 
 
 def resized(image: Uint8, height: int, width: int) -> Uint8:
     """uint8 [H, W, 3] at another size: the mean over areas where it shrinks, else linear in between."""
-    if image.shape[:2] == (height, width):
-        return image
-    from PIL import Image
-
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    way = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    return np.array(Image.fromarray(image).resize((width, height), way), np.uint8)
+    return resize(image, height, width, enlarge="bilinear")
 
 
 def compose(source: Uint8, result: Uint8, *, mix: float, side_by_side: bool) -> Uint8:
