@@ -30,9 +30,9 @@ from gensdk_runtime.errors import GensdkError
 from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.manifest import Provenance
+from gensdk_runtime.media.image_fit import fit_size
 from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
 from gensdk_training.data.dataset import Images
-from gensdk_training.data.images import fit_size
 from gensdk_training.examples import Examples
 from gensdk_training.registry import families
 from gensdk_training.run import train

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gensdk_export.report import HEADING, GraphRow, engine_rows, row_text
+from gensdk_export.report import HEADING, MEASURED, GraphRow, engine_rows, row_text
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import (
     AscentSpec,
@@ -150,7 +150,7 @@ def _proof(rows: tuple[GraphRow, ...], engines: tuple[tuple[EngineSpec, int], ..
     return (
         "Measured at export against the original in float32 (PyTorch, or the imported file in ONNX Runtime): each "
         "graph call by call on the same inputs, then whole "
-        f"samples. `gensdk verify` measures it again on your machine.\n\n{table}"
+        f"samples. `gensdk verify` measures it again on your machine.\n\n{table}\n\n{MEASURED}."
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import aside, print_rich, write
+from gensdk.cli.output import aside, terminal_width, write
 
 if TYPE_CHECKING:
     from gensdk_runtime.bench.report import BenchSettings, Report
@@ -23,7 +23,8 @@ Examples:
   gensdk bench new.gsdk --baseline baseline.json --fail-on p50:+3% --fail-on throughput:-5%
 
 \b
-Exit code: 1 when a limit of --fail-on is broken for sure ("slower"); 0 for faster, same and can't tell.
+Exit code: 1 when a limit of --fail-on is broken ("slower"), or when that can't be told and the estimate is
+beyond it, or there is none; 0 for faster, same, and can't tell with an estimate within the limit.
 """
 
 
@@ -167,14 +168,23 @@ def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
         write(report.without_latencies().to_json())
         return
-    from gensdk_runtime.bench.table import report_table
+    from gensdk_runtime.bench.table import report_text
 
-    print_rich(report_table(report))
+    write(report_text(report, width=terminal_width()))
 
 
 def _fail_where_slower(report: Report) -> None:
+    from gensdk_runtime.bench.gate import failed
     from gensdk_runtime.errors import CheckFailedError
 
+    broken = failed(report)
+    if broken and not report.slower:
+        first = next((each for each in broken if each.ratio is None), broken[0])
+        shown = "nothing was measured" if first.ratio is None else f"x{first.ratio:.3f} measured"
+        raise CheckFailedError(
+            f"can't tell whether {first.subject} keeps {first.limit} against {first.against} ({shown}): "
+            f"{first.reason}"
+        )
     if report.slower:
         worst = max(report.slower, key=lambda comparison: abs((comparison.ratio or 1.0) - 1.0))
         raise CheckFailedError(

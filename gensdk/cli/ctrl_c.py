@@ -12,6 +12,8 @@ import sys
 import threading
 import time
 
+from gensdk_runtime.graph_runs import let_runs_be_stopped, stop_runs
+
 AGAIN = 1.0
 """Seconds after which a second Ctrl-C ends the process where it stands: what hangs there ends no other way."""
 STOPPED = 130
@@ -21,6 +23,7 @@ def listen() -> None:
     """Starts the thread, in a process whose main thread is the caller."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         return
+    let_runs_be_stopped()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -36,5 +39,4 @@ def _watch(reader: int) -> None:
             os.write(2, b"stopped\n")
             os._exit(STOPPED)
         first = first or time.monotonic()
-        if "gensdk_runtime.graph_runs" in sys.modules:
-            sys.modules["gensdk_runtime.graph_runs"].stop_runs()
+        stop_runs()

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import print_json, say
+from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from gensdk_runtime.inversion import Detection
+    from gensdk_runtime.media.image_fit import Fit
+    from gensdk_runtime.media.image_sets import ImageSet, Shaping
+    from gensdk_runtime.signature import ImageSpec
 
 SHOWN = 20
 
@@ -23,9 +26,12 @@ Examples:
   gensdk detect anogan.gsdk parts/ --normal good_parts/ -o report/
   gensdk detect anogan.gsdk scan.png --threshold 310 -o report.json
   gensdk detect anogan.gsdk parts.npz --threshold 310 --fast
+  gensdk detect anogan.gsdk photos/ --normal good_photos/ --size 64 -o report/
 
 \b
-IMAGES and --normal are an image, a folder of images, or an .npz with an array "images", of the model's size.
+IMAGES and --normal are an image, a folder with all folders in it, FILE.npz, FILE.npz:KEY or FILE.npy.
+They are brought to the model's size and values as its training did it; files that can't be read are
+named and skipped.
 """
 
 
@@ -35,6 +41,13 @@ IMAGES and --normal are an image, a folder of images, or an .npz with an array "
 @click.option("--normal", type=click.Path(path_type=Path), help="Normal images, whose scores give the threshold.")
 @click.option("--quantile", type=float, default=0.95, show_default=True, help="The share of them below it.")
 @click.option("--threshold", type=float, help="The score above which an image is anomalous.")
+@click.option(
+    "--size", help="64, or 48x64 (height x width): the model's, for pictures of others. [default: as in training]"
+)
+@click.option(
+    "--fit", type=click.Choice(["crop", "stretch"]), help="How they come to it. [default: as in training]"
+)
+@click.option("--value-range", help="0,1: what black and white are in an array. [default: as in training]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A .json, or a folder, with heat maps too.")
 @click.option("--fast", is_flag=True, help="Take what the encoder gives, and search no further.")
 @click.option("--num-inference-steps", "--steps", type=int, help="Steps of the search.")
@@ -51,6 +64,9 @@ def detect(
     normal: Path | None,
     quantile: float,
     threshold: float | None,
+    size: str | None,
+    fit: Any,
+    value_range: str | None,
     output: Path | None,
     backend: str,
     precision: Any,
@@ -60,8 +76,10 @@ def detect(
 ) -> None:
     """Tell which of IMAGES are unlike those that BUNDLE, a model of normal images, was trained on."""
     from gensdk_runtime.generator import Generator
+    from gensdk_runtime.inversion import check_threshold
     from gensdk_runtime.media.image_sets import load_images
 
+    check_threshold(threshold)
     if (normal is None) == (threshold is None):
         raise InputError("expected either --normal DATA, to find a threshold, or --threshold SCORE")
     maps = _holds_maps(output)
@@ -70,14 +88,21 @@ def detect(
             raise InputError(
                 f"model {generator.model.name!r} can't judge images; train and export the family anogan"
             )
-        names, given = load_images(images, generator.model.require_image())
+        spec = generator.model.require_image()
+        how = _shaping(bundle, spec, size, fit, value_range)
+        loaded = load_images(images, spec, how)
+        names, given = loaded.names, loaded.images
+        _tell(loaded)
         if normal is not None:
-            usual = generator.detect(load_images(normal, generator.model.require_image())[1], **options)
+            good = load_images(normal, spec, how)
+            _tell(good)
+            usual = generator.detect(good.images, **options)
             threshold = usual.normal_threshold(quantile)
         found = generator.detect(given, threshold=threshold, **options)
         model = generator.model.name
     rows = _rows(names, found, maps=maps)
-    report = {"model": model, "threshold": threshold, "images": rows}
+    skipped = [{"name": name, "reason": reason} for name, reason in loaded.skipped]
+    report = {"model": model, "threshold": threshold, "images": rows, "skipped": skipped}
     if output is not None:
         _write(output, report, found)
     if as_json:
@@ -92,6 +117,40 @@ def detect(
         say(f"  {row['name']}: {row['score']:.4g}")
     if len(anomalous) > SHOWN:
         say(f"  and {len(anomalous) - SHOWN} more" + ("" if output else "; -o writes all of them"))
+
+
+def _shaping(bundle: str, spec: ImageSpec, size: str | None, fit: Fit | None, value_range: str | None) -> Shaping:
+    """How pictures come to the model's size and values: as in its training, but for what was given."""
+    from gensdk.cli.train import parse_size, parse_value_range
+    from gensdk_runtime.bundle import Bundle
+    from gensdk_runtime.media.image_sets import Shaping
+
+    wanted = parse_size(size)
+    if wanted not in (None, (spec.height, spec.width)):
+        raise InputError(f"the model takes images of {spec.height}x{spec.width} (height x width), not {size}")
+    with Bundle.open(bundle) as opened:
+        known = opened.manifest.provenance.config.get("data")
+    data = known if isinstance(known, dict) else {}
+    own: Fit = "stretch" if data.get("fit") == "stretch" else "crop"
+    resized = fit is not None or wanted is not None or data.get("size") is not None
+    given = parse_value_range(value_range)
+    bits, values = data.get("depth"), data.get("value_range")
+    numbers = isinstance(values, list) and len(values) == 2 and all(isinstance(v, int | float) for v in values)
+    return Shaping(
+        fit=(fit or own) if resized else None,
+        value_range=given or ((float(values[0]), float(values[1])) if numbers and values else None),
+        depth=bits if isinstance(bits, int) and 8 <= bits <= 16 else None,
+    )
+
+
+def _tell(loaded: ImageSet) -> None:
+    """On stderr, what could not be used."""
+    for name, reason in loaded.skipped[:SHOWN]:
+        aside(f"skipped {name}: {reason}")
+    if len(loaded.skipped) > SHOWN:
+        click.echo(f"skipped {len(loaded.skipped) - SHOWN} more", err=True)
+    if loaded.left_out:
+        click.echo(f"left out {loaded.left_out} files that are no images by their suffix", err=True)
 
 
 def _rows(names: list[str], found: Detection, *, maps: bool) -> list[dict[str, Any]]:

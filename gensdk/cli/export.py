@@ -161,9 +161,12 @@ def export(
 
 
 def print_export(report: ExportReport, *, kept: bool) -> None:
-    """The table, islands and warnings; the bundle too, if it was `kept`."""
+    """The table and its unit, islands and warnings; the bundle too, if it was `kept`."""
+    from gensdk_export.report import MEASURED
+
     heading, *rows = report.table()
     print_table(heading, rows)
+    say(MEASURED)
     for graph, islands in (report.fp16.islands if report.fp16 else {}).items():
         if islands:
             say(f"fp32 islands in {graph}: {', '.join(islands)}")

@@ -8,6 +8,7 @@ written; 4 a backend or an extra is missing or failed; 5 bad input data or argum
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -154,9 +155,9 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as failure:
-        # It quotes what was typed, or a name in a folder. (Click declares it final, and shows what it is set to.)
-        vars(failure)["message"] = printable(failure.message, lines=True)
-        failure.show()
+        shown = io.StringIO()
+        failure.show(file=shown)  # it quotes what was typed, which may be a name in a folder
+        click.echo(printable(shown.getvalue(), lines=True), nl=False, err=True)
         return failure.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)

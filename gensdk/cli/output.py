@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.printable import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.segment import Segment
+from gensdk_runtime.text_table import table_text
 
 
 def print_json(data: Any) -> None:
@@ -50,40 +48,13 @@ def _write(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """A table on stdout, plain where stdout is no terminal."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(
-            *(Text(printable(str(cell), lines=True)) for cell in row)
-        )  # as text: shapes in brackets are no markup
-    print_rich(table)
+    """A table on stdout, as wide as the terminal; as wide as it is where stdout is none."""
+    write(table_text(columns, rows, title=title, width=terminal_width()))
 
 
-def print_rich(renderable: RenderableType) -> None:
-    """Anything of rich's on stdout."""
-    from rich.console import Console
-
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
-    with console.capture() as captured:  # writing by itself, rich would end the process at a closed pipe, code 1
-        console.print(_Printable(renderable))
-    _write(captured.get())
-
-
-class _Printable:
-    """A renderable whose text is printable; the styles that rich puts around it stay."""
-
-    def __init__(self, inner: RenderableType) -> None:
-        self._inner = inner
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        for segment in console.render(self._inner, options):
-            yield segment._replace(text=printable(segment.text, lines=True))
+def terminal_width() -> int | None:
+    """The columns of the terminal that stdout is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import print_json, print_table
+from gensdk.cli.output import print_json, print_table, say
 from gensdk_runtime.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -44,32 +44,27 @@ def verify(bundle: str, precision: Any, backend: str, atol: float | None, as_jso
 
 
 def print_report(report: VerifyReport) -> None:
-    """One row for each graph and each sampling run, in each precision."""
+    """One row for each graph and each sampling run, in each precision, with what is compared and its bound."""
+    flips = any(check.drift.discrete for check in report.checks)
     rows = [
         (
             check.what,
             check.precision,
             check.backend,
-            f"{check.drift.max_abs:.2e}",
             f"{check.drift.scaled:.2e}",
             "-" if check.allowed is None else f"{check.allowed:.0e}",
-            f"{check.drift.flipped}/{check.drift.discrete}" if check.drift.discrete else "-",
+            *(
+                (f"{check.drift.flipped}/{check.drift.discrete}" if check.drift.discrete else "-",)
+                if flips
+                else ()
+            ),
             f"{check.drift.psnr:.1f}",
             "ok" if check.ok else check.problem,
         )
         for check in report.checks
     ]
-    print_table(
-        (
-            "graph or samples",
-            "precision",
-            "backend",
-            "max abs",
-            "scaled",
-            "allowed",
-            "flips",
-            "PSNR dB",
-            "verdict",
-        ),
-        rows,
-    )
+    columns = ["graph or samples", "precision", "backend", "differs by", "allowed", "PSNR dB", "verdict"]
+    if flips:
+        columns.insert(5, "flips")
+    print_table(columns, rows)
+    say("differs by: in units of half the output's value range, or of its largest value (--json: as it is)")

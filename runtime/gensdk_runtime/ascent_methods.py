@@ -13,7 +13,7 @@ from gensdk_runtime.arguments import check_callback, check_flag
 from gensdk_runtime.closable import Closable
 from gensdk_runtime.dream import dream_on
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.inversion import Detection, Inversion, invert_all
+from gensdk_runtime.inversion import Detection, Inversion, check_threshold, invert_all
 from gensdk_runtime.manifest import ModelSpec, OptimizerName
 from gensdk_runtime.memory import Room
 from gensdk_runtime.noise import Seeds
@@ -88,6 +88,7 @@ class AscentMethods(Closable):
         the encoder gives, and search no further (Schlegl et al. 2019). `options` and the rest as for
         :meth:`invert`.
         """
+        check_threshold(threshold)
         if check_flag(fast, "fast"):
             options = {**options, "start": "encoder", "num_inference_steps": 0}
         return Detection(self.invert(images, **options), threshold)

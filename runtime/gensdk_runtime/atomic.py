@@ -27,6 +27,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, renameat2
 _RENAME_SWAP = 2  # macOS, renamex_np
 _SIBLING = re.compile(r"\..+\.new-[0-9a-f]{8}")
+_swept: set[Path] = set()  # folders that were looked through by write_file in this process
 _ABANDONED_AFTER = 24 * 3600.0  # seconds, where file locks don't tell whether a writer lives
 
 
@@ -49,6 +50,33 @@ def sibling(target: Path, *, folder: bool) -> Iterator[Path]:
         if descriptor is not None:
             os.close(descriptor)
         _remove(path)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes beside `path`, then renames: a reader sees the old file or the new one. A link is replaced. OSError.
+
+    It does not wait for the disk, so that many small files are quick.
+    """
+    folder = path.parent.absolute()
+    if folder not in _swept:
+        _swept.add(folder)
+        remove_abandoned(folder, _SIBLING)
+    new, descriptor = _create(path, folder=False)
+    try:
+        new.write_bytes(data)
+        new.replace(path)
+    except BaseException:
+        _remove(new)
+        raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def check_no_dangling_link(path: Path) -> None:
+    """OSError where `path` is a link to nothing: what is written there would appear where nobody asked for it."""
+    if path.is_symlink() and not path.exists():
+        raise OSError(errno.ELOOP, "it is a link to something that is not there; remove it", str(path))
 
 
 def put_in_place(new: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-from gensdk_runtime.atomic import put_in_place, sibling, sync
+from gensdk_runtime.atomic import check_no_dangling_link, put_in_place, sibling, sync
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.bundle_files import CHUNK
 from gensdk_runtime.errors import BundleError, InputError
@@ -130,6 +130,7 @@ def _real_path(target: Path) -> Path:
     """`target` behind any links, if what stands there may be replaced."""
     problem = None
     try:
+        check_no_dangling_link(target)
         target = target.resolve()
         if target.is_dir():
             foreign = not (target / MANIFEST_FILE).is_file() and any(target.iterdir())
@@ -137,7 +138,8 @@ def _real_path(target: Path) -> Path:
         elif target.exists():
             problem = None if _is_zip_bundle(target) else "a file that is no bundle"
     except (OSError, RuntimeError, ValueError) as failure:  # RuntimeError: links in a circle
-        raise BundleError(f"{target}: no bundle can be written there ({failure})") from None
+        reason = getattr(failure, "strerror", None) or failure
+        raise BundleError(f"{target}: no bundle can be written there ({reason})") from None
     if problem is not None:
         raise BundleError(f"{target}: won't replace {problem}; choose another path or remove it")
     return target

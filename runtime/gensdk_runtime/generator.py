@@ -378,15 +378,17 @@ class Generator(LatentMethods, TranslationMethods):
     def _run_all(self, request: Request, batches: Batches, progress: bool | None) -> list[Run]:
         """Runs round after round until done or stopped; all runs that began."""
         runs: list[Run] = []
-        with Progress(len(request.rounds), f"sampling {self.model.name}", show=progress) as bar:
+        with Progress(request.n, f"sampling {self.model.name}", show=progress) as bar:
             for each, runner in request.rounds:
                 fresh = batches.next(each)
-                if len(fresh) == 1 and bar.shown:
-                    fresh[0].on_progress = bar.part
+                for run in fresh if bar.shown else ():
+                    run.on_progress = bar.share(len(run))
                 begun = self._run_round(fresh, runner, request.settings)
                 self._check_finite(begun, runner)
                 runs += begun
-                bar.advance()
+                for run in begun:
+                    if run.on_progress is not None:
+                        run.on_progress(1.0)  # not every program tells its steps
                 if runs[-1].stopped:
                     break
         return runs

@@ -1,16 +1,33 @@
-"""Ends runs of graphs from another thread: a run in native code hears of no signal by itself."""
+"""Ends runs of graphs from another thread: a run in native code hears of no signal by itself.
+
+Only a program that says so, as the command line does, has runs that can be ended.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+_GRAPH_ID = ("gpu_graph_id", "-1")
+"""What no entry means too, but ONNX Runtime's Python wrapper takes 20 microseconds to find that there is none."""
+
+_wanted = False
 _run_options: list[Any] = []
 
 
+def let_runs_be_stopped() -> None:
+    """For sessions that are opened from now on."""
+    global _wanted  # noqa: PLW0603 - it is about the process
+    _wanted = True
+
+
 def stoppable(ort: Any) -> Any:
-    """ONNX Runtime's options for a run that :func:`stop_runs` ends."""
+    """ONNX Runtime's options for a run that :func:`stop_runs` ends; None where nobody will."""
+    if not _wanted:
+        return None
     if not _run_options:
-        _run_options.append(ort.RunOptions())
+        options = ort.RunOptions()
+        options.add_run_config_entry(*_GRAPH_ID)
+        _run_options.append(options)
     return _run_options[0]
 
 
@@ -18,9 +35,3 @@ def stop_runs() -> None:
     """Ends all runs of this process that are under way, each with an error, and lets none begin."""
     for options in _run_options:
         options.terminate = True
-
-
-def allow_runs() -> None:
-    """Undoes :func:`stop_runs`."""
-    for options in _run_options:
-        options.terminate = False

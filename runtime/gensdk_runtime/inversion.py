@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.arguments import check_number
+from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.inputs import check_images
 from gensdk_runtime.noise import Float32, SampleKey, sample_keys
 from gensdk_runtime.programs.ascent import AscentProgram
@@ -54,6 +55,15 @@ class Detection:
     inversion: Inversion
     threshold: float | None = None
 
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold)
+        if not np.isfinite(self.scores).all():
+            at = int(np.flatnonzero(~np.isfinite(self.scores))[0])
+            raise BackendError(
+                f"the model gave the score {self.scores[at]} for image {at}, which is neither usual nor odd; try "
+                "precision fp32 or another backend"
+            )
+
     def __len__(self) -> int:
         return len(self.inversion)
 
@@ -79,6 +89,11 @@ class Detection:
         if not 0 < quantile < 1:
             raise InputError(f"expected a quantile between 0 and 1, got {quantile}")
         return float(np.quantile(self.scores.astype(np.float64), quantile))
+
+
+def check_threshold(threshold: object) -> float | None:
+    """A finite score, or None. Raises :class:`InputError`: nothing is above NaN."""
+    return None if threshold is None else check_number(threshold, "threshold")
 
 
 def invert_all(

@@ -6,10 +6,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from gensdk_runtime.control_groups import control_groups, file_text, system_text
 from gensdk_runtime.errors import InputError
 
-_HEAD = 4096
-_CGROUPS = Path("/sys/fs/cgroup")
+_NAMES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of cgroup 2 and cgroup 1: the limit, what is used, and what of that can be given back."""
 
 
 def available_memory() -> int | None:
@@ -23,39 +27,36 @@ def available_memory() -> int | None:
 
 
 def _machine() -> int | None:
-    for line in _head(Path("/proc/meminfo")).splitlines():
+    for line in system_text("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
 
 
+def memory_limits() -> Iterator[int]:
+    """The limits of this process's control groups and of those around them, in bytes."""
+    for group in control_groups("memory"):
+        for limit, *_ in _NAMES:
+            text = file_text(group / limit).strip()
+            if text.isdigit():
+                yield int(text)
+
+
 def _groups() -> Iterator[int]:
-    """What is left in each group that has a limit, from the process's own to the root."""
-    for line in _head(Path("/proc/self/cgroup")).splitlines():
-        number, _, rest = line.partition(":")
-        kinds, _, path = rest.partition(":")
-        if number == "0" and not kinds:
-            root, names = _CGROUPS, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in kinds.split(","):
-            root = _CGROUPS / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        folder = root / path.lstrip("/")
-        for group in (folder, *folder.parents):
+    """What is left in each group that has a limit, from the outermost to the process's own."""
+    for group in control_groups("memory"):
+        for names in _NAMES:
             left = _left(group, *names)
             if left is not None:
                 yield left
-            if group == root:
-                break
 
 
 def _left(group: Path, limit: str, used: str, reclaimable: str) -> int | None:
-    most, now = _head(group / limit).strip(), _head(group / used).strip()
+    most, now = file_text(group / limit).strip(), file_text(group / used).strip()
     if not (most.isdigit() and now.isdigit()):
         return None
     pages = 0  # of files, which are given back when memory is short
-    for line in _head(group / "memory.stat").splitlines():
+    for line in file_text(group / "memory.stat").splitlines():
         name, _, value = line.partition(" ")
         if name == reclaimable and value.isdigit():
             pages = int(value)
@@ -68,18 +69,10 @@ def _address_space() -> int | None:
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    pages = _head(Path("/proc/self/statm")).split()
+    pages = system_text("/proc/self/statm").split()
     if limit == resource.RLIM_INFINITY or not pages:
         return None
     return int(limit) - int(pages[0]) * resource.getpagesize()
-
-
-def _head(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(_HEAD).decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 class Room:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
-from pathlib import Path
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.memory import memory_limits
 
 ENVIRONMENT = "GENSDK_MEMORY_LIMIT"
 LEAST = 2 * 2**30
 """Bytes: a backend and its libraries need about a quarter of it."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def memory_limit() -> int | None:
@@ -43,7 +42,7 @@ def parse_bytes(text: str, what: str) -> int:
 @lru_cache(maxsize=1)
 def machine_memory() -> int:
     """Bytes of memory, of the container where that has less; 8 GiB where nothing tells."""
-    known = [size for size in (_physical(), *map(_container, _CGROUP)) if size]
+    known = [size for size in (_physical(), *memory_limits()) if size]
     return min(known, default=8 * 2**30)
 
 
@@ -51,12 +50,4 @@ def _physical() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return 0
-
-
-def _container(path: Path) -> int:
-    """What a control group may take; 0 where it says nothing ("max", or no such file)."""
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
         return 0

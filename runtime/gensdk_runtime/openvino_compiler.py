@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,12 +15,21 @@ from gensdk_runtime.forking import OPENVINO, new_lock
 from gensdk_runtime.onnx_weights import MappedWeights, map_weights
 from gensdk_runtime.openvino_norms import fuse_group_norms
 from gensdk_runtime.openvino_snippets import separate_snippets
+from gensdk_runtime.processor import cores_to_fill, thread_limit
 from gensdk_runtime.signature import GraphSpec
 
 MAX_COMPILED_BYTES = 2**29
 """Weights of all compiled sizes of one graph together: each packs its own copy."""
 MIN_COMPILED, MAX_COMPILED = 2, 8
 """So many compiled sizes of one graph are kept in any case, and at most."""
+
+OWN_SIZES = 2
+"""So many sizes of images are compiled for themselves at once; further ones share a graph for images of any size.
+That runs somewhat longer than one for its own size, but compiling such a one takes as long as running it twice."""
+OWN_AFTER = 32
+"""Runs of one size on the shared graph, after which it is compiled for itself all the same."""
+ANY = -1
+MAX_COUNTED = 1024
 
 SizesKey = tuple[tuple[str, int], ...]
 
@@ -57,6 +65,8 @@ class Compiler:
         self._limit = MIN_COMPILED
         self._users: WeakSet[Any] = WeakSet()
         self._compiled: OrderedDict[SizesKey, Compiled] = OrderedDict()
+        self._free = _image_axes(graph) if device == "CPU" else frozenset()
+        self._runs: Counter[SizesKey] = Counter()
         self._lock = new_lock()
 
     def read(self, source: GraphSource) -> None:
@@ -93,19 +103,45 @@ class Compiler:
         Raises :class:`BackendError` where the graph can't be compiled for them.
         """
         with self._lock:
-            found = self._compiled.get(user.key)
-            streams = self._streams(sum(each.key == user.key for each in self._users))
+            key = self._form(user.key)
+            found = self._compiled.get(key)
+            streams = self._streams(sum(each.key in (key, user.key) for each in self._users))
             if found is None or found.streams < streams:
-                self._keep(user.key, Compiled(self._compile(dict(user.key), streams), streams))
-                found = self._compiled[user.key]
-            self._compiled.move_to_end(user.key)
+                try:
+                    self._keep(key, Compiled(self._compile(dict(key), streams), streams))
+                except BackendError:
+                    if key == user.key:
+                        raise
+                    self._free, key = frozenset(), user.key  # each size for itself, then
+                    self._keep(key, Compiled(self._compile(dict(key), streams), streams))
+                found = self._compiled[key]
+            self._compiled.move_to_end(key)
             return found
+
+    def _form(self, key: SizesKey) -> SizesKey:
+        """What runs these sizes: a graph of their own, or the one for images of any size."""
+        if key in self._compiled or not self._free.intersection(name for name, _ in key):
+            return key
+        shared = tuple((name, ANY if name in self._free else size) for name, size in key)
+        alike = sum(
+            all(b in (ANY, a) for (_, a), (_, b) in zip(other, shared, strict=True)) for other in self._own()
+        )
+        if len(self._runs) > MAX_COUNTED:
+            self._runs.clear()
+        self._runs[key] += 1
+        if alike >= OWN_SIZES and self._runs[key] <= OWN_AFTER:
+            return shared
+        del self._runs[key]
+        return key
+
+    def _own(self) -> list[SizesKey]:
+        return [key for key in self._compiled if all(size != ANY for _, size in key)]
 
     def _streams(self, users: int) -> int:
         """Enough for `users`, but no more than there are cores for; a power of two, since each change compiles."""
         if self._threads is None or self._device != "CPU":
             return 1
-        return max(1, min(1 << (users - 1).bit_length(), (os.cpu_count() or 1) // self._threads))
+        return max(1, min(1 << (users - 1).bit_length(), cores_to_fill() // self._threads))
 
     def _keep(self, key: SizesKey, compiled: Compiled) -> None:
         """Keeps `compiled`, and lets go of what it replaces and of the one that was not used for longest."""
@@ -144,14 +180,24 @@ class Compiler:
             return settings
         # Pinned threads of two graphs, or of two processes, would share one core and leave others idle.
         settings |= {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
-        if self._threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self._threads * streams
+        threads = thread_limit() if self._threads is None else self._threads
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads * streams
+        if model.is_dynamic():
+            return settings | {"SNIPPETS_MODE": "DISABLE"}  # what comes below goes by sizes
         fuse_group_norms(model)
         try:
             separate_snippets(model)
         except ValueError:
             settings["SNIPPETS_MODE"] = "DISABLE"
         return settings
+
+
+def _image_axes(graph: GraphSpec) -> frozenset[str]:
+    """The named axes of images, [batch, C, H, W] or [batch, H, W, C], but for the batch."""
+    images = [spec.shape for spec in graph.inputs if len(spec.shape) == 4]
+    batch = {shape[0] for shape in images}
+    return frozenset(axis for shape in images for axis in shape[1:] if isinstance(axis, str) and axis not in batch)
 
 
 def one_line(failure: Exception) -> str:

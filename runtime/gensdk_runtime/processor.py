@@ -9,14 +9,14 @@ import platform
 import sys
 from pathlib import Path
 
-_CPUINFO_BYTES = 4096  # the first of its cores; a large machine lists hundreds
+from gensdk_runtime.control_groups import control_groups, file_text, system_text
 
 
 def cpu_model() -> str:
     """What the processor is called, as in ``AMD EPYC``; the architecture where the system does not say."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine()
-    for line in _head("/proc/cpuinfo").splitlines():
+    for line in system_text("/proc/cpuinfo").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -30,35 +30,54 @@ def usable_cores() -> int:
 
 
 def cpu_quota() -> float | None:
-    """A container's limit in cores (cgroup 2, else cgroup 1); None where there is none."""
-    quota, _, period = _head("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    if not quota:
-        folder = "/sys/fs/cgroup/cpu/cpu.cfs_"
-        quota, period = _head(f"{folder}quota_us").strip(), _head(f"{folder}period_us").strip()
-    return round(int(quota) / int(period), 2) if quota.isdigit() and period.isdigit() and int(period) else None
+    """The limit of a container or service in cores; None where there is none.
+
+    The lowest of this process's control group and of all groups around it (cgroup 2 and cgroup 1), as far as they
+    can be seen from here.
+    """
+    quotas = [quota for folder in control_groups("cpu") if (quota := _quota_of(folder)) is not None]
+    return round(min(quotas), 2) if quotas else None
+
+
+def omp_threads() -> int | None:
+    """What OMP_NUM_THREADS allows (of nested levels the first); None where it is not set, or no number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isascii() and first.isdigit() and 0 < int(first) < 2**31 else None
 
 
 def cores_to_fill() -> int:
-    """Threads that can really run at once: the usable cores, or fewer under a container's limit."""
-    quota = cpu_quota()
-    return usable_cores() if quota is None else max(1, min(usable_cores(), math.ceil(quota)))
+    """Threads that may and can really run at once: the usable cores, or fewer where a container's limit or
+    OMP_NUM_THREADS says so."""
+    quota, allowed = cpu_quota(), omp_threads()
+    limits = [usable_cores()]
+    limits += [] if quota is None else [math.ceil(quota)]
+    limits += [] if allowed is None else [allowed]
+    return max(1, min(limits))
+
+
+def thread_limit() -> int | None:
+    """For backends that count cores themselves: :func:`cores_to_fill` where it is below what they find."""
+    cores = cores_to_fill()
+    return cores if cores < usable_cores() else None
 
 
 def threads_per_core() -> int:
     """Logical cores for each physical one, 2 with hyper-threading; 1 where the system does not say."""
-    siblings = _head("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").strip()
+    siblings = system_text("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").strip()
     first, dash, last = siblings.partition("-")
     if dash and first.isdigit() and last.isdigit():
         return max(1, int(last) - int(first) + 1)
     return max(1, len(siblings.split(",")))
 
 
-def _head(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(_CPUINFO_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
+def _quota_of(folder: Path) -> float | None:
+    """The limit of one control group in cores."""
+    quota, _, period = file_text(folder / "cpu.max").strip().partition(" ")
+    if not quota:
+        quota = file_text(folder / "cpu.cfs_quota_us").strip()
+        period = file_text(folder / "cpu.cfs_period_us").strip()
+    whole = quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0
+    return int(quota) / int(period) if whole else None
 
 
 def _sysctl(name: str) -> str:

@@ -152,7 +152,9 @@ def test_dreams_climb_over_octaves_and_leave_the_weights_alone(exported: Export)
     assert checksums(bundle) == before
 
 
-def test_the_command_line_detects_and_dreams(exported: Export, tmp_path: Path) -> None:
+def test_the_command_line_detects_and_dreams(
+    exported: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     parts, report = tmp_path / "parts", tmp_path / "report"
     parts.mkdir()
     for i, image in enumerate(images(3)):
@@ -170,6 +172,20 @@ def test_the_command_line_detects_and_dreams(exported: Export, tmp_path: Path) -
     assert run(["detect", anogan, str(tmp_path / "none.png"), "--threshold", "1", *common]) == 5
     (parts / "large.png").write_bytes(encode_image(photograph(), ".png", {}))
     assert run(["detect", anogan, str(parts), "--threshold", "1", *common]) == 5
+    (parts / "deep").mkdir()
+    (parts / "deep" / "broken.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert run(["detect", anogan, str(parts), "--threshold", "1", "--size", "8", "--json", *common]) == 0
+    found = capsys.readouterr()
+    told = json.loads(found.out)
+    assert [row["name"] for row in told["images"]] == ["0.png", "1.png", "2.png", "large.png"]
+    assert [row["name"] for row in told["skipped"]] == ["deep/broken.png"]
+    assert "skipped deep/broken.png" in found.err
+    assert run(["detect", anogan, str(parts), "--threshold", "1", "--size", "16", *common]) == 5
+    assert run(["detect", anogan, str(parts), "--threshold", "nan", *common]) == 5
+    assert "expected threshold as a finite number, got nan" in capsys.readouterr().err
+    np.savez(tmp_path / "parts.npz", images=images(3)[..., 0] / 255)
+    assert run(["detect", anogan, str(tmp_path / "parts.npz"), "--threshold", "1", *common]) == 0
     made = tmp_path / "dream.png"
     dream = ["dream", str(parts / "large.png"), "--bundle", str(exported("deepdream").bundle), "--octaves", "2"]
     assert run([*dream, "-o", str(made), *common]) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.inversion import Detection
 from gensdk_runtime.manifest import AscentDefaults, AscentSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.signature import GraphSpec, TensorSpec
 from support.models import IMAGE, MODELS, ascent_model, feedforward_model, generator, image_tensor, tensor
@@ -151,6 +154,22 @@ def test_detection_tells_the_odd_from_the_usual() -> None:
             _ = model.detect(images).anomalous
         with pytest.raises(InputError, match="quantile between 0 and 1"):
             model.detect(images).normal_threshold(1.5)
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, np.float32("nan"), "310", True])
+def test_nothing_is_judged_by_what_is_no_score(threshold: Any) -> None:
+    _, images = targets(2)
+    with linear() as model, pytest.raises(InputError, match="expected threshold as a"):
+        model.detect(images, threshold=threshold)
+
+
+def test_scores_that_are_not_finite_are_no_scores() -> None:
+    _, images = targets(3)
+    with linear() as model:
+        found = model.detect(images).inversion
+    broken = replace(found, objective=np.float32([1, np.nan, 2]))
+    with pytest.raises(BackendError, match="score nan for image 1"):
+        Detection(broken)
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_sizes_beyond_the_limit_are_compiled_anew(monkeypatch: pytest.MonkeyPatc
 
 
 def test_streams_grow_with_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("gensdk_runtime.openvino_compiler.cores_to_fill", lambda: 4)
     data, weights = wide_bytes()
     x = np.ones((2, 64), np.float32)
     wanted = (x @ weights["w1"] + weights["b1"]) @ weights["w2"]
@@ -200,3 +200,66 @@ def test_streams_grow_with_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
                 third.run()
                 (compiled,) = session.compiler._compiled.values()
                 assert compiled.streams == streams
+
+
+IMAGES = graph_spec({"x": spec("batch", 3, "height", "width")}, {"y": spec("batch", 3, "height", "width")})
+IMAGE_NODES = [
+    node("Conv", ["x", "kernel"], ["c"], pads=[1, 1, 1, 1]),
+    node("InstanceNormalization", ["c", "ones", "zeros"], ["n"], epsilon=1e-3),
+    node("Relu", ["n"], ["r"]),
+    node("Add", ["r", "x"], ["y"]),
+]
+
+
+def image_session() -> OpenVinoSession:
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 3, 3)).astype(np.float32)
+    constants = {"kernel": kernel, "ones": np.ones(3, np.float32), "zeros": np.zeros(3, np.float32)}
+    data = onnx_bytes(IMAGES, IMAGE_NODES, constants)
+    session = create_backend("openvino", threads=1).open(IMAGES, OnnxBytes(data), precision="fp32")
+    assert isinstance(session, OpenVinoSession)
+    return session
+
+
+def image(height: int, width: int) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(height).standard_normal((1, 3, height, width)).astype(np.float32)}
+
+
+def test_images_of_many_sizes_are_not_compiled_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[dict[str, int]] = []
+    compile_model = openvino_compiler.Compiler._compile
+
+    def counting(self, sizes, streams):
+        compiled.append(dict(sizes))
+        return compile_model(self, sizes, streams)
+
+    monkeypatch.setattr(openvino_compiler.Compiler, "_compile", counting)
+    sizes = [(8 + 3 * i, 8 + 5 * (i * 7 % 11)) for i in range(12)]
+    with image_session() as session:
+        for height, width in [*sizes, *reversed(sizes)]:
+            found = session.run(image(height, width))["y"]
+            with image_session() as alone:
+                np.testing.assert_allclose(found, alone.run(image(height, width))["y"], rtol=1e-4, atol=1e-5)
+            compiled.pop()  # the lone one's
+    assert len(compiled) == openvino_compiler.OWN_SIZES + 1
+    assert compiled[-1] == {"batch": 1, "height": openvino_compiler.ANY, "width": openvino_compiler.ANY}
+
+
+def test_a_size_that_comes_often_is_compiled_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_compiler, "OWN_AFTER", 3)
+    with image_session() as session:
+        for height in (8, 9, 10):
+            session.run(image(height, 8))
+        key = (("batch", 1), ("height", 10), ("width", 8))
+        assert key not in session.compiler._compiled
+        for _ in range(4):
+            session.run(image(10, 8))
+        assert key in session.compiler._compiled
+
+
+def test_axes_that_are_no_image_keep_a_graph_for_each_size() -> None:
+    data, _ = wide_bytes()
+    with create_backend("openvino", threads=1).open(WIDE, OnnxBytes(data), precision="fp32") as session:
+        assert isinstance(session, OpenVinoSession)
+        for batch in range(1, 6):
+            session.run({"x": np.ones((batch, 64), np.float32)})
+        assert all(size > 0 for key in session.compiler._compiled for _, size in key)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensdk_runtime.bench.bootstrap import RatioInterval, Statistic, block_length, ratio_intervals
-from gensdk_runtime.bench.gate import Limit, compare_paired, compare_with_baseline, machine_warnings
+from gensdk_runtime.bench.gate import Limit, compare_paired, compare_with_baseline, failed, machine_warnings
 from gensdk_runtime.bench.machine import this_machine
 from gensdk_runtime.bench.report import (
     BenchSettings,
@@ -169,10 +169,11 @@ def subject(**changes) -> Subject:
     return Subject(**(given | changes))
 
 
-def case(runs, *, probe_ns=100_000, **changes) -> Case:
+def case(runs, *, probe_ns=100_000, graphs_share=0.0, **changes) -> Case:
     kept = tuple(
         Run(
-            load_ns=10**7, first_call_ns=10**7, probe_ns=probe_ns, graphs_ns=10**6,
+            load_ns=10**7, first_call_ns=10**7, probe_ns=probe_ns,
+            graphs_ns=int(graphs_share * np.median(run) * 1e6) or 10**6,
             latencies_ns=tuple(int(ms * 1e6) for ms in run),
         )
         for run in runs
@@ -231,6 +232,37 @@ def test_too_little_data_is_said_and_not_judged(runs, calls, limit, reason) -> N
     (comparison,) = compare_paired(case(new), case(old), [Limit.parse(limit)])
     assert (comparison.verdict, comparison.ratio) == ("can't tell", None)
     assert reason in comparison.reason
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict", "ratio", "fails"),
+    [
+        ("p50:+5%", "slower", 1.2, True),
+        ("p50:+5%", "can't tell", None, True),
+        ("p50:+5%", "can't tell", 3.0, True),
+        ("p50:+5%", "can't tell", 1.03, False),
+        ("p50:+5%", "can't tell", 0.9, False),
+        ("throughput:-5%", "can't tell", 0.4, True),
+        ("throughput:-5%", "can't tell", 1.4, False),
+        ("p50:+5%", "same", 1.01, False),
+        ("p50:+5%", "faster", 0.5, False),
+    ],
+)
+def test_what_could_not_be_told_passes_only_where_it_looks_right(limit, verdict, ratio, fails) -> None:
+    comparison = Comparison(
+        subject=case([np.ones(4)]).subject, against="old", limit=limit, ratio=ratio, low=None, high=None,
+        confidence=0.95, verdict=verdict, reason="",
+    )  # fmt: skip
+    found = report().model_copy(update={"comparisons": (comparison,)})
+    assert bool(failed(found)) == fails
+
+
+def test_the_share_inside_the_graphs_is_never_above_one() -> None:
+    """Runs at different speeds: the median run is not the run of the median call."""
+    paces = [1.0] * 4 + [10.0]
+    made = [np.full(1 if pace == 1.0 else 40, pace) for pace in paces]
+    summary = case(made, graphs_share=0.9).summary
+    assert summary.graphs_ms / summary.percentiles_ms["p50"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(

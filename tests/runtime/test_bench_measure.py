@@ -137,6 +137,16 @@ def test_a_model_that_is_several_times_slower_is_never_called_the_same() -> None
     assert comparison.confidence == pytest.approx(0.95)
 
 
+def test_each_run_has_enough_calls_however_long_a_call_takes() -> None:
+    """Time for one call a run only: without more calls there would be no verdict at all."""
+    targets = Target("new", lambda: Slow("new", [])), Target("old", lambda: Tally("old", []))
+    settings = BenchSettings(warmup_ms=0, duration_s=0, iterations=1, runs=10, patience=1)
+    new, old, (comparison,) = suite.measure_in_turn(*targets, settings, [suite.Limit.parse("p50:+5%")])
+    assert [len(run.latencies_ns) for run in (*new.runs, *old.runs)] == [4] * 20
+    assert comparison.ratio is not None
+    assert comparison.ratio > 1.05
+
+
 def test_patience_measures_again_what_did_not_tell_and_pays_for_each_look() -> None:
     """A p99 of 48 calls is never told, so that all looks are taken; the limit of 900 % is not in doubt."""
     new, old, comparisons = slow_against_quick(3, ["p99:+5%", "p50:+900%"])

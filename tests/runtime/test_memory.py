@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime import memory
+from gensdk_runtime import control_groups, memory
 
 resource = pytest.importorskip("resource", reason="limits of POSIX")
 
@@ -41,21 +41,23 @@ def test_samples_that_a_limit_forbids_end_in_one_line(tmp_path: Path, mebibytes:
 
 def test_the_least_of_all_limits_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine, two nested control groups and no limit of address space, as Linux writes them."""
-    group = tmp_path / "cgroup" / "pod" / "box"
+    group = tmp_path / "sys/fs/cgroup/pod/box"
     group.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/pod/box\n")
+    (tmp_path / "proc/self/mountinfo").write_text("32 31 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\nMemAvailable: 90 kB\n")
     (group / "memory.max").write_text("max\n")
     (group / "memory.current").write_text("1000\n")
     (group.parent / "memory.max").write_text("8000\n")
     (group.parent / "memory.current").write_text("5000\n")
     (group.parent / "memory.stat").write_text("anon 4000\ninactive_file 600\n")
-    files = {"/proc/self/cgroup": "0::/pod/box\n", "/proc/meminfo": "MemTotal: 99 kB\nMemAvailable: 90 kB\n"}
-    real = memory._head
-    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(memory, "_head", lambda path: files.get(str(path)) or real(path))
+    monkeypatch.setattr(control_groups, "_ROOT", tmp_path)
     monkeypatch.setattr(memory, "_address_space", lambda: None)
     assert memory.available_memory() == 8000 - 5000 + 600
     (group / "memory.max").write_text("1500\n")
     assert memory.available_memory() == 500
+    assert list(memory.memory_limits()) == [8000, 1500]
 
 
 def test_what_was_granted_once_is_granted_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def newest_data(folder: Path) -> DataInfo | None:
     """What the newest checkpoint with a readable ``state.json`` says of its data; None where there is none."""
     for path in checkpoint_paths(folder):
         with suppress(OSError, TrainingError):
-            text = (path / "state.json").read_bytes()
+            text = read_own(path / "state.json", limit=MAX_STATE)
             return CheckpointState.from_json(text, what=path.name, error=TrainingError).data
     return None
 

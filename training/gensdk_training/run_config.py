@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_fit import Fit
 from gensdk_runtime.own_files import read_own
 from gensdk_runtime.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.augment import Augmentation
-from gensdk_training.data.dataset import Fit, Layout, Split
+from gensdk_training.data.dataset import Layout, Split
 from gensdk_training.family import DataInfo, FamilyConfig
 from gensdk_training.registry import AnyFamily, get_family
 
@@ -89,8 +91,16 @@ class RunConfig(StrictModel):
 
     def family_config(self) -> FamilyConfig:
         """The family's settings, checked. Raises :class:`InputError` for an unknown family or key."""
-        family = get_family(self.family)
-        return family.Config.from_dict(self.config, what=f"settings of {self.family!r}")
+        known, what = get_family(self.family).Config, f"settings of {self.family!r}"
+        hint = f"gensdk list {self.family} shows them all"
+        if unknown := sorted(self.config.keys() - known.model_fields.keys()):
+            near = difflib.get_close_matches(unknown[0], known.model_fields, n=1)
+            names = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known.model_fields))};"
+            raise InputError(f"{what}: unknown key {unknown[0][:80]!r}; {names} {hint}")
+        try:
+            return known.from_dict(self.config, what=what)
+        except InputError as failure:
+            raise InputError(f"{failure}; {hint}") from None
 
     def resolved(self) -> RunConfig:
         """The same run with the defaults of every setting written out, so that it outlives other defaults."""

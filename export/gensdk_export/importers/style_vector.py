@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_export.importers.import_report import Guess, check_size
+from gensdk_export.importers.import_report import Guess
 from gensdk_export.importers.onnx_meaning import OnnxOptions, Picture, may_be_image, source_picture
 from gensdk_export.importers.onnx_original import as_in_file, open_session, run_output
 from gensdk_export.importers.onnx_reading import OnnxFile, Port, read_onnx
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import MAX_FILE_BYTES, CorruptImageError, decode
 from gensdk_runtime.media.image_pixels import resize
+from gensdk_runtime.media.image_sets import load_image
 
 FREE_SIDE = 256
 """Pixels that a picture is shown to an encoder at, where it takes any size."""
@@ -70,17 +70,9 @@ def _image_of(encoder: OnnxFile, guesses: list[Guess]) -> Picture:
 def _encode(session: Any, encoder: OnnxFile, source: Picture, path: Path) -> Array:
     """The encoder's first output for a picture, cut to its shape from the middle; float32, any shape."""
     height, width = (axis if isinstance(axis, int) else FREE_SIDE for axis in source.sides)
-    image = _cut(_read(path, source.channels or 3), height, width)
+    image = _cut(load_image(path, source.channels or 3), height, width)
     feeds = {source.port.name: as_in_file(image[None], source)}
     return run_output(session, encoder, encoder.outputs[0].name, feeds).astype(np.float32)
-
-
-def _read(path: Path, channels: int) -> NDArray[np.uint8]:
-    check_size(path, MAX_FILE_BYTES)
-    try:
-        return decode(path.read_bytes(), channels)
-    except CorruptImageError as failure:
-        raise InputError(f"{path}: not a picture that can be read: {failure}") from None
 
 
 def _cut(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from gensdk_export.one_call import OneCall
 from gensdk_export.one_call_proof import prove_one_call
 from gensdk_export.page.onnxruntime_web import NOTICE, onnxruntime_web
 from gensdk_export.proof import GraphSet
-from gensdk_runtime.atomic import put_in_place, sibling, sync
+from gensdk_runtime.atomic import check_no_dangling_link, put_in_place, sibling, sync
 from gensdk_runtime.batches import largest_batch
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import ExportError, InputError
@@ -181,11 +181,13 @@ def _static(name: str) -> bytes:
 def _target(out: Path) -> Path:
     """`out` behind any links, if what stands there may be replaced."""
     try:
+        check_no_dangling_link(out)
         out = out.resolve()
         page = out.is_dir() and ((out / PAGE_FILE).is_file() or not any(out.iterdir()))
         taken = out.exists() and not page
     except (OSError, RuntimeError, ValueError) as failure:
-        raise InputError(f"{out}: no page can be written there ({failure})") from None
+        reason = getattr(failure, "strerror", None) or failure
+        raise InputError(f"{out}: no page can be written there ({reason})") from None
     if taken:
         raise InputError(f"{out}: won't replace what is no page (it has no {PAGE_FILE}); choose another folder")
     return out

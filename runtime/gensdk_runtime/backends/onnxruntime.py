@@ -26,6 +26,7 @@ from gensdk_runtime.errors import BackendError, InputError, UnavailableError, di
 from gensdk_runtime.forking import CUDA, OPENVINO, new_lock
 from gensdk_runtime.graph_runs import stoppable
 from gensdk_runtime.onnxruntime_memory import bound_memory, give_back, wanted_too_much
+from gensdk_runtime.processor import thread_limit
 from gensdk_runtime.signature import GraphSpec, Precision
 from gensdk_runtime.telemetry import quieten_onnxruntime
 
@@ -157,8 +158,9 @@ class OnnxRuntimeBackend(Backend):
         options = self._ort.SessionOptions()
         bound_memory(self._ort, options)
         options.log_severity_level = 4  # failures come as exceptions, with our own words around them
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+        threads = thread_limit() if self.threads is None else self.threads
+        if threads is not None:
+            options.intra_op_num_threads = threads
         # One graph runs at a time, and threads that spin between runs starve the application's own.
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")

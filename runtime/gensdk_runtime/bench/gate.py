@@ -6,6 +6,9 @@ The verdict follows the interval of new / old, not the estimate, so that noise a
 - ``same``: the whole interval lies within the limit, in both directions.
 - ``faster``: the whole interval lies on the fast side of 1.
 - ``can't tell``: anything else, or too few calls for the metric. Measure longer.
+
+A gate fails on ``slower``, and on a ``can't tell`` whose estimate is beyond the limit or that has none: see
+:func:`failed`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from gensdk_runtime.bench.bootstrap import RatioInterval, Statistic, ratio_intervals
-from gensdk_runtime.bench.report import Case, Comparison, Report, Run, Verdict
+from gensdk_runtime.bench.report import (
+    MAX_CALLS_PER_RUN,
+    BenchSettings,
+    Case,
+    Comparison,
+    Report,
+    Run,
+    Verdict,
+)
 from gensdk_runtime.errors import InputError
 
 DEFAULT_LIMIT = "p50:+5%"
@@ -69,6 +80,10 @@ class Limit:
         statistic = Statistic(None if percentile is None else float(percentile))
         return cls(text=text.strip(), metric=metric, statistic=statistic, allowed=allowed)
 
+    def breaks(self, ratio: float) -> bool:
+        """Whether new / old as reports show it (of throughputs, where that is the metric) is beyond the limit."""
+        return ratio < 1 - self.allowed if self.is_throughput else ratio > 1 + self.allowed
+
     def verdict(self, interval: RatioInterval) -> Verdict:
         """The verdict on an interval of the *time* ratio, new / old."""
         slowest = 1 / (1 - self.allowed) if self.is_throughput else 1 + self.allowed
@@ -77,6 +92,23 @@ class Limit:
         if interval.low >= 1 / slowest and interval.high <= slowest:
             return "same"
         return "faster" if interval.high < 1 else "can't tell"
+
+
+def failed(report: Report) -> tuple[Comparison, ...]:
+    """The comparisons that fail a gate: slower for sure, not measured at all, or not told but slower to all
+    appearances (the estimate itself is beyond the limit). What nobody could tell does not pass as checked."""
+    return tuple(
+        each
+        for each in report.comparisons
+        if each.verdict == "slower"
+        or (each.verdict == "can't tell" and (each.ratio is None or Limit.parse(each.limit).breaks(each.ratio)))
+    )
+
+
+def enough_calls(settings: BenchSettings) -> BenchSettings:
+    """`settings` with so many calls that each run has MIN_CALLS_PER_RUN, however long a call takes."""
+    needed = min(MIN_CALLS_PER_RUN * settings.runs, MAX_CALLS_PER_RUN)
+    return settings.model_copy(update={"iterations": max(settings.iterations, needed)})
 
 
 def compare_paired(

@@ -119,7 +119,7 @@ class Run(StrictModel):
 
 
 class Summary(StrictModel):
-    """Latencies in milliseconds over all runs; load, first call and graphs are medians of the runs.
+    """Latencies in milliseconds over all runs; load, first call and the share of graphs are medians of the runs.
 
     `graphs_ms` is the part of a call inside the graphs' sessions; the rest is noise, solver and bookkeeping.
     """
@@ -256,8 +256,13 @@ def _summarize(runs: tuple[Run, ...], *, batch: int, percentiles: tuple[float, .
         samples_per_second=1e3 * batch / float(latencies.mean()),
         load_ms=float(np.median([run.load_ns for run in runs])) / 1e6,
         first_call_ms=float(np.median([run.first_call_ns for run in runs])) / 1e6,
-        graphs_ms=float(np.median([run.graphs_ns for run in runs])) / 1e6,
+        graphs_ms=float(np.median(latencies)) * _share_in_graphs(runs),
     )
+
+
+def _share_in_graphs(runs: tuple[Run, ...]) -> float:
+    """The part of a median call inside the graphs, at most 1; within each run, as speed drifts between them."""
+    return min(1.0, float(np.median([run.graphs_ns / np.median(run.latencies_ns) for run in runs])))
 
 
 def _shown(value: object) -> str:

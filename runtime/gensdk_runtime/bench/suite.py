@@ -12,6 +12,7 @@ from gensdk_runtime.bench.gate import (
     Limit,
     compare_paired,
     compare_with_baseline,
+    enough_calls,
     machine_warnings,
 )
 from gensdk_runtime.bench.machine import Machine, shown, this_machine
@@ -76,7 +77,7 @@ def bench(
             differences = new.subject.differences(old.subject)
             warnings += tuple(f"the bundles differ: {difference}" for difference in differences)
             continue
-        cases += measure([target], settings)
+        cases += measure([target], enough_calls(settings) if settings.runs > 1 else settings)
         if baseline is not None:
             comparisons += compare_with_baseline(cases[-1], baseline, limits)
     return report.model_copy(
@@ -93,14 +94,14 @@ def measure_in_turn(
 ) -> tuple[Case, Case, tuple[Comparison, ...]]:
     """Measures two targets in turn and compares them, again and again while a verdict is "can't tell".
 
-    At most ``settings.patience`` times. Since each look at the data is a chance to be wrong, the 5 % of error
-    are divided among the looks (Bonferroni).
+    At most ``settings.patience`` times, and with as many calls in each run as a verdict needs. Since each look at
+    the data is a chance to be wrong, the 5 % of error are divided among the looks (Bonferroni).
     """
     confidence = 1 - 0.05 / settings.patience
     targets = (new, old)
     runs: list[tuple[Run, ...]] = [(), ()]
     for look in range(settings.patience):
-        found = measure(targets, settings, seed=seed * settings.patience + look)
+        found = measure(targets, enough_calls(settings), seed=seed * settings.patience + look)
         runs = [(*earlier, *case.runs) for earlier, case in zip(runs, found, strict=True)]
         first, second = (
             Case.of(case.subject, together, settings.percentiles)

@@ -2,88 +2,83 @@
 
 from __future__ import annotations
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text as RichText
+from collections.abc import Sequence
 
 from gensdk_runtime.bench.machine import Machine
 from gensdk_runtime.bench.report import Case, Comparison, Report, Subject
+from gensdk_runtime.text_table import table_text, wrapped
 
-_STYLES = {"faster": "green", "same": "green", "slower": "bold red", "can't tell": "yellow"}
 
+def report_text(report: Report, *, width: int | None = None) -> str:
+    """Latencies, verdicts where something was compared, warnings, machine and timing boundary, as lines.
 
-def report_table(report: Report) -> RenderableType:
-    """Latencies, verdicts where something was compared, warnings, machine and timing boundary."""
-    parts: list[RenderableType] = [_latencies(report.cases), _throughput(report.cases)]
+    `width`: columns on the terminal, None where there is no limit.
+    """
+    parts = [_latencies(report.cases, width), _throughput(report.cases, width)]
     if report.comparisons:
-        parts.append(_verdicts(report.comparisons))
-    parts += [RichText(f"warning: {warning}", style="yellow") for warning in report.warnings]
+        parts.append(_verdicts(report.comparisons, width))
     settings = report.settings
-    parts.append(
-        RichText(
-            f"machine: {_machine(report.machine)}\n"
-            f"timed: {report.boundary}\n"
-            f"settings: warm-up {settings.warmup_ms:g} ms before each of {settings.runs} run(s), then at least "
-            f"{settings.duration_s:g} s and {settings.iterations} calls for each case in all, up to "
-            f"{settings.patience} times that where two bundles in turn do not tell",
-            style="dim",
-        )
-    )
-    return Group(*parts)
+    below = [
+        *(f"warning: {warning}" for warning in report.warnings),
+        f"machine: {_machine(report.machine)}",
+        f"timed: {report.boundary}",
+        f"settings: warm-up {settings.warmup_ms:g} ms before each of {settings.runs} run(s), then at least "
+        f"{settings.duration_s:g} s and {settings.iterations} calls for each case in all, up to "
+        f"{settings.patience} times that where two bundles in turn do not tell",
+    ]
+    parts.append("".join(line + "\n" for text in below for line in wrapped(text, width, indent="  ")))
+    return "\n".join(parts)
 
 
-def _latencies(cases: tuple[Case, ...]) -> Table:
+def _latencies(cases: tuple[Case, ...], width: int | None) -> str:
     percentiles = list(dict.fromkeys(name for case in cases for name in case.summary.percentiles_ms))
-    table = _table("latency of Generator.sample() in ms", "min", "mean", *percentiles, "max")
+    rows = []
     for case in cases:
         summary = case.summary
         tails = [summary.percentiles_ms.get(name) for name in percentiles]
         values = (summary.min_ms, summary.mean_ms, *tails, summary.max_ms)
-        table.add_row(RichText(_label(case, cases)), *(_ms(value) for value in values))
-    return table
+        rows.append((_label(case, cases), *(_ms(value) for value in values)))
+    return _table("latency of Generator.sample() in ms", ("min", "mean", *percentiles, "max"), rows, width)
 
 
-def _throughput(cases: tuple[Case, ...]) -> Table:
+def _throughput(cases: tuple[Case, ...], width: int | None) -> str:
     columns = ("calls", "samples/s", "in graphs", "load ms", "first call ms")
-    table = _table("throughput, share of time inside the graphs, cold start", *columns)
-    for case in cases:
-        summary = case.summary
-        table.add_row(
-            RichText(_label(case, cases)),
-            str(summary.calls),
-            f"{summary.samples_per_second:,.1f}",
-            f"{summary.graphs_ms / summary.percentiles_ms['p50']:.0%}",
-            _ms(summary.load_ms),
-            _ms(summary.first_call_ms),
+    rows = [
+        (
+            _label(case, cases),
+            str(case.summary.calls),
+            f"{case.summary.samples_per_second:,.1f}",
+            f"{case.summary.graphs_ms / case.summary.percentiles_ms['p50']:.0%}",
+            _ms(case.summary.load_ms),
+            _ms(case.summary.first_call_ms),
         )
-    return table
+        for case in cases
+    ]
+    return _table("throughput, share of time inside the graphs, cold start", columns, rows, width)
 
 
-def _verdicts(comparisons: tuple[Comparison, ...]) -> Table:
+def _verdicts(comparisons: tuple[Comparison, ...], width: int | None) -> str:
     confidence = min(comparison.confidence for comparison in comparisons)
-    table = Table(title=f"new / old with its {confidence:.1%} interval", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("case", "against", "limit", "ratio", "interval", "verdict", "why"):
-        table.add_column(column, overflow="fold")
-    for comparison in comparisons:
-        table.add_row(
-            RichText(_of(comparison.subject)),
-            RichText(comparison.against),
+    rows = [
+        (
+            _of(comparison.subject),
+            comparison.against,
             comparison.limit,
             "-" if comparison.ratio is None else f"{comparison.ratio:.3f}",
             "-" if comparison.low is None else f"{comparison.low:.3f} .. {comparison.high:.3f}",
-            RichText(comparison.verdict, style=_STYLES[comparison.verdict]),
-            RichText(comparison.reason),
+            comparison.verdict,
+            comparison.reason,
         )
-    return table
+        for comparison in comparisons
+    ]
+    columns = ("case", "against", "limit", "ratio", "interval", "verdict", "why")
+    return table_text(columns, rows, title=f"new / old with its {confidence:.1%} interval", width=width)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("case", overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
+    """A case in each row, its numbers set to the right."""
+    numbers = range(1, len(columns) + 1)
+    return table_text(("case", *columns), rows, title=title, width=width, right=numbers)
 
 
 def _label(case: Case, cases: tuple[Case, ...]) -> str:

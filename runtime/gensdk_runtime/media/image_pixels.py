@@ -27,7 +27,7 @@ def to_picture(image: Images) -> Image:
     from PIL import Image as Pillow
 
     height, width, channels = image.shape
-    return Pillow.frombytes(_MODES[channels], (width, height), np.ascontiguousarray(image).tobytes())
+    return Pillow.frombytes(_MODES[channels], (width, height), np.ascontiguousarray(image).data)
 
 
 def flattened(image: Image, channels: int) -> Image:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import secrets
 import struct
-import zlib
 from collections.abc import Mapping
 from math import ceil, sqrt
 from pathlib import Path
@@ -15,21 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.atomic import write_file
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import to_channels, to_picture
+from gensdk_runtime.media.png import encode_png
 
 Uint8 = NDArray[np.uint8]
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".png": ("PNG", {"compress_level": 1}),
     ".jpg": ("JPEG", {"quality": 95}),
     ".jpeg": ("JPEG", {"quality": 95}),
     ".webp": ("WEBP", {"lossless": True, "exact": True}),
     ".bmp": ("BMP", {}),
-    ".tif": ("TIFF", {"compression": "tiff_lzw"}),
-    ".tiff": ("TIFF", {"compression": "tiff_lzw"}),
+    ".tif": ("TIFF", {"compression": "tiff_lzw", "tiffinfo": {317: 2}}),
+    ".tiff": ("TIFF", {"compression": "tiff_lzw", "tiffinfo": {317: 2}}),
 }
-"""Pillow's format and options for each suffix."""
-SUFFIXES = tuple(_WRITERS)
+"""Pillow's format and options for each suffix; of TIFF samples the difference is packed (tag 317)."""
+SUFFIXES = (".png", *_WRITERS)
 OPAQUE = (".jpg", ".jpeg", ".bmp")
 """Formats without transparency."""
 
@@ -80,14 +79,15 @@ def encode_image(image: Uint8, suffix: str, settings: Mapping[str, Any]) -> byte
         raise InputError(f"image files hold 1, 3 or 4 channels, got {image.shape[2]}; save as .npz")
     if image.shape[2] == 4 and suffix in OPAQUE:
         image = to_channels(image, 3)
+    if suffix == ".png":
+        return encode_png(image, settings)
     name, options = _WRITERS[suffix]
     file = io.BytesIO()
     try:
         to_picture(image).save(file, name, **options)
     except (OSError, ValueError, OverflowError, struct.error):  # more pixels a side than the format holds
         raise InputError(f"can't write {suffix} of {image.shape[1]} x {image.shape[0]} pixels; use .png") from None
-    encoded = file.getvalue()
-    return _with_text(encoded, settings) if suffix == ".png" else encoded
+    return file.getvalue()
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -111,25 +111,10 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     return {}
 
 
-def _with_text(png: bytes, settings: Mapping[str, Any]) -> bytes:
-    """The PNG with a tEXt chunk behind its header (PNG specification, 11.3.4.3); JSON keeps it in ASCII."""
-    body = b"tEXtgensdk\0" + json.dumps(settings, sort_keys=True).encode("ascii")
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    header = 8 + 25  # signature and IHDR
-    return png[:header] + chunk + png[header:]
-
-
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes beside `path`, then renames: a reader sees the old file or the new one, never half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with beside.open("xb") as file:  # not tempfile: the user's umask decides who may read the file
-                file.write(data)
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_file(path, data)
     except OSError as failure:
         raise InputError(f"can't write {path}: {failure.strerror or failure}") from None

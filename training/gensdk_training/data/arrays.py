@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import to_channels
+from gensdk_runtime.media.image_fit import fit_size
 from gensdk_training.data.classes import plain_names
 from gensdk_training.data.dataset import (
     ArrayDataset,
@@ -18,7 +19,6 @@ from gensdk_training.data.dataset import (
     holdout_indices,
 )
 from gensdk_training.data.findings import log
-from gensdk_training.data.images import fit_size
 from gensdk_training.family import DataInfo
 
 MAX_CLASSES = 100_000

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.printable import printable
 from gensdk_training.data.dataset import Dataset
-from gensdk_training.data.findings import printable
 
 MAX_NAME = 200
 """Characters of a class's name."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.printable import printable
 from gensdk_training.data.dataset import LoadOptions, plain_name
-from gensdk_training.data.findings import printable
 from gensdk_training.data.points import PointDataset, points_from_array
 
 LABEL_COLUMNS = ("label", "labels", "class", "classes")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_fit import Fit
 from gensdk_runtime.media.pixel_values import ValueRange
 from gensdk_training.data.findings import Findings, SkipLog
 from gensdk_training.family import DataInfo
@@ -24,7 +25,6 @@ Labels = NDArray[np.int64]
 Split = Literal["train", "test"]
 Size = tuple[int, int]
 """(height, width)."""
-Fit = Literal["crop", "stretch"]
 Layout = Literal["auto", "splits", "classes"]
 """What the sub-folders at the top of a folder are."""
 

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.printable import printable
 from gensdk_runtime.strict import StrictModel
-from gensdk_training.data.dataset import Dataset, Fit
-from gensdk_training.data.findings import printable
+from gensdk_training.data.dataset import Dataset
 
 FILE = "data.json"
 LISTED = 12

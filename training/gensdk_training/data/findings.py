@@ -6,6 +6,8 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
+from gensdk_runtime.printable import printable
+
 log = logging.getLogger("gensdk.data")
 
 MAX_NAMED = 20
@@ -66,8 +68,3 @@ class Findings:
         """Keeps a sentence, once."""
         if text not in self.notes:
             self.notes.append(text)
-
-
-def printable(text: str) -> str:
-    """`text` in one line that a terminal may show: what is no printable character is written as its code."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, TrainingError
 from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode
+from gensdk_runtime.media.image_fit import fit_size
 from gensdk_runtime.media.image_folder import ImageFolder, list_images
+from gensdk_runtime.printable import printable
 from gensdk_training.data.classes import plain_names, seen_classes
 from gensdk_training.data.dataset import (
     ArrayDataset,
@@ -27,9 +29,8 @@ from gensdk_training.data.dataset import (
     text_fingerprint,
     with_classes,
 )
-from gensdk_training.data.findings import Findings, SkipLog, printable
+from gensdk_training.data.findings import Findings, SkipLog
 from gensdk_training.data.image_looks import look_at_all, names_and_sizes, one_size, read_file
-from gensdk_training.data.images import fit_size
 from gensdk_training.data.split_folders import split_folder
 from gensdk_training.family import DataInfo
 

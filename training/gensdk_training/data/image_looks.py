@@ -18,8 +18,9 @@ from gensdk_runtime.media.image_files import (
     file_header,
     read_header,
 )
+from gensdk_runtime.printable import printable
 from gensdk_training.data.dataset import text_fingerprint
-from gensdk_training.data.findings import SkipLog, printable
+from gensdk_training.data.findings import SkipLog
 
 _HEADER_BYTES = 1 << 16
 

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.media.image_fit import Fit
 from gensdk_runtime.media.pixel_values import ValueRange, check_value_range
 from gensdk_training.data.classes import of_classes, seen_classes
 from gensdk_training.data.csv_file import load_csv
-from gensdk_training.data.dataset import Dataset, Fit, Layout, LoadOptions, Split
+from gensdk_training.data.dataset import Dataset, Layout, LoadOptions, Split
 from gensdk_training.data.digits import load_digits
 from gensdk_training.data.domains import domains_of, join_domains
 from gensdk_training.data.folder import load_folder

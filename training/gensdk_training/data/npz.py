@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.arrays_file import npz_names, read_npy, read_npz
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_sets import IMAGE_KEYS
 from gensdk_runtime.media.pixel_values import to_pixels
+from gensdk_runtime.printable import printable
 from gensdk_training.data.arrays import array_dataset, take_holdout, to_labels
 from gensdk_training.data.dataset import ArrayDataset, LoadOptions, plain_name
-from gensdk_training.data.findings import printable
 from gensdk_training.data.points import PointDataset, points_from_array
 
-IMAGE_KEYS = ("images", "image", "points", "x", "data", "array", "arr_0")
+KEYS = (*IMAGE_KEYS[:2], "points", *IMAGE_KEYS[2:])
 LABEL_KEYS = ("labels", "label", "y", "targets", "arr_1")
 MAX_BYTES = 64 << 30
 """Arrays larger than this, or than the machine's memory, are refused before anything is read."""
@@ -93,10 +94,10 @@ def _image_key(path: Path, keys: list[str], key: str | None) -> str:
         if key not in keys:
             raise InputError(f"{path} has no array {key!r}; it has {listed}")
         return key
-    for known in IMAGE_KEYS:
+    for known in KEYS:
         if known in keys:
             return known
-    raise InputError(f"{path}: none of its arrays ({listed}) is called {IMAGE_KEYS[0]!r}; write FILE.npz:KEY")
+    raise InputError(f"{path}: none of its arrays ({listed}) is called {KEYS[0]!r}; write FILE.npz:KEY")
 
 
 def _label_key(path: Path, keys: list[str], image_key: str, own: str | None, options: LoadOptions) -> str | None:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, TrainingError
+from gensdk_runtime.printable import printable
 from gensdk_training.data.classes import seen_classes
 from gensdk_training.data.dataset import Dataset, ImageBatch, Split, holdout_indices, text_fingerprint
-from gensdk_training.data.findings import printable
 from gensdk_training.family import SourceInfo
 
 Int64 = NDArray[np.int64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.printable import printable
 from gensdk_training.data.dataset import LoadOptions
-from gensdk_training.data.findings import printable
 
 TRAIN_NAMES = ("train", "training", "trn", "train_set", "training_set")
 TEST_NAMES = (

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_fit import fit_size
 from gensdk_training.data.dataset import Images
-from gensdk_training.data.images import fit_size
 
 LARGEST_SIDE = 32
 """Pixels; larger images are compared at this size, which keeps what the eye takes for the same picture."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from gensdk_runtime.media.image_pixels import resize
-from gensdk_training.data.dataset import Fit, Images
+from typing import Literal
+
+from gensdk_runtime.media.image_pixels import Images, resize
+
+Fit = Literal["crop", "stretch"]
 
 
 def fit_size(image: Images, size: tuple[int, int], fit: Fit) -> Images:

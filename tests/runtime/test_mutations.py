@@ -1,0 +1,173 @@
+"""Files that gensdk reads, changed at random: what comes out is right, or one of our own errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.embedded import embedded_names
+from gensdk_runtime.engines.cache import EngineCache, EngineCacheWarning
+from gensdk_runtime.errors import GensdkError, IntegrityError
+from gensdk_runtime.golden import Golden
+from gensdk_runtime.manifest import Manifest
+from gensdk_runtime.onnx_inline import inlined
+from gensdk_runtime.onnx_scan import scan
+from gensdk_runtime.onnx_weights import map_weights
+from gensdk_runtime.tuning import store
+from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
+from support.bombs import BOMBS
+
+ROUNDS = 400
+PIECES = (
+    b"\x00",
+    b"\xff",
+    b"\x80" * 11,
+    b"\x1b[2J",
+    b"-1",
+    b"1e999",
+    b"9" * 400,
+    b"[",
+    b'"',
+    b"{}",
+    b"null",
+    b"NaN",
+)
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """A few bytes flipped, cut out, doubled or put in."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(changed) + 1)
+        how = rng.randrange(5)
+        if how == 0 and at < len(changed):
+            changed[at] = rng.randrange(256)
+        elif how == 1:
+            del changed[at : at + rng.choice((1, 2, 16, 1000))]
+        elif how == 2:
+            changed[at:at] = changed[at : at + rng.choice((1, 8, 64))]
+        elif how == 3:
+            changed[at:at] = rng.choice(PIECES)
+        elif at < len(changed):
+            changed[at] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def manifest_bytes() -> list[bytes]:
+    found = []
+    for name in embedded_names():
+        with Bundle.open(name) as bundle:
+            found.append(bundle.manifest.to_json().encode())
+    return found
+
+
+def onnx_files() -> list[bytes]:
+    with Bundle.open("digits-dcgan") as bundle:
+        whole = bundle.graph_source("generator", "fp32").read()
+    return [BOMBS["a loop that doubles"](), BOMBS["If"](), BOMBS["functions"]()[:2000], whole[:4000], whole]
+
+
+def golden_bytes() -> list[bytes]:
+    with Bundle.open("digits-vae") as bundle:
+        return [bundle.read(bundle.manifest.golden or "")]
+
+
+def read_onnx(data: bytes) -> None:
+    facts = scan(data)
+    inlined(data, dict.fromkeys(facts.external_locations, b"somebody's weights"))
+    map_weights(data)
+
+
+READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes], object]]] = {
+    "manifest": (manifest_bytes, lambda data: Manifest.parse(data, what="manifest")),
+    "ONNX": (onnx_files, read_onnx),
+    "golden": (golden_bytes, Golden.from_bytes),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_readers_raise_nothing_but_our_own(kind, monkeypatch) -> None:
+    make, read = READERS[kind]
+    originals, rng = make(), random.Random(0)
+    monkeypatch.setattr("gensdk_runtime.onnx_weights.MIN_FILE_BYTES", 1000)
+    for round_ in range(ROUNDS):
+        data = mutated(originals[round_ % len(originals)], rng)
+        with contextlib.suppress(GensdkError):
+            read(data)
+
+
+def test_bundles_that_were_changed_are_refused_or_whole(tmp_path) -> None:
+    rng = random.Random(1)
+    with Bundle.open("digits-dcgan") as bundle:
+        original, manifest = bundle.path.read_bytes(), bundle.manifest
+    for _ in range(60):
+        path = tmp_path / "x.gsdk"
+        path.write_bytes(mutated(original, rng))
+        with contextlib.suppress(GensdkError), Bundle.open(path) as bundle:
+            assert bundle.manifest.files == manifest.files
+
+
+def test_what_was_measured_is_read_as_hostile_too(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
+    with Bundle.open("digits-dcgan") as bundle:
+        manifest = bundle.manifest
+    key = {"bundle": "x", "precision": "fp32"}
+    table = CostTable(costs=(Cost(choice=Choice(backend="onnxruntime"), batch=1, seconds=0.1),))
+    path = store.save_table(key, table, manifest, "short")
+    assert path is not None
+    original, rng = path.read_bytes(), random.Random(2)
+    for _ in range(ROUNDS):
+        path.write_bytes(mutated(original, rng))
+        found = store.load_table(key, manifest)
+        assert found is None or isinstance(found, CostTable)
+
+
+def test_an_engine_that_was_changed_is_built_again(tmp_path: Path) -> None:
+    cache, rng = EngineCache(tmp_path), random.Random(3)
+    identity = {"kind": "engine", "graph": "g"}
+    cache.put(identity, b"engine" * 50)
+    path = next(tmp_path.glob("*.engine"))
+    original = path.read_bytes()
+    for _ in range(100):
+        data = mutated(original, rng)
+        path.write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EngineCacheWarning)
+            assert cache.get(identity) == (b"engine" * 50 if data == original else None)
+        cache.put(identity, b"engine" * 50)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners as POSIX systems have them")
+@pytest.mark.parametrize("how", ["a link", "others may write", "another's", "a pipe"])
+def test_an_engine_that_others_could_have_written_is_not_loaded(tmp_path: Path, how: str) -> None:
+    cache, identity = EngineCache(tmp_path), {"kind": "engine", "graph": "g"}
+    cache.put(identity, b"engine")
+    path = next(tmp_path.glob("*.engine"))
+    if how == "a link":
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif how == "others may write":
+        path.chmod(0o666)
+    elif how == "another's":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give files away")
+        os.chown(path, 12345, 12345)
+    else:
+        path.unlink()
+        os.mkfifo(path)
+    with pytest.warns(EngineCacheWarning, match="is not used"):
+        assert cache.get(identity) is None
+
+
+def test_scan_refuses_a_cut_file_at_every_byte() -> None:
+    data = BOMBS["If"]()
+    for end in range(len(data)):
+        with contextlib.suppress(IntegrityError):
+            scan(data[:end])
