@@ -49,6 +49,8 @@ OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 DEVICES = ("cuda", "gpu", "tensorrt", "dml", "coreml")
 """What is in the names of backends that run in the memory of a device."""
 PRECISIONS = ("fp32", "fp16", "auto")
+FEW = 64
+"""Samples that fit into memory wherever the model does."""
 MAX_WORKERS = 256
 
 
@@ -230,7 +232,8 @@ class Generator(LatentMethods, TranslationMethods):
         returns NaN or was closed, and :class:`ManifestError` where a graph does not fit its program.
         """
         start = perf_counter()
-        check_callback(callback_on_step_end, "callback_on_step_end")
+        if callback_on_step_end is not None:
+            check_callback(callback_on_step_end, "callback_on_step_end")
         options = {
             "num_inference_steps": num_inference_steps,
             "solver": solver,
@@ -354,8 +357,10 @@ class Generator(LatentMethods, TranslationMethods):
 
     def _empty(self, n: int, output_type: str, size: tuple[int, int] | None) -> NDArray[Any]:
         """What the samples are drawn into: bytes only where the graph makes them."""
-        check_word(output_type, "output_type", OUTPUT_TYPES)
-        check_room(n, prod(self.model.output.shape) if size is None else 0)
+        if type(output_type) is not str or output_type not in OUTPUT_TYPES:
+            check_word(output_type, "output_type", OUTPUT_TYPES)
+        if n > FEW and size is None:
+            check_room(n, prod(self.model.output.shape))
         if self.model.points is not None:
             if output_type == "uint8":
                 raise InputError(
