@@ -86,7 +86,7 @@ def test_the_users_own_switch_wins() -> None:
 def test_openvino_reports_where_the_user_opted_in_and_nowhere_else(tmp_path: Path) -> None:
     program = """
 import sys
-from gensdk_runtime.telemetry import quiet_openvino
+from gensdk_runtime.openvino_import import quiet_openvino
 with quiet_openvino():
     print(sys.modules.get("openvino_telemetry", "left alone"))
 print("openvino_telemetry" in sys.modules)
@@ -97,3 +97,10 @@ print("openvino_telemetry" in sys.modules)
     assert run(program, HOME=str(tmp_path)) == "None\nFalse"
     (tmp_path / "intel" / "openvino_telemetry").write_text("1\n")
     assert run(program, HOME=str(tmp_path)) == "left alone\nFalse"
+
+
+def test_switching_off_loads_nothing_more() -> None:
+    """It runs with every import of gensdk."""
+    program = "import sys, typing; before = set(sys.modules); import gensdk; print(*(set(sys.modules) - before))"
+    loaded = {name.partition(".")[0] for name in run(program).split()}
+    assert loaded <= {"gensdk", "gensdk_runtime", "__future__", "importlib", "typing"}

@@ -2,17 +2,13 @@
 
 ONNX Runtime (from 1.29 on), OpenVINO and Hugging Face's packages report by default, and leave identifiers in the
 home folder. gensdk switches that off before they are imported. Each package's own switch, where the user has set
-it, wins: the variables below, and for OpenVINO the answer that its ``opt_in_out`` command wrote down.
+it, wins: the variables below, and for OpenVINO the answer that its ``opt_in_out`` command wrote down
+(:mod:`gensdk_runtime.openvino_import`). Every start of Python with gensdk imports this: it takes no time.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from threading import RLock
 from typing import Any
 
 SWITCHES = {
@@ -23,7 +19,6 @@ SWITCHES = {
 """Environment variables that the packages read when they are imported, and what switches reporting off."""
 
 _NO = ("", "0", "false", "no", "off")
-_IMPORTING = RLock()
 
 
 def switch_off() -> None:
@@ -39,37 +34,3 @@ def quieten_onnxruntime(ort: Any) -> None:
         disable = getattr(ort, "disable_telemetry_events", None)
         if disable is not None:
             disable()
-
-
-@contextlib.contextmanager
-def quiet_openvino() -> Iterator[None]:
-    """To import OpenVINO in: it finds no ``openvino_telemetry`` then, as where that was never installed.
-
-    OpenVINO reports while it is imported, and knows no environment variable; without the package it takes a stub
-    of its own for good. Nothing is done where the user has opted in.
-    """
-    name = "openvino_telemetry"
-    with _IMPORTING:
-        if "openvino" in sys.modules or _opted_in():
-            yield
-            return
-        hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] == name}
-        sys.modules[name] = None  # type: ignore[assignment]  # as documented: its import then fails
-        try:
-            yield
-        finally:
-            del sys.modules[name]
-            sys.modules.update(hidden)
-
-
-def _opted_in() -> bool:
-    """Whether ``opt_in_out --opt_in`` was run: it writes a 1 into the home folder."""
-    try:
-        if sys.platform == "win32":
-            folder = Path(os.environ.get("LOCALAPPDATA", "")) / "Intel Corporation"
-        else:
-            folder = Path.home() / "intel"
-        with (folder / "openvino_telemetry").open("rb") as file:
-            return file.read(16).strip() == b"1"
-    except (OSError, RuntimeError):  # no such file, no home
-        return False

@@ -13,8 +13,8 @@ from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Size
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.forking import OPENVINO
 from gensdk_runtime.openvino_compiler import Compiled, Compiler, SizesKey, one_line
+from gensdk_runtime.openvino_import import quiet_openvino
 from gensdk_runtime.signature import GraphSpec, Precision
-from gensdk_runtime.telemetry import quiet_openvino
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 INSTALL = 'pip install "gensdk[openvino]"'
