@@ -165,7 +165,9 @@ def _run_config(family: str, out: Path | None, resume: bool, options: dict[str, 
     if resume and out is not None and (options["data"] is None or (out / "run.json").exists()):
         begun = read_run_config(out)
         if begun.family != family:
-            raise InputError(f"{out} is a run of {begun.family!r}, not of {family!r}")
+            raise InputError(
+                f"{out} is a run of {begun.family!r}, not of {family!r}; name its family, or choose another folder"
+            )
         known = begun.model_dump()
         chosen = _chosen()
         if options["data"] is not None:  # the same data in another place

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import SUFFIXES
+from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, file_header
 
 MAX_FILES = 10_000_000
 MAX_DEPTH = 64
@@ -18,13 +18,15 @@ MAX_DEPTH = 64
 class ImageFolder:
     """What lies below `root`.
 
-    `files`: images by their suffix, in the order of their paths. `broken`: names with such a suffix that are no
+    `files`: images by their suffix, in the order of their paths; with `nameless` also files without a suffix whose
+    first bytes are an image's. `broken`: names with such a suffix that are no
     readable file, and links that lead nowhere, each with the reason. `left_out`: how many files have another
     suffix ("" for none). `links`: links that were followed; `outside`: those of them that lead out of `root`.
     `empty`: folders at the top without an image.
     """
 
     root: Path
+    nameless: bool = False
     files: list[Path] = field(default_factory=list)
     broken: list[tuple[Path, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -33,13 +35,13 @@ class ImageFolder:
     empty: tuple[str, ...] = ()
 
 
-def list_images(root: Path) -> ImageFolder:
+def list_images(root: Path, *, nameless: bool = False) -> ImageFolder:
     """Looks through `root` and all folders in it. Hidden files and folders (``.name``) are no part of the data.
 
     Links are followed, each folder once: one that leads back to where it was reached from is not entered again.
     Raises :class:`InputError` where `root` can't be read.
     """
-    found = ImageFolder(root)
+    found = ImageFolder(root, nameless)
     home = os.path.realpath(root)
     seen = {home}
     waiting = [root]
@@ -89,7 +91,7 @@ def _look_at(entry: os.DirEntry[str], found: ImageFolder, home: str, seen: set[s
     found.outside += outside
     if is_folder:
         return path
-    if path.name.lower().endswith(SUFFIXES):
+    if path.name.lower().endswith(SUFFIXES) or (found.nameless and not path.suffix and _is_image(path)):
         found.files.append(path)
     else:
         found.left_out[path.suffix.lower()[:16]] += 1
@@ -104,6 +106,14 @@ def _not_entered(target: str, link: bool, home: str, seen: set[str], depth: int)
     if target in seen or (link and shared == home):
         return "a link to a folder that is among the data already"
     return f"more than {MAX_DEPTH} folders deep" if depth > MAX_DEPTH else None
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        file_header(file)
+    except (OSError, CorruptImageError):
+        return False
+    return True
 
 
 def _empty(found: ImageFolder) -> tuple[str, ...]:

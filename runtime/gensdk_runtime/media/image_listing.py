@@ -1,17 +1,16 @@
-"""The image files of a folder and of the folders in it, what their results are called, and what was left out."""
+"""The image files of a folder, what their results are called, and what was left out, in words."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, file_header
+from gensdk_runtime.media.image_folder import list_images
 
-MAX_DEPTH = 32
 LISTED = 8
-"""Kinds of files that a remark names."""
+"""Kinds of files, and broken files, that are named."""
 
 
 @dataclass(frozen=True)
@@ -23,23 +22,20 @@ class ImageListing:
     remarks: tuple[str, ...] = ()
 
 
-def list_images(path: Path) -> ImageListing:
-    """The images of a folder, or the one image that `path` is. Raises `OSError`.
+def named_images(path: Path) -> ImageListing:
+    """The images of a folder and of the folders in it, or the one image that `path` is.
 
-    Files without a suffix count where their first bytes are an image's. Names that begin with a point are not
-    looked at, and links to folders are not followed. Two files whose results would have one name keep their
-    suffixes in it: ``a.jpg.png`` and ``a.png.png``.
+    Two files whose results would have one name keep their suffixes in it: ``a.jpg.png`` and ``a.png.png``. Raises
+    :class:`InputError` where the folder can't be read.
     """
     if not path.is_dir():
         return ImageListing({f"{path.stem}.png": path})
-    files, left_out = list[Path](), Counter[str]()
-    for file in _walk(path, 0, left_out):
-        if file.suffix.lower() in SUFFIXES or (not file.suffix and _is_image(file)):
-            files.append(file)
-        else:
-            left_out[file.suffix.lower() or "file without a suffix"] += 1
-    remarks = [_left_out(path, left_out)] if left_out else []
-    named, renamed = _names({file: file.relative_to(path) for file in files})
+    found = list_images(path, nameless=True)
+    named, renamed = _names({file: file.relative_to(path) for file in found.files})
+    remarks = [_left_out(path, found.left_out)] if found.left_out else []
+    remarks += [f"{broken}: left out, {problem}" for broken, problem in found.broken[:LISTED]]
+    if len(found.broken) > LISTED:
+        remarks.append(f"{path}: {len(found.broken) - LISTED} more can't be read")
     if renamed:
         remarks.append(
             f"{path}: {len(renamed)} files have another one's name but for the suffix; their results keep it, as "
@@ -69,29 +65,8 @@ def _names(files: Mapping[Path, Path]) -> tuple[dict[str, Path], list[str]]:
     return named, renamed
 
 
-def _walk(folder: Path, depth: int, left_out: Counter[str]) -> Iterator[Path]:
-    """Files, those of each folder before those of the folders in it."""
-    found = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
-    yield from (each for each in found if each.is_file())
-    for each in found:
-        if each.is_dir() and (each.is_symlink() or depth == MAX_DEPTH):
-            left_out["link to a folder" if each.is_symlink() else "folder too deep"] += 1
-        elif each.is_dir():
-            yield from _walk(each, depth + 1, left_out)
-        elif not each.is_file():
-            left_out["link to nothing" if each.is_symlink() else "special file"] += 1
-
-
-def _is_image(file: Path) -> bool:
-    try:
-        file_header(file)
-    except (OSError, CorruptImageError):
-        return False
-    return True
-
-
 def _left_out(path: Path, kinds: Counter[str]) -> str:
     """``photos: left out 3 .txt, 1 .heic``."""
-    listed = [f"{count} {kind}" for kind, count in kinds.most_common(LISTED)]
+    listed = [f"{count} {kind or 'without a suffix'}" for kind, count in kinds.most_common(LISTED)]
     rest = sum(kinds.values()) - sum(count for _, count in kinds.most_common(LISTED))
     return f"{path}: left out {', '.join(listed)}" + (f" and {rest} others" if rest else "")

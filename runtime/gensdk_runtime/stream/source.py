@@ -14,7 +14,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.inputs import MAX_SIDE
 from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode, read_file, read_header
 from gensdk_runtime.media.image_frames import Frame, frame_count, frames
-from gensdk_runtime.media.image_listing import ImageListing, list_images
+from gensdk_runtime.media.image_listing import ImageListing, named_images
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
 
 SHORTEST, BROWSERS = 10, 100
@@ -124,11 +124,8 @@ class ImageSource(Source):
         self.keeps_alpha = keeps_alpha
 
     def open(self) -> Capture:
-        """Lists the folder once; files that appear later are not seen."""
-        try:
-            listing = list_images(self.path)
-        except OSError as failure:
-            raise InputError(f"can't read {self.path}: {failure.strerror or failure}") from None
+        """Lists the folder once; files that appear later are not seen. Raises :class:`InputError` without images."""
+        listing = named_images(self.path)
         if not listing.files:
             left_out = "; ".join(listing.remarks)
             raise InputError(
