@@ -124,7 +124,7 @@ class ImageSource(Source):
         self.keeps_alpha = keeps_alpha
 
     def open(self) -> Capture:
-        """Lists the folder once; files that appear later are not seen. Raises :class:`InputError` without images."""
+        """Lists the folder once; files that appear later are not seen. :class:`InputError` without an image."""
         listing = named_images(self.path)
         if not listing.files:
             left_out = "; ".join(listing.remarks)
