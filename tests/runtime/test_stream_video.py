@@ -231,6 +231,21 @@ def corners(picture: Any) -> list[tuple[bool, ...]]:
     return [tuple(bool(level > 128) for level in picture[place]) for place in middles]
 
 
+def test_a_turn_by_other_angles_is_said(tmp_path: Path) -> None:
+    report, frames = read(write_video(tmp_path / "tilted.mp4", [corner_picture()] * 3, rotation=30))
+    assert corners(frames[0].source) == corners(corner_picture())
+    assert any("degrees, which is not done" in remark for remark in report.remarks)
+
+
+def test_frames_over_the_limit_are_refused_by_the_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "large.mp4", [corner_picture()] * 3)
+    monkeypatch.setattr(containers_module, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(InputError):
+        read(path)
+    monkeypatch.setattr(containers_module, "MAX_PIXELS", 64 * 48)
+    assert read(path)[0].frames == 3
+
+
 def test_a_mirrored_video_is_turned_back(tmp_path: Path) -> None:
     from gensdk_runtime.stream.picture import upright
 

@@ -122,7 +122,9 @@ def video_of(container: InputContainer, name: str) -> VideoStream:
     known = [each for each in videos if each.codec_context is not None]
     if not known:
         raise InputError(f"{name}: this FFmpeg has no decoder for its video; convert it to H.264 first")
-    return max(known, key=lambda each: each.width * each.height)
+    video = max(known, key=lambda each: each.width * each.height)
+    video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # PyAV does not pass on the container's
+    return video
 
 
 class Clock:

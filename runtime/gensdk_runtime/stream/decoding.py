@@ -161,7 +161,7 @@ class Decoder:
         """
         av = pyav()
         codec: Any = av.CodecContext.create(self._stream.codec_context.codec, "r")
-        codec.extradata = self._stream.codec_context.extradata
+        codec.extradata, codec.options = self._stream.codec_context.extradata, self._stream.codec_context.options
         for packet in (*self._kept, None):
             try:
                 found = codec.decode(packet)

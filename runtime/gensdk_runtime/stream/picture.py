@@ -69,6 +69,8 @@ class Painter:
 
 
 def _remarks_on(frame: VideoFrame) -> Iterator[str]:
+    if frame.rotation % 90:
+        yield f"to be turned by {frame.rotation} degrees, which is not done"
     if frame.interlaced_frame:
         yield "interlaced; its two fields are translated together, as they are stored"
     if frame.color_trc in HDR:
