@@ -127,14 +127,17 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as failure:
-        said = io.StringIO()
-        failure.show(file=said)  # it quotes what was typed, which may be a name in a folder
-        click.echo(printable(said.getvalue(), lines=True), nl=False, err=True)
+        shown = io.StringIO()
+        failure.show(file=shown)  # it quotes what was typed, which may be a name in a folder
+        click.echo(printable(shown.getvalue(), lines=True), nl=False, err=True)
         return failure.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 130
     except GensdkError as failure:
+        if ctrl_c.was_pressed():  # the run that it ended said so first
+            click.echo("stopped", err=True)
+            return 130
         if debug:
             traceback.print_exc()
         click.echo(f"error: {failure}", err=True)
