@@ -16,8 +16,6 @@ from gensdk_runtime.scratch import scratch_folder
 
 MODULE = "gensdk_export.first_load"
 TIMEOUT_SECONDS = 600
-LIMITS = Limits(processor_seconds=TIMEOUT_SECONDS)
-"""A graph is loaded on one thread."""
 
 
 def first_load(graphs: Mapping[str, bytes]) -> None:
@@ -29,8 +27,9 @@ def first_load(graphs: Mapping[str, bytes]) -> None:
         paths = [folder / f"{index}.onnx" for index in range(len(graphs))]
         for path, data in zip(paths, graphs.values(), strict=True):
             path.write_bytes(data)
+        limits = Limits(processor_seconds=TIMEOUT_SECONDS)  # a graph is loaded on one thread
         try:
-            done = run_module(MODULE, *map(str, paths), timeout=TIMEOUT_SECONDS, limits=LIMITS)
+            done = run_module(MODULE, *map(str, paths), timeout=TIMEOUT_SECONDS, limits=limits)
         except TimeoutError:
             raise ExportError(f"ONNX Runtime did not load the graphs in {TIMEOUT_SECONDS} s") from None
     if done.code:

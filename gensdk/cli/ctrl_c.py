@@ -18,6 +18,8 @@ AGAIN = 1.0
 """Seconds after which a second Ctrl-C ends the process where it stands: what hangs there ends no other way."""
 STOPPED = 130
 
+_pressed = threading.Event()
+
 
 def listen() -> None:
     """Starts the thread, in a process whose main thread is the caller."""
@@ -30,6 +32,11 @@ def listen() -> None:
     threading.Thread(target=_watch, args=(reader,), daemon=True, name="gensdk-ctrl-c").start()
 
 
+def was_pressed() -> bool:
+    """Whether Ctrl-C ended the runs of this process."""
+    return _pressed.is_set()
+
+
 def _watch(reader: int) -> None:
     first = 0.0
     while numbers := os.read(reader, 64):
@@ -39,4 +46,5 @@ def _watch(reader: int) -> None:
             os.write(2, b"stopped\n")
             os._exit(STOPPED)
         first = first or time.monotonic()
+        _pressed.set()
         stop_runs()

@@ -163,6 +163,9 @@ def _run(arguments: list[str]) -> int:
         click.echo("stopped", err=True)
         return 130
     except GensdkError as failure:
+        if ctrl_c.was_pressed():  # the run that it ended said so first
+            click.echo("stopped", err=True)
+            return 130
         if debug:
             traceback.print_exc()
         click.echo(f"error: {failure}", err=True)

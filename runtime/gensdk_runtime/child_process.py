@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,11 +42,11 @@ _SEARCHED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 class Limits:
     """What a child may take: `memory` in bytes of its own, `processor_seconds` of all its threads together.
 
-    None for `memory`: what :func:`memory_limit` says; for `processor_seconds`: as much as it likes. Enforced by
-    the operating system on Linux and macOS; elsewhere only the time that its parent waits for it.
+    None: as much as it likes; `memory` is what :func:`memory_limit` says unless given. Enforced by the operating
+    system on Linux and macOS; elsewhere there is only the time that its parent waits for it.
     """
 
-    memory: int | None = None
+    memory: int | None = field(default_factory=memory_limit)
     processor_seconds: int | None = None
 
 
@@ -89,15 +89,14 @@ def start_python(
 
 
 def start_module(
-    module: str, *arguments: str, limits: Limits = Limits(), lifeline: bool = True, **how: Any
+    module: str, *arguments: str, limits: Limits | None = None, lifeline: bool = True, **how: Any
 ) -> subprocess.Popen[Any]:
     """``python -m module arguments`` as a child that ends with this process, within `limits`.
 
     `lifeline`: it ends when its standard input does; False for a module that reads its input, and sees to that
     itself. `how`: as for :func:`start_python`.
     """
-    if limits.memory is None:
-        limits = replace(limits, memory=memory_limit())
+    limits = limits or Limits()
     order = {
         "module": module,
         "parent": os.getpid(),
@@ -108,7 +107,7 @@ def start_module(
     return start_python(["-m", MAIN, json.dumps(order), *arguments], stdin=subprocess.PIPE, **how)
 
 
-def run_module(module: str, *arguments: str, timeout: float, limits: Limits = Limits(), **how: Any) -> Finished:
+def run_module(module: str, *arguments: str, timeout: float, limits: Limits | None = None, **how: Any) -> Finished:
     """Runs a module as a child to its end; after `timeout` seconds it is killed, with :class:`TimeoutError`."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = start_module(module, *arguments, limits=limits, stdout=output, stderr=errors, **how)

@@ -141,7 +141,7 @@ def test_a_crash_of_the_runtime_is_an_error_that_names_the_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "onnxruntime.py").write_text(CRASHING)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ExportError, match=r"'second': it crashed \(SIGSEGV\)"):
         first_load({"first": b"", "second": b"", "third": b""})
 

@@ -8,10 +8,11 @@ import subprocess
 from threading import Thread
 from typing import IO
 
-from gensdk_runtime.child_process import death, end, start_module
+from gensdk_runtime.child_process import Limits, death, end, start_module
 from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, UnavailableError
 from gensdk_runtime.first_run import CHILD
+from gensdk_runtime.tuning.fingerprint import has_nvidia_gpu
 from gensdk_runtime.tuning.messages import MAX_LINE, Answer, Question
 
 MODULE = "gensdk_runtime.tuning.worker"
@@ -68,7 +69,11 @@ class Child(Closable):
 
     def _start(self) -> None:
         # lifeline: the worker reads its input itself. GENSDK_TUNE: no measuring within measuring.
-        process = start_module(MODULE, lifeline=False, environment={"GENSDK_TUNE": "off", CHILD: "1"})
+        # Memory: a GPU's driver takes address space as it likes, so there only ONNX Runtime's own bound holds.
+        limits = Limits(memory=None) if has_nvidia_gpu() else Limits()
+        process = start_module(
+            MODULE, limits=limits, lifeline=False, environment={"GENSDK_TUNE": "off", CHILD: "1"}
+        )
         assert process.stdout is not None  # noqa: S101 - a pipe
         self._process, self._answers = process, queue.SimpleQueue()
         Thread(target=_listen, args=(process.stdout, self._answers), daemon=True).start()
