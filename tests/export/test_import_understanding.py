@@ -279,3 +279,20 @@ def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     reference = np.random.default_rng(0).random((1, 3, 256, 256)).astype(np.float32)
     import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(constants={"style": reference}, size=(16, 16)))
     assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
+
+
+def test_constants_that_are_no_numbers_tell_nothing(tmp_path: Path) -> None:
+    """Texts among the weights, and offsets that are not finite, once ended in an error of Python's."""
+    words = helper.make_tensor("word", helper.TensorProto.STRING, [1], [b"abc"])
+    endless = np.asarray(np.inf, np.float32)
+    nodes = [
+        node("Constant", [], ["text"], value=words),
+        conv("x", "c"),
+        node("Tanh", ["c"], ["t"]),
+        node("Min", ["t", "endless"], ["m"]),
+        node("Sub", ["m", "nothing"], ["y"]),
+    ]
+    weights = {**convolution(), "endless": endless, "nothing": np.asarray(0, np.float32)}
+    path = write_onnx(tmp_path / "m.onnx", nodes, [("x", FLOAT, IMAGE)], [("y", FLOAT, IMAGE)], weights)
+    import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(size=(16, 16)))
+    assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
