@@ -24,6 +24,7 @@ NOT_OF_DREAMS = {
     "kind": "--kind",
     "roles": "--input",
     "output_range": "--output-range",
+    "ranges": "--input-range",
     "scale": "--scale",
     "multiple": "--multiple",
     "constants": "--constant",
@@ -35,6 +36,25 @@ NOT_OF_DREAMS = {
     "fp16": "--fp16",
     "uint8": "--uint8",
 }
+OF_ONNX = {
+    "kind": "--kind",
+    "roles": "--input",
+    "result": "--result",
+    "source_range": "--range",
+    "ranges": "--input-range",
+    "output_range": "--output-range",
+    "layout": "--layout",
+    "channels": "--channels",
+    "scale": "--scale",
+    "multiple": "--multiple",
+    "constants": "--constant",
+    "label": "--label",
+    "classes": "--classes",
+    "styles": "--style",
+    "style_encoder": "--style-encoder",
+}
+OF_CHECKPOINTS = {"network": "--network"}
+OF_DIFFUSERS = {"solver": "--solver"}
 
 EXAMPLES = """
 \b
@@ -56,8 +76,11 @@ bundle can hold; then nothing is written, and a bundle that stood there stays.
 
 def _pair(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, float] | None:
     """LOW,HIGH."""
-    if text is None:
-        return None
+    return None if text is None else low_high(text)
+
+
+def low_high(text: str) -> tuple[float, float]:
+    """The two numbers of LOW,HIGH; a usage error for other texts."""
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
@@ -102,6 +125,9 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 )
 @click.option("--result", "result", metavar="NAME", help="ONNX: the output that holds images.")
 @click.option("--range", "source_range", callback=_pair, metavar="LOW,HIGH", help="ONNX: range of what goes in.")
+@click.option(
+    "--input-range", "ranges", multiple=True, metavar="NAME=LOW,HIGH", help="ONNX: range of a further image input."
+)
 @click.option("--output-range", callback=_pair, metavar="LOW,HIGH", help="ONNX: range of what comes out.")
 @click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="ONNX: the order of an image's axes.")
 @click.option("--channels", type=click.IntRange(1, 64), help="ONNX: channels of what goes in.")
@@ -155,12 +181,18 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
     default=None,
     help="Let images go in and come out of the graph as bytes. [default: of checkpoints, not of ONNX files]",
 )
-@click.option("--atol", type=click.FloatRange(0, 1, min_open=True), default=1e-4, show_default=True)
+@click.option(
+    "--atol",
+    type=click.FloatRange(0, 0.02, min_open=True),
+    default=1e-4,
+    show_default=True,
+    help="Largest drift, for [-1, 1].",
+)
 @click.option("--zip", "as_zip", is_flag=True, help="Write one .gsdk file instead of a folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) -> None:
     """Make a bundle of MODEL, which somebody else trained: an .onnx file, a pytorch-CycleGAN-and-pix2pix
-    generator (latest_net_G.pth), or a diffusers folder with an unconditional UNet2DModel.
+    generator (latest_net_G.pth, .safetensors), or a diffusers folder with an unconditional UNet2DModel.
 
     With --dream MODEL is an .onnx classifier of images, for gensdk dream: its gradients become graphs, one for
     each layer. Layers are called as its nodes or tensors are, in letters, digits, "_", "-" and "."; what takes one
@@ -192,17 +224,27 @@ def _import(
             "--layer, --mean, --std and --bgr are of classifiers; give --dream too, or leave them out"
         )
     if model.suffix.lower() == ".onnx":
+        _refuse(options, OF_CHECKPOINTS, "checkpoints")
+        _refuse(options, OF_DIFFUSERS, "diffusers folders")
         importer = _import_classifier if options["dream"] else _import_onnx
         return importer(model, output, options, tell)
     if options["dream"]:
         raise InputError(f"--dream takes a classifier in an .onnx file, got {str(model)!r}; export it to ONNX")
-    if options["kind"] is not None or options["styles"] or options["label"] or options["constants"]:
-        raise InputError("--kind, --label, --constant and --style are for ONNX files; leave them out")
+    _refuse(options, OF_ONNX, "ONNX files")
     if model.suffix.lower() in CHECKPOINTS:
+        _refuse(options, OF_DIFFUSERS, "diffusers folders")
         return _import_checkpoint(model, output, options, tell)
     if model.is_dir():
+        _refuse(options, OF_CHECKPOINTS, "checkpoints")
         return _import_diffusers(model, output, options, tell)
     raise InputError(f"expected an .onnx file, a {CHECKPOINTS[0]} file or a diffusers folder, got {str(model)!r}")
+
+
+def _refuse(options: Mapping[str, Any], flags: Mapping[str, str], whose: str) -> None:
+    """:class:`InputError` for an option of other models: what it says would not be heard."""
+    for name, flag in flags.items():
+        if options[name]:
+            raise InputError(f"{flag} is for {whose}; leave it out")
 
 
 def _import_checkpoint(
@@ -256,6 +298,9 @@ def _import_onnx(
         output=options["result"],
         source_range=options["source_range"],
         result_range=options["output_range"],
+        ranges={
+            name: low_high(text) for name, text in _named(options["ranges"], "--input-range NAME=LOW,HIGH").items()
+        },
         layout=options["layout"],
         channels=options["channels"],
         size=options["size"],

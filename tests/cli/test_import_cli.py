@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gensdk.cli.import_ import NOT_OF_DREAMS, import_command
 from gensdk.cli.main import run
@@ -55,6 +56,8 @@ def test_json_has_the_guesses(model: Path, capsys: Any) -> None:
 
 def test_wrong_use_is_one_line(model: Path, capsys: Any) -> None:
     np.save(model.parent / "two.npy", np.zeros(2))
+    pth = model.parent / "meta.pth"
+    torch.save({"model.1.weight": torch.zeros(2, 2, device="meta")}, pth)
     out = ("-o", model.parent / "no.gsdk")
     for arguments, code, message in (
         ((model, *out, "--fp16"), 5, "leave --fp16 out"),
@@ -67,7 +70,16 @@ def test_wrong_use_is_one_line(model: Path, capsys: Any) -> None:
         ((model, *out, "--style", "picture.png"), 5, "go together"),
         ((model.parent / "two.npy", *out), 5, "expected an .onnx file"),
         ((model.parent, *out), 5, "config.json"),
-        ((model.parent, *out, "--label", "x"), 5, "are for ONNX files"),
+        ((model.parent, *out, "--label", "x"), 5, "--label is for ONNX files"),
+        ((model.parent, *out, "--network", "netG_A"), 5, "--network is for checkpoints"),
+        ((model, *out, "--network", "netG_A"), 5, "--network is for checkpoints"),
+        ((model, *out, "--solver", "ddim"), 5, "--solver is for diffusers folders"),
+        ((model, *out, "--input-range", "x"), 5, "--input-range NAME=LOW,HIGH"),
+        ((model, *out, "--input-range", "x=1,0"), 2, "lower value first"),
+        ((model, *out, "--input-range", "z=0,1"), 5, "no input 'z'"),
+        ((pth, *out, "--output-range", "0,1"), 5, "--output-range is for ONNX files"),
+        ((pth, *out, "--solver", "ddim"), 5, "--solver is for diffusers folders"),
+        ((pth, *out), 5, "no values (it is on the meta device)"),
         ((model.parent / "net.pth", *out), 5, "which is none"),
         ((model,), 2, "Missing option '-o'"),
     ):

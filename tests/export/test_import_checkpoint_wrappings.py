@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -198,3 +199,14 @@ def test_torchscript_is_code(tmp_path: Path) -> None:
     torch.jit.trace(nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 8, 8)).save(str(tmp_path / "net.pt"))
     with pytest.raises(InputError, match="TorchScript"):
         checkpoint_plan(tmp_path / "net.pt")
+
+
+def test_an_archive_that_unpacks_to_more_than_it_takes(tmp_path: Path) -> None:
+    path = write(generator().state_dict(), tmp_path / "net.pth")
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+        bomb.writestr("net/data/99", bytes(2**20))
+    checkpoint_plan(path)
+    with pytest.raises(InputError, match="unpacks to"):
+        checkpoint_plan(tmp_path / "bomb.pth")

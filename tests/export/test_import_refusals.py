@@ -180,13 +180,6 @@ def test_shapes_that_do_not_tell(tmp_path: Path) -> None:
     relu = [helper.make_node("Relu", ["x"], ["y"])]
     ambiguous = write_onnx(tmp_path / "a.onnx", relu, everywhere, [("y", FLOAT, None)])
     assert "--layout" in refused(ambiguous)
-    both = write_onnx(
-        tmp_path / "b.onnx",
-        [helper.make_node("Add", ["x", "z"], ["y"])],
-        [*IMAGE, ("z", FLOAT, AXES)],
-        RESULT,
-    )
-    assert "expected one input that is an image" in refused(both)
     pooled = write_onnx(
         tmp_path / "c.onnx",
         [helper.make_node("GlobalAveragePool", ["x"], ["y"])],

@@ -243,3 +243,56 @@ def test_sizes_that_are_baked_in_behind_named_axes(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 300
     import_onnx(odd, tmp_path / "other.gsdk", OnnxOptions(size=(44, 44)))
     assert verify_bundle(tmp_path / "other.gsdk", backend="onnxruntime").ok
+
+
+def two_images(path: Path, channels: int, *, layout: str = "nchw") -> Path:
+    """x where the mask is 1, y elsewhere; for more channels than one, their mean with the reference."""
+    shape = ["n", channels, "h", "w"]
+    nodes = [conv("x", "c"), node("Mul", ["c", "second"], ["m"]), node("Sigmoid", ["m"], ["y"])]
+    inputs = [("x", FLOAT, IMAGE), ("second", FLOAT, shape)]
+    return write_onnx(path, nodes, inputs, [("y", FLOAT, IMAGE)], convolution())
+
+
+@pytest.mark.parametrize("uint8", [True, False])
+@pytest.mark.parametrize(("channels", "ranges"), [(1, {}), (3, {"second": (0.0, 255.0)})])
+def test_an_image_and_a_second_one(channels: int, ranges: Any, uint8: bool, tmp_path: Path) -> None:
+    """Inpainting takes an image and a mask, which was impossible: one array holds both, channel by channel."""
+    path = two_images(tmp_path / "two.onnx", channels)
+    options = OnnxOptions(size=(16, 16), ranges=ranges, uint8=uint8, source_range=(-1.0, 1.0))
+    report = import_onnx(path, tmp_path / "out.gsdk", options)
+    assert "'second'" in told(report)["image beside it"].value
+    assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
+    image = np.random.default_rng(1).integers(0, 256, (2, 16, 24, 3 + channels), dtype=np.uint8)
+    planes = image.transpose(0, 3, 1, 2).astype(np.float32)
+    with Generator.load(tmp_path / "out.gsdk", backend="onnxruntime", threads=1) as loaded:
+        result = loaded.sample(image=image).array
+    expected = run_onnx(path, x=planes[:, :3] / 127.5 - 1, second=planes[:, 3:] / (255 if channels == 1 else 1))
+    np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    nodes = [conv("x", "c"), node("ReduceMean", ["style"], ["s"], axes=[2, 3]), node("Mul", ["c", "s"], ["y"])]
+    inputs = [("x", FLOAT, IMAGE), ("style", FLOAT, [1, 3, 256, 256])]
+    path = write_onnx(tmp_path / "two.onnx", nodes, inputs, [("y", FLOAT, IMAGE)], convolution())
+    with pytest.raises(InputError, match=r"images of one size.*--constant NAME=FILE.npy"):
+        import_onnx(path, tmp_path / "out.gsdk")
+    reference = np.random.default_rng(0).random((1, 3, 256, 256)).astype(np.float32)
+    import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(constants={"style": reference}, size=(16, 16)))
+    assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
+
+
+def test_constants_that_are_no_numbers_tell_nothing(tmp_path: Path) -> None:
+    """Texts among the weights, and offsets that are not finite, once ended in an error of Python's."""
+    words = helper.make_tensor("word", helper.TensorProto.STRING, [1], [b"abc"])
+    endless = np.asarray(np.inf, np.float32)
+    nodes = [
+        node("Constant", [], ["text"], value=words),
+        conv("x", "c"),
+        node("Tanh", ["c"], ["t"]),
+        node("Min", ["t", "endless"], ["m"]),
+        node("Sub", ["m", "nothing"], ["y"]),
+    ]
+    weights = {**convolution(), "endless": endless, "nothing": np.asarray(0, np.float32)}
+    path = write_onnx(tmp_path / "m.onnx", nodes, [("x", FLOAT, IMAGE)], [("y", FLOAT, IMAGE)], weights)
+    import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(size=(16, 16)))
+    assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok

@@ -90,8 +90,7 @@ def _read(path: Path) -> Any:
     check_size(path, MAX_BYTES)
     if path.suffix.lower() == SAFETENSORS:
         return _safetensors(path)
-    if _is_torchscript(path):
-        raise InputError(f"{path}: it is a TorchScript archive, which is code; {SAVE_WEIGHTS}")
+    _refuse_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as failure:  # torch raises whatever pickle and zip files lead to
@@ -106,12 +105,18 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path}: expected a state dict of tensors alone, {reason}") from None
 
 
-def _is_torchscript(path: Path) -> bool:
+def _refuse_archive(path: Path) -> None:
+    """:class:`InputError` for TorchScript, and for an archive that unpacks to more than it takes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+            entries = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
+        return  # an older format, or none
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise InputError(f"{path}: it is a TorchScript archive, which is code; {SAVE_WEIGHTS}")
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > path.stat().st_size:
+        raise InputError(f"{path}: it unpacks to {unpacked} bytes, more than its own; don't trust this file")
 
 
 def _flat(path: Path, loaded: Any) -> Iterator[tuple[str, Tensor]]:

@@ -5,7 +5,7 @@ bundles. What the file does not say (which input is what, layout, ranges, scale,
 guessed and told.
 
 It does not: make half precision (that is made from PyTorch modules), take graphs with operators of one runtime
-alone, two images at once, or states.
+alone, images of different sizes at once, or states. Several images of one size go in as one, channel by channel.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _model(file: OnnxFile, meaning: Meaning, tried: Tried, options: OnnxOptions)
     }
     if meaning.source is not None:
         data["source"] = {
-            "channels": meaning.source.channels,
+            "channels": meaning.channels,
             "height": height,
             "width": width,
             "value_range": list(meaning.source.value_range),
@@ -141,11 +141,11 @@ def _inputs(meaning: Meaning, axes: tuple[int | str, ...], options: OnnxOptions)
     inputs = []
     source = meaning.source
     if source is not None and options.uint8:
-        shape = ["batch", *axes, source.channels]
-        inputs.append(_tensor("source", shape, "image", dtype="uint8", value_range=[0.0, 255.0]))
+        taken = ["batch", *axes, meaning.channels]
+        inputs.append(_tensor("source", taken, "image", dtype="uint8", value_range=[0.0, 255.0]))
     elif source is not None:
         low_high = list(source.value_range)
-        inputs.append(_tensor("source", ["batch", source.channels, *axes], "image", value_range=low_high))
+        inputs.append(_tensor("source", ["batch", meaning.channels, *axes], "image", value_range=low_high))
     for noise in meaning.noises:
         shape = ["batch", *(noise.port.shape or ())[1:]]
         if not all(isinstance(axis, int) for axis in shape[1:]):

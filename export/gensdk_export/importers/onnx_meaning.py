@@ -33,7 +33,8 @@ class OnnxOptions:
     """What the caller says about a file; what is None or empty is guessed.
 
     `kind`: a model that translates images, or one that makes them of noise. `roles` by input; `output`: the one
-    that holds images. `source_range`, `result_range`: (lowest, highest) value of images that go in and come out.
+    that holds images. `source_range`, `result_range`: (lowest, highest) value of images that go in and come out;
+    `ranges`: of further images that go in, by input.
     `layout` of images; `channels` of those that go in. `size`: (height, width) to prove and measure a model of any
     size at; `multiple`: what its sizes are multiples of; `scale`: of the result; `margin`: pixels around a place
     that its result depends on. `constants`: arrays for inputs; for the `label` input, a table with a row for each
@@ -46,6 +47,7 @@ class OnnxOptions:
     output: str | None = None
     source_range: Range | None = None
     result_range: Range | None = None
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     layout: Layout | None = None
     channels: int | None = None
     size: tuple[int, int] | None = None
@@ -91,7 +93,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Meaning:
-    """All inputs and the one output that counts. `source` is None for a model that makes images of noise."""
+    """All inputs and the one output that counts. `source` is None for a model that makes images of noise.
+
+    `more` images go in with it: their channels follow those of `source` in the one image that the bundle takes.
+    """
 
     source: Picture | None
     noises: tuple[Noise, ...]
@@ -99,6 +104,17 @@ class Meaning:
     constants: Mapping[str, Array]
     result: Picture
     guesses: tuple[Guess, ...]
+    more: tuple[Picture, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The images that go in, in the order of their channels."""
+        return () if self.source is None else (self.source, *self.more)
+
+    @property
+    def channels(self) -> int:
+        """Those of all images that go in."""
+        return sum(picture.channels or 3 for picture in self.pictures)
 
 
 def understand(file: OnnxFile, options: OnnxOptions) -> Meaning:
@@ -110,14 +126,9 @@ def understand(file: OnnxFile, options: OnnxOptions) -> Meaning:
     result_port = _result_port(file, options, guesses)
     roles = _roles(ports, options, guesses)
     images = [ports[name] for name, role in roles.items() if role == "image"]
-    if len(images) > 1:
-        names = ", ".join(port.text() for port in images)
-        raise InputError(
-            f"expected one input that is an image, got {names}; a bundle takes one, so give the others (a mask, a "
-            "reference) as --constant NAME=FILE.npy of their shape, or several as classes with --label NAME too"
-        )
     found = bounded_by(file.model, result_port)
     source = source_picture(file, images[0], options, found, guesses) if images else None
+    more = tuple(_beside(file, source, port, options, guesses) for port in images[1:]) if source else ()
     result_range = _result_range(options, found, source, guesses)
     bounded = found is not None and found.exact and options.result_range is None
     layout = _result_layout(result_port, options, source, guesses)
@@ -142,7 +153,7 @@ def understand(file: OnnxFile, options: OnnxOptions) -> Meaning:
     if source is None and not noises:
         raise InputError("expected an input that is an image or noise; say which with --input NAME=ROLE")
     label = labels[0] if labels else None
-    return Meaning(source, noises, label, constants, result, tuple(guesses))
+    return Meaning(source, noises, label, constants, result, tuple(guesses), more)
 
 
 def source_picture(
@@ -160,8 +171,35 @@ def source_picture(
     return Picture(port, layout, low_high, channels)
 
 
+def _beside(file: OnnxFile, source: Picture, port: Port, options: OnnxOptions, guesses: list[Guess]) -> Picture:
+    """One more image: a mask, or a reference, of the size of `source`."""
+    looks = looks_of(file.model, port.name)
+    layout = _layout(port, options, guesses, looks)
+    channels = _channels(port, layout, looks.channels if looks is not None else None, guesses)
+    reason = "as that of the first image"
+    low_high = source.value_range
+    if port.dtype == "uint8":
+        low_high, reason = (0.0, 255.0), "it takes bytes"
+    elif channels == 1 and source.channels != 1:
+        low_high, reason = UNIT, "one channel, so a mask"
+    if port.name in options.ranges:
+        low_high = options.ranges[port.name]
+    else:
+        guesses.append(Guess(f"range of {port.name!r}", _text(low_high), reason, "--input-range"))
+    picture = Picture(port, layout, low_high, channels)
+    if picture.sides != source.sides and any(isinstance(axis, int) for axis in (*picture.sides, *source.sides)):
+        raise InputError(
+            f"expected images of one size, got {source.port.text()} and {port.text()}; give one of them as "
+            "--constant NAME=FILE.npy of its shape, or several as classes with --label NAME too"
+        )
+    last = (source.channels or 3) + channels
+    reason = f"its channels follow those of {source.port.name!r}, in one array [H, W, {last} or more]"
+    guesses.append(Guess("image beside it", port.text(), reason, "--constant"))
+    return picture
+
+
 def _check_names(options: OnnxOptions, ports: Mapping[str, Port], file: OnnxFile) -> None:
-    named = [*options.roles, *options.constants, *([options.label] if options.label else [])]
+    named = [*options.roles, *options.constants, *options.ranges, *([options.label] if options.label else [])]
     for name in named:
         if name not in ports:
             raise InputError(f"{file.path}: no input {name[:80]!r}{did_you_mean(name[:80], ports)}")

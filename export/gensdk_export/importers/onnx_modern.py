@@ -166,7 +166,8 @@ def _scales(model: onnx.ModelProto) -> dict[str, tuple[float, ...]]:
         for each in node.attribute if node.op_type == "Constant" else ():
             if each.name == "value" and len(each.t.dims) == 1 and each.t.dims[0] <= 8:
                 found[node.output[0]] = each.t
-    return {name: tuple(map(float, numpy_helper.to_array(tensor))) for name, tensor in found.items()}
+    arrays = {name: np.asarray(numpy_helper.to_array(tensor)) for name, tensor in found.items()}
+    return {name: tuple(map(float, array)) for name, array in arrays.items() if array.dtype.kind == "f"}
 
 
 def _scalars(model: onnx.ModelProto) -> dict[str, float]:
@@ -176,7 +177,8 @@ def _scalars(model: onnx.ModelProto) -> dict[str, float]:
         for each in node.attribute if node.op_type == "Constant" else ():
             if each.name == "value" and np.prod(each.t.dims) == 1:
                 found[node.output[0]] = each.t
-    return {name: float(numpy_helper.to_array(tensor).reshape(())) for name, tensor in found.items()}
+    arrays = {name: np.asarray(numpy_helper.to_array(tensor)) for name, tensor in found.items()}
+    return {name: float(array.reshape(())) for name, array in arrays.items() if array.dtype.kind in "fiub"}
 
 
 def _name(node: onnx.NodeProto) -> str:

@@ -41,8 +41,14 @@ class OriginalFile:
         """
         meaning = self.meaning
         given = dict(meaning.constants)
-        if meaning.source is not None:
-            given[meaning.source.port.name] = as_in_file(feeds["source"], meaning.source)
+        first = 0
+        for picture in meaning.pictures:
+            last = first + (picture.channels or 3)
+            part = feeds["source"][..., first:last] if feeds["source"].dtype == np.uint8 else None
+            if part is None:
+                part = _in_range(feeds["source"][:, first:last], meaning.pictures[0], picture)
+            given[picture.port.name] = as_in_file(part, picture)
+            first = last
         for noise in meaning.noises:
             given[noise.port.name] = feeds[noise_name(noise.port.name)].astype(noise.port.dtype)
         label = meaning.label
@@ -124,6 +130,15 @@ def noise_name(name: str) -> str:
         letter if letter.isascii() and (letter.isalnum() or letter in "_.-") else "_" for letter in name
     )
     return kept[:100] if kept[:1].isalpha() else f"z_{kept}"[:100]
+
+
+def _in_range(part: Array, source: Picture, picture: Picture) -> Array:
+    """Floats in the range of `source`, which the bundle takes, in that of `picture`."""
+    if picture.value_range == source.value_range:
+        return part
+    (low, high), (own_low, own_high) = source.value_range, picture.value_range
+    factor = (own_high - own_low) / (high - low)
+    return np.asarray(part * np.float32(factor) + np.float32(own_low - low * factor), np.float32)
 
 
 def as_in_file(source: Array, picture: Picture) -> Array:

@@ -19,6 +19,7 @@ SHAPING = frozenset(("Transpose", "Identity", "Cast", "Reshape", "DepthToSpace",
 NEAR = 0.02
 """A quantized range is taken for a usual one where its ends are so near, in parts of the width."""
 MAX_STEPS = 64
+WIDEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _straight(node: onnx.NodeProto, constants: Mapping[str, Array]) -> tuple[str
     return (name, 1 / value, 0.0) if left is None and value else None
 
 
-def _moved(found: Found, factor: float, offset: float) -> Found:
+def _moved(found: Found, factor: float, offset: float) -> Found | None:
     """The range after ``factor * x + offset``; rounding may then leave it by a hair."""
     if (factor, offset) == (1.0, 0.0):
         return found
@@ -92,6 +93,8 @@ def _moved(found: Found, factor: float, offset: float) -> Found:
         next((usual for usual in (-1.0, 0.0, 1.0, 255.0) if abs(end - usual) < 1e-4), end) for end in ends
     )
     low, high = min(low, high), max(low, high)
+    if not 0 < high - low < WIDEST:  # NaN fails too
+        return None
     return Found((low, high), f"{found.reason}, times {factor:g} plus {offset:g}", exact=False)
 
 
@@ -119,7 +122,7 @@ def _clipped(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Found | No
     for attribute in node.attribute:  # as it was before opset 11
         low = attribute.f if attribute.name == "min" else low
         high = attribute.f if attribute.name == "max" else high
-    if low is None or high is None or not low < high or not high - low < 1e6:
+    if low is None or high is None or not low < high or not high - low < WIDEST:
         return None
     return Found((low, high), "it is clipped at the end")
 
@@ -141,7 +144,7 @@ def _quantized(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Range | 
 
 def _scalar(node: onnx.NodeProto, position: int, constants: Mapping[str, Array]) -> float | None:
     value = constants.get(node.input[position]) if len(node.input) > position else None
-    return None if value is None or value.size != 1 else float(value.item())
+    return None if value is None or value.size != 1 or value.dtype.kind not in "fiub" else float(value.item())
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, Array]:

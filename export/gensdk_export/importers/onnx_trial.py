@@ -119,7 +119,7 @@ def _feeds(meaning: Meaning, size: Size | None, batch: int, seed: int = 0) -> di
     feeds: dict[str, Array] = {}
     if meaning.source is not None and size is not None:
         low, high = meaning.source.value_range
-        shape = (batch, meaning.source.channels or 3, *size)
+        shape = (batch, meaning.channels, *size)
         shade = 0.5 ** np.arange(batch).reshape(-1, 1, 1, 1)
         feeds["source"] = (low + (high - low) * shade * generator.random(shape)).astype(np.float32)
     for noise in meaning.noises:
@@ -134,7 +134,7 @@ def _feeds(meaning: Meaning, size: Size | None, batch: int, seed: int = 0) -> di
 def _takes_batches(original: OriginalFile, size: Size | None, guesses: list[Guess]) -> bool:
     """Whether two images at once come out as each alone."""
     meaning = original.meaning
-    pictures = [picture.port for picture in (meaning.source, meaning.result) if picture is not None]
+    pictures = [picture.port for picture in (*meaning.pictures, meaning.result)]
     ports = [*pictures, *(noise.port for noise in meaning.noises)]
     fixed = {axis for port in ports for axis in (port.shape or ())[:1] if isinstance(axis, int)}
     if fixed - {1}:

@@ -90,7 +90,14 @@ def _inputs(writer: _Writer, meaning: Meaning, graph: GraphSpec, ports: Mapping[
     if meaning.source is not None:
         spec = graph.input("source")
         assert spec is not None  # noqa: S101 - the model was made from the same meaning
-        _source(writer, meaning.source, ports[meaning.source.port.name], bytes_in=spec.dtype == "uint8")
+        bytes_in, first = spec.dtype == "uint8", 0
+        for picture in meaning.pictures:
+            last = first + (picture.channels or 3)
+            name = _channels(writer, first, last, bytes_in) if meaning.more else "source"
+            if not bytes_in:
+                name = _in_range(writer, name, meaning.source, picture)
+            _source(writer, picture, name, ports[picture.port.name], bytes_in=bytes_in)
+            first = last
     for noise in meaning.noises:
         onnx_type = helper.np_dtype_to_tensor_dtype(np.dtype(noise.port.dtype))
         writer.add("Cast", noise_name(noise.port.name), out=ports[noise.port.name], to=onnx_type)
@@ -101,10 +108,25 @@ def _inputs(writer: _Writer, meaning: Meaning, graph: GraphSpec, ports: Mapping[
     return len(writer.nodes)
 
 
-def _source(writer: _Writer, picture: Picture, port: str, *, bytes_in: bool) -> None:
-    """`source` as the file takes it."""
+def _channels(writer: _Writer, first: int, last: int, bytes_in: bool) -> str:
+    """Some channels of what goes in."""
+    places = writer.constant(np.arange(first, last, dtype=np.int64))
+    return writer.add("Gather", "source", places, axis=3 if bytes_in else 1)
+
+
+def _in_range(writer: _Writer, name: str, source: Picture, picture: Picture) -> str:
+    """Floats in the range of `source`, in that of `picture`."""
+    if picture.value_range == source.value_range:
+        return name
+    (low, high), (own_low, own_high) = source.value_range, picture.value_range
+    factor = (own_high - own_low) / (high - low)
+    return writer.add("Add", writer.add("Mul", name, writer.number(factor)), writer.number(own_low - low * factor))
+
+
+def _source(writer: _Writer, picture: Picture, name: str, port: str, *, bytes_in: bool) -> None:
+    """The part `name` of what goes in, as the file takes it."""
     low, high = picture.value_range
-    name, dtype = "source", np.dtype(picture.port.dtype)
+    dtype = np.dtype(picture.port.dtype)
     takes_bytes = dtype == np.uint8
     if bytes_in and not takes_bytes:
         name = writer.add("Cast", name, to=TensorProto.FLOAT)
@@ -183,7 +205,7 @@ def _result(writer: _Writer, picture: Picture, port: str, graph: GraphSpec) -> N
 
 def _port_names(meaning: Meaning) -> list[str]:
     names = [meaning.result.port.name, *(noise.port.name for noise in meaning.noises), *meaning.constants]
-    names += [meaning.source.port.name] if meaning.source is not None else []
+    names += [picture.port.name for picture in meaning.pictures]
     return names + ([meaning.label.port.name] if meaning.label is not None else [])
 
 

@@ -42,7 +42,7 @@ def with_style(file: OnnxFile, options: OnnxOptions, style: Style) -> tuple[Onnx
     encoder = read_onnx(style.encoder)
     guesses: list[Guess] = []
     source = _image_of(encoder, guesses)
-    session = open_session(encoder.data)
+    session = open_session(encoder.model.SerializeToString())  # normalizations that train are settled there
     vectors = [_encode(session, encoder, source, picture) for picture in style.pictures]
     port = _style_input(file, options, vectors[0].size)
     guesses = [replace(guess, what=f"style encoder, {guess.what}", option="") for guess in guesses]
