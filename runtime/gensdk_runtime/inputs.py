@@ -91,7 +91,8 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
         raise InputError("this model takes no latents; leave latents out")
     given = as_array(latents, "latents")
     if given.dtype.kind not in "fiub":
-        raise InputError(f"expected latents as a float array, got {given.dtype}")
+        kind = given.dtype if isinstance(latents, np.ndarray) else type(latents).__name__
+        raise InputError(f"expected latents as a float array, got {kind}")
     array = np.ascontiguousarray(given, dtype=np.float32)
     if array.shape != (n, *shape):
         raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
