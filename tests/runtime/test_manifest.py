@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +20,10 @@ from gensdk_runtime.manifest import (
     FileEntry,
     Manifest,
     Precision16Report,
+    ScheduleSpec,
 )
 from gensdk_runtime.provenance import Provenance
+from gensdk_runtime.schedules import make_schedule
 from gensdk_runtime.signature import ImageSpec, check_path
 from support.models import MODELS
 from support.tiny_bundle import GRAPH, sealed, tiny_files, tiny_manifest
@@ -264,3 +267,21 @@ def test_damaged_bytes_raise_nothing_but_the_documented_errors(data: st.DataObje
     parses_or_is_refused(
         VALID[:at] + data.draw(st.binary(max_size=6)) + VALID[at + data.draw(st.integers(0, 9)) :]
     )
+
+
+def test_a_schedule_holds_betas_where_no_formula_gives_them() -> None:
+    betas = (0.001, 0.01, 0.02)
+    spec = ScheduleSpec(kind="betas", num_train_timesteps=3, betas=betas)
+    assert ScheduleSpec.model_validate_json(spec.model_dump_json()) == spec
+    np.testing.assert_allclose(make_schedule(spec).alphas_cumprod, np.cumprod(1 - np.array(betas)))
+    assert "betas" not in ScheduleSpec().model_dump()  # older versions read what needs none
+    scaled = make_schedule(ScheduleSpec(kind="scaled_linear", beta_start=0.00085, beta_end=0.012)).betas
+    np.testing.assert_allclose(np.diff(np.sqrt(scaled)), (0.012**0.5 - 0.00085**0.5) / 999, rtol=1e-9)
+    for wrong in (
+        {"kind": "betas"},
+        {"kind": "linear", "betas": betas},
+        {"kind": "betas", "betas": betas, "num_train_timesteps": 4},
+        {"kind": "betas", "betas": (0.0,), "num_train_timesteps": 1},
+    ):
+        with pytest.raises(ValueError, match="betas"):
+            ScheduleSpec.model_validate(wrong)
