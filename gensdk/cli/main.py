@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
 import os
 import sys
 import traceback
@@ -183,19 +182,13 @@ def _run(arguments: list[str]) -> int:
 
 
 def _keep_warnings_printable() -> None:
-    """What libraries warn of or log quotes names of files too."""
+    """What libraries warn of quotes names of files too."""
     as_usual = warnings.formatwarning
 
     def format_warning(*given: Any, **more: Any) -> str:
         return printable(as_usual(*given, **more), lines=True)
 
-    class Formatter(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return printable(super().format(record), lines=True)
-
     warnings.formatwarning = format_warning
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(Formatter())
 
 
 @contextmanager

@@ -59,10 +59,23 @@ def terminal_width() -> int | None:
 
 @contextmanager
 def needs_training_extra(what: str) -> Iterator[None]:
-    """Turns a missing package into an error that names the pip command."""
+    """Turns a missing package into an error that names the pip command; what is logged stays printable."""
+    _keep_logs_printable()
     try:
         yield
     except ImportError as failure:
         raise UnavailableError(
             f'{what} needs the extra "training" ({failure}); pip install "gensdk[training]"'
         ) from failure
+
+
+def _keep_logs_printable() -> None:
+    """What nobody handles, Python prints on stderr, and it quotes names of files."""
+    import logging  # which all that trains imports, and nothing else need
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), lines=True)
+
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Formatter())
