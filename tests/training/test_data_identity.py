@@ -85,9 +85,11 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 def test_changed_content_is_refused_with_a_word(change: str, tmp_path: Path) -> None:
     root = photos(tmp_path / "photos")
     config = begun(str(root), tmp_path / "run")
+    said = (tmp_path / "run" / "data.json").read_bytes()
     CHANGES[change](root)
     with pytest.raises(TrainingError, match=r"the data have changed|'data_info"):
         continued(config, str(root), tmp_path / "run")
+    assert (tmp_path / "run" / "data.json").read_bytes() == said
 
 
 def test_a_change_deep_inside_a_large_file_is_seen(tmp_path: Path) -> None:

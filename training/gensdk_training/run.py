@@ -124,8 +124,6 @@ def train(
     with ExitStack() as held:
         on_first(accelerator, lambda: held.enter_context(_claim(out, config, resume=resume)))
         augment = config.data.augment
-        if main:
-            write_whole(out / DATA_FILE, description.to_json())
         trainer = Trainer(family, data, seed=config.seed, accelerator=accelerator, augment=augment)
         if dataset is None:
             held.callback(data.close)
@@ -134,6 +132,7 @@ def train(
             trainer,
             config,
             out,
+            description,
             resume=resume,
             max_seconds=max_seconds,
             progress=progress if main else False,
@@ -193,6 +192,7 @@ def _run(
     trainer: Trainer,
     config: RunConfig,
     out: Path,
+    description: DataDescription,
     *,
     resume: bool,
     max_seconds: float | None,
@@ -208,6 +208,8 @@ def _run(
             loop.take_up()
             if trainer.accelerator.is_main_process:
                 write_whole(out / "run.json", config.to_json())  # with its new intervals
+        if trainer.accelerator.is_main_process:
+            write_whole(out / DATA_FILE, description.to_json())  # now that these data can go on
         reporter.begin(trainer.step)
         board = Board(out / "logs", step=trainer.step, note=reporter.note) if tensorboard else None
         try:
