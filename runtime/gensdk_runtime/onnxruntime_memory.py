@@ -8,10 +8,12 @@ process keeps what it once had; :func:`give_back` returns what is free to the sy
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-from threading import Lock
+import threading
 from typing import Any
 
+from gensdk_runtime.forking import new_lock
 from gensdk_runtime.memory_limit import ENVIRONMENT, memory_limit
 
 _SHRINK = "memory.enable_memory_arena_shrinkage"
@@ -20,9 +22,10 @@ _IDENTITY = (  # the smallest ONNX file: y = Identity(x), float32 [1]; a run of 
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x15"
 )
 _WANTED = re.compile(r"(?:smaller than requested bytes of|requested buffer of size|would require more than) (\d+)")
-_lock = Lock()
+_lock = new_lock()
 _bounded: bool | None = None  # None: not tried yet
 _shrinker: Any = None
+_alone = True  # whether the parent had no other thread as this process was forked
 
 
 def bound_memory(ort: Any, options: Any) -> None:
@@ -80,3 +83,20 @@ def _register(ort: Any, limit: int) -> bool:
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
+
+
+def _before_fork() -> None:
+    global _alone  # noqa: PLW0603 - the arena is the process's
+    _alone = threading.active_count() == 1
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held the arena's lock, which nobody in this process would open: graphs
+    that are opened here then have arenas of their own, without a bound."""
+    global _bounded  # noqa: PLW0603 - the arena is the process's
+    if _bounded and not _alone:
+        _bounded = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -109,6 +109,24 @@ def test_a_fork_while_other_threads_sample(explicit, tmp_path, monkeypatch) -> N
     assert run(BUSY.format(explicit=explicit), cache) == ["True"] * 6
 
 
+ARENA = """
+from gensdk_runtime import onnxruntime_memory as memory
+generator = Generator.load("digits-dcgan", backend="onnxruntime")
+generator.sample(2, seed=1)
+work = lambda: (memory._bounded, generator.sample(2, seed=1).images.shape)
+in_child(work)
+over = threading.Event()
+thread = threading.Thread(target=over.wait)
+thread.start()
+in_child(work)
+over.set()
+"""
+
+
+def test_a_child_shares_the_bounded_arena_only_where_no_thread_can_hold_its_lock(tmp_path) -> None:
+    assert run(ARENA, tmp_path, tune=False) == ["(True, (2, 8, 8, 1))", "(False, (2, 8, 8, 1))"]
+
+
 WITH_OPENVINO = """
 generator = Generator.load("digits-dcgan")
 if {sampled}:
