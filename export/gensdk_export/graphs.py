@@ -27,10 +27,14 @@ from gensdk_training.torch_backend import torch_sessions
 FOLDING_CALLS = 3
 
 
+LENGTHS_ALONE = -2.0
+"""Unit vectors of another weight are the plan's own doing: both sides of the proof divide by them alike."""
+
+
 def prepare_modules(plan: ExportPlan) -> dict[str, nn.Module]:
     """Copies of the plan's modules in eval mode, parametrized weights made plain.
 
-    Raises :class:`ExportError` where a weight is NaN or infinite, or a spectral norm that of another weight.
+    Raises :class:`ExportError` where a weight is NaN or infinite, or a spectral norm's vectors are no unit ones.
     """
     modules = {}
     for graph in plan.model.graphs:
@@ -41,9 +45,9 @@ def prepare_modules(plan: ExportPlan) -> dict[str, nn.Module]:
                 raise ExportError(
                     f"graph {graph.name!r}: weight {name!r} is NaN or infinite; train the model again"
                 )
-        if wrong := wrong_spectral_norms(module):
+        if wrong := wrong_spectral_norms(module, near=LENGTHS_ALONE):
             raise ExportError(
-                f"graph {graph.name!r}: spectral norm's vectors are not those of the weight ({wrong[0]}); open "
+                f"graph {graph.name!r}: spectral norm's vectors are no unit vectors ({wrong[0]}); open "
                 "the run with load_run(), or call mend_spectral_norms() of gensdk_training.running_statistics"
             )
         bake_parametrizations(module)

@@ -57,14 +57,17 @@ def spectral_norms(network: nn.Module) -> Iterator[tuple[str, _SpectralNorm, Ten
                     yield name, part, parametrizations.original
 
 
-def wrong_spectral_norms(network: nn.Module) -> list[str]:
+def wrong_spectral_norms(network: nn.Module, *, near: float = NEAR) -> list[str]:
     """What is wrong with the spectral norms in `network`, one line for each: a weight divided by ``u' W v`` has
-    norm 1 only where u and v are unit vectors, near the weight's first singular ones."""
+    norm 1 only where u and v are unit vectors, near the weight's first singular ones.
+
+    `near`: the least ``u' W v`` over the norm; below -1 only lengths count, for networks that nothing has trained.
+    """
     return [
         f"{name}: |u| {lengths[0]:.3g}, |v| {lengths[1]:.3g}, u'Wv {share:.3g} of the norm"
         for name, norm, weight in spectral_norms(network)
         for lengths, share in [_measured(norm, weight)]
-        if not _is_right(lengths, share)
+        if not _is_right(lengths, share, near)
     ]
 
 
@@ -98,5 +101,5 @@ def _measured(norm: _SpectralNorm, weight: Tensor) -> tuple[tuple[float, float],
     return lengths, found / true if true > 0 else 1.0
 
 
-def _is_right(lengths: tuple[float, float], share: float) -> bool:
-    return share >= NEAR and all(abs(length - 1) <= UNIT for length in lengths)
+def _is_right(lengths: tuple[float, float], share: float, near: float = NEAR) -> bool:
+    return share >= near and all(abs(length - 1) <= UNIT for length in lengths)
