@@ -8,8 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import RLock
+from typing import Any
+
+from gensdk_runtime.forking import open_in_children
 
 _IMPORTING = RLock()
+open_in_children(_IMPORTING)
+_settled = False
 
 
 @contextlib.contextmanager
@@ -31,6 +36,24 @@ def quiet_openvino() -> Iterator[None]:
         finally:
             del sys.modules[name]
             sys.modules.update(hidden)
+
+
+def settle(openvino: Any) -> None:
+    """Has the tables made that OpenVINO's Python part makes when it first translates a type of NumPy's.
+
+    Two threads that do it first at the same time wait for each other for ever: one has the table and wants the
+    interpreter, the other has the interpreter and wants the table (2026.4).
+    """
+    global _settled  # noqa: PLW0603 - the tables are the process's
+    if _settled:
+        return
+    import numpy as np
+
+    with _IMPORTING:
+        openvino.Type.f32.to_dtype()
+        tensor = openvino.Tensor(np.zeros(1, np.float32), shared_memory=True)
+        tensor.data.dtype  # noqa: B018 - the table of the other way
+        _settled = True
 
 
 def _opted_in() -> bool:

@@ -263,3 +263,25 @@ def test_axes_that_are_no_image_keep_a_graph_for_each_size() -> None:
         for batch in range(1, 6):
             session.run({"x": np.ones((batch, 64), np.float32)})
         assert all(size > 0 for key in session.compiler._compiled for _, size in key)
+
+
+FIRST_USES = """
+import threading
+from gensdk_runtime.backends.openvino import _import
+ov = _import()
+import numpy as np
+together = threading.Barrier(8)
+def use():
+    together.wait()
+    ov.Type.i64.to_dtype()
+    ov.Tensor(np.zeros(3, np.int64), shared_memory=True).data
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_threads_that_use_openvino_first_at_the_same_time_do_not_wait_for_each_other() -> None:
+    """They would, in tables that its Python part makes at the first use; a hang ends in TimeoutExpired."""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-P", "-c", FIRST_USES], check=True, timeout=120)

@@ -13,7 +13,7 @@ from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Size
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.forking import OPENVINO
 from gensdk_runtime.openvino_compiler import Compiled, Compiler, SizesKey, one_line
-from gensdk_runtime.openvino_import import quiet_openvino
+from gensdk_runtime.openvino_import import quiet_openvino, settle
 from gensdk_runtime.signature import GraphSpec, Precision
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -24,6 +24,7 @@ def _import() -> Any:
     try:
         with quiet_openvino():
             import openvino
+        settle(openvino)
     except ImportError as failure:
         raise UnavailableError(f"OpenVINO is missing ({failure}); {INSTALL}") from None
     return openvino
