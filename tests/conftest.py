@@ -9,9 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 from hypothesis import HealthCheck, settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite in the background, whose children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["GENSDK_TUNE"] = "off"
 os.environ["GENSDK_CACHE"] = tempfile.mkdtemp(prefix="gensdk-tests-")
