@@ -47,9 +47,13 @@ EXTRAS = {
     "training": ("torch", "onnx", "onnxscript", "onnxruntime", "accelerate", "safetensors", "tensorboard"),
     "rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
     "tensorrt": ("tensorrt", "cuda-bindings"),
+    "import": ("onnx", "onnxruntime"),
     "plot": ("matplotlib",),
     "video": ("av",),
 }
+
+ONE_OF = {"cpu": "onnxruntime-gpu", "gpu": "onnxruntime"}
+"""Of an extra, the package that its own would overwrite."""
 
 
 @click.command(epilog=EXAMPLES)
@@ -96,8 +100,11 @@ def version(package: str) -> str | None:
 
 
 def extra_state(extra: str) -> str:
-    """``installed``, or the pip command that installs what is missing."""
+    """``installed``, or the pip commands that install what is missing."""
     missing = [package for package in EXTRAS[extra] if version(package) is None]
+    rival = ONE_OF.get(extra)
+    if missing and rival is not None and version(rival) is not None:
+        return f'pip uninstall {rival}, then pip install "gensdk[{extra}]" (they overwrite each other)'
     return f'pip install "gensdk[{extra}]" ({", ".join(missing)} missing)' if missing else "installed"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import aside, needs_training_extra, print_json, print_table, say
+from gensdk.cli.output import aside, needs_extra, print_json, print_table, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -63,7 +63,7 @@ def evaluate(
 ) -> None:
     """Measure BUNDLE's samples against data: quality, diversity, copies, each with its floor."""
     _check_targets(output, json_file)
-    with needs_training_extra("evaluate"):
+    with needs_extra("evaluate"):
         from gensdk_training.evaluation.evaluate import evaluate as run_evaluation
         from gensdk_training.evaluation.page import page
     from gensdk_runtime.media.images import write_atomically

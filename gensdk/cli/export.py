@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import aside, needs_training_extra, print_json, print_table, say
+from gensdk.cli.output import aside, needs_extra, print_json, print_table, say
 from gensdk_runtime.solvers import SOLVERS
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def export(
 
     With --page also, or only, into a static web page.
     """
-    with needs_training_extra("export"):
+    with needs_extra("export"):
         from gensdk_export.engines import AxisRange
         from gensdk_export.export import ExportOptions, export_run
         from gensdk_export.page.page import write_page

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk.cli.export import print_export
-from gensdk.cli.output import aside, needs_training_extra, print_json, print_table
+from gensdk.cli.output import aside, needs_extra, print_json, print_table
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.solvers import SOLVERS
 
@@ -204,7 +204,8 @@ def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) 
     def tell(stage: str) -> None:
         aside(f"  {stage} ...")
 
-    with needs_training_extra("import"):
+    plain = model.suffix.lower() == ".onnx" and not options["dream"]
+    with needs_extra("import", "import" if plain else "training"):
         report = _import(model, output, options, None if as_json else tell)
     if as_json:
         print_json(report.to_dict())

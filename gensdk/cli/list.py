@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, print_table, say
+from gensdk.cli.output import needs_extra, print_json, print_table, say
 from gensdk_runtime.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def list_command(family: str | None, as_json: bool) -> None:
 def _families() -> tuple[list[dict[str, Any]], str | None]:
     """The families, and why there are none where the extra is missing."""
     try:
-        with needs_training_extra("training"):
+        with needs_extra("training"):
             from gensdk_training.registry import families
 
             known = families()
@@ -69,7 +69,7 @@ def _families() -> tuple[list[dict[str, Any]], str | None]:
 
 def _list_settings(name: str, *, as_json: bool) -> None:
     """What `name` is, and each of its settings. InputError where there is no such family."""
-    with needs_training_extra("the families"):
+    with needs_extra("the families"):
         from gensdk_training.family import FamilyConfig
         from gensdk_training.registry import get_family
         from gensdk_training.settings import settings_of

@@ -58,14 +58,14 @@ def terminal_width() -> int | None:
 
 
 @contextmanager
-def needs_training_extra(what: str) -> Iterator[None]:
+def needs_extra(what: str, extra: str = "training") -> Iterator[None]:
     """Turns a missing package into an error that names the pip command; what is logged stays printable."""
     _keep_logs_printable()
     try:
         yield
     except ImportError as failure:
         raise UnavailableError(
-            f'{what} needs the extra "training" ({failure}); pip install "gensdk[training]"'
+            f'{what} needs the extra "{extra}" ({failure}); pip install "gensdk[{extra}]"'
         ) from failure
 
 

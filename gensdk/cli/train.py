@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import aside, needs_training_extra, print_json, say
+from gensdk.cli.output import aside, needs_extra, print_json, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -106,7 +106,7 @@ def train(
     **options: Any,
 ) -> None:
     """Train FAMILY (see gensdk list) on data, into the folder OUT."""
-    with needs_training_extra("training"):
+    with needs_extra("training"):
         from gensdk_training.run import describe_data
         from gensdk_training.run import train as train_run
 

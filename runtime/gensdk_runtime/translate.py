@@ -156,13 +156,22 @@ def _one(through: Through, image: Images, label: Any) -> Images:
     if way.how == "resized":
         tell(
             f"model {through.model.name!r} takes images of {_by(max_source_size(through.model))} alone (height x "
-            f"width), and tiles would change the result ({through.field.reason or 'it sees too far'}): {height} x "
-            f"{width} was resized to {_by(way.size)}, and its result enlarged"
+            f"width), and {_why_no_tiles(through)}: {height} x {width} was resized to "
+            f"{_by(way.size)}, and its result enlarged"
         )
         result = through.sample(image=resized(image, *way.size)[None], label=label, output_type="uint8").images[0]
         return resized(result, height * spec.scale, width * spec.scale)
     alone: Images = through.sample(image=image[None], label=label, output_type="uint8").images[0]
     return alone
+
+
+def _why_no_tiles(through: Through) -> str:
+    """Why an image larger than the graph takes does not go through in tiles."""
+    if through.field.whole:
+        return f"tiles would change the result ({through.field.reason})"
+    if through.tile == 0:
+        return "tiles were ruled out"
+    return f"tiles have to be of {Cut.of(through.source).smallest} pixels at least"
 
 
 def _in_tiles(through: Through, image: Images, label: Any, tile: int) -> Images:

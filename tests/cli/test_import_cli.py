@@ -92,3 +92,16 @@ def test_wrong_use_is_one_line(model: Path, capsys: Any) -> None:
 def test_options_that_dreams_don_t_take_are_called_as_they_are_typed() -> None:
     flags = {param.name: param.opts for param in import_command.params}
     assert all(flag in flags[name] for name, flag in NOT_OF_DREAMS.items())
+
+
+@pytest.mark.parametrize(("options", "extra"), [((), "import"), (("--dream",), "training")])
+def test_a_missing_package_is_answered_by_the_smallest_extra_that_has_it(
+    options: tuple[str, ...], extra: str, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'onnx'")
+
+    monkeypatch.setattr("gensdk.cli.import_._import_onnx", missing)
+    monkeypatch.setattr("gensdk.cli.import_._import_classifier", missing)
+    _, _, err = outcome(capsys, "import", model, "-o", model.parent / "out.gsdk", *options)
+    assert f'pip install "gensdk[{extra}]"' in err

@@ -141,6 +141,20 @@ def test_a_fixed_size_that_sees_all_gets_it_resized_with_a_word(tmp_path: Path) 
         assert generator.translate(image(100, 230), resize=(28, 64)).shape == (28, 64, 3)
 
 
+@pytest.mark.parametrize(
+    ("size", "tile", "why"), [(32, None, "tiles have to be of .. pixels at least"), (64, 0, "ruled out")]
+)
+def test_a_fixed_size_that_is_resized_though_it_is_local_says_why(
+    size: int, tile: int | None, why: str, tmp_path: Path
+) -> None:
+    path = old_bundle(tmp_path / "fixed.gsdk", translation_model(1, size=size), LOCAL["convolution"][0])
+    with (
+        Generator.load(path, backend="onnxruntime", threads=1) as generator,
+        pytest.warns(GensdkWarning, match=why),
+    ):
+        assert generator.translate(image(100, 230), tile=tile).shape == (100, 230, 3)
+
+
 def test_a_fixed_size_that_sees_a_surrounding_gets_tiles(tmp_path: Path) -> None:
     path = old_bundle(tmp_path / "fixed.gsdk", translation_model(1, size=64), LOCAL["convolution"][0])
     free = translation_model(1)

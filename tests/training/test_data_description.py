@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gensdk.cli.main import run
 from gensdk_runtime.errors import InputError
 from gensdk_training.data import load_data
-from gensdk_training.data.description import describe
+from gensdk_training.data.description import describe, merged
 from gensdk_training.data.feed import Feed
 from gensdk_training.run import DataConfig, RunConfig, load_run, train
 from support.image_folders import numbers, write_image, write_images
@@ -94,6 +94,23 @@ def test_links_are_followed_counted_and_never_go_round(tmp_path: Path) -> None:
     assert told.reasons["a link that leads nowhere"] == 2
     assert told.reasons["it is no plain file"] == 1
     assert told.skipped == sum(told.reasons.values()) == 7
+
+
+def test_reasons_that_differ_in_numbers_alone_are_told_as_one() -> None:
+    reasons = {
+        "a link that leads nowhere": 3,
+        "cut (6 bytes not processed)": 2,
+        "ends at 4000, as 12 bits do": 1,
+        "ends at 4080, as 12 bits do": 4,
+        "cut (26 bytes not processed)": 1,
+        "7 bytes": 1,
+    }
+    assert list(merged(reasons).items()) == [
+        ("ends at 4000 to 4080, as 12 bits do", 5),
+        ("a link that leads nowhere", 3),
+        ("cut (6 to 26 bytes not processed)", 3),
+        ("7 bytes", 1),
+    ]
 
 
 def test_files_that_are_no_images_are_counted_by_suffix(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,13 +122,24 @@ def _numbers(table: _Table, columns: list[int]) -> NDArray[Any]:
             cells = table.column(number)
             at, wrong = next(((i, c) for i, c in enumerate(cells, 1) if not _is_number(c)), (0, ""))
             if at:
-                hint = "; write decimals with a point" if "," in wrong else ""
-                hint = hint or f"; if it is the class write --labels {table.title(number).strip(chr(39))}"
                 raise InputError(
                     f"{table.path}: no table of numbers: column {table.title(number)} has "
-                    f"{printable(wrong)[:40]!r} in point {at}{hint}"
+                    f"{printable(wrong)[:40]!r} in point {at}; {_remedy(table, number, cells, wrong)}"
                 ) from None
         raise InputError(f"{table.path}: no table of numbers ({_problem(failure)}); write it again") from None
+
+
+def _remedy(table: _Table, number: int, cells: list[str], wrong: str) -> str:
+    """What to do about `wrong`, the first of the `cells` of a column that is no number."""
+    if table.width == 1 and len(wrong.split()) > 1:
+        return "expected commas, semicolons or tabs between columns"
+    if "," in wrong:
+        return "write decimals with a point"
+    take_out = "take such points out"
+    if not wrong or not table.names or not table.names[number]:
+        return take_out
+    as_class = f"if it is the class write --labels {shlex.quote(printable(table.names[number])[:40])}"
+    return f"{take_out}, or {as_class}" if any(map(_is_number, cells)) else as_class
 
 
 def _label_column(table: _Table, options: LoadOptions) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Literal
 
@@ -17,6 +18,7 @@ FILE = "data.json"
 LISTED = 12
 """Classes, sizes, reasons and suffixes that the block lists; the JSON has more."""
 KEPT = 1000
+_NUMBER = re.compile("[0-9]{1,15}")
 
 
 class InputsDescription(StrictModel):
@@ -73,7 +75,7 @@ class DataDescription(StrictModel):
             ("split", self.split),
             ("inputs", self._inputs()),
             ("pairs", self.pairs),
-            ("skipped", f"{self.skipped} files: {listed(self.reasons)}" if self.skipped else ""),
+            ("skipped", f"{self.skipped} files: {listed(merged(self.reasons))}" if self.skipped else ""),
             ("left out", f"{sum(self.left_out.values())} files: {listed(self.left_out)}" if self.left_out else ""),
             ("links", f"{self.links} followed, {self.outside} of them out of the folder" if self.links else ""),
             *(("note", note) for note in self.notes),
@@ -150,6 +152,27 @@ def listed(counts: dict[str, int]) -> str:
     """``a (3), b (2)``, up to a dozen."""
     told = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:LISTED])
     return told + (f", and {len(counts) - LISTED} more" if len(counts) > LISTED else "")
+
+
+def merged(reasons: dict[str, int]) -> dict[str, int]:
+    """`reasons` with those as one that differ in numbers alone, which become "6 to 26"; most frequent first."""
+    alike: dict[str, list[str]] = {}
+    for reason in reasons:
+        alike.setdefault(_NUMBER.sub("0", reason), []).append(reason)
+    counts = Counter({_spanning(each): sum(reasons[reason] for reason in each) for each in alike.values()})
+    return dict(counts.most_common())
+
+
+def _spanning(reasons: list[str]) -> str:
+    """The one text of `reasons` that differ in numbers alone."""
+    numbers = zip(*(map(int, _NUMBER.findall(reason)) for reason in reasons), strict=True)
+    spans = iter([(min(found), max(found)) for found in numbers])
+
+    def told(match: re.Match[str]) -> str:
+        low, high = next(spans)
+        return match[0] if low == high else f"{low} to {high}"
+
+    return _NUMBER.sub(told, reasons[0])
 
 
 def _of_inputs(sources: Dataset) -> tuple[str, ...]:
