@@ -19,7 +19,21 @@ def cpu_model() -> str:
     for line in system_text("/proc/cpuinfo").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    if sys.platform == "win32":
+        return platform.processor() or platform.machine()
+    return platform.machine()  # not platform.processor(), which runs any `uname` that PATH leads to
+
+
+def system_name() -> str:
+    """The operating system as in ``Linux-6.1-x86_64-with-glibc2.36``.
+
+    As :func:`platform.platform` has it, which however runs any ``uname`` or ``file`` that PATH leads to, be it in
+    the working directory.
+    """
+    parts = [platform.system(), platform.release(), platform.machine()]
+    if sys.platform.startswith("linux") and (libc := "".join(platform.libc_ver())):
+        parts.append(f"with-{libc}")
+    return "-".join(part for part in parts if part)
 
 
 def usable_cores() -> int:

@@ -62,6 +62,20 @@ def test_nor_does_python_m(sent, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_nor_obeys_what_other_libraries_look_for_there(sent, tmp_path) -> None:
+    """Where PATH has an empty entry, programs that Python's own library starts; and matplotlib's settings."""
+    pytest.importorskip("matplotlib")
+    heard = tmp_path / "heard.txt"
+    for name in ("uname", "file", "latex", "nvidia-smi"):
+        (sent / name).write_text(f"#!/bin/sh\necho {name} >> {heard}\n")
+        (sent / name).chmod(0o755)
+    (sent / "matplotlibrc").write_bytes(b"text.usetex: True\n\xff\n")
+    env = environment(tmp_path, GENSDK_TUNE="off", PATH=os.pathsep.join(["", os.environ["PATH"]]))
+    done = run([str(GENSDK), *VERBS["bench"], "--batch", "1", "--plot", "plot.png"], sent, env)
+    assert not heard.exists(), f"{heard.read_text().split()} ran"
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 SCRIPT = """
 import json, os, sys
 from gensdk_runtime.child_process import run_module

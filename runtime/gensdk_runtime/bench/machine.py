@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from gensdk_runtime.child_process import run_program
 from gensdk_runtime.printable import printable
-from gensdk_runtime.processor import cpu_model, cpu_quota, usable_cores
+from gensdk_runtime.processor import cpu_model, cpu_quota, system_name, usable_cores
 from gensdk_runtime.strict import StrictModel
 
 
@@ -91,7 +91,7 @@ def this_machine() -> Machine:
         memory_gib=_memory_gib(),
         gpus=_gpus(),
         system=platform.system(),
-        os=shown(platform.platform()),
+        os=shown(system_name()),
         python=platform.python_version(),
         versions={name: version for name in _PACKAGES if (version := _version(name))},
         load_average=tuple(round(load, 2) for load in os.getloadavg()) if hasattr(os, "getloadavg") else (),

@@ -25,9 +25,19 @@ def check_plot(path: Path) -> None:
         raise InputError(f"expected a .png path for the plot, got {str(path)[-60:]!r}")
     _keep_fonts_in_our_cache()
     try:
-        import matplotlib.figure  # noqa: F401
+        _import_matplotlib()
     except ImportError:
         raise UnavailableError('matplotlib is missing; pip install "gensdk[plot]"') from None
+
+
+def _import_matplotlib() -> None:
+    """Without the ``matplotlibrc`` of the working directory, which matplotlib would obey before the user's own.
+
+    With it somebody else's folder could have text set by LaTeX, with a preamble of theirs.
+    """
+    planted = "matplotlib" not in sys.modules and os.path.lexists("matplotlibrc")
+    with contextlib.chdir(Path(sys.prefix).anchor) if planted else contextlib.nullcontext():
+        import matplotlib.figure  # noqa: F401
 
 
 def _keep_fonts_in_our_cache() -> None:
