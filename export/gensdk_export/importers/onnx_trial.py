@@ -14,9 +14,9 @@ from gensdk_export.importers.onnx_meaning import (
     OnnxOptions,
     Picture,
 )
-from gensdk_export.importers.onnx_original import OriginalFile, noise_name
+from gensdk_export.importers.onnx_original import OriginalFile, TooMuchMemoryError, noise_name
 from gensdk_export.importers.onnx_reading import OnnxFile
-from gensdk_export.importers.onnx_trial_sizes import Size, find_sizes
+from gensdk_export.importers.onnx_trial_sizes import PROVED_AT, Size, Sizes, find_sizes
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.noise import Float32
@@ -69,7 +69,7 @@ def try_out(original: OriginalFile, options: OnnxOptions) -> Tried:
 
     found = find_sizes(meaning.source, run, options, guesses)
     original.meaning = meaning = replace(meaning, source=found.source)
-    raw = original.run(_feeds(meaning, found.size, 1))
+    found, raw = _within_memory(original, found, options, guesses)
     expected = (found.size[0] * found.scale, found.size[1] * found.scale)
     if raw.shape[2:] != expected:
         got = f"{raw.shape[2]} x {raw.shape[3]}"
@@ -80,6 +80,23 @@ def try_out(original: OriginalFile, options: OnnxOptions) -> Tried:
     return Tried(
         found.size, found.free, found.multiple, found.smallest, found.scale, raw.shape[1], batch, tuple(guesses)
     )
+
+
+def _within_memory(
+    original: OriginalFile, found: Sizes, options: OnnxOptions, guesses: list[Guess]
+) -> tuple[Sizes, Float32]:
+    """The sizes, and what comes out at the one to prove the model at: a smaller one where memory forbids it."""
+    while True:
+        try:
+            return found, original.run(_feeds(original.meaning, found.size, 1))
+        except TooMuchMemoryError:
+            smaller = found.smaller()
+            if options.size is not None or smaller == found.size:
+                raise
+            found = replace(found, size=smaller)
+            reason = "a larger one takes more memory than is allowed"
+            told = Guess(PROVED_AT, f"{smaller[0]} x {smaller[1]}", reason, "--size")
+            guesses[:] = [told if guess.what == PROVED_AT else guess for guess in guesses]
 
 
 def _settled(meaning: Meaning, seen: Float32, options: OnnxOptions) -> Meaning:
