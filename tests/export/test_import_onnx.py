@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from gensdk_export.importers import onnx_original
 from gensdk_export.importers.onnx_file import import_onnx
 from gensdk_export.importers.onnx_meaning import OnnxOptions
 from gensdk_export.importers.onnx_proof import HALF_CEILING, QUANTIZED_PSNR
+from gensdk_export.importers.onnx_trial_sizes import PROVED_AT
 from gensdk_export.proof import OTHER_MACHINES
 from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.errors import ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.verify import load_golden, verify_bundle
 from support.onnx_models import FLOAT, INT64, UINT8, conv, convolution, run_onnx, write_onnx
@@ -379,3 +382,38 @@ def test_a_quantized_file_keeps_its_eight_bits(tmp_path: Path) -> None:
     with Bundle.open(tmp_path / "out.gsdk") as bundle:
         assert load_golden(bundle).bounds["fp32"].psnr == QUANTIZED_PSNR
     assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
+
+
+def test_a_model_too_large_to_prove_at_the_usual_size_is_proved_at_a_smaller_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention between all pixels of 256 x 256 asks for 17 GB; the machine's memory is not the file's to take."""
+    path = unet_like(tmp_path / "unet.onnx")
+    ran, run = list[tuple[int, ...]](), onnx_original.run_output
+
+    def bounded(session: Any, file: Any, output: str, feeds: Any) -> Any:
+        (shape,) = [value.shape for value in feeds.values() if value.ndim == 4]
+        if max(shape) > 100:
+            raise onnx_original.TooMuchMemoryError("it asks for 17.0 GiB at once")
+        ran.append(shape)
+        return run(session, file, output, feeds)
+
+    monkeypatch.setattr(onnx_original, "run_output", bounded)
+    report = import_onnx(path, tmp_path / "unet")
+    assert max(max(shape) for shape in ran) <= 100
+    told = next(guess for guess in report.guesses if guess.what == PROVED_AT)
+    assert (told.value, told.option) == ("64 x 64", "--size")
+    assert "memory" in told.reason
+    with pytest.raises(ExportError, match=r"17\.0 GiB"):
+        import_onnx(path, tmp_path / "other", OnnxOptions(size=(256, 256)))
+
+
+def test_what_a_file_asks_for_is_bounded(tmp_path: Path) -> None:
+    """What asks for terabytes is refused in one line, and takes no machine along."""
+    shape = helper.make_node("ConstantOfShape", ["many"], ["much"])
+    nodes = [shape, helper.make_node("ReduceSum", ["much"], ["sum"]), helper.make_node("Add", ["x", "sum"], ["y"])]
+    path = tmp_path / "bomb.onnx"
+    image = ["batch", 3, "height", "width"]
+    write_onnx(path, nodes, [("x", FLOAT, image)], [("y", FLOAT, image)], {"many": np.array([2**40], np.int64)})
+    with pytest.raises(ExportError, match="allowed for all together"):
+        import_onnx(path, tmp_path / "bomb")

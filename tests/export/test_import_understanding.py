@@ -12,6 +12,7 @@ from onnx import helper
 from gensdk_export.importers.import_report import ImportReport
 from gensdk_export.importers.onnx_file import import_onnx
 from gensdk_export.importers.onnx_meaning import OnnxOptions
+from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.verify import verify_bundle
@@ -296,3 +297,37 @@ def test_constants_that_are_no_numbers_tell_nothing(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", nodes, [("x", FLOAT, IMAGE)], [("y", FLOAT, IMAGE)], weights)
     import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(size=(16, 16)))
     assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
+
+
+BROUGHT: dict[str, tuple[list[tuple[str, float]], tuple[float, float]]] = {
+    "bytes to 0..1": ([("Div", 255.0)], (0.0, 255.0)),
+    "bytes to -1..1": ([("Sub", 127.5), ("Mul", 1 / 127.5)], (0.0, 255.0)),
+    "bytes by 128": ([("Div", 128.0), ("Sub", 1.0)], (0.0, 255.0)),
+    "0..1 to -1..1": ([("Mul", 2.0), ("Sub", 1.0)], (0.0, 1.0)),
+    "-1..1 to 0..1": ([("Add", 1.0), ("Mul", 0.5)], (-1.0, 1.0)),
+    "nothing usual": ([("Mul", 3.0)], (0.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", BROUGHT)
+@pytest.mark.parametrize("end", ["Sigmoid", "Relu"])
+def test_what_comes_first_tells_the_range_that_a_model_takes(name: str, end: str, tmp_path: Path) -> None:
+    """Else pictures of 0 to 1 go into a model that divides by 255, which then sees black."""
+    steps, expected = BROUGHT[name]
+    nodes, weights, last = list[Any](), dict[str, np.ndarray](), "x"
+    for place, (operator, number) in enumerate(steps):
+        weights[f"n{place}"] = np.asarray(number, np.float32)
+        nodes.append(helper.make_node(operator, [last, f"n{place}"], [f"s{place}"]))
+        last = f"s{place}"
+    weights["w"], weights["b"] = np.full((3, 3, 3, 3), 0.03, np.float32), np.zeros(3, np.float32)
+    nodes.append(helper.make_node("Conv", [last, "w", "b"], ["z"], pads=[1, 1, 1, 1]))
+    nodes.append(helper.make_node(end, ["z"], ["y"]))
+    axes = [1, 3, "h", "w"]
+    path = write_onnx(tmp_path / "model.onnx", nodes, [("x", FLOAT, axes)], [("y", FLOAT, axes)], weights)
+    report = import_onnx(path, tmp_path / "out", OnnxOptions(size=(32, 32)))
+    with Bundle.open(tmp_path / "out") as bundle:
+        model = bundle.manifest.model
+    assert model.source is not None
+    assert model.source.value_range == expected
+    assert model.image.value_range[1] == 1.0  # nothing that came out in the trial is of 255
+    assert {"range of the source", "range of the result"} <= {guess.what for guess in report.guesses}

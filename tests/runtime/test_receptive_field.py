@@ -22,7 +22,17 @@ from gensdk_runtime.receptive.field import receptive_field, with_field
 from gensdk_runtime.signature import ReceptiveField
 from gensdk_runtime.tiles import Cut
 from support.onnx_graphs import OnnxBytes
-from support.translation_graphs import GLOBAL, GRAPH, LOCAL, Draw, Drawing, translation_model, translation_onnx
+from support.translation_graphs import (
+    GLOBAL,
+    GRAPH,
+    LOCAL,
+    Draw,
+    Drawing,
+    padded_to_a_square,
+    padded_to_eight,
+    translation_model,
+    translation_onnx,
+)
 
 
 def opened(model: ModelSpec, data: bytes) -> Generator:
@@ -79,6 +89,38 @@ def test_the_margin_is_what_a_pixel_sees() -> None:
             return d.conv(x, kernel=kernel, dilations=[dilation] * 2, pads=pads)
 
         assert receptive_field(model, translation_onnx(model, draw)).margin == reach
+
+
+def test_tiles_of_a_graph_that_pads_by_the_size_are_padded_alike() -> None:
+    model = translation_model(1)
+    with opened(model, translation_onnx(model, padded_to_eight)) as generator:
+        assert generator.model.source is not None
+        field = generator.model.source.receptive_field
+        assert field is not None
+        assert (field.whole, field.grid) == (False, 8)
+        tile = Cut.of(generator.model.source).smallest
+        for height, width in ((3 * tile, 2 * tile + 2), (2 * tile + 6, 2 * tile + 5)):
+            whole, tiled = (generator.translate(image(height, width), tile=t).astype(int) for t in (0, tile))
+            assert np.abs(whole - tiled).max() <= 1
+
+
+def test_a_graph_that_pads_to_a_square_is_not_cut() -> None:
+    model = translation_model(1)
+    field = receptive_field(model, translation_onnx(model, padded_to_a_square))
+    assert field.whole
+    assert "padding" in field.reason
+
+
+def test_what_odd_sizes_are_padded_with_is_no_square() -> None:
+    """Else a photograph of 12 million pixels would ask for a hundred times its memory, and be refused."""
+    model = translation_model(1)
+    field = receptive_field(model, translation_onnx(model, padded_to_eight))
+    assert field.bytes_per_pixel > 0
+    assert field.bytes_per_square == 0
+    attention = receptive_field(
+        translation_model(8), translation_onnx(translation_model(8), GLOBAL["attention"][0])
+    )
+    assert attention.bytes_per_square > 0
 
 
 def test_positions_that_a_fixed_size_bakes_in_are_found() -> None:

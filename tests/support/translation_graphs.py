@@ -108,6 +108,22 @@ def _mirrored(d: Drawing, x: str) -> str:
     return d.add("Conv", padded, d.random(3, 3, 7, 7))
 
 
+def padded_to_eight(d: Drawing, x: str) -> str:
+    """Mirrored up to a multiple of 8 pixels, although one stride of 2 is all that follows; then cut back."""
+    sides = d.add("Slice", d.add("Shape", x), d.ints(2), d.ints(4))
+    missing = d.add("Mod", d.add("Sub", d.ints(8), d.add("Mod", sides, d.ints(8))), d.ints(8))
+    padded = d.add("Pad", x, d.add("Concat", d.ints(0, 0, 0, 0, 0, 0), missing, axis=0), mode="reflect")
+    return d.add("Slice", _strided(d, padded), d.ints(0, 0), sides, d.ints(2, 3))
+
+
+def padded_to_a_square(d: Drawing, x: str) -> str:
+    """Zeros below or on the right, until height and width are the same; then cut back."""
+    sides = d.add("Slice", d.add("Shape", x), d.ints(2), d.ints(4))
+    missing = d.add("Sub", d.add("ReduceMax", sides, keepdims=1), sides)
+    padded = d.add("Pad", x, d.add("Concat", d.ints(0, 0, 0, 0, 0, 0), missing, axis=0))
+    return d.add("Slice", d.conv(padded), d.ints(0, 0), sides, d.ints(2, 3))
+
+
 def _norm_of_a_batch(d: Drawing, x: str) -> str:
     ones, zeros = d.constant([1, 1, 1]), d.constant([0, 0.1, 0])
     return d.add("BatchNormalization", d.conv(x), ones, zeros, zeros, ones)

@@ -12,7 +12,7 @@ from gensdk_export.importers.import_report import Guess
 from gensdk_export.importers.onnx_given import Label, constant_of, label_of
 from gensdk_export.importers.onnx_kinds import refuse_denoiser, what_it_is
 from gensdk_export.importers.onnx_layout import Looks, looks_of
-from gensdk_export.importers.onnx_ranges import Found, Range, bounded_by, quantized_input
+from gensdk_export.importers.onnx_ranges import Found, Range, bounded_by, taken_by
 from gensdk_export.importers.onnx_reading import OnnxFile, Port
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError, did_you_mean
@@ -25,6 +25,7 @@ COLOURS = (1, 3, 4)
 """Numbers of channels by which an axis is taken for that of the channels."""
 UNIT: Range = (0.0, 1.0)
 RESULT_RANGE = "range of the result"
+AS_OF_THE_SOURCE = "as that of the source"
 USUAL_OF_GENERATORS = "the usual one of generators"
 
 
@@ -305,7 +306,7 @@ def _source_range(
 ) -> Range:
     if options.source_range is not None:
         return options.source_range
-    found = quantized_input(file.model, port)
+    found = taken_by(file.model, port)
     low_high, reason = UNIT, "nothing in the file tells"
     if found is not None:
         low_high, reason = found.range, found.reason
@@ -326,7 +327,7 @@ def _result_range(
     if found is not None:
         low_high, reason = found.range, found.reason
     elif source is not None:
-        low_high, reason = source.value_range, "as that of the source"
+        low_high, reason = source.value_range, AS_OF_THE_SOURCE
     guesses.append(Guess(RESULT_RANGE, _text(low_high), reason, "--output-range"))
     return low_high
 

@@ -17,7 +17,12 @@ from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.noise import Float32
+from gensdk_runtime.onnxruntime_memory import bound_memory, give_back, wanted_too_much
 from gensdk_runtime.signature import GraphSpec
+
+
+class TooMuchMemoryError(ExportError):
+    """A run would take more than the memory limit."""
 
 
 class OriginalFile:
@@ -111,6 +116,7 @@ def open_session(data: bytes, *, optimized: bool = True) -> Any:
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    bound_memory(onnxruntime, options)
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
@@ -119,8 +125,11 @@ def run_output(session: Any, file: OnnxFile, output: str, feeds: Feeds) -> Array
     try:
         (result,) = session.run([output], dict(feeds))
     except Exception as failure:  # ONNX Runtime's exceptions share no base but Exception
-        reason = " ".join(str(failure).split())[:200]
-        raise ExportError(f"{file.path}: ONNX Runtime can't run it: {reason}") from None
+        what, memory = f"{file.path}: ONNX Runtime can't run it", wanted_too_much(str(failure))
+        if memory is not None:
+            give_back()
+            raise TooMuchMemoryError(f"{what}: {memory}") from None
+        raise ExportError(f"{what}: {' '.join(str(failure).split())[:200]}") from None
     return np.asarray(result)
 
 

@@ -98,22 +98,35 @@ def _moved(found: Found, factor: float, offset: float) -> Found | None:
     return Found((low, high), f"{found.reason}, times {factor:g} plus {offset:g}", exact=False)
 
 
-def quantized_input(model: onnx.ModelProto, port: Port) -> Found | None:
-    """What the input `port` is quantized for, where that is the first thing that happens to it."""
+def taken_by(model: onnx.ModelProto, port: Port) -> Found | None:
+    """What the first operators on the input `port` are made for: a quantization, or pixels brought to 0 to 1 or
+    -1 to 1; None where neither comes first."""
     if port.dtype == "uint8":
         return Found((0.0, 255.0), "it takes bytes")
     constants = _constants(model)
     name = port.name
+    factor, offset = 1.0, 0.0
     for _ in range(MAX_STEPS):
         users = [node for node in model.graph.node if name in node.input]
-        if len(users) != 1:
-            return None
-        if users[0].op_type == "QuantizeLinear":
+        straight = _straight(users[0], constants) if len(users) == 1 else None
+        if straight is not None:
+            factor, offset = factor * straight[1], offset * straight[1] + straight[2]
+        elif len(users) == 1 and users[0].op_type == "QuantizeLinear" and (factor, offset) == (1.0, 0.0):
             found = _quantized(users[0], constants)
             return None if found is None else Found(found, "its quantization covers it", exact=False)
-        if users[0].op_type not in SHAPING:
-            return None
+        elif len(users) != 1 or users[0].op_type not in SHAPING:
+            return _brought(factor, offset)
         name = users[0].output[0]
+    return None
+
+
+def _brought(factor: float, offset: float) -> Found | None:
+    """The usual range that ``factor * x + offset`` brings to another one; bytes may be divided by 256, too."""
+    for low, high in ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0)):
+        to = (factor * low + offset, factor * high + offset)
+        for aim in ((0.0, 1.0), (-1.0, 1.0)):
+            if aim != (low, high) and max(abs(a - b) for a, b in zip(to, aim, strict=True)) <= NEAR:
+                return Found((low, high), f"it begins with times {factor:.4g} plus {offset:.4g}", exact=False)
     return None
 
 

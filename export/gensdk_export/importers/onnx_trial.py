@@ -8,15 +8,16 @@ import numpy as np
 
 from gensdk_export.importers.import_report import Guess
 from gensdk_export.importers.onnx_meaning import (
+    AS_OF_THE_SOURCE,
     RESULT_RANGE,
     USUAL_OF_GENERATORS,
     Meaning,
     OnnxOptions,
     Picture,
 )
-from gensdk_export.importers.onnx_original import OriginalFile, noise_name
+from gensdk_export.importers.onnx_original import OriginalFile, TooMuchMemoryError, noise_name
 from gensdk_export.importers.onnx_reading import OnnxFile
-from gensdk_export.importers.onnx_trial_sizes import Size, find_sizes
+from gensdk_export.importers.onnx_trial_sizes import PROVED_AT, Size, Sizes, find_sizes
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.noise import Float32
@@ -29,6 +30,8 @@ TRIALS = 4
 """Samples that are drawn to see what range they take."""
 BELOW, ABOVE = -0.1, 1.25
 """What is lower, or larger in size, speaks against a range of 0 to 1, or of -1 to 1."""
+SMALL = 3.0
+"""Values of which none is larger in size are not meant for a range of 0 to 255."""
 FEW = 0.02
 """The share of values that says nothing yet."""
 
@@ -69,12 +72,13 @@ def try_out(original: OriginalFile, options: OnnxOptions) -> Tried:
 
     found = find_sizes(meaning.source, run, options, guesses)
     original.meaning = meaning = replace(meaning, source=found.source)
-    raw = original.run(_feeds(meaning, found.size, 1))
+    found, raw = _within_memory(original, found, options, guesses)
     expected = (found.size[0] * found.scale, found.size[1] * found.scale)
     if raw.shape[2:] != expected:
         got = f"{raw.shape[2]} x {raw.shape[3]}"
         what = f"{found.scale} times {found.size[0]} x {found.size[1]}"
         raise ExportError(f"expected {what} (height x width), the result is {got}")
+    original.meaning = meaning = _settled(meaning, raw, options)
     batch = _takes_batches(original, found.size, guesses)
     _doubt(raw, meaning, guesses)
     return Tried(
@@ -82,17 +86,38 @@ def try_out(original: OriginalFile, options: OnnxOptions) -> Tried:
     )
 
 
+def _within_memory(
+    original: OriginalFile, found: Sizes, options: OnnxOptions, guesses: list[Guess]
+) -> tuple[Sizes, Float32]:
+    """The sizes, and what comes out at the one to prove the model at: a smaller one where memory forbids it."""
+    while True:
+        try:
+            return found, original.run(_feeds(original.meaning, found.size, 1))
+        except TooMuchMemoryError:
+            smaller = found.smaller()
+            if options.size is not None or smaller == found.size:
+                raise
+            found = replace(found, size=smaller)
+            reason = "a larger one takes more memory than is allowed"
+            told = Guess(PROVED_AT, f"{smaller[0]} x {smaller[1]}", reason, "--size")
+            guesses[:] = [told if guess.what == PROVED_AT else guess for guess in guesses]
+
+
 def _settled(meaning: Meaning, seen: Float32, options: OnnxOptions) -> Meaning:
     """`meaning` with the range that the samples `seen` show, where nothing in the file tells it."""
     guess = next((each for each in meaning.guesses if each.what == RESULT_RANGE), None)
-    if options.result_range is not None or guess is None or guess.reason != USUAL_OF_GENERATORS:
+    if options.result_range is not None or guess is None:
+        return meaning
+    small = meaning.result.value_range == (0.0, 255.0) and np.abs(seen).max() < SMALL
+    if guess.reason != USUAL_OF_GENERATORS and not (guess.reason == AS_OF_THE_SOURCE and small):
         return meaning
     low_high: tuple[float, float] = (0.0, 1.0)
     if float((np.abs(seen) > ABOVE).mean()) > MAX_OUTSIDE and seen.min() > -8 and 8 < seen.max() < 400:
         low_high = (0.0, 255.0)
     elif float((seen < BELOW).mean()) > FEW:
         low_high = (-1.0, 1.0)
-    reason = f"{len(seen)} samples lie in {seen.min():.2g} to {seen.max():.2g}"
+    what = f"{len(seen)} samples lie" if meaning.source is None else "the values of a trial lie"
+    reason = f"{what} in {seen.min():.2g} to {seen.max():.2g}"
     told = replace(guess, value=f"{low_high[0]:g} to {low_high[1]:g}", reason=reason)
     guesses = tuple(told if each is guess else each for each in meaning.guesses)
     return replace(meaning, result=replace(meaning.result, value_range=low_high), guesses=guesses)

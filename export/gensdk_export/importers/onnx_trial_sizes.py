@@ -22,6 +22,7 @@ RESULT_SIDE = 256
 USUAL_SIDES = (256, 512, 224, 128, 64, 32, 28, 96, 320, 384, 640, 720, 1024)
 """Tried where axes have names, and the graph takes one size alone."""
 MAX_BORDER = 256
+PROVED_AT = "size to prove it at"
 Size = tuple[int, int]
 Run = Callable[[Picture, Size], Size]
 """Height and width of what comes out of a picture of a size; :class:`ExportError` where it can't be run."""
@@ -39,6 +40,14 @@ class Sizes:
     multiple: int
     smallest: int
     scale: int
+
+    def smaller(self) -> Size:
+        """Half of the size to prove it at, or the same where that is the smallest, or no side is free."""
+        height, width = (
+            max(self.smallest, side // 2 // self.multiple * self.multiple) if free and side > BASE else side
+            for side, free in zip(self.size, self.free, strict=True)
+        )
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -208,5 +217,5 @@ def _proved(source: Picture, options: OnnxOptions, multiple: int, scale: int, gu
         if not isinstance(axis, int) and length % multiple:
             raise InputError(f"expected a size of multiples of {multiple}, got {size[0]} x {size[1]}")
     if options.size is None and any(not isinstance(axis, int) for axis in source.sides):
-        guesses.append(Guess("size to prove it at", f"{size[0]} x {size[1]}", "it takes any", "--size"))
+        guesses.append(Guess(PROVED_AT, f"{size[0]} x {size[1]}", "it takes any", "--size"))
     return size

@@ -15,7 +15,7 @@ import gensdk_runtime.receptive.operators
 import gensdk_runtime.receptive.structure  # noqa: F401 - both register their rules
 from gensdk_runtime.onnx_nodes import OnnxGraph, OnnxNode
 from gensdk_runtime.receptive.host import evaluated
-from gensdk_runtime.receptive.rules import RULES, Call, Scene, source_tensor, weight_tensor
+from gensdk_runtime.receptive.rules import RULES, Call, Padding, Scene, source_tensor, weight_tensor
 from gensdk_runtime.receptive.tensors import Tensor, UnknownError, of_shape, of_value
 
 NUMBER_BYTES = 4
@@ -45,7 +45,8 @@ class Sighting:
 
     `margin`: pixels of the source around a place that it depends on. `grid`: multiples at which strides fall on
     the same pixels. `memory`: bytes that live at the same time, at most; None where a shape is not known.
-    `ratios`: how nodes change sizes; a difference between two sizes shows that they depend on it.
+    `ratios`: how nodes change sizes; a difference between two sizes shows that they depend on it. `paddings`: what
+    nodes add that depends on the size.
     """
 
     whole: str
@@ -53,6 +54,7 @@ class Sighting:
     grid: int
     memory: int | None
     ratios: tuple[Fraction, ...] = ()
+    paddings: tuple[Padding, ...] = ()
 
 
 def sighting(
@@ -92,7 +94,8 @@ def sighting(
         scene.sees_all(f"{failure} is not known to gensdk")
         return Sighting(scene.whole, 0, 1, None)
     margin = max([0, *(_margin(scene, result, scale) for result in results)])
-    return Sighting(scene.whole, margin, scene.grid, KEPT * NUMBER_BYTES * most, tuple(scene.ratios))
+    memory = KEPT * NUMBER_BYTES * most
+    return Sighting(scene.whole, margin, scene.grid, memory, tuple(scene.ratios), tuple(scene.paddings))
 
 
 def _needed(graph: OnnxGraph, outputs: Iterable[str]) -> list[OnnxNode]:

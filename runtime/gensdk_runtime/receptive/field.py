@@ -9,6 +9,7 @@ way: the networks of CycleGAN and pix2pix are the best-known of the kind.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd, lcm
 
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import IntegrityError
@@ -32,6 +33,8 @@ SIDE = 256
 """Pixels a side, about, from which on sizes are compared."""
 STEPS = ((0, 0), (1, 3), (8, 5))
 """Multiples that the sizes differ by; odd ones, since a size that halves to a whole number says little."""
+FAR = 4
+"""Times as many pixels a side, to see how memory grows."""
 GRADIENT = "its steps are scaled by the mean gradient of the whole image"
 
 
@@ -59,6 +62,10 @@ def receptive_field(model: ModelSpec, data: bytes) -> ReceptiveField:
     sizes = _sizes(graph, source)
     found = [_sighting(nodes, graph, source, size) for size in sizes]
     fit = _memory(sizes, found)
+    far = _far(sizes)
+    if far is not None:  # sizes that are close and odd are padded, which looks as if memory grew with the square
+        seen_far = _sighting(nodes, graph, source, far)
+        fit = fit if seen_far.memory is None else _memory([sizes[0], far], [found[0], seen_far])
     blank = ReceptiveField(whole=True, bytes_per_pixel=fit.linear, bytes_per_square=fit.square)
     if isinstance(model.program, AscentSpec):
         return blank.model_copy(update={"reason": GRADIENT})
@@ -66,6 +73,10 @@ def receptive_field(model: ModelSpec, data: bytes) -> ReceptiveField:
     if not reason and any(each.ratios != found[0].ratios for each in found):
         reason = "resizing that depends on the image's size"
     margin, grid = max(each.margin for each in found), max(each.grid for each in found)
+    period = _period(found)
+    if not reason and period is None:
+        reason = "padding that depends on the image's size"
+    grid = lcm(grid, period or 1)
     if not reason and (margin > MAX_MARGIN or grid > MAX_MARGIN):
         reason = f"a place depends on {margin} pixels around it"
     if reason:
@@ -100,6 +111,28 @@ def _sizes(graph: GraphSpec, source: SourceSpec) -> list[tuple[int, int]]:
         width = base + down * source.multiple if WIDTH in axes else source.width
         sizes.append((height, width))
     return list(dict.fromkeys(sizes))
+
+
+def _far(sizes: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """A size with sides that are many times as long, where they are free; None where none is."""
+    height, width = (FAR * a if a != b else a for a, b in zip(sizes[0], sizes[-1], strict=True))
+    return None if (height, width) == sizes[0] else (height, width)
+
+
+def _period(found: list[Sighting]) -> int | None:
+    """Of what number sizes that are padded become multiples of; None where they become something else."""
+    if any(len(each.paddings) != len(found[0].paddings) for each in found):
+        return None
+    period = 1
+    for paddings in zip(*(each.paddings for each in found), strict=True):
+        if any(padding.total.denominator > 1 for padding in paddings):
+            return None
+        common = gcd(*(padding.total.numerator for padding in paddings))
+        if any(padding.added != paddings[0].added for padding in paddings):
+            if not all(0 <= padding.added < common for padding in paddings):
+                return None
+            period = lcm(period, common)
+    return period
 
 
 def _source_name(graph: GraphSpec) -> str:

@@ -18,13 +18,22 @@ LARGEST = 2**40
 """Numbers of places and pixels beyond which a graph is no graph of images; hostile ones would grow for ever."""
 
 
+@dataclass(frozen=True)
+class Padding:
+    """An axis that was padded by the image's size: by `added` pixels, to `total`, both in pixels of the source."""
+
+    added: Fraction
+    total: Fraction
+
+
 @dataclass
 class Scene:
     """One pass over a graph for a source of `size` (height, width).
 
     `whole`: why each place of the result depends on all of the source, as soon as that is found. `grid`: what
     tiles have to begin at multiples of, so that strides fall on the same pixels. `ratios`: how sizes change at
-    each node that changes them by a rule of its own; they must be the same at every size.
+    each node that changes them by a rule of its own; they must be the same at every size. `paddings`: what each
+    node adds that pads by the image's size.
     """
 
     size: tuple[int, int]
@@ -32,6 +41,7 @@ class Scene:
     whole: str = ""
     grid: int = 1
     ratios: list[Fraction] = field(default_factory=list)
+    paddings: list[Padding] = field(default_factory=list)
     workspace: int = 0
     """Numbers that the present node keeps beside its inputs and outputs."""
     known: int = 0

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from gensdk_runtime.onnx_nodes import OnnxTensor, Values
-from gensdk_runtime.receptive.rules import Call, Window, joined, rule, side_name, weight_tensor, windowed
+from gensdk_runtime.receptive.rules import Call, Padding, Window, joined, rule, side_name, weight_tensor, windowed
 from gensdk_runtime.receptive.tensors import Axis, Factor, Tensor, UnknownError, of_shape, of_value, regrouped
 
 LONGEST = 4096
@@ -113,8 +113,13 @@ def _pad(call: Call) -> Tensor:
     pads = call.integers(1, "pads") or call.integers(1, "paddings") or []
     named = call.integers(3, "axes") if len(call.inputs) > 3 else None
     axes = range(tensor.rank) if named is None else [call.axis(tensor, axis) for axis in named]
+    given = call.get(1)
     for place, axis in enumerate(axes):
         before, after = pads[place], pads[place + len(axes)]
+        span = tensor.axes[axis][0].span
+        if span is not None and given is not None and given.sized:
+            places = (before + after, tensor.shape[axis] + before + after)
+            call.scene.paddings.append(Padding(*(number * span.stride for number in places)))
         if not before and not after:
             continue
         if mode == "wrap":
@@ -129,6 +134,7 @@ def _slice(call: Call) -> Tensor:
     tensor = call.input(0)
     starts, ends = call.integers(1, "starts") or [], call.integers(2, "ends") or []
     axes, steps = call.integers(3, "axes") or list(range(len(starts))), call.integers(4, "steps")
+    given = call.get(1)
     for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
         at = call.axis(tensor, axis)
         places = range(tensor.shape[at])[start:end:step]
@@ -137,6 +143,8 @@ def _slice(call: Call) -> Tensor:
         if step < 0:
             call.scene.sees_all_along("turning an image round", tensor, [at])
         first = places.start if len(places) else 0
+        if given is not None and given.sized and tensor.side(at) is not None:
+            call.scene.ratios.append(Fraction(first))
         tensor = windowed(call, tensor, at, len(places), Window(-first, first, abs(step)))
     return tensor
 
