@@ -14,8 +14,10 @@ import tempfile
 
 from hypothesis import HealthCheck, settings
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite in the background, whose children would inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    number = getattr(signal, name, None)  # a suite in the background, or under nohup, has children that inherit it
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 os.environ["GENSDK_TUNE"] = "off"
 os.environ["GENSDK_CACHE"] = tempfile.mkdtemp(prefix="gensdk-tests-")

@@ -156,9 +156,9 @@ def test_weights_that_are_swapped_all_the_time_never_get_through(tmp_path, monke
 
 
 def test_a_graph_too_large_for_one_file_is_loaded_from_a_copy(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("gensdk_runtime.bundle.MAX_ONNX_BYTES", 10)
     files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
     with write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle:
+        monkeypatch.setattr("gensdk_runtime.bundle.MAX_ONNX_BYTES", 10)
         path = bundle.graph_source("scale", "fp32").path
         assert path is not None
         assert not path.is_relative_to(tmp_path)
