@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import asdict
 from math import isfinite
@@ -172,6 +173,9 @@ def _run_config(family: str, out: Path | None, resume: bool, options: dict[str, 
         chosen = _chosen()
         if options["data"] is not None:  # the same data in another place
             known["data"]["source"] = absolute_source(options["data"])
+        for name, option in (("source", "data"), ("inputs", "inputs")):
+            if options[option] is None:
+                _check_place(known["data"][name], out, option)
     elif options["data"] is None:
         raise InputError("--data is missing: digits, mnist:FOLDER, a folder of images, or FILE.npz")
     else:
@@ -191,6 +195,16 @@ def _run_config(family: str, out: Path | None, resume: bool, options: dict[str, 
     known["data"] = DataConfig.from_dict(data, what="options").model_dump()
     known["config"] = {**known["config"], **settings}
     return RunConfig.from_dict({**known, **{n: options[n] for n in _RUN_OPTIONS if n in chosen}}, what="options")
+
+
+def _check_place(source: str | None, run: Path, option: str) -> None:
+    """Refuses to go on with data that are no longer where `run` had them."""
+    file, dot, _ = (source or "").partition(".npz:")
+    path = Path(file + ".npz" if dot else file)
+    if path.is_absolute() and not os.path.lexists(path):
+        raise InputError(
+            f"{run}: the {option} of this run are no longer at {str(path)!r}; say where they are with --{option}"
+        )
 
 
 def absolute_source(source: str) -> str:

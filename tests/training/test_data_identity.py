@@ -81,6 +81,27 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def test_data_that_are_gone_are_asked_for_by_their_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, inputs = photos(tmp_path / "images"), photos(tmp_path / "inputs")
+    out = str(tmp_path / "run")
+    config = tiny_run("pix2pix", steps=1, config={"batch_size": 2})
+    data = DataConfig(source=str(images), inputs=str(inputs), size=(16, 16))
+    config = config.model_copy(update={"data": data})
+    train(config, Path(out), progress=False, tensorboard=False)
+    again = ["train", "pix2pix", "--out", out, "--resume"]
+    moved = images.rename(tmp_path / "elsewhere")
+    assert run(again) == 5
+    assert (
+        f"the data of this run are no longer at {str(images)!r}; say where they are with --data"
+        in capsys.readouterr().err
+    )
+    inputs.rename(tmp_path / "others")
+    assert run([*again, "--data", str(moved)]) == 5
+    assert f"the inputs of this run are no longer at {str(inputs)!r}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_content_is_refused_with_a_word(change: str, tmp_path: Path) -> None:
     root = photos(tmp_path / "photos")
