@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gensdk_runtime.errors import IntegrityError
-from gensdk_runtime.onnx_fields import INSIDE
+from gensdk_runtime.onnx_fields import INSIDE, fields, varint
 
 MAX_DEPTH = 100  # messages within messages, the limit of the Protocol Buffers libraries
 MAX_FIELDS = 2_000_000  # about 100,000 nodes; about two seconds
@@ -26,6 +26,9 @@ _SUBGRAPH, _SUBGRAPHS = 6, 11  # fields of an attribute
 _OPERATOR, _ENGINE = 4, b"EPContext"  # of a node; what it holds an execution provider runs unseen
 _NODE, _CALLS = 1, {4: "operator", 7: "domain", 8: "overload"}  # of a graph, of a node
 _FUNCTION_NODE, _FUNCTION_NAME = 7, {1: "operator", 10: "domain", 13: "overload"}
+_STRING_DATA, _STRING, _CAST = 6, 8, b"Cast"  # of a tensor; the type of texts; the operator that makes them
+_NAME, _INTEGER = 1, 3  # of an attribute; of a Cast the type is one, and nothing else is 8
+_TEXTS = "it works on texts (string tensors), whose memory nothing bounds, and which no generative model needs"
 _FIXED_SIZE = {1: 8, 5: 4}
 _BYTES = 2
 
@@ -108,10 +111,24 @@ class _Walk:
                 raise IntegrityError(
                     "it holds a compiled engine (EPContext), which is code; export the model anew"
                 )
+            elif kind == "node" and number == _OPERATOR and self.data[first:last] == _CAST:
+                self._refuse_texts(start, end)
             elif kind == "attribute" and number in (_SUBGRAPH, _SUBGRAPHS):
                 self.loops = True
+            elif (kind == "tensor" and number == _STRING_DATA) or (
+                kind == "attribute" and number == _NAME and b"string" in self.data[first:last]
+            ):
+                raise IntegrityError(_TEXTS)
             if number in inside:
                 self.enter(inside[number], first, last, depth + 1)
+
+    def _refuse_texts(self, start: int, end: int) -> None:
+        """Refuses a Cast to texts, in ``data[start:end]``."""
+        for _, first, last in (span for span in self._messages(start, end) if span[0] == 5):
+            list(self._messages(first, last))  # which makes sure that it is well formed
+            types = [each for each in fields(self.data, first, last) if (each.number, each.wire) == (_INTEGER, 0)]
+            if any(varint(self.data, each.start)[0] == _STRING for each in types):
+                raise IntegrityError(_TEXTS)
 
     def count_in_line(self) -> None:
         """Refuses local functions that call each other in a circle, or too often."""

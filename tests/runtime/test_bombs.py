@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, IntegrityError
@@ -222,6 +223,21 @@ def test_a_compiled_engine_in_a_graph_is_refused() -> None:
     hidden = node("EPContext", ["z"], ["grown"], domain="com.microsoft", embed_mode=1, ep_cache_context=b"code")
     with pytest.raises(IntegrityError, match=r"compiled engine \(EPContext\), which is code"):
         scan(graph_of([hidden], []))
+
+
+TEXTS = {
+    "a constant": lambda: [node("Constant", [], ["grown"], value_strings=[b"x" * 100])],
+    "a tensor": lambda: [node("Constant", [], ["grown"], value=helper.make_tensor("t", 8, [1], [b"x"]))],
+    "a cast": lambda: [node("Cast", ["z"], ["grown"], to=8)],
+    "a table": lambda: [node("LabelEncoder", ["z"], ["grown"], domain="ai.onnx.ml", values_strings=[b"x"])],
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_texts_are_refused_since_nothing_bounds_their_memory(kind) -> None:
+    with pytest.raises(IntegrityError, match="works on texts"):
+        scan(graph_of(TEXTS[kind](), []))
+    scan(graph_of([node("Cast", ["z"], ["grown"], to=1)], []))
 
 
 def test_a_zip_that_unpacks_to_far_more_is_refused_unread(tmp_path) -> None:

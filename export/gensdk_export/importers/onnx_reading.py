@@ -104,6 +104,8 @@ def _parse(path: Path, data: bytes) -> tuple[onnx.ModelProto, bool]:
     try:
         locations = external_locations(data)
     except IntegrityError as failure:
+        if str(failure).startswith("it "):  # whole, and something that is not run
+            raise InputError(f"{path}: {failure}") from None
         raise InputError(f"{path}: expected an ONNX file, got something else ({failure})") from None
     _check_locations(path, locations)
     try:
