@@ -107,7 +107,8 @@ def test_a_child_has_no_path_of_the_scripts_folder_nor_of_the_working_directory(
     assert done.returncode == 0, done.stderr
     paths, cwd, arguments, variables = json.loads(done.stdout)
     assert not {str(sent), str(elsewhere), "", ".", "relative"} & set(paths)
-    assert all(Path(path).is_absolute() for path in paths)
+    # An installation from a checkout hooks into Python by an entry that is no path.
+    assert all(Path(path).is_absolute() for path in paths if not path.startswith("__editable__"))
     assert cwd == os.path.realpath(os.sep)
     assert arguments == ["told"] or arguments[0].endswith("told.py")
     assert variables["PYTHONSAFEPATH"] == "1"

@@ -287,16 +287,18 @@ def test_constants_that_are_no_numbers_tell_nothing(tmp_path: Path) -> None:
     words = helper.make_tensor("word", helper.TensorProto.STRING, [1], [b"abc"])
     endless = np.asarray(np.inf, np.float32)
     nodes = [
-        node("Constant", [], ["text"], value=words),
         conv("x", "c"),
         node("Tanh", ["c"], ["t"]),
         node("Min", ["t", "endless"], ["m"]),
         node("Sub", ["m", "nothing"], ["y"]),
     ]
     weights = {**convolution(), "endless": endless, "nothing": np.asarray(0, np.float32)}
-    path = write_onnx(tmp_path / "m.onnx", nodes, [("x", FLOAT, IMAGE)], [("y", FLOAT, IMAGE)], weights)
-    import_onnx(path, tmp_path / "out.gsdk", OnnxOptions(size=(16, 16)))
+    edges = ([("x", FLOAT, IMAGE)], [("y", FLOAT, IMAGE)], weights)
+    import_onnx(write_onnx(tmp_path / "m.onnx", nodes, *edges), tmp_path / "out.gsdk", OnnxOptions(size=(16, 16)))
     assert verify_bundle(tmp_path / "out.gsdk", backend="onnxruntime").ok
+    texts = write_onnx(tmp_path / "t.onnx", [node("Constant", [], ["text"], value=words), *nodes], *edges)
+    with pytest.raises(InputError, match=r"t\.onnx: it works on texts \(string tensors\)"):
+        import_onnx(texts, tmp_path / "texts.gsdk", OnnxOptions(size=(16, 16)))
 
 
 BROUGHT: dict[str, tuple[list[tuple[str, float]], tuple[float, float]]] = {
