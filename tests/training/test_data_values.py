@@ -80,6 +80,7 @@ def test_usual_kinds_of_values_are_read(array: np.ndarray, expected: np.ndarray)
         (LEVELS / 17).astype(np.uint8),
         (LEVELS > 99).astype(np.uint8),
         (LEVELS * 16).astype(np.uint16),  # 12 bits
+        LEVELS.astype(np.uint16) * 64,  # 14 bits
         LEVELS.astype(np.int16) - 128,
         LEVELS / 255 / 255,
         LEVELS / 255 * 0.4 - 0.2,  # half below 0, and nowhere near -1

@@ -26,7 +26,7 @@ Sample = TypeVar("Sample", np.uint8, np.uint16)
 
 _AS_READ = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 _PLAIN = ("L", "LA", "RGB", "RGBA", "P", *_AS_READ)
-_UNCLEAR = 1 << 14
+UNCLEAR = 1 << 14
 """Samples of 16 bits that all stay below a quarter of the range are those of fewer bits, or very dark."""
 _BITS_PER_SAMPLE, _MAX_SAMPLE, _MIN_FLOAT, _MAX_FLOAT = 258, 281, 340, 341
 """Tags of TIFF 6.0."""
@@ -92,7 +92,7 @@ def _of_wide_colour(image: ImageFile, raw: str, data: bytes, depth: int | None) 
     if (
         "transparency" not in image.info
         and (depth or declared or 16) == 16
-        and (depth == 16 or colours.max() >= _UNCLEAR >> 8)
+        and (depth == 16 or colours.max() >= UNCLEAR >> 8)
     ):
         return to_picture(_without_grey_copies(upper, raw))
     lower = _lower_bytes(raw, data)
@@ -166,7 +166,7 @@ def _depth(colours: Wide, image: ImageFile, data: bytes, depth: int | None) -> i
         # they are, at the lower end.
         as_they_are = not largest >> declared and bool((colours & ((1 << 16 - declared) - 1)).any())
         return (1 << declared) - 1 if as_they_are else 0xFFFF
-    if 0 < largest < _UNCLEAR and (declared != 16) and (colours % 257).any():
+    if 0 < largest < UNCLEAR and (declared != 16) and (colours % 257).any():
         raise UnclearDepthError(largest)
     return 0xFFFF
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.image_samples import UNCLEAR
 
 Images = NDArray[np.uint8]
 ValueRange = tuple[float, float]
@@ -136,7 +137,7 @@ def _of_integers(array: NDArray[Any], low: float, high: float, what: str) -> Val
     byte = array.dtype == np.uint8
     if (byte and high == 0) or (low >= 0 and FEW_LEVELS < high <= 255 and (byte or high > 127)):
         return 0.0, 255.0
-    if array.dtype == np.uint16 and high > 4095:
+    if array.dtype == np.uint16 and high >= UNCLEAR:
         return 0.0, 65535.0
     raise InputError(
         f"{what}: expected uint8 or float images, got {array.dtype} from {low:g} to {high:g}, and can't tell what "
