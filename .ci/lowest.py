@@ -36,10 +36,7 @@ VERBS = (
 def lowest() -> dict[str, str]:
     """The lowest version of each package that is asked for, by name. ValueError for a requirement without one."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [
-        *project["dependencies"],
-        *(one for extra in EXTRAS for one in project["optional-dependencies"][extra]),
-    ]
+    extras = [one for extra in EXTRAS for one in project["optional-dependencies"][extra]]
     found: dict[str, str] = {}
     for requirement in [*project["dependencies"], *extras]:
         match = _REQUIREMENT.match(requirement.split(";")[0].strip())

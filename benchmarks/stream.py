@@ -24,18 +24,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import click
 import numpy as np
 from figures import Figure, at_least, at_most, ratio_figure
 from numpy.typing import NDArray
 from overhead import recorded, replay
-from PIL.Image import Resampling, Transform
+from PIL import Image
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.media.animation import save_animation
 from gensdk_runtime.media.image_files import SUFFIXES, decode
-from gensdk_runtime.media.image_pixels import to_array, to_picture
 from gensdk_runtime.stream import Capture, Source, StreamFigures, StreamOptions, VideoSink, translate_stream
 
 Frames = NDArray[np.uint8]
@@ -72,15 +71,21 @@ def moving_picture(photos: Sequence[Frames], count: int = FRAMES) -> Frames:
         size = shorter * (0.55 + 0.35 * np.sin(np.pi * along))
         left = (photo.shape[1] - size) * along
         top = (photo.shape[0] - size) * (0.5 + 0.5 * np.sin(2 * np.pi * along))
-        window = (left, top, left + size, top + size)
-        part = to_picture(photo).transform((SIDE, SIDE), Transform.EXTENT, window, Resampling.BILINEAR)
-        frames[i] = to_array(part)
+        box = (left, top, min(left + size, photo.shape[1]), min(top + size, photo.shape[0]))
+        picture = Image.fromarray(photo).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
+        frames[i] = np.asarray(picture)
     return frames
 
 
 def write_video(frames: Frames, path: Path) -> Path:
     """As MPEG-4, 25 frames a second."""
-    return save_animation(frames, path, fps=25.0, scale=1)
+    with av.open(str(path), "w") as film:
+        video: Any = film.add_stream("mpeg4", rate=25, options={"qmin": "2", "qmax": "6"})
+        video.height, video.width = SIDE, SIDE
+        for frame in frames:
+            film.mux(video.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        film.mux(video.encode(None))
+    return path
 
 
 def make_bundle(path: Path) -> Path:

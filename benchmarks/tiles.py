@@ -26,7 +26,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.image_pixels import resize
 from gensdk_runtime.media.images import encode_image
-from gensdk_runtime.tiles import smallest_tile
+from gensdk_runtime.tiles import Cut
 
 WIDTH, HEIGHT = 4000, 3000
 SMALLER = (500, 375)
@@ -67,7 +67,7 @@ def measure_seams(bundle: Path, backend: str) -> list[Figure]:
     with Generator.load(bundle, backend=backend) as generator:
         spec = generator.model.source
         assert spec is not None
-        tile = smallest_tile(spec.margin, spec.multiple)
+        tile = Cut.of(spec).smallest
         whole = np.asarray(generator.translate(image, tile=0), int)
         tiled = np.asarray(generator.translate(image, tile=tile), int)
     apart = np.abs(whole - tiled)

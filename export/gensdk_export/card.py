@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gensdk_export.report import HEADING, GraphRow, engine_rows, row_text
+from gensdk_export.report import HEADING, MEASURED, GraphRow, engine_rows, row_text
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.manifest import (
     AscentSpec,
@@ -18,6 +18,7 @@ from gensdk_runtime.manifest import (
     Precision16Report,
     Provenance,
 )
+from gensdk_runtime.printable import markdown
 
 IMPORTED = "imported"
 """The family of plain ONNX files, of which nothing is registered."""
@@ -109,18 +110,18 @@ def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
         "graphs": ", ".join(graph.name for graph in model.graphs),
         "classes": "none" if model.num_classes is None else str(model.num_classes),
         "largest batch": str(model.max_batch),
-        "data": f"{provenance.data} ({provenance.data_count} {_kind(model)})"
+        "data": f"{markdown(provenance.data)} ({provenance.data_count} {_kind(model)})"
         if provenance.data
         else "not recorded",
         "training": _training(provenance),
-        "created": provenance.created or "not recorded",
+        "created": markdown(provenance.created) or "not recorded",
     }
     if isinstance(program, DiffusionSpec):
         default = program.defaults
         facts["sampling defaults"] = f"{default.solver}, {default.num_inference_steps} steps"
     metrics: Mapping[str, Any] = provenance.metrics
     if metrics:
-        facts["last losses"] = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        facts["last losses"] = ", ".join(f"{markdown(key)} {value:.4g}" for key, value in metrics.items())
     return facts
 
 
@@ -138,7 +139,7 @@ def _output(model: ModelSpec) -> dict[str, str]:
 def _training(provenance: Provenance) -> str:
     imported = provenance.config.get("imported_from")
     if imported is not None:
-        return f"by others; imported from {imported}"
+        return f"by others; imported from {markdown(str(imported))}"
     weights = "moving average of the weights (EMA)" if provenance.ema else "raw weights"
     unfinished = f"; not finished: {provenance.unfinished}" if provenance.unfinished else ""
     return f"{provenance.steps} steps, seed {provenance.seed}, {weights}{unfinished}"
@@ -149,14 +150,14 @@ def _proof(rows: tuple[GraphRow, ...], engines: tuple[tuple[EngineSpec, int], ..
     return (
         "Measured at export against the original in float32 (PyTorch, or the imported file in ONNX Runtime): each "
         "graph call by call on the same inputs, then whole "
-        f"samples. `gensdk verify` measures it again on your machine.\n\n{table}"
+        f"samples. `gensdk verify` measures it again on your machine.\n\n{table}\n\n{MEASURED}."
     )
 
 
 def _islands(fp16: Precision16Report | None) -> str:
     if fp16 is None:
         return ""
-    kept = [f"{graph}: {', '.join(names)}" for graph, names in fp16.islands.items() if names]
+    kept = [f"{graph}: {', '.join(map(markdown, names))}" for graph, names in fp16.islands.items() if names]
     more = f" Kept in float32 by measurement: {'; '.join(kept)}." if kept else ""
     return f"\n\nLargest value that passes through half precision: {fp16.max_abs_activation:.4g} of 65504.{more}"
 

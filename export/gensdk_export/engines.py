@@ -11,6 +11,7 @@ from gensdk_runtime.engines.device import find_gpu
 from gensdk_runtime.engines.package import EngineRuntime, load_package
 from gensdk_runtime.engines.supply import Supplier
 from gensdk_runtime.errors import BackendError, ExportError, UnavailableError
+from gensdk_runtime.known_files import remember
 from gensdk_runtime.manifest import EngineSpec
 from gensdk_runtime.signature import GraphSpec, Precision
 
@@ -50,6 +51,7 @@ def build_engine(
         raise
     except BackendError as failure:
         raise ExportError(str(failure)) from None
+    remember(data, "made")
     spec = EngineSpec(
         graph=graph.name,
         precision=precision,

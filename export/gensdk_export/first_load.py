@@ -7,12 +7,12 @@ ONNX Runtime checks a graph while it loads, but now and then a graph crashes it 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from gensdk_runtime.child_process import Limits, death, run_module
 from gensdk_runtime.errors import ExportError
+from gensdk_runtime.scratch import scratch_folder
 
 MODULE = "gensdk_export.first_load"
 TIMEOUT_SECONDS = 600
@@ -25,8 +25,8 @@ def first_load(graphs: Mapping[str, bytes]) -> None:
 
     Raises :class:`ExportError` that names the graph where one does not load, crashes, or takes ten minutes.
     """
-    with tempfile.TemporaryDirectory(prefix="gensdk-") as folder:
-        paths = [Path(folder) / f"{index}.onnx" for index in range(len(graphs))]
+    with scratch_folder() as folder:
+        paths = [folder / f"{index}.onnx" for index in range(len(graphs))]
         for path, data in zip(paths, graphs.values(), strict=True):
             path.write_bytes(data)
         try:

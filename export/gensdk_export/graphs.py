@@ -79,7 +79,8 @@ def export_fp16(
         calls = golden.calls(graph.name)
         half = make_half(Subject(plan.model, graph, modules[graph.name], regions, bounds), calls)
         files[graph.name] = export_onnx(graph, half.module, calls[0].feeds, multiples(plan.model))
-        rows.append(GraphRow(graph.name, "fp16", "torch half", len(files[graph.name]), half.drift, "ok"))
+        size = len(files[graph.name])
+        rows.append(GraphRow(graph.name, "fp16", "torch half", size, half.drift, "ok", bounds.graph))
         warnings += [f"graph {graph.name!r}: {half.warning}"] if half.warning else []
         islands[graph.name], halved[graph.name] = half.islands, half.module
         largest = max(largest, half.max_abs_activation)

@@ -15,6 +15,7 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.golden import Golden
+from gensdk_runtime.known_files import remember
 from gensdk_runtime.manifest import AutoregressiveSpec, OneCallSpec
 from gensdk_runtime.runner import one_call_runner
 from gensdk_runtime.signature import BundlePath, Precision
@@ -48,6 +49,7 @@ def prove_one_call(one_call: OneCall, sets: Mapping[Precision, GraphSet], golden
         check = _replay(one_call, spec, sets[precision], data, precision, golden)
         if check.problem:
             raise ExportError(f"the one-call graph ({precision}): {check.problem}; nothing was written")
+        remember(data, "ran")
         rows.append(check_row(check, len(data), judge=check.backend))
     return ProvedOneCall(spec, {paths[precision]: data for precision, data in built.items()}, tuple(rows))
 

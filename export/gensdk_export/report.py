@@ -19,6 +19,7 @@ class GraphRow:
 
     `judge`: ``onnxruntime`` (the exported file) or ``torch half`` (the honest reference for fp16). `size`: bytes
     of the file, None for whole samples. `verdict`: ``ok``, ``reported`` where there is no bound, or the problem.
+    `allowed`: the largest `drift.scaled` that it was held to; `least_psnr` in dB, where there is such a bound too.
     """
 
     what: str
@@ -27,6 +28,8 @@ class GraphRow:
     size: int | None
     drift: Drift
     verdict: str
+    allowed: float | None = None
+    least_psnr: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row for JSON."""
@@ -42,6 +45,8 @@ class GraphRow:
             "psnr": drift.psnr,
             "flipped": drift.flipped,
             "discrete": drift.discrete,
+            "allowed": self.allowed,
+            "least_psnr": self.least_psnr,
             "verdict": self.verdict,
         }
 
@@ -85,11 +90,15 @@ class ExportReport:
         ]
         for graph, islands in (self.fp16.islands if self.fp16 else {}).items():
             lines += [f"fp32 islands in {graph}: {', '.join(islands)}"] if islands else []
-        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [MEASURED, *(f"warning: {warning}" for warning in self.warnings)]
         return "\n".join(lines)
 
 
-HEADING = ("graph", "precision", "judged by", "size", "max abs diff", "PSNR", "verdict")
+HEADING = ("graph", "precision", "judged by", "size", "difference", "allowed", "PSNR", "verdict")
+MEASURED = (
+    "difference: the largest from the original in float32, in halves of the value range, as for images in [-1, 1]"
+)
+"""What the table compares, in which unit: that of the bounds beside it."""
 
 
 def rows_of(report: VerifyReport, sizes: dict[str, int]) -> Iterator[GraphRow]:
@@ -104,17 +113,24 @@ def check_row(check: Check, size: int | None, *, judge: str) -> GraphRow:
     """The row of one check; whole samples in fp16 are reported without a verdict of their own."""
     reported = size is None and check.precision == "fp16"
     verdict = check.problem or ("reported" if reported else "ok")
-    return GraphRow(check.what, check.precision, judge, size, check.drift, verdict)
+    allowed = (None, None) if reported else (check.allowed, check.least_psnr)
+    return GraphRow(check.what, check.precision, judge, size, check.drift, verdict, *allowed)
 
 
 def row_text(row: GraphRow) -> tuple[str, ...]:
-    """One row as text."""
+    """One row as text: the difference in the unit of its bound, and in that of the output where it differs."""
     drift = row.drift
     size = "" if row.size is None else size_text(row.size)
     flips = f", {drift.flipped}/{drift.discrete} flips" if drift.discrete else ""
-    scaled = f" ({drift.scaled:.1e} scaled)" if drift.scaled < drift.max_abs / 2 else ""
-    difference, psnr = f"{drift.max_abs:.1e}{scaled}{flips}", f"{drift.psnr:.1f} dB"
-    return (row.what, row.precision, row.judge, size, difference, psnr, row.verdict)
+    own = f" ({drift.max_abs:.1e} unscaled)" if drift.scaled < drift.max_abs / 2 else ""
+    difference, psnr = f"{drift.scaled:.1e}{own}{flips}", f"{drift.psnr:.1f} dB"
+    return (row.what, row.precision, row.judge, size, difference, _allowed(row), psnr, row.verdict)
+
+
+def _allowed(row: GraphRow) -> str:
+    if row.least_psnr is not None:
+        return f"PSNR {row.least_psnr:g} dB"
+    return "" if row.allowed is None else f"{row.allowed:.2g}"
 
 
 def engine_rows(engines: tuple[tuple[EngineSpec, int], ...]) -> Iterator[tuple[str, ...]]:
@@ -126,6 +142,7 @@ def engine_rows(engines: tuple[tuple[EngineSpec, int], ...]) -> Iterator[tuple[s
             spec.precision,
             f"{spec.runtime} {spec.version}",
             size_text(size),
+            "",
             "",
             "",
             f"built, {batch}",

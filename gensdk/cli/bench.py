@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import print_rich, write
+from gensdk.cli.output import aside, print_rich, write
 
 if TYPE_CHECKING:
     from gensdk_runtime.bench.report import BenchSettings, Report
@@ -129,7 +129,7 @@ def bench(
         threads=threads,
         settings=_settings(how, default_runs=suite.COMPARISON_RUNS if compared else 1),
         allow_other_machine=allow_other_machine,
-        on_case=lambda case: click.echo(f"measuring {case}", err=True),
+        on_case=lambda case: aside(f"measuring {case}"),
     )
     _print(report, as_json=as_json)  # first: a file that can't be written loses no measurement
     if save is not None:

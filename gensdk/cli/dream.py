@@ -34,7 +34,12 @@ Examples:
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of the jitter: the same gives the same picture."
 )
-@click.option("--tile", type=int, metavar="PIXELS", help="Cut larger images into tiles; 0: never.")
+@click.option(
+    "--tile",
+    type=int,
+    metavar="PIXELS",
+    help="Cut larger images into tiles; 0: never. [default: where memory is short]",
+)
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
 @click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")

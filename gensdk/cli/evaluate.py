@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, print_table, say
+from gensdk.cli.output import aside, needs_training_extra, print_json, print_table, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -79,7 +79,7 @@ def evaluate(
         data=_data(bundle, source, options),
         backend=options["backend"],
         progress=progress,
-        say=lambda line: click.echo(line, err=True) if progress is not False else None,
+        say=lambda line: aside(line) if progress is not False else None,
     )
     if output is not None:
         write_atomically(output, page(found).encode())

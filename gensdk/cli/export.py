@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, print_table, say
+from gensdk.cli.output import aside, needs_training_extra, print_json, print_table, say
 from gensdk_runtime.solvers import SOLVERS
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def export(
     )
 
     def tell(stage: str) -> None:
-        click.echo(f"  {stage} ...", err=True)
+        aside(f"  {stage} ...")
 
     with TemporaryDirectory(prefix="gensdk-") as scratch:
         bundle = output or Path(scratch) / "model.gsdk"
@@ -161,9 +161,12 @@ def export(
 
 
 def print_export(report: ExportReport, *, kept: bool) -> None:
-    """The table, islands and warnings; the bundle too, if it was `kept`."""
+    """The table and its unit, islands and warnings; the bundle too, if it was `kept`."""
+    from gensdk_export.report import MEASURED
+
     heading, *rows = report.table()
     print_table(heading, rows)
+    say(MEASURED)
     for graph, islands in (report.fp16.islands if report.fp16 else {}).items():
         if islands:
             say(f"fp32 islands in {graph}: {', '.join(islands)}")

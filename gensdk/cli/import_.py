@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk.cli.export import print_export
-from gensdk.cli.output import needs_training_extra, print_json, print_table
+from gensdk.cli.output import aside, needs_training_extra, print_json, print_table
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.solvers import SOLVERS
 
@@ -170,7 +170,7 @@ def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) 
     """
 
     def tell(stage: str) -> None:
-        click.echo(f"  {stage} ...", err=True)
+        aside(f"  {stage} ...")
 
     with needs_training_extra("import"):
         report = _import(model, output, options, None if as_json else tell)

@@ -8,6 +8,8 @@ written; 4 a backend or an extra is missing or failed; 5 bad input data or argum
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import sys
 import traceback
 import warnings
@@ -17,7 +19,10 @@ from typing import Any
 
 import click
 
+from gensdk.cli import ctrl_c
+from gensdk_runtime.engine_trust import TRUST_VARIABLE
 from gensdk_runtime.errors import BackendError, GensdkError, GensdkWarning, did_you_mean
+from gensdk_runtime.printable import printable
 from gensdk_runtime.version import __version__
 
 VERBS = {
@@ -59,6 +64,8 @@ OUT_OF_MEMORY = "out of memory; ask for fewer samples or a smaller batch (--batc
 
 UNMAPPED = "failed to map segment from shared object"
 """What the loader of libraries says where there is no room for one."""
+ANYWHERE = ("--debug", "--trust-engines")
+"""Options of ``gensdk`` itself that may also stand behind a verb."""
 
 
 class Verbs(click.Group):
@@ -94,12 +101,19 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gensdk")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option(
+    "--trust-engines",
+    is_flag=True,
+    help="Load TensorRT engines that a bundle brings along, which are code, wherever they were made.",
+)
+def cli(debug: bool, trust_engines: bool) -> None:
     """Train, export, prove, sample and measure generative models."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with the code that the module's docstring gives."""
+    ctrl_c.listen()
+    _keep_warnings_printable()
     given = sys.argv[1:] if arguments is None else arguments
     sys.exit(run(given))
 
@@ -123,21 +137,25 @@ def said_once() -> Iterator[None]:
                 others(message, category, *place, **more)
             elif str(message) not in said:
                 said.add(str(message))
-                click.echo(f"warning: {message}", err=True)
+                click.echo(printable(f"warning: {message}"), err=True)
 
         warnings.showwarning = show
         yield
 
 
 def _run(arguments: list[str]) -> int:
-    debug = "--debug" in arguments
-    ordered = ["--debug", *(a for a in arguments if a != "--debug")] if debug else arguments
+    anywhere = [option for option in ANYWHERE if option in arguments]
+    ordered = [*anywhere, *(each for each in arguments if each not in anywhere)]
+    debug = "--debug" in anywhere
     try:
-        result: Any = cli.main(args=ordered, prog_name="gensdk", standalone_mode=False)
+        with _trusting("--trust-engines" in anywhere):
+            result: Any = cli.main(args=ordered, prog_name="gensdk", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as failure:
+        # It quotes what was typed, or a name in a folder. (Click declares it final, and shows what it is set to.)
+        vars(failure)["message"] = printable(failure.message, lines=True)
         failure.show()
         return failure.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -155,8 +173,39 @@ def _run(arguments: list[str]) -> int:
             click.echo(f"error: {OUT_OF_MEMORY}", err=True)
             return BackendError.exit_code
         name = type(failure).__name__
-        click.echo(f"error: a bug in gensdk ({name}: {failure}); please report it with --debug", err=True)
+        said = f"error: a bug in gensdk ({name}: {failure}); please report it with --debug"
+        click.echo(printable(said), err=True)
         return 70
+
+
+def _keep_warnings_printable() -> None:
+    """What libraries warn of or log quotes names of files too."""
+    as_usual = warnings.formatwarning
+
+    def format_warning(*given: Any, **more: Any) -> str:
+        return printable(as_usual(*given, **more), lines=True)
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), lines=True)
+
+    warnings.formatwarning = format_warning
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Formatter())
+
+
+@contextmanager
+def _trusting(engines: bool) -> Iterator[None]:
+    """Says to all that loads a bundle, in this process and its children, that engines in it are trusted."""
+    before = os.environ.get(TRUST_VARIABLE)
+    if engines:
+        os.environ[TRUST_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if engines:
+            os.environ.pop(TRUST_VARIABLE)
+            os.environ.update({} if before is None else {TRUST_VARIABLE: before})
 
 
 if __name__ == "__main__":

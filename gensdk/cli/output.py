@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.printable import printable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 
 def print_json(data: Any) -> None:
@@ -24,12 +26,22 @@ def print_json(data: Any) -> None:
 
 
 def say(line: str) -> None:
-    """One line on stdout."""
+    """One line, or several, on stdout."""
     write(line + "\n")
 
 
+def aside(line: str) -> None:
+    """One line, or several, on stderr."""
+    click.echo(printable(line, lines=True), err=True)
+
+
 def write(text: str) -> None:
-    """Text on stdout. A reader that leaves early, as ``head`` does, is no error, and changes no verdict."""
+    """Text on stdout; what a terminal would obey is written out."""
+    _write(printable(text, lines=True))
+
+
+def _write(text: str) -> None:
+    """A reader that leaves early, as ``head`` does, is no error, and changes no verdict."""
     try:
         click.echo(text, nl=False)
     except BrokenPipeError:
@@ -47,7 +59,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # as text: shapes in brackets are no markup
+        table.add_row(
+            *(Text(printable(str(cell), lines=True)) for cell in row)
+        )  # as text: shapes in brackets are no markup
     print_rich(table)
 
 
@@ -57,8 +71,19 @@ def print_rich(renderable: RenderableType) -> None:
 
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
     with console.capture() as captured:  # writing by itself, rich would end the process at a closed pipe, code 1
-        console.print(renderable)
-    write(captured.get())
+        console.print(_Printable(renderable))
+    _write(captured.get())
+
+
+class _Printable:
+    """A renderable whose text is printable; the styles that rich puts around it stay."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._inner, options):
+            yield segment._replace(text=printable(segment.text, lines=True))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import print_json, say
+from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.solvers import SOLVERS, SPACINGS
 
@@ -104,7 +104,7 @@ def sample(
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings
     if "fallback" in samples.settings:
-        click.echo(f"warning: {samples.settings['fallback']}; gensdk tune measures anew", err=True)
+        aside(f"warning: {samples.settings['fallback']}; gensdk tune measures anew")
     if as_json:
         print_json({"output": str(path), "settings": dict(samples.settings), "seconds": vars(timings)})
         return

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import needs_training_extra, print_json, say
+from gensdk.cli.output import aside, needs_training_extra, print_json, say
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -133,7 +133,7 @@ def train(
         print_json({**asdict(result), "run_dir": str(result.run_dir), "warnings": warnings, "data": data})
         return
     for warning in result.warnings:  # again at the end: during a long run they scroll away
-        click.echo(str(warning), err=True)
+        aside(str(warning))
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     skipped = f"; {result.skipped} files skipped" if result.skipped else ""
     say(

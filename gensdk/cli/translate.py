@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gensdk.cli.output import print_json, say
+from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +69,12 @@ Videos and URLs need PyAV: pip install "gensdk[video]". Windows and cameras need
     default=None,
     help="Drop frames to stay fresh (a video plays at its own speed), or keep all. [default: by the source]",
 )
-@click.option("--tile", type=int, metavar="PIXELS", help="Cut larger frames into tiles; 0: never.")
+@click.option(
+    "--tile",
+    type=int,
+    metavar="PIXELS",
+    help="Cut larger frames into tiles; 0: never. [default: where tiles give what the whole frame gives]",
+)
 @click.option("--max-frames", type=int, help="End after so many frames.")
 @click.option("--max-seconds", type=float, help="End after so long.")
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
@@ -104,7 +109,7 @@ def translate(
 
     def tell(line: str) -> None:
         with suppress(OSError):  # a terminal that was closed; the film goes on to its end
-            click.echo(line, err=True)
+            aside(line)
 
     def tell_figures(figures: StreamFigures) -> None:
         if figures.frames or figures.dropped or figures.corrupt:  # a large image takes minutes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gensdk.cli.output import print_json, print_table, say
+from gensdk.cli.output import aside, print_json, print_table, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def tune(
         batches=None if batch is None else _numbers(batch),
         threads=threads,
         budget_s=budget,
-        on_stage=lambda stage: click.echo(stage, err=True),
+        on_stage=aside,
     )
     if as_json:
         print_json(report.to_dict())

@@ -304,5 +304,4 @@ def _told(label: str, kind: str, error: type[GensdkError]) -> Iterator[None]:
         MemoryError,
     ) as failure:
         reason = " ".join(str(failure).split())[:160] or type(failure).__name__
-        plain = "".join(character if character.isprintable() else "?" for character in reason)
-        raise error(f"{label}: not a whole {kind} file of plain arrays ({plain}); write it again") from None
+        raise error(f"{label}: not a whole {kind} file of plain arrays ({reason}); write it again") from None

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -20,12 +21,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
+from gensdk_runtime.own_files import try_lock
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, renameat2
 _RENAME_SWAP = 2  # macOS, renamex_np
+_SIBLING = re.compile(r"\..+\.new-[0-9a-f]{8}")
 _ABANDONED_AFTER = 24 * 3600.0  # seconds, where file locks don't tell whether a writer lives
 
 
@@ -40,7 +41,7 @@ def sibling(target: Path, *, folder: bool) -> Iterator[Path]:
 
     After :func:`put_in_place` its name may hold the old `target`, which is then removed.
     """
-    _remove_abandoned(target)
+    remove_abandoned(target.parent, _SIBLING)
     path, descriptor = _create(target, folder=folder)
     try:
         yield path
@@ -108,55 +109,54 @@ def _rename_in_two_steps(new: Path, target: Path) -> None:
 def _create(target: Path, *, folder: bool) -> tuple[Path, int | None]:
     """An empty sibling with a fresh name, and the descriptor that locks it."""
     while True:
-        path = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}")
+        path = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
         try:
             path.mkdir() if folder else path.touch(exist_ok=False)
         except FileExistsError:
             continue
         if sys.platform == "win32":
             return path, None  # an open file could not be renamed
-        with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(path, os.O_RDONLY)
-            if _lock(descriptor) is not False and path.exists():
-                return path, descriptor
-            os.close(descriptor)  # another writer took it for abandoned, and removes it
+        if (descriptor := held(path)) is not None:
+            return path, descriptor
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Removes what killed writers left beside `target`; that of living ones is locked."""
-    for path in target.parent.iterdir():
-        if not path.name.startswith(_prefix(target)):
-            continue
-        with contextlib.suppress(OSError):
-            old = time.time() - path.lstat().st_mtime > _ABANDONED_AFTER
-            if sys.platform == "win32":
-                if old:
-                    _remove(path)
-                continue
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                free = _lock(descriptor)
-                if free or (free is None and old):
-                    _remove(path)
-            finally:
-                os.close(descriptor)
+def held(path: Path) -> int | None:
+    """The descriptor that locks the fresh `path`; None: another process took it for abandoned, and removes it."""
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if try_lock(descriptor) is not False and path.exists():
+            return descriptor
+        os.close(descriptor)
+    return None
 
 
-def _lock(descriptor: int) -> bool | None:
-    """True if the lock was free and is now held, False if another holds it, None where there are no locks."""
+def remove_abandoned(folder: Path, names: re.Pattern[str]) -> None:
+    """Removes what killed processes left in `folder` under such `names`; what living ones have is locked.
+
+    Where locks don't tell, what was made within a day stays.
+    """
+    for name in os.listdir(folder):  # noqa: PTH208 - cheap where there are many
+        if names.fullmatch(name):
+            with contextlib.suppress(OSError):
+                _remove_if_abandoned(folder / name)
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    found = path.lstat()
+    old = time.time() - found.st_mtime > _ABANDONED_AFTER
     if sys.platform == "win32":
-        return None
+        if old:
+            _remove(path)
+        return
+    if found.st_uid != os.geteuid():
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.name}.new-"
+        free = try_lock(descriptor)
+        if free or (free is None and old):
+            _remove(path)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

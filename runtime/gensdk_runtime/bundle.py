@@ -13,8 +13,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,16 +25,60 @@ from gensdk_runtime.atomic import previous_of
 from gensdk_runtime.bundle_files import AGAIN, BundleFiles, FolderFiles, readable
 from gensdk_runtime.closable import Closable
 from gensdk_runtime.embedded import SUFFIX, embedded_names, embedded_path
+from gensdk_runtime.engine_trust import trusted_by_environment
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError, did_you_mean
+from gensdk_runtime.known_files import is_known
 from gensdk_runtime.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, EngineSpec, Manifest
+from gensdk_runtime.memory_limit import parse_bytes
+from gensdk_runtime.onnx_inline import MAX_BYTES as MAX_ONNX_BYTES
+from gensdk_runtime.onnx_inline import inlined
 from gensdk_runtime.onnx_scan import scan
+from gensdk_runtime.scratch import scratch_folder
 from gensdk_runtime.signature import Precision, SourceSpec, check_path
 from gensdk_runtime.zip_files import ZipFiles
 
 VERIFY_AT_OPEN = 64 * 2**20
 """A bundle of at most so many bytes is verified as a whole when it is opened (about 0.1 s)."""
 
+LIMIT_VARIABLE = "GENSDK_BUNDLE_LIMIT"
+DEFAULT_LIMIT = 32 * 2**30
+"""Bytes of all files of a bundle together."""
+
 _ATTEMPTS = 50  # of opening a folder that writers keep replacing
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    """What was found in a graph's file: the bundle's files in which tensors lie, by location, and `loops`."""
+
+    externals: Mapping[str, str]
+    loops: bool
+
+
+class CheckedCopies:
+    """Copies of files that no memory need hold, each made of bytes that were checked."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, Path] = {}
+        self._undo = ExitStack()
+        self._lock = threading.Lock()
+
+    def of(self, bundle: Bundle, file: str, externals: Mapping[str, str]) -> Path:
+        """Where the copy of `file` lies, with the files of its tensors beside it."""
+        with self._lock:
+            if file not in self._folders:
+                folder = self._undo.enter_context(scratch_folder())
+                for name in {file, *externals.values()}:
+                    target = folder / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("xb") as copy:
+                        copy.writelines(bundle._checked_chunks(name))
+                self._folders[file] = folder
+            return self._folders[file] / file
+
+    def close(self) -> None:
+        """Removes them. May be called twice."""
+        self._undo.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +92,27 @@ class Bundle(Closable):
     path: Path
     manifest: Manifest
     _files: BundleFiles
-    _externals: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, repr=False)
-    """For each graph and file that was scanned, the bundle's files in which external tensors lie."""
+    trust_engines: bool = False
+    """Whether engines are loaded that this machine did not make; see :meth:`open`."""
+    _scanned: dict[tuple[str, str], _Scanned] = field(default_factory=dict, repr=False)
+    """What is known of each graph and file that was looked into."""
+    _copies: CheckedCopies = field(default_factory=CheckedCopies, repr=False)
 
     @classmethod
-    def open(cls, path_or_name: str | Path) -> Bundle:
+    def open(cls, path_or_name: str | Path, *, trust_engines: bool = False) -> Bundle:
         """Opens a folder, a zip file, or an embedded bundle by its name; a path wins over a name.
+
+        `trust_engines`: engines in it are loaded wherever they were made. They are code that runs with your
+        rights, and no checksum tells who wrote it; without your word (or GENSDK_TRUST_ENGINES=1) only those are
+        loaded that this machine made, and others are built anew from the graphs.
 
         Raises :class:`BundleError` where there is no such bundle or it can't be read, :class:`ManifestError`
         and :class:`IntegrityError` (both are BundleErrors) where it is refused. Bundles of up to 64 MiB are
         verified as a whole, larger ones file by file as they are read (or by :meth:`verify_files`).
         """
         path = _find(path_or_name)
-        return cls._open_path(path, shown_as=path)
+        opened = cls._open_path(path, shown_as=path)
+        return replace(opened, trust_engines=True) if trust_engines else opened
 
     @classmethod
     def _open_path(cls, path: Path, *, shown_as: Path) -> Bundle:
@@ -85,6 +140,7 @@ class Bundle(Closable):
     def _checked(cls, path: Path, files: BundleFiles) -> Bundle:
         bundle = cls(path, _read_manifest(path, files), files)
         listed = bundle.manifest.files
+        _check_sizes(path, bundle.manifest)
         for name, entry in listed.items():
             size = files.hold(name)
             if size != entry.size:
@@ -137,11 +193,12 @@ class Bundle(Closable):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process, or a copy, opens the path again."""
-        return Bundle.open, (self.path.absolute(),)
+        return partial(Bundle.open, trust_engines=self.trust_engines), (self.path.absolute(),)
 
     def close(self) -> None:
         """Closes the files; what was read from them stays valid. May be called twice."""
         self._files.close()
+        self._copies.close()
 
     def _check_content(self, file: str) -> None:
         for _ in self._checked_chunks(file):
@@ -179,28 +236,37 @@ class BundleGraph:
 
     @property
     def path(self) -> Path | None:
-        """The file on disk where the graph has tensors in other files, which are then checked too; else None.
+        """None, but for a graph that takes more bytes with its tensors in other files than one file may have.
 
-        A backend finds such tensors relative to the path. All other graphs are to be loaded from :meth:`read`:
-        a file could be replaced between the check and the loading, bytes can't.
+        Then it is a copy in a folder of this user's alone, made of the bytes that were checked: a file of the
+        bundle could be replaced between the check and the loading.
         """
-        externals = self._check(self.bundle.read(self.file))
-        for external in externals:
-            self.bundle._check_content(external)
-        return self.bundle._files.on_disk(self.file) if externals else None
+        externals = self._facts().externals
+        if not externals or self._bytes(externals) <= MAX_ONNX_BYTES:
+            return None
+        return self.bundle._copies.of(self.bundle, self.file, externals)
 
     def read(self) -> bytes:
-        """The bytes of the ONNX file; :class:`IntegrityError` where it is not what the manifest says.
+        """The bytes of the ONNX file, with the tensors that lie in other files put in.
 
-        Refused with :class:`BundleError` for a graph with tensors in other files: from bytes alone, a backend
-        would look for them in the working directory.
+        :class:`IntegrityError` where a file is not what the manifest says; :class:`BundleError` for what no ONNX
+        file can hold, which is to be loaded from :attr:`path`.
         """
         data = self.bundle.read(self.file)
-        if self._check(data):
-            raise BundleError(
-                f"{self.bundle.path}: {self.file!r} has tensors in other files; load it from its path"
-            )
-        return data
+        externals = self._check(data).externals
+        if not externals:
+            return data
+        if self._bytes(externals) > MAX_ONNX_BYTES:
+            raise BundleError(f"{self.bundle.path}: {self.file!r} is over 2 GiB with its tensors; load its path")
+        try:
+            return inlined(data, {location: self.bundle.read(file) for location, file in externals.items()})
+        except IntegrityError as failure:
+            raise IntegrityError(f"{self.bundle.path}: {self.file!r}: {failure}") from None
+
+    @property
+    def loops(self) -> bool:
+        """Whether it has graphs within nodes, so that nobody can tell from the file how long it runs."""
+        return self._facts().loops
 
     def largest_batch(self) -> int:
         """The largest batch that the model is run with."""
@@ -215,21 +281,32 @@ class BundleGraph:
         engines = self.bundle.manifest.engines
         return tuple(spec for spec in engines if (spec.graph, spec.precision) == (self.graph, precision))
 
+    def trusts(self, spec: EngineSpec) -> bool:
+        """Whether the user trusts the bundle's engines, or this machine made this one."""
+        if self.bundle.trust_engines or trusted_by_environment():
+            return True
+        return is_known(self.bundle.manifest.files[spec.file].sha256, "made")
+
     def read_engine(self, spec: EngineSpec) -> bytes:
         """The checked bytes of one of them; :class:`IntegrityError` where they are not what was packed."""
         return self.bundle.read(spec.file)
 
-    def _check(self, data: bytes) -> tuple[str, ...]:
-        """Compares the names with the manifest's; the bundle's files in which external tensors lie.
+    def _facts(self) -> _Scanned:
+        """What is known of the file, which is read where nobody did yet."""
+        return self.bundle._scanned.get((self.graph, self.file)) or self._check(self.bundle.read(self.file))
 
-        `data` has the listed SHA-256, so once is enough for each file.
-        """
+    def _bytes(self, externals: Mapping[str, str]) -> int:
+        listed = self.bundle.manifest.files
+        return sum(listed[file].size for file in {self.file, *externals.values()})
+
+    def _check(self, data: bytes) -> _Scanned:
+        """Compares the names with the manifest's. `data` has the listed SHA-256, so once is enough."""
         key = self.graph, self.file
-        if key not in self.bundle._externals:
-            self.bundle._externals[key] = self._scan(data)
-        return self.bundle._externals[key]
+        if key not in self.bundle._scanned:
+            self.bundle._scanned[key] = self._scan(data)
+        return self.bundle._scanned[key]
 
-    def _scan(self, data: bytes) -> tuple[str, ...]:
+    def _scan(self, data: bytes) -> _Scanned:
         name = f"{self.bundle.path}: {self.file!r}"
         try:
             facts = scan(data)
@@ -242,9 +319,8 @@ class BundleGraph:
             if sorted(have) != sorted(want):
                 got = ", ".join(have)[:200] or "none"
                 raise IntegrityError(f"{name}: the manifest says {kind} {', '.join(want)}, the graph has {got!r}")
-        if facts.external_locations and self.bundle._files.on_disk(self.file) is None:
-            raise IntegrityError(f"{name}: its tensors lie in other files, which only a folder can hold; unzip it")
-        return tuple(self._external(name, location) for location in facts.external_locations)
+        externals = {location: self._external(name, location) for location in facts.external_locations}
+        return _Scanned(externals, facts.loops)
 
     def _external(self, name: str, location: str) -> str:
         try:
@@ -286,6 +362,21 @@ def _standing(path: Path) -> Path:
     """`path`, or its predecessor where a writer was killed before it put the new bundle in place."""
     previous = previous_of(path)
     return previous if not os.path.lexists(path) and previous.exists() else path
+
+
+def _check_sizes(path: Path, manifest: Manifest) -> None:
+    """Refuses what nobody could use, before any of it is read."""
+    total = sum(entry.size for entry in manifest.files.values())
+    given = os.environ.get(LIMIT_VARIABLE, "").strip()
+    limit = parse_bytes(given, LIMIT_VARIABLE) if given else DEFAULT_LIMIT
+    if total > limit:
+        raise IntegrityError(
+            f"{path}: its files take {total} bytes, at most {limit} are read; set {LIMIT_VARIABLE} if you trust it"
+        )
+    for files in manifest.all_graph_files.values():
+        for file in files.values():
+            if manifest.files[file].size > MAX_ONNX_BYTES:
+                raise IntegrityError(f"{path}: {file!r} has over 2 GiB, more than an ONNX file can")
 
 
 def _open_files(path: Path, shown_as: Path) -> BundleFiles:

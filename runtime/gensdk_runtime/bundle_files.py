@@ -41,9 +41,6 @@ class BundleFiles(Protocol):
     def unlisted(self, listed: Collection[str]) -> str | None:
         """A file that should not be there, if there is one."""
 
-    def on_disk(self, name: str) -> Path | None:
-        """Where a file lies; None inside a zip file."""
-
     def replaced(self) -> bool:
         """Whether another bundle stands at the path by now."""
 
@@ -100,10 +97,6 @@ class FolderFiles:
     def closed(self) -> bool:
         """See :class:`BundleFiles`."""
         return not self.close.alive
-
-    def on_disk(self, name: str) -> Path | None:
-        """See :class:`BundleFiles`."""
-        return self.root / name
 
     def replaced(self) -> bool:
         """See :class:`BundleFiles`. Where an open folder can't be replaced, it has not been."""

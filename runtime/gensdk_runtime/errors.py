@@ -25,15 +25,23 @@ import warnings
 from collections.abc import Iterable
 from typing import ClassVar
 
+from gensdk_runtime.printable import printable
+
 _OWN = ("gensdk", "gensdk_runtime", "gensdk_training", "gensdk_export")
 MAX_LISTED = 20
 """Names that an error message lists; a model may have a thousand classes."""
 
 
 class GensdkError(Exception):
-    """Root of all errors raised on purpose; catch it to catch them all."""
+    """Root of all errors raised on purpose; catch it to catch them all.
+
+    A message is one printable line, whatever names of files it quotes.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(each) if isinstance(each, str) else each for each in args))
 
 
 class GensdkWarning(UserWarning):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from math import isfinite, prod
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Self, get_args, overload
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,6 @@ from gensdk_runtime.batches import Batches
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.forking import new_lock, renew_in_children
-from gensdk_runtime.given_images import Picture
 from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
 from gensdk_runtime.latent_methods import LatentMethods
 from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
@@ -38,7 +38,7 @@ from gensdk_runtime.request import Asked, Label, Request, Requests, batch_limit
 from gensdk_runtime.runner import Runner, open_runner, runner_of
 from gensdk_runtime.samples import Samples, Timings
 from gensdk_runtime.signature import Precision
-from gensdk_runtime.translate import Through, translate_all
+from gensdk_runtime.translation_methods import TranslationMethods
 from gensdk_runtime.tuning.auto import auto_lineup
 from gensdk_runtime.tuning.costs import Choice
 from gensdk_runtime.tuning.lineup import Lineup
@@ -52,7 +52,7 @@ PRECISIONS = ("fp32", "fp16", "auto")
 MAX_WORKERS = 256
 
 
-class Generator(LatentMethods):
+class Generator(LatentMethods, TranslationMethods):
     """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`.
 
     Forked processes may go on with it: each opens the graphs again at its first call, from the bundle as it was.
@@ -87,6 +87,7 @@ class Generator(LatentMethods):
         backend: str | Backend = "auto",
         precision: Precision | Literal["auto"] = "fp32",
         threads: int | None = None,
+        trust_engines: bool = False,
     ) -> Self:
         """Opens a bundle (a folder, a ``.gsdk`` file, or the name of an embedded one) and loads its graphs.
 
@@ -96,7 +97,9 @@ class Generator(LatentMethods):
         in the environment takes ONNX Runtime instead. With ``:background`` at its end, as in
         ``"tensorrt:background"``, ONNX Runtime serves until the other is ready. `precision`: ``"fp32"``,
         ``"fp16"`` where the bundle was exported with it, or ``"auto"``: the faster one of those. `threads`: CPU
-        threads inside one graph; None leaves it to the backend. Raises BundleError, BackendError or InputError.
+        threads inside one graph; None leaves it to the backend. `trust_engines`: TensorRT takes engines that the
+        bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or
+        InputError.
         """
         check_word(precision, "precision", PRECISIONS)
         chosen: object = backend  # callers without a type checker pass anything
@@ -109,6 +112,8 @@ class Generator(LatentMethods):
             owned = None if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             opened = bundle if isinstance(bundle, Bundle) else owned
             assert opened is not None  # noqa: S101 - one of the two it is
+            if trust_engines:
+                opened = replace(opened, trust_engines=True)
             if backend == "auto":
                 lineup = undo.enter_context(closing(auto_lineup(opened, precision, threads)))
                 if owned is None:
@@ -287,55 +292,6 @@ class Generator(LatentMethods):
             stopped=stopped,
         )
 
-    @overload
-    def translate(
-        self,
-        images: NDArray[Any] | Picture,
-        *,
-        label: Label | None = None,
-        tile: int | None = None,
-        resize: tuple[int, int] | None = None,
-    ) -> NDArray[np.uint8]: ...
-
-    @overload
-    def translate(
-        self,
-        images: Sequence[NDArray[Any] | Picture],
-        *,
-        label: Label | None = None,
-        tile: int | None = None,
-        resize: tuple[int, int] | None = None,
-    ) -> list[NDArray[np.uint8]]: ...
-
-    def translate(
-        self,
-        images: NDArray[Any] | Picture | Sequence[NDArray[Any] | Picture],
-        *,
-        label: Label | None = None,
-        tile: int | None = None,
-        resize: tuple[int, int] | None = None,
-    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
-        """Translates `images`: uint8 [H, W, C], [n, H, W, C], or a list of [H, W, C] of several sizes (a grey one
-        may come without C), or pictures of Pillow's. Gives arrays back, at the model's scale: one of an image or
-        of [n, H, W, C], and otherwise a list.
-
-        With a channel more than the model takes, which is transparency, colours are translated and transparency
-        goes through the same geometry; a model that looks at all of an image gets it on white.
-
-        `resize`: (height, width) that images are brought to before. Sizes that the graph does not take are padded
-        and cut back. `tile`: cut images into tiles of about so many pixels, which overlap and are blended; 0:
-        never; None: where an image has over a million pixels, or more than the graph takes, and tiles give what
-        the whole image gives, as the model's graph tells (:class:`gensdk_runtime.signature.ReceptiveField`). A
-        model that looks at all of an image (instance normalization, attention) gets it whole. Where a graph takes
-        one size alone, larger images are resized for it and their results enlarged, with a
-        :class:`GensdkWarning`.
-
-        `label` as in :meth:`sample`. Raises as that does, and :class:`InputError` for an image that does not fit
-        into memory, with the choices.
-        """
-        through = Through(self.model, self.sample, self._room, tile, resize)
-        return translate_all(through, images, label)
-
     def log_likelihood(
         self, images: NDArray[Any], label: Label | None = None, *, batch_size: int | None = None
     ) -> NDArray[np.float64]:
@@ -496,5 +452,9 @@ def _load_again(origin: Origin) -> Generator:
     """What a pickled or copied generator becomes."""
     with origin.opened():
         return Generator.load(
-            origin.path, backend=origin.backend, precision=origin.precision, threads=origin.threads
+            origin.path,
+            backend=origin.backend,
+            precision=origin.precision,
+            threads=origin.threads,
+            trust_engines=origin.trust_engines,
         )

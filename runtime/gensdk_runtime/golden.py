@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
@@ -19,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field
 
+from gensdk_runtime.arrays_file import read_npz
 from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import IntegrityError
@@ -29,7 +28,6 @@ from gensdk_runtime.strict import StrictModel
 INDEX = "index"
 MAX_BYTES = 2**30
 """A golden file that unpacks to more than this is refused."""
-MAX_ARRAYS = 20_000
 MAX_INDEX_BYTES = 16 * 2**20
 """About 60,000 calls; the index is parsed as a whole."""
 
@@ -158,7 +156,7 @@ class Golden:
     @classmethod
     def from_bytes(cls, data: bytes, *, what: str = "golden file") -> Self:
         """Reads a golden file. Raises :class:`IntegrityError` where it is damaged, too large, or not one."""
-        arrays = _load_arrays(data, what)
+        arrays = read_npz(data, limit_bytes=MAX_BYTES, what=what, error=IntegrityError)
         if INDEX not in arrays:
             raise IntegrityError(f"{what}: no entry {INDEX!r}, so it is no golden file; export the bundle again")
         if arrays[INDEX].nbytes > MAX_INDEX_BYTES:
@@ -280,32 +278,3 @@ class _ArrayStore:
         key = self._keys.setdefault(content, f"a{len(self._keys)}")
         self.arrays[key] = array
         return key
-
-
-def _load_arrays(data: bytes, what: str) -> dict[str, Array]:
-    """All arrays of an ``.npz``, after its sizes were checked."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            _check_sizes(archive.infolist(), what)
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: np.asarray(arrays[name]) for name in arrays.files}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        KeyError,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        MemoryError,
-    ) as failure:
-        raise IntegrityError(f"{what}: not a readable .npz ({str(failure)[:120]}); export again") from None
-
-
-def _check_sizes(entries: Iterable[zipfile.ZipInfo], what: str) -> None:
-    sizes = [entry.file_size for entry in entries]
-    if len(sizes) > MAX_ARRAYS or sum(sizes) > MAX_BYTES:
-        raise IntegrityError(
-            f"{what}: {len(sizes)} arrays of {sum(sizes)} bytes, expected at most {MAX_ARRAYS} arrays of "
-            f"{MAX_BYTES} bytes; don't trust this file"
-        )

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.signature import (
@@ -66,12 +66,30 @@ class FeedforwardSpec(StrictModel):
 
 
 class ScheduleSpec(StrictModel):
-    """A noise schedule over `num_train_timesteps`; see :mod:`gensdk_runtime.schedules`."""
+    """A noise schedule over `num_train_timesteps`; see :mod:`gensdk_runtime.schedules`.
 
-    kind: Literal["linear", "cosine"] = "linear"
+    `betas`: of the kind "betas", which no formula gives, beta of each time step.
+    """
+
+    kind: Literal["linear", "scaled_linear", "cosine", "betas"] = "linear"
     num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] = 1000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    betas: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(max_length=10_000)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without betas where there are none, as it was before there could be any."""
+        data: dict[str, Any] = whole(self)
+        return {name: value for name, value in data.items() if name != "betas" or value is not None}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.kind == "betas") != (self.betas is not None):
+            raise ValueError("a schedule has betas where its kind is 'betas', and only there")
+        if self.betas is not None and len(self.betas) != self.num_train_timesteps:
+            raise ValueError(f"{len(self.betas)} betas for {self.num_train_timesteps} time steps")
+        return self
 
 
 class DiffusionDefaults(StrictModel):

@@ -1,4 +1,4 @@
-"""How much memory a graph that was not run here before may take: half of this machine's, or what the user says."""
+"""How much memory graphs may take: three quarters of this machine's, or what the user says."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
-def memory_limit() -> int:
-    """Bytes: GENSDK_MEMORY_LIMIT, as in ``8GiB``, or half of the memory that this machine or container has."""
+def memory_limit() -> int | None:
+    """Bytes: GENSDK_MEMORY_LIMIT, as in ``8GiB``, or three quarters of what this machine or container has.
+
+    None, no limit, where it is ``off``.
+    """
     given = os.environ.get(ENVIRONMENT, "").strip()
     if not given:
-        return max(LEAST, machine_memory() // 2)
+        return max(LEAST, machine_memory() // 4 * 3)
+    if given.lower() == "off":
+        return None
     if not (size := parse_bytes(given, ENVIRONMENT)):
-        raise InputError(
-            f"expected {ENVIRONMENT} above 0, got {given[:40]!r}; leave it out for half of the memory"
-        )
+        raise InputError(f"expected {ENVIRONMENT} above 0, like '8GiB', or 'off', got {given[:40]!r}")
     return size
 
 

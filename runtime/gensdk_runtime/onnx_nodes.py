@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import IntegrityError
+from gensdk_runtime.onnx_fields import fields, varint
 from gensdk_runtime.onnx_scan import scan
-from gensdk_runtime.onnx_weights import _fields, _varint
 
 MAX_VALUES = 2**16
 """Numbers of a weight that are read; of a larger one the shape is enough."""
@@ -72,11 +72,11 @@ def read_graph(data: bytes) -> OnnxGraph:
     scan(data)  # after which lengths are what they say
     nodes, weights, opset = list[OnnxNode](), dict[str, OnnxTensor](), 1
     try:
-        for found in _fields(data, 0, len(data)):
+        for found in fields(data, 0, len(data)):
             if found.number == 8:
                 opset = max(opset, _opset(data, found.start, found.end))
             elif found.number == 7:
-                for inner in _fields(data, found.start, found.end):
+                for inner in fields(data, found.start, found.end):
                     if inner.number == 1:
                         nodes.append(_node(data, inner.start, inner.end))
                     elif inner.number == 5:
@@ -90,17 +90,17 @@ def read_graph(data: bytes) -> OnnxGraph:
 def _opset(data: bytes, start: int, end: int) -> int:
     """The version, where it is that of ONNX's own operators; otherwise 0."""
     domain, version = "", 0
-    for found in _fields(data, start, end):
+    for found in fields(data, start, end):
         if found.number == 1:
             domain = data[found.start : found.end].decode()
         elif found.number == 2:
-            version = _varint(data, found.start)[0]
+            version = varint(data, found.start)[0]
     return version if domain in ("", "ai.onnx") else 0
 
 
 def _node(data: bytes, start: int, end: int) -> OnnxNode:
     inputs, outputs, attributes, operator, domain = list[str](), list[str](), dict[str, Any](), "", ""
-    for found in _fields(data, start, end):
+    for found in fields(data, start, end):
         part = (data, found.start, found.end)
         if found.number == 1:
             inputs.append(_text(*part))
@@ -119,14 +119,14 @@ def _node(data: bytes, start: int, end: int) -> OnnxNode:
 def _attribute(data: bytes, start: int, end: int) -> tuple[str, Any]:
     """Name and value. A subgraph has the value None: who needs it must know the operator."""
     name, value, integers, floats, strings = "", None, list[int](), list[float](), list[str]()
-    for found in _fields(data, start, end):
+    for found in fields(data, start, end):
         part = (data, found.start, found.end)
         if found.number == 1:
             name = _text(*part)
         elif found.number == 2:
             value = struct.unpack("<f", data[found.start : found.end])[0]
         elif found.number == 3:
-            value = _signed(_varint(data, found.start)[0])
+            value = _signed(varint(data, found.start)[0])
         elif found.number == 4:
             value = _text(*part)
         elif found.number == 5:
@@ -143,12 +143,12 @@ def _attribute(data: bytes, start: int, end: int) -> tuple[str, Any]:
 
 def _tensor(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor]:
     shape, name, kind, raw, numbers = list[int](), "", 0, None, list[Any]()
-    for found in _fields(data, start, end):
+    for found in fields(data, start, end):
         part = (data, found.start, found.end)
         if found.number == 1:
             shape += _integers(*part)
         elif found.number == 2:
-            kind = _varint(data, found.start)[0]
+            kind = varint(data, found.start)[0]
         elif found.number == 8:
             name = _text(*part)
         elif found.number == 9:
@@ -181,7 +181,7 @@ def _value(
 def _integers(data: bytes, start: int, end: int) -> Iterator[int]:
     """A packed list, or one number by itself: both are a row of varints."""
     while start < end:
-        value, start = _varint(data, start)
+        value, start = varint(data, start)
         yield _signed(value)
 
 

@@ -15,23 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gensdk_runtime.errors import IntegrityError
+from gensdk_runtime.onnx_fields import INSIDE
 
 MAX_DEPTH = 100  # messages within messages, the limit of the Protocol Buffers libraries
 MAX_FIELDS = 2_000_000  # about 100,000 nodes; about two seconds
+MAX_NODES = 200_000  # when the local functions are put in line, as backends do: a few can mean 2^40 nodes
 
-# For each message, the fields that hold a message worth entering. All other fields are jumped over.
-_INSIDE: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
-    "function": {7: "node", 11: "attribute"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "external"},
-    "external": {},
-}
 _INITIALIZER, _SPARSE_INITIALIZER, _INPUT, _OUTPUT = 5, 15, 11, 12  # fields of a graph
+_SUBGRAPH, _SUBGRAPHS = 6, 11  # fields of an attribute
+_OPERATOR, _ENGINE = 4, b"EPContext"  # of a node; what it holds an execution provider runs unseen
+_NODE, _CALLS = 1, {4: "operator", 7: "domain", 8: "overload"}  # of a graph, of a node
+_FUNCTION_NODE, _FUNCTION_NAME = 7, {1: "operator", 10: "domain", 13: "overload"}
 _FIXED_SIZE = {1: 8, 5: 4}
 _BYTES = 2
 
@@ -40,11 +34,14 @@ _BYTES = 2
 class OnnxFacts:
     """`inputs` and `outputs` of the main graph, by name and in order (an input with an initializer is a weight,
     not an input), and every `external_locations` as it is written, relative to the folder of the file.
+
+    `loops`: it has graphs within nodes (Loop, Scan, If), so nobody can tell how long it runs.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     external_locations: tuple[str, ...]
+    loops: bool = False
 
 
 def scan(data: bytes) -> OnnxFacts:
@@ -52,10 +49,12 @@ def scan(data: bytes) -> OnnxFacts:
     walk = _Walk(data)
     walk.enter("model", 0, len(data))
     weights = set(walk.initializers)
+    walk.count_in_line()
     return OnnxFacts(
         inputs=tuple(name for name in walk.inputs if name not in weights),
         outputs=tuple(walk.outputs),
         external_locations=tuple(dict.fromkeys(walk.locations)),
+        loops=walk.loops,
     )
 
 
@@ -86,6 +85,9 @@ class _Walk:
         self.outputs: list[str] = []
         self.initializers: list[str] = []
         self.locations: list[str] = []
+        self.loops = False
+        self.functions: list[tuple[int, int]] = []
+        self.graphs: list[tuple[int, int]] = []
         self._fields_left = MAX_FIELDS
 
     def enter(self, kind: str, start: int, end: int, depth: int = 0) -> None:
@@ -95,13 +97,64 @@ class _Walk:
         if kind == "external":
             self._external(start, end)
             return
-        inside = _INSIDE[kind]
+        inside = INSIDE[kind]
         main_graph = kind == "graph" and depth == 1
         for number, first, last in self._messages(start, end):
             if main_graph:
                 self._name_of(number, first, last)
+            if kind == "model" and number in inside:
+                (self.functions if inside[number] == "function" else self.graphs).append((first, last))
+            elif kind == "node" and number == _OPERATOR and self.data[first:last] == _ENGINE:
+                raise IntegrityError(
+                    "it holds a compiled engine (EPContext), which is code; export the model anew"
+                )
+            elif kind == "attribute" and number in (_SUBGRAPH, _SUBGRAPHS):
+                self.loops = True
             if number in inside:
                 self.enter(inside[number], first, last, depth + 1)
+
+    def count_in_line(self) -> None:
+        """Refuses local functions that call each other in a circle, or too often."""
+        if not self.functions:
+            return
+        bodies = {
+            self._called(*span, _FUNCTION_NAME): list(self._calls(*span, _FUNCTION_NODE))
+            for span in self.functions
+        }
+        counts: dict[tuple[str, ...], int | None] = {}
+
+        def count(calls: list[tuple[str, ...]], depth: int) -> int:
+            total = 0
+            for call in calls:
+                if depth > MAX_DEPTH:
+                    raise IntegrityError(f"malformed ONNX: local functions nested deeper than {MAX_DEPTH}")
+                if call in bodies and call not in counts:
+                    counts[call] = None  # until it is known
+                    counts[call] = count(bodies[call], depth + 1)
+                found = counts.get(call, 1)
+                if found is None:
+                    raise IntegrityError("malformed ONNX: local functions that call each other without end")
+                total += found
+                if total > MAX_NODES:
+                    raise IntegrityError(f"its local functions stand for more than {MAX_NODES} nodes")
+            return total
+
+        for calls in (*bodies.values(), *(list(self._calls(*span, _NODE)) for span in self.graphs)):
+            count(calls, 0)
+
+    def _calls(self, start: int, end: int, field: int) -> Iterator[tuple[str, ...]]:
+        """What the nodes call, in `field` of a graph or function, and in the graphs within them."""
+        for number, first, last in self._messages(start, end):
+            if number == field:
+                yield self._called(first, last, _CALLS)
+                for attribute in (span for found, *span in self._messages(first, last) if found == 5):
+                    for found, low, high in self._messages(*attribute):
+                        if found in (_SUBGRAPH, _SUBGRAPHS):
+                            yield from self._calls(low, high, _NODE)
+
+    def _called(self, start: int, end: int, fields: dict[int, str]) -> tuple[str, ...]:
+        """Name, domain and overload of a function, or of the operator that a node calls."""
+        return tuple(_standard(self._text(start, end, field=number)) for number in fields)
 
     def _name_of(self, number: int, start: int, end: int) -> None:
         """Notes the name if this field of the main graph is an input, an output or an initializer."""
@@ -171,3 +224,8 @@ class _Walk:
             if byte < 0x80:
                 return value, at
         raise IntegrityError(f"malformed ONNX: a number at byte {at} has more than ten bytes")
+
+
+def _standard(domain: str) -> str:
+    """The standard domain has two names."""
+    return "" if domain == "ai.onnx" else domain

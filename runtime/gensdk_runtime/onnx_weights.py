@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.onnx_fields import Field, fields, message, number, text_field, varint
+
 MIN_FILE_BYTES = 16 * 2**20
 """A smaller file stays in memory as it is."""
 MIN_WEIGHT_BYTES = 2**14
@@ -111,17 +113,17 @@ def _weights(data: bytes) -> Iterator[_Weight]:
                 yield weight
 
 
-def _weight(data: bytes, tensor: _Field) -> _Weight | None:
+def _weight(data: bytes, tensor: Field) -> _Weight | None:
     """The tensor if its numbers lie in it, as they are in memory, and are of a known type; else None."""
     shape, name, kind, raw = [], "", 0, (0, 0)
-    for found in _fields(data, tensor.start, tensor.end):
+    for found in fields(data, tensor.start, tensor.end):
         if found.number == _TENSOR_DIMS:
             at = found.start
             while at < found.end:
-                size, at = _varint(data, at)
+                size, at = varint(data, at)
                 shape.append(size)
         elif found.number == _TENSOR_TYPE:
-            kind, _ = _varint(data, found.start)
+            kind, _ = varint(data, found.start)
         elif found.number == _TENSOR_NAME:
             name = data[found.start : found.end].decode()
         elif found.number == _TENSOR_RAW:
@@ -146,7 +148,7 @@ def _spill(data: bytes, weights: Iterable[_Weight]) -> tuple[mmap.mmap, list[int
 def _skeleton(data: bytes, left_out: set[tuple[int, int]], inputs: Iterable[_Weight]) -> bytes:
     """The file without the fields `left_out` of its graph, and with `inputs` added to it."""
     model = bytearray()
-    for found in _fields(data, 0, len(data)):
+    for found in fields(data, 0, len(data)):
         if found.number != _MODEL_GRAPH:
             model += data[found.tag : found.end]
     graph = bytearray()
@@ -154,70 +156,17 @@ def _skeleton(data: bytes, left_out: set[tuple[int, int]], inputs: Iterable[_Wei
         if (found.tag, found.end) not in left_out:
             graph += data[found.tag : found.end]
     for weight in inputs:
-        dims = b"".join(_message(1, _number(1, size)) for size in weight.shape)
-        tensor_type = _number(1, weight.type) + _message(2, dims)
-        graph += _message(_GRAPH_INPUT, _message(1, weight.name.encode()) + _message(2, _message(1, tensor_type)))
-    return bytes(model + _message(_MODEL_GRAPH, graph))
+        dims = b"".join(message(1, number(1, size)) for size in weight.shape)
+        tensor_type = number(1, weight.type) + message(2, dims)
+        graph += message(_GRAPH_INPUT, message(1, weight.name.encode()) + message(2, message(1, tensor_type)))
+    return bytes(model + message(_MODEL_GRAPH, graph))
 
 
-@dataclass(frozen=True)
-class _Field:
-    """``data[tag:end]`` is the whole field, ``data[start:end]`` its value."""
-
-    number: int
-    tag: int
-    start: int
-    end: int
-
-
-def _graph_fields(data: bytes) -> Iterator[_Field]:
-    for found in _fields(data, 0, len(data)):
+def _graph_fields(data: bytes) -> Iterator[Field]:
+    for found in fields(data, 0, len(data)):
         if found.number == _MODEL_GRAPH:
-            yield from _fields(data, found.start, found.end)
+            yield from fields(data, found.start, found.end)
 
 
-def _name_of_input(data: bytes, value_info: _Field) -> str:
-    names = [found for found in _fields(data, value_info.start, value_info.end) if found.number == 1]
-    return data[names[-1].start : names[-1].end].decode() if names else ""
-
-
-def _fields(data: bytes, at: int, end: int) -> Iterator[_Field]:
-    while at < end:
-        key, start = _varint(data, at)
-        wire = key & 7
-        if wire == 0:
-            stop = _varint(data, start)[1]
-        elif wire == 2:
-            length, start = _varint(data, start)
-            stop = start + length
-        else:
-            stop = start + {1: 8, 5: 4}[wire]
-        yield _Field(key >> 3, at, start, stop)
-        at = stop
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _encoded(value: int) -> bytes:
-    data = bytearray()
-    while value >= 0x80:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*data, value))
-
-
-def _number(number: int, value: int) -> bytes:
-    return _encoded(number << 3) + _encoded(value)
-
-
-def _message(number: int, value: bytes | bytearray) -> bytes:
-    return _encoded(number << 3 | 2) + _encoded(len(value)) + bytes(value)
+def _name_of_input(data: bytes, value_info: Field) -> str:
+    return text_field(data, value_info.start, value_info.end, 1)

@@ -21,6 +21,7 @@ class Origin:
     backend: str
     precision: Any
     threads: int | None
+    trust_engines: bool = False
 
     @classmethod
     def of(cls, bundle: Bundle, backend: object, precision: Any, threads: int | None) -> Origin:
@@ -29,7 +30,8 @@ class Origin:
             raise InputError(
                 "a Generator over a Backend object can't be copied or sent to another process; load it there"
             )
-        return cls(str(bundle.path.absolute()), bundle_identity(bundle.manifest), backend, precision, threads)
+        path, identity = str(bundle.path.absolute()), bundle_identity(bundle.manifest)
+        return cls(path, identity, backend, precision, threads, bundle.trust_engines)
 
     @contextmanager
     def opened(self) -> Iterator[Bundle]:
@@ -45,7 +47,7 @@ def still_open(bundle: Bundle) -> Iterator[Bundle]:
     if not bundle.closed:
         yield bundle
         return
-    with Bundle.open(bundle.path) as again:
+    with Bundle.open(bundle.path, trust_engines=bundle.trust_engines) as again:
         check_same(again, bundle_identity(bundle.manifest))
         yield again
 

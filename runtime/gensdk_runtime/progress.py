@@ -7,6 +7,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from gensdk_runtime.printable import printable
+
 PATIENCE = 1.0
 """Seconds before the bar appears: short work needs none, and rich is imported only when it does."""
 
@@ -43,10 +45,11 @@ class Progress:
 
     def _open(self) -> None:
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import Progress as Bar
 
         self._bar = Bar(console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(self._title, total=self._parts)
+        self._task = self._bar.add_task(escape(printable(self._title)), total=self._parts)
         self._bar.start()
 
     def __enter__(self) -> Self:

@@ -10,6 +10,7 @@ from typing import Any
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.first_run import try_first
 from gensdk_runtime.manifest import ModelSpec, OneCallSpec
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.base import Program
@@ -55,6 +56,7 @@ def open_runner(bundle: Bundle, backend: Backend, precision: Precision, *, form:
     with ExitStack() as opened:
         for graph in model.graphs:
             source = bundle.graph_source(graph.name, precision)
+            try_first(source, precision)
             sessions[graph.name] = opened.enter_context(backend.open(graph, source, precision=precision))
         runner = Runner(precision, sessions, make_program(model, sessions))
         opened.pop_all()
@@ -66,6 +68,7 @@ def _open_one_call(bundle: Bundle, backend: Backend, precision: Precision) -> Ru
     if spec is None:
         raise InputError(f"{bundle.path}: it has no one-call graph; export the model with --one-call")
     source = bundle.graph_source(spec.graph.name, precision)
+    try_first(source, precision)
     with ExitStack() as opened:
         session = opened.enter_context(backend.open(spec.graph, source, precision=precision))
         runner = one_call_runner(model, spec, session)

@@ -43,10 +43,16 @@ def make_schedule(spec: ScheduleSpec) -> NoiseSchedule:
     step or no signal at its last one in floating point: solvers divide by both.
     """
     betas: Float64
+    if spec.kind in ("linear", "scaled_linear") and spec.beta_start > spec.beta_end:
+        raise InputError(f"expected beta_start <= beta_end, got {spec.beta_start} > {spec.beta_end}")
     if spec.kind == "linear":
-        if spec.beta_start > spec.beta_end:
-            raise InputError(f"expected beta_start <= beta_end, got {spec.beta_start} > {spec.beta_end}")
         betas = np.linspace(spec.beta_start, spec.beta_end, spec.num_train_timesteps, dtype=np.float64)
+    elif spec.kind == "scaled_linear":  # of latent diffusion (Rombach et al. 2022): linear in sqrt(beta)
+        betas = (
+            np.linspace(spec.beta_start**0.5, spec.beta_end**0.5, spec.num_train_timesteps, dtype=np.float64) ** 2
+        )
+    elif spec.betas is not None:
+        betas = np.asarray(spec.betas, np.float64)
     else:
         betas = _cosine_betas(spec.num_train_timesteps)
     alphas_cumprod: Float64 = np.cumprod(1.0 - betas, dtype=np.float64)

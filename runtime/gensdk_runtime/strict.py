@@ -9,6 +9,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gensdk_runtime.errors import GensdkError, InputError, did_you_mean
+from gensdk_runtime.printable import printable
 
 
 class StrictModel(BaseModel):
@@ -77,5 +78,5 @@ def _settings_in(annotation: object) -> Iterator[type[BaseModel]]:
 
 
 def _one_line(text: str) -> str:
-    """At most 400 printable characters: keys of a hostile file reach the message, and so the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text[:400])
+    """At most 400 characters, printable: keys of a hostile file reach the message, and so the terminal."""
+    return printable(text[:400])

@@ -30,7 +30,7 @@ class Check:
     """One replay and its verdict: a graph's recorded calls one by one, or a whole sampling run.
 
     `what` is the graph's name, or ``samples`` with the settings. `allowed` bounds `drift.scaled`; None
-    only reports it. `problem` is empty where the bounds hold.
+    only reports it. `least_psnr` in dB, where there is such a bound too. `problem` is empty where the bounds hold.
     """
 
     what: str
@@ -39,6 +39,7 @@ class Check:
     drift: Drift
     allowed: float | None
     problem: str
+    least_psnr: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -158,7 +159,8 @@ def replay(
         calls, session = golden.calls(graph.name), sessions[graph.name]
         drift = measure_drift(model, ((call, session.run(call.feeds)) for call in calls))
         own = bounds.of(graph.name)
-        graphs.append(Check(graph.name, session.precision, session.backend, drift, own.graph, drift.problem(own)))
+        problem = drift.problem(own)
+        graphs.append(Check(graph.name, session.precision, session.backend, drift, own.graph, problem, own.psnr))
     generator = Generator.from_sessions(model, sessions)
     samples = [_replay_run(generator, run, bounds) for run in golden.trajectories]
     return VerifyReport(model.name, tuple(graphs), tuple(samples))
@@ -179,9 +181,8 @@ def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> 
     if not problem and bounds.psnr is not None and drift.psnr < bounds.psnr:
         problem = f"PSNR {drift.psnr:.1f} dB, expected at least {bounds.psnr:.1f}"
     session = next(iter(generator.sessions.values()))
-    return Check(
-        f"samples{settings_label(run)}", session.precision, session.backend, drift, bounds.samples, problem
-    )
+    what, of = f"samples{settings_label(run)}", (session.precision, session.backend)
+    return Check(what, *of, drift, bounds.samples, problem, bounds.psnr)
 
 
 def replay_one_call(

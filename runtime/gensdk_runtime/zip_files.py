@@ -23,6 +23,8 @@ MAX_ENTRIES = 4096
 MAX_DIRECTORY_BYTES = 4 * 2**20  # of the list of entries at the end of the file
 MAX_RATIO = 200  # of a compressed entry above RATIO_FREE bytes; weights reach 1.1, text about 10
 RATIO_FREE = 2**20
+MAX_TOTAL_RATIO = 20  # of all entries together above TOTAL_FREE bytes
+TOTAL_FREE = 256 * 2**20
 
 
 class BoundedFile:
@@ -93,10 +95,6 @@ class ZipFiles:
         """See :class:`BundleFiles`."""
         return not self.close.alive
 
-    def on_disk(self, name: str) -> Path | None:
-        """See :class:`BundleFiles`."""
-        return None
-
     def replaced(self) -> bool:
         """See :class:`BundleFiles`. One open file stays what it was."""
         return False
@@ -131,6 +129,13 @@ class ZipFiles:
                 raise IntegrityError(f"{self.label}: entry {info.filename[:80]!r} refused: {problem}")
             if not info.is_dir() and not is_dropping(info.filename):
                 entries[info.filename] = info
+        packed = sum(info.compress_size for info in infos)
+        total = sum(info.file_size for info in infos)
+        if total > max(TOTAL_FREE, MAX_TOTAL_RATIO * packed):
+            raise IntegrityError(
+                f"{self.label}: it grows from {packed} to {total} bytes (at most {MAX_TOTAL_RATIO} times); if you "
+                "trust it, unzip it, and open the folder"
+            )
         if (name := overlapping(self._zip)) is not None:
             raise IntegrityError(f"{self.label}: entry {name[:80]!r} refused: it overlaps with another")
         return entries

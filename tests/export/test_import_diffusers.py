@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from gensdk_export.importers.diffusers import diffusers_plan, import_diffusers
+from gensdk_export.importers.diffusers_scheduler import PLAIN, TAKEN
 from gensdk_runtime import noise
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
@@ -52,6 +54,14 @@ PIPELINES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] 
     "ddpm": (ddpm, {}, {}),
     "ddpm, cosine, v": (ddpm, {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}, {}),
     "ddim": (ddim, {}, {}),
+    "ddim, scaled": (ddim, {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}, {}),
+    "ddpm, sigmoid": (ddpm, {"beta_schedule": "sigmoid"}, {}),
+    "ddpm, laplace": (ddpm, {"beta_schedule": "laplace", "prediction_type": "v_prediction"}, {}),
+    "ddim, trained betas": (
+        ddim,
+        {"trained_betas": np.linspace(1e-4, 0.03, 500).tolist(), "num_train_timesteps": 500},
+        {},
+    ),
     "ddim, noisy": (ddim, {"beta_end": 0.015}, {"eta": 0.7, "use_clipped_model_output": True}),
     "ddim, trailing, not clipped": (
         ddim,
@@ -159,14 +169,13 @@ def save(folder: Path, unet: Any, scheduler: Any) -> Path:
     [
         ({"num_class_embeds": 3}, diffusers.DDPMScheduler, "without classes"),
         ({"out_channels": 6}, diffusers.DDPMScheduler, "3 in and 6 out"),
-        ({}, diffusers.PNDMScheduler, "no scheduler 'PNDMScheduler'"),
-        ({}, lambda: diffusers.DDPMScheduler(trained_betas=[0.1] * 1000), "trained_betas=None"),
-        ({}, lambda: diffusers.DDPMScheduler(beta_schedule="scaled_linear"), "no beta_schedule 'scaled_linear'"),
+        ({}, diffusers.PNDMScheduler, "got 'PNDMScheduler', which takes other steps"),
+        ({}, lambda: diffusers.DDPMScheduler(trained_betas=[0.1] * 1000), "schedule abar"),
         ({}, lambda: diffusers.DDPMScheduler(prediction_type="sample"), "prediction_type epsilon"),
         ({}, lambda: diffusers.DDPMScheduler(thresholding=True), "thresholding=False"),
         ({}, lambda: diffusers.DDIMScheduler(set_alpha_to_one=False), "set_alpha_to_one=True"),
         ({}, lambda: diffusers.DDIMScheduler(steps_offset=1), "steps_offset=0"),
-        ({}, lambda: diffusers.DDIMScheduler(clip_sample_range=2.0), "clip_sample_range 1.0"),
+        ({}, lambda: diffusers.DDIMScheduler(clip_sample_range=2.0), "clip_sample_range=1.0, got 2.0"),
         ({}, lambda: diffusers.DDIMScheduler(rescale_betas_zero_snr=True), "rescale_betas_zero_snr=False"),
         ({"sample_size": None}, diffusers.DDIMScheduler, "--size HxW"),
     ],
@@ -176,8 +185,60 @@ def test_what_does_not_fit(unet: dict[str, Any], scheduler: Any, message: str, t
     with pytest.raises(GensdkError) as caught:
         import_diffusers(folder, tmp_path / "out.gsdk")
     assert message in str(caught.value)
+    assert "did you mean" not in str(caught.value)  # what is near in letters would sample otherwise
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "out.gsdk").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("unet", {"sample_size": "8"}, "sample_size as a whole number or two, got '8'"),
+        ("unet", {"sample_size": [8, 8, 8]}, "sample_size"),
+        ("unet", {"sample_size": {"a": 1}}, "sample_size"),
+        ("unet", {"sample_size": True}, "sample_size"),
+        ("unet", {"in_channels": "3", "out_channels": "3"}, "channels"),
+        ("scheduler", {"beta_schedule": "scaled"}, "can't make its betas"),
+        ("scheduler", {"beta_schedule": None}, "can't make its betas"),
+        ("scheduler", {"beta_schedule": ["linear"]}, "can't make its betas"),
+        ("scheduler", {"trained_betas": "abc"}, "betas"),
+        ("scheduler", {"trained_betas": [0.1, "x"]}, "betas"),
+        ("scheduler", {"trained_betas": []}, "0 trained_betas for num_train_timesteps 1000"),
+        ("scheduler", {"num_train_timesteps": "1000"}, "num_train_timesteps"),
+        ("scheduler", {"num_train_timesteps": 2**40, "beta_schedule": "sigmoid"}, "num_train_timesteps"),
+        ("scheduler", {"clip_sample": "false"}, "clip_sample as true or false"),
+        ("scheduler", {"thresholding": "False"}, "thresholding=False"),
+        ("scheduler", {"timestep_spacing": "quadratic"}, "timestep_spacing leading or trailing"),
+        ("scheduler", {"prediction_type": ["epsilon"]}, "prediction_type epsilon or v_prediction"),
+        ("scheduler", {"variance_type": "fixed_small_x"}, "variance_type"),
+        ("scheduler", {"_class_name": "DDPMWuerstchenScheduler"}, "which takes other steps"),
+        ("scheduler", {"beta_start": "1e-4"}, "beta_start"),
+    ],
+)
+def test_settings_of_other_types(file: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", make_unet(), diffusers.DDPMScheduler())
+    path = folder / file / ("config.json" if file == "unet" else "scheduler_config.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(GensdkError) as caught:
+        import_diffusers(folder, tmp_path / "out.gsdk")
+    assert message in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_settings_that_diffusers_does_not_know_are_told(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", make_unet(), diffusers.DDPMScheduler())
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "skip_prk_steps": True}))
+    _, _, guesses = diffusers_plan(folder)
+    assert {guess.what: guess.value for guess in guesses}["left out"] == "skip_prk_steps"
+
+
+def test_every_setting_of_both_schedulers_is_known() -> None:
+    """A version of diffusers with a new setting fails here, not in somebody's samples."""
+    for scheduler in (diffusers.DDPMScheduler, diffusers.DDIMScheduler):
+        names = set(inspect.signature(scheduler.__init__).parameters) - {"self"}
+        assert names <= TAKEN | set(PLAIN)
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import zipfile
 from pathlib import Path
 
@@ -76,26 +77,106 @@ def test_a_backend_runs_the_graph(tmp_path: Path, as_zip: bool) -> None:
         np.testing.assert_array_equal(session.run({"z": z})["image"], 3 * z)
 
 
-def test_external_tensors_inside_the_bundle_are_checked_and_found(tmp_path: Path) -> None:
+def with_external_scale(*, offset: int | None = None, length: int | None = None) -> bytes:
     model = tiny_onnx()
     weight = model.graph.initializer[0]
-    data = np.array([1, 2, 3, 4], np.float32).tobytes()
     weight.ClearField("float_data")
     weight.data_location = TensorProto.EXTERNAL
     weight.external_data.add(key="location", value="scale.data")
-    files = {GRAPH: model.SerializeToString(), "graphs/scale.data": data}
+    for key, value in (("offset", offset), ("length", length)):
+        if value is not None:
+            weight.external_data.add(key=key, value=str(value))
+    return model.SerializeToString()
+
+
+def values(*scale: float) -> bytes:
+    return np.array(scale, np.float32).tobytes()
+
+
+def scales_of(bundle: Bundle) -> list[float]:
+    """The weights that a backend gets."""
+    source = bundle.graph_source("scale", "fp32")
+    with OnnxRuntimeBackend().open(bundle.manifest.model.graph("scale"), source, precision="fp32") as session:
+        return session.run({"z": np.ones((1, 4), np.float32)})["image"][0].tolist()
+
+
+@as_zip
+def test_external_tensors_inside_the_bundle_are_found(tmp_path: Path, as_zip: bool) -> None:
+    files = {GRAPH: with_external_scale(offset=4, length=16), "graphs/scale.data": values(9, 1, 2, 3, 4, 9)}
+    with write_bundle(tmp_path / "x", tiny_manifest(), files, as_zip=as_zip) as bundle:
+        assert bundle.graph_source("scale", "fp32").path is None
+        whole = onnx.load_from_string(bundle.graph_source("scale", "fp32").read())
+        onnx.checker.check_model(whole)
+        assert onnx.numpy_helper.to_array(whole.graph.initializer[0]).tolist() == [1, 2, 3, 4]
+        assert scales_of(bundle) == [1, 2, 3, 4]
+
+
+def test_external_tensors_are_checked_as_they_are_read(tmp_path: Path) -> None:
+    files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
+    with write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle:
+        (tmp_path / "x/graphs/scale.data").write_bytes(bytes(16))
+        with pytest.raises(IntegrityError, match=r"'graphs/scale\.data' was altered"):
+            bundle.graph_source("scale", "fp32").read()
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_weights_that_are_swapped_all_the_time_never_get_through(tmp_path, monkeypatch, copied) -> None:
+    """The path is opened again by nobody: what was checked is what is loaded."""
+    files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
+    write_bundle(tmp_path / "x", tiny_manifest(), files).close()
+    target, good, evil = tmp_path / "x/graphs/scale.data", values(1, 2, 3, 4), values(5, 6, 7, 8)
+    if copied:
+        monkeypatch.setattr("gensdk_runtime.bundle.MAX_ONNX_BYTES", 10)
+    done = threading.Event()
+
+    def swap() -> None:
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            beside = target.with_name(f"beside{turn % 2}")
+            beside.write_bytes(evil if turn % 2 else good)
+            beside.replace(target)
+            with target.open("r+b") as file:  # in place too
+                file.write(good if turn % 3 else evil)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        loaded = 0
+        for _ in range(60):
+            try:
+                with Bundle.open(tmp_path / "x") as bundle:
+                    assert scales_of(bundle) == [1, 2, 3, 4]
+                    loaded += 1
+            except BundleError:
+                continue
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_graph_too_large_for_one_file_is_loaded_from_a_copy(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("gensdk_runtime.bundle.MAX_ONNX_BYTES", 10)
+    files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
     with write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle:
         path = bundle.graph_source("scale", "fp32").path
         assert path is not None
-        with pytest.raises(BundleError, match="load it from its path"):
+        assert not path.is_relative_to(tmp_path)
+        assert path.parent.parent.stat().st_mode & 0o777 == 0o700
+        assert scales_of(bundle) == [1, 2, 3, 4]
+        with pytest.raises(BundleError, match="over 2 GiB"):
             bundle.graph_source("scale", "fp32").read()
-        assert onnx.numpy_helper.to_array(onnx.load(path).graph.initializer[0]).tolist() == [1, 2, 3, 4]
-        (tmp_path / "x/graphs/scale.data").write_bytes(bytes(16))
-        with pytest.raises(IntegrityError, match=r"'graphs/scale\.data' was altered"):
-            _ = bundle.graph_source("scale", "fp32").path
-    with pytest.raises(IntegrityError, match="unzip it"):
-        write_bundle(tmp_path / "z", tiny_manifest(), files, as_zip=True)
-    assert not (tmp_path / "z").exists()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("offset", "length"), [(8, 16), (-4, 16), (0, -1), (2**70, 4)])
+def test_external_tensors_beyond_their_file_are_refused(tmp_path: Path, offset: int, length: int) -> None:
+    files = {GRAPH: with_external_scale(offset=offset, length=length), "graphs/scale.data": values(1, 2, 3, 4)}
+    with (
+        write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle,
+        pytest.raises(IntegrityError, match="a tensor lies at"),
+    ):
+        bundle.graph_source("scale", "fp32").read()
 
 
 def test_questions_that_a_bundle_cannot_answer(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from gensdk_runtime.child_process import Limits, death, end, run_module, start_module
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.memory_limit import memory_limit, parse_bytes
+from support.processes import alive, wait_until_gone
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("gensdk", "runtime", "training", "export", "benchmarks")
@@ -135,6 +134,8 @@ def test_a_program_that_is_no_interpreter_starts_none(monkeypatch, executable) -
 def test_the_memory_limit_is_what_the_user_says(monkeypatch) -> None:
     monkeypatch.delenv("GENSDK_MEMORY_LIMIT", raising=False)
     assert memory_limit() >= 2 * 2**30
+    monkeypatch.setenv("GENSDK_MEMORY_LIMIT", "off")
+    assert memory_limit() is None
     monkeypatch.setenv("GENSDK_MEMORY_LIMIT", "3GiB")
     assert memory_limit() == 3 * 2**30
     for wrong in ("0", "much", "-1", "1e9", "4 G x"):
@@ -142,27 +143,3 @@ def test_the_memory_limit_is_what_the_user_says(monkeypatch) -> None:
         with pytest.raises(InputError, match="GENSDK_MEMORY_LIMIT"):
             memory_limit()
     assert parse_bytes("12 K", "x") == 12 * 1024
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that nobody has waited for does not."""
-    try:
-        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False if sys.platform.startswith("linux") else _signalled(pid)
-
-
-def _signalled(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_until_gone(pid: int) -> None:
-    for _ in range(400):
-        if not alive(pid):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"process {pid} still runs")

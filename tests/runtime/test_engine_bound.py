@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from gensdk_runtime.backends import tensorrt
@@ -16,12 +20,17 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import tensor_shape
 from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundle_writer import write_bundle
 from gensdk_runtime.embedded import embedded_names
 from gensdk_runtime.engines import device, supply
+from gensdk_runtime.engines.background import BackgroundBackend
 from gensdk_runtime.engines.cache import EngineCache
 from gensdk_runtime.engines.package import Log, Toolkit
+from gensdk_runtime.engines.supply import UntrustedEngineWarning
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.known_files import is_known, remember
+from gensdk_runtime.manifest import EngineSpec
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
@@ -195,3 +204,96 @@ def _session(host: Host, name: str) -> Session:
 def _graph(bundle: Bundle) -> Any:
     graph = bundle.manifest.model.graphs[0]
     return graph, bundle.graph_source(graph.name, "fp32")
+
+
+# ---- engines that a bundle brings along
+
+
+@pytest.fixture
+def sent(host: Host, tmp_path: Path) -> tuple[Path, bytes]:
+    """A stranger's bundle with an engine, which is another graph than the bundle's, and the engine."""
+    evil = onnx.load_from_string(source_of("digits-vae"))
+    evil.doc_string = "somebody's code"
+    engine = evil.SerializeToString()
+    runtime = tensorrt.KINDS["rtx" if host.backend.label.endswith("rtx") else "classic"]
+    spec = EngineSpec(
+        graph="decoder", precision="fp32", file="engines/d.engine", runtime=runtime, version=host.trt.__version__,
+        gpu="" if runtime == "tensorrt-rtx" else device.find_gpu().model, min_batch=1, opt_batch=8, max_batch=64,
+    )  # fmt: skip
+    with Bundle.open("digits-vae") as bundle:
+        files = {name: bundle.read(name) for name in bundle.manifest.files} | {spec.file: engine}
+        draft = bundle.manifest.model_copy(update={"engines": (spec,), "files": {}})
+    write_bundle(tmp_path / "sent.gsdk", draft, files).close()
+    return tmp_path / "sent.gsdk", engine
+
+
+def source_of(name: str) -> bytes:
+    with Bundle.open(name) as bundle:
+        return bundle.graph_source("decoder", "fp32").read()
+
+
+@pytest.fixture
+def deserialized(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """All that reached the GPU's library as an engine."""
+    seen: list[bytes] = []
+    original = host.trt._deserialize
+    monkeypatch.setattr(host.trt, "_deserialize", lambda data: (seen.append(bytes(data)), original(data))[1])
+    return seen
+
+
+def test_a_strangers_engine_never_reaches_the_gpu(host, sent, deserialized) -> None:
+    path, engine = sent
+    with pytest.warns(UntrustedEngineWarning, match="was not made on this machine"):
+        generator = Generator.load(path, backend=host.backend)
+    with generator:
+        samples = generator.sample(3, seed=1)
+    assert engine not in deserialized
+    assert deserialized
+    with Generator.load("digits-vae", backend=OnnxRuntimeBackend(threads=1)) as reference:
+        np.testing.assert_array_equal(samples.array, reference.sample(3, seed=1).array)
+
+
+def test_nor_in_the_background(host, sent, deserialized) -> None:
+    path, engine = sent
+    backend = BackgroundBackend(OnnxRuntimeBackend(threads=1), lambda: host.backend)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with Generator.load(path, backend=backend) as generator:
+            assert generator.sessions["decoder"].wait(60)
+            generator.sample(2, seed=0)
+    assert UntrustedEngineWarning in [each.category for each in said]
+    assert engine not in deserialized
+    assert deserialized
+
+
+@pytest.mark.parametrize("how", ["load", "open", "environment", "made here"])
+def test_the_user_can_say_that_the_engine_is_trusted(host, sent, deserialized, monkeypatch, tmp_path, how) -> None:
+    path, engine = sent
+    monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
+    if how == "environment":
+        monkeypatch.setenv("GENSDK_TRUST_ENGINES", "1")
+    elif how == "made here":
+        remember(engine, "made")
+    with (
+        Bundle.open(path, trust_engines=how == "open") as bundle,
+        Generator.load(bundle, backend=host.backend, trust_engines=how == "load") as generator,
+    ):
+        generator.sample(1, seed=0)
+    assert deserialized == [engine]
+
+
+def test_another_users_note_says_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
+    remember(b"one", "made")
+    assert is_known(b"one", "made")
+    assert not is_known(b"one", "ran")
+    assert not is_known(b"two", "made")
+    note = next((tmp_path / "cache" / "known" / "made").iterdir())
+    twin = note.with_name(hashlib.sha256(b"two").hexdigest())
+    twin.symlink_to(note)
+    assert not is_known(b"two", "made")
+    if os.geteuid() == 0:
+        os.chown(note, 12345, 12345)
+        assert not is_known(b"one", "made")
+    (tmp_path / "cache").chmod(0o777)
+    assert not is_known(b"one", "made")

@@ -20,7 +20,7 @@ from gensdk_runtime.engines.cache import EngineCache, EngineCacheWarning, key_of
 from gensdk_runtime.engines.device import Gpu
 from gensdk_runtime.engines.engine import LoadedEngine
 from gensdk_runtime.engines.package import load_package
-from gensdk_runtime.engines.supply import EngineSource, Supplier
+from gensdk_runtime.engines.supply import EngineSource, Supplier, UntrustedEngineWarning
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import EngineSpec
 from gensdk_runtime.signature import GraphSpec, Precision
@@ -145,7 +145,8 @@ def test_loading_without_a_gpu_is_one_line() -> None:
 class Source:
     """The file of a graph, and engines that are only names."""
 
-    def __init__(self, name: str, *engines: EngineSpec) -> None:
+    def __init__(self, name: str, *engines: EngineSpec, trusted: bool = True) -> None:
+        self.trusted = trusted
         _, self.file = graph_and_file(name)
         self.engines = engines
         self.path = None
@@ -161,6 +162,9 @@ class Source:
 
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         return tuple(spec for spec in self.engines if spec.precision == precision)
+
+    def trusts(self, spec: EngineSpec) -> bool:
+        return self.trusted
 
     def read_engine(self, spec: EngineSpec) -> bytes:
         return spec.file.encode()
@@ -209,6 +213,16 @@ def test_the_bundles_engine_comes_first(supplier: Supplier) -> None:
     assert supplier.loaded(decoder(), source, refusing()) == b"engines/mine"
     alone = Supplier(supplier.toolkit, GPU, supplier.cache, bundle_engines=False)
     assert alone.loaded(decoder(), source, refusing()) == b"built"
+
+
+def test_an_engine_that_nobody_trusts_is_built_anew_with_a_word(supplier: Supplier) -> None:
+    source = Source("digits-vae", engine_spec(), trusted=False)
+    with pytest.warns(
+        UntrustedEngineWarning, match=r"engines/mine .* was not made on this machine.*--trust-engines"
+    ):
+        assert supplier.loaded(decoder(), source, refusing(b"engines/mine")) == b"built"
+    said = Supplier(supplier.toolkit, GPU, supplier.cache, bundle_engines=True)
+    assert said.loaded(decoder(), source, refusing()) == b"engines/mine"
 
 
 @pytest.mark.parametrize(

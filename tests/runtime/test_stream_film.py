@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -312,3 +314,33 @@ def test_times_that_do_not_grow_are_made_to(tmp_path: Path) -> None:
     assert times == sorted(set(times))
     assert len(times) == 4
     assert abs(times[-1] - 1.0) < 0.001
+
+
+PROGRAM = """
+import sys
+sys.modules["cv2"] = None
+sys.path.insert(0, sys.argv[1])
+from support.streams import grey_frames, slow_generator
+from gensdk_runtime.stream import StreamOptions, translate_stream
+negative = slow_generator(lambda level: None)
+for sink in ("first.mp4", "second.gif", lambda frame: None):
+    options = StreamOptions(size=(32, 40), mix=0.5, side_by_side=True, skip_similar=1)
+    translate_stream(negative, grey_frames(5) if sink == "first.mp4" else "first.mp4", sink, options)
+for source, sink in ((0, "third.mp4"), ("first.mp4", "window")):
+    try:
+        translate_stream(negative, source, sink)
+    except Exception as failure:
+        print(type(failure).__name__, failure)
+"""
+
+
+def test_videos_and_callbacks_need_no_opencv_and_what_does_says_how_to_install_it(tmp_path: Path) -> None:
+    tests = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tests)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("UnavailableError") and "pip install opencv-python" in line for line in lines)
+    assert len(times_of(tmp_path / "second.gif")) == 5

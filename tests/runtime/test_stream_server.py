@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.stream import HttpSink, StreamFacts, StreamOptions, TranslatedFrame, translate_stream
 from gensdk_runtime.stream import server as module
 from support.browser import CHROMIUM, DRIVER, MISSING, browser
 from support.streams import grey_frame, no_thread_left, slow_generator
+from support.videos import level_picture, write_video
 
 FACTS = StreamFacts("negative", "frames", live=True)
 
@@ -60,7 +64,7 @@ def next_image(response: http.client.HTTPResponse) -> Any:
             return None
         if line.lower().startswith(b"content-length:"):
             size = int(line.split(b":")[1])
-    return cv2.imdecode(np.frombuffer(response.read(size), np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(Image.open(io.BytesIO(response.read(size))))
 
 
 def test_clients_get_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +257,54 @@ def test_an_address_that_never_answers_is_given_up() -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.mp4"
         with pytest.raises(InputError, match="answers with a video"):
             translate_stream(generator, url, lambda frame: None, options)
+
+
+def test_a_film_that_is_watched_plays_at_its_own_speed(tmp_path: Path) -> None:
+    """Frames come no earlier than the film has them: evenly, then a pause. All come, however slow the model is."""
+    times = [0, 1, 2, 3, 9]
+    film = write_video(tmp_path / "film.mp4", [level_picture(40)] * 5, times=times, unit=Fraction(1, 20))
+    came: list[float] = []
+
+    class Watched(HttpSink):
+        def write(self, frame: TranslatedFrame) -> None:
+            came.append(time.perf_counter())
+            super().write(frame)
+
+    report = translate_stream(slow_generator(lambda level: None), film, Watched())
+    assert (report.frames, report.dropped, report.live) == (5, 0, False)
+    begun = came[0]
+    assert all(moment - begun >= at / 20 - 0.001 for moment, at in zip(came, times, strict=True))
+
+
+def test_a_film_that_is_written_races_until_somebody_watches(tmp_path: Path) -> None:
+    """With a pause of an hour in it, which only a viewer would wait for."""
+    film = write_video(tmp_path / "film.mp4", [level_picture(40)] * 3, times=[0, 1, 3600 * 25])
+    sink = HttpSink()
+    report = translate_stream(slow_generator(lambda level: None), film, [sink, tmp_path / "out.mp4"])
+    assert report.frames == 3
+    with opened() as page:
+        page.write(frame_of(1))
+        viewer = ask(page)
+        wait_for(page.watched)
+        limits = StreamOptions(max_seconds=0.3)
+        played = translate_stream(
+            slow_generator(lambda level: None), film, [page_of(page), lambda frame: None], limits
+        )
+        viewer.close()
+    assert (played.frames, played.ended) == (2, "limit")
+
+
+def page_of(page: HttpSink) -> HttpSink:
+    """A sink that is watched as long as `page` is, and is no server of its own."""
+
+    class Mirror(HttpSink):
+        def open(self, facts: StreamFacts) -> str:
+            return ""
+
+        def watched(self) -> bool:
+            return page.watched()
+
+    return Mirror()
 
 
 def test_the_page_shows_both_pictures_and_the_figures(tmp_path: Any) -> None:

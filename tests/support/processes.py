@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import socket
+import sys
 import time
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -139,3 +140,27 @@ def _recorded(data: Any, seen: list[list[int]]) -> Any:
     data.batch = recording
     yield
     data.batch = original
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that nobody has waited for does not."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False if sys.platform.startswith("linux") else _signalled(pid)
+
+
+def _signalled(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until_gone(pid: int) -> None:
+    for _ in range(400):
+        if not alive(pid):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} still runs")

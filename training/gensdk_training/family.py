@@ -132,7 +132,25 @@ LOG_MEANINGS: Mapping[str, LogMeaning] = {
 
 
 class FamilyConfig(StrictModel):
-    """Settings that every family has; each adds its own. Set with ``gensdk train --set key=value``."""
+    """Settings that every family has; each adds its own. Set with ``gensdk train --set key=value``.
+
+    Every setting of a family stands in the docstring of its config, or of one that it is made from, as ``name:
+    what it means``; :func:`gensdk_training.settings.settings_of` and so ``gensdk list FAMILY`` read it there.
+
+    batch_size: Images (or points) in each batch, of all processes together.
+    steps: Training steps in all; each runs every phase.
+    lr_schedule: How the learning rates go on after the warm-up: they stay, fall in a line or along half a cosine
+        to 0 at the last step, or stay for the first half and then fall in a line.
+    warmup_steps: Steps in which the learning rates rise in a line from 0; fewer than steps.
+    grad_clip: Largest norm of each phase's gradient, which is scaled down to it; 0 leaves it as it is.
+    ema_decay: How much of the moving average of the weights each step keeps; 0 leaves the weights themselves.
+    learning_rate: Step size of the optimizer.
+    generator_learning_rate: Step size of the generator's optimizer.
+    discriminator_learning_rate: Step size of the discriminator's optimizer.
+    beta1: Share of the gradient's running mean that Adam keeps in a step.
+    beta2: Share of the squared gradient's running mean that Adam keeps in a step.
+    conditional: Whether the labels of the data are learnt, so that classes can be asked for.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     steps: Annotated[int, Field(ge=1)] = 2000

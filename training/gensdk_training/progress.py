@@ -11,6 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gensdk_runtime.printable import printable
+
 log = logging.getLogger("gensdk.train")
 
 
@@ -75,10 +77,11 @@ class Reporter:
         if self._shown:
             self._print(message, style="yellow")
 
-    def _print(self, line: str, style: str | None = None) -> None:
+    def _print(self, text: str, style: str | None = None) -> None:
         """A reader that left, or a log on a full disk, ends no training."""
         try:
-            self._console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+            shown = printable(text, lines=True)
+            self._console.print(shown, style=style, highlight=False, markup=False, soft_wrap=True)
         except (OSError, SystemExit):  # the latter is rich's answer to a broken pipe
             self._shown = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -89,8 +90,16 @@ class RunConfig(StrictModel):
 
     def family_config(self) -> FamilyConfig:
         """The family's settings, checked. Raises :class:`InputError` for an unknown family or key."""
-        family = get_family(self.family)
-        return family.Config.from_dict(self.config, what=f"settings of {self.family!r}")
+        known, what = get_family(self.family).Config, f"settings of {self.family!r}"
+        hint = f"gensdk list {self.family} shows them all"
+        if unknown := sorted(self.config.keys() - known.model_fields.keys()):
+            near = difflib.get_close_matches(unknown[0], known.model_fields, n=1)
+            names = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known.model_fields))};"
+            raise InputError(f"{what}: unknown key {unknown[0][:80]!r}; {names} {hint}")
+        try:
+            return known.from_dict(self.config, what=what)
+        except InputError as failure:
+            raise InputError(f"{failure}; {hint}") from None
 
     def resolved(self) -> RunConfig:
         """The same run with the defaults of every setting written out, so that it outlives other defaults."""

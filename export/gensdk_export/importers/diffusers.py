@@ -4,8 +4,8 @@ Read are ``unet/config.json`` with its safetensors, ``scheduler/scheduler_config
 ``model_index.json`` of a DDPMPipeline or DDIMPipeline; also the older layout with all of them in one folder. The
 bundle samples as the pipeline does: its solver, steps, spacing and clipping are the defaults.
 
-It does not: take models with classes or text, schedules other than the linear and the cosine one, learned
-variances, or weights in pickle files.
+It does not: take models with classes or text, other schedulers than those two, learned variances, or weights in
+pickle files.
 """
 
 from __future__ import annotations
@@ -20,29 +20,18 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.importers.diffusers_scheduler import INSTALL, read_sampling
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name, check_size
-from gensdk_runtime.errors import ExportError, InputError, UnavailableError, did_you_mean
-from gensdk_runtime.manifest import DiffusionDefaults, PredictionType, Provenance, ScheduleSpec, SolverName
+from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_runtime.manifest import Provenance, SolverName
 from gensdk_runtime.signature import ImageSpec
 from gensdk_training.layers.diffusion_plan import diffusion_plan
 from gensdk_training.plan import ExportPlan
 
 MAX_JSON_BYTES = 2**20
 MAX_WEIGHT_BYTES = 2**32
-INSTALL = 'pip install "gensdk[diffusers]"'
-SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
-SOLVERS: Mapping[str, SolverName] = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
-STEPS: Mapping[SolverName, int] = {"ddpm": 1000, "ddim": 50, "dpmsolver++": 20}
-"""What the pipelines take by default; DPM-Solver++ as its authors advise."""
-_PLAIN: Mapping[str, Any] = {
-    "trained_betas": None,
-    "thresholding": False,
-    "rescale_betas_zero_snr": False,
-    "steps_offset": 0,
-    "set_alpha_to_one": True,
-}
-"""Settings of schedulers that must be as they stand here; what is left out is so."""
+EITHER = " and ".join(PIPELINES)
 
 
 class Denoiser(nn.Module):
@@ -92,19 +81,19 @@ def diffusers_plan(
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
     """What :func:`import_diffusers` exports: the plan, where it came from, and what was taken for granted."""
     found = _open(Path(folder))
-    schedule, defaults, prediction = _sampling(found, solver)
+    sampling = read_sampling(found.scheduler, found.pipeline, solver)
     image = _image(found.unet_config, size)
     plan = diffusion_plan(
         Denoiser(_load(found.unet)),
         image,
-        schedule,
+        sampling.schedule,
         name=bundle_name(Path(folder).resolve().name),
         family="ddpm",
-        prediction_type=prediction,
-        defaults=defaults,
+        prediction_type=sampling.prediction,
+        defaults=sampling.defaults,
     )
     configs = {"unet": _plain(found.unet_config), "scheduler": _plain(found.scheduler)}
-    return plan, Provenance(config={"imported_from": "diffusers", **configs}), _guesses(found, defaults)
+    return plan, Provenance(config={"imported_from": "diffusers", **configs}), sampling.guesses
 
 
 def _open(folder: Path) -> _Folder:
@@ -113,9 +102,7 @@ def _open(folder: Path) -> _Folder:
     index = folder / "model_index.json"
     pipeline = str(_json(index).get("_class_name", "")) if index.is_file() else ""
     if pipeline and pipeline not in PIPELINES:
-        raise ExportError(
-            f"{folder}: no pipeline {pipeline[:60]!r} can be imported{did_you_mean(pipeline, PIPELINES)}"
-        )
+        raise ExportError(f"{folder}: no {pipeline[:60]} can be imported, which samples otherwise than {EITHER}")
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     configs = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     config = next((path for path in configs if path.is_file()), configs[0])
@@ -141,48 +128,6 @@ def _json(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _sampling(found: _Folder, solver: SolverName | None) -> tuple[ScheduleSpec, DiffusionDefaults, PredictionType]:
-    """What our solvers need; :class:`ExportError` for what they can't do as diffusers does."""
-    config = found.scheduler
-    kind = str(config.get("_class_name"))
-    if kind not in SOLVERS:
-        raise ExportError(f"no scheduler {kind[:60]!r} can be imported{did_you_mean(kind, SOLVERS)}")
-    own: SolverName = "ddim" if found.pipeline == "DDIMPipeline" else SOLVERS[kind]
-    chosen = solver or own
-    for name, wanted in _PLAIN.items():
-        if config.get(name, wanted) != wanted:
-            raise ExportError(f"expected a scheduler with {name}={wanted}, got {str(config[name])[:60]}")
-    variance = str(config.get("variance_type", "fixed_small"))
-    if chosen == "ddpm" and not variance.startswith("fixed_small"):
-        raise ExportError(
-            f"expected variance_type fixed_small, got {variance[:40]!r}; give --solver ddim, which needs none"
-        )
-    shape = str(config.get("beta_schedule", "linear"))
-    if shape not in SCHEDULES:
-        raise ExportError(f"no beta_schedule {shape[:40]!r} can be imported{did_you_mean(shape, SCHEDULES)}")
-    prediction = str(config.get("prediction_type", "epsilon"))
-    clips = bool(config.get("clip_sample", True))
-    if clips and config.get("clip_sample_range", 1.0) != 1.0:
-        raise ExportError(f"expected clip_sample_range 1.0, got {config['clip_sample_range']}")
-    total = config.get("num_train_timesteps", 1000)
-    ends = {name: config[name] for name in ("beta_start", "beta_end") if name in config}
-    schedule = {"kind": SCHEDULES[shape], "num_train_timesteps": total, **ends}
-    defaults = {
-        "solver": chosen,
-        "num_inference_steps": min(STEPS[chosen], total) if isinstance(total, int) else total,
-        "timestep_spacing": config.get("timestep_spacing", "leading"),
-        "clip_sample": clips,
-        "use_clipped_model_output": False,
-    }
-    if prediction not in ("epsilon", "v_prediction"):
-        raise ExportError(f"expected prediction_type epsilon or v_prediction, got {prediction[:40]!r}")
-    return (
-        ScheduleSpec.from_dict(schedule, what="scheduler_config.json", error=ExportError),
-        DiffusionDefaults.from_dict(defaults, what="scheduler_config.json", error=ExportError),
-        cast(PredictionType, prediction),
-    )
-
-
 def _image(config: Mapping[str, Any], size: tuple[int, int] | None) -> ImageSpec:
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
         raise ExportError("expected a model without classes, this UNet2DModel has class embeddings")
@@ -190,9 +135,12 @@ def _image(config: Mapping[str, Any], size: tuple[int, int] | None) -> ImageSpec
     if channels != outputs:
         raise ExportError(f"expected as many channels out as in, got {channels} in and {outputs} out")
     own = config.get("sample_size")
-    if isinstance(own, int):
-        own = [own, own]
-    height, width = size or own or (None, None)
+    sides = list(own) if isinstance(own, list | tuple) else [] if own is None else [own, own]
+    if not all(type(side) is int for side in sides) or len(sides) not in (0, 2):
+        raise InputError(
+            f"expected sample_size as a whole number or two, got {str(own)[:40]!r} in unet/config.json"
+        )
+    height, width = size or sides or (None, None)
     if height is None:
         raise InputError("the model's configuration has no sample_size; give the images' size with --size HxW")
     data = {"channels": channels, "height": height, "width": width}
@@ -225,12 +173,3 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in config.items()
         if not name.startswith("_") and not (isinstance(value, float) and not math.isfinite(value))
     }
-
-
-def _guesses(found: _Folder, defaults: DiffusionDefaults) -> tuple[Guess, ...]:
-    said = f"{found.pipeline or 'no model_index.json'}, {found.scheduler['_class_name']}"
-    told = [Guess("sampling", f"{defaults.solver}, {defaults.num_inference_steps} steps", said, "--solver")]
-    if defaults.solver == "ddim" and defaults.timestep_spacing != "leading":
-        reason = "diffusers steps back by T // S, gensdk to the next time step in its list"
-        told.append(Guess("steps that don't divide the training's", "sampled a little differently", reason))
-    return tuple(told)

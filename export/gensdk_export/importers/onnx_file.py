@@ -72,7 +72,7 @@ def import_onnx(
     original = OriginalFile(file, meaning)
     say("trying it out in ONNX Runtime")
     tried = try_out(original, options)
-    file = rightly_converted(original, tried)
+    meaning, file = original.meaning, rightly_converted(original, tried)
     model = _model(file, meaning, tried, options)
     say("wrapping the graph, and replaying what the original does")
     data = wrap_onnx(file, meaning, model.graphs[0], batch=tried.batch)

@@ -10,6 +10,8 @@ import numpy as np
 
 from gensdk_export.importers.import_report import Guess
 from gensdk_export.importers.onnx_given import Label, constant_of, label_of
+from gensdk_export.importers.onnx_kinds import refuse_denoiser, what_it_is
+from gensdk_export.importers.onnx_layout import Looks, looks_of
 from gensdk_export.importers.onnx_ranges import Found, Range, bounded_by, quantized_input
 from gensdk_export.importers.onnx_reading import OnnxFile, Port
 from gensdk_runtime.backends.bound import Array
@@ -22,6 +24,8 @@ ROLES: tuple[str, ...] = get_args(Role)
 COLOURS = (1, 3, 4)
 """Numbers of channels by which an axis is taken for that of the channels."""
 UNIT: Range = (0.0, 1.0)
+RESULT_RANGE = "range of the result"
+USUAL_OF_GENERATORS = "the usual one of generators"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class OnnxOptions:
 class Picture:
     """An input or output that holds images: [B, C, H, W] or [B, H, W, C] in `value_range`.
 
-    `bounded`: the graph's last operator keeps the range, so nothing is left to clip.
+    `bounded`: the graph's last operator keeps the range, so nothing is left to clip. `border`: pixels on each side
+    that its convolutions cut off, and that are mirrored onto what goes in.
     """
 
     port: Port
@@ -67,6 +72,7 @@ class Picture:
     value_range: Range
     channels: int | None = None
     bounded: bool = False
+    border: int = 0
 
     @property
     def sides(self) -> tuple[int | str | None, int | str | None]:
@@ -100,12 +106,16 @@ def understand(file: OnnxFile, options: OnnxOptions) -> Meaning:
     guesses: list[Guess] = []
     ports = {port.name: port for port in file.inputs}
     _check_names(options, ports, file)
+    guesses += refuse_denoiser(file, frozenset((*options.roles, *options.constants, options.label or "")))
+    result_port = _result_port(file, options, guesses)
     roles = _roles(ports, options, guesses)
     images = [ports[name] for name, role in roles.items() if role == "image"]
     if len(images) > 1:
         names = ", ".join(port.text() for port in images)
-        raise InputError(f"expected one input that is an image, got {names}; give the others --input NAME=ROLE")
-    result_port = _result_port(file, options, guesses)
+        raise InputError(
+            f"expected one input that is an image, got {names}; a bundle takes one, so give the others (a mask, a "
+            "reference) as --constant NAME=FILE.npy of their shape, or several as classes with --label NAME too"
+        )
     found = bounded_by(file.model, result_port)
     source = source_picture(file, images[0], options, found, guesses) if images else None
     result_range = _result_range(options, found, source, guesses)
@@ -139,9 +149,15 @@ def source_picture(
     file: OnnxFile, port: Port, options: OnnxOptions, result: Found | None, guesses: list[Guess]
 ) -> Picture:
     """How the input `port` holds an image; `result`: the range of the result, where it is known."""
-    layout = _layout(port, options, guesses)
+    looks = looks_of(file.model, port.name)
+    layout = _layout(port, options, guesses, looks)
     low_high = _source_range(file, port, options, result, guesses)
-    return Picture(port, layout, low_high, options.channels or _channels(port, layout, guesses))
+    known = looks.channels if looks is not None and looks.layout == layout else None
+    channels = options.channels or _channels(port, layout, known, guesses)
+    if channels == 1:
+        reason = "it takes one channel, so colour photographs become grey before they go in"
+        guesses.append(Guess("colours", "none", reason))
+    return Picture(port, layout, low_high, channels)
 
 
 def _check_names(options: OnnxOptions, ports: Mapping[str, Port], file: OnnxFile) -> None:
@@ -183,8 +199,13 @@ def may_be_image(port: Port) -> bool:
     shape = port.shape or (None,) * 4
     if len(shape) != 4:
         return False
-    sides = ((shape[1], shape[2:]), (shape[3], shape[1:3]))
-    return any((channels is None or channels in COLOURS) and 1 not in spatial for channels, spatial in sides)
+    sides = (
+        (shape[1], shape[2:]),
+        (shape[3], shape[1:3]),
+    )  # names of axes, as exporters make them up, tell nothing
+    return any(
+        (not isinstance(channels, int) or channels in COLOURS) and 1 not in spatial for channels, spatial in sides
+    )
 
 
 def _result_port(file: OnnxFile, options: OnnxOptions, guesses: list[Guess]) -> Port:
@@ -197,19 +218,22 @@ def _result_port(file: OnnxFile, options: OnnxOptions, guesses: list[Guess]) -> 
     if not fitting:
         got = ", ".join(port.text() for port in file.outputs)
         raise InputError(
-            f"{file.path}: expected an output that holds images, got {got}; a classifier can --dream; where it "
-            "makes a style of an image, it is a --style-encoder for the model that takes the style"
+            f"{file.path}: expected an output that holds images, got {got}; "
+            f"{what_it_is(file.inputs, file.outputs)}"
         )
     if len(file.outputs) > 1:
         guesses.append(Guess("output", repr(fitting[0].name), "the first with four axes", "--result"))
     return fitting[0]
 
 
-def _layout(port: Port, options: OnnxOptions, guesses: list[Guess]) -> Layout:
+def _layout(port: Port, options: OnnxOptions, guesses: list[Guess], looks: Looks | None = None) -> Layout:
     if options.layout is not None:
         return options.layout
     shape = port.shape or ()
     first, last = (len(shape) == 4 and shape[axis] in COLOURS for axis in (1, 3))
+    if first == last and looks is not None:
+        guesses.append(Guess("layout", looks.layout, "what its first convolution takes", "--layout"))
+        return looks.layout
     if first == last:
         raise InputError(f"the layout of {port.text()} can't be told from its shape; give --layout nchw or nhwc")
     layout: Layout = "nchw" if first else "nhwc"
@@ -226,11 +250,14 @@ def _result_layout(port: Port, options: OnnxOptions, source: Picture | None, gue
     return source.layout if source is not None else _layout(port, options, guesses)
 
 
-def _channels(port: Port, layout: Layout, guesses: list[Guess]) -> int:
+def _channels(port: Port, layout: Layout, known: int | None, guesses: list[Guess]) -> int:
     shape = port.shape or (None,) * 4
     axis = shape[1 if layout == "nchw" else 3]
     if isinstance(axis, int):
         return axis
+    if known is not None:
+        guesses.append(Guess("channels", str(known), "what its first convolution takes", "--channels"))
+        return known
     guesses.append(Guess("channels", "3", "the file does not say how many", "--channels"))
     return 3
 
@@ -257,12 +284,12 @@ def _result_range(
 ) -> Range:
     if options.result_range is not None:
         return options.result_range
-    low_high, reason = (-1.0, 1.0), "the usual one of generators"
+    low_high, reason = (-1.0, 1.0), USUAL_OF_GENERATORS
     if found is not None:
         low_high, reason = found.range, found.reason
     elif source is not None:
         low_high, reason = source.value_range, "as that of the source"
-    guesses.append(Guess("range of the result", _text(low_high), reason, "--output-range"))
+    guesses.append(Guess(RESULT_RANGE, _text(low_high), reason, "--output-range"))
     return low_high
 
 

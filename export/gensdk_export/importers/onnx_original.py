@@ -133,6 +133,9 @@ def as_in_file(source: Array, picture: Picture) -> Array:
         source = source.transpose(0, 3, 1, 2).astype(np.float32) * np.float32((high - low) / 255.0) + np.float32(
             low
         )
+    if picture.border:
+        around = (picture.border, picture.border)
+        source = np.pad(source, ((0, 0), (0, 0), around, around), mode="reflect")
     if picture.layout == "nhwc":
         source = source.transpose(0, 2, 3, 1)
     if np.dtype(picture.port.dtype).kind in "iu":

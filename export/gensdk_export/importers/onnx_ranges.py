@@ -38,22 +38,61 @@ def bounded_by(model: onnx.ModelProto, port: Port) -> Found | None:
     constants = _constants(model)
     name = port.name
     quantized: Range | None = None
+    factor, offset = 1.0, 0.0
     for _ in range(MAX_STEPS):
         node = makers.get(name)
         if node is None:
             return None
+        straight = _straight(node, constants)
         if node.op_type in ("DequantizeLinear", "QuantizeLinear"):
             quantized = _quantized(node, constants) or quantized
         elif node.op_type == "Sigmoid":
-            return Found((0.0, 1.0), "it ends in a sigmoid")
+            return _moved(Found((0.0, 1.0), "it ends in a sigmoid"), factor, offset)
         elif node.op_type == "Tanh":
-            return Found((-1.0, 1.0), "it ends in tanh")
+            return _moved(Found((-1.0, 1.0), "it ends in tanh"), factor, offset)
         elif node.op_type == "Clip":
-            return _clipped(node, constants)
+            clipped = _clipped(node, constants)
+            return None if clipped is None else _moved(clipped, factor, offset)
+        elif straight is not None and quantized is None:
+            name, times, plus = straight
+            factor, offset = factor * times, offset + factor * plus
+            continue
         elif node.op_type not in SHAPING:
             return None if quantized is None else Found(quantized, "its quantization covers it", exact=False)
         name = node.input[0]
     return None
+
+
+def _straight(node: onnx.NodeProto, constants: Mapping[str, Array]) -> tuple[str, float, float] | None:
+    """(tensor, factor, offset) of a node that gives ``factor * tensor + offset``; None for others."""
+    if node.op_type not in ("Add", "Sub", "Mul", "Div", "Neg"):
+        return None
+    if node.op_type == "Neg":
+        return node.input[0], -1.0, 0.0
+    right, left = _scalar(node, 1, constants), _scalar(node, 0, constants)
+    if (right is None) == (left is None):
+        return None
+    value, name = (right, node.input[0]) if left is None else (left, node.input[1])
+    assert value is not None  # noqa: S101 - one of the two it is
+    if node.op_type == "Add":
+        return name, 1.0, value
+    if node.op_type == "Mul":
+        return (name, value, 0.0) if value else None
+    if node.op_type == "Sub":
+        return (name, 1.0, -value) if left is None else (name, -1.0, value)
+    return (name, 1 / value, 0.0) if left is None and value else None
+
+
+def _moved(found: Found, factor: float, offset: float) -> Found:
+    """The range after ``factor * x + offset``; rounding may then leave it by a hair."""
+    if (factor, offset) == (1.0, 0.0):
+        return found
+    ends = [factor * end + offset for end in found.range]
+    low, high = (
+        next((usual for usual in (-1.0, 0.0, 1.0, 255.0) if abs(end - usual) < 1e-4), end) for end in ends
+    )
+    low, high = min(low, high), max(low, high)
+    return Found((low, high), f"{found.reason}, times {factor:g} plus {offset:g}", exact=False)
 
 
 def quantized_input(model: onnx.ModelProto, port: Port) -> Found | None:

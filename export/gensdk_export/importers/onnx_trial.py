@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gensdk_export.importers.import_report import Guess
-from gensdk_export.importers.onnx_meaning import Meaning, OnnxOptions, Picture
+from gensdk_export.importers.onnx_meaning import (
+    RESULT_RANGE,
+    USUAL_OF_GENERATORS,
+    Meaning,
+    OnnxOptions,
+    Picture,
+)
 from gensdk_export.importers.onnx_original import OriginalFile, noise_name
 from gensdk_export.importers.onnx_reading import OnnxFile
+from gensdk_export.importers.onnx_trial_sizes import Size, find_sizes
 from gensdk_runtime.backends.bound import Array
-from gensdk_runtime.errors import ExportError, InputError
-from gensdk_runtime.inputs import MAX_SIDE
+from gensdk_runtime.errors import ExportError
 from gensdk_runtime.noise import Float32
 
-MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-UNITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""So many multiples a side are tried for the smallest image."""
-BASE = 64
-"""Pixels: sizes are tried from here on."""
-RESULT_SIDE = 256
-"""Pixels of the result that a model of any size is proved at, where the caller says nothing."""
 SAME = 1e-3
 """What two images of a batch may differ by, in parts of the range, from what each is alone."""
 MAX_OUTSIDE = 0.25
 """The share of the values outside the range from which on the range is doubted."""
-Size = tuple[int, int]
+TRIALS = 4
+"""Samples that are drawn to see what range they take."""
+BELOW, ABOVE = -0.1, 1.25
+"""What is lower, or larger in size, speaks against a range of 0 to 1, or of -1 to 1."""
+FEW = 0.02
+"""The share of values that says nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +55,47 @@ def try_out(original: OriginalFile, options: OnnxOptions) -> Tried:
     """
     meaning, guesses = original.meaning, list[Guess]()
     if meaning.source is None:
-        raw = original.run(_feeds(meaning, None, 1))
+        seen = np.concatenate([original.run(_feeds(meaning, None, 1, seed)) for seed in range(TRIALS)])
+        original.meaning = _settled(meaning, seen, options)
         batch = _takes_batches(original, None, guesses)
-        _doubt(raw, meaning, guesses)
-        return Tried((raw.shape[2], raw.shape[3]), (False, False), 1, 1, 1, raw.shape[1], batch, tuple(guesses))
-    free = tuple(not isinstance(axis, int) for axis in meaning.source.sides)
-    multiple = options.multiple or (_multiple(original, guesses) if any(free) else 1)
-    first = _fixed(meaning.source, (BASE // multiple * multiple or multiple,) * 2)
-    scale = _scale(original, first, options, guesses)
-    size = _size(meaning.source, options, multiple, scale, guesses)
-    raw = original.run(_feeds(meaning, size, 1))
-    if raw.shape[2:] != (size[0] * scale, size[1] * scale):
+        _doubt(seen, original.meaning, guesses)
+        size = (seen.shape[2], seen.shape[3])
+        return Tried(size, (False, False), 1, 1, 1, seen.shape[1], batch, tuple(guesses))
+
+    def run(source: Picture, size: Size) -> Size:
+        original.meaning = replace(meaning, source=source)
+        shape = original.run(_feeds(meaning, size, 1)).shape
+        return shape[2], shape[3]
+
+    found = find_sizes(meaning.source, run, options, guesses)
+    original.meaning = meaning = replace(meaning, source=found.source)
+    raw = original.run(_feeds(meaning, found.size, 1))
+    expected = (found.size[0] * found.scale, found.size[1] * found.scale)
+    if raw.shape[2:] != expected:
         got = f"{raw.shape[2]} x {raw.shape[3]}"
-        raise ExportError(f"expected {scale} times {size[0]} x {size[1]} (height x width), the result is {got}")
-    smallest = _smallest(original, multiple, scale, guesses) if any(free) else 1
-    batch = _takes_batches(original, size, guesses)
+        what = f"{found.scale} times {found.size[0]} x {found.size[1]}"
+        raise ExportError(f"expected {what} (height x width), the result is {got}")
+    batch = _takes_batches(original, found.size, guesses)
     _doubt(raw, meaning, guesses)
     return Tried(
-        size, (free[0], free[1]), multiple, min(smallest, *size), scale, raw.shape[1], batch, tuple(guesses)
+        found.size, found.free, found.multiple, found.smallest, found.scale, raw.shape[1], batch, tuple(guesses)
     )
+
+
+def _settled(meaning: Meaning, seen: Float32, options: OnnxOptions) -> Meaning:
+    """`meaning` with the range that the samples `seen` show, where nothing in the file tells it."""
+    guess = next((each for each in meaning.guesses if each.what == RESULT_RANGE), None)
+    if options.result_range is not None or guess is None or guess.reason != USUAL_OF_GENERATORS:
+        return meaning
+    low_high: tuple[float, float] = (0.0, 1.0)
+    if float((np.abs(seen) > ABOVE).mean()) > MAX_OUTSIDE and seen.min() > -8 and 8 < seen.max() < 400:
+        low_high = (0.0, 255.0)
+    elif float((seen < BELOW).mean()) > FEW:
+        low_high = (-1.0, 1.0)
+    reason = f"{len(seen)} samples lie in {seen.min():.2g} to {seen.max():.2g}"
+    told = replace(guess, value=f"{low_high[0]:g} to {low_high[1]:g}", reason=reason)
+    guesses = tuple(told if each is guess else each for each in meaning.guesses)
+    return replace(meaning, result=replace(meaning.result, value_range=low_high), guesses=guesses)
 
 
 def rightly_converted(original: OriginalFile, tried: Tried) -> OnnxFile:
@@ -87,14 +113,15 @@ def rightly_converted(original: OriginalFile, tried: Tried) -> OnnxFile:
     return file if difference <= SAME else file.unconverted(f"converted they would differ by {difference:.2g}")
 
 
-def _feeds(meaning: Meaning, size: Size | None, batch: int) -> dict[str, Array]:
-    """Random inputs as the bundle's graph would take them."""
-    generator = np.random.default_rng(0)
+def _feeds(meaning: Meaning, size: Size | None, batch: int, seed: int = 0) -> dict[str, Array]:
+    """Random inputs as the bundle's graph would take them; each further image darker than the one before."""
+    generator = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
     if meaning.source is not None and size is not None:
         low, high = meaning.source.value_range
         shape = (batch, meaning.source.channels or 3, *size)
-        feeds["source"] = (low + (high - low) * generator.random(shape)).astype(np.float32)
+        shade = 0.5 ** np.arange(batch).reshape(-1, 1, 1, 1)
+        feeds["source"] = (low + (high - low) * shade * generator.random(shape)).astype(np.float32)
     for noise in meaning.noises:
         drawn = generator.random if noise.distribution == "uniform" else generator.standard_normal
         rest = tuple(axis if isinstance(axis, int) else 1 for axis in (noise.port.shape or ())[1:])
@@ -102,85 +129,6 @@ def _feeds(meaning: Meaning, size: Size | None, batch: int) -> dict[str, Array]:
     if meaning.label is not None:
         feeds["label"] = np.arange(batch, dtype=np.int64) % meaning.label.classes
     return feeds
-
-
-def _fixed(source: Picture, size: Size) -> Size:
-    """`size` with the sides that the file fixes."""
-    height, width = (
-        axis if isinstance(axis, int) else side for axis, side in zip(source.sides, size, strict=True)
-    )
-    if max(height, width) > MAX_SIDE:
-        raise InputError(f"expected images of at most {MAX_SIDE} pixels a side, the file wants {height} x {width}")
-    return height, width
-
-
-def _multiple(original: OriginalFile, guesses: list[Guess]) -> int:
-    """The smallest of :data:`MULTIPLES` at which sizes come back whole."""
-    source = original.meaning.source
-    assert source is not None  # noqa: S101 - asked only then
-    last: ExportError | None = None
-    for multiple in MULTIPLES:
-        base = max(BASE, multiple)
-        sizes = [_fixed(source, (base + up * multiple, base + down * multiple)) for up, down in ((1, 3), (2, 1))]
-        try:
-            shapes = [(size, original.run(_feeds(original.meaning, size, 1)).shape[2:]) for size in sizes]
-        except ExportError as failure:
-            last = failure
-            continue
-        ratios = {(out[0] / size[0], out[1] / size[1]) for size, out in shapes}
-        if len(ratios) == 1 and len(set(ratios.pop())) == 1:
-            reason = "the smallest at which every size that was tried comes back"
-            guesses.append(Guess("multiple", str(multiple), reason, "--multiple"))
-            return multiple
-    if last is not None:
-        raise last
-    raise ExportError("no multiple of height and width gives a result of the same shape; give --size and --scale")
-
-
-def _smallest(original: OriginalFile, multiple: int, scale: int, guesses: list[Guess]) -> int:
-    """From which size on the model runs: mirrored edges, for one, need more than a pixel to mirror."""
-    source = original.meaning.source
-    assert source is not None  # noqa: S101 - asked only then
-    for units in UNITS:
-        side = units * multiple
-        size = _fixed(source, (side, side))
-        try:
-            out = original.run(_feeds(original.meaning, size, 1)).shape[2:]
-        except ExportError:
-            continue
-        if out == (size[0] * scale, size[1] * scale):
-            if units > 1:
-                guesses.append(Guess("smallest size", str(side), "the smallest that was tried and comes back"))
-            return side
-    return max(BASE, multiple)
-
-
-def _scale(original: OriginalFile, size: Size, options: OnnxOptions, guesses: list[Guess]) -> int:
-    out: tuple[int, ...] = original.run(_feeds(original.meaning, size, 1)).shape[2:]
-    scale = out[0] // size[0]
-    if scale < 1 or out != (size[0] * scale, size[1] * scale):
-        raise ExportError(
-            f"expected a result of one or more times the size, got {out[0]} x {out[1]} of {size[0]} x {size[1]}"
-        )
-    if options.scale is not None and options.scale != scale:
-        raise InputError(f"expected scale {scale}, which is what the model does, got {options.scale}")
-    if options.scale is None:
-        guesses.append(Guess("scale", str(scale), f"{size[0]} x {size[1]} becomes {out[0]} x {out[1]}"))
-    return int(scale)
-
-
-def _size(source: Picture, options: OnnxOptions, multiple: int, scale: int, guesses: list[Guess]) -> Size:
-    """(height, width) to prove and measure at."""
-    side = max(1, RESULT_SIDE // scale // multiple) * multiple
-    size = _fixed(source, options.size or (side, side))
-    if options.size is not None and size != options.size:
-        raise InputError(f"expected --size {size[0]}x{size[1]}, which the file fixes, got {options.size}")
-    for axis, length in zip(source.sides, size, strict=True):
-        if not isinstance(axis, int) and length % multiple:
-            raise InputError(f"expected a size of multiples of {multiple}, got {size[0]} x {size[1]}")
-    if options.size is None and any(not isinstance(axis, int) for axis in source.sides):
-        guesses.append(Guess("size to prove it at", f"{size[0]} x {size[1]}", "it takes any", "--size"))
-    return size
 
 
 def _takes_batches(original: OriginalFile, size: Size | None, guesses: list[Guess]) -> bool:
@@ -222,4 +170,7 @@ def _doubt(raw: Float32, meaning: Meaning, guesses: list[Guess]) -> None:
         reason = (
             f"{outside:.0%} of the values lie outside and are clipped, from {raw.min():.3g} to {raw.max():.3g}"
         )
+        guesses.append(Guess("doubtful range of the result", f"{low:g} to {high:g}", reason, "--output-range"))
+    elif low < 0 and raw.min() >= 0.0:
+        reason = f"nothing below 0 was seen, but {raw.min():.3g} to {raw.max():.3g}"
         guesses.append(Guess("doubtful range of the result", f"{low:g} to {high:g}", reason, "--output-range"))

@@ -23,6 +23,8 @@ OWN = "gensdk"
 """What the names of our nodes and tensors begin with."""
 AXES_ARE_INPUT = 13
 """The opset from which on ReduceSum takes its axes as an input."""
+PADS_ARE_INPUT = 11
+"""The opset from which on Pad takes its amounts as an input."""
 ROUND = 11
 """The opset that brought Round."""
 
@@ -116,6 +118,8 @@ def _source(writer: _Writer, picture: Picture, port: str, *, bytes_in: bool) -> 
         name = writer.add("Max", name, writer.number(max(limits.min, low)))
         name = writer.add("Min", name, writer.number(min(limits.max, high)))
     layout = "nhwc" if bytes_in else "nchw"
+    if picture.border:
+        name = _mirror(writer, name, picture.border, layout)
     if layout != picture.layout:
         name = writer.add("Transpose", name, perm=[0, 3, 1, 2] if layout == "nhwc" else [0, 2, 3, 1])
     same = dtype == (np.uint8 if bytes_in and takes_bytes else np.float32)
@@ -123,6 +127,14 @@ def _source(writer: _Writer, picture: Picture, port: str, *, bytes_in: bool) -> 
         writer.add("Identity", name, out=port)
     else:
         writer.add("Cast", name, out=port, to=helper.np_dtype_to_tensor_dtype(dtype))
+
+
+def _mirror(writer: _Writer, name: str, border: int, layout: str) -> str:
+    """`border` mirrored pixels on each side."""
+    before = [0, 0, border, border] if layout == "nchw" else [0, border, border, 0]
+    if writer.opset < PADS_ARE_INPUT:
+        return writer.add("Pad", name, mode="reflect", pads=[*before, *before])
+    return writer.add("Pad", name, writer.constant(np.array([*before, *before], np.int64)), mode="reflect")
 
 
 def _label(writer: _Writer, label: Label, port: str) -> None:

@@ -6,13 +6,13 @@ import base64
 import hashlib
 import io
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from gensdk_runtime.atomic import put_in_place, sibling
 from gensdk_runtime.child_process import run_program
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_runtime.scratch import scratch_folder
 from gensdk_runtime.user_cache import cache_folder
 
 VERSION = "1.30.0"
@@ -71,7 +71,7 @@ def _read(folder: Path) -> dict[str, bytes] | None:
 
 def _download() -> bytes:
     """npm's archive, with the user's npm and its settings."""
-    with tempfile.TemporaryDirectory(prefix="gensdk-") as folder:
+    with scratch_folder() as folder:
         command = ("pack", f"onnxruntime-web@{VERSION}", "--ignore-scripts", "--silent")
         try:
             done = run_program("npm", *command, timeout=TIMEOUT_SECONDS, cwd=folder)
@@ -79,12 +79,13 @@ def _download() -> bytes:
             raise UnavailableError(f"npm can't get onnxruntime-web {VERSION} ({failure}); {REMEDY}") from None
         if done is None:
             raise UnavailableError(f"a page needs npm once, to get onnxruntime-web; install Node.js, {REMEDY}")
-        archives = sorted(Path(folder).glob("*.tgz"))
+        archives = sorted(folder.glob("*.tgz"))
         if done.code or len(archives) != 1:
             lines = done.errors.strip().splitlines() or ["no archive came"]
             reason = next((line for line in lines if "error" in line.lower()), lines[-1])
-            reason = "".join(character if character.isprintable() else "?" for character in reason[:200])
-            raise UnavailableError(f"npm can't get onnxruntime-web {VERSION} ({reason}); try again, {REMEDY}")
+            raise UnavailableError(
+                f"npm can't get onnxruntime-web {VERSION} ({reason[:200]}); try again, {REMEDY}"
+            )
         if archives[0].stat().st_size > MAX_BYTES:
             raise ExportError(f"npm's onnxruntime-web {VERSION} is larger than {MAX_BYTES} bytes; don't trust it")
         return archives[0].read_bytes()

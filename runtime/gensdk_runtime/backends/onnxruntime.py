@@ -24,6 +24,8 @@ from gensdk_runtime.backends.bound import (
 )
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.forking import CUDA, OPENVINO, new_lock
+from gensdk_runtime.graph_runs import stoppable
+from gensdk_runtime.onnxruntime_memory import bound_memory, give_back, wanted_too_much
 from gensdk_runtime.signature import GraphSpec, Precision
 from gensdk_runtime.telemetry import quieten_onnxruntime
 
@@ -153,6 +155,7 @@ class OnnxRuntimeBackend(Backend):
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
+        bound_memory(self._ort, options)
         options.log_severity_level = 4  # failures come as exceptions, with our own words around them
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
@@ -182,6 +185,7 @@ class OnnxRuntimeSession(Session):
         self._ort = ort
         self._session: Any = session
         self._memory = memory
+        self.run_options = stoppable(ort)
         self._outputs = [spec.name for spec in graph.outputs]
 
     def native(self) -> Any:
@@ -198,7 +202,7 @@ class OnnxRuntimeSession(Session):
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         session = self.native()
         try:
-            results = session.run(self._outputs, feeds)
+            results = session.run(self._outputs, feeds, self.run_options)
         except Exception as failure:  # see open()
             raise self.failed(failure) from None
         return dict(zip(self._outputs, results, strict=True))
@@ -215,6 +219,7 @@ class OnnxRuntimeSession(Session):
 
     def _close(self) -> None:
         self._session = None
+        give_back()
 
 
 class HostBound(SharedBound):
@@ -233,7 +238,7 @@ class HostBound(SharedBound):
     def _launch(self, turn: int) -> None:
         session = self.session.native()
         try:
-            session.run_with_iobinding(self._bindings[turn])
+            session.run_with_iobinding(self._bindings[turn], self.session.run_options)
         except Exception as failure:  # see OnnxRuntimeBackend.open
             raise self.session.failed(failure) from None
 
@@ -292,7 +297,7 @@ class DeviceBound(Bound):
         try:
             for name in self._changed:
                 values[name].update_inplace(self._inputs[name])
-            session.run_with_iobinding(self._bindings[self._next])
+            session.run_with_iobinding(self._bindings[self._next], self.session.run_options)
         except Exception as failure:  # see OnnxRuntimeBackend.open
             raise self.session.failed(failure) from None
         self._changed.clear()
@@ -358,4 +363,6 @@ def _has_gpu(ort: Any) -> bool:
 
 
 def _line(failure: Exception) -> str:
+    if (reason := wanted_too_much(str(failure))) is not None:
+        return reason
     return " ".join(str(failure).split())[:300]

@@ -1,7 +1,7 @@
 """TensorRT-RTX and classic TensorRT: engines on an NVIDIA GPU, built here where the bundle brings none along.
 
-An engine is native code, of the bundle's maker: take bundles from those whom you trust, or build from the graphs
-yourself (``TensorRtBackend(bundle_engines=False)``).
+An engine is native code, of the bundle's maker: one that was not made on this machine is taken only where the user
+says so (``Generator.load(..., trust_engines=True)``), and built from the graph otherwise.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ class TensorRtBackend(Backend):
     """Runs graphs as engines on the first GPU (CUDA_VISIBLE_DEVICES chooses another).
 
     `kind`: "rtx", "classic", or None for the one that is installed, RTX first. `axes`: (min, opt, max) sizes of
-    named axes to build for; "batch" defaults to 1, up to 8, the bundle's largest. `bundle_engines` False builds
-    even where the bundle has an engine. `cache`: where engines are kept; None: the user's cache. `progress`: a
-    bar while an engine is built; None shows one on long builds, where stderr is a terminal.
+    named axes to build for; "batch" defaults to 1, up to 8, the bundle's largest. `bundle_engines`: True takes
+    engines that a bundle brings along, False none, None those that the bundle trusts (see :meth:`Bundle.open`).
+    `cache`: where engines are kept; None: the user's cache. `progress`: a bar while an engine is built; None
+    shows one on long builds, where stderr is a terminal.
 
     Raises :class:`UnavailableError` where the package, cuda-bindings, the driver or a GPU is missing.
     """
@@ -48,7 +49,7 @@ class TensorRtBackend(Backend):
         kind: Kind | None = None,
         *,
         axes: Mapping[str, AxisRange] | None = None,
-        bundle_engines: bool = True,
+        bundle_engines: bool | None = None,
         cache: EngineCache | None = None,
         progress: bool | None = None,
     ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from gensdk_runtime.child_process import run_program
+from gensdk_runtime.printable import printable
 from gensdk_runtime.processor import cpu_model, cpu_quota, usable_cores
 from gensdk_runtime.strict import StrictModel
 
@@ -23,9 +24,9 @@ def _check_printable(value: str) -> str:
     return value
 
 
-def printable(text: str) -> str:
-    """At most 500 characters of `text`, with ``?`` for those that a terminal could mistake for commands."""
-    return "".join(character if character.isprintable() else "?" for character in text[:500])
+def shown(text: str) -> str:
+    """What of `text` a report holds."""
+    return printable(text)[:500]
 
 
 Text = Annotated[str, Field(max_length=500), AfterValidator(_check_printable)]
@@ -84,13 +85,13 @@ class Machine(StrictModel):
 def this_machine() -> Machine:
     """What can be found out about this machine without special rights and without raising."""
     return Machine(
-        cpu=printable(cpu_model()),
+        cpu=shown(cpu_model()),
         cores=usable_cores(),
         cpu_quota=cpu_quota(),
         memory_gib=_memory_gib(),
         gpus=_gpus(),
         system=platform.system(),
-        os=printable(platform.platform()),
+        os=shown(platform.platform()),
         python=platform.python_version(),
         versions={name: version for name in _PACKAGES if (version := _version(name))},
         load_average=tuple(round(load, 2) for load in os.getloadavg()) if hasattr(os, "getloadavg") else (),
@@ -122,7 +123,7 @@ def _memory_gib() -> int:
 
 def _gpus() -> tuple[str, ...]:
     listing = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    return tuple(printable(line.strip()) for line in listing.splitlines() if line.strip())[:64]
+    return tuple(shown(line.strip()) for line in listing.splitlines() if line.strip())[:64]
 
 
 def _version(package: str) -> str:

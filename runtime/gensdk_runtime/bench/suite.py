@@ -14,7 +14,7 @@ from gensdk_runtime.bench.gate import (
     compare_with_baseline,
     machine_warnings,
 )
-from gensdk_runtime.bench.machine import Machine, printable, this_machine
+from gensdk_runtime.bench.machine import Machine, shown, this_machine
 from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.bench.report import MAX_RUNS, BenchSettings, Case, Comparison, Report, Run
 from gensdk_runtime.errors import InputError
@@ -125,4 +125,4 @@ def _target(bundle: str | Path, backend: str, precision: Precision, batch: int, 
     def load() -> Generator:
         return Generator.load(bundle, backend=backend, precision=precision, threads=threads)
 
-    return Target(name=printable(str(bundle)), open=load, batch=batch, threads=threads)
+    return Target(name=shown(str(bundle)), open=load, batch=batch, threads=threads)

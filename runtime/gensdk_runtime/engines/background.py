@@ -21,6 +21,7 @@ from gensdk_runtime.engines.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
 from gensdk_runtime.forking import new_lock
 from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.printable import printable
 from gensdk_runtime.signature import GraphSpec, Precision, SourceSpec
 
 
@@ -98,7 +99,8 @@ class BackgroundSession(Session):
         """The session of the moment, which is not closed while it is lent."""
         failure, self._failure = self._failure, None
         if failure is not None:
-            warnings.warn(f"graph {self.graph.name!r} stays on {self.backend}: {failure}", stacklevel=5)
+            said = printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
+            warnings.warn(said, stacklevel=5)
         with self._changing:
             if self.closed:
                 raise self.closed_error()
@@ -175,6 +177,9 @@ class _Held:
 
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         return self.source.engine_specs(precision) if isinstance(self.source, EngineSource) else ()
+
+    def trusts(self, spec: EngineSpec) -> bool:
+        return isinstance(self.source, EngineSource) and self.source.trusts(spec)
 
     def read_engine(self, spec: EngineSpec) -> bytes:
         """An engine is not held: it may be large, and not the one that is wanted."""

@@ -24,12 +24,9 @@ from typing import Any, BinaryIO
 from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.memory_limit import parse_bytes
+from gensdk_runtime.own_files import open_own, opened_own, try_lock
+from gensdk_runtime.printable import printable
 from gensdk_runtime.user_cache import cache_folder
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 LIMIT_VARIABLE = "GENSDK_CACHE_LIMIT"
 DEFAULT_LIMIT = 4 * 2**30
@@ -37,6 +34,7 @@ DEFAULT_LIMIT = 4 * 2**30
 
 SUFFIX = ".engine"
 _MAGIC = b"gensdk engine 1\n"
+MAX_BYTES = 2**36
 _MAX_LINE = 64 * 1024
 _POLL = 0.05  # seconds between looks at a lock that another process holds
 
@@ -97,14 +95,15 @@ class EngineCache:
         if path is None:
             return None
         try:
-            with _opened(path) as file:
+            with opened_own(path, limit=MAX_BYTES) as file:
+                _check_owner(file)
                 data = _content(file, identity)
             with contextlib.suppress(OSError):
                 os.utime(path)  # used now
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as failure:
-            self.discard(identity, str(failure))
+            self.discard(identity, getattr(failure, "strerror", None) or str(failure))
             return None
         return data
 
@@ -221,14 +220,15 @@ def _difference(line: bytes, identity: Identity) -> str:
         return "its identity is not readable"
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """An entry to read: a plain file, not a link, not a pipe that would block."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is not a file")
-        yield file
+def _check_owner(file: BinaryIO) -> None:
+    """An engine is code: ValueError where somebody else made the file, or could have written into it."""
+    if sys.platform == "win32":
+        return  # the user's folders are private there by their access lists
+    found = os.fstat(file.fileno())
+    if found.st_uid != os.geteuid():
+        raise ValueError("it belongs to another user")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ValueError("others may write to it")
 
 
 @dataclass(frozen=True)
@@ -241,9 +241,12 @@ class _Lock:
     @classmethod
     def try_to_hold(cls, path: Path) -> _Lock | None:
         """None where somebody else holds it; OSError where there are no locks."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
-            if _lock(descriptor) and _still_there(path, descriptor):
+            free = try_lock(descriptor)
+            if free is None:
+                raise OSError("no locks here")
+            if free and _still_there(path, descriptor):
                 return cls(path, descriptor)
         except BaseException:
             os.close(descriptor)
@@ -257,17 +260,6 @@ class _Lock:
             if sys.platform != "win32":  # Windows removes no open file
                 self.path.unlink()
         os.close(self.descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 def _still_there(path: Path, descriptor: int) -> bool:
@@ -284,4 +276,4 @@ def _limit_wanted() -> int:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, EngineCacheWarning, stacklevel=4)
+    warnings.warn(printable(message), EngineCacheWarning, stacklevel=4)

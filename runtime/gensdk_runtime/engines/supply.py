@@ -15,10 +15,16 @@ from gensdk_runtime.engines.device import Gpu
 from gensdk_runtime.engines.package import Toolkit
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.printable import printable
 from gensdk_runtime.progress import Progress
 from gensdk_runtime.signature import Precision, SourceSpec
 
 LoadedT = TypeVar("LoadedT")
+
+
+class UntrustedEngineWarning(UserWarning):
+    """A bundle brings an engine along that was made elsewhere; one is built here from its graph instead."""
+
 
 ANY_GPU = "any"
 """What TensorRT-RTX builds for."""
@@ -37,6 +43,9 @@ class EngineSource(Protocol):
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         """The engines of this graph in one precision."""
 
+    def trusts(self, spec: EngineSpec) -> bool:
+        """Whether one of them may be loaded: the user said so, or this machine made it."""
+
     def read_engine(self, spec: EngineSpec) -> bytes:
         """The checked bytes of one of them."""
 
@@ -45,14 +54,15 @@ class EngineSource(Protocol):
 class Supplier:
     """Gives engines made with `toolkit` for `gpu` (None: the build needs none, and nothing is going to run).
 
-    `bundle_engines` False leaves those that a bundle brings along. `progress`: a bar on long builds; None shows it
-    where stderr is a terminal.
+    `bundle_engines`: True takes those that a bundle brings along, False none, None those that the source trusts:
+    an engine is code, and whoever made it could have put anything into it. `progress`: a bar on long builds; None
+    shows it where stderr is a terminal.
     """
 
     toolkit: Toolkit
     gpu: Gpu | None
     cache: EngineCache
-    bundle_engines: bool = True
+    bundle_engines: bool | None = None
     progress: bool | None = None
 
     def loaded(self, recipe: Recipe, source: GraphSource, load: Callable[[bytes], LoadedT]) -> LoadedT:
@@ -61,13 +71,16 @@ class Supplier:
         An engine of the bundle, or of the cache, that `load` refuses with :class:`BackendError` is left, with a
         warning, for the next one; a fresh build that it refuses is an error.
         """
-        if self.bundle_engines and isinstance(source, EngineSource):
+        if self.bundle_engines is not False and isinstance(source, EngineSource):
             for spec in source.engine_specs(recipe.precision):
                 if self._fits(spec, recipe):
+                    if not (self.bundle_engines or source.trusts(spec)):
+                        warnings.warn(_untrusted(spec), UntrustedEngineWarning, stacklevel=3)
+                        continue
                     try:
                         return load(source.read_engine(spec))
                     except BackendError as failure:
-                        warnings.warn(f"{spec.file} of the bundle is not used: {failure}", stacklevel=3)
+                        warnings.warn(printable(f"{spec.file} of the bundle is not used: {failure}"), stacklevel=3)
         onnx = OnnxFile.of(source)
         fetched = self.fetched(recipe, onnx)
         try:
@@ -130,3 +143,11 @@ class Supplier:
         here = self.toolkit.is_rtx or (self.gpu is not None and spec.gpu == self.gpu.model)
         wide = batch is None or (spec.min_batch <= batch.minimum and batch.maximum <= spec.max_batch)
         return mine and here and wide
+
+
+def _untrusted(spec: EngineSpec) -> str:
+    return printable(
+        f"{spec.file} of the bundle was not made on this machine, and an engine is code: one is built from the "
+        "graph instead, which takes a while once; if you trust the bundle's maker, load it with "
+        "trust_engines=True (--trust-engines)"
+    )

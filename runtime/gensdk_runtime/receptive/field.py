@@ -26,6 +26,8 @@ from gensdk_runtime.signature import (
     SourceSpec,
 )
 
+MOST = 2**50
+"""Bytes of a run that are told apart; hostile graphs ask for more."""
 SIDE = 256
 """Pixels a side, about, from which on sizes are compared."""
 STEPS = ((0, 0), (1, 3), (8, 5))
@@ -127,7 +129,9 @@ def _sighting(nodes: OnnxGraph, graph: GraphSpec, source: SourceSpec, size: tupl
 def _memory(sizes: list[tuple[int, int]], found: list[Sighting]) -> _Fit:
     """A curve through the smallest and the largest size; zeros where memory is not known."""
     points = [
-        (height * width, each.memory) for (height, width), each in zip(sizes, found, strict=True) if each.memory
+        (height * width, min(each.memory, MOST))
+        for (height, width), each in zip(sizes, found, strict=True)
+        if each.memory
     ]
     if len(points) < len(sizes):
         return _Fit(0.0, 0.0)
@@ -136,4 +140,4 @@ def _memory(sizes: list[tuple[int, int]], found: list[Sighting]) -> _Fit:
     if many > few:
         square = max(0.0, (more / many - less / few) / (many - few))
         linear = max(0.0, less / few - square * few)
-    return _Fit(float(linear), square if square * many > 0.01 * linear else 0.0)
+    return _Fit(min(linear, 2.0**40), min(square, 2.0**40) if square * many > 0.01 * linear else 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, prod
 
 from gensdk_runtime.receptive.rules import Call, Window, joined, rule, windowed
 from gensdk_runtime.receptive.tensors import Factor, Tensor, UnknownError, of_shape, spread
@@ -163,6 +163,8 @@ def _transposed_convolution(call: Call) -> Tensor:
     ones, zeros = [1] * len(axes), [0] * len(axes)
     strides, dilations = call.attribute("strides", ones), call.attribute("dilations", ones)
     extra, fixed = call.attribute("output_padding", zeros), call.attribute("output_shape")
+    # It is a product of matrices first: a column of the whole kernel for each place that goes in.
+    call.scene.workspace = prod(weight.shape[1:]) * prod(tensor.shape[2:])
     if call.scene.sees_all_along(call.name, tensor, [0, 1]) or len(weight.shape) != tensor.rank:
         raise UnknownError(f"{call.name} of {tensor.rank} axes")
     for place, axis in enumerate(axes):

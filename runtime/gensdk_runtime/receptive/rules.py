@@ -13,6 +13,7 @@ import numpy as np
 from gensdk_runtime.onnx_nodes import OnnxNode, OnnxTensor
 from gensdk_runtime.receptive.tensors import SIDES, Axis, Factor, Span, Tensor, UnknownError, of_value
 
+MAX_REASON = 200
 LARGEST = 2**40
 """Numbers of places and pixels beyond which a graph is no graph of images; hostile ones would grow for ever."""
 
@@ -31,12 +32,15 @@ class Scene:
     whole: str = ""
     grid: int = 1
     ratios: list[Fraction] = field(default_factory=list)
+    workspace: int = 0
+    """Numbers that the present node keeps beside its inputs and outputs."""
     known: int = 0
     """Numbers that were worked out so far."""
 
     def sees_all(self, reason: str) -> None:
-        """Notes the first reason."""
-        self.whole = self.whole or reason
+        """Notes the first reason; a file's own words may be in it, and it reaches terminals."""
+        plain = "".join(letter for letter in reason if letter.isascii() and letter.isprintable())
+        self.whole = self.whole or plain[:MAX_REASON]
 
     def sees_all_along(self, what: str, tensor: Tensor, axes: Sequence[int]) -> bool:
         """Notes that `what` mixes all places, if one of `axes` lies along the source of an image; True if so."""

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from gensdk_runtime.stream.figures import StreamFigures, StreamReport
-from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame
+from gensdk_runtime.stream.frame import FileFacts, Presentation, StreamFacts, TranslatedFrame
 from gensdk_runtime.stream.options import StreamOptions
 from gensdk_runtime.stream.pipeline import translate_stream
 from gensdk_runtime.stream.server import HttpSink
@@ -26,11 +26,13 @@ __all__ = [
     "CallbackSink",
     "Capture",
     "CorruptFrameError",
+    "FileFacts",
     "FolderSink",
     "HttpSink",
     "ImageSink",
     "ImageSource",
     "IteratorSource",
+    "Presentation",
     "Sink",
     "Source",
     "StreamFacts",

@@ -20,6 +20,11 @@ PROTOCOLS = {
 """What an address may begin with, and the protocols of FFmpeg that it may lead to: never to a file. A server may
 send from http on to https, not back."""
 
+SETTINGS = frozenset(
+    ("user", "username", "usr", "password", "passwd", "pass", "pwd", "token", "key", "auth", "channel", "subtype")
+)
+"""Names of settings in addresses of cameras; their values are never shown."""
+
 
 def is_address(text: str) -> bool:
     """Whether `text` is meant as an address, not as a file; one with a single slash is a misprint of one."""
@@ -79,10 +84,14 @@ def masked(text: str) -> str:
         rest = f"***@{rest.rpartition('@')[2]}"
     place, question, query = rest.partition("#")[0].partition("?")
     if "=" in place:  # some cameras take user and password in the path
-        place = f"{place.partition('=')[0]}=***"
-    query = "&".join(
-        f"{part.partition('=')[0]}=***" if "=" in part else "***" for part in query.split("&") if part
-    )
+        place, query = f"{place.partition('=')[0]}=***", "***" if query else ""
+    query = "&".join(_setting(part) for part in query.split("&") if part)
     if scheme.lower().startswith("rtmp") and place.count("/") >= 2:
         place = f"{'/'.join(place.split('/')[:2])}/***"
     return "".join(c if c.isprintable() else "?" for c in f"{scheme}{separator}{place}{question}{query}")
+
+
+def _setting(text: str) -> str:
+    """A setting of a query with its name, where that is one of the usual, and can't be a part of a secret."""
+    name, equals, _ = text.partition("=")
+    return f"{name}=***" if equals and name.lower() in SETTINGS else "***"

@@ -53,8 +53,8 @@ H264 = (
     VideoCodec(
         "libx264",
         "yuv420p",
-        {"preset": "veryfast", "crf": "18"},
-        {"preset": "ultrafast", "crf": "20", "tune": "zerolatency"},
+        {"preset": "superfast", "crf": "20"},
+        {"preset": "ultrafast", "crf": "21", "tune": "zerolatency"},
     ),
     VideoCodec("libopenh264", "yuv420p", {"allow_skip_frames": "0"}),
     VideoCodec("mpeg4", "yuv420p", {"qmin": "2", "qmax": "5"}),

@@ -48,9 +48,15 @@ def translate_stream(
     """Translates the frames of `source` with `generator`, and hands them to `sink`, until one of them ends.
 
     `source`: a camera's number, a video file, a folder of images, an image, a URL, an iterable of uint8 [H, W, 3]
-    frames in RGB, or a :class:`Source`. `sink`: an .mp4 or .avi file, a folder, an image file for a single image,
-    "window", "http:PORT", a function that is called with each :class:`TranslatedFrame` (returning True stops), a
-    :class:`Sink`, or a list of them, each of which gets every frame and may end the stream.
+    frames in RGB, or a :class:`Source`. `sink`: a video (.mp4, .m4v, .mov, .mkv, .webm, .avi or .gif), a folder,
+    an image file for a single image, "window", "http:PORT", a function that is called with each
+    :class:`TranslatedFrame` (returning True stops), a :class:`Sink`, or a list of them, each of which gets every
+    frame and may end the stream. A sink that would replace what the source reads is refused. Videos and URLs need
+    PyAV, cameras and windows OpenCV.
+
+    Each frame of a video is given, or counted in the report as dropped, corrupt or missing; what was guessed, left
+    out or repaired is in its remarks. A film that is only shown, or that somebody watches while it is written,
+    plays at its own speed.
 
     Reading, translating and writing overlap: the first two have threads, the third is the caller's. Where every
     frame is kept, two are translated at the same time. Ctrl-C ends the stream as its end does, with the report,

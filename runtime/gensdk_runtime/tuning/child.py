@@ -11,6 +11,7 @@ from typing import IO
 from gensdk_runtime.child_process import death, end, start_module
 from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, UnavailableError
+from gensdk_runtime.first_run import CHILD
 from gensdk_runtime.tuning.messages import MAX_LINE, Answer, Question
 
 MODULE = "gensdk_runtime.tuning.worker"
@@ -67,7 +68,7 @@ class Child(Closable):
 
     def _start(self) -> None:
         # lifeline: the worker reads its input itself. GENSDK_TUNE: no measuring within measuring.
-        process = start_module(MODULE, lifeline=False, environment={"GENSDK_TUNE": "off"})
+        process = start_module(MODULE, lifeline=False, environment={"GENSDK_TUNE": "off", CHILD: "1"})
         assert process.stdout is not None  # noqa: S101 - a pipe
         self._process, self._answers = process, queue.SimpleQueue()
         Thread(target=_listen, args=(process.stdout, self._answers), daemon=True).start()

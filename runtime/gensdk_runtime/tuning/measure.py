@@ -85,7 +85,12 @@ class Measurement:
         """Loads, reads ever larger batches while there is time, then reads again what may be the fastest."""
         with ExitStack() as stack, ThreadPoolExecutor(len(MEASURED_BACKENDS)) as pool:
             identity = bundle_identity(self.bundle.manifest)
-            opening = Question(kind="open", path=str(self.bundle.path.absolute()), identity=identity)
+            opening = Question(
+                kind="open",
+                path=str(self.bundle.path.absolute()),
+                identity=identity,
+                trust_engines=self.bundle.trust_engines,
+            )
             for name in self._backends():
                 self._children[name] = stack.enter_context(Child(opening))
             self.on_stage(f"starting {', '.join(self._children) or 'nothing: no backend is installed'}")

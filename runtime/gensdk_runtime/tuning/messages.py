@@ -16,7 +16,8 @@ MAX_LINE = 2**16
 class Question(StrictModel):
     """What a child is asked.
 
-    ``open``: read the bundle at `path`, which must have this `identity`. ``availability``: whether `backend`
+    ``open``: read the bundle at `path`, which must have this `identity`, with its
+    engines if the user trusts them. ``availability``: whether `backend`
     runs here. ``run``: a batch of `batch` samples on each worker of `choice`, `repeats` times, each stopped after
     `units` steps (None: not stopped); with `warm` there is one run before that is not counted.
     """
@@ -24,6 +25,7 @@ class Question(StrictModel):
     kind: Literal["open", "availability", "run"]
     path: str = ""
     identity: str = ""
+    trust_engines: bool = False
     backend: str = ""
     choice: Choice = Choice()
     precision: Precision = "fp32"

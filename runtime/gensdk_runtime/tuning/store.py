@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,13 +19,11 @@ from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.batches import largest_batch
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.manifest import Manifest
+from gensdk_runtime.own_files import open_own, read_own, try_lock
 from gensdk_runtime.strict import StrictModel
 from gensdk_runtime.tuning.candidates import MAX_ROUND, MEASURED_BACKENDS
 from gensdk_runtime.tuning.costs import Choice, CostTable
 from gensdk_runtime.user_cache import cache_folder
-
-if sys.platform != "win32":
-    import fcntl
 
 MAX_BYTES = 2**20
 FOLDER = "tuning"
@@ -54,12 +51,11 @@ def load_table(key: Mapping[str, str], manifest: Manifest) -> CostTable | None:
     if (kept := _kept.get(_name(key))) is not None:
         return kept
     try:
-        with (cache_folder(FOLDER) / _name(key)).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        stored = StoredTable.from_json(data, what="stored costs") if len(data) <= MAX_BYTES else None
+        data = read_own(cache_folder(FOLDER) / _name(key), limit=MAX_BYTES)
+        stored = StoredTable.from_json(data, what="stored costs")
     except (OSError, BackendError, InputError):
         return None
-    if stored is None or stored.key != dict(key) or not _fits(stored.table, manifest):
+    if stored.key != dict(key) or not _fits(stored.table, manifest):
         return None
     return stored.table
 
@@ -101,13 +97,13 @@ def clear_tables(keys: Iterable[Mapping[str, str]] | None = None) -> int:
 def measuring_alone(patience: float) -> Iterator[None]:
     """Held while measuring: two at once would disturb each other. Goes on after `patience` seconds."""
     try:
-        descriptor = os.open(cache_folder(FOLDER) / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_own(cache_folder(FOLDER) / ".lock", os.O_RDWR | os.O_CREAT)
     except (OSError, BackendError):
         yield
         return
     try:
         end = time.monotonic() + patience
-        while not _locked(descriptor) and time.monotonic() < end:
+        while try_lock(descriptor) is False and time.monotonic() < end:
             time.sleep(_POLL)
         yield
     finally:
@@ -118,27 +114,14 @@ def measuring_alone(patience: float) -> Iterator[None]:
 def measuring_this(key: Mapping[str, str]) -> Iterator[bool]:
     """Held while this process measures what `key` names; false where another one is at it already."""
     try:
-        path = cache_folder(FOLDER) / f"{_name(key)}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        descriptor = open_own(cache_folder(FOLDER) / f"{_name(key)}.lock", os.O_RDWR | os.O_CREAT)
     except (OSError, BackendError):
         yield True
         return
     try:
-        yield _locked(descriptor)
+        yield try_lock(descriptor) is not False  # None: a file system without locks
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _name(key: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from gensdk_runtime.bundle import Bundle
 from gensdk_runtime.errors import BackendError, GensdkError, InputError, did_you_mean
 from gensdk_runtime.inputs import check_batch_size
 from gensdk_runtime.manifest import Manifest, ModelSpec
+from gensdk_runtime.printable import printable
 from gensdk_runtime.signature import Precision
 from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.costs import CostTable, Round
@@ -302,7 +303,7 @@ def _open(bundle: str | Path | Bundle) -> Iterator[Bundle]:
 def _announce(model: ModelSpec) -> None:
     if sys.stderr is not None and sys.stderr.isatty():
         print(
-            f"measuring what runs {model.name} fastest on this machine: once, a few seconds (gensdk tune takes "
-            f"longer and knows better; {ENVIRONMENT}=off leaves it out)",
+            f"measuring what runs {printable(model.name)} fastest on this machine: once, seconds (gensdk tune "
+            f"takes longer and knows better; {ENVIRONMENT}=off leaves it out)",
             file=sys.stderr,
         )

@@ -53,7 +53,7 @@ class Worker:
             return Answer(error=f"{type(failure).__name__}: {failure}"[:1000])
 
     def _open(self, question: Question) -> Answer:
-        self._bundle = Bundle.open(question.path)
+        self._bundle = Bundle.open(question.path, trust_engines=question.trust_engines)
         if bundle_identity(self._bundle.manifest) != question.identity:
             raise BundleError(f"{question.path}: it was replaced while it was measured; load it again")
         return Answer()

@@ -36,7 +36,7 @@ SMALLEST_SPREAD = 1e-4
 class AeConfig(CoderConfig):
     """Settings of :class:`Ae`, beside those of :class:`CoderConfig`.
 
-    `momentum`: how far each batch moves the running statistics of the codes.
+    momentum: How far each batch moves the running statistics of the codes.
     """
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

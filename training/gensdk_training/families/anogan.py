@@ -43,14 +43,22 @@ from gensdk_training.running_statistics import evaluated
 class AnoganConfig(FamilyConfig):
     """Settings of :class:`Anogan`; those of the GAN as in DCGAN.
 
-    `feature_weight` is lambda, `encoder_feature_weight` kappa. `inversion_steps` of Adam look for z, at a rate
-    that falls to 0: at a constant one the search does not come to rest, and rounding moves scores by a percent.
+    latent: Values in z, standard normal.
+    generator_channels: Features before the generator's last layer, doubling towards its first.
+    discriminator_channels: Features after the discriminator's first layer, doubling with each halving.
+    encoder_channels: Features after the encoder's first layer, doubling with each halving.
+    spectral_norm: Whether the discriminator's weights are divided by their norm, in place of batch norms.
+    encoder_learning_rate: Step size of the encoder's optimizer.
+    feature_weight: lambda: weight of the features' distance in an anomaly score.
+    encoder_feature_weight: kappa: weight of the features' distance in the encoder's loss.
+    inversion_steps: Steps of Adam that look for z, at a rate that falls to 0: at a constant one the search does
+        not come to rest, and rounding moves scores by a percent.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 32
-    generator_channels: Annotated[int, Field(ge=1)] = 64
-    discriminator_channels: Annotated[int, Field(ge=1)] = 64
-    encoder_channels: Annotated[int, Field(ge=1)] = 32
+    generator_channels: Annotated[int, Field(ge=1, le=65536)] = 64
+    discriminator_channels: Annotated[int, Field(ge=1, le=65536)] = 64
+    encoder_channels: Annotated[int, Field(ge=1, le=65536)] = 32
     spectral_norm: bool = False
     generator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4

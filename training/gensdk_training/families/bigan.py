@@ -39,12 +39,15 @@ from gensdk_training.running_statistics import evaluated
 class BiganConfig(CoderConfig):
     """Settings of :class:`Bigan`, beside those of :class:`CoderConfig`.
 
-    `discriminator_channels` after D's first layer ("conv"), `discriminator_hidden` features of its linear ones;
-    `spectral_norm` for all of D. `beta1`, `beta2` of both Adams.
+    discriminator_channels: Features after the discriminator's first convolution, doubling with each halving. For
+        conv.
+    discriminator_hidden: Features of the discriminator's linear layers.
+    spectral_norm: Whether all weights of the discriminator are divided by their norm.
+    learning_rate: Step size of the optimizer of generator and encoder.
     """
 
-    discriminator_channels: Annotated[int, Field(ge=1)] = 32
-    discriminator_hidden: Annotated[int, Field(ge=1)] = 256
+    discriminator_channels: Annotated[int, Field(ge=1, le=65536)] = 32
+    discriminator_hidden: Annotated[int, Field(ge=1, le=65536)] = 256
     spectral_norm: bool = True
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 2e-4

@@ -25,7 +25,11 @@ from gensdk_training.registry import register
 
 
 class CganConfig(AdamGanConfig):
-    """Settings of :class:`Cgan`: the `loss` of the game; those of the networks are DCGAN's."""
+    """Settings of :class:`Cgan`; those of the networks are DCGAN's.
+
+    loss: What the game is: cross entropy, of which the generator has a form that does not vanish or the original
+        one, or least squares.
+    """
 
     loss: Literal["non_saturating", "saturating", "lsgan"] = "non_saturating"
 

@@ -46,8 +46,15 @@ HALVINGS = 2
 class CycleGanConfig(FamilyConfig):
     """Settings of :class:`CycleGan`; the defaults are the paper's.
 
-    `channels` of the first level, in all networks; `cycle_weight` is lambda, `identity_weight` a share of it;
-    `pool` generated images are remembered for each D. `beta1`, `beta2` of both Adams.
+    two_way: Whether both ways are trained; false trains inputs to images and back alone.
+    game: What the discriminators play: least squares, or cross entropy.
+    channels: Features of the first level, in all networks.
+    blocks: Residual blocks of each generator.
+    upsampling: How a generator doubles sizes: transposed convolutions, or repeated pixels and a convolution.
+    patch_layers: Halvings of a discriminator: 3 judge patches of 70x70 pixels, 2 of 34x34, 1 of 16x16.
+    cycle_weight: lambda: weight of coming back to where one started.
+    identity_weight: Weight of leaving images of the target as they are, as a share of cycle_weight.
+    pool: Generated images that are remembered for each discriminator; 0 remembers none.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1

@@ -41,15 +41,20 @@ from gensdk_training.registry import register
 class DcganConfig(FamilyConfig):
     """Settings of :class:`Dcgan`; the defaults are the paper's.
 
-    `latent` values in z. `generator_channels` before G's last layer and `discriminator_channels` after D's
-    first (the paper's ngf and ndf); they double with each halving of the image, up to eight times.
-    `loss` of the generator. `conditional` uses the labels of the data, in G as an `embedding` of so many
-    values. `beta1`, `beta2` of both Adams.
+    latent: Values in z, standard normal.
+    generator_channels: Features before the generator's last layer (the paper's ngf), doubling towards its first,
+        up to eight times as many.
+    discriminator_channels: Features after the discriminator's first layer (the paper's ndf), doubling with each
+        halving, up to eight times as many.
+    loss: The generator's loss: in the form that does not vanish, or the original one.
+    discriminator_steps: Steps of the discriminator for each of the generator.
+    spectral_norm: Whether the discriminator's weights are divided by their norm, in place of batch norms.
+    embedding: Values that a label becomes for the generator. With conditional.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 100
-    generator_channels: Annotated[int, Field(ge=1)] = 64
-    discriminator_channels: Annotated[int, Field(ge=1)] = 64
+    generator_channels: Annotated[int, Field(ge=1, le=65536)] = 64
+    discriminator_channels: Annotated[int, Field(ge=1, le=65536)] = 64
     loss: Literal["non_saturating", "saturating"] = "non_saturating"
     discriminator_steps: Annotated[int, Field(ge=1, le=100)] = 1
     spectral_norm: bool = False

@@ -67,26 +67,39 @@ MIN_SNR_GAMMA = 5.0
 class DdpmConfig(FamilyConfig):
     """Settings of :class:`Ddpm`. The defaults suit small images such as 8x8 digits.
 
-    `channels` times each of `multipliers` is the width of a level, each half the size of the one above.
-    `attention_resolutions`: heights in pixels of the levels that attend; the middle block always does.
-    `conditional`: learn the labels of the data; `guidance_dropout` is the share of labels left out.
-    `loss_weighting`: "plain" weighs all time steps alike (Ho et al. 2020, eq. 14), "min_snr" by
-    min(SNR, 5) / SNR (Hang et al. 2023), and for v by min(SNR, 5) / (SNR + 1): the same in terms of x_0.
-    `prediction_type`, as diffusers calls it: the network tells "epsilon", or "v_prediction".
-    `distill_from`: the folder of a run of ddpm, the teacher. `distill_steps`: the steps that the student makes
-    samples in. `teacher_steps`: how many of the teacher's one of the student's stands for.
+    channels: Features of the U-Net, times each of multipliers.
+    multipliers: What channels are multiplied with on each level; each level has half the size of the one above.
+    blocks: Residual blocks of each level.
+    attention_resolutions: Heights in pixels of the levels that attend; the middle block always does.
+    attention_heads: Heads of each attention; they divide channels.
+    norm_groups: Groups of each group norm; they divide channels.
+    dropout: Share of the features that is left out in each block while it trains.
+    schedule: How noise is added over the time steps.
+    num_train_timesteps: Time steps from image to noise.
+    beta_start: Noise of the first time step. For the linear schedule.
+    beta_end: Noise of the last time step. For the linear schedule.
+    loss_weighting: All time steps alike (Ho et al. 2020, eq. 14), or min(SNR, 5) / SNR (Hang et al. 2023; for v,
+        min(SNR, 5) / (SNR + 1): the same in terms of x_0).
+    prediction_type: What the network tells, as diffusers calls it: the noise, or v.
+    distill_from: The folder of a run of ddpm that a student learns from, its teacher.
+    distill_steps: Steps that a student makes samples in.
+    teacher_steps: Steps of the teacher that one of a student's stands for.
+    conditional: Whether the labels of the data are learnt, so that classes can be asked for and guided to.
+    guidance_dropout: Share of labels that is left out in training, for guidance.
     """
 
     steps: Annotated[int, Field(ge=1)] = 6000
-    channels: Annotated[int, Field(ge=2)] = 16
-    multipliers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)] = (
+    channels: Annotated[int, Field(ge=2, le=65536)] = 16
+    multipliers: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=8)
+    ] = (
         1,
         2,
     )
-    blocks: Annotated[int, Field(ge=1)] = 2
+    blocks: Annotated[int, Field(ge=1, le=1000)] = 2
     attention_resolutions: tuple[int, ...] = ()
-    attention_heads: Annotated[int, Field(ge=1)] = 1
-    norm_groups: Annotated[int, Field(ge=1)] = 8
+    attention_heads: Annotated[int, Field(ge=1, le=65536)] = 1
+    norm_groups: Annotated[int, Field(ge=1, le=65536)] = 8
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["linear", "cosine"] = "linear"
     num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] = 1000

@@ -46,12 +46,18 @@ MAX_WEIGHT_BYTES = 2**30
 class DeepdreamConfig(FamilyConfig):
     """Settings of :class:`Deepdream`.
 
-    `channels` of each convolution, from the image up. `weights`: a ``.safetensors`` file with the state of such a
-    classifier; then `steps` 1 is enough. `dream_steps` steps of `dream_rate` (in units of the image's range / 2)
-    with a `jitter` in pixels are the bundle's defaults.
+    channels: Features of each convolution, from the image up.
+    weights: A .safetensors file with the state of such a classifier; then one step is enough.
+    dream_steps: Steps of a dream, by default.
+    dream_rate: Size of a dream's step by default, in units of half the image's range.
+    jitter: Pixels that a dream's image is shifted by at random in each step, by default.
     """
 
-    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=6)] = (32, 64, 64)
+    channels: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=6)] = (
+        32,
+        64,
+        64,
+    )
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weights: str | None = None
     dream_steps: Annotated[int, Field(ge=1, le=1000)] = 10

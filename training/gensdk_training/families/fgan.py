@@ -28,7 +28,13 @@ from gensdk_training.registry import register
 
 
 class FganConfig(AdamGanConfig):
-    """Settings of :class:`Fgan`: the `divergence`, and what G does about it (`loss`)."""
+    """Settings of :class:`Fgan`.
+
+    architecture: Linear layers (mlp), for images and points, or convolutions (conv), for images; null takes
+        convolutions for images and linear layers for points.
+    divergence: The f-divergence that the game bounds from below.
+    loss: What the generator minimizes: the divergence itself, or the form that does not vanish.
+    """
 
     architecture: Literal["mlp", "conv"] | None = "mlp"
     divergence: Divergence = "jensen_shannon"

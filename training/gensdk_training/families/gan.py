@@ -31,7 +31,14 @@ from gensdk_training.registry import register
 
 
 class VanillaGanConfig(AdamGanConfig):
-    """Settings of :class:`VanillaGan`: the `loss` of the game, and how many samples D sees at once (`packing`)."""
+    """Settings of :class:`VanillaGan`.
+
+    architecture: Linear layers (mlp), for images and points, or convolutions (conv), for images; null takes
+        convolutions for images and linear layers for points.
+    loss: What the game is: cross entropy, of which the generator has a form that does not vanish or the original
+        one, or least squares.
+    packing: Samples that the discriminator sees at once (PacGAN); they divide batch_size.
+    """
 
     architecture: Literal["mlp", "conv"] | None = "mlp"
     loss: Literal["non_saturating", "saturating", "lsgan"] = "non_saturating"

@@ -38,13 +38,15 @@ from gensdk_training.registry import register
 class GloConfig(FamilyConfig):
     """Settings of :class:`Glo`.
 
-    `latent` values in z; `channels` of the decoder before its last layer, doubling with each halving of the image.
-    Latents learn `latent_rate` times as fast as the decoder. `inversion_steps` of Adam find the latent of an
-    image.
+    latent: Values in z, in the unit ball.
+    channels: Features before the decoder's last layer, doubling towards its first.
+    learning_rate: Step size of the decoder's optimizer.
+    latent_rate: How many times as fast as the decoder the latents learn.
+    inversion_steps: Steps of Adam that find the latent of an image, by default.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 32
-    channels: Annotated[int, Field(ge=1)] = 32
+    channels: Annotated[int, Field(ge=1, le=65536)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     latent_rate: Annotated[float, Field(gt=0)] = 10.0
     inversion_steps: Annotated[int, Field(ge=1, le=10_000)] = 200

@@ -53,9 +53,12 @@ Covariance = Literal["full", "low_rank", "diagonal"]
 class GmmConfig(FamilyConfig):
     """Settings of :class:`Gmm`.
 
-    `components` of the mixture, with a `covariance` that is full, diagonal, or of `rank` directions with one
-    variance in all others. `floor`: the least variance, for values in [-1, 1]. `learning_rate` 1 forgets all but
-    the last batch: right for a `batch_size` of all the data, otherwise take 0.1 or so.
+    components: Gaussians in the mixture.
+    covariance: Full matrices, variances alone, or rank directions with one variance in all others.
+    rank: Directions of a low-rank covariance.
+    floor: The least variance, for values in [-1, 1].
+    learning_rate: How far a batch moves the statistics; 1 forgets all but the last batch: right for a batch_size
+        of all the data, otherwise take 0.1 or so.
     """
 
     components: Annotated[int, Field(ge=1, le=4096)] = 30

@@ -38,10 +38,17 @@ from gensdk_training.registry import register
 
 
 class GonConfig(FamilyConfig):
-    """Settings of :class:`Gon`: `latent` values in z, layers of `hidden` features."""
+    """Settings of :class:`Gon`.
+
+    latent: Values in z.
+    hidden: Features of the decoder's linear layers.
+    """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 32
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)] = (256, 512)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=8)] = (
+        256,
+        512,
+    )
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
 

@@ -49,9 +49,15 @@ MARGIN = 32
 class Pix2PixConfig(FamilyConfig):
     """Settings of :class:`Pix2Pix`; the defaults are the paper's, but for the width.
 
-    `channels` of the first level, in both networks; `depth` of the U-Net, 0 for as deep as the image allows;
-    `l1_weight` is lambda; `patch_layers` of the discriminator: 3 judge 70x70 pixels. `beta1`, `beta2` of both
-    Adams.
+    objective: Both losses, or one half of them: the mean absolute difference, or the game.
+    game: What the discriminator plays: cross entropy, or least squares.
+    channels: Features of the first level, in both networks.
+    depth: Halvings of the U-Net; 0 takes as many as the image allows.
+    norm: Statistics of each image, also afterwards; or of the batch, and running ones afterwards.
+    upsampling: How the generator doubles sizes: transposed convolutions, or repeated pixels and a convolution.
+    dropout: Share of the features that is left out in the innermost levels while it trains.
+    patch_layers: Halvings of the discriminator: 3 judge patches of 70x70 pixels, 2 of 34x34, 1 of 16x16.
+    l1_weight: lambda: weight of the mean absolute difference.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1

@@ -46,9 +46,12 @@ from gensdk_training.registry import register
 class PixelCnnConfig(FamilyConfig):
     """Settings of the gated PixelCNN.
 
-    `levels` grey levels a channel; `layers` gated layers of `channels` features, the first of which has
-    kernels of `first_kernel` (take 3 or 5 for images of 8x8) and the others of `kernel`, both odd;
-    `head_channels` hidden features of each channel's head; `conditional` uses the labels of the data.
+    levels: Grey levels of each channel that are told apart.
+    layers: Gated layers.
+    channels: Features of each gated layer.
+    head_channels: Hidden features of each channel's head.
+    first_kernel: Size of the first layer's kernel, odd; take 3 or 5 for images of 8x8.
+    kernel: Size of the other layers' kernels, odd.
     """
 
     levels: Annotated[int, Field(ge=2, le=256)] = 17

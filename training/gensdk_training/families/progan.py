@@ -46,15 +46,19 @@ DRIFT = 0.001
 class ProganConfig(FamilyConfig):
     """Settings of :class:`Progan`.
 
-    `latent` values in z. `channels` at full size, twice as many at each smaller one, at most `max_channels`.
-    `hold_steps` at each size and `fade_steps` to each next one; None: as many as `steps` allow, the same for each
-    and for the full size. What doesn't fit into `steps` is shortened. `critic_steps` for each of G (the paper: 1,
-    where small images collapse). `penalty` is lambda. `beta1`, `beta2` of both Adams.
+    latent: Values in z.
+    channels: Features at full size, twice as many at each smaller one.
+    max_channels: Largest number of features at any size.
+    hold_steps: Steps at each size; null takes as many as steps allow, the same for each size and each fade. What
+        does not fit into steps is shortened.
+    fade_steps: Steps in which the next size fades in; null takes as many as steps allow.
+    critic_steps: Steps of the critic for each of the generator (the paper: 1, where small images collapse).
+    penalty: lambda: weight of the gradient penalty.
     """
 
     latent: Annotated[int, Field(ge=1, le=4096)] = 64
-    channels: Annotated[int, Field(ge=1)] = 32
-    max_channels: Annotated[int, Field(ge=1)] = 128
+    channels: Annotated[int, Field(ge=1, le=65536)] = 32
+    max_channels: Annotated[int, Field(ge=1, le=65536)] = 128
     hold_steps: Annotated[int, Field(ge=0)] | None = None
     fade_steps: Annotated[int, Field(ge=0)] | None = None
     critic_steps: Annotated[int, Field(ge=1, le=100)] = 4

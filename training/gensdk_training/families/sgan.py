@@ -63,14 +63,23 @@ AS_IT_WAS = {"architecture": "conv", "feature_noise": 0.0, "weight_norm": False,
 class SganConfig(FamilyConfig):
     """Settings of :class:`Sgan`. The defaults suit MNIST and smaller grey images, and were chosen for "mlp".
 
-    `labels`: how many images may be used with their labels, as many of each class; each step draws
-    `labelled_batch` of them. `unlabelled_weight`: of the loss of the others, that of the labelled having 1; 0.5 as
-    in the authors' code. `latent` values in z. `architecture` "mlp", with layers of `generator_hidden` and
-    `classifier_hidden` features; or "conv", with `generator_channels` before G's last layer and
-    `classifier_channels` after D's first. `objective` of the generator. `noise` is the standard deviation of the
-    noise on D's input, whose values are in [-1, 1], `feature_noise` on what goes into each further layer (the
-    paper's 0.3, of values in [0, 1], is 0.6 here, and its 0.5); `dropout` the share of D's last features that is
-    left out; `weight_norm` for all of D and for G's last linear layer. `beta1`, `beta2` of both Adams.
+    labels: Images that may be used with their labels, as many of each class.
+    labelled_batch: Labelled images that each step draws.
+    unlabelled_weight: Weight of the loss of the images without labels, that of the labelled having 1; 0.5 as in
+        the authors' code.
+    latent: Values in z, standard normal.
+    architecture: Linear layers (mlp), for any size, or strided convolutions (conv).
+    generator_hidden: Features of the generator's linear layers. For mlp.
+    classifier_hidden: Features of the classifier's linear layers. For mlp.
+    generator_channels: Features before the generator's last layer, doubling towards its first. For conv.
+    classifier_channels: Features after the classifier's first layer, doubling with each halving. For conv.
+    objective: What the generator does: matches the classifier's mean features, or makes it err.
+    noise: Standard deviation of the noise on the classifier's input, whose values are in [-1, 1], while it trains
+        (the paper's 0.3, of values in [0, 1], is 0.6 here).
+    feature_noise: Standard deviation of the noise on what goes into each further layer, while it trains.
+    dropout: Share of the classifier's last features that is left out while it trains.
+    weight_norm: Whether the classifier, and the generator's last linear layer, learn directions and lengths of
+        weights apart.
     """
 
     steps: Annotated[int, Field(ge=1)] = 12000
@@ -83,8 +92,8 @@ class SganConfig(FamilyConfig):
     architecture: Literal["mlp", "conv"] = "mlp"
     generator_hidden: Widths = (256, 256)
     classifier_hidden: Widths = (500, 250, 250)
-    generator_channels: Annotated[int, Field(ge=1)] = 32
-    classifier_channels: Annotated[int, Field(ge=1)] = 32
+    generator_channels: Annotated[int, Field(ge=1, le=65536)] = 32
+    classifier_channels: Annotated[int, Field(ge=1, le=65536)] = 32
     objective: Literal["feature_matching", "non_saturating"] = "feature_matching"
     noise: Annotated[float, Field(ge=0, le=2)] = 0.6
     feature_noise: Annotated[float, Field(ge=0, le=10)] = 0.5

@@ -31,7 +31,10 @@ from gensdk_training.registry import register
 
 
 class SnganConfig(AdamGanConfig):
-    """Settings of :class:`Sngan`: the `loss` of the game."""
+    """Settings of :class:`Sngan`.
+
+    loss: What the game is: hinge losses, or cross entropy in the form that does not vanish.
+    """
 
     lr_schedule: Schedule = "linear"
     discriminator_steps: Annotated[int, Field(ge=1, le=100)] = 5

@@ -45,9 +45,17 @@ from gensdk_training.registry import register
 class SrganConfig(FamilyConfig):
     """Settings of :class:`Srgan`; the defaults are the paper's, but for the batch.
 
-    `objective`: "mse" trains SRResNet, "gan" all three terms. `channels` and `blocks` of the generator. The
-    weights alpha, beta and gamma: `pixel_weight`, `perceptual_weight`, `adversarial_weight`. `extractor`: see
-    :func:`gensdk_training.layers.perceptual.load_features`. `start_from`: the run folder of an SRResNet.
+    scale: How many times as wide and high results are.
+    objective: The squared error alone (SRResNet), or all three terms.
+    channels: Features of the generator.
+    blocks: Residual blocks of the generator.
+    discriminator_channels: Features after the discriminator's first layer.
+    patch_layers: Halvings of the discriminator: 3 judge patches of 70x70 pixels, 2 of 34x34, 1 of 16x16.
+    pixel_weight: alpha: weight of the squared error of pixels.
+    perceptual_weight: beta: weight of the squared error of features; without an extractor it has no effect.
+    adversarial_weight: gamma: weight of the game.
+    extractor: Where features come from: FILE.safetensors of a classifier trained here, or vgg19:FILE.
+    start_from: The run folder of an SRResNet whose generator is taken over.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 16

@@ -48,8 +48,13 @@ SMALLEST_CORE = 2
 class StarGanConfig(FamilyConfig):
     """Settings of :class:`StarGan`; the defaults are the paper's.
 
-    `channels` of the first level, in both networks; `blocks` of G. The weights of domain classification,
-    reconstruction and gradient penalty: `class_weight`, `cycle_weight`, `penalty`. `beta1`, `beta2` of both Adams.
+    channels: Features of the first level, in both networks.
+    blocks: Residual blocks of the generator.
+    upsampling: How the generator doubles sizes: transposed convolutions, or repeated pixels and a convolution.
+    discriminator_steps: Steps of the discriminator for each of the generator.
+    class_weight: Weight of being of the domain that was asked for.
+    cycle_weight: Weight of coming back to where one started.
+    penalty: Weight of the gradient penalty.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 16

@@ -41,8 +41,10 @@ Likelihood = Literal["bernoulli", "gaussian"]
 class VaeConfig(CoderConfig):
     """Settings of :class:`Vae`, beside those of :class:`CoderConfig`.
 
-    `beta` weighs the KL term. `sigma` is the standard deviation of the Gaussian likelihood, for values in
-    [-1, 1]. `conditional` uses the labels of the data, each an `embedding` of so many values.
+    likelihood: How a pixel is modelled: as the probability of white, or as a Gaussian.
+    sigma: Standard deviation of the Gaussian likelihood, for values in [-1, 1].
+    beta: Weight of the KL term.
+    embedding: Values that a label becomes. With conditional.
     """
 
     likelihood: Likelihood = "bernoulli"

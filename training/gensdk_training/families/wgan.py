@@ -31,7 +31,10 @@ from gensdk_training.registry import register
 
 
 class WganConfig(GanConfig):
-    """Settings of :class:`Wgan`; the defaults are the paper's. `clip`: largest absolute weight of the critic."""
+    """Settings of :class:`Wgan`; the defaults are the paper's.
+
+    clip: Largest absolute weight of the critic.
+    """
 
     discriminator_steps: Annotated[int, Field(ge=1, le=100)] = 5
     generator_learning_rate: Rate = 5e-5

@@ -32,7 +32,8 @@ IMAGE_PENALTY, POINT_PENALTY = 10.0, 0.1
 class WganGpConfig(AdamGanConfig):
     """Settings of :class:`WganGp`.
 
-    `penalty`: lambda; None: 10 for images and 0.1 for points, as in the authors' code.
+    penalty: lambda: weight of the gradient penalty; null takes 10 for images and 0.1 for points, as in the
+        authors' code.
     """
 
     lr_schedule: Schedule = "linear"

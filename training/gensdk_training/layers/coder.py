@@ -17,14 +17,19 @@ from gensdk_training.layers.strided import down_stack, halvings, up_stack, width
 class CoderConfig(FamilyConfig):
     """Settings of an encoder and a decoder. The defaults suit MNIST and smaller grey images.
 
-    `latent` values in a code; `architecture` "mlp" with layers of `hidden` features (the decoder has them in
-    reverse) or "conv" with `channels` features after the first halving.
+    architecture: Linear layers (mlp), for any size, or strided convolutions (conv).
+    latent: Values in a code.
+    hidden: Features of the encoder's linear layers; the decoder has them in reverse. For mlp.
+    channels: Features after the first halving of the image, doubling with each further one. For conv.
     """
 
     architecture: Literal["mlp", "conv"] = "mlp"
     latent: Annotated[int, Field(ge=1, le=4096)] = 32
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)] = (512, 256)
-    channels: Annotated[int, Field(ge=1)] = 32
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=8)] = (
+        512,
+        256,
+    )
+    channels: Annotated[int, Field(ge=1, le=65536)] = 32
 
 
 def check_size(config: CoderConfig, data: DataInfo, family: str) -> None:

@@ -37,11 +37,15 @@ EMBEDDING = 16
 class GanConfig(FamilyConfig):
     """Settings of every GAN from noise.
 
-    `architecture`: linear layers of `hidden` features ("mlp"), for images and points, or convolutions ("conv"),
-    for images, whose generator has `generator_channels` before its last layer and whose discriminator
-    `discriminator_channels` after its first; they double with each halving, up to eight times. None: convolutions
-    for images, linear layers for points. `latent` values in z, standard normal. `discriminator_steps` for one of
-    G.
+    architecture: Linear layers (mlp), for images and points, or convolutions (conv), for images; null takes
+        convolutions for images and linear layers for points.
+    latent: Values in z, standard normal.
+    hidden: Features of the linear layers, of both networks. For mlp.
+    generator_channels: Features before the generator's last convolution, doubling towards its first, up to eight
+        times as many. For conv.
+    discriminator_channels: Features after the discriminator's first convolution, doubling with each halving, up
+        to eight times as many. For conv.
+    discriminator_steps: Steps of the discriminator for each of the generator.
     """
 
     architecture: Literal["mlp", "conv"] | None = None
@@ -55,7 +59,7 @@ class GanConfig(FamilyConfig):
 
 
 class AdamGanConfig(GanConfig):
-    """Settings of a GAN that Adam trains: `beta1`, `beta2` of both."""
+    """Settings of a GAN that Adam trains, both networks with the same `beta1` and `beta2`."""
 
     beta1: Beta = 0.5
     beta2: Beta = 0.999
