@@ -83,7 +83,7 @@ def test_a_failure_half_way_leaves_the_old_video(tmp_path: Path, monkeypatch: py
 
     path = save_animation(FRAMES, tmp_path / "walk.mp4")
     before = path.read_bytes()
-    monkeypatch.setattr(VideoSink, "_append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(VideoSink, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         save_animation(np.repeat(FRAMES, 9, axis=0), path)
     assert path.read_bytes() == before
