@@ -37,7 +37,7 @@ from workloads import WORKLOADS, Case
 from workloads.prepare import Prepared
 
 from gensdk_runtime.bench.machine import Machine, this_machine
-from gensdk_runtime.child_process import run_module
+from gensdk_runtime.host.child_process import run_module
 
 PACKAGES = ("gensdk", "numpy", "onnxruntime", "openvino", "torch", "diffusers")
 PARTS = ("sidebyside", "overhead", "startup", "memory")

@@ -24,14 +24,14 @@ import numpy as np
 from gallery_recipes import gallery_runs
 
 from gensdk_export.export import ExportOptions, export_run
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.embedded import FOLDER as EMBEDDED
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import FOLDER as EMBEDDED
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import GensdkError
-from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_fit import fit_size
 from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
-from gensdk_runtime.provenance import Provenance
+from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.data.dataset import Images
 from gensdk_training.examples import Examples
 from gensdk_training.registry import families

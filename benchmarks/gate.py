@@ -21,12 +21,12 @@ import click
 
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.bench.gate import DEFAULT_LIMIT, Limit
+from gensdk_runtime.bench.latency_report import BenchSettings, SamplingOptions
 from gensdk_runtime.bench.measure import Target
-from gensdk_runtime.bench.report import BenchSettings, SamplingOptions
 from gensdk_runtime.bench.suite import measure_in_turn
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.manifest import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from gensdk_runtime.bench.machine import this_machine
 from gensdk_runtime.generator import Generator
 from gensdk_training.data import load_data
 from gensdk_training.families.anogan import Anogan, AnomalyScore, Features
-from gensdk_training.layers.gan_networks import ConvDiscriminator
 from gensdk_training.metrics.classifier import LabelledImages, to_tensor
+from gensdk_training.networks.gan_networks import ConvDiscriminator
 from gensdk_training.run import TrainedRun, load_run
 
 Images = NDArray[np.uint8]

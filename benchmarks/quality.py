@@ -31,7 +31,7 @@ from quality_subject import Entry, Subject, floor
 from rows import Row, over_seeds, print_table
 
 from gensdk_runtime.bench.machine import this_machine
-from gensdk_runtime.embedded import embedded_names
+from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import GensdkError
 from gensdk_runtime.media.images import write_atomically
 

@@ -12,10 +12,10 @@ from recipes import Recipe
 from rows import Gate, Row
 
 from gensdk_export.export import export_run
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BundleError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import SolverName, TimestepSpacing
+from gensdk_runtime.spec.manifest import SolverName, TimestepSpacing
 from gensdk_training.data import Dataset
 from gensdk_training.data.dataset import Split
 from gensdk_training.evaluation.labels import chosen_of

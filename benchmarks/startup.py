@@ -22,7 +22,7 @@ from figures import Figure, at_least, at_most, ratio_figure
 from numpy.typing import NDArray
 from peers.child import child_environment
 
-from gensdk_runtime.child_process import start_python
+from gensdk_runtime.host.child_process import start_python
 
 BUNDLE = "digits-ddpm"
 ROUNDS = 7

@@ -21,12 +21,12 @@ from figures import Figure, at_most
 from numpy.typing import NDArray
 from stream import photographs
 
-from gensdk_runtime.child_process import start_python
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.host.child_process import start_python
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.image_pixels import resize
 from gensdk_runtime.media.images import encode_image
-from gensdk_runtime.tiles import Cut
+from gensdk_runtime.methods.tiles import Cut
 
 WIDTH, HEIGHT = 4000, 3000
 SMALLER = (500, 375)

@@ -33,9 +33,9 @@ from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.classes import as_classes
 from gensdk_training.data.dataset import Split
 from gensdk_training.examples import Examples
-from gensdk_training.layers.srresnet import shrink
 from gensdk_training.metrics.classifier import ImageClassifier, LabelledImages, cached_classifier, to_tensor
 from gensdk_training.metrics.fid import feature_statistics, frechet_distance
+from gensdk_training.networks.srresnet import shrink
 from gensdk_training.run import load_run, train
 
 Images = NDArray[np.uint8]

@@ -15,7 +15,7 @@ import click
 from recipes import EMBEDDED, RECIPES
 
 from gensdk_export.export import ExportOptions, export_run
-from gensdk_runtime.embedded import FOLDER
+from gensdk_runtime.bundles.embedded import FOLDER
 from gensdk_runtime.errors import GensdkError
 from gensdk_training.run import train
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gensdk_runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from gensdk_runtime.bundle import Bundle as Bundle
+    from gensdk_runtime.bundles.bundle import Bundle as Bundle
     from gensdk_runtime.errors import BackendError as BackendError
     from gensdk_runtime.errors import BundleError as BundleError
     from gensdk_runtime.errors import CheckFailedError as CheckFailedError
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from gensdk_runtime.errors import TrainingError as TrainingError
     from gensdk_runtime.errors import UnavailableError as UnavailableError
     from gensdk_runtime.generator import Generator as Generator
-    from gensdk_runtime.inversion import Detection as Detection
-    from gensdk_runtime.inversion import Inversion as Inversion
+    from gensdk_runtime.methods.inversion import Detection as Detection
+    from gensdk_runtime.methods.inversion import Inversion as Inversion
     from gensdk_runtime.noise import SampleKey as SampleKey
     from gensdk_runtime.programs.base import StepEnd as StepEnd
     from gensdk_runtime.samples import Samples as Samples
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from gensdk_runtime.stream import translate_stream as translate_stream
 
 _HOMES = {
-    "bundle": ("Bundle",),
+    "bundles.bundle": ("Bundle",),
     "errors": (
         "BackendError",
         "BundleError",
@@ -57,7 +57,7 @@ _HOMES = {
         "UnavailableError",
     ),
     "generator": ("Generator",),
-    "inversion": ("Detection", "Inversion"),
+    "methods.inversion": ("Detection", "Inversion"),
     "noise": ("SampleKey",),
     "programs.base": ("StepEnd",),
     "samples": ("Samples", "Timings"),

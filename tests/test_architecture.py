@@ -54,17 +54,65 @@ def test_each_file_keeps_the_rules(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 500, "a file over 500 lines is two files"
 
 
-SHARED = ("__init__", "base", "bound")
-"""What all backends may use."""
+ROOMS = {
+    "gensdk_runtime": """
+        version printable errors arguments noise host spec onnx_files backends bundles media conditions outputs
+        samples programs plan receptive_field methods tuning generator proof bench stream
+    """,
+    "gensdk_training": """
+        plan examples running_statistics memory_budget weights_file family losses networks graphs gan_family
+        settings registry data metrics run_config evaluation ema randomness replicas optim stopping progress checkpoint
+        diagnosis board torch_backend preview trainer loop run distillation families
+    """,
+    "gensdk_export": """
+        isolated_load onnx_check export_report proof receptive_proof rewrites half onnx_export engines
+        golden_record gradient_rounding one_call card packing graphs export importers page
+    """,
+}
+"""The rooms of each package and the files at its top, each of which imports only from those before it."""
+
+
+def rooms_of(package: str) -> dict[str, set[str]]:
+    """For each room, or file at the top: the others of its package that it imports, inside functions too."""
+    folder, found = PACKAGES[package], {}
+    for path in folder.rglob("*.py"):
+        room = path.relative_to(folder).parts[0].removesuffix(".py")
+        used = found.setdefault(room, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            used |= {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
+    rooms = {name: used - {name} for name, used in found.items() if name != "__init__"}
+    return {name: used & rooms.keys() for name, used in rooms.items()}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_between_rooms_run_one_way(package: str) -> None:
+    order, rooms = ROOMS[package].split(), rooms_of(package)
+    assert sorted(order) == sorted(rooms), "a new room has a place in the order"
+    upwards = [
+        f"{room} imports {other}"
+        for room, used in rooms.items()
+        for other in sorted(used)
+        if order.index(other) > order.index(room)
+    ]
+    assert not upwards
+
+
+MODULES = {"onnxruntime", "openvino", "tensorrt", "fake"}
+"""The backends; what else lies beside them may be used by each."""
 
 
 def test_backends_do_not_import_each_other() -> None:
-    for path in (PACKAGES["gensdk_runtime"] / "backends").glob("*.py"):
-        if path.stem in SHARED:
-            continue
-        source = path.read_text()
-        others = {other.stem for other in path.parent.glob("*.py")} - {path.stem, *SHARED}
-        assert not [other for other in others if f"gensdk_runtime.backends.{other}" in source]
+    folder = PACKAGES["gensdk_runtime"] / "backends"
+    for path in folder.rglob("*.py"):
+        backend = path.relative_to(folder).parts[0].removesuffix(".py")
+        for other in MODULES - {backend} if backend in MODULES else ():
+            assert f"gensdk_runtime.backends.{other}" not in path.read_text(), path
 
 
 def test_importing_the_face_is_light() -> None:

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.embedded import FOLDER, embedded_names
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import FOLDER, embedded_names
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
 
 ROUNDING = 2e-4
 """What another batch size may change in [-1, 1]: the backend sums in another order."""

@@ -14,7 +14,7 @@ import warnings
 
 import pytest
 
-from gensdk_runtime.bench.report import BenchSettings
+from gensdk_runtime.bench.latency_report import BenchSettings
 from gensdk_runtime.bench.suite import COMPARISON_RUNS, bench
 
 CANDIDATE = os.environ.get("LATENCY_CANDIDATE", "")

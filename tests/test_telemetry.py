@@ -86,7 +86,7 @@ def test_the_users_own_switch_wins() -> None:
 def test_openvino_reports_where_the_user_opted_in_and_nowhere_else(tmp_path: Path) -> None:
     program = """
 import sys
-from gensdk_runtime.openvino_import import quiet_openvino
+from gensdk_runtime.backends.openvino.importing import quiet_openvino
 with quiet_openvino():
     print(sys.modules.get("openvino_telemetry", "left alone"))
 print("openvino_telemetry" in sys.modules)

@@ -14,8 +14,8 @@ from typing import Any
 
 from workloads.prepare import Prepared
 
-from gensdk_runtime.child_process import start_python
-from gensdk_runtime.closable import Closable
+from gensdk_runtime.host.child_process import start_python
+from gensdk_runtime.host.closable import Closable
 
 BENCHMARKS = Path(__file__).parent.parent
 

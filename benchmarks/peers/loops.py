@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from workloads import Case
 from workloads.prepare import Prepared
 
-from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.programs.base import fixed_shape
-from gensdk_runtime.schedules import make_schedule
-from gensdk_runtime.solvers import SolverTable, solver_table
+from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.programs.solvers import SolverTable, solver_table
+from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
 from peers import Float32, Peer
 
 Feeds = Mapping[str, NDArray[Any]]

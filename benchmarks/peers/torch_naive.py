@@ -14,8 +14,8 @@ from torch import Tensor
 from workloads import Case
 from workloads.prepare import Prepared
 
-from gensdk_runtime.manifest import AutoregressiveSpec
-from gensdk_training.layers.grey_levels import draw_level, value_of
+from gensdk_runtime.spec.manifest import AutoregressiveSpec
+from gensdk_training.networks.grey_levels import draw_level, value_of
 from peers import Float32, Peer
 
 CHECKED_ROWS = (0, -1)

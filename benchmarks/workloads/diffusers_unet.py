@@ -9,7 +9,7 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from gensdk_training.layers.denoiser import SharingDenoiser
+from gensdk_training.networks.denoiser import SharingDenoiser
 
 
 class Part(nn.Module):

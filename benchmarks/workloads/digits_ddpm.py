@@ -10,8 +10,8 @@ import torch
 from recipes import RECIPES
 from torch import Tensor, nn
 
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.manifest import program_graphs
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.spec.manifest import program_graphs
 from gensdk_training.family import DataInfo
 from gensdk_training.registry import get_family
 from workloads import Model

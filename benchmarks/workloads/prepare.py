@@ -16,11 +16,11 @@ from pathlib import Path
 
 import gensdk_export
 import gensdk_training
-from gensdk_runtime.atomic import put_in_place, sibling
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.embedded import FOLDER
-from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, program_graphs
-from gensdk_runtime.provenance import Provenance
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import FOLDER
+from gensdk_runtime.host.atomic import put_in_place, sibling
+from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, program_graphs
+from gensdk_runtime.spec.provenance import Provenance
 from workloads import WORKLOADS, Model, Workload
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "diffusers")
@@ -28,7 +28,8 @@ _SOURCES = (
     Path(__file__).parent,
     Path(gensdk_export.__path__[0]),
     Path(gensdk_training.__path__[0]) / "families",
-    Path(gensdk_training.__path__[0]) / "layers",
+    Path(gensdk_training.__path__[0]) / "networks",
+    Path(gensdk_training.__path__[0]) / "graphs",
 )
 
 
@@ -132,9 +133,9 @@ def _plain_step(model: Model) -> bytes:
     """The denoiser with its solver's update as one graph, as the usual export of PyTorch makes it."""
     import numpy as np
 
-    from gensdk_export.onnx import example_sizes, export_onnx
+    from gensdk_export.onnx_export import example_sizes, export_onnx
     from gensdk_runtime.backends.bound import empty_tensor
-    from gensdk_training.layers.diffusion_step import DiffusionStep, step_graph
+    from gensdk_training.graphs.diffusion_step import DiffusionStep, step_graph
 
     graph = step_graph(model.plan.model.image, conditional=False)
     feeds = {spec.name: empty_tensor(graph, spec, example_sizes(graph)) for spec in graph.inputs}

@@ -8,17 +8,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gensdk_export.report import HEADING, MEASURED, GraphRow, engine_rows, row_text
+from gensdk_export.export_report import HEADING, MEASURED, GraphRow, engine_rows, row_text
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import (
+from gensdk_runtime.printable import markdown
+from gensdk_runtime.spec.manifest import (
     AscentSpec,
     DiffusionSpec,
     EngineSpec,
     ModelSpec,
     Precision16Report,
 )
-from gensdk_runtime.printable import markdown
-from gensdk_runtime.provenance import Provenance
+from gensdk_runtime.spec.provenance import Provenance
 
 IMPORTED = "imported"
 """The family of plain ONNX files, of which nothing is registered."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gensdk_runtime.engines.build import AxisRange, OnnxFile, Recipe
-from gensdk_runtime.engines.cache import EngineCache
-from gensdk_runtime.engines.device import find_gpu
-from gensdk_runtime.engines.package import EngineRuntime, load_package
-from gensdk_runtime.engines.supply import Supplier
+from gensdk_runtime.backends.tensorrt.build import AxisRange, OnnxFile, Recipe
+from gensdk_runtime.backends.tensorrt.cache import EngineCache
+from gensdk_runtime.backends.tensorrt.device import find_gpu
+from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
+from gensdk_runtime.backends.tensorrt.supply import Supplier
 from gensdk_runtime.errors import BackendError, ExportError, UnavailableError
-from gensdk_runtime.known_files import remember
-from gensdk_runtime.manifest import EngineSpec
-from gensdk_runtime.signature import GraphSpec, Precision
+from gensdk_runtime.host.known_files import remember
+from gensdk_runtime.spec.manifest import EngineSpec
+from gensdk_runtime.spec.signature import GraphSpec, Precision
 
 __all__ = ["AxisRange", "Engine", "EngineRuntime", "build_engine", "load_package"]
 

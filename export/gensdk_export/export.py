@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
+from gensdk_export.export_report import ExportReport
 from gensdk_export.golden_record import keep_within, record_examples, record_golden, samples_bound
+from gensdk_export.gradient_rounding import JUMPS, allowed_jumps
 from gensdk_export.graphs import export_fp16, export_fp32, prepare_modules
-from gensdk_export.jumps import JUMPS, allowed_jumps
-from gensdk_export.one_call import OneCall, takes_many_calls
-from gensdk_export.one_call_proof import prove_one_call
+from gensdk_export.one_call.proof import prove_one_call
+from gensdk_export.one_call.sampler import OneCall, takes_many_calls
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
-from gensdk_export.report import ExportReport
-from gensdk_export.uint8 import with_uint8
-from gensdk_runtime.engines.build import image_axes
+from gensdk_export.rewrites.uint8 import with_uint8
+from gensdk_runtime.backends.tensorrt.build import image_axes
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.golden import Golden, GoldenBounds
-from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.signature import Precision
+from gensdk_runtime.proof.golden import Golden, GoldenBounds
+from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.signature import Precision
 from gensdk_training.plan import ExportPlan
 from gensdk_training.run import load_run
 
@@ -52,7 +52,7 @@ class ExportOptions:
     lists the precisions to build engines for. `batch` is (min, opt, max) for engines, max also the bundle's
     largest batch; None: 1, up to 8, the model's own. `axes` gives engines the sizes of other named axes. `atol`:
     largest difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
-    (:mod:`gensdk_runtime.drift` for other outputs). The golden file records `golden_samples` samples over
+    (:mod:`gensdk_runtime.proof.drift` for other outputs). The golden file records `golden_samples` samples over
     `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`. A translation model is proved
     on real images of its data too; with `keep_examples` they go into the bundle, which nobody expects of private
     ones.

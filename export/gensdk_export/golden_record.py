@@ -10,14 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.drift import degenerate
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import BackendError, ExportError
-from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings, thin_out
-from gensdk_runtime.manifest import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
-from gensdk_runtime.signature import Precision
-from gensdk_runtime.solvers import SOLVERS
+from gensdk_runtime.programs.solvers import SOLVERS
+from gensdk_runtime.proof.drift import degenerate
+from gensdk_runtime.proof.golden import (
+    Call,
+    Golden,
+    GoldenBounds,
+    Recorder,
+    Trajectory,
+    TrajectorySettings,
+    thin_out,
+)
+from gensdk_runtime.spec.manifest import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.signature import Precision
 
 if TYPE_CHECKING:
     from gensdk_training.plan import ExportPlan

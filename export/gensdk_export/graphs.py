@@ -8,18 +8,23 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from gensdk_export.batch_norm import bake_parametrizations, fold_batch_norms, plain_copy, refuse_batch_statistics
-from gensdk_export.islands import Subject
-from gensdk_export.onnx import export_onnx
-from gensdk_export.precision import make_half
+from gensdk_export.export_report import GraphRow
+from gensdk_export.half.islands import Subject
+from gensdk_export.half.precision import make_half
+from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import GraphSet, multiples
-from gensdk_export.report import GraphRow
-from gensdk_runtime.drift import sample_drift
+from gensdk_export.rewrites.batch_norm import (
+    bake_parametrizations,
+    fold_batch_norms,
+    plain_copy,
+    refuse_batch_statistics,
+)
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.golden import Golden, GoldenBounds
-from gensdk_runtime.manifest import Precision16Report
-from gensdk_runtime.verify import settings_label
+from gensdk_runtime.proof.drift import sample_drift
+from gensdk_runtime.proof.golden import Golden, GoldenBounds
+from gensdk_runtime.proof.verify import settings_label
+from gensdk_runtime.spec.manifest import Precision16Report
 from gensdk_training.plan import ExportPlan
 from gensdk_training.running_statistics import wrong_spectral_norms
 from gensdk_training.torch_backend import torch_sessions

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 MAX_IR_VERSION = 10
 """The newest file format that ONNX Runtime 1.20 and TensorRT both read."""

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from gensdk_export.card import model_card
 from gensdk_export.engines import Engine
+from gensdk_export.export_report import ExportReport, GraphRow
 from gensdk_export.proof import GraphSet
 from gensdk_export.receptive_proof import with_proved_field
-from gensdk_export.report import ExportReport, GraphRow
-from gensdk_runtime.bundle_writer import write_bundle
-from gensdk_runtime.golden import Golden
-from gensdk_runtime.manifest import Manifest, ModelSpec
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.signature import BundlePath, Precision
+from gensdk_runtime.bundles.writer import write_bundle
+from gensdk_runtime.proof.golden import Golden
+from gensdk_runtime.spec.manifest import Manifest, ModelSpec
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.signature import BundlePath, Precision
 from gensdk_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from gensdk_export.one_call_proof import ProvedOneCall
+    from gensdk_export.one_call.proof import ProvedOneCall
 
 GOLDEN_FILE = "golden/golden.npz"
 CARD_FILE = "README.md"

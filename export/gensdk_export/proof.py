@@ -12,17 +12,17 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gensdk_export.first_load import first_load
+from gensdk_export.export_report import GraphRow, rows_of
+from gensdk_export.isolated_load import first_load
 from gensdk_export.onnx_check import resize_axes
-from gensdk_export.report import GraphRow, rows_of
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.drift import measure_drift
 from gensdk_runtime.errors import BackendError, ExportError
-from gensdk_runtime.golden import Call, Golden, GoldenBounds
-from gensdk_runtime.manifest import ModelSpec, Precision16Report
-from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec, Precision
-from gensdk_runtime.verify import VerifyReport, replay
+from gensdk_runtime.proof.drift import measure_drift
+from gensdk_runtime.proof.golden import Call, Golden, GoldenBounds
+from gensdk_runtime.proof.verify import VerifyReport, replay
+from gensdk_runtime.spec.manifest import ModelSpec, Precision16Report
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec, Precision
 
 if TYPE_CHECKING:
     from gensdk_training.plan import ExportPlan

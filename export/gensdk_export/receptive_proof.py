@@ -1,6 +1,6 @@
 """What a translation model sees of an image, read off its graph and then tried: pixels far away are changed.
 
-The graph decides (:mod:`gensdk_runtime.receptive.field`); where it says that tiles give what the whole image
+The graph decides (:mod:`gensdk_runtime.receptive_field.field`); where it says that tiles give what the whole image
 gives, a run must agree, or tiles are not cut.
 """
 
@@ -14,10 +14,10 @@ from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array
-from gensdk_runtime.manifest import AscentSpec, ModelSpec
-from gensdk_runtime.receptive.field import with_field
-from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec, SourceSpec
-from gensdk_runtime.tiles import Cut
+from gensdk_runtime.methods.tiles import Cut
+from gensdk_runtime.receptive_field.field import with_field
+from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec, SourceSpec
 
 LARGEST_PROOF = 768
 """Pixels a side: a model that sees farther is not tried, since a run would take long; its graph has the word."""

@@ -11,7 +11,7 @@ import click
 from gensdk.cli.output import aside, terminal_width, write
 
 if TYPE_CHECKING:
-    from gensdk_runtime.bench.report import BenchSettings, Report
+    from gensdk_runtime.bench.latency_report import BenchSettings, Report
 
 EXAMPLES = """
 \b
@@ -109,7 +109,7 @@ def bench(
     """
     from gensdk_runtime.bench import suite
     from gensdk_runtime.bench.gate import DEFAULT_LIMIT
-    from gensdk_runtime.bench.report import Report
+    from gensdk_runtime.bench.latency_report import Report
     from gensdk_runtime.errors import InputError
 
     if fail_on and against is None and baseline is None:
@@ -141,7 +141,7 @@ def bench(
 
 
 def _settings(how: dict[str, Any], *, default_runs: int) -> BenchSettings:
-    from gensdk_runtime.bench.report import BenchSettings
+    from gensdk_runtime.bench.latency_report import BenchSettings
 
     options = ("num_inference_steps", "solver", "guidance_scale", "label")
     given = {

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from gensdk_runtime.graph_runs import let_runs_be_stopped, stop_runs
+from gensdk_runtime.backends.onnxruntime.graph_runs import let_runs_be_stopped, stop_runs
 
 AGAIN = 1.0
 """Seconds after which a second Ctrl-C ends the process where it stands: what hangs there ends no other way."""

@@ -13,10 +13,10 @@ from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.inversion import Detection
     from gensdk_runtime.media.image_fit import Fit
     from gensdk_runtime.media.image_sets import ImageSet, Shaping
-    from gensdk_runtime.signature import ImageSpec
+    from gensdk_runtime.methods.inversion import Detection
+    from gensdk_runtime.spec.signature import ImageSpec
 
 SHOWN = 20
 
@@ -76,8 +76,8 @@ def detect(
 ) -> None:
     """Tell which of IMAGES are unlike those that BUNDLE, a model of normal images, was trained on."""
     from gensdk_runtime.generator import Generator
-    from gensdk_runtime.inversion import check_threshold
     from gensdk_runtime.media.image_sets import load_images
+    from gensdk_runtime.methods.inversion import check_threshold
 
     check_threshold(threshold)
     if (normal is None) == (threshold is None):
@@ -122,7 +122,7 @@ def detect(
 def _shaping(bundle: str, spec: ImageSpec, size: str | None, fit: Fit | None, value_range: str | None) -> Shaping:
     """How pictures come to the model's size and values: as in its training, but for what was given."""
     from gensdk.cli.train import parse_size, parse_value_range
-    from gensdk_runtime.bundle import Bundle
+    from gensdk_runtime.bundles.bundle import Bundle
     from gensdk_runtime.media.image_sets import Shaping
 
     wanted = parse_size(size)

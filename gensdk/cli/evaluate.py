@@ -125,7 +125,7 @@ def _check_targets(output: Path | None, json_file: str | None) -> None:
 def _data(bundle: str, source: str, options: dict[str, Any]) -> Any:
     """How the data is split and cut: the model's own way, but for what was given."""
     from gensdk.cli.train import parse_value_range
-    from gensdk_runtime.bundle import Bundle
+    from gensdk_runtime.bundles.bundle import Bundle
     from gensdk_training.evaluation.subject import data_of
     from gensdk_training.run_config import DataConfig
 

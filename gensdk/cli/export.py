@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk.cli.output import aside, needs_extra, print_json, print_table, say
-from gensdk_runtime.solvers import SOLVERS
+from gensdk_runtime.programs.solvers import SOLVERS
 
 if TYPE_CHECKING:
-    from gensdk_export.report import ExportReport
+    from gensdk_export.export_report import ExportReport
 
 RUN_FILE = "run.json"
 """What makes a folder a run."""
@@ -162,7 +162,7 @@ def export(
 
 def print_export(report: ExportReport, *, kept: bool) -> None:
     """The table and its unit, islands and warnings; the bundle too, if it was `kept`."""
-    from gensdk_export.report import MEASURED
+    from gensdk_export.export_report import MEASURED
 
     heading, *rows = report.table()
     print_table(heading, rows)

@@ -11,7 +11,7 @@ import click
 from gensdk.cli.export import print_export
 from gensdk.cli.output import aside, needs_extra, print_json, print_table
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.solvers import SOLVERS
+from gensdk_runtime.programs.solvers import SOLVERS
 
 if TYPE_CHECKING:
     from gensdk_export.export import ExportOptions
@@ -251,7 +251,7 @@ def _refuse(options: Mapping[str, Any], flags: Mapping[str, str], whose: str) ->
 def _import_checkpoint(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
-    from gensdk_export.importers.translation_checkpoint import import_checkpoint
+    from gensdk_export.importers.checkpoints.translation_checkpoint import import_checkpoint
 
     statistics = options["norm_statistics"]
     return import_checkpoint(
@@ -268,7 +268,7 @@ def _import_checkpoint(
 def _import_diffusers(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
-    from gensdk_export.importers.diffusers import import_diffusers
+    from gensdk_export.importers.diffusers.folder import import_diffusers
 
     return import_diffusers(
         model, output, _export_options(options), solver=options["solver"], size=options["size"], on_stage=tell
@@ -285,9 +285,9 @@ def _export_options(options: Mapping[str, Any]) -> ExportOptions:
 def _import_onnx(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
-    from gensdk_export.importers.onnx_file import import_onnx
-    from gensdk_export.importers.onnx_meaning import OnnxOptions
-    from gensdk_export.importers.style_vector import Style
+    from gensdk_export.importers.onnx.file import import_onnx
+    from gensdk_export.importers.onnx.meaning import OnnxOptions
+    from gensdk_export.importers.onnx.style_vector import Style
 
     if options["fp16"]:
         raise InputError(FP16)
@@ -325,9 +325,9 @@ def _import_onnx(
 def _import_classifier(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
-    from gensdk_export.importers.onnx_classifier import import_classifier
-    from gensdk_export.importers.onnx_classifier_plan import DreamOptions
-    from gensdk_export.importers.onnx_meaning import OnnxOptions
+    from gensdk_export.importers.classifier.classifier import import_classifier
+    from gensdk_export.importers.classifier.plan import DreamOptions
+    from gensdk_export.importers.onnx.meaning import OnnxOptions
 
     for name, flag in NOT_OF_DREAMS.items():
         if options[name]:

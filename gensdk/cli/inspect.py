@@ -21,8 +21,8 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: str, as_json: bool) -> None:
     """Show what is in BUNDLE: program, graphs, precisions, engines, provenance. Checks every checksum."""
-    from gensdk_runtime.bundle import Bundle
-    from gensdk_runtime.manifest import AscentSpec
+    from gensdk_runtime.bundles.bundle import Bundle
+    from gensdk_runtime.spec.manifest import AscentSpec
 
     with Bundle.open(bundle) as opened:
         opened.verify_files()

@@ -10,7 +10,7 @@ import click
 from gensdk.cli.output import print_json, say
 from gensdk.cli.sample import parse_label, parse_seed
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.solvers import SOLVERS
+from gensdk_runtime.programs.solvers import SOLVERS
 
 EXAMPLES = """
 \b
@@ -78,8 +78,8 @@ def interpolate(
 ) -> None:
     """Walk through the latent space of BUNDLE, from seed to seed or along one axis."""
     from gensdk_runtime.generator import Generator
-    from gensdk_runtime.media.animation import SUFFIXES, check_animation, save_animation
     from gensdk_runtime.samples import check_target
+    from gensdk_runtime.stream.animation import SUFFIXES, check_animation, save_animation
 
     target = Path(output)
     moving = target.suffix.lower() in SUFFIXES

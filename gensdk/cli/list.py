@@ -35,8 +35,8 @@ def list_command(family: str | None, as_json: bool) -> None:
     if family is not None:
         _list_settings(family, as_json=as_json)
         return
-    from gensdk_runtime.bundle import Bundle
-    from gensdk_runtime.embedded import embedded_names
+    from gensdk_runtime.bundles.bundle import Bundle
+    from gensdk_runtime.bundles.embedded import embedded_names
 
     bundles = []
     for name in embedded_names():

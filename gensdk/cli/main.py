@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from gensdk.cli import ctrl_c
-from gensdk_runtime.engine_trust import TRUST_VARIABLE
+from gensdk_runtime.bundles.engine_trust import TRUST_VARIABLE
 from gensdk_runtime.errors import BackendError, GensdkError, GensdkWarning, did_you_mean
 from gensdk_runtime.printable import printable
 from gensdk_runtime.version import __version__

@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.host.text_table import table_text
 from gensdk_runtime.printable import printable
-from gensdk_runtime.text_table import table_text
 
 
 def print_json(data: Any) -> None:

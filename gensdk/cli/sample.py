@@ -9,7 +9,7 @@ import click
 
 from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.solvers import SOLVERS, SPACINGS
+from gensdk_runtime.programs.solvers import SOLVERS, SPACINGS
 
 EXAMPLES = """
 \b

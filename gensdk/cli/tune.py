@@ -10,8 +10,8 @@ from gensdk.cli.output import aside, print_json, print_table, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.signature import Precision
-    from gensdk_runtime.tuning.costs import CostTable, Round
+    from gensdk_runtime.plan.costs import CostTable, Round
+    from gensdk_runtime.spec.signature import Precision
     from gensdk_runtime.tuning.tune import PrecisionReport, TuneReport
 
 EXAMPLES = """

@@ -10,7 +10,7 @@ from gensdk.cli.output import print_json, print_table, say
 from gensdk_runtime.errors import CheckFailedError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.verify import VerifyReport
+    from gensdk_runtime.proof.verify import VerifyReport
 
 EXAMPLES = """
 \b
@@ -32,7 +32,7 @@ Exit code: 1 when a graph or a whole sample drifts beyond the bundle's bounds.
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def verify(bundle: str, precision: Any, backend: str, atol: float | None, as_json: bool) -> None:
     """Replay BUNDLE's golden trajectories from PyTorch on this machine, without PyTorch, and judge the drift."""
-    from gensdk_runtime.verify import verify_bundle
+    from gensdk_runtime.proof.verify import verify_bundle
 
     report = verify_bundle(bundle, backend=backend, precision=precision, atol=atol)
     if as_json:

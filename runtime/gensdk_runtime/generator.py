@@ -19,29 +19,29 @@ from gensdk_runtime import noise
 from gensdk_runtime.arguments import check_callback, check_word
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session
-from gensdk_runtime.batches import Batches
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.conditions.inputs import check_images, check_labels, check_latents, check_sources
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.forking import new_lock, renew_in_children
-from gensdk_runtime.inputs import check_images, check_labels, check_latents, check_sources
-from gensdk_runtime.latent_methods import LatentMethods
-from gensdk_runtime.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
+from gensdk_runtime.host.forking import new_lock, renew_in_children
+from gensdk_runtime.host.memory import Room, check_room
+from gensdk_runtime.host.progress import Progress
 from gensdk_runtime.media.images import to_uint8
-from gensdk_runtime.memory import Room, check_room
+from gensdk_runtime.methods.latent_methods import LatentMethods
+from gensdk_runtime.methods.translation_methods import TranslationMethods
 from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
-from gensdk_runtime.origin import Origin, still_open
+from gensdk_runtime.plan.batches import Batches
+from gensdk_runtime.plan.costs import Choice
+from gensdk_runtime.plan.lineup import Lineup
+from gensdk_runtime.plan.origin import Origin, still_open
+from gensdk_runtime.plan.request import Asked, Label, Request, Requests, batch_limit
+from gensdk_runtime.plan.runner import Runner, open_runner, runner_of
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepCallback
 from gensdk_runtime.programs.translation import source_size
-from gensdk_runtime.progress import Progress
-from gensdk_runtime.request import Asked, Label, Request, Requests, batch_limit
-from gensdk_runtime.runner import Runner, open_runner, runner_of
 from gensdk_runtime.samples import Samples, Timings
-from gensdk_runtime.signature import Precision
-from gensdk_runtime.translation_methods import TranslationMethods
+from gensdk_runtime.spec.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
+from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.auto import auto_lineup
-from gensdk_runtime.tuning.costs import Choice
-from gensdk_runtime.tuning.lineup import Lineup
 
 OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
@@ -147,7 +147,7 @@ class Generator(LatentMethods, TranslationMethods):
         return cls(model, Lineup({Choice(backend=runner.label): runner}))
 
     def after_fork(self) -> None:
-        """See :class:`gensdk_runtime.forking.Renewable`: the threads stayed behind."""
+        """See :class:`gensdk_runtime.host.forking.Renewable`: the threads stayed behind."""
         self._workers = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -450,7 +450,7 @@ def _model_of(bundle: Bundle) -> ModelSpec:
     model = bundle.manifest.model
     if model.source is None:
         return model
-    from gensdk_runtime.receptive.field import seen  # here: other models need none of it
+    from gensdk_runtime.receptive_field.field import seen  # here: other models need none of it
 
     return seen(bundle)
 

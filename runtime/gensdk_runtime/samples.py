@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from gensdk_runtime.arguments import check_path, check_whole, check_word
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, to_uint8, write_atomically
-from gensdk_runtime.media.points import csv_bytes, scatter
 from gensdk_runtime.noise import SampleKey
+from gensdk_runtime.outputs.points import csv_bytes, scatter
 
 Layout = Literal["auto", "image", "grid", "folder"]
 NUMBERED = re.compile(r"[0-9]{5,}\.png")

@@ -12,7 +12,7 @@ import torch
 
 from gensdk.cli.import_ import NOT_OF_DREAMS, import_command
 from gensdk.cli.main import run
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
 
 

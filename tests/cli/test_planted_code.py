@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime.child_process import run_program
+from gensdk_runtime.host.child_process import run_program
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
 from support.planted import imported_names, plant
 
@@ -78,7 +78,7 @@ def test_nor_obeys_what_other_libraries_look_for_there(sent, tmp_path) -> None:
 
 SCRIPT = """
 import json, os, sys
-from gensdk_runtime.child_process import run_module
+from gensdk_runtime.host.child_process import run_module
 sys.path[:0] = ["", ".", "relative"]
 done = run_module("told", timeout=60, paths=[sys.argv[1]])
 assert not done.code, done.errors

@@ -19,10 +19,10 @@ from onnx import helper
 from PIL import Image
 
 from gensdk.cli.main import run
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BundleError, GensdkError
-from gensdk_runtime.manifest import Manifest
 from gensdk_runtime.printable import markdown, printable
+from gensdk_runtime.spec.manifest import Manifest
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
 from support.tiny_bundle import lay_out, sealed, tiny_files
 
@@ -139,7 +139,7 @@ FREE = {
 @pytest.fixture
 def sent(tmp_path) -> Path:
     """A bundle that works, with all free texts planted."""
-    from gensdk_runtime.bundle import Bundle
+    from gensdk_runtime.bundles.bundle import Bundle
 
     with Bundle.open("digits-vae") as bundle:
         files = {name: bundle.read(name) for name in bundle.manifest.files}

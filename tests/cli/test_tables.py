@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gensdk.cli import output
 from gensdk.cli.main import cli
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.text_table import cell_width, table_text, wrapped
-from gensdk_runtime.tuning.costs import Choice
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.host.text_table import cell_width, table_text, wrapped
+from gensdk_runtime.plan.costs import Choice
 from support.cost_tables import table_for
 from support.step_bundle import write_step_bundle
 
@@ -65,7 +65,7 @@ def test_no_number_is_broken_at_any_width(verb: str, monkeypatch: pytest.MonkeyP
 
 def test_the_report_of_a_measurement(tmp_path: Path) -> None:
     from gensdk_runtime.bench import suite
-    from gensdk_runtime.bench.report import BenchSettings
+    from gensdk_runtime.bench.latency_report import BenchSettings
     from gensdk_runtime.bench.table import report_text
 
     bundle = write_step_bundle(tmp_path / "tiny.gsdk")
@@ -126,8 +126,8 @@ def test_what_is_compared_stands_beside_its_bound(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_export_says_the_bound_of_what_it_compares() -> None:
-    from gensdk_export.report import HEADING, GraphRow, row_text
-    from gensdk_runtime.drift import Drift
+    from gensdk_export.export_report import HEADING, GraphRow, row_text
+    from gensdk_runtime.proof.drift import Drift
 
     drift = Drift(3, 0.41, 0.009, 60.0, 0, 0, False, False, (0.009,))
     row = dict(zip(HEADING, row_text(GraphRow("g", "fp16", "torch half", 9, drift, "ok", 0.02)), strict=True))

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from gensdk.cli.main import run
-from gensdk_runtime.bundle_writer import write_bundle
-from gensdk_runtime.manifest import Manifest
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import encode_image
+from gensdk_runtime.spec.manifest import Manifest
 from support.inverting_bundle import write_inverting_bundle
 from support.streams import grey_frame, write_frames
 from support.translation_graphs import GLOBAL, GRAPH, translation_model, translation_onnx

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gensdk_export.export import ExportOptions, export_plan
-from gensdk_export.report import ExportReport
-from gensdk_runtime.provenance import Provenance
+from gensdk_export.export_report import ExportReport
+from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.plan import ExportPlan
 from support.plans import family_plan, points_plan
 

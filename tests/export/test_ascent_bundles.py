@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from gensdk.cli.main import run
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image
-from gensdk_runtime.signature import SourceSpec
-from gensdk_training.layers.input_gradient import InputGradient
+from gensdk_runtime.spec.signature import SourceSpec
+from gensdk_training.graphs.input_gradient import InputGradient
 
 pytestmark = pytest.mark.slow
 

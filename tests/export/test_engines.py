@@ -7,9 +7,9 @@ import importlib.util
 import pytest
 
 from gensdk_export.engines import AxisRange, build_engine, load_package
-from gensdk_export.onnx import export_onnx
+from gensdk_export.onnx_export import export_onnx
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
-from gensdk_runtime.signature import GraphSpec
+from gensdk_runtime.spec.signature import GraphSpec
 from support.plans import linear_plan, random_call
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from gensdk_export.onnx import OPSET
 from gensdk_export.onnx_check import MAX_IR_VERSION
-from gensdk_runtime.bundle import Bundle
+from gensdk_export.onnx_export import OPSET
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import AutoregressiveSpec, DiffusionSpec
-from gensdk_runtime.verify import load_golden, verify_bundle
+from gensdk_runtime.proof.verify import load_golden, verify_bundle
+from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec
 from gensdk_training.registry import get_family
 from gensdk_training.torch_backend import torch_sessions
 from support.tiny import FAMILIES, POINT_FAMILIES, given

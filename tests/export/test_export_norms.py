@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm, weight_norm
 
-from gensdk_export.batch_norm import plain_copy, refuse_batch_statistics
 from gensdk_export.export import export_plan
+from gensdk_export.rewrites.batch_norm import plain_copy, refuse_batch_statistics
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
+from gensdk_runtime.spec.provenance import Provenance
 from support.plans import linear_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_export.engines import AxisRange, build_engine
-from gensdk_export.halving import halve
-from gensdk_export.jumps import JUMPS, allowed_jumps
-from gensdk_export.onnx import export_onnx
+from gensdk_export.gradient_rounding import JUMPS, allowed_jumps
+from gensdk_export.half.halving import halve
+from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.golden import Call, GoldenBounds
-from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec
-from gensdk_training.layers.input_gradient import InputGradient, gradient_graph
-from gensdk_training.layers.resnet_generator import ResnetGenerator
-from gensdk_training.layers.strided import up_stack
-from gensdk_training.layers.translation_unet import TranslationUnet
+from gensdk_runtime.proof.golden import Call, GoldenBounds
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
+from gensdk_training.graphs.input_gradient import InputGradient, gradient_graph
+from gensdk_training.networks.resnet_generator import ResnetGenerator
+from gensdk_training.networks.strided import up_stack
+from gensdk_training.networks.translation_unet import TranslationUnet
 from gensdk_training.torch_backend import TorchSession
 
 

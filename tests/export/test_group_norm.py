@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gensdk_export.onnx import export_onnx
+from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
-from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 GROUPS, CHANNELS = 3, 6
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions
-from gensdk_export.importers.translation_checkpoint import checkpoint_plan, import_checkpoint
+from gensdk_export.importers.checkpoints.translation_checkpoint import checkpoint_plan, import_checkpoint
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
 from support.cyclegan_reference import Resnet, Unet
 
 NGF = 4

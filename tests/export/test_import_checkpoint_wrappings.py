@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as hooked_spectral_norm
 from torch.nn.utils import weight_norm as hooked_weight_norm
 
-from gensdk_export.importers.translation_checkpoint import checkpoint_plan
+from gensdk_export.importers.checkpoints.translation_checkpoint import checkpoint_plan
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from support.cyclegan_reference import Resnet
 

@@ -17,15 +17,15 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from gensdk.cli.main import run
-from gensdk_export.importers.onnx_classifier import import_classifier
-from gensdk_export.importers.onnx_classifier_plan import DreamOptions, classifier_plan
-from gensdk_export.importers.onnx_meaning import OnnxOptions
+from gensdk_export.importers.classifier.classifier import import_classifier
+from gensdk_export.importers.classifier.plan import DreamOptions, classifier_plan
+from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
 from gensdk_training.plan import ExportPlan
 from gensdk_training.torch_backend import TorchSession
 from support.classifiers import CLASSES, KINDS, SIZES, Resnet, classifier, write_classifier

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from gensdk_export.importers.diffusers import diffusers_plan, import_diffusers
-from gensdk_export.importers.diffusers_scheduler import PLAIN, TAKEN
+from gensdk_export.importers.diffusers.folder import diffusers_plan, import_diffusers
+from gensdk_export.importers.diffusers.scheduler import PLAIN, TAKEN
 from gensdk_runtime import noise
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
 from gensdk_training.torch_backend import torch_sessions
 
 diffusers = pytest.importorskip("diffusers")

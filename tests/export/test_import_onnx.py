@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from gensdk_export.importers import onnx_original
-from gensdk_export.importers.onnx_file import import_onnx
-from gensdk_export.importers.onnx_meaning import OnnxOptions
-from gensdk_export.importers.onnx_proof import HALF_CEILING, QUANTIZED_PSNR
-from gensdk_export.importers.onnx_trial_sizes import PROVED_AT
+from gensdk_export.importers.onnx import original as onnx_original
+from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.meaning import OnnxOptions
+from gensdk_export.importers.onnx.proof import HALF_CEILING, QUANTIZED_PSNR
+from gensdk_export.importers.onnx.trial_sizes import PROVED_AT
 from gensdk_export.proof import OTHER_MACHINES
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.verify import load_golden, verify_bundle
+from gensdk_runtime.proof.verify import load_golden, verify_bundle
 from support.onnx_models import FLOAT, INT64, UINT8, conv, convolution, run_onnx, write_onnx
 
 SIZE = 16

@@ -13,13 +13,14 @@ import pytest
 from ml_dtypes import bfloat16
 from onnx import helper, numpy_helper
 
-from gensdk_export.importers import onnx_original, onnx_reading
-from gensdk_export.importers.onnx_file import import_onnx
-from gensdk_export.importers.onnx_meaning import OnnxOptions
-from gensdk_export.importers.onnx_proof import FLOAT_CEILING
-from gensdk_runtime.bundle import Bundle
+from gensdk_export.importers.onnx import original as onnx_original
+from gensdk_export.importers.onnx import reading as onnx_reading
+from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.meaning import OnnxOptions
+from gensdk_export.importers.onnx.proof import FLOAT_CEILING
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
-from gensdk_runtime.verify import load_golden, verify_bundle
+from gensdk_runtime.proof.verify import load_golden, verify_bundle
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
 
 AXES = ["n", 3, 16, 16]

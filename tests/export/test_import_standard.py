@@ -15,11 +15,11 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from gensdk_export.importers.import_report import ImportReport
-from gensdk_export.importers.onnx_file import import_onnx
-from gensdk_export.importers.onnx_meaning import OnnxOptions
+from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
 
 SIDE = 16

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gensdk_export.importers.onnx_file import import_onnx
-from gensdk_export.importers.onnx_meaning import OnnxOptions
-from gensdk_export.importers.style_vector import Style
+from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.meaning import OnnxOptions
+from gensdk_export.importers.onnx.style_vector import Style
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.image_pixels import resize
 from gensdk_runtime.media.images import encode_image
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
 from support.npm import npm_package
 from support.onnx_models import run_onnx
 from support.tfjs import tfjs_to_onnx

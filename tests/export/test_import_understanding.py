@@ -10,12 +10,12 @@ import pytest
 from onnx import helper
 
 from gensdk_export.importers.import_report import ImportReport
-from gensdk_export.importers.onnx_file import import_onnx
-from gensdk_export.importers.onnx_meaning import OnnxOptions
-from gensdk_runtime.bundle import Bundle
+from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.meaning import OnnxOptions
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
 from support.onnx_models import FLOAT, INT64, conv, convolution, run_onnx, write_onnx
 
 node = helper.make_node

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
 
 BLOCKED = ("torch", "torchvision", "onnxscript", "onnx_ir", "diffusers", "safetensors", "sklearn", "tensorboard")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.proof.verify import verify_bundle
 from support.exporting import serve_exports
 
 TRIALS = 20

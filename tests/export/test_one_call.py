@@ -14,30 +14,30 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from gensdk_export import one_call_steps
 from gensdk_export.engines import AxisRange, build_engine, load_package
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.golden_record import record_golden
 from gensdk_export.graphs import export_fp32, prepare_modules
-from gensdk_export.one_call import OneCall
-from gensdk_export.one_call_proof import prove_one_call
-from gensdk_export.onnx import OPSET
+from gensdk_export.one_call import steps as one_call_steps
+from gensdk_export.one_call.proof import prove_one_call
+from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.onnx_check import MAX_IR_VERSION
+from gensdk_export.onnx_export import OPSET
 from gensdk_export.proof import GraphSet, MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BackendError, ExportError, InputError, ManifestError, UnavailableError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.golden import Golden
-from gensdk_runtime.manifest import DiffusionSpec, ModelSpec, OneCallSpec
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.runner import one_call_runner, open_runner, runner_of
-from gensdk_runtime.signature import GraphSpec, Precision
-from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
-from gensdk_runtime.tuning.lineup import Lineup
-from gensdk_runtime.verify import load_golden, verify_bundle
+from gensdk_runtime.plan.costs import Choice, Cost, CostTable
+from gensdk_runtime.plan.lineup import Lineup
+from gensdk_runtime.plan.runner import one_call_runner, open_runner, runner_of
+from gensdk_runtime.proof.golden import Golden
+from gensdk_runtime.proof.verify import load_golden, verify_bundle
+from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, OneCallSpec
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.signature import GraphSpec, Precision
 from support.plans import family_plan, linear_plan
 
 STEPS, WHOLE = Choice(threads=1), Choice(threads=1, form="one_call")

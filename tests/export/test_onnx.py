@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gensdk_export.batch_norm import bake_parametrizations, fold_batch_norms
-from gensdk_export.first_load import first_load
-from gensdk_export.onnx import example_sizes, export_onnx
+from gensdk_export.isolated_load import first_load
 from gensdk_export.onnx_check import check_onnx, resize_axes
+from gensdk_export.onnx_export import example_sizes, export_onnx
 from gensdk_export.proof import MemoryGraph
+from gensdk_export.rewrites.batch_norm import bake_parametrizations, fold_batch_norms
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from support.plans import linear_plan, module_plan, random_call
 
 

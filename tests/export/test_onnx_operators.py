@@ -12,11 +12,11 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from gensdk_export.importers import onnx_network
-from gensdk_export.importers.onnx_classifier_plan import DreamOptions, classifier_plan
-from gensdk_export.importers.onnx_meaning import OnnxOptions
-from gensdk_export.importers.onnx_network import read_graph
-from gensdk_export.importers.onnx_reading import OnnxFile
+from gensdk_export.importers.classifier import network as onnx_network
+from gensdk_export.importers.classifier.network import read_graph
+from gensdk_export.importers.classifier.plan import DreamOptions, classifier_plan
+from gensdk_export.importers.onnx.meaning import OnnxOptions
+from gensdk_export.importers.onnx.reading import OnnxFile
 from gensdk_runtime.errors import ExportError, GensdkError
 from support.classifiers import classifier, write_classifier
 from support.onnx_models import FLOAT, conv, convolution, write_onnx

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from gensdk.cli.main import cli
 from gensdk_export.page import onnxruntime_web as web
 from gensdk_export.page.page import write_page
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
 from support.browser import CHROMIUM, DRIVER, MISSING, Browser, browser, served

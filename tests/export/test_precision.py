@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions, export_plan
-from gensdk_export.halving import halve
-from gensdk_export.islands import Subject
-from gensdk_export.precision import SAFE_VALUE, HalfGraph, make_half
+from gensdk_export.half.halving import halve
+from gensdk_export.half.islands import Subject
+from gensdk_export.half.precision import SAFE_VALUE, HalfGraph, make_half
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.golden import Call, GoldenBounds
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.golden import Call, GoldenBounds
+from gensdk_runtime.proof.verify import verify_bundle
+from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.plan import ExportPlan
 from support.plans import Images, module_plan, random_call
 

@@ -14,8 +14,8 @@ from gensdk_export.engines import AxisRange
 from gensdk_export.export import ExportOptions, export_plan, export_run
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
+from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.plan import ExportPlan
 from gensdk_training.run import train
 from support.plans import Images, linear_plan, module_plan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gensdk_export.report import HEADING, MEASURED, ExportReport, GraphRow, row_text
-from gensdk_runtime.drift import Drift
+from gensdk_export.export_report import HEADING, MEASURED, ExportReport, GraphRow, row_text
+from gensdk_runtime.proof.drift import Drift
 
 
 def drift(max_abs: float, scaled: float) -> Drift:

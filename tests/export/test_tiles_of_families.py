@@ -9,16 +9,16 @@ import pytest
 
 from gensdk_export import receptive_proof
 from gensdk_export.graphs import multiples
-from gensdk_export.onnx import export_onnx
+from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
 from gensdk_export.receptive_proof import with_proved_field
-from gensdk_runtime import translate
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.example_images import example_images
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import FeedforwardSpec
-from gensdk_runtime.signature import ReceptiveField
-from gensdk_runtime.tiles import Cut
+from gensdk_runtime.methods import translate
+from gensdk_runtime.methods.tiles import Cut
+from gensdk_runtime.spec.manifest import FeedforwardSpec
+from gensdk_runtime.spec.signature import ReceptiveField
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import families
 from support.plans import family_plan

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions, export_plan
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import GensdkWarning, InputError
-from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.signature import ImageSpec, SourceSpec
-from gensdk_runtime.verify import load_golden, verify_bundle
-from gensdk_training.layers.translator import translation_plan
+from gensdk_runtime.proof.verify import load_golden, verify_bundle
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.signature import ImageSpec, SourceSpec
+from gensdk_training.graphs.translator import translation_plan
 from gensdk_training.plan import ExportPlan
 
 MULTIPLE, CLASSES = 4, ("red", "green", "blue")

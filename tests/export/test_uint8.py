@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from gensdk_export.export import ExportOptions, export_plan
-from gensdk_export.uint8 import with_uint8
+from gensdk_export.rewrites.uint8 import with_uint8
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import FeedforwardSpec
 from gensdk_runtime.media.images import to_uint8
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
+from gensdk_runtime.spec.manifest import FeedforwardSpec
+from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.torch_backend import torch_sessions
 from support.plans import family_plan
 from support.tiny import FAMILIES, given

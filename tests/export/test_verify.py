@@ -14,13 +14,13 @@ from onnx import numpy_helper
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.golden import Golden, GoldenBounds, Recorder
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.verify import load_golden, replay, verify_bundle
+from gensdk_runtime.proof.golden import Golden, GoldenBounds, Recorder
+from gensdk_runtime.proof.verify import load_golden, replay, verify_bundle
+from gensdk_runtime.spec.provenance import Provenance
 from support.plans import family_plan, linear_plan
 
 

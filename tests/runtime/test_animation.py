@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.animation import save_animation
 from gensdk_runtime.media.gif import encode_gif
 from gensdk_runtime.media.image_frames import frames as frames_of
+from gensdk_runtime.stream.animation import save_animation
 
 
 def _read(gif: bytes) -> tuple[list[Any], list[float]]:
@@ -79,7 +79,7 @@ def test_what_cannot_be_written_leaves_nothing(
 
 
 def test_a_failure_half_way_leaves_the_old_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gensdk_runtime.stream.film import Film
+    from gensdk_runtime.media.video.film import Film
 
     path = save_animation(FRAMES, tmp_path / "walk.mp4")
     before = path.read_bytes()
@@ -91,7 +91,7 @@ def test_a_failure_half_way_leaves_the_old_video(tmp_path: Path, monkeypatch: py
 
 
 def test_a_full_disk_half_way_leaves_the_old_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gensdk_runtime.stream import film_file
+    from gensdk_runtime.media.video import film_file
 
     path = save_animation(FRAMES, tmp_path / "walk.mp4")
     before = path.read_bytes()

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gensdk_runtime import memory
 from gensdk_runtime.errors import GensdkError, InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.host import memory
 from gensdk_runtime.programs.base import StepEnd
 from support.inverting_bundle import write_inverting_bundle
 
@@ -154,8 +154,8 @@ def test_more_samples_than_memory_holds_are_refused_before_any_is_drawn(monkeypa
 
 def test_what_a_callback_that_stops_leaves_is_not_this_machines_affair(tmp_path: Path) -> None:
     """However the work was split by what was measured here, a callback hears of batches of the bundle's size."""
-    from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
-    from gensdk_runtime.tuning.lineup import Lineup
+    from gensdk_runtime.plan.costs import Choice, Cost, CostTable
+    from gensdk_runtime.plan.lineup import Lineup
 
     def stops(step: StepEnd) -> bool:
         return step.step == 1

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from gensdk_runtime.arrays_file import npz_names, read_npy, read_npz
+from gensdk_runtime.bundles.arrays_file import npz_names, read_npy, read_npz
 from gensdk_runtime.errors import InputError, IntegrityError
 
 LIMIT = 1 << 20

@@ -13,9 +13,9 @@ from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.inversion import Detection
-from gensdk_runtime.manifest import AscentDefaults, AscentSpec, FeedforwardSpec, ModelSpec
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.methods.inversion import Detection
+from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from support.models import IMAGE, MODELS, ascent_model, feedforward_model, generator, image_tensor, tensor
 
 PIXELS = int(np.prod(IMAGE.shape))

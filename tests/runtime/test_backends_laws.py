@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gensdk_runtime.backends import availabilities, create_backend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.embedded import embedded_names
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from gensdk_runtime import onnx_weights, openvino_compiler
 from gensdk_runtime.backends import availabilities, create_backend
-from gensdk_runtime.backends.openvino import OpenVinoSession
-from gensdk_runtime.onnx_weights import map_weights
-from gensdk_runtime.openvino_norms import fuse_group_norms
+from gensdk_runtime.backends.openvino import compiler as openvino_compiler
+from gensdk_runtime.backends.openvino.backend import OpenVinoSession
+from gensdk_runtime.backends.openvino.norms import fuse_group_norms
+from gensdk_runtime.onnx_files import weights as onnx_weights
+from gensdk_runtime.onnx_files.weights import map_weights
 from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
 
 node = helper.make_node
@@ -24,7 +25,7 @@ CRASHES = """
 import numpy as np
 import openvino as ov
 from openvino import opset13 as op
-from gensdk_runtime.openvino_snippets import separate_snippets
+from gensdk_runtime.backends.openvino.snippets import separate_snippets
 
 rng = np.random.default_rng(0)
 C = 16
@@ -179,7 +180,7 @@ def test_sizes_beyond_the_limit_are_compiled_anew(monkeypatch: pytest.MonkeyPatc
 
 
 def test_streams_grow_with_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gensdk_runtime.openvino_compiler.cores_to_fill", lambda: 4)
+    monkeypatch.setattr("gensdk_runtime.backends.openvino.compiler.cores_to_fill", lambda: 4)
     data, weights = wide_bytes()
     x = np.ones((2, 64), np.float32)
     wanted = (x @ weights["w1"] + weights["b1"]) @ weights["w2"]
@@ -267,7 +268,7 @@ def test_axes_that_are_no_image_keep_a_graph_for_each_size() -> None:
 
 FIRST_USES = """
 import threading
-from gensdk_runtime.backends.openvino import _import
+from gensdk_runtime.backends.openvino.backend import _import
 ov = _import()
 import numpy as np
 together = threading.Barrier(8)

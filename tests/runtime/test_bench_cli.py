@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from gensdk.cli.bench import bench
-from gensdk_runtime.bench.report import Report
+from gensdk_runtime.bench.latency_report import Report
 from gensdk_runtime.errors import CheckFailedError, InputError
 from support.step_bundle import write_step_bundle
 

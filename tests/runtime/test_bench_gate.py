@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from gensdk_runtime.bench.bootstrap import RatioInterval, Statistic, block_length, ratio_intervals
 from gensdk_runtime.bench.gate import Limit, compare_paired, compare_with_baseline, failed, machine_warnings
-from gensdk_runtime.bench.machine import this_machine
-from gensdk_runtime.bench.report import (
+from gensdk_runtime.bench.latency_report import (
     BenchSettings,
     Case,
     Comparison,
@@ -21,6 +20,7 @@ from gensdk_runtime.bench.report import (
     SamplingOptions,
     Subject,
 )
+from gensdk_runtime.bench.machine import this_machine
 from gensdk_runtime.errors import InputError
 
 MEDIAN, MEAN, P95 = Statistic(50.0), Statistic(), Statistic(95.0)

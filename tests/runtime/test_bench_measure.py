@@ -14,16 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gensdk_runtime.bench import suite
-from gensdk_runtime.bench.machine import speed_probe_ns, this_machine
-from gensdk_runtime.bench.measure import Target, measure
-from gensdk_runtime.bench.plot import plot_report
-from gensdk_runtime.bench.report import (
+from gensdk_runtime.bench.latency_report import (
     MAX_CALLS_PER_RUN,
     MAX_REPORT_BYTES,
     BenchSettings,
     Report,
     SamplingOptions,
 )
+from gensdk_runtime.bench.machine import speed_probe_ns, this_machine
+from gensdk_runtime.bench.measure import Target, measure
+from gensdk_runtime.bench.plot import plot_report
 from gensdk_runtime.errors import BundleError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
@@ -273,7 +273,7 @@ def test_a_changed_byte_gives_a_report_or_an_input_error(report, tmp_path, data)
 
 def test_a_failed_save_leaves_the_old_report(report, tmp_path, monkeypatch) -> None:
     report.save(tmp_path / "baseline.json")
-    monkeypatch.setattr("gensdk_runtime.bench.report.MAX_REPORT_BYTES", 100)
+    monkeypatch.setattr("gensdk_runtime.bench.latency_report.MAX_REPORT_BYTES", 100)
     with pytest.raises(InputError, match="fewer cases"):
         report.save(tmp_path / "baseline.json")
     monkeypatch.undo()

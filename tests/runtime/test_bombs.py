@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, IntegrityError
-from gensdk_runtime.first_run import ENVIRONMENT, try_first
-from gensdk_runtime.known_files import is_known
-from gensdk_runtime.onnx_scan import MAX_NODES, scan
+from gensdk_runtime.host.known_files import is_known
+from gensdk_runtime.onnx_files.scan import MAX_NODES, scan
+from gensdk_runtime.plan.first_run import ENVIRONMENT, try_first
 from support.bombs import BOMBS, bomb_bundle, endless, functions, graph_of, node
 from support.processes import wait_until_gone
 from support.tiny_bundle import lay_out, pack, refusal, sealed, tiny_files
@@ -116,12 +116,12 @@ def test_a_loop_that_ends_is_tried_once(tmp_path, monkeypatch) -> None:
         assert not is_known(digest, "ran")
         try_first(source, "fp32")
         assert is_known(digest, "ran")
-        monkeypatch.setattr("gensdk_runtime.first_run.run_module", None)
+        monkeypatch.setattr("gensdk_runtime.plan.first_run.run_module", None)
         try_first(source, "fp32")
 
 
 def test_a_graph_without_loops_is_not_tried(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("gensdk_runtime.first_run.run_module", None)
+    monkeypatch.setattr("gensdk_runtime.plan.first_run.run_module", None)
     with Bundle.open("digits-vae") as bundle:
         try_first(bundle.graph_source("decoder", "fp32"), "fp32")
 

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from gensdk_runtime import embedded
-from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.bundles import embedded
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError
 from support.tiny_bundle import (
     GRAPH,
@@ -126,7 +126,7 @@ def test_weights_that_are_swapped_all_the_time_never_get_through(tmp_path, monke
     write_bundle(tmp_path / "x", tiny_manifest(), files).close()
     target, good, evil = tmp_path / "x/graphs/scale.data", values(1, 2, 3, 4), values(5, 6, 7, 8)
     if copied:
-        monkeypatch.setattr("gensdk_runtime.bundle.MAX_ONNX_BYTES", 10)
+        monkeypatch.setattr("gensdk_runtime.bundles.bundle.MAX_ONNX_BYTES", 10)
     done = threading.Event()
 
     def swap() -> None:
@@ -158,7 +158,7 @@ def test_weights_that_are_swapped_all_the_time_never_get_through(tmp_path, monke
 def test_a_graph_too_large_for_one_file_is_loaded_from_a_copy(tmp_path, monkeypatch) -> None:
     files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
     with write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle:
-        monkeypatch.setattr("gensdk_runtime.bundle.MAX_ONNX_BYTES", 10)
+        monkeypatch.setattr("gensdk_runtime.bundles.bundle.MAX_ONNX_BYTES", 10)
         path = bundle.graph_source("scale", "fp32").path
         assert path is not None
         assert not path.is_relative_to(tmp_path)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto
 
-from gensdk_runtime import bundle, bundle_files
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles import bundle
+from gensdk_runtime.bundles import files as bundle_files
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BundleError, IntegrityError, ManifestError
-from gensdk_runtime.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION
+from gensdk_runtime.spec.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION
 from support.tiny_bundle import GRAPH, lay_out, pack, refusal, sealed, tiny_files, tiny_onnx, with_manifest
 
 FILES = sealed(tiny_files())

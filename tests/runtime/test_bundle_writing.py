@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime import atomic
-from gensdk_runtime import bundle as bundle_module
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.bundles import bundle as bundle_module
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError
+from gensdk_runtime.host import atomic
 from support.tiny_bundle import (
     GRAPH,
     content,
@@ -225,8 +225,8 @@ import os, random, signal, sys, time
 from pathlib import Path
 from gensdk_runtime import atomic
 from gensdk_runtime import bundle as bundle_module
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.writer import write_bundle
 from support.tiny_bundle import tiny_files, tiny_manifest
 
 target, as_zip, two_steps = Path(sys.argv[1]), sys.argv[2] == "zip", sys.argv[3] == "two steps"

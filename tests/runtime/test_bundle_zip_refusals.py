@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.zip_files import MAX_ENTRIES
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError
-from gensdk_runtime.zip_files import MAX_ENTRIES
 from support.tiny_bundle import pack, refusal, sealed, tiny_files
 
 FILES = sealed(tiny_files())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime.child_process import Limits, death, end, run_module, start_module
 from gensdk_runtime.errors import InputError, UnavailableError
-from gensdk_runtime.memory_limit import memory_limit, parse_bytes
+from gensdk_runtime.host.child_process import Limits, death, end, run_module, start_module
+from gensdk_runtime.host.memory_limit import memory_limit, parse_bytes
 from support.processes import alive, wait_until_gone
 
 ROOT = Path(__file__).parent.parent.parent
@@ -96,7 +96,7 @@ def test_a_child_goes_when_its_input_ends_even_in_the_middle_of_work(module) -> 
 HOLDS_THE_INTERPRETER = "import ctypes\nprint('began', flush=True)\nctypes.PyDLL(None).sleep(600)\n"
 PARENT = """
 import os, sys
-from gensdk_runtime.child_process import start_module
+from gensdk_runtime.host.child_process import start_module
 process = start_module("work", paths=[sys.argv[1]])
 process.stdout.readline()
 keep = os.dup(process.stdin.fileno())  # as where a fork of the parent holds the pipe open

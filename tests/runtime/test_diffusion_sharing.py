@@ -13,8 +13,8 @@ from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec
-from gensdk_runtime.signature import GraphSpec
+from gensdk_runtime.spec.manifest import DiffusionDefaults, DiffusionSpec
+from gensdk_runtime.spec.signature import GraphSpec
 from support.models import SCHEDULE, diffusion_model, generator, sharing_model, tensor
 
 CLASSES = 3

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gensdk_runtime import batches
-from gensdk_runtime import golden as golden_module
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.fake import FakeBackend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.drift import measure_drift
-from gensdk_runtime.embedded import embedded_path
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import embedded_path
 from gensdk_runtime.errors import (
     BackendError,
     GensdkError,
@@ -27,11 +24,14 @@ from gensdk_runtime.errors import (
     did_you_mean,
 )
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings
-from gensdk_runtime.manifest import ModelSpec, ScheduleSpec
-from gensdk_runtime.schedules import make_schedule
-from gensdk_runtime.signature import GraphSpec, ImageSpec
-from gensdk_runtime.verify import check_golden, replay
+from gensdk_runtime.plan import batches
+from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.proof import golden as golden_module
+from gensdk_runtime.proof.drift import measure_drift
+from gensdk_runtime.proof.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings
+from gensdk_runtime.proof.verify import check_golden, replay
+from gensdk_runtime.spec.manifest import ModelSpec, ScheduleSpec
+from gensdk_runtime.spec.signature import GraphSpec, ImageSpec
 from support.models import (
     IMAGE,
     MODELS,

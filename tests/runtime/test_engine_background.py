@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from gensdk_runtime.backends import create_backend
+from gensdk_runtime.backends.background import BackgroundBackend, BackgroundSession
 from gensdk_runtime.backends.base import Availability, Backend, GraphSource, Session
 from gensdk_runtime.backends.fake import FakeBackend
-from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.engines.background import BackgroundBackend, BackgroundSession
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.signature import GraphSpec, Precision
+from gensdk_runtime.spec.signature import GraphSpec, Precision
 
 BUNDLE = "digits-ddpm"
 

@@ -15,22 +15,22 @@ import numpy as np
 import onnx
 import pytest
 
-from gensdk_runtime.backends import tensorrt
+from gensdk_runtime.backends.background import BackgroundBackend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import tensor_shape
-from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.bundle_writer import write_bundle
-from gensdk_runtime.embedded import embedded_names
-from gensdk_runtime.engines import device, supply
-from gensdk_runtime.engines.background import BackgroundBackend
-from gensdk_runtime.engines.cache import EngineCache
-from gensdk_runtime.engines.package import Log, Toolkit
-from gensdk_runtime.engines.supply import UntrustedEngineWarning
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.backends.tensorrt import backend as tensorrt
+from gensdk_runtime.backends.tensorrt import device, supply
+from gensdk_runtime.backends.tensorrt.cache import EngineCache
+from gensdk_runtime.backends.tensorrt.package import Log, Toolkit
+from gensdk_runtime.backends.tensorrt.supply import UntrustedEngineWarning
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import embedded_names
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.known_files import is_known, remember
-from gensdk_runtime.manifest import EngineSpec
+from gensdk_runtime.host.known_files import is_known, remember
+from gensdk_runtime.spec.manifest import EngineSpec
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")

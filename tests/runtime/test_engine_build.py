@@ -13,17 +13,17 @@ import pytest
 from onnx.external_data_helper import convert_model_to_external_data
 
 from gensdk_runtime.backends import get_backend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.embedded import embedded_names
-from gensdk_runtime.engines.build import AxisRange, OnnxFile, Recipe, build
-from gensdk_runtime.engines.cache import EngineCache, EngineCacheWarning, key_of
-from gensdk_runtime.engines.device import Gpu
-from gensdk_runtime.engines.engine import LoadedEngine
-from gensdk_runtime.engines.package import load_package
-from gensdk_runtime.engines.supply import EngineSource, Supplier, UntrustedEngineWarning
+from gensdk_runtime.backends.tensorrt.build import AxisRange, OnnxFile, Recipe, build
+from gensdk_runtime.backends.tensorrt.cache import EngineCache, EngineCacheWarning, key_of
+from gensdk_runtime.backends.tensorrt.device import Gpu
+from gensdk_runtime.backends.tensorrt.engine import LoadedEngine
+from gensdk_runtime.backends.tensorrt.package import load_package
+from gensdk_runtime.backends.tensorrt.supply import EngineSource, Supplier, UntrustedEngineWarning
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import EngineSpec
-from gensdk_runtime.signature import GraphSpec, Precision
+from gensdk_runtime.spec.manifest import EngineSpec
+from gensdk_runtime.spec.signature import GraphSpec, Precision
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 GRAPHS = [
@@ -188,7 +188,7 @@ def engine_spec(**changes: Any) -> EngineSpec:
 @pytest.fixture
 def supplier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supplier]:
     """Builds in no time."""
-    monkeypatch.setattr("gensdk_runtime.engines.supply.build", lambda *args, **options: b"built")
+    monkeypatch.setattr("gensdk_runtime.backends.tensorrt.supply.build", lambda *args, **options: b"built")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield Supplier(load_package("tensorrt-rtx"), GPU, EngineCache(tmp_path))
@@ -254,7 +254,7 @@ def test_a_fresh_engine_that_is_refused_is_an_error(supplier: Supplier) -> None:
 
 def test_a_real_bundle_offers_its_engines(tmp_path: Path) -> None:
     """A flipped byte in one is the bundle's own error, not a reason to build in silence."""
-    from gensdk_runtime.bundle_writer import write_bundle
+    from gensdk_runtime.bundles.writer import write_bundle
     from gensdk_runtime.errors import IntegrityError
 
     spec = engine_spec(file="engines/decoder.engine")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from gensdk_runtime.engines import cache as cache_module
-from gensdk_runtime.engines.cache import EngineCache, EngineCacheWarning, key_of
+from gensdk_runtime.backends.tensorrt import cache as cache_module
+from gensdk_runtime.backends.tensorrt.cache import EngineCache, EngineCacheWarning, key_of
 from gensdk_runtime.errors import InputError
 from support.engine_building import build_for_real, build_slowly
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from gensdk_runtime.backends import get_backend
-from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from gensdk_runtime.backends.tensorrt import TensorRtBackend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.embedded import embedded_names
-from gensdk_runtime.engines.background import BackgroundSession
-from gensdk_runtime.engines.cache import EngineCache
+from gensdk_runtime.backends.background import BackgroundSession
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.backends.tensorrt.backend import TensorRtBackend
+from gensdk_runtime.backends.tensorrt.cache import EngineCache
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.signature import Precision
-from gensdk_runtime.verify import verify_bundle
+from gensdk_runtime.proof.verify import verify_bundle
+from gensdk_runtime.spec.signature import Precision
 
 AVAILABLE = get_backend("tensorrt").availability()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not AVAILABLE.available, reason=AVAILABLE.reason)]

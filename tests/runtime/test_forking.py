@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime.embedded import embedded_path
-from gensdk_runtime.tuning.costs import Choice
+from gensdk_runtime.bundles.embedded import embedded_path
+from gensdk_runtime.plan.costs import Choice
 from support.cost_tables import store_costs
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -206,7 +206,7 @@ def test_what_the_child_can_not_open_again_is_said(tmp_path) -> None:
 SESSIONS = """
 from gensdk import Bundle
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.runner import open_runner
+from gensdk_runtime.plan.runner import open_runner
 with Bundle.open("digits-dcgan") as bundle:
     runner = open_runner(bundle, create_backend("onnxruntime", threads=2), "fp32")
     generator = Generator.from_sessions(bundle.manifest.model, runner.sessions)

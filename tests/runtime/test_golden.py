@@ -17,11 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gensdk_runtime import golden as golden_module
 from gensdk_runtime.backends.fake import FakeSession
-from gensdk_runtime.drift import MAX_PSNR, allowed_flips, degenerate, measure_drift, sample_drift
 from gensdk_runtime.errors import BackendError, IntegrityError
-from gensdk_runtime.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings, thin_out
+from gensdk_runtime.proof import golden as golden_module
+from gensdk_runtime.proof.drift import MAX_PSNR, allowed_flips, degenerate, measure_drift, sample_drift
+from gensdk_runtime.proof.golden import (
+    Call,
+    Golden,
+    GoldenBounds,
+    Recorder,
+    Trajectory,
+    TrajectorySettings,
+    thin_out,
+)
 from support.models import autoregressive_model, diffusion_model, feedforward_model
 
 BOUNDS = GoldenBounds(graph=1e-4, flipped=0.01)

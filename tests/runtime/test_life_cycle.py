@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.embedded import embedded_path
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.embedded import embedded_path
 from gensdk_runtime.errors import BackendError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.plan.costs import Choice
+from gensdk_runtime.plan.fingerprint import measurement_key
+from gensdk_runtime.plan.lineup import Lineup
+from gensdk_runtime.plan.opening import open_choice
 from gensdk_runtime.tuning import store
-from gensdk_runtime.tuning.costs import Choice
-from gensdk_runtime.tuning.fingerprint import measurement_key
-from gensdk_runtime.tuning.lineup import Lineup
-from gensdk_runtime.tuning.opening import open_choice
 from support.cost_tables import store_costs, table_for
 from support.models import MODELS, generator
 
@@ -168,7 +168,7 @@ def test_who_finds_another_process_measuring_starts_at_once_and_goes_over_later(
 ) -> None:
     monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENSDK_TUNE", "on")
-    monkeypatch.setattr("gensdk_runtime.tuning.lineup.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("gensdk_runtime.plan.lineup.LOOK_EVERY", 0.0)
     monkeypatch.setattr("gensdk_runtime.tuning.measure.measure", lambda *args, **more: pytest.fail("it measured"))
     with Bundle.open(DIGITS) as bundle:
         key = measurement_key(bundle.manifest, "fp32", None)
@@ -190,7 +190,7 @@ def test_who_finds_another_process_measuring_starts_at_once_and_goes_over_later(
 def test_who_waits_in_vain_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENSDK_TUNE", "on")
-    monkeypatch.setattr("gensdk_runtime.tuning.lineup.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("gensdk_runtime.plan.lineup.LOOK_EVERY", 0.0)
     with Bundle.open(DIGITS) as bundle:
         key = measurement_key(bundle.manifest, "fp32", None)
     with store.measuring_this(key):

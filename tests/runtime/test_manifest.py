@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gensdk_runtime.errors import InputError, ManifestError
-from gensdk_runtime.manifest import (
+from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.spec.manifest import (
     MAX_MANIFEST_BYTES,
     SCHEMA_VERSION,
     EngineSpec,
@@ -22,9 +23,8 @@ from gensdk_runtime.manifest import (
     Precision16Report,
     ScheduleSpec,
 )
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.schedules import make_schedule
-from gensdk_runtime.signature import ImageSpec, check_path
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.signature import ImageSpec, check_path
 from support.models import MODELS
 from support.tiny_bundle import GRAPH, sealed, tiny_files, tiny_manifest
 

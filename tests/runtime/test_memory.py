@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime import control_groups, memory
+from gensdk_runtime.host import control_groups, memory
 
 resource = pytest.importorskip("resource", reason="limits of POSIX")
 

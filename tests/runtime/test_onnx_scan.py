@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper
 
 from gensdk_runtime.errors import IntegrityError
-from gensdk_runtime.onnx_scan import MAX_DEPTH, external_locations, graph_inputs, graph_outputs, scan
+from gensdk_runtime.onnx_files.scan import MAX_DEPTH, external_locations, graph_inputs, graph_outputs, scan
 from support.tiny_bundle import tiny_onnx
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gensdk_runtime.manifest import AscentDefaults
-from gensdk_runtime.optimizers import Adam, Lbfgs, Optimizer, Sgd, make_optimizer
+from gensdk_runtime.programs.optimizers import Adam, Lbfgs, Optimizer, Sgd, make_optimizer
+from gensdk_runtime.spec.manifest import AscentDefaults
 
 BATCH, SIZE, STEPS = 3, 5, 25
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime.own_files import check_own_folder, open_own, opened_own, read_own, try_lock
+from gensdk_runtime.host.own_files import check_own_folder, open_own, opened_own, read_own, try_lock
 
 WAYS = {
     "read": os.O_RDONLY,

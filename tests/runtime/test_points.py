@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gensdk_runtime.bench.latency_report import BenchSettings
 from gensdk_runtime.bench.measure import Target, measure
-from gensdk_runtime.bench.report import BenchSettings
 from gensdk_runtime.errors import InputError, ManifestError
-from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import read_settings
-from gensdk_runtime.media.points import MARGIN, SIZE, scatter
+from gensdk_runtime.outputs.points import MARGIN, SIZE, scatter
 from gensdk_runtime.samples import Samples, check_target
-from gensdk_runtime.signature import GraphSpec, PointsSpec
+from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec, PointsSpec
 from support.models import IMAGE, diffusion_model, feedforward_model, generator, label_tensor, tensor
 
 RANGE = (-4.0, 4.0)

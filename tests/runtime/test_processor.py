@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gensdk_runtime import control_groups, processor
+from gensdk_runtime.host import control_groups, processor
 from gensdk_runtime.tuning.candidates import Processor
 
 V2 = "32 31 0:29 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -92,7 +92,7 @@ def test_backends_keep_to_the_limit(backend, threads, used, monkeypatch) -> None
     pytest.importorskip(backend)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     from gensdk_runtime.backends import create_backend
-    from gensdk_runtime.openvino_compiler import Compiler
+    from gensdk_runtime.backends.openvino.compiler import Compiler
 
     made = create_backend(backend, threads=threads)
     if backend == "onnxruntime":

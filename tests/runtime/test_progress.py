@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime import progress
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.progress import Progress
-from gensdk_runtime.tuning.costs import Choice
+from gensdk_runtime.host import progress
+from gensdk_runtime.host.progress import Progress
+from gensdk_runtime.plan.costs import Choice
 from support.cost_tables import store_costs
 from support.models import MODELS, generator
 

@@ -11,16 +11,17 @@ import numpy as np
 import onnx
 import pytest
 
-from gensdk_runtime import memory, translate
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import Manifest, ModelSpec
-from gensdk_runtime.receptive.field import receptive_field, with_field
-from gensdk_runtime.signature import ReceptiveField
-from gensdk_runtime.tiles import Cut
+from gensdk_runtime.host import memory
+from gensdk_runtime.methods import translate
+from gensdk_runtime.methods.tiles import Cut
+from gensdk_runtime.receptive_field.field import receptive_field, with_field
+from gensdk_runtime.spec.manifest import Manifest, ModelSpec
+from gensdk_runtime.spec.signature import ReceptiveField
 from support.onnx_graphs import OnnxBytes
 from support.translation_graphs import (
     GLOBAL,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gensdk_runtime import request
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.plan import request
 
 BUNDLE = "digits-ddpm"
 OPTIONS: list[dict[str, Any]] = [

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ScheduleSpec
-from gensdk_runtime.schedules import NoiseSchedule, make_schedule
-from gensdk_runtime.solvers import SOLVERS, SPACINGS, SolverTable, solver_table, timesteps
+from gensdk_runtime.programs.schedules import NoiseSchedule, make_schedule
+from gensdk_runtime.programs.solvers import SOLVERS, SPACINGS, SolverTable, solver_table, timesteps
+from gensdk_runtime.spec.manifest import ScheduleSpec
 
 THEIR_SPACINGS = ("leading", "linspace", "trailing")
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.stream.address import PROTOCOLS, check_address, masked
+from gensdk_runtime.media.video.address import PROTOCOLS, check_address, masked
 
 SCHEMES = sorted(PROTOCOLS)
 PLACES = (

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.video import film_file as film_file_module
+from gensdk_runtime.media.video.film_formats import FILMS
 from gensdk_runtime.stream import StreamFacts, StreamOptions, TranslatedFrame, VideoSink, translate_stream
-from gensdk_runtime.stream import film_file as film_file_module
-from gensdk_runtime.stream.film_formats import FILMS
 from gensdk_runtime.stream.video_sink import exact_rate
 from support.streams import grey_frame, grey_frames, slow_generator
 from support.videos import level_picture, levels_of, shown, sound_of, times_of, write_video

@@ -14,10 +14,10 @@ from PIL import Image
 
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.media.video.film_formats import FILMS
 from gensdk_runtime.stream import Sink, StreamOptions, TranslatedFrame, WindowSink, translate_stream
 from gensdk_runtime.stream import pipeline as module
 from gensdk_runtime.stream.figures import Ages
-from gensdk_runtime.stream.film_formats import FILMS
 from support.inverting_bundle import write_inverting_bundle
 from support.streams import grey_frame, grey_frames, no_thread_left, slow_generator, write_frames
 from support.videos import levels_of, times_of

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gensdk_runtime.errors import InputError, UnavailableError
+from gensdk_runtime.media.video import containers as containers_module
+from gensdk_runtime.media.video import decoding as decoding_module
 from gensdk_runtime.stream import StreamOptions, StreamReport, TranslatedFrame, VideoSource, translate_stream
-from gensdk_runtime.stream import containers as containers_module
-from gensdk_runtime.stream import decoding as decoding_module
 from support.streams import no_thread_left, slow_generator
 from support.videos import corner_picture, level_picture, packet_places, write_video
 
@@ -247,7 +247,7 @@ def test_frames_over_the_limit_are_refused_by_the_decoder(tmp_path: Path, monkey
 
 
 def test_a_mirrored_video_is_turned_back(tmp_path: Path) -> None:
-    from gensdk_runtime.stream.picture import upright
+    from gensdk_runtime.media.video.picture import upright
 
     picture = corner_picture()
     np.testing.assert_array_equal(upright(picture, (-1, 0, 0, 1)), picture[:, ::-1])

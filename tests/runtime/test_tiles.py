@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gensdk_runtime.signature import SourceSpec
-from gensdk_runtime.tiles import Axis, smallest_tile, translate_tiles
+from gensdk_runtime.methods.tiles import Axis, smallest_tile, translate_tiles
+from gensdk_runtime.spec.signature import SourceSpec
 
 
 @given(

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensdk_runtime.backends.fake import FakeSession, GraphFunction
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, UnavailableError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import ModelSpec
-from gensdk_runtime.runner import Runner, runner_of
-from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
-from gensdk_runtime.tuning.lineup import Lineup
-from gensdk_runtime.tuning.opening import open_choice
+from gensdk_runtime.plan.costs import Choice, Cost, CostTable
+from gensdk_runtime.plan.lineup import Lineup
+from gensdk_runtime.plan.opening import open_choice
+from gensdk_runtime.plan.runner import Runner, runner_of
+from gensdk_runtime.spec.manifest import ModelSpec
 from support.models import MODELS, feedforward_model, generator, nan_images
 from support.step_bundle import write_step_bundle
 

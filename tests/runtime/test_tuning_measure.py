@@ -16,17 +16,17 @@ from click.testing import CliRunner
 from gensdk.cli.sample import sample
 from gensdk.cli.tune import tune as tune_verb
 from gensdk_runtime.backends.base import Availability
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.plan.costs import Choice, Cost, CostTable
+from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
 from gensdk_runtime.tuning import child as child_module
 from gensdk_runtime.tuning import measure as measure_module
 from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning import tune as tune_module
 from gensdk_runtime.tuning.candidates import Processor, batch_sizes, candidates
 from gensdk_runtime.tuning.child import Child, ChildLostError
-from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
-from gensdk_runtime.tuning.fingerprint import bundle_identity, measurement_key
 from gensdk_runtime.tuning.measure import measure
 from gensdk_runtime.tuning.messages import Question
 from gensdk_runtime.tuning.points import Effort, Point, forecast, outside_in, rising_costs
@@ -231,7 +231,8 @@ def test_remembering_is_fast_enough_to_import_nothing(bundle, measured_here) -> 
     key = measurement_key(bundle.manifest, "fp32", None)
     store.save_table(key, CostTable(costs=(Cost(choice=ONE, batch=1, seconds=1.0),)), bundle.manifest, "full")
     program = (
-        "import sys; from gensdk_runtime.bundle import Bundle; from gensdk_runtime.tuning.tune import tuned\n"
+        "import sys; from gensdk_runtime.bundles.bundle import Bundle\n"
+        "from gensdk_runtime.tuning.tune import tuned\n"
         f"with Bundle.open({str(bundle.path)!r}) as bundle: assert tuned(bundle, 'fp32', None) is not None\n"
         "print(*sorted(sys.modules))"
     )

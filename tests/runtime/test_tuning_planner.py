@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
+from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.tuning.trim import GAIN, trimmed
 
 CHOICES = (

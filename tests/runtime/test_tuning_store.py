@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.manifest import Manifest
-from gensdk_runtime.own_files import try_lock
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.host.own_files import try_lock
+from gensdk_runtime.plan.costs import Choice, Cost, CostTable
+from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
+from gensdk_runtime.spec.manifest import Manifest
 from gensdk_runtime.tuning import store
-from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
-from gensdk_runtime.tuning.fingerprint import bundle_identity, measurement_key
 from support.step_bundle import write_step_bundle
 
 TABLE = CostTable(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gensdk_runtime.errors import InputError, UnavailableError
-from gensdk_runtime.user_cache import cache_folder
+from gensdk_runtime.host.user_cache import cache_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 

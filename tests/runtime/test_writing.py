@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gensdk_runtime import atomic
-from gensdk_runtime.bundle_writer import write_bundle
+from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BundleError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.host import atomic
+from gensdk_runtime.host.scratch import PREFIX, scratch_folder
 from gensdk_runtime.media.images import write_atomically
-from gensdk_runtime.scratch import PREFIX, scratch_folder
 from support.tiny_bundle import tiny_files, tiny_manifest
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="locks tell who lives on POSIX systems")
@@ -70,7 +70,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from gensdk_runtime import atomic
-from gensdk_runtime.scratch import scratch_folder
+from gensdk_runtime.host.scratch import scratch_folder
 with atomic.sibling(Path(sys.argv[1]), folder=True) as new, scratch_folder() as scratch:
     (new / "half").write_bytes(b"x")
     (scratch / "half").write_bytes(b"x")

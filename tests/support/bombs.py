@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from gensdk_runtime.bundle_writer import write_bundle
-from gensdk_runtime.manifest import Manifest
+from gensdk_runtime.bundles.writer import write_bundle
+from gensdk_runtime.spec.manifest import Manifest
 from support.models import IMAGE, feedforward_model
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.plan.costs import Choice, Cost, CostTable
+from gensdk_runtime.plan.fingerprint import measurement_key
 from gensdk_runtime.tuning import store
-from gensdk_runtime.tuning.costs import Choice, Cost, CostTable
-from gensdk_runtime.tuning.fingerprint import measurement_key
 
 
 def table_for(choices: Sequence[Choice], largest: int = 4) -> CostTable:

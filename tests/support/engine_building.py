@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.engines.build import AxisRange, OnnxFile, Recipe
-from gensdk_runtime.engines.cache import EngineCache
-from gensdk_runtime.engines.package import load_package
-from gensdk_runtime.engines.supply import Supplier
+from gensdk_runtime.backends.tensorrt.build import AxisRange, OnnxFile, Recipe
+from gensdk_runtime.backends.tensorrt.cache import EngineCache
+from gensdk_runtime.backends.tensorrt.package import load_package
+from gensdk_runtime.backends.tensorrt.supply import Supplier
+from gensdk_runtime.bundles.bundle import Bundle
 
 
 def build_slowly(folder: Path, identity: dict[str, Any], data: bytes, log: Path, seconds: float) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from gensdk_export.export import export_plan
-from gensdk_runtime.provenance import Provenance
+from gensdk_runtime.spec.provenance import Provenance
 from support.plans import linear_plan
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from gensdk_runtime.bundle_writer import write_bundle
-from gensdk_runtime.manifest import FeedforwardSpec, Manifest, ModelSpec
-from gensdk_runtime.signature import (
+from gensdk_runtime.bundles.writer import write_bundle
+from gensdk_runtime.spec.manifest import FeedforwardSpec, Manifest, ModelSpec
+from gensdk_runtime.spec.signature import (
     HEIGHT,
     RESULT_HEIGHT,
     RESULT_WIDTH,

@@ -11,7 +11,7 @@ from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.fake import FakeSession, GraphFunction
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import (
+from gensdk_runtime.spec.manifest import (
     AscentDefaults,
     AscentSpec,
     AutoregressiveSpec,
@@ -20,7 +20,7 @@ from gensdk_runtime.manifest import (
     ModelSpec,
     ScheduleSpec,
 )
-from gensdk_runtime.signature import GraphSpec, ImageSpec, Role, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, Role, TensorSpec
 
 IMAGE = ImageSpec(channels=1, height=4, width=6)
 SCHEDULE = ScheduleSpec(num_train_timesteps=100)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 ONNX_TYPES = {
     "float32": TensorProto.FLOAT,

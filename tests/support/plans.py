@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.golden import Call
+from gensdk_runtime.proof.golden import Call
 from gensdk_training.family import DataInfo, PointsInfo
-from gensdk_training.layers.latent_sampler import latent_plan
+from gensdk_training.graphs.latent_sampler import latent_plan
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import get_family
 from gensdk_training.torch_backend import TorchSession

@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from gensdk_runtime.manifest import (
+from gensdk_runtime.spec.manifest import (
     DiffusionSpec,
     FileEntry,
     Manifest,
     ModelSpec,
     ScheduleSpec,
 )
-from gensdk_runtime.signature import GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, TensorSpec
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gensdk_runtime.example_images import example_images
-from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig

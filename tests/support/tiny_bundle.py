@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BundleError
-from gensdk_runtime.manifest import FeedforwardSpec, FileEntry, Manifest, ModelSpec
-from gensdk_runtime.signature import GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.spec.manifest import FeedforwardSpec, FileEntry, Manifest, ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, TensorSpec
 
 GRAPH = "graphs/scale.onnx"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase
-from gensdk_training.layers.latent_sampler import latent_plan
+from gensdk_training.graphs.latent_sampler import latent_plan
 from gensdk_training.plan import ExportPlan
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from workloads import Model
 
-from gensdk_runtime.manifest import ScheduleSpec
-from gensdk_runtime.signature import ImageSpec
+from gensdk_runtime.spec.manifest import ScheduleSpec
+from gensdk_runtime.spec.signature import ImageSpec
 from gensdk_training.families.dcgan import Dcgan, DcganConfig
 from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig
 from gensdk_training.family import DataInfo
-from gensdk_training.layers.diffusion_plan import diffusion_plan
+from gensdk_training.graphs.diffusion_plan import diffusion_plan
 
 IMAGES = DataInfo(name="tiny", channels=1, height=8, width=8, count=1)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.signature import (
+from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.signature import (
     HEIGHT,
     RESULT_HEIGHT,
     RESULT_WIDTH,

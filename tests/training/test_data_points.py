@@ -15,7 +15,7 @@ from gensdk_runtime.samples import Samples, Timings
 from gensdk_training.data import load_data
 from gensdk_training.data.feed import Feed
 from gensdk_training.data.mixtures import MIXTURES
-from gensdk_training.data.points import PointDataset
+from gensdk_training.data.point_set import PointDataset
 from gensdk_training.metrics.classifier import LabelledImages
 from gensdk_training.metrics.modes import mixture_modes
 from gensdk_training.run import train

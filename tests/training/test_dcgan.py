@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_training.families.dcgan import Dcgan, DcganConfig
 from gensdk_training.family import Batch, DataInfo, freeze
-from gensdk_training.layers.strided import halvings, widths
+from gensdk_training.networks.strided import halvings, widths
 
 
 def _family(

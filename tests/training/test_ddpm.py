@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gensdk_export.halving import halve
-from gensdk_export.onnx import export_onnx
+from gensdk_export.half.halving import halve
+from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
-from gensdk_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ScheduleSpec
-from gensdk_runtime.schedules import make_schedule
+from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.spec.manifest import ScheduleSpec
 from gensdk_training.families.ddpm import Ddpm, DdpmConfig
 from gensdk_training.family import Batch, DataInfo
-from gensdk_training.layers.diffusion_step import DiffusionStep
-from gensdk_training.layers.unet import SelfAttention, Sinusoid
+from gensdk_training.graphs.diffusion_step import DiffusionStep
+from gensdk_training.networks.unet import SelfAttention, Sinusoid
 
 
 def build(height: int = 8, width: int = 8, *, channels: int = 1, classes: int | None = 3, **config: Any) -> Ddpm:

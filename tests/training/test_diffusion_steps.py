@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import DiffusionSpec, ScheduleSpec
+from gensdk_runtime.spec.manifest import DiffusionSpec, ScheduleSpec
 from gensdk_training.family import DataInfo
-from gensdk_training.layers.diffusion_plan import diffusion_plan
-from gensdk_training.layers.unet import ResidualBlock, UNet, UNetShape
+from gensdk_training.graphs.diffusion_plan import diffusion_plan
+from gensdk_training.networks.unet import ResidualBlock, UNet, UNetShape
 from gensdk_training.plan import ExportPlan
 from gensdk_training.torch_backend import torch_sessions
 from support.tiny import tiny_run

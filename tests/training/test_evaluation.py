@@ -14,16 +14,16 @@ import pytest
 
 from gensdk.cli.main import run
 from gensdk_export.export import export_plan
-from gensdk_runtime.embedded import embedded_names
+from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.provenance import Provenance
-from gensdk_runtime.signature import SourceSpec
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import Evaluation, evaluate
+from gensdk_training.evaluation.evaluation_report import EvaluationReport
 from gensdk_training.evaluation.measures import METRICS
 from gensdk_training.evaluation.page import page
-from gensdk_training.evaluation.points import mixture_measures
-from gensdk_training.evaluation.report import EvaluationReport
+from gensdk_training.evaluation.point_models import mixture_measures
 from gensdk_training.evaluation.subject import check_model
 from gensdk_training.metrics.classifier import ClassifierSettings
 from support.models import feedforward_model

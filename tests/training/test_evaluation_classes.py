@@ -13,13 +13,13 @@ from PIL import Image
 
 from gensdk.cli.main import run
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ModelSpec
-from gensdk_runtime.signature import ImageSpec
+from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.signature import ImageSpec
 from gensdk_training.data import ArrayDataset, load_data
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import evaluate
+from gensdk_training.evaluation.evaluation_report import EvaluationReport
 from gensdk_training.evaluation.labels import chosen_of, label_draw
-from gensdk_training.evaluation.report import EvaluationReport
 from gensdk_training.evaluation.subject import open_reference
 from gensdk_training.evaluation.telling import why_it_cant_tell
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, train_classifier

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
+from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
-from gensdk_training.data.points import PointDataset
+from gensdk_training.data.point_set import PointDataset
 from gensdk_training.family import Batch, DataInfo, Family, Phase, freeze, parameter_count
 from gensdk_training.optim import make_optimizer
 from gensdk_training.preview import sample_networks

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_training.data.load import load_data
 from gensdk_training.family import Batch
-from gensdk_training.layers.adversarial import critic_loss, generator_loss
-from gensdk_training.layers.divergences import DIVERGENCES
-from gensdk_training.layers.gan_networks import MlpDiscriminator, packed
-from gensdk_training.layers.gradient_penalty import gradient_penalty
+from gensdk_training.losses.adversarial import critic_loss, generator_loss
+from gensdk_training.losses.divergences import DIVERGENCES
+from gensdk_training.losses.gradient_penalty import gradient_penalty
+from gensdk_training.networks.gan_networks import MlpDiscriminator, packed
 from gensdk_training.registry import AnyFamily, get_family
 from gensdk_training.run import load_run, train
 from support.tiny import tiny_points, tiny_run

@@ -16,7 +16,7 @@ from gensdk_export.graphs import prepare_modules
 from gensdk_runtime.errors import ExportError
 from gensdk_training.checkpoint import checkpoint_paths, read_checkpoint, save_checkpoint
 from gensdk_training.ema import Ema
-from gensdk_training.layers.initialization import initialize
+from gensdk_training.networks.initialization import initialize
 from gensdk_training.preview import sample_networks
 from gensdk_training.registry import get_family
 from gensdk_training.run import load_run, train

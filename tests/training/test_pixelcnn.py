@@ -15,7 +15,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig, PixelCnnNetwork
 from gensdk_training.family import Batch, DataInfo
-from gensdk_training.layers.grey_levels import draw_level, level_of, value_of
+from gensdk_training.networks.grey_levels import draw_level, level_of, value_of
 from gensdk_training.plan import ExportPlan
 from gensdk_training.torch_backend import torch_sessions
 

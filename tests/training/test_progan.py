@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gensdk_export.export import export_run
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_training.families.progan import (
     Equalized,
     Generator,
@@ -22,7 +22,7 @@ from gensdk_training.families.progan import (
     pixel_norm,
 )
 from gensdk_training.family import DataInfo
-from gensdk_training.layers.strided import halvings
+from gensdk_training.networks.strided import halvings
 from gensdk_training.run import load_run, train
 from support.tiny import tiny_run
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.data import load_data
 from gensdk_training.preview import sample_networks
 from gensdk_training.torch_backend import TorchSession, torch_sessions

@@ -10,23 +10,23 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_training.families.cyclegan import CycleGan, CycleGanConfig
 from gensdk_training.families.pix2pix import Pix2Pix, Pix2PixConfig
 from gensdk_training.families.srgan import Srgan, SrganConfig
 from gensdk_training.families.stargan import StarGan, StarGanConfig
 from gensdk_training.family import Batch, DataInfo, SourceInfo
-from gensdk_training.layers.adversarial import discriminator_loss, towards
-from gensdk_training.layers.gradient_penalty import gradient_penalty
-from gensdk_training.layers.image_pool import ImagePool
-from gensdk_training.layers.patches import PatchDiscriminator
-from gensdk_training.layers.perceptual import load_features
-from gensdk_training.layers.resnet_generator import ResnetGenerator, margin
-from gensdk_training.layers.srresnet import SrResNet, shrink
-from gensdk_training.layers.srresnet import margin as sr_margin
+from gensdk_training.losses.adversarial import discriminator_loss, towards
+from gensdk_training.losses.gradient_penalty import gradient_penalty
+from gensdk_training.losses.image_pool import ImagePool
+from gensdk_training.losses.perceptual import load_features
 from gensdk_training.metrics.classifier import ClassifierNetwork
+from gensdk_training.networks.patches import PatchDiscriminator
+from gensdk_training.networks.resnet_generator import ResnetGenerator, margin
+from gensdk_training.networks.srresnet import SrResNet, shrink
+from gensdk_training.networks.srresnet import margin as sr_margin
 from gensdk_training.run import train
 from gensdk_training.torch_backend import torch_sessions
 from support.tiny import tiny_run

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.strict import StrictModel
+from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.family import LogMeaning
 from gensdk_training.metrics.diversity import Diversity
 

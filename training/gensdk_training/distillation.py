@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import DiffusionDefaults, PredictionType, TimestepSpacing
-from gensdk_runtime.schedules import NoiseSchedule
-from gensdk_runtime.solvers import SolverTable, solver_table
+from gensdk_runtime.programs.schedules import NoiseSchedule
+from gensdk_runtime.programs.solvers import SolverTable, solver_table
+from gensdk_runtime.spec.manifest import DiffusionDefaults, PredictionType, TimestepSpacing
 from gensdk_training.family import DataInfo
-from gensdk_training.layers.diffusion_step import solver_update
+from gensdk_training.graphs.diffusion_step import solver_update
 
 if TYPE_CHECKING:
     from gensdk_training.run import TrainedRun

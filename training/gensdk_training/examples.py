@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gensdk_runtime.arrays_file import read_npz
+from gensdk_runtime.bundles.arrays_file import read_npz
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.host.own_files import read_own
 from gensdk_runtime.media.images import image_grid, write_atomically
-from gensdk_runtime.own_files import read_own
 
 COUNT = 16
 FILE = "examples.npz"

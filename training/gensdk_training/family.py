@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.signature import Finite, ImageSpec, PointsSpec, Range
-from gensdk_runtime.strict import StrictModel
+from gensdk_runtime.spec.signature import Finite, ImageSpec, PointsSpec, Range
+from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan
 from gensdk_training.running_statistics import let_statistics_move

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from gensdk_runtime.errors import GensdkError, TrainingError
-from gensdk_runtime.own_files import read_own
+from gensdk_runtime.host.own_files import read_own
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.version import __version__
 from gensdk_training.board import Board

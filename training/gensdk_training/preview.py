@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gensdk_runtime.example_images import example_images
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image, write_atomically
 from gensdk_runtime.samples import Samples

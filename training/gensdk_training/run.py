@@ -18,8 +18,8 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
-from gensdk_runtime.own_files import check_own_folder, open_own, try_lock
-from gensdk_runtime.provenance import UNFINISHED, Provenance
+from gensdk_runtime.host.own_files import check_own_folder, open_own, try_lock
+from gensdk_runtime.spec.provenance import UNFINISHED, Provenance
 from gensdk_training.board import Board
 from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, newest_data, write_whole
 from gensdk_training.data import Dataset

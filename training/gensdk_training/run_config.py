@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.host.own_files import read_own
 from gensdk_runtime.media.image_fit import Fit
-from gensdk_runtime.own_files import read_own
-from gensdk_runtime.strict import StrictModel
+from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.augment import Augmentation
 from gensdk_training.data.dataset import Layout, Split

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.signature import GraphSpec
+from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_training.plan import ExportPlan
 
 

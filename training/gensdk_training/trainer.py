@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError, TrainingError
-from gensdk_runtime.memory_limit import machine_memory
+from gensdk_runtime.host.memory_limit import machine_memory
 from gensdk_training.data.augment import Augment, Augmentation
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.feed import Feed

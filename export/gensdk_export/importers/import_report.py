@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gensdk_export.report import ExportReport
+from gensdk_export.export_report import ExportReport
 from gensdk_runtime.errors import InputError
 
 

@@ -9,11 +9,11 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from gensdk_runtime.atomic import put_in_place, sibling
-from gensdk_runtime.child_process import run_program
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
-from gensdk_runtime.scratch import scratch_folder
-from gensdk_runtime.user_cache import cache_folder
+from gensdk_runtime.host.atomic import put_in_place, sibling
+from gensdk_runtime.host.child_process import run_program
+from gensdk_runtime.host.scratch import scratch_folder
+from gensdk_runtime.host.user_cache import cache_folder
 
 VERSION = "1.30.0"
 INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="

@@ -15,18 +15,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gensdk_export.one_call import OneCall
-from gensdk_export.one_call_proof import prove_one_call
+from gensdk_export.one_call.proof import prove_one_call
+from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.page.onnxruntime_web import NOTICE, onnxruntime_web
 from gensdk_export.proof import GraphSet
-from gensdk_runtime.atomic import check_no_dangling_link, put_in_place, sibling, sync
-from gensdk_runtime.batches import largest_batch
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, InputError
-from gensdk_runtime.manifest import DiffusionDefaults, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sibling, sync
 from gensdk_runtime.noise import LATENT_STREAM
-from gensdk_runtime.signature import GraphSpec
-from gensdk_runtime.verify import load_golden
+from gensdk_runtime.plan.batches import largest_batch
+from gensdk_runtime.proof.verify import load_golden
+from gensdk_runtime.spec.manifest import DiffusionDefaults, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 PAGE_FILE = "page.json"
 STATIC = ("page.css", "page.js", "sampler.js", "worker.js", "noise.js")

@@ -12,7 +12,12 @@ from gensdk_runtime.errors import InputError, did_you_mean
 
 BackendT = TypeVar("BackendT", bound=type[Backend])
 
-_MODULES = {name: f"gensdk_runtime.backends.{name}" for name in ("onnxruntime", "openvino", "tensorrt", "fake")}
+_MODULES = {
+    "onnxruntime": "gensdk_runtime.backends.onnxruntime.backend",
+    "openvino": "gensdk_runtime.backends.openvino.backend",
+    "tensorrt": "gensdk_runtime.backends.tensorrt.backend",
+    "fake": "gensdk_runtime.backends.fake",
+}
 _BACKENDS: dict[str, type[Backend]] = {}
 
 BACKGROUND = ":background"
@@ -52,12 +57,12 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
     What stands behind the colon is the execution provider. `threads` bounds the CPU threads inside one graph;
     with `spinning` they wait busily between runs, which is faster for small graphs and takes the processor from
     others. With ``:background`` at its end, as in ``"tensorrt:background"``, ONNX Runtime serves until the backend
-    is ready (:mod:`gensdk_runtime.engines.background`).
+    is ready (:mod:`gensdk_runtime.backends.background`).
     """
     if not isinstance(spec, str):
         raise InputError(f"expected backend as a name, such as 'auto' or 'onnxruntime', got {type(spec).__name__}")
     if spec.endswith(BACKGROUND):
-        from gensdk_runtime.engines.background import BackgroundBackend
+        from gensdk_runtime.backends.background import BackgroundBackend
 
         final = spec.removesuffix(BACKGROUND)
         get_backend(final.partition(":")[0])  # a wrong name is said at once

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
-from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.forking import abandon, new_lock, renew_in_children
-from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
+from gensdk_runtime.host.closable import Closable
+from gensdk_runtime.host.forking import abandon, new_lock, renew_in_children
+from gensdk_runtime.spec.signature import GraphSpec, Precision, TensorSpec
 
 Feeds = Mapping[str, Array]
 _BoundKey = tuple[tuple[tuple[str, int], ...], tuple[tuple[str, str], ...]]
@@ -133,7 +133,7 @@ class Session(Closable):
         return BackendError(f"graph {self.graph.name!r} was closed; load the bundle again")
 
     def after_fork(self) -> None:
-        """See :class:`gensdk_runtime.forking.Renewable`: what does not survive is closed, but never freed."""
+        """See :class:`gensdk_runtime.host.forking.Renewable`: what does not survive is closed, but never freed."""
         if not self.survives_fork and not self._closed:
             abandon(self)
             self._closed = self._forked = True

@@ -18,7 +18,7 @@ from gensdk_runtime.errors import BackendError
 
 if TYPE_CHECKING:
     from gensdk_runtime.backends.base import Session
-    from gensdk_runtime.signature import GraphSpec, TensorSpec
+    from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 Array = NDArray[Any]
 Sizes = Mapping[str, int]

@@ -9,7 +9,7 @@ import numpy as np
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.backends.bound import Array
-from gensdk_runtime.signature import GraphSpec, Precision, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, Precision, TensorSpec
 
 GraphFunction = Callable[[Feeds], Mapping[str, Array]]
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gensdk_runtime.bench.bootstrap import RatioInterval, Statistic, ratio_intervals
-from gensdk_runtime.bench.report import (
+from gensdk_runtime.bench.latency_report import (
     MAX_CALLS_PER_RUN,
     BenchSettings,
     Case,

@@ -12,10 +12,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from gensdk_runtime.child_process import run_program
+from gensdk_runtime.host.child_process import run_program
+from gensdk_runtime.host.processor import cpu_model, cpu_quota, system_name, usable_cores
 from gensdk_runtime.printable import printable
-from gensdk_runtime.processor import cpu_model, cpu_quota, system_name, usable_cores
-from gensdk_runtime.strict import StrictModel
+from gensdk_runtime.spec.strict import StrictModel
 
 
 def _check_printable(value: str) -> str:

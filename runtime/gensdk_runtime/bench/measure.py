@@ -12,8 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.bench.machine import speed_probe_ns
-from gensdk_runtime.bench.report import (
+from gensdk_runtime.bench.latency_report import (
     MAX_CALLS_PER_RUN,
     BenchSettings,
     Case,
@@ -21,10 +20,11 @@ from gensdk_runtime.bench.report import (
     SamplingOptions,
     Subject,
 )
+from gensdk_runtime.bench.machine import speed_probe_ns
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.example_images import example_images
-from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.manifest import ModelSpec
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gensdk_runtime.bench.report import Case, Report
+from gensdk_runtime.bench.latency_report import Case, Report
 from gensdk_runtime.errors import InputError, UnavailableError
+from gensdk_runtime.host.user_cache import cache_folder
 from gensdk_runtime.media.images import write_atomically
-from gensdk_runtime.user_cache import cache_folder
 
 _MAX_CURVES = 12
 

@@ -15,12 +15,12 @@ from gensdk_runtime.bench.gate import (
     enough_calls,
     machine_warnings,
 )
+from gensdk_runtime.bench.latency_report import MAX_RUNS, BenchSettings, Case, Comparison, Report, Run
 from gensdk_runtime.bench.machine import Machine, shown, this_machine
 from gensdk_runtime.bench.measure import Target, measure
-from gensdk_runtime.bench.report import MAX_RUNS, BenchSettings, Case, Comparison, Report, Run
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.signature import Precision
+from gensdk_runtime.spec.signature import Precision
 
 COMPARISON_RUNS = 10
 """Runs of a measurement that is to be compared: each loads the model anew, and luck differs from load to load."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gensdk_runtime.bench.latency_report import Case, Comparison, Report, Subject
 from gensdk_runtime.bench.machine import Machine
-from gensdk_runtime.bench.report import Case, Comparison, Report, Subject
-from gensdk_runtime.text_table import table_text, wrapped
+from gensdk_runtime.host.text_table import table_text, wrapped
 
 
 def report_text(report: Report, *, width: int | None = None) -> str:

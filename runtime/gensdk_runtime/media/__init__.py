@@ -1,1 +1,1 @@
-"""What samples are written as: one file an output kind."""
+"""Files of pictures and films: read as untrusted input, written all or nothing."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Images = NDArray[np.uint8]
 Enlarging = Literal["bicubic", "bilinear"]
+MAX_SIDE = 16384
+"""Pixels of the largest height and width of an image."""
+
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 

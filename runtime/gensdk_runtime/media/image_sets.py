@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gensdk_runtime.arrays_file import npz_names, read_npy, read_npz
+from gensdk_runtime.bundles.arrays_file import npz_names, read_npy, read_npz
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import (
     CorruptImageError,
@@ -23,7 +23,7 @@ from gensdk_runtime.media.image_files import (
 from gensdk_runtime.media.image_fit import Fit, fit_size
 from gensdk_runtime.media.image_folder import list_images
 from gensdk_runtime.media.pixel_values import ValueRange, to_pixels
-from gensdk_runtime.signature import ImageSpec
+from gensdk_runtime.spec.signature import ImageSpec
 
 log = logging.getLogger("gensdk.images")
 

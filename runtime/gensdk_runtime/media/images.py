@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.atomic import write_file
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.host.atomic import write_file
 from gensdk_runtime.media.image_pixels import to_channels, to_picture
 from gensdk_runtime.media.png import encode_png
 

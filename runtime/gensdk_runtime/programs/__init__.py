@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.programs.ascent import AscentProgram
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.programs.translation import TranslationProgram
+from gensdk_runtime.spec.manifest import ModelSpec
 
 PROGRAMS: dict[str, type[Program[Any]]] = {
     "feedforward": FeedforwardProgram,

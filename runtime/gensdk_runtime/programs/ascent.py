@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
-from gensdk_runtime.manifest import AscentDefaults, AscentSpec, ModelSpec
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.optimizers import make_optimizer
 from gensdk_runtime.programs.base import Int64, Program, Run, Wanted, fixed_shape, require_signature
+from gensdk_runtime.programs.optimizers import make_optimizer
 from gensdk_runtime.programs.translation import source_size, write_source
-from gensdk_runtime.signature import HEIGHT, WIDTH, GraphSpec
+from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec, ModelSpec
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
 
 Start = Literal["encoder", "noise", "zeros"]
 STARTS: tuple[str, ...] = get_args(Start)

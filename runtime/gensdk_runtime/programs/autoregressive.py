@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import AutoregressiveSpec
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
     Program,
@@ -23,6 +22,7 @@ from gensdk_runtime.programs.base import (
     require_signature,
     write_label,
 )
+from gensdk_runtime.spec.manifest import AutoregressiveSpec
 
 
 class AutoregressiveProgram(Program[None]):

@@ -15,9 +15,9 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.noise import Float32, SampleKey
-from gensdk_runtime.signature import GraphSpec
+from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 SettingsT = TypeVar("SettingsT")
 Int64 = NDArray[np.int64]

@@ -14,19 +14,19 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError, ManifestError
-from gensdk_runtime.manifest import (
+from gensdk_runtime.noise import Float32
+from gensdk_runtime.programs.base import Int64, Program, Run
+from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
+from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.programs.solvers import SolverTable, solver_table
+from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
+from gensdk_runtime.spec.manifest import (
     DiffusionDefaults,
     DiffusionSpec,
     ModelSpec,
     PredictionType,
     ScheduleSpec,
 )
-from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Int64, Program, Run
-from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
-from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
-from gensdk_runtime.schedules import make_schedule
-from gensdk_runtime.solvers import SolverTable, solver_table
 
 
 @dataclass(frozen=True)

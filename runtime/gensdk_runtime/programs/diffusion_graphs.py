@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.manifest import DiffusionSpec, ModelSpec
 from gensdk_runtime.programs.base import Shape, Wanted, require_signature
-from gensdk_runtime.signature import GraphSpec
-from gensdk_runtime.solvers import NUM_COEFFICIENTS
+from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
+from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
 """Outputs of a step that are inputs of the next one."""

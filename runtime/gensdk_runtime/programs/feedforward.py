@@ -11,7 +11,6 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.manifest import FeedforwardSpec
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
     Int64,
@@ -23,7 +22,8 @@ from gensdk_runtime.programs.base import (
     require_signature,
     write_label,
 )
-from gensdk_runtime.signature import GraphSpec
+from gensdk_runtime.spec.manifest import FeedforwardSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 
 class FeedforwardProgram(Program[None]):

@@ -13,18 +13,18 @@ import numpy as np
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.manifest import (
+from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
+from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature, write_label
+from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.solvers import SolverTable
+from gensdk_runtime.spec.manifest import (
     AutoregressiveSpec,
     DiffusionDefaults,
     DiffusionSpec,
     ModelSpec,
     OneCallSpec,
 )
-from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
-from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature, write_label
-from gensdk_runtime.programs.diffusion import DiffusionProgram
-from gensdk_runtime.signature import GraphSpec, TensorSpec
-from gensdk_runtime.solvers import SolverTable
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 SAMPLER = "sampler"
 """The name of the graph, and of its session."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.forking import new_lock
+from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.noise import Float32
 
 MAX_KEPT_BYTES = 64 * 2**20

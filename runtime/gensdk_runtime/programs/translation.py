@@ -10,7 +10,7 @@ from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.programs.base import Run, Wanted, label_wanted, require_signature, write_label
 from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
-from gensdk_runtime.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
+from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
 
 
 class TranslationProgram(FeedforwardProgram):

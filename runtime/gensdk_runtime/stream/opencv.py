@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from gensdk_runtime.errors import InputError, UnavailableError
-from gensdk_runtime.inputs import MAX_SIDE
+from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.stream.frame import Uint8
 from gensdk_runtime.stream.source import Capture, CorruptFrameError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.inputs import MAX_SIDE
+from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.stream.figures import StreamFigures
 
 MAX_SECONDS = 100_000_000

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gensdk_runtime.conditions.inputs import check_labels
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.inputs import check_labels
+from gensdk_runtime.media.video.view import as_grey, compose, difference
+from gensdk_runtime.methods.translate import TILED_FROM
 from gensdk_runtime.stream.channel import Channel, EndedError
 from gensdk_runtime.stream.figures import Ending, StreamReport, Tally
 from gensdk_runtime.stream.frame import CapturedFrame, StreamFacts, TranslatedFrame, Uint8
@@ -25,8 +27,6 @@ from gensdk_runtime.stream.places import check_apart, open_sink, open_source
 from gensdk_runtime.stream.reader import Reader
 from gensdk_runtime.stream.sink import FolderSink, ImageSink, Sink, is_stop
 from gensdk_runtime.stream.source import Capture, ImageSource, Source
-from gensdk_runtime.stream.view import as_grey, compose, difference
-from gensdk_runtime.translate import TILED_FROM
 
 SLOTS = 3
 """Frames that may wait between two stages, where every frame is kept."""

@@ -9,8 +9,8 @@ from typing import Any
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import SUFFIXES as READABLE
 from gensdk_runtime.media.images import SUFFIXES as WRITABLE
-from gensdk_runtime.stream.address import is_address, masked
-from gensdk_runtime.stream.film_formats import FILMS
+from gensdk_runtime.media.video.address import is_address, masked
+from gensdk_runtime.media.video.film_formats import FILMS
 from gensdk_runtime.stream.server import HttpSink
 from gensdk_runtime.stream.sink import CallbackSink, FolderSink, ImageSink, Sink, WindowSink
 from gensdk_runtime.stream.source import ImageSource, IteratorSource, Source

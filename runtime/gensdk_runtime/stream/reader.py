@@ -9,11 +9,11 @@ from threading import Event, Lock, Thread
 from time import monotonic, perf_counter
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.media.video.view import resized
 from gensdk_runtime.stream.channel import Channel
 from gensdk_runtime.stream.frame import CapturedFrame, Presentation, Uint8
 from gensdk_runtime.stream.options import StreamOptions
 from gensdk_runtime.stream.source import Capture, CorruptFrameError, Source
-from gensdk_runtime.stream.view import resized
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 """Seconds before a lost source is opened again; each failure doubles them."""

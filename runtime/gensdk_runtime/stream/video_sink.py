@@ -9,15 +9,15 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
-from gensdk_runtime.atomic import put_in_place, sibling, sync
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.stream.containers import pyav, reason
+from gensdk_runtime.host.atomic import put_in_place, sibling, sync
+from gensdk_runtime.media.video.containers import pyav, reason
+from gensdk_runtime.media.video.film import GIF_UNIT, Film, FilmSettings, even, fitted
+from gensdk_runtime.media.video.film_formats import FilmFormat, film_format
+from gensdk_runtime.media.video.view import resized
 from gensdk_runtime.stream.figures import StreamFigures, StreamReport
-from gensdk_runtime.stream.film import GIF_UNIT, Film, FilmSettings, even, fitted
-from gensdk_runtime.stream.film_formats import FilmFormat, film_format
 from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame, Uint8
 from gensdk_runtime.stream.sink import Sink
-from gensdk_runtime.stream.view import resized
 
 DEFAULT_FPS = Fraction(25)
 FINEST_GRID = 120

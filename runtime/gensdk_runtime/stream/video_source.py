@@ -7,12 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gensdk_runtime.stream.address import check_address, is_address, masked
-from gensdk_runtime.stream.containers import open_address, open_file, pyav, reason, video_of
-from gensdk_runtime.stream.decoding import Decoder, Lost
+from gensdk_runtime.media.video.address import check_address, is_address, masked
+from gensdk_runtime.media.video.containers import open_address, open_file, pyav, reason, video_of
+from gensdk_runtime.media.video.decoding import Decoder, Lost
+from gensdk_runtime.media.video.picture import Painter
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
 from gensdk_runtime.stream.opencv import MAX_FPS, open_camera
-from gensdk_runtime.stream.picture import Painter
 from gensdk_runtime.stream.source import Capture, CorruptFrameError, Source
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Literal
 
 from gensdk_runtime.backends import create_backend, get_backend
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, GensdkError
-from gensdk_runtime.runner import open_runner
-from gensdk_runtime.signature import Precision
-from gensdk_runtime.tuning.costs import Choice
-from gensdk_runtime.tuning.lineup import Lineup, Look
-from gensdk_runtime.tuning.opening import open_choice
+from gensdk_runtime.plan.costs import Choice
+from gensdk_runtime.plan.lineup import Lineup, Look
+from gensdk_runtime.plan.opening import open_choice
+from gensdk_runtime.plan.runner import open_runner
+from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.tune import Awaited, Tuned, tuned
 
 MEASURING = "not measured: another process is measuring this bundle, and what it finds is taken when it is done"

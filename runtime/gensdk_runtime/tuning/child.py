@@ -8,11 +8,11 @@ import subprocess
 from threading import Thread
 from typing import IO
 
-from gensdk_runtime.child_process import Limits, death, end, start_module
-from gensdk_runtime.closable import Closable
 from gensdk_runtime.errors import BackendError, UnavailableError
-from gensdk_runtime.first_run import CHILD
-from gensdk_runtime.tuning.fingerprint import has_nvidia_gpu
+from gensdk_runtime.host.child_process import Limits, death, end, start_module
+from gensdk_runtime.host.closable import Closable
+from gensdk_runtime.plan.fingerprint import has_nvidia_gpu
+from gensdk_runtime.plan.first_run import CHILD
 from gensdk_runtime.tuning.messages import MAX_LINE, Answer, Question
 
 MODULE = "gensdk_runtime.tuning.worker"

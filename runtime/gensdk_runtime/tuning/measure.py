@@ -18,14 +18,14 @@ from statistics import median
 from time import monotonic
 
 from gensdk_runtime.backends.base import Availability
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import UnavailableError
-from gensdk_runtime.manifest import Manifest
-from gensdk_runtime.signature import Precision
+from gensdk_runtime.plan.costs import Choice, CostTable
+from gensdk_runtime.plan.fingerprint import bundle_identity, has_nvidia_gpu, installed_packages
+from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.candidates import MEASURED_BACKENDS, Processor, batch_sizes, candidates
 from gensdk_runtime.tuning.child import Child, ChildLostError
-from gensdk_runtime.tuning.costs import Choice, CostTable
-from gensdk_runtime.tuning.fingerprint import bundle_identity, has_nvidia_gpu, installed_packages
 from gensdk_runtime.tuning.messages import Answer, Question
 from gensdk_runtime.tuning.points import Effort, Point, forecast, outside_in, rising_costs
 

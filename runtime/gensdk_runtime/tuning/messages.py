@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gensdk_runtime.signature import Precision
-from gensdk_runtime.strict import StrictModel
-from gensdk_runtime.tuning.costs import Choice
+from gensdk_runtime.plan.costs import Choice
+from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.strict import StrictModel
 
 MAX_LINE = 2**16
 

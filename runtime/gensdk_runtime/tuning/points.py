@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from gensdk_runtime.signature import Precision
-from gensdk_runtime.tuning.costs import Choice, Cost
+from gensdk_runtime.plan.costs import Choice, Cost
+from gensdk_runtime.spec.signature import Precision
 
 MAX_REPEATS = 200
 

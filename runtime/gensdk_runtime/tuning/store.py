@@ -15,15 +15,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gensdk_runtime.atomic import put_in_place, sibling, sync
-from gensdk_runtime.batches import largest_batch
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.manifest import Manifest
-from gensdk_runtime.own_files import open_own, read_own, try_lock
-from gensdk_runtime.strict import StrictModel
+from gensdk_runtime.host.atomic import put_in_place, sibling, sync
+from gensdk_runtime.host.own_files import open_own, read_own, try_lock
+from gensdk_runtime.host.user_cache import cache_folder
+from gensdk_runtime.plan.batches import largest_batch
+from gensdk_runtime.plan.costs import Choice, CostTable
+from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.strict import StrictModel
 from gensdk_runtime.tuning.candidates import MAX_ROUND, MEASURED_BACKENDS
-from gensdk_runtime.tuning.costs import Choice, CostTable
-from gensdk_runtime.user_cache import cache_folder
 
 MAX_BYTES = 2**20
 FOLDER = "tuning"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gensdk_runtime.tuning.costs import Choice, CostTable
+from gensdk_runtime.plan.costs import Choice, CostTable
 
 GAIN = 0.02
 """What a choice has to gain at some number of samples to be kept. Below the 3 % by which ``auto`` may lag behind

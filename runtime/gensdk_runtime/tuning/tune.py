@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.batches import largest_batch
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.conditions.inputs import check_batch_size
 from gensdk_runtime.errors import BackendError, GensdkError, InputError, did_you_mean
-from gensdk_runtime.inputs import check_batch_size
-from gensdk_runtime.manifest import Manifest, ModelSpec
+from gensdk_runtime.plan.batches import largest_batch
+from gensdk_runtime.plan.costs import CostTable, Round
+from gensdk_runtime.plan.fingerprint import measurement_key
 from gensdk_runtime.printable import printable
-from gensdk_runtime.signature import Precision
+from gensdk_runtime.spec.manifest import Manifest, ModelSpec
+from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning import store
-from gensdk_runtime.tuning.costs import CostTable, Round
-from gensdk_runtime.tuning.fingerprint import measurement_key
 from gensdk_runtime.tuning.trim import GAIN, trimmed
 
 ENVIRONMENT = "GENSDK_TUNE"

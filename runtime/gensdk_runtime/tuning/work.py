@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.example_images import example_images
-from gensdk_runtime.manifest import ModelSpec
 from gensdk_runtime.noise import sample_keys
+from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Run, StepEnd
-from gensdk_runtime.runner import Runner
+from gensdk_runtime.spec.manifest import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from statistics import median_low
 from typing import BinaryIO
 
 from gensdk_runtime.backends import get_backend
-from gensdk_runtime.bundle import Bundle
-from gensdk_runtime.child_main import allow_processor_time, on_end_of_input
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError
-from gensdk_runtime.runner import Runner
-from gensdk_runtime.signature import Precision
-from gensdk_runtime.tuning.costs import Choice
-from gensdk_runtime.tuning.fingerprint import bundle_identity
+from gensdk_runtime.host.child_main import allow_processor_time, on_end_of_input
+from gensdk_runtime.plan.costs import Choice
+from gensdk_runtime.plan.fingerprint import bundle_identity
+from gensdk_runtime.plan.opening import open_choice
+from gensdk_runtime.plan.runner import Runner
+from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.messages import Answer, Question
-from gensdk_runtime.tuning.opening import open_choice
 from gensdk_runtime.tuning.work import Reading, read_clock
 
 SETTLE = 0.003

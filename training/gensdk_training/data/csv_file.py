@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.printable import printable
 from gensdk_training.data.dataset import LoadOptions, plain_name
-from gensdk_training.data.points import PointDataset, points_from_array
+from gensdk_training.data.point_set import PointDataset, points_from_array
 
 LABEL_COLUMNS = ("label", "labels", "class", "classes")
 """Headers of a column of classes, whatever their case. Other names (``y``, ``target``) may be measurements."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from gensdk_runtime.media.image_fit import Fit
 from gensdk_runtime.printable import printable
-from gensdk_runtime.strict import StrictModel
+from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.data.dataset import Dataset
 
 FILE = "data.json"

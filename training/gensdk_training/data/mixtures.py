@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
 from gensdk_training.data.dataset import Labels, LoadOptions, Points
-from gensdk_training.data.points import PointDataset, check_options, point_dataset, points_info
+from gensdk_training.data.point_set import PointDataset, check_options, point_dataset, points_info
 
 _SEED = 2018
 

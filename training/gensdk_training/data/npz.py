@@ -9,14 +9,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gensdk_runtime.arrays_file import npz_names, read_npy, read_npz
+from gensdk_runtime.bundles.arrays_file import npz_names, read_npy, read_npz
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_sets import IMAGE_KEYS
 from gensdk_runtime.media.pixel_values import to_pixels
 from gensdk_runtime.printable import printable
 from gensdk_training.data.arrays import array_dataset, take_holdout, to_labels
 from gensdk_training.data.dataset import ArrayDataset, LoadOptions, plain_name
-from gensdk_training.data.points import PointDataset, points_from_array
+from gensdk_training.data.point_set import PointDataset, points_from_array
 
 KEYS = (*IMAGE_KEYS[:2], "points", *IMAGE_KEYS[2:])
 LABEL_KEYS = ("labels", "label", "y", "targets", "arr_1")

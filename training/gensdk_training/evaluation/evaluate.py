@@ -11,11 +11,12 @@ from importlib.metadata import version
 
 import numpy as np
 
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.user_cache import cache_folder
+from gensdk_runtime.host.user_cache import cache_folder
 from gensdk_training.data.dataset import Images
+from gensdk_training.evaluation.evaluation_report import EvaluationReport, ExtractorInfo, Measure
 from gensdk_training.evaluation.measures import (
     FEATURE_METRICS,
     LOGIT_METRICS,
@@ -27,8 +28,7 @@ from gensdk_training.evaluation.measures import (
     memorization_measures,
     path_measures,
 )
-from gensdk_training.evaluation.points import evaluate_points
-from gensdk_training.evaluation.report import EvaluationReport, ExtractorInfo, Measure
+from gensdk_training.evaluation.point_models import evaluate_points
 from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
 from gensdk_training.evaluation.telling import PROBED, why_it_cant_tell

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_training.data.dataset import Images
-from gensdk_training.evaluation.report import ClassCount, Measure
+from gensdk_training.evaluation.evaluation_report import ClassCount, Measure
 from gensdk_training.metrics.extractor import Reading
 from gensdk_training.metrics.features import Estimate
 from gensdk_training.metrics.fid import feature_statistics, frechet_distance

@@ -7,7 +7,7 @@ from html import escape
 
 from gensdk_runtime.media.images import encode_image, image_grid
 from gensdk_training.data.dataset import Images
-from gensdk_training.evaluation.report import EvaluationReport, Measure
+from gensdk_training.evaluation.evaluation_report import EvaluationReport, Measure
 from gensdk_training.evaluation.result import Evaluation
 
 STYLE = """

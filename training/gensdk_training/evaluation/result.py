@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gensdk_training.data.dataset import Images
-from gensdk_training.evaluation.report import EvaluationReport
+from gensdk_training.evaluation.evaluation_report import EvaluationReport
 
 Say = Callable[[str], None]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.bundle import Bundle
+from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.manifest import Manifest, ModelSpec
 from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.manifest import Manifest, ModelSpec
 from gensdk_training.data.classes import among, as_classes, listed_names, of_classes
 from gensdk_training.data.dataset import Dataset, Images, Labels
 from gensdk_training.data.mixtures import MIXTURES

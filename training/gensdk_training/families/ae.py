@@ -24,8 +24,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_training.family import Batch, DataInfo, Family, Loss, Phase
-from gensdk_training.layers.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
-from gensdk_training.layers.latent_sampler import latent_plan, with_encoder
+from gensdk_training.graphs.latent_sampler import latent_plan, with_encoder
+from gensdk_training.networks.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

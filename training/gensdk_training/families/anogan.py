@@ -27,14 +27,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.manifest import AscentDefaults, AscentSpec
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.families.dcgan import Dcgan, DcganConfig
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
-from gensdk_training.layers.gan_networks import ConvDiscriminator
-from gensdk_training.layers.input_gradient import InputGradient, gradient_graph, target_input
-from gensdk_training.layers.latent_sampler import latent_plan, with_inversion
-from gensdk_training.layers.strided import down_stack, halvings, widths
+from gensdk_training.graphs.input_gradient import InputGradient, gradient_graph, target_input
+from gensdk_training.graphs.latent_sampler import latent_plan, with_inversion
+from gensdk_training.networks.gan_networks import ConvDiscriminator
+from gensdk_training.networks.strided import down_stack, halvings, widths
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 from gensdk_training.running_statistics import evaluated

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gensdk_training.family import Batch, DataInfo, Family, Loss, Phase
-from gensdk_training.layers.adversarial import towards
-from gensdk_training.layers.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
-from gensdk_training.layers.latent_sampler import latent_plan, with_encoder
-from gensdk_training.layers.strided import down_stack, halvings, widths
+from gensdk_training.graphs.latent_sampler import latent_plan, with_encoder
+from gensdk_training.losses.adversarial import towards
+from gensdk_training.networks.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
+from gensdk_training.networks.strided import down_stack, halvings, widths
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 from gensdk_training.running_statistics import evaluated

@@ -19,8 +19,8 @@ from typing import Literal
 from torch import Tensor
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.layers import adversarial
-from gensdk_training.layers.gan import AdamGanConfig, Gan
+from gensdk_training.gan_family import AdamGanConfig, Gan
+from gensdk_training.losses import adversarial
 from gensdk_training.registry import register
 
 

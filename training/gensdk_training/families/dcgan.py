@@ -29,11 +29,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.adversarial import critic_loss, decided_right, generator_loss
-from gensdk_training.layers.gan_networks import ConvDiscriminator, ConvGenerator
-from gensdk_training.layers.initialization import initialize
-from gensdk_training.layers.latent_sampler import latent_plan
-from gensdk_training.layers.strided import halvings
+from gensdk_training.graphs.latent_sampler import latent_plan
+from gensdk_training.losses.adversarial import critic_loss, decided_right, generator_loss
+from gensdk_training.networks.gan_networks import ConvDiscriminator, ConvGenerator
+from gensdk_training.networks.initialization import initialize
+from gensdk_training.networks.strided import halvings
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

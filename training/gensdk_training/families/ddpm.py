@@ -36,12 +36,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import PredictionType, ScheduleSpec
-from gensdk_runtime.schedules import NoiseSchedule, make_schedule
+from gensdk_runtime.programs.schedules import NoiseSchedule, make_schedule
+from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
 from gensdk_training.distillation import Distillation, Teacher, open_teacher
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.diffusion_plan import diffusion_plan
-from gensdk_training.layers.unet import UNet, UNetShape
+from gensdk_training.graphs.diffusion_plan import diffusion_plan
+from gensdk_training.networks.unet import UNet, UNetShape
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import AscentDefaults
-from gensdk_runtime.signature import SourceSpec
+from gensdk_runtime.spec.manifest import AscentDefaults
+from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.examples import Examples
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.dreaming import DreamLayer, dream_plan
+from gensdk_training.graphs.dreaming import DreamLayer, dream_plan
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 from gensdk_training.weights_file import check_weights_file

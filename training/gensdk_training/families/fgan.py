@@ -22,8 +22,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from gensdk_training.layers.divergences import DIVERGENCES, Divergence
-from gensdk_training.layers.gan import AdamGanConfig, Gan
+from gensdk_training.gan_family import AdamGanConfig, Gan
+from gensdk_training.losses.divergences import DIVERGENCES, Divergence
 from gensdk_training.registry import register
 
 

@@ -24,9 +24,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.layers import adversarial
-from gensdk_training.layers.gan import AdamGanConfig, Gan
-from gensdk_training.layers.gan_networks import Wrap
+from gensdk_training.gan_family import AdamGanConfig, Gan
+from gensdk_training.losses import adversarial
+from gensdk_training.networks.gan_networks import Wrap
 from gensdk_training.registry import register
 
 

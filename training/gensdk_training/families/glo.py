@@ -24,13 +24,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_indices
-from gensdk_training.layers.input_gradient import InputGradient, gradient_graph, target_input
-from gensdk_training.layers.laplacian import laplacian_l1
-from gensdk_training.layers.latent_gaussian import LatentGaussian
-from gensdk_training.layers.latent_sampler import latent_plan, with_inversion
-from gensdk_training.layers.strided import halvings, up_stack, widths
+from gensdk_training.graphs.input_gradient import InputGradient, gradient_graph, target_input
+from gensdk_training.graphs.latent_sampler import latent_plan, with_inversion
+from gensdk_training.losses.laplacian import laplacian_l1
+from gensdk_training.networks.latent_gaussian import LatentGaussian
+from gensdk_training.networks.strided import halvings, up_stack, widths
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

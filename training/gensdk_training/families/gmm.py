@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
-from gensdk_training.layers.latent_sampler import latent_graph
+from gensdk_training.graphs.latent_sampler import latent_graph
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

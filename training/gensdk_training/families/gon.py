@@ -27,12 +27,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.manifest import AscentDefaults, AscentSpec
-from gensdk_runtime.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
-from gensdk_training.layers.input_gradient import InputGradient, WithAutograd, gradient_graph, target_input
-from gensdk_training.layers.latent_gaussian import LatentGaussian, LatentMoments
-from gensdk_training.layers.latent_sampler import latent_plan, with_inversion
+from gensdk_training.graphs.input_gradient import InputGradient, WithAutograd, gradient_graph, target_input
+from gensdk_training.graphs.latent_sampler import latent_plan, with_inversion
+from gensdk_training.networks.latent_gaussian import LatentGaussian, LatentMoments
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

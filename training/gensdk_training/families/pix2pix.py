@@ -30,13 +30,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.signature import SourceSpec
+from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_sources
-from gensdk_training.layers.adversarial import Game, concat, decided_right, discriminator_loss, towards
-from gensdk_training.layers.initialization import initialize
-from gensdk_training.layers.patches import PatchDiscriminator, check_patches
-from gensdk_training.layers.translation_unet import TranslationUnet, Upsampling
-from gensdk_training.layers.translator import translation_plan
+from gensdk_training.graphs.translator import translation_plan
+from gensdk_training.losses.adversarial import Game, concat, decided_right, discriminator_loss, towards
+from gensdk_training.networks.initialization import initialize
+from gensdk_training.networks.patches import PatchDiscriminator, check_patches
+from gensdk_training.networks.translation_unet import TranslationUnet, Upsampling
 from gensdk_training.optim import Schedule
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register

@@ -9,7 +9,7 @@ left: together everything before the pixel, with no blind spot. Mask A (`first_k
 itself out, the layers after it (`kernel`, mask B) don't. A class label adds a bias to every gate.
 
 Exports three graphs: the vertical stacks once a row, the horizontal stacks once a pixel with the draw inside,
-and the parallel pass for ``Generator.log_likelihood``. See :mod:`gensdk_training.layers.pixel_steps`.
+and the parallel pass for ``Generator.log_likelihood``. See :mod:`gensdk_training.graphs.pixel_steps`.
 
 It does not: split features into groups for R, G and B as the paper's masks do. The features of a pixel see
 whole earlier pixels, and the head of each channel also gets the lower channels of its own pixel. Nor does it
@@ -27,10 +27,9 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.manifest import ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.gated_stacks import GatedLayer, LabelBias, label_biases
-from gensdk_training.layers.pixel_steps import (
+from gensdk_training.graphs.pixel_steps import (
     ChannelHead,
     Likelihood,
     PixelStack,
@@ -39,6 +38,7 @@ from gensdk_training.layers.pixel_steps import (
     RowStep,
     graph_specs,
 )
+from gensdk_training.networks.gated_stacks import GatedLayer, LabelBias, label_biases
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

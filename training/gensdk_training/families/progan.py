@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
-from gensdk_training.layers.gradient_penalty import gradient_penalty
-from gensdk_training.layers.latent_sampler import latent_plan
-from gensdk_training.layers.strided import halvings
+from gensdk_training.graphs.latent_sampler import latent_plan
+from gensdk_training.losses.gradient_penalty import gradient_penalty
+from gensdk_training.networks.strided import halvings
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

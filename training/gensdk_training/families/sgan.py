@@ -39,10 +39,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.dense import linears
-from gensdk_training.layers.gan import Widths
-from gensdk_training.layers.latent_sampler import latent_plan, with_classifier
-from gensdk_training.layers.strided import down_stack, halvings, up_stack, widths
+from gensdk_training.gan_family import Widths
+from gensdk_training.graphs.latent_sampler import latent_plan, with_classifier
+from gensdk_training.networks.dense import linears
+from gensdk_training.networks.strided import down_stack, halvings, up_stack, widths
 from gensdk_training.optim import Schedule
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register

@@ -23,9 +23,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gensdk_training.layers import adversarial
-from gensdk_training.layers.gan import AdamGanConfig, Beta, Gan
-from gensdk_training.layers.gan_networks import Wrap
+from gensdk_training.gan_family import AdamGanConfig, Beta, Gan
+from gensdk_training.losses import adversarial
+from gensdk_training.networks.gan_networks import Wrap
 from gensdk_training.optim import Schedule
 from gensdk_training.registry import register
 

@@ -30,14 +30,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.signature import SourceSpec
+from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.examples import Examples
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase
-from gensdk_training.layers.adversarial import decided_right, discriminator_loss, towards
-from gensdk_training.layers.patches import PatchDiscriminator, check_patches
-from gensdk_training.layers.perceptual import load_features
-from gensdk_training.layers.srresnet import Clamped, SrResNet, margin, shrink
-from gensdk_training.layers.translator import translation_plan
+from gensdk_training.graphs.translator import translation_plan
+from gensdk_training.losses.adversarial import decided_right, discriminator_loss, towards
+from gensdk_training.losses.perceptual import load_features
+from gensdk_training.networks.patches import PatchDiscriminator, check_patches
+from gensdk_training.networks.srresnet import Clamped, SrResNet, margin, shrink
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.signature import SourceSpec
+from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.examples import Examples
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
-from gensdk_training.layers.gradient_penalty import gradient_penalty
-from gensdk_training.layers.resnet_generator import ResnetGenerator, margin
-from gensdk_training.layers.translation_unet import Upsampling
-from gensdk_training.layers.translator import translation_plan
+from gensdk_training.graphs.translator import translation_plan
+from gensdk_training.losses.gradient_penalty import gradient_penalty
+from gensdk_training.networks.resnet_generator import ResnetGenerator, margin
+from gensdk_training.networks.translation_unet import Upsampling
 from gensdk_training.optim import Schedule
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register

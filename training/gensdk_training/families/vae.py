@@ -30,8 +30,8 @@ from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, DataInfo, Family, Loss, Phase, require_labels
-from gensdk_training.layers.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
-from gensdk_training.layers.latent_sampler import latent_plan, with_encoder
+from gensdk_training.graphs.latent_sampler import latent_plan, with_encoder
+from gensdk_training.networks.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 

@@ -25,8 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_training.family import Phase
-from gensdk_training.layers import adversarial
-from gensdk_training.layers.gan import DISCRIMINATOR, Gan, GanConfig, Rate
+from gensdk_training.gan_family import DISCRIMINATOR, Gan, GanConfig, Rate
+from gensdk_training.losses import adversarial
 from gensdk_training.registry import register
 
 

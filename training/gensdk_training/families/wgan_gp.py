@@ -20,9 +20,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from gensdk_training.layers import adversarial
-from gensdk_training.layers.gan import AdamGanConfig, Beta, Gan, Judge
-from gensdk_training.layers.gradient_penalty import gradient_penalty
+from gensdk_training.gan_family import AdamGanConfig, Beta, Gan, Judge
+from gensdk_training.losses import adversarial
+from gensdk_training.losses.gradient_penalty import gradient_penalty
 from gensdk_training.optim import Schedule
 from gensdk_training.registry import register
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError, IntegrityError, UnavailableError, did_you_mean
 from gensdk_runtime.media.image_files import to_channels
 from gensdk_runtime.media.image_fit import fit_size
-from gensdk_runtime.onnx_scan import external_locations
+from gensdk_runtime.onnx_files.scan import external_locations
 from gensdk_runtime.printable import printable
 from gensdk_training.data.dataset import Images
 from gensdk_training.metrics.classifier import ImageClassifier

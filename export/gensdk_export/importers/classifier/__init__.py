@@ -1,0 +1,1 @@
+"""Classifiers in ONNX files, as bundles that dream."""

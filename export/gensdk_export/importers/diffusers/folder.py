@@ -1,0 +1,176 @@
+"""A diffusers folder with an unconditional UNet2DModel as a bundle of the diffusion program.
+
+Read are ``unet/config.json`` with its safetensors, ``scheduler/scheduler_config.json`` and, where there is one,
+``model_index.json`` of a DDPMPipeline or DDIMPipeline; also the older layout with all of them in one folder. The
+bundle samples as the pipeline does: its solver, steps, spacing and clipping are the defaults.
+
+It does not: take models with classes or text, other schedulers than those two, learned variances, or weights in
+pickle files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.importers.diffusers.scheduler import INSTALL, read_sampling
+from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name, check_size
+from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_runtime.spec.manifest import SolverName
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.signature import ImageSpec
+from gensdk_training.graphs.diffusion_plan import diffusion_plan
+from gensdk_training.plan import ExportPlan
+
+MAX_JSON_BYTES = 2**20
+MAX_WEIGHT_BYTES = 2**32
+PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+EITHER = " and ".join(PIPELINES)
+
+
+class Denoiser(nn.Module):
+    """(x [N, C, H, W], timestep int64 [1]) to eps or v of x's shape, by a UNet2DModel."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        """The prediction as a plain tensor."""
+        return cast(Tensor, self.unet(x, timestep, return_dict=False)[0])
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Where things lie, and what ``model_index.json`` and the two configurations say."""
+
+    unet: Path
+    unet_config: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    pipeline: str
+
+
+def import_diffusers(
+    folder: Path | str,
+    out: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    solver: SolverName | None = None,
+    size: tuple[int, int] | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> ImportReport:
+    """Writes the bundle `out` from the diffusers `folder`.
+
+    `solver`: another default than the pipeline's; `size`: (height, width) of the images, where the configuration
+    has none. For the rest see :func:`gensdk_export.export.export_plan`. Raises :class:`InputError` for a folder
+    that is none of diffusers', :class:`ExportError` for a model that the diffusion program can't sample as
+    diffusers does, and :class:`UnavailableError` where diffusers is missing.
+    """
+    plan, provenance, guesses = diffusers_plan(folder, solver=solver, size=size)
+    return ImportReport(export_plan(plan, provenance, out, options, on_stage=on_stage), guesses)
+
+
+def diffusers_plan(
+    folder: Path | str, *, solver: SolverName | None = None, size: tuple[int, int] | None = None
+) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
+    """What :func:`import_diffusers` exports: the plan, where it came from, and what was taken for granted."""
+    found = _open(Path(folder))
+    sampling = read_sampling(found.scheduler, found.pipeline, solver)
+    image = _image(found.unet_config, size)
+    plan = diffusion_plan(
+        Denoiser(_load(found.unet)),
+        image,
+        sampling.schedule,
+        name=bundle_name(Path(folder).resolve().name),
+        family="ddpm",
+        prediction_type=sampling.prediction,
+        defaults=sampling.defaults,
+    )
+    configs = {"unet": _plain(found.unet_config), "scheduler": _plain(found.scheduler)}
+    return plan, Provenance(config={"imported_from": "diffusers", **configs}), sampling.guesses
+
+
+def _open(folder: Path) -> _Folder:
+    if not folder.is_dir():
+        raise InputError(f"expected a diffusers folder, got {str(folder)!r}, which is none")
+    index = folder / "model_index.json"
+    pipeline = str(_json(index).get("_class_name", "")) if index.is_file() else ""
+    if pipeline and pipeline not in PIPELINES:
+        raise ExportError(f"{folder}: no {pipeline[:60]} can be imported, which samples otherwise than {EITHER}")
+    unet = folder / "unet" if (folder / "unet").is_dir() else folder
+    configs = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
+    config = next((path for path in configs if path.is_file()), configs[0])
+    found = _Folder(unet, _json(unet / "config.json"), _json(config), pipeline)
+    kind = found.unet_config.get("_class_name")
+    if kind != "UNet2DModel":
+        raise ExportError(
+            f"{folder}: expected a UNet2DModel, got {str(kind)[:60]!r}; only unconditional models fit"
+        )
+    return found
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise InputError(f"expected {path.name} of a diffusers folder, {str(path)!r} is missing")
+    check_size(path, MAX_JSON_BYTES)
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not readable as JSON; save the pipeline again") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected an object, got {type(data).__name__}")
+    return data
+
+
+def _image(config: Mapping[str, Any], size: tuple[int, int] | None) -> ImageSpec:
+    if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
+        raise ExportError("expected a model without classes, this UNet2DModel has class embeddings")
+    channels, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
+    if channels != outputs:
+        raise ExportError(f"expected as many channels out as in, got {channels} in and {outputs} out")
+    own = config.get("sample_size")
+    sides = list(own) if isinstance(own, list | tuple) else [] if own is None else [own, own]
+    if not all(type(side) is int for side in sides) or len(sides) not in (0, 2):
+        raise InputError(
+            f"expected sample_size as a whole number or two, got {str(own)[:40]!r} in unet/config.json"
+        )
+    height, width = size or sides or (None, None)
+    if height is None:
+        raise InputError("the model's configuration has no sample_size; give the images' size with --size HxW")
+    data = {"channels": channels, "height": height, "width": width}
+    return ImageSpec.from_dict(data, what="unet/config.json", error=ExportError)
+
+
+def _load(folder: Path) -> nn.Module:
+    """The network in float32, by diffusers itself; nothing is fetched, and no pickle is read."""
+    files = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
+    if not files:
+        raise InputError(f"{folder}: no .safetensors weights; save the pipeline with safe_serialization=True")
+    if sum(check_size(path, MAX_WEIGHT_BYTES) for path in files) > MAX_WEIGHT_BYTES:
+        raise InputError(f"{folder}: expected at most {MAX_WEIGHT_BYTES} bytes of weights")
+    try:
+        from diffusers import UNet2DModel
+    except ImportError as failure:
+        raise UnavailableError(f"importing a diffusers folder needs diffusers ({failure}); {INSTALL}") from None
+    load = cast(Callable[..., nn.Module], UNet2DModel.from_pretrained)
+    try:
+        unet = load(str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False)
+    except Exception as failure:  # diffusers and safetensors raise whatever they meet
+        raise ExportError(f"{folder}: diffusers can't load it: {' '.join(str(failure).split())[:200]}") from None
+    return unet.float().eval()
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration a manifest keeps: all but private entries and numbers that JSON has not."""
+    return {
+        name: value
+        for name, value in config.items()
+        if not name.startswith("_") and not (isinstance(value, float) and not math.isfinite(value))
+    }

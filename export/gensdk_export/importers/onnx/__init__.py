@@ -1,0 +1,1 @@
+"""Image models in ONNX files that somebody else made."""

@@ -1,0 +1,1 @@
+"""The whole sampler as one ONNX graph."""

@@ -1,0 +1,81 @@
+"""The whole sampler as one ONNX graph, put together from the graphs that its program runs step by step.
+
+Each weight stands once, in the body that uses it. For hosts without Python, and for this one where it is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnx import helper
+
+from gensdk_export.one_call.parts import Files, Part
+from gensdk_export.one_call.rows import draw_rows
+from gensdk_export.one_call.steps import draw_steps
+from gensdk_export.onnx_check import MAX_IR_VERSION, check_onnx
+from gensdk_export.onnx_export import OPSET
+from gensdk_runtime.backends.fake import FakeSession
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.programs import make_program
+from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
+from gensdk_runtime.programs.solvers import SolverTable
+from gensdk_runtime.spec.manifest import AscentSpec, DiffusionDefaults, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec
+
+
+class OneCall:
+    """The one-call graph of `model`: its signature, the settings that become part of it, and how it is built.
+
+    `changed`: settings as :meth:`Generator.sample` has them, where they differ from the model's defaults (None
+    stands for the default). Raises :class:`InputError` where the model takes one call as it is, has no such
+    setting, or refuses its value.
+    """
+
+    def __init__(self, model: ModelSpec, changed: Mapping[str, Any] | None = None) -> None:
+        if not takes_many_calls(model):
+            raise InputError(f"a {model.program.kind} model takes one call as it is; leave one_call out")
+        if isinstance(model.program, AscentSpec):
+            raise InputError("the optimizer of an ascent model runs outside of its graphs; leave one_call out")
+        # The program's own rules for settings; it needs no more of its graphs than their signatures.
+        sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs}
+        program = make_program(model, sessions)
+        given = {name: value for name, value in (changed or {}).items() if value is not None}
+        for name in given.keys() - program.options:
+            raise InputError(f"{name} means nothing to a {model.program.kind} model; leave it out")
+        self.model = model
+        self.settings: DiffusionDefaults | None = program.resolve(given)
+        if self.settings is not None and self.settings.cache_interval > 1:
+            raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
+        self._table: SolverTable | None = None
+        if isinstance(program, DiffusionProgram) and self.settings is not None:
+            self._table = program.table(self.settings)
+        self.graph: GraphSpec = sampler_graph(model, self._table)
+
+    def build(self, files: Files) -> bytes:
+        """The ONNX file, from those of the model's graphs in one precision.
+
+        Raises :class:`ExportError` where the result is not valid, deterministic ONNX with this signature.
+        """
+        main = Part(SAMPLER, prefix="")
+        inputs = {spec.name: main.input(spec.name, spec.dtype, spec.shape) for spec in self.graph.inputs}
+        if self.settings is not None and self._table is not None:
+            images = draw_steps(main, inputs, self.model, files, table=self._table, settings=self.settings)
+        else:
+            images = draw_rows(main, inputs, self.model, files)
+        (result,) = self.graph.outputs
+        main.output(result.name, images, result.dtype, result.shape)
+        file = helper.make_model(
+            main.proto,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=MAX_IR_VERSION,
+            producer_name="gensdk",
+        )
+        check_onnx(file, self.graph)
+        return bytes(file.SerializeToString())
+
+
+def takes_many_calls(model: ModelSpec) -> bool:
+    """Whether sampling `model` runs graphs many times, so that a graph that runs them all is another thing."""
+    return not isinstance(model.program, FeedforwardSpec)

@@ -1,0 +1,1 @@
+"""Modules rewritten, before export, as every runtime can run them."""

@@ -1,0 +1,192 @@
+"""Starts on one backend, and changes over to another when that is ready: no waiting for engines to be built.
+
+``backend="tensorrt:background"`` samples on ONNX Runtime while TensorRT builds. A model's graphs change over one
+after another, and a loop over a graph ends on the backend that it began on. Both give the same samples up to
+rounding.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
+from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
+from gensdk_runtime.backends.tensorrt.build import OnnxFile
+from gensdk_runtime.backends.tensorrt.supply import EngineSource
+from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
+from gensdk_runtime.host.forking import new_lock
+from gensdk_runtime.printable import printable
+from gensdk_runtime.spec.manifest import EngineSpec
+from gensdk_runtime.spec.signature import GraphSpec, Precision, SourceSpec
+
+
+class BackgroundBackend(Backend):
+    """Opens graphs on `now`, and on what `later` makes in a thread beside, one graph after another.
+
+    `later` is called there, so that a slow import or a missing GPU shows only there too. What fails there is said
+    by a warning at the next use, and the graphs stay on `now`.
+    """
+
+    name = "background"
+
+    def __init__(self, now: Backend, later: Callable[[], Backend], *, label: str = "") -> None:
+        self._now = now
+        self._later = later
+        self._label = label
+        self._backend: Backend | None = None
+        self._turn = new_lock()
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """It is made of two others, which tell for themselves."""
+        return Availability(True)
+
+    @property
+    def label(self) -> str:
+        """What was asked for, as in ``tensorrt:background``; :attr:`Session.backend` tells what runs now."""
+        return self._label or f"{self._now.label}, then another"
+
+    def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> BackgroundSession:
+        """A session that runs at once. Raises :class:`BackendError` where `now` can't open the graph."""
+        first = self._now.open(graph, source, precision=precision)
+        held = _Held.of(source)
+        return BackgroundSession(first, lambda: self._open_later(graph, held, precision))
+
+    def _open_later(self, graph: GraphSpec, source: GraphSource, precision: Precision) -> Session:
+        with self._turn:  # builders side by side would only slow each other down
+            if self._backend is None:
+                self._backend = self._later()
+            return self._backend.open(graph, source, precision=precision)
+
+
+class BackgroundSession(Session):
+    """A session on the first backend, then on the second; `backend` says which one it is."""
+
+    survives_fork = False
+
+    def __init__(self, first: Session, open_second: Callable[[], Session]) -> None:
+        super().__init__(first.graph, backend=first.backend, precision=first.precision)
+        self._current = first
+        self._users: dict[int, int] = {}  # of each session, by id
+        self._retired: Session | None = None
+        self._failure: GensdkError | None = None
+        self._changing = new_lock()
+        self._settled = threading.Event()
+        # A daemon: the end of the program does not wait for an engine that nobody will use.
+        threading.Thread(target=self._change_over, args=(open_second,), daemon=True, name="gensdk-engine").start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the second backend is ready or failed, at most `timeout` seconds; whether it is settled."""
+        return self._settled.wait(timeout)
+
+    @contextmanager
+    def bound(self, sizes: Sizes, carry: Carry | None = None) -> Iterator[Bound]:
+        """As :meth:`Session.bound`, on the backend of the moment, to the end."""
+        with self._lent() as session, session.bound(sizes, carry) as bound:
+            yield bound
+
+    def _run(self, feeds: Feeds) -> dict[str, Array]:
+        with self._lent() as session:
+            return session.run(feeds)
+
+    @contextmanager
+    def _lent(self) -> Iterator[Session]:
+        """The session of the moment, which is not closed while it is lent."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            said = printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
+            warnings.warn(said, stacklevel=5)
+        with self._changing:
+            if self.closed:
+                raise self.closed_error()
+            session = self._current
+            self._users[id(session)] = self._users.get(id(session), 0) + 1
+        try:
+            yield session
+        finally:
+            with self._changing:
+                self._users[id(session)] -= 1
+                done = self._take_retired()
+            if done is not None:
+                done.close()
+
+    def _change_over(self, open_second: Callable[[], Session]) -> None:
+        second: Session | None = None
+        failure: GensdkError | None = None
+        try:
+            if not self.closed:
+                second = open_second()
+        except GensdkError as known:
+            failure = known
+        except Exception as unknown:  # nobody would see it in this thread
+            failure = BackendError(f"{type(unknown).__name__}: {unknown}")
+        with self._changing:
+            self._failure = failure
+            if second is not None and not self.closed:
+                self._retired, self._current = self._current, second
+                self.backend, second = second.backend, None
+            done = self._take_retired()
+        for session in (second, done):
+            if session is not None:
+                session.close()
+        self._settled.set()
+
+    def _take_retired(self) -> Session | None:
+        """The first session, once nobody uses it any more."""
+        if self._retired is None or self._users.get(id(self._retired), 0):
+            return None
+        session, self._retired = self._retired, None
+        return session
+
+    def _close(self) -> None:
+        with self._changing:
+            sessions = [self._current, *([self._retired] if self._retired is not None else [])]
+            self._retired = None
+        for session in sessions:
+            session.close()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A graph's file, read at once, since its bundle may be closed when the second backend asks for it."""
+
+    onnx: OnnxFile
+    source: GraphSource
+
+    @classmethod
+    def of(cls, source: GraphSource) -> _Held:
+        return cls(OnnxFile.of(source), source)
+
+    @property
+    def path(self) -> Path | None:
+        return self.onnx.path
+
+    def read(self) -> bytes:
+        return self.onnx.data
+
+    def largest_batch(self) -> int:
+        return self.source.largest_batch() if isinstance(self.source, EngineSource) else 64
+
+    def translated(self) -> SourceSpec | None:
+        return self.source.translated() if isinstance(self.source, EngineSource) else None
+
+    def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
+        return self.source.engine_specs(precision) if isinstance(self.source, EngineSource) else ()
+
+    def trusts(self, spec: EngineSpec) -> bool:
+        return isinstance(self.source, EngineSource) and self.source.trusts(spec)
+
+    def read_engine(self, spec: EngineSpec) -> bytes:
+        """An engine is not held: it may be large, and not the one that is wanted."""
+        assert isinstance(self.source, EngineSource)  # noqa: S101 - it gave the spec
+        try:
+            return self.source.read_engine(spec)
+        except IntegrityError:
+            raise
+        except BundleError as failure:
+            raise BackendError(str(failure)) from None

@@ -1,0 +1,1 @@
+"""OpenVINO, and what its compiler needs of a graph."""

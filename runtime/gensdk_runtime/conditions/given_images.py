@@ -1,0 +1,124 @@
+"""Images as callers pass them: arrays, what turns into arrays (torch tensors), and Pillow's pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.arguments import check_whole, shown
+from gensdk_runtime.conditions.inputs import as_array
+from gensdk_runtime.errors import InputError, tell
+from gensdk_runtime.media.image_pixels import MAX_SIDE, to_channels
+
+Images = NDArray[np.uint8]
+
+
+class Picture(Protocol):
+    """An image of Pillow's (``PIL.Image.Image``), which an application need not have."""
+
+    @property
+    def mode(self) -> str:
+        """What its pixels are, such as RGB."""
+
+    def getbands(self) -> tuple[str, ...]:
+        """The names of its channels."""
+
+
+def is_picture(value: Any) -> bool:
+    """Whether this is an image of Pillow's; without importing it, since then it has been."""
+    return type(value).__module__.split(".")[0] == "PIL" and hasattr(value, "getbands")
+
+
+def of_picture(picture: Any, channels: int) -> Images:
+    """A picture of Pillow's, upright by its EXIF orientation, as uint8 [H, W, C] with `channels` (1 or 3), and one
+    more where it has transparency. :class:`InputError` for more than 8 bits, which only files say how to read.
+    """
+    from PIL import ImageOps
+
+    if picture.mode.startswith(("I", "F")):
+        raise InputError(
+            f"expected a picture of 8 bits, got mode {picture.mode!r}; scale it to uint8, or pass the file to "
+            "gensdk translate"
+        )
+    upright = ImageOps.exif_transpose(picture) or picture
+    alpha = upright.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in upright.info
+    grey = upright.mode in ("1", "L", "LA", "La")
+    array = np.asarray(upright.convert("RGBA" if alpha else "L" if grey else "RGB"), np.uint8)
+    array = array if array.ndim == 3 else array[..., None]
+    return fitted(array, channels)
+
+
+def fitted(array: Images, channels: int) -> Images:
+    """uint8 [H, W, 1, 3 or 4] with the `channels` of a model (1 or 3), and a fourth channel, transparency, kept
+    behind them. Says so where colours are lost."""
+    if channels not in (1, 3):
+        return array
+    colours, alpha = (array[..., :3], array[..., 3:]) if array.shape[-1] == 4 else (array, array[..., :0])
+    if channels == 1 and colours.shape[-1] == 3:
+        if np.ptp(colours, axis=2).any():
+            tell("the model takes grey images alone: colours were dropped")
+        colours = to_channels(np.ascontiguousarray(colours), 1)
+    elif channels == 3 and colours.shape[-1] == 1:
+        colours = np.repeat(colours, 3, axis=2)
+    return np.ascontiguousarray(np.concatenate([colours, alpha], axis=2))
+
+
+def as_images(images: Any, channels: int) -> Images | list[Images]:
+    """uint8 [H, W, C] or [n, H, W, C], or a list of [H, W, C]; C is `channels`, or one more with transparency.
+
+    A grey image may come without its channel. :class:`InputError` for anything else.
+    """
+    if is_picture(images):
+        return of_picture(images, channels)
+    if isinstance(images, list | tuple) and not _numbers(images):
+        if not images:
+            raise InputError("expected at least one image, got none")
+        return [_single(_checked(each, channels)) for each in images]
+    return _checked(images, channels)
+
+
+def as_image(image: Any) -> Images:
+    """One that was checked."""
+    return np.asarray(image, np.uint8)
+
+
+def _numbers(images: Any) -> bool:
+    """Whether a list holds numbers, not images."""
+    first = images
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    return isinstance(first, int | float) and not isinstance(first, bool)
+
+
+def _single(array: Images) -> Images:
+    if array.ndim != 3:
+        raise InputError(f"expected each image of a list as [H, W, C], got {list(array.shape)}")
+    return array
+
+
+def _checked(given: Any, channels: int) -> Images:
+    if is_picture(given):
+        return of_picture(given, channels)
+    array = as_array(given, "images")
+    if array.dtype != np.uint8:
+        raise InputError(f"expected images as uint8, got {array.dtype}; sample(image=...) takes floats")
+    if channels == 1 and array.ndim == 2:
+        array = array[..., None]
+    known = (channels, channels + 1) if channels in (1, 3) else (channels,)
+    if array.ndim not in (3, 4) or array.shape[-1] not in known or not array.size:
+        raise InputError(f"expected images [H, W, {channels}] or [n, H, W, {channels}], got {list(array.shape)}")
+    if max(array.shape[-3:-1]) > MAX_SIDE:
+        raise InputError(f"expected images of at most {MAX_SIDE} pixels a side, got {list(array.shape)}")
+    return array
+
+
+def check_size(size: Any) -> tuple[int, int] | None:
+    """(height, width) in pixels, or None; :class:`InputError` for anything else."""
+    if size is None:
+        return None
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise InputError(f"expected resize as (height, width), got {shown(size)}")
+    height, width = (check_whole(side, "each side of resize", least=1, most=MAX_SIDE) for side in size)
+    return height, width

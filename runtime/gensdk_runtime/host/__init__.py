@@ -1,0 +1,1 @@
+"""What gensdk asks of the machine: files, locks, processes, memory, the terminal."""

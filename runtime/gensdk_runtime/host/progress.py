@@ -1,0 +1,86 @@
+"""A progress bar on long work; silent where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from gensdk_runtime.host.forking import new_lock
+from gensdk_runtime.printable import printable
+
+PATIENCE = 1.0
+"""Seconds before the bar appears: short work needs none, and rich is imported only when it does."""
+
+
+class Progress:
+    """Counts `parts` of work, each from 0 to 1. `show`: None decides by whether stderr is a terminal.
+
+    One part after another is told with :meth:`part` and :meth:`advance`; parts that go on side by side, in any
+    thread, with :meth:`share`.
+    """
+
+    def __init__(self, parts: int, title: str, *, show: bool | None = None) -> None:
+        self._parts = parts
+        self._title = title
+        watched = sys.stderr is not None and sys.stderr.isatty()  # programs without a console have none
+        self._show = watched if show is None else show
+        self._start = monotonic()
+        self._done = 0.0
+        self._lock = new_lock()
+        self._bar: Any = None
+        self._task: Any = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether there will be a bar, once the work is long."""
+        return self._show
+
+    def part(self, fraction: float) -> None:
+        """The present part has come this far."""
+        self._tell(self._done + fraction)
+
+    def advance(self) -> None:
+        """The present part is done."""
+        self._done += 1
+        self._tell(self._done)
+
+    def share(self, parts: int) -> Callable[[float], None]:
+        """To be told how far `parts` of the work have come together, from 0 to 1."""
+        before = 0.0
+
+        def tell(fraction: float) -> None:
+            nonlocal before
+            with self._lock:
+                self._done += parts * (fraction - before)
+                before = fraction
+                self._tell(self._done)
+
+        return tell
+
+    def _tell(self, done: float) -> None:
+        if not self._show or monotonic() - self._start < PATIENCE:
+            return
+        if self._bar is None:
+            self._open()
+        self._bar.update(self._task, completed=done)
+
+    def _open(self) -> None:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(escape(printable(self._title)), total=self._parts)
+        self._bar.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,1 @@
+"""What a generator does beyond `sample()`: encode, invert, reconstruct, interpolate, translate, dream."""

@@ -1,0 +1,80 @@
+"""Dreams on an image over octaves: the model's gradient steps at growing sizes (Mordvintsev et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gensdk_runtime.arguments import check_number, check_whole
+from gensdk_runtime.conditions.inputs import as_array
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.host.memory import Room
+from gensdk_runtime.media.image_pixels import MAX_SIDE, Images, resize_floats
+from gensdk_runtime.methods.translate import Through, translate_all
+from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+
+MAX_OCTAVES = 32
+SMALLEST = 16
+"""Pixels of the smaller side of the first octave, at least; a smaller image has one octave alone."""
+
+
+def dream_on(
+    model: ModelSpec,
+    sample: Callable[..., Samples],
+    image: Any,
+    *,
+    octaves: int,
+    octave_scale: float,
+    tile: int | None,
+    room: Room,
+    options: Mapping[str, Any],
+) -> Images:
+    """See :meth:`gensdk_runtime.generator.Generator.dream`; `sample` is that generator's, `room` as in
+    :class:`gensdk_runtime.methods.translate.Through`."""
+    source = model.source
+    if not isinstance(model.program, AscentSpec) or source is None:
+        raise InputError(
+            f"model {model.name!r} does not dream; export the family deepdream, or import a "
+            "classifier with --dream"
+        )
+    given = _check(image, source.channels)
+    sizes = octave_sizes(given.shape[0], given.shape[1], octaves, octave_scale)
+    given_options = {name: value for name, value in options.items() if value is not None}
+    through = Through(model, partial(sample, **given_options), room, tile=tile)
+    detail = np.zeros((1, 1, source.channels), np.float32)
+    dreamt = given
+    for height, width in sizes:
+        base = resize_floats(given.astype(np.float32), height, width, enlarge="bilinear")
+        begun = base + resize_floats(detail, height, width, enlarge="bilinear")
+        begun = np.clip(np.rint(begun), 0, 255).astype(np.uint8)
+        result = translate_all(through, begun, None)
+        assert isinstance(result, np.ndarray)  # noqa: S101 - one image went in
+        dreamt, detail = result, result.astype(np.float32) - base
+    return dreamt
+
+
+def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
+    """(height, width) of each octave, the image's own last; those that would be too small are left out."""
+    octaves, scale = (
+        check_whole(octaves, "octaves", least=1, most=MAX_OCTAVES),
+        check_number(scale, "octave_scale"),
+    )
+    if not 1.0 < scale <= 8.0:
+        raise InputError(f"expected octave_scale above 1 and at most 8, got {scale}")
+    sizes = [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
+    return [size for size in sizes if min(size) >= SMALLEST or size == (height, width)]
+
+
+def _check(image: Any, channels: int) -> Images:
+    array = as_array(image, "an image")
+    if array.ndim == 2 and channels == 1:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or not array.size:
+        raise InputError(f"expected an image uint8 [H, W, {channels}], got {array.dtype} {list(array.shape)}")
+    if max(array.shape[:2]) > MAX_SIDE:
+        raise InputError(f"expected an image of at most {MAX_SIDE} pixels a side, got {list(array.shape)}")
+    return array

@@ -1,0 +1,241 @@
+"""Any images through a translation model: of several sizes, and larger than memory allows at once.
+
+An image goes through whole where it can. It is cut into tiles where the model's graph shows that tiles give the
+same (:class:`gensdk_runtime.spec.signature.ReceptiveField`), or where the caller says so. A graph that takes one
+size alone, and looks at all of an image, gets it resized. Whatever changes a result is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.arguments import check_whole
+from gensdk_runtime.conditions.given_images import Images, as_image, as_images, check_size
+from gensdk_runtime.conditions.inputs import max_source_size
+from gensdk_runtime.errors import InputError, tell
+from gensdk_runtime.host.memory import Room, available_memory, in_words
+from gensdk_runtime.media.image_pixels import MAX_SIDE
+from gensdk_runtime.media.image_pixels import resize as resized
+from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.methods.tiles import DEFAULT_TILE, Cut, translate_tiles
+from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.signature import ReceptiveField, SourceSpec
+
+TILED_FROM = 1024 * 1024
+"""Pixels of the source; a larger image is cut into tiles where nothing speaks against it."""
+UNSEEN = ReceptiveField(whole=True, reason="nobody looked at its graph")
+Size = tuple[int, int]
+
+
+class Way(NamedTuple):
+    """How an image goes through: `how`, with tiles of `size`, or resized to the (height, width) `size`."""
+
+    how: Literal["whole", "tiles", "resized"]
+    size: Any = None
+
+
+class Through(NamedTuple):
+    """A model with its generator's `sample` and memory, and what the caller asked for."""
+
+    model: ModelSpec
+    sample: Callable[..., Samples]
+    room: Room
+    tile: int | None = None
+    resize: Size | None = None
+
+    @property
+    def source(self) -> SourceSpec:
+        """What goes in."""
+        assert self.model.source is not None  # noqa: S101 - translate_all looked
+        return self.model.source
+
+    @property
+    def ascends(self) -> bool:
+        """It goes by gradient steps."""
+        return isinstance(self.model.program, AscentSpec)
+
+    @property
+    def field(self) -> ReceptiveField:
+        """What a place of the result depends on."""
+        return self.source.receptive_field or UNSEEN
+
+
+def translate_all(through: Through, images: Any, label: Any) -> Images | list[Images]:
+    """See :meth:`gensdk_runtime.generator.Generator.translate`."""
+    model = through.model
+    if model.source is None:
+        raise InputError(f"model {model.name!r} does not translate images; use sample()")
+    through = through._replace(tile=_check_tile(through.tile), resize=check_size(through.resize))
+    array = as_images(images, through.source.channels)
+    if isinstance(array, list):
+        return [_one(through, image, each) for image, each in _labelled(array, label)]
+    if array.ndim == 3:
+        return _one(through, array, label)
+    if (
+        through.resize is None
+        and way_of(through, *array.shape[1:3]).how == "whole"
+        and not _has_alpha(through, array)
+    ):
+        most = _batch(through, *array.shape[1:3])
+        return through.sample(image=array, label=label, output_type="uint8", batch_size=most).images
+    return np.stack([_one(through, image, each) for image, each in _labelled(array, label)])
+
+
+def way_of(through: Through, height: int, width: int) -> Way:
+    """How an image of this size goes through; :class:`InputError` where it can't."""
+    field, tile, cut = through.field, through.tile, Cut.of(through.source)
+    largest = max_source_size(through.model)
+    fits = height <= largest[0] and width <= largest[1]
+    if tile and (max(height, width) > tile or not fits):
+        if tile < cut.smallest:
+            raise InputError(f"expected tiles of at least {cut.smallest} pixels for this model, got {tile}")
+        return Way("tiles", min(tile, *largest))
+    if not fits:
+        if through.ascends and tile is None:
+            return _ascending(through, min(largest))
+        if field.whole or cut.smallest > min(largest) or tile == 0:
+            return Way("resized", _inside((height, width), largest))
+        return Way("tiles", min(largest))
+    if tile is None and height * width > TILED_FROM:
+        return _large(through, height, width)
+    return Way("whole")
+
+
+def _large(through: Through, height: int, width: int) -> Way:
+    """Of an image that the graph takes, but memory perhaps not."""
+    field, cut = through.field, Cut.of(through.source)
+    size = max(DEFAULT_TILE, 2 * cut.smallest if cut.smallest > DEFAULT_TILE // 2 else 0)
+    if not field.whole and size < max(height, width):
+        _check_memory(through, min(size, height), min(size, width))
+        return Way("tiles", size // through.source.multiple * through.source.multiple)
+    if through.ascends and through.room.lacks(field.memory(height * width)) is not None:
+        return _ascending(through, size)
+    _check_memory(through, height, width)
+    return Way("whole")
+
+
+def _ascending(through: Through, tile: int) -> Way:
+    """Gradient steps in tiles are a technique of their own, but not the same as on the whole image."""
+    tell(f"the steps of model {through.model.name!r} were taken in tiles of {tile} pixels, each by itself")
+    return Way("tiles", tile)
+
+
+def _check_memory(through: Through, height: int, width: int) -> None:
+    """Refuses what would end the process, and names the choices."""
+    need = through.field.memory(height * width)
+    have = through.room.lacks(need)
+    if have is None:
+        return
+    field = through.field
+    why = f"it looks at all of an image ({field.reason})" if field.whole else f"it sees {field.margin} pixels far"
+    share = (0.8 * have / need) ** 0.5
+    small = f"{round(height * share)}, {round(width * share)}"
+    raise InputError(
+        f"an image of {height} x {width} takes about {in_words(need)} in model {through.model.name!r}, and "
+        f"{in_words(have)} are free; tiles would change the result: {why}. Resize it (resize=({small}), --size), "
+        f"accept tiles that differ (tile={DEFAULT_TILE}, --tile), try all the same (tile=0), or give more memory"
+    )
+
+
+def _one(through: Through, image: Images, label: Any) -> Images:
+    """uint8 [H, W, C] to uint8 [H s, W s, C']; a channel more than the source has is transparency."""
+    spec = through.source
+    if _has_alpha(through, image):
+        return _with_alpha(through, image, label)
+    if through.resize is not None:
+        image = resized(image, *through.resize)
+    height, width = image.shape[:2]
+    way = way_of(through, height, width)
+    if way.how == "tiles":
+        return _in_tiles(through, image, label, way.size)
+    if way.how == "resized":
+        tell(
+            f"model {through.model.name!r} takes images of {_by(max_source_size(through.model))} alone (height x "
+            f"width), and {_why_no_tiles(through)}: {height} x {width} was resized to "
+            f"{_by(way.size)}, and its result enlarged"
+        )
+        result = through.sample(image=resized(image, *way.size)[None], label=label, output_type="uint8").images[0]
+        return resized(result, height * spec.scale, width * spec.scale)
+    alone: Images = through.sample(image=image[None], label=label, output_type="uint8").images[0]
+    return alone
+
+
+def _why_no_tiles(through: Through) -> str:
+    """Why an image larger than the graph takes does not go through in tiles."""
+    if through.field.whole:
+        return f"tiles would change the result ({through.field.reason})"
+    if through.tile == 0:
+        return "tiles were ruled out"
+    return f"tiles have to be of {Cut.of(through.source).smallest} pixels at least"
+
+
+def _in_tiles(through: Through, image: Images, label: Any, tile: int) -> Images:
+    def translated(tiles: Images) -> NDArray[np.float32]:
+        # One at a time: between its layers a model needs far more memory than for what goes in and comes out.
+        return through.sample(image=tiles, label=label, batch_size=1).array
+
+    largest = max_source_size(through.model)
+    fixed = tuple(side if side < MAX_SIDE else None for side in largest)
+    return translate_tiles(
+        image,
+        translated,
+        tile=tile,
+        spec=through.source,
+        fixed=(fixed[0], fixed[1]),
+        to_bytes=partial(to_uint8, value_range=through.model.require_image().value_range),
+    )
+
+
+def _has_alpha(through: Through, image: Images) -> bool:
+    return through.source.channels in (1, 3) and image.shape[-1] == through.source.channels + 1
+
+
+def _with_alpha(through: Through, image: Images, label: Any) -> Images:
+    """Colours are translated, and transparency goes through the same geometry; what looks at all of an image would
+    see colours that nobody sees, and gets it on white."""
+    colours, alpha = image[..., :-1], image[..., -1:]
+    if through.field.whole or through.model.require_image().channels not in (1, 3):
+        tell(f"model {through.model.name!r} looks at all of an image: transparency was laid over white")
+        share = alpha.astype(np.uint16)
+        flat = (colours * share + 255 * (255 - share) + 127) // 255
+        return _one(through, flat.astype(np.uint8), label)
+    result = _one(through, np.ascontiguousarray(colours), label)
+    return np.concatenate([result, resized(alpha, *result.shape[:2])], axis=2)
+
+
+def _batch(through: Through, height: int, width: int) -> int | None:
+    """Images in one run, where those are larger than the model's own; None leaves it open."""
+    need, have = through.field.memory(height * width), available_memory()
+    if height * width <= through.source.height * through.source.width or not need or have is None:
+        return None
+    return max(1, min(through.model.max_batch, have // 2 // need))
+
+
+def _inside(size: Size, largest: Size) -> Size:
+    """`size` shrunk into `largest`, at its own proportions."""
+    share = min(1.0, largest[0] / size[0], largest[1] / size[1])
+    height, width = (max(1, min(most, round(side * share))) for side, most in zip(size, largest, strict=True))
+    return height, width
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _check_tile(tile: Any) -> int | None:
+    return None if tile is None else check_whole(tile, "tile", least=0, most=MAX_SIDE)
+
+
+def _labelled(images: Sequence[Images] | Images, label: Any) -> list[tuple[Images, Any]]:
+    """Each image with its label."""
+    if isinstance(label, str) or not isinstance(label, Sequence | np.ndarray) or np.ndim(label) == 0:
+        return [(as_image(image), label) for image in images]
+    if len(label) != len(images):
+        raise InputError(f"expected one label for each of the {len(images)} images, got {len(label)}")
+    return [(as_image(image), each) for image, each in zip(images, label, strict=True)]

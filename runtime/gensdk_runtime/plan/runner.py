@@ -1,0 +1,88 @@
+"""A model's graphs, open on one backend in one precision, with the program over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from gensdk_runtime.backends.base import Backend, Session
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.plan.costs import Form
+from gensdk_runtime.plan.first_run import try_first
+from gensdk_runtime.programs import make_program
+from gensdk_runtime.programs.base import Program
+from gensdk_runtime.programs.one_call import make_one_call
+from gensdk_runtime.spec.manifest import ModelSpec, OneCallSpec
+from gensdk_runtime.spec.signature import Precision
+
+
+@dataclass(frozen=True)
+class Runner:
+    """`program` runs over `sessions`."""
+
+    precision: Precision
+    sessions: Mapping[str, Session]
+    program: Program[Any]
+
+    @property
+    def label(self) -> str:
+        """What results call the backend: the one that runs now, or all of them where graphs are on several."""
+        return "+".join(dict.fromkeys(session.backend for session in self.sessions.values()))
+
+    @property
+    def survives_fork(self) -> bool:
+        """Whether a forked child can go on with all of them."""
+        return all(session.survives_fork for session in self.sessions.values())
+
+    def close(self) -> None:
+        """Frees the graphs. May be called twice."""
+        for session in self.sessions.values():
+            session.close()
+
+
+def open_runner(bundle: Bundle, backend: Backend, precision: Precision, *, form: Form = "steps") -> Runner:
+    """Opens the graphs of `bundle`; what was opened is closed again where one of them fails.
+
+    `form` "one_call" opens the graph that runs the whole sampler, and no other; :class:`InputError` where the
+    bundle has none.
+    """
+    model = bundle.manifest.model
+    if form == "one_call":
+        return _open_one_call(bundle, backend, precision)
+    sessions: dict[str, Session] = {}
+    with ExitStack() as opened:
+        for graph in model.graphs:
+            source = bundle.graph_source(graph.name, precision)
+            try_first(source, precision)
+            sessions[graph.name] = opened.enter_context(backend.open(graph, source, precision=precision))
+        runner = Runner(precision, sessions, make_program(model, sessions))
+        opened.pop_all()
+    return runner
+
+
+def _open_one_call(bundle: Bundle, backend: Backend, precision: Precision) -> Runner:
+    model, spec = bundle.manifest.model, bundle.manifest.one_call
+    if spec is None:
+        raise InputError(f"{bundle.path}: it has no one-call graph; export the model with --one-call")
+    source = bundle.graph_source(spec.graph.name, precision)
+    try_first(source, precision)
+    with ExitStack() as opened:
+        session = opened.enter_context(backend.open(spec.graph, source, precision=precision))
+        runner = one_call_runner(model, spec, session)
+        opened.pop_all()
+    return runner
+
+
+def one_call_runner(model: ModelSpec, spec: OneCallSpec, session: Session) -> Runner:
+    """A runner over the one-call graph of `model`, open in `session`."""
+    program = make_one_call(model, spec, session)
+    return Runner(session.precision, program.sessions, program)
+
+
+def runner_of(model: ModelSpec, sessions: Mapping[str, Session]) -> Runner:
+    """A runner over sessions that were opened elsewhere, such as live torch modules."""
+    first = next(iter(sessions.values()))
+    return Runner(first.precision, sessions, make_program(model, sessions))

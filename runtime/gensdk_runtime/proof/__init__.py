@@ -1,0 +1,1 @@
+"""Proof that a bundle gives here what PyTorch gave when it was made."""

@@ -1,0 +1,1 @@
+"""What is exported: the modules behind graphs, and the plans that name them."""

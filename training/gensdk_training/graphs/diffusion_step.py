@@ -1,0 +1,217 @@
+"""The graphs of every diffusion model: guidance, the denoiser, and the solver's update in one module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
+from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, Role, TensorSpec
+from gensdk_training.networks.denoiser import EmbeddingDenoiser, SharingDenoiser
+
+
+class DiffusionStep(nn.Module):
+    """One step of any solver whose update is linear in (x_t, x_0, eps, previous x_0, noise).
+
+    The coefficients are those of :class:`gensdk_runtime.programs.solvers.SolverTable`, where the formula is
+    derived. `denoiser` maps (x [N, C, H, W], timestep int64 [1] or [N], label int64 [N] or none) to eps of x's
+    shape.
+    """
+
+    def __init__(self, denoiser: nn.Module, *, conditional: bool) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.conditional = conditional
+
+    def forward(  # noqa: PLR0917 - the inputs of a graph are positional
+        self,
+        sample: Tensor,
+        previous_x0: Tensor,
+        timestep: Tensor,
+        noise: Tensor,
+        coefficients: Tensor,
+        label: Tensor | None = None,
+        guidance_weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns (next sample, estimate of x_0), each [B, C, H, W]; shapes as in DiffusionSpec."""
+        if label is None or guidance_weights is None:
+            eps = self.denoiser(sample, timestep)
+        else:
+            eps = self.denoiser(for_each_pass(sample, label), timestep, label.reshape(-1))
+            eps = guided(eps, guidance_weights)
+        return solver_update(sample, previous_x0, eps, noise, coefficients)
+
+
+class EmbeddedStep(nn.Module):
+    """As :class:`DiffusionStep`, given the embedding [1, F] or [G, B, F].
+
+    `depth` > 0: with the deep features, for a :class:`ShallowStep` of that depth.
+    """
+
+    def __init__(self, denoiser: EmbeddingDenoiser, *, depth: int = 0) -> None:
+        super().__init__()
+        self.denoiser: nn.Module = _Full(denoiser)
+        if depth > 0 and isinstance(denoiser, SharingDenoiser):
+            self.denoiser = _Sharing(denoiser, depth)
+
+    def forward(  # noqa: PLR0917 - the inputs of a graph are positional
+        self,
+        sample: Tensor,
+        previous_x0: Tensor,
+        embedding: Tensor,
+        noise: Tensor,
+        coefficients: Tensor,
+        guidance_weights: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Returns (next sample, estimate of x_0), and deep features [B, ...] or [G, B, ...] where it has them."""
+        if guidance_weights is None:
+            eps, *features = self.denoiser(sample, embedding[0])
+        else:
+            eps, *features = self.denoiser(for_each_pass(sample, embedding), embedding.flatten(0, 1))
+            eps = guided(eps, guidance_weights)
+            features = [part.reshape(*embedding.shape[:2], *part.shape[1:]) for part in features]
+        return (*solver_update(sample, previous_x0, eps, noise, coefficients), *features)
+
+
+class ShallowStep(nn.Module):
+    """As :class:`EmbeddedStep`, with the deep features of an earlier step."""
+
+    def __init__(self, denoiser: SharingDenoiser, *, depth: int) -> None:
+        super().__init__()
+        self.denoiser = _Shallow(denoiser, depth)
+
+    def forward(  # noqa: PLR0917 - the inputs of a graph are positional
+        self,
+        sample: Tensor,
+        previous_x0: Tensor,
+        embedding: Tensor,
+        noise: Tensor,
+        coefficients: Tensor,
+        deep_features: Tensor,
+        guidance_weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns (next sample, estimate of x_0), each [B, C, H, W]."""
+        if guidance_weights is None:
+            eps = self.denoiser(sample, embedding[0], deep_features)
+        else:
+            passes = for_each_pass(sample, embedding)
+            eps = self.denoiser(passes, embedding.flatten(0, 1), deep_features.flatten(0, 1))
+            eps = guided(eps, guidance_weights)
+        return solver_update(sample, previous_x0, eps, noise, coefficients)
+
+
+class TimeEmbedding(nn.Module):
+    """What of a denoiser depends on time and label alone."""
+
+    def __init__(self, denoiser: EmbeddingDenoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, timestep: Tensor, label: Tensor | None = None) -> Tensor:
+        """Int64 [1], and int64 [L] where the model has classes, to float32 [1, F] or [L, F]."""
+        return self.denoiser.embed(timestep, label)
+
+
+class _Full(nn.Module):
+    """One way to call a denoiser, as a module of its own: what half precision is bounded by."""
+
+    def __init__(self, denoiser: EmbeddingDenoiser) -> None:
+        super().__init__()
+        self.network = denoiser
+
+    def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, ...]:
+        return (self.network.denoise(x, embedding),)
+
+
+class _Sharing(nn.Module):
+    def __init__(self, denoiser: SharingDenoiser, depth: int) -> None:
+        super().__init__()
+        self.network = denoiser
+        self.depth = depth
+
+    def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, ...]:
+        return self.network.denoise_sharing(x, embedding, depth=self.depth)
+
+
+class _Shallow(nn.Module):
+    def __init__(self, denoiser: SharingDenoiser, depth: int) -> None:
+        super().__init__()
+        self.network = denoiser
+        self.depth = depth
+
+    def forward(self, x: Tensor, embedding: Tensor, deep_features: Tensor) -> Tensor:
+        return self.network.denoise_shallow(x, embedding, deep_features, depth=self.depth)
+
+
+def for_each_pass(sample: Tensor, passes: Tensor) -> Tensor:
+    """`sample` [B, ...] repeated to [G * B, ...], for `passes` [G, B, ...]."""
+    repeated = sample.unsqueeze(0).expand(passes.shape[0], *([-1] * sample.dim()))
+    return repeated.reshape(-1, *sample.shape[1:])
+
+
+def guided(eps: Tensor, weights: Tensor) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): the sum of G passes [G * B, ...], weighted by [G]."""
+    passes = eps.reshape(weights.shape[0], -1, *eps.shape[1:])
+    return (weights.reshape(-1, *([1] * eps.dim())) * passes).sum(0)
+
+
+def solver_update(
+    sample: Tensor, previous_x0: Tensor, eps: Tensor, noise: Tensor, coefficients: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(next sample, estimate of x_0); see :mod:`gensdk_runtime.programs.solvers`."""
+    x, e, clip, a, b, c, d, s = (coefficients[i] for i in range(8))
+    x0 = torch.minimum(torch.maximum(x * sample + e * eps, -clip), clip)
+    return a * sample + b * x0 + c * eps + d * previous_x0 + s * noise, x0
+
+
+def embedding_graph(size: int, *, conditional: bool, name: str = "embedding") -> GraphSpec:
+    """The signature of :class:`TimeEmbedding` for embeddings of `size` values."""
+    inputs = [TensorSpec(name="timestep", dtype="int64", shape=(1,), role="timestep")]
+    if conditional:
+        inputs.append(TensorSpec(name="label", dtype="int64", shape=("labels",), role="condition"))
+    output = _floats("embedding", "coefficient", "labels" if conditional else 1, size)
+    return GraphSpec(name=name, inputs=tuple(inputs), outputs=(output,))
+
+
+def step_graph(
+    image: ImageSpec,
+    *,
+    conditional: bool,
+    name: str = "step",
+    embedding: int | None = None,
+    takes: tuple[int, ...] | None = None,
+    gives: tuple[int, ...] | None = None,
+) -> GraphSpec:
+    """The signature of a step over images of this size: of :class:`DiffusionStep`, or with `embedding` (its size)
+    of :class:`EmbeddedStep`.
+
+    `takes` and `gives`: the shape of one sample's deep features, for a step that has them as input or output.
+    """
+    passes: tuple[str, ...] = ("guidance", "batch") if conditional else ("batch",)
+    sample = _floats("sample", "state", "batch", *image.shape)
+    inputs = [sample, sample.model_copy(update={"name": "previous_x0"})]
+    if embedding is None:
+        inputs.append(TensorSpec(name="timestep", dtype="int64", shape=(1,), role="timestep"))
+    else:
+        inputs.append(_floats("embedding", "coefficient", *(passes if conditional else (1,)), embedding))
+    inputs += [
+        sample.model_copy(update={"name": "noise", "role": "noise", "distribution": "normal"}),
+        _floats("coefficients", "coefficient", NUM_COEFFICIENTS),
+    ]
+    if takes is not None:
+        inputs.append(_floats("deep_features", "state", *passes, *takes))
+    if conditional and embedding is None:
+        inputs.append(TensorSpec(name="label", dtype="int64", shape=passes, role="condition"))
+    if conditional:
+        inputs.append(_floats("guidance_weights", "coefficient", "guidance"))
+    outputs = [
+        sample.model_copy(update={"name": "next_sample"}),
+        sample.model_copy(update={"name": "next_previous_x0", "role": "image", "value_range": image.value_range}),
+    ]
+    if gives is not None:
+        outputs.append(_floats("deep_features", "state", *passes, *gives))
+    return GraphSpec(name=name, inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _floats(name: str, role: Role, *shape: int | str) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape, role=role)

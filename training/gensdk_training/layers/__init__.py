@@ -1,1 +1,0 @@
-"""Blocks that two or more families share."""
