@@ -96,7 +96,7 @@ def draw(path: Path, pictures: Path) -> Entry:
 
 
 def _samples(generator: Generator) -> Images:
-    if generator.model.points is not None:
+    if generator.model.output.kind == "points":
         return generator.sample(POINTS, seed=0, progress=False).picture()
     classes = generator.model.num_classes
     labels = [i % classes for i in range(SHOWN)] if classes else None

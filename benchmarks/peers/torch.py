@@ -72,7 +72,7 @@ class TorchPixels(Peer):
 
     def __init__(self, model: Model, row: Callable[..., Any], pixel: Callable[..., Any]) -> None:
         spec = model.plan.model
-        self._row, self._pixel, self._image = row, pixel, spec.image
+        self._row, self._pixel, self._image = row, pixel, spec.output
         self._states = state_shapes(spec)
 
     @torch.inference_mode()

@@ -96,7 +96,7 @@ def sample(
             raise InputError(
                 f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
             )
-        points = generator.model.points is not None
+        points = generator.model.output.kind == "points"
         check_target(output, points=points)
         if points and (layout != "auto" or columns is not None or scale is not None):
             raise InputError(f"--layout, --columns and --scale are for images; {bundle} makes points")

@@ -361,12 +361,12 @@ class Generator(LatentMethods, TranslationMethods):
             check_word(output_type, "output_type", OUTPUT_TYPES)
         if n > FEW and size is None:
             check_room(n, prod(self.model.output.shape))
-        if self.model.points is not None:
+        if self.model.output.kind == "points":
             if output_type == "uint8":
                 raise InputError(
                     f"model {self.model.name!r} makes points, which have no bytes; leave output_type out"
                 )
-            return np.empty((n, *self.model.points.shape), np.float32)
+            return np.empty((n, *self.model.output.shape), np.float32)
         channels, height, width = self.model.require_image().shape
         if size is not None and self.model.source is not None:
             height, width = (side * self.model.source.scale for side in size)

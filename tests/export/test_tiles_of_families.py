@@ -90,7 +90,7 @@ def test_a_trial_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
     model = translation_model(1)
     assert model.source is not None
     source = model.source.model_copy(update={"receptive_field": claimed})
-    monkeypatch.setattr(receptive_proof, "with_field", lambda *_: model.model_copy(update={"source": source}))
+    monkeypatch.setattr(receptive_proof, "with_field", lambda *_: model.with_condition(source))
     for draw, whole in ((GLOBAL["instance_norm"][0], True), (LOCAL["convolution"][0], False)):
         found = with_proved_field(model, {GRAPH: translation_onnx(model, draw)}).source
         assert found is not None

@@ -142,7 +142,7 @@ class FeedforwardProgram(Program[None]):
     @property
     def _result(self) -> str:
         """The output that holds the samples."""
-        return "image" if self.model.points is None else "points"
+        return self.model.output.tensor
 
     @property
     def _session(self) -> Session:

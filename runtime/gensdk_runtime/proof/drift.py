@@ -86,9 +86,9 @@ def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
     """Compares whole samples, float32 [n, C, H, W] or points [n, D], in the unit of the model's value range."""
     spec = TensorSpec(
         name="samples",
-        dtype="float32",
+        dtype=model.output.dtype,
         shape=("batch", *model.output.shape),
-        role="image" if model.points is None else "points",
+        role=model.output.role,
         value_range=model.output.value_range,
     )
     graph = GraphSpec(name="samples", inputs=(spec,), outputs=(spec,))

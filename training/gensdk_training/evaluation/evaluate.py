@@ -83,7 +83,7 @@ def evaluate(
     wanted = _wanted(metrics)
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
-        if manifest.model.points is not None:
+        if manifest.model.output.kind == "points":
             asked = Asked(wanted, count, seed, backend, progress, say, started)
             return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
         reference = open_reference(manifest.model, data or data_of(manifest, source))

@@ -1,0 +1,138 @@
+"""Kinds of outputs and of conditions: each is known by its ``kind``, under which a manifest names it.
+
+A kind is a spec, what a manifest says of it, and a class that works with it (:mod:`gensdk_runtime.outputs`,
+:mod:`gensdk_runtime.conditions`). Both may lie in one file. gensdk's own are named below; those of other packages
+are found by entry points of the groups ``gensdk.outputs`` and ``gensdk.conditions``, whose name is the kind. The
+file of a kind is loaded when a manifest first names it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import PlainValidator, SerializeAsAny
+
+from gensdk_runtime.host.installed import load_entry_point
+from gensdk_runtime.spec.fields import Dtype, Range, Role
+from gensdk_runtime.spec.strict import StrictModel
+
+if TYPE_CHECKING:
+    from gensdk_runtime.spec.model import ModelSpec
+
+
+class OutputSpec(StrictModel):
+    """What a model makes. A kind's own spec adds its fields, and ``kind: Literal["..."] = "..."``.
+
+    The graph that makes the samples has an output of the name :attr:`tensor`, of `dtype` and of role `role`.
+    `made_by`: the programs that can make this kind.
+    """
+
+    dtype: ClassVar[Dtype] = "float32"
+    role: ClassVar[Role] = "output"
+    made_by: ClassVar[frozenset[str]] = frozenset(("feedforward",))
+
+    kind: str
+    value_range: Range = (-1.0, 1.0)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+
+    @property
+    def tensor(self) -> str:
+        """What the tensor is called that holds samples."""
+        return self.kind
+
+
+class ConditionSpec(StrictModel):
+    """What a sample is asked to be. A kind's own spec adds its fields, and ``kind: Literal["..."] = "..."``."""
+
+    kind: str
+
+    @property
+    def sample_elements(self) -> int:
+        """Elements that the condition of one sample takes in memory."""
+        return 1
+
+    def check_model(self, model: ModelSpec) -> None:
+        """Raises ValueError where `model` can't have this condition."""
+
+
+SpecT = TypeVar("SpecT", bound=StrictModel)
+
+
+class Kinds(Generic[SpecT]):
+    """The specs that are known, by kind. `modules`: where gensdk's own kinds lie."""
+
+    def __init__(self, base: type[StrictModel], what: str, group: str, modules: Mapping[str, str]) -> None:
+        self._base = base
+        self._what = what
+        self._group = group
+        self._modules = modules
+        self._specs: dict[str, type[SpecT]] = {}
+
+    def register(self, spec: type[SpecT]) -> type[SpecT]:
+        """Makes `spec` known under its kind; ValueError where another one has that name."""
+        kind = spec.model_fields["kind"].default
+        if not isinstance(kind, str):
+            raise TypeError(f'{spec.__qualname__} has no kind; give it kind: Literal["name"] = "name"')
+        known = self._specs.setdefault(kind, spec)
+        if (known.__module__, known.__qualname__) != (spec.__module__, spec.__qualname__):
+            raise ValueError(f"two {self._what}s of the kind {kind!r}: {known.__module__}, {spec.__module__}")
+        return spec
+
+    def load(self, kind: str) -> bool:
+        """Loads the file of a kind, of gensdk or of a package that is installed; False where there is none."""
+        if kind in self._modules:
+            import_module(self._modules[kind])
+            return True
+        return load_entry_point(self._group, kind)
+
+    def spec(self, kind: str) -> type[SpecT]:
+        """The spec of a kind; ValueError where it is not known."""
+        if kind not in self._specs:
+            self.load(kind)
+        if kind not in self._specs:
+            known = ", ".join(sorted({*self._specs, *self._modules}))
+            raise ValueError(
+                f"no {self._what} of the kind {kind[:60]!r} is known (known: {known}); upgrade gensdk, or install "
+                "the package that brings it"
+            )
+        return self._specs[kind]
+
+    def read(self, value: Any) -> SpecT:
+        """A spec as it is, or from what a manifest says of it."""
+        if isinstance(value, self._base):
+            return cast(SpecT, value)
+        kind = value.get("kind") if isinstance(value, Mapping) else None
+        if not isinstance(kind, str):
+            raise ValueError(f"expected {self._what}, an object with a kind such as {min(self._modules)!r}")
+        try:
+            text = json.dumps(dict(value))
+        except TypeError as failure:
+            raise ValueError(f"not writable as JSON ({failure})") from None
+        return self.spec(kind).model_validate_json(text)
+
+
+OUTPUTS: Kinds[OutputSpec] = Kinds(
+    OutputSpec,
+    "output",
+    "gensdk.outputs",
+    {"image": "gensdk_runtime.outputs.image", "points": "gensdk_runtime.outputs.points"},
+)
+CONDITIONS: Kinds[ConditionSpec] = Kinds(
+    ConditionSpec,
+    "condition",
+    "gensdk.conditions",
+    {"image": "gensdk_runtime.conditions.image", "label": "gensdk_runtime.conditions.label"},
+)
+
+AnyOutput = Annotated[OutputSpec, PlainValidator(OUTPUTS.read), SerializeAsAny()]
+"""The field that holds an output of any kind."""
+AnyCondition = Annotated[ConditionSpec, PlainValidator(CONDITIONS.read), SerializeAsAny()]
+"""The field that holds a condition of any kind."""
