@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.host.atomic import write_file
 from gensdk_training.data.dataset import Dataset, Images, Labels
 
 FEATURES = 64
@@ -176,9 +176,7 @@ def cached_classifier(
     if not _load(network, path):
         trained = train_classifier(data, chosen)
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(save(trained.network.state_dict()))
-        temporary.replace(path)
+        write_file(path, save(trained.network.state_dict()))
         return trained
     return ImageClassifier(network, _shape(data), data.num_classes)
 
