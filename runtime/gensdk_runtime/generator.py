@@ -25,7 +25,7 @@ from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.host.forking import new_lock, renew_in_children
 from gensdk_runtime.host.memory import Room, check_room
 from gensdk_runtime.host.progress import Progress
-from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.media.value_range import to_uint8
 from gensdk_runtime.methods.latent_methods import LatentMethods
 from gensdk_runtime.methods.translation_methods import TranslationMethods
 from gensdk_runtime.noise import SampleKey, Seeds, sample_keys

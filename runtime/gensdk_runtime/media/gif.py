@@ -1,7 +1,7 @@
 """Animated GIFs by Pillow, each frame with its own palette: exact where a frame has at most 256 colours.
 
-Its frames are put together here, since ``Image.save`` merges equal ones that follow each other, so that their number
-changes.
+Its frames are put together here, since ``Image.save`` merges equal ones that follow each other, so that their
+number changes.
 """
 
 from __future__ import annotations

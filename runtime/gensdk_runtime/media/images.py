@@ -40,13 +40,6 @@ GRID_GAP = 2
 """Black pixels between the cells of a grid."""
 
 
-def to_uint8(array: NDArray[np.float32], value_range: tuple[float, float]) -> Uint8:
-    """Float NCHW within `value_range` to uint8 NHWC, rounded to the nearest, values outside clipped."""
-    low, high = value_range
-    scaled = (np.asarray(array, np.float32) - low) * (255.0 / (high - low))
-    return np.ascontiguousarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
-
-
 def image_grid(images: Uint8, *, columns: int | None = None, scale: int | None = None) -> Uint8:
     """One image [H', W', C] of all `images` [n, H, W, C], in rows, each enlarged `scale` times (nearest).
 
