@@ -230,7 +230,7 @@ for _ in range(6):
     pid = os.fork()
     if pid == 0:
         for _ in range(5):
-            generator.after_fork(); generator._lineup.after_fork()
+            generator._executor.after_fork(); generator._executor.runners.after_fork()
             assert np.array_equal(generator.sample(2, seed=1).data, expected)
         os._exit(0)
     pids.append(pid)
