@@ -75,7 +75,7 @@ class ClassifierExtractor(Extractor):
 
 
 @dataclass(frozen=True)
-class OnnxOptions:
+class ExtractorOptions:
     """How images are brought to what an ONNX file takes.
 
     `size`: (height, width), None: the file's own, or that of the images. `layout` of its input. `value_range`:
@@ -100,9 +100,9 @@ class OnnxExtractor(Extractor):
     """
 
     def __init__(
-        self, path: str | Path, image_shape: tuple[int, int, int], options: OnnxOptions | None = None
+        self, path: str | Path, image_shape: tuple[int, int, int], options: ExtractorOptions | None = None
     ) -> None:
-        self._options = options or OnnxOptions()
+        self._options = options or ExtractorOptions()
         path = Path(path)
         data = _read(path)
         self._session = _open(path, data)
