@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.programs.solvers import SOLVERS
@@ -59,7 +59,7 @@ def record_golden(
     generator = Generator.from_sessions(plan.model, sessions)
     runs = []
     if sources is None:
-        sources = example_images(plan.model, samples)
+        sources = required_examples(plan.model, samples).get("image")
     for settings in golden_settings(plan.model, samples=samples, steps=steps):
         begun = Trajectory(settings, np.empty(0, np.float32), (), sources)
         try:

@@ -13,7 +13,7 @@ from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods import translate
 from gensdk_runtime.methods.tiles import Cut
@@ -50,8 +50,7 @@ def _translates(name: str, family: Any) -> bool:
 
 def opened(plan: ExportPlan) -> Generator:
     graph = plan.model.graphs[0]
-    images = example_images(plan.model, 1)
-    assert images is not None
+    images = required_examples(plan.model, 1)["image"]
     feeds: dict[str, Any] = {"source": (images.transpose(0, 3, 1, 2) / 127.5 - 1).astype(np.float32)}
     if plan.model.num_classes:
         feeds["label"] = np.zeros(1, np.int64)

@@ -12,8 +12,9 @@ from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import read_settings
+from gensdk_runtime.outputs.image import check_target
 from gensdk_runtime.outputs.points import MARGIN, SIZE, scatter
-from gensdk_runtime.samples import Samples, check_target
+from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, PointsSpec
@@ -107,7 +108,7 @@ def test_what_is_for_images_is_refused() -> None:
     with generator(points_model()) as model:
         for attempt, message in (
             (lambda: model.sample(2, output_type="uint8"), "which have no bytes"),
-            (lambda: model.sample(2).images, "which have no pixels"),
+            (lambda: model.sample(2).images, "are points, not images"),
             (lambda: model.translate(np.zeros((4, 4, 3), np.uint8)), "does not translate"),
             (lambda: model.log_likelihood(np.zeros((1, 2))), "needs an autoregressive model"),
             (model.model.require_image, r"makes points of shape \[2\]"),

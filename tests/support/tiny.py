@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import examples_of
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
@@ -87,6 +87,4 @@ def with_source(family: str, info: DataInfo) -> DataInfo:
 
 def given(model: ModelSpec, n: int) -> dict[str, Any]:
     """Arguments that `model` needs for `n` samples: labels in turn, images to translate."""
-    labels = {"label": [i % model.num_classes for i in range(n)]} if model.num_classes else {}
-    images = example_images(model, n)
-    return labels if images is None else {**labels, "image": images}
+    return dict(examples_of(model, n))

@@ -21,7 +21,7 @@ from gensdk_runtime.bench.latency_report import (
     Subject,
 )
 from gensdk_runtime.bench.machine import speed_probe_ns
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.samples import Samples
@@ -118,9 +118,7 @@ def _open(target: Target, options: SamplingOptions, stack: ExitStack) -> _Calls:
     if not 1 <= target.batch <= model.max_batch:
         raise InputError(f"batch {target.batch}: {target.name} takes 1 to {model.max_batch} samples at once")
     keywords = {"n": target.batch, "seed": 0, "progress": False} | options.keywords()
-    images = example_images(model, target.batch)
-    if images is not None:
-        keywords["image"] = images
+    keywords |= required_examples(model, target.batch)
     start = perf_counter_ns()
     samples = sampler.sample(**keywords)
     first_call_ns = perf_counter_ns() - start

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.conditions.given_images import Images, as_image, as_images, check_size
-from gensdk_runtime.conditions.inputs import max_source_size
+from gensdk_runtime.conditions.image import max_source_size
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.host.memory import Room, available_memory, in_words
 from gensdk_runtime.media.image_pixels import MAX_SIDE
@@ -78,8 +78,7 @@ class Through:
         given = self.given
         return self.sampling.sample(
             seed=given.seed,
-            label=given.label,
-            image=image,
+            conditions={"label": given.label, "image": image},
             callback_on_step_end=given.callback_on_step_end,
             batch_size=batch_size,
             output_type="uint8" if bytes_ else "float32",

@@ -5,19 +5,19 @@ Applications ask for the same again and again, so requests are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.conditions.inputs import check_count, check_labels
+from gensdk_runtime.arguments import as_array, check_count
+from gensdk_runtime.conditions.base import Condition, Growth
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.executor import Executor, Rounds
 from gensdk_runtime.programs.base import Program
-
-Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.integer] | NDArray[np.str_]
 
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
@@ -28,30 +28,29 @@ _PLAIN = (int, float, str, bool, type(None))
 
 
 class Asked(NamedTuple):
-    """Arguments of a call: `listening` where a callback listens to steps; `size`, height and width, of the sources
-    of a translation model."""
+    """Arguments of a call: `listening` where a callback listens to steps; `growth` of samples that are not of the
+    model's own size."""
 
     n: int
-    label: Label | None = None
     batch_size: int | None = None
     listening: bool = False
-    size: tuple[int, int] | None = None
+    growth: Growth | None = None
 
 
 @dataclass(frozen=True)
 class Request:
     """`n` samples with `settings`, in `rounds`, each with its open runner.
 
-    `labels`: read-only int64 [n], None where there are none or where `draws_labels`, each from its sample's seed;
-    `unlabelled`: they are not the caller's, but the model's "no class". `splits`: the batch size was left open.
-    `record`: what results say of `settings`.
+    `conditions`: what is kept of them, by kind, read-only [n, ...]; `drawn`: those of which each sample's comes
+    from its seed; `unasked`: the kinds whose values are not the caller's, but the model's "none". `splits`: the
+    batch size was left open. `record`: what results say of `settings`.
     """
 
     n: int
     settings: Any
-    labels: NDArray[np.int64] | None
-    draws_labels: bool
-    unlabelled: bool
+    conditions: Mapping[str, NDArray[Any]]
+    drawn: tuple[Condition[Any], ...]
+    unasked: frozenset[str]
     rounds: Rounds
     splits: bool
     record: Mapping[str, Any]
@@ -66,40 +65,47 @@ class Requests:
         self._executor = executor
         self._kept: dict[tuple[Any, ...], tuple[tuple[int, int | None], Request]] = {}
 
-    def get(self, asked: Asked, options: Mapping[str, Any]) -> Request:
-        """The request for these arguments of :meth:`Generator.sample`, where None means "left open".
+    def get(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
+        """The request for these arguments of :meth:`Generator.sample`: `conditions` by kind, as the caller passed
+        them, and `options`, of which None means "left open".
 
         Raises as it does: :class:`InputError` for arguments that don't fit, :class:`BackendError` where nothing
         can be opened.
         """
         runners = self._executor.runners
         runners.look()
-        given = (asked.n, asked.label, asked.batch_size, *options.values())
+        given = (asked.n, asked.batch_size, *conditions.values(), *options.values())
         if not all(type(value) in _PLAIN for value in given):
-            return self._make(asked, options)
+            return self._make(asked, conditions, options)
         # 1, 1.0 and True are one key of a dict, but not one argument; what was dropped must be planned anew
-        key = (asked, *options.items(), *map(type, given))
+        key = (asked, *conditions.items(), *options.items(), *map(type, given))
         kept = self._kept.get(key)
         present = runners.generation, self._executor.most
         if kept is not None and kept[0] == present:
             return kept[1]
-        made = self._make(asked, options)
+        made = self._make(asked, conditions, options)
         if made.n <= MAX_KEPT_SAMPLES:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = (runners.generation, self._executor.most), made
         return made
 
-    def _make(self, asked: Asked, options: Mapping[str, Any]) -> Request:
+    def _make(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
         count = check_count(asked.n)
         settings = self._program.resolve(self._understood(options))
-        labels = check_labels(asked.label, count, self._model)
-        null = self._program.null_label
-        open_label = labels is None and self._model.num_classes is not None
-        if open_label and null is not None:
-            labels = np.full(count, null, np.int64)
-        if labels is not None:
-            labels.setflags(write=False)
+        kept: dict[str, NDArray[Any]] = {}
+        drawn, unasked = [], set()
+        for condition in self._program.conditions:
+            kind = condition.kind
+            if kind in conditions:
+                kept[kind] = condition.check(conditions[kind], count)
+            elif (null := self._program.null(kind)) is not None:
+                kept[kind] = condition.filled(count, null)
+                unasked.add(kind)
+            elif condition.kept:
+                drawn.append(condition)
+        for values in kept.values():
+            values.setflags(write=False)
 
         def accept(program: Program[Any]) -> bool:
             return program.covers(settings, listening=asked.listening)
@@ -107,14 +113,14 @@ class Requests:
         # A caller who listens hears of each batch, and may end in the middle of one: how large it is must not be
         # this machine's affair.
         rounds = self._executor.plan(
-            count, asked.batch_size, size=asked.size, fixed=asked.listening, accept=accept
+            count, asked.batch_size, growth=asked.growth, fixed=asked.listening, accept=accept
         )
         return Request(
             count,
             settings,
-            labels,
-            draws_labels=open_label and null is None,
-            unlabelled=open_label and null is not None,
+            kept,
+            tuple(drawn),
+            frozenset(unasked),
             rounds=rounds,
             splits=asked.batch_size is None,
             record=self._program.describe(settings),
@@ -132,3 +138,19 @@ class Requests:
             if name not in self._program.options:
                 raise InputError(f"{name} means nothing to a {self._model.program.kind} model; leave it out")
         return options
+
+
+def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float32:
+    """Finite float32 [n, *shape], contiguous."""
+    if shape is None:
+        raise InputError("this model takes no latents; leave latents out")
+    given = as_array(latents, "latents")
+    if given.dtype.kind not in "fiub":
+        kind = given.dtype if isinstance(latents, np.ndarray) else type(latents).__name__
+        raise InputError(f"expected latents as a float array, got {kind}")
+    array = np.ascontiguousarray(given, dtype=np.float32)
+    if array.shape != (n, *shape):
+        raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise InputError("latents hold NaN or infinity; expected finite numbers")
+    return array

@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 from time import perf_counter
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime import noise
-from gensdk_runtime.arguments import check_callback, check_word
-from gensdk_runtime.conditions.inputs import check_latents, check_sources
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.arguments import check_callback
+from gensdk_runtime.conditions.base import check_known
 from gensdk_runtime.host.memory import check_room
-from gensdk_runtime.media.value_range import to_uint8
-from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
+from gensdk_runtime.noise import Seeds, sample_keys
+from gensdk_runtime.outputs.base import OutputType, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
-from gensdk_runtime.plan.request import Asked, Label, Request, Requests
+from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Program, Run, StepCallback
-from gensdk_runtime.programs.translation import source_size
 from gensdk_runtime.samples import Samples, Timings
 
-OutputType = Literal["float32", "uint8"]
-OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 FEW = 64
 """Samples that fit into memory wherever the model does."""
 
@@ -34,61 +29,71 @@ FEW = 64
 class Sampling:
     """What :meth:`Generator.sample` does, for it and for the methods that are built on sampling.
 
-    `program`: that of the runner that was opened first, for what does not depend on how graphs are run.
+    `program`: that of the runner that was opened first, for what does not depend on how graphs are run. `output`:
+    what works with the samples.
     """
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self.model = executor.model
         self.program: Program[Any] = executor.runners.first.program
+        self.output = output_of(self.model.output)
         self.requests = Requests(self.program, executor)
+        self._fresh = tuple(condition for condition in self.program.conditions if not condition.kept)
 
     def sample(
         self,
         n: int | None = None,
         *,
         seed: Seeds | None = None,
-        label: Label | None = None,
+        conditions: Mapping[str, Any] | None = None,
         latents: NDArray[np.float32] | None = None,
-        image: NDArray[Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
         output_type: OutputType = "float32",
         options: Mapping[str, Any] | None = None,
     ) -> Samples:
-        """See :meth:`gensdk_runtime.generator.Generator.sample`; `options` are those of the program."""
+        """See :meth:`gensdk_runtime.generator.Generator.sample`; `conditions` by kind, of which None is left open;
+        `options` are those of the program."""
         start = perf_counter()
         if callback_on_step_end is not None:
             check_callback(callback_on_step_end, "callback_on_step_end")
-        sources = self._sources(image, n)
-        size = None if sources is None else source_size(sources)
-        if n is None:
-            n = 1 if sources is None else len(sources)
-        asked = Asked(n, label, batch_size, callback_on_step_end is not None, size)
-        request = self.requests.get(asked, options or {})
-        data = self._empty(request.n, output_type, size)
+        given = {kind: value for kind, value in (conditions or {}).items() if value is not None}
+        if given:
+            check_known(given, self.model)
+        growth, shape, fresh = None, self.model.output.shape, {}
+        for condition in self._fresh:
+            values = fresh[condition.kind] = condition.check(given.pop(condition.kind, None), n)
+            growth, shape = condition.growth(values), condition.sample_shape(values)
+            n = len(values)
+        asked = Asked(1 if n is None else n, batch_size, callback_on_step_end is not None, growth)
+        request = self.requests.get(asked, given, options or {})
+        if request.n > FEW or growth is not None:
+            check_room(request.n, prod(shape))
+        data = self.output.empty(request.n, output_type, shape, makes_bytes=self.program.makes_uint8)
         keys = sample_keys(request.n, seed)
-        labels = self._drawn_labels(keys) if request.draws_labels else request.labels
         if latents is not None:
             latents = check_latents(latents, request.n, self.program.latent_shape)
+        rows = {**request.conditions, **{each.kind: each.drawn(keys) for each in request.drawn}}
         # Asked before it runs: a batch ends on the backend that it began on.
         record = {**request.record, **self.executor.runners.record(request.rounds)}
-        batches = Batches(keys, labels, latents, data, sources, callback_on_step_end)
+        batches = Batches(keys, {**rows, **fresh}, latents, data, callback_on_step_end)
         done = self._execute(request, batches, progress)
-        count, stopped = sum(len(each.run.images) for each in done), any(each.run.stopped for each in done)
+        count, stopped = sum(len(each.run.data) for each in done), any(each.run.stopped for each in done)
         if count < len(data):
             data, keys = data[:count], keys[:count]
+        kept = {kind: values[:count].copy() for kind, values in rows.items()}  # a request keeps its own
         return Samples(
-            data=data if data.dtype == output_type else to_uint8(data, self.model.require_image().value_range),
+            data=self.output.of_type(data, output_type),
             seeds=keys,
-            labels=None if labels is None else labels[:count].copy(),  # a request keeps its own
-            value_range=self.model.output.value_range,
+            output=self.output,
+            conditions=kept,
             settings={
                 "model": self.model.name,
                 "n": count,
                 "seeds": [list(key) for key in keys],
-                "labels": None if labels is None or request.unlabelled else labels[:count].tolist(),
+                **self._told(request, kept),
                 **record,
                 **({} if latents is None else {"latents": "given"}),
                 **({"stopped": True} if stopped else {}),
@@ -101,6 +106,15 @@ class Sampling:
             stopped=stopped,
         )
 
+    def _told(self, request: Request, kept: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """What the samples were asked to be, as settings say it: None for what was not."""
+        told: dict[str, Any] = {"labels": None}  # which every record has
+        for condition in self.program.conditions:
+            kind = condition.kind
+            if kind in kept:
+                told[f"{kind}s"] = None if kind in request.unasked else condition.record(kept[kind])
+        return told
+
     def _execute(self, request: Request, batches: Batches, progress: bool | None) -> list[Done[None]]:
         settings = request.settings
 
@@ -108,39 +122,3 @@ class Sampling:
             runner.program.run_timed(run, settings)
 
         return self.executor.run(Work(task, request.rounds, batches, halves=request.splits, progress=progress))
-
-    def _drawn_labels(self, keys: tuple[SampleKey, ...]) -> NDArray[np.int64]:
-        """A class for each sample, from its seed."""
-        classes = self.model.num_classes or 1
-        drawn = noise.uniform(keys, noise.LABEL_STREAM, (1,))[:, 0]
-        return np.minimum(drawn * classes, classes - 1).astype(np.int64)
-
-    def _sources(self, image: Any, n: int | None) -> NDArray[Any] | None:
-        """The checked images of a translation model; None for a model that takes none."""
-        if self.model.source is None:
-            if image is not None:
-                raise InputError(f"model {self.model.name!r} takes no image; leave image out")
-            return None
-        if image is None:
-            raise InputError(f"model {self.model.name!r} translates images: pass image, one for each sample")
-        return check_sources(image, self.model, n)
-
-    def _empty(self, n: int, output_type: str, size: tuple[int, int] | None) -> NDArray[Any]:
-        """What the samples are drawn into: bytes only where the graph makes them."""
-        if type(output_type) is not str or output_type not in OUTPUT_TYPES:
-            check_word(output_type, "output_type", OUTPUT_TYPES)
-        if n > FEW and size is None:
-            check_room(n, prod(self.model.output.shape))
-        if self.model.output.kind == "points":
-            if output_type == "uint8":
-                raise InputError(
-                    f"model {self.model.name!r} makes points, which have no bytes; leave output_type out"
-                )
-            return np.empty((n, *self.model.output.shape), np.float32)
-        channels, height, width = self.model.require_image().shape
-        if size is not None and self.model.source is not None:
-            height, width = (side * self.model.source.scale for side in size)
-            check_room(n, channels * height * width)
-        if output_type == "uint8" and self.program.makes_uint8:
-            return np.empty((n, height, width, channels), np.uint8)
-        return np.empty((n, channels, height, width), np.float32)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.conditions.image import source_size, write_source
 from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import WITH_LATENTS, Int64, Program, Run, Wanted, fixed_shape, require_signature
 from gensdk_runtime.programs.optimizers import make_optimizer
-from gensdk_runtime.programs.translation import source_size, write_source
 from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec, ModelSpec
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
 

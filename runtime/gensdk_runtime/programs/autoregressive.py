@@ -16,10 +16,11 @@ from gensdk_runtime.programs.base import (
     Run,
     Wanted,
     carried_states,
-    label_wanted,
+    conditions_wanted,
+    image_input,
     require_signature,
     run_images,
-    write_label,
+    write_conditions,
 )
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
 
@@ -46,7 +47,7 @@ class AutoregressiveProgram(Program[None]):
         features = context.shape[-1] if context is not None and context.shape else 0
         require_signature(
             row,
-            {"row": Wanted(("batch", channels, width)), **label_wanted(self.model, row, "batch")},
+            {"row": Wanted(("batch", channels, width)), **conditions_wanted(self.conditions, row, "batch")},
             {"context": Wanted((width, "batch", features))},
             states=True,
         )
@@ -56,14 +57,14 @@ class AutoregressiveProgram(Program[None]):
                 "pixel": Wanted(("batch", channels)),
                 "context": Wanted(("batch", features)),
                 "uniform": Wanted(("batch", channels)),
-                **label_wanted(self.model, pixel, "batch"),
+                **conditions_wanted(self.conditions, pixel, "batch"),
             },
             {"next_pixel": Wanted(("batch", channels))},
             states=True,
         )
-        images = {"images": Wanted(("batch", channels, height, width))}
-        label = label_wanted(self.model, likelihood, "batch")
-        require_signature(likelihood, images | label, {"log_likelihood": Wanted(("batch",))})
+        images = {image_input(likelihood): Wanted(("batch", channels, height, width))}
+        asked = conditions_wanted(self.conditions, likelihood, "batch")
+        require_signature(likelihood, images | asked, {"log_likelihood": Wanted(("batch",))})
 
     def resolve(self, options: Mapping[str, Any]) -> None:
         """There is nothing to set."""
@@ -108,7 +109,7 @@ class AutoregressiveProgram(Program[None]):
         if graph == self.spec.pixel_graph:
             carry["next_pixel"] = "pixel"
         with session.bound({"batch": len(run)}, carry) as bound:
-            write_label(bound, run)
+            write_conditions(self.conditions, bound, run)
             yield bound
 
     def log_likelihood(self, run: Run) -> None:

@@ -107,10 +107,9 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         """The image's own shape."""
         return self.model.require_image().shape
 
-    @property
-    def null_label(self) -> int | None:
-        """The class after the last one."""
-        return self.model.num_classes
+    def null(self, kind: str) -> Any | None:
+        """Of labels the class after the last one."""
+        return self.model.num_classes if kind == "label" else None
 
     def resolve(self, options: Mapping[str, Any]) -> DiffusionDefaults:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""

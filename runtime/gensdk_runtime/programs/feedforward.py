@@ -16,11 +16,12 @@ from gensdk_runtime.programs.base import (
     Program,
     Run,
     Wanted,
+    conditions_wanted,
     fixed_shape,
-    label_wanted,
+    image_input,
     require_signature,
     run_images,
-    write_label,
+    write_conditions,
 )
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec
@@ -44,8 +45,9 @@ class FeedforwardProgram(Program[None]):
         need."""
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
-        wanted |= label_wanted(self.model, graph, "batch")
-        outputs = {self._result: Wanted(("batch", *self.model.output.shape))}
+        wanted |= conditions_wanted(self.conditions, graph, "batch")
+        output = self.model.output
+        outputs = {output.tensor: Wanted(("batch", *output.shape), output.dtype)}
         if self.makes_uint8:
             channels, height, width = self.model.require_image().shape
             outputs["pixels"] = Wanted(("batch", height, width, channels), "uint8")
@@ -56,14 +58,16 @@ class FeedforwardProgram(Program[None]):
     def _check_ways_back(self) -> None:
         if self.spec.encoder is None and self.spec.classifier is None:
             return
-        images = {"images": Wanted(("batch", *self.model.require_image().shape))}
+        images = Wanted(("batch", *self.model.output.shape))
         if (encoder := self._of_images(self.spec.encoder)) is not None:
             latent = {"latent": Wanted(("batch", *(self.latent_shape or ())))}
-            require_signature(encoder.graph, images | label_wanted(self.model, encoder.graph, "batch"), latent)
+            asked = conditions_wanted(self.conditions, encoder.graph, "batch")
+            require_signature(encoder.graph, {image_input(encoder.graph): images, **asked}, latent)
         if (classifier := self._of_images(self.spec.classifier)) is not None:
             logits = classifier.graph.output("logits")
             classes = logits.shape[-1] if logits is not None and logits.shape else 0
-            require_signature(classifier.graph, images, {"logits": Wanted(("batch", classes))})
+            wanted = {image_input(classifier.graph): images}
+            require_signature(classifier.graph, wanted, {"logits": Wanted(("batch", classes))})
 
     @property
     def spec(self) -> FeedforwardSpec:
@@ -91,10 +95,11 @@ class FeedforwardProgram(Program[None]):
         return spec is not None and spec.distribution == "uniform"
 
     @property
-    def encodes_labels(self) -> bool:
-        """Whether the encoder wants a label."""
+    def encoder_conditions(self) -> tuple[str, ...]:
+        """The kinds of conditions that the encoder wants."""
         encoder = self._of_images(self.spec.encoder)
-        return encoder is not None and encoder.graph.input("label") is not None
+        inputs = () if encoder is None else {spec.name for spec in encoder.graph.inputs}
+        return tuple(each.kind for each in self.conditions if each.tensor in inputs)
 
     @property
     def num_logits(self) -> int:
@@ -117,7 +122,7 @@ class FeedforwardProgram(Program[None]):
     def _judge(self, name: str | None, output: str, run: Run) -> None:
         """One output of a graph that takes images, of a model that has it."""
         session = self._of_images(name)
-        if session is None or run.sources is None:
+        if session is None or "image" not in run.conditions:
             raise BackendError(f"model {self.model.name!r} has no graph for this, or no images came")
         run_images(session, output, run)
 
@@ -130,9 +135,9 @@ class FeedforwardProgram(Program[None]):
 
     def run(self, run: Run, settings: None) -> None:
         """Each noise input draws from a stream of its own, in the order of the graph's inputs."""
-        graph = self._session.graph
+        graph, result = self._session.graph, self.model.output.tensor
         with self._session.bound({"batch": len(run)}) as bound:
-            write_label(bound, run)
+            write_conditions(self.conditions, bound, run)
             for stream, spec in enumerate(spec for spec in graph.inputs if spec.role == "noise"):
                 out = bound.input(spec.name)
                 if stream == noise.LATENT_STREAM and run.latents is not None:
@@ -141,17 +146,12 @@ class FeedforwardProgram(Program[None]):
                     draw = noise.uniform if spec.distribution == "uniform" else noise.normal
                     draw(run.keys, stream, out.shape[1:], out=out)
             run.timed(bound)
-            if run.images.dtype == np.uint8:
-                check_sums(graph, bound.output("image_sum")[: len(run.images)])
+            if run.data.dtype == np.uint8 and self.makes_uint8:
+                check_sums(graph, bound.output("image_sum")[: len(run.data)])
                 run.finish(bound.output("pixels"))
             else:
-                run.finish(bound.output(self._result))
-            run.end_step(0, 1, 0, lambda: bound.output(self._result))
-
-    @property
-    def _result(self) -> str:
-        """The output that holds the samples."""
-        return self.model.output.tensor
+                run.finish(bound.output(result))
+            run.end_step(0, 1, 0, lambda: bound.output(result))
 
     @property
     def _session(self) -> Session:

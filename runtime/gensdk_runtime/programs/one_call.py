@@ -14,7 +14,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
-from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature, write_label
+from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature, write_conditions
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.manifest import (
@@ -51,7 +51,7 @@ class OneCallDiffusion(DiffusionProgram):
         """Noise is drawn for the steps that add some; the others multiply what lies there by zero."""
         with self.sessions[SAMPLER].bound({"batch": len(run)}) as bound:
             run.latent(bound.input("latents"))
-            write_label(bound, run)
+            write_conditions(self.conditions, bound, run)
             scale = self.table(settings).noise_scale
             if scale.any():
                 fresh = bound.input("noise")
@@ -82,7 +82,7 @@ class OneCallAutoregressive(AutoregressiveProgram):
         with self.sessions[SAMPLER].bound({"batch": len(run)}) as bound:
             uniforms = bound.input("uniform")
             noise.uniform(run.keys, noise.LATENT_STREAM, uniforms.shape[1:], out=uniforms)
-            write_label(bound, run)
+            write_conditions(self.conditions, bound, run)
             run.timed(bound)
             run.finish(bound.output("images"))
             run.end_step(0, 1, 0, lambda: bound.output("images"))

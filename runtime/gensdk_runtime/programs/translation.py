@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.conditions.image import source_size
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.media.value_range import to_floats, to_uint8
-from gensdk_runtime.programs.base import Run, Wanted, label_wanted, require_signature, write_label
+from gensdk_runtime.programs.base import Run, Wanted, conditions_wanted, require_signature, write_conditions
 from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
@@ -38,7 +36,7 @@ class TranslationProgram(FeedforwardProgram):
             if _is_bytes(spec)
             else ("batch", source.channels, height, width)
         )
-        inputs = {"source": Wanted(shape, spec.dtype)} | label_wanted(self.model, graph, "batch")
+        inputs = conditions_wanted(self.conditions, graph, "batch") | {"source": Wanted(shape, spec.dtype)}
         if spec.dtype not in ("float32", "uint8"):
             raise ManifestError(f"graph {graph.name!r}: a source is float32 or uint8, not {spec.dtype}")
         for axis, name, size in ((height, HEIGHT, source.height), (width, WIDTH, source.width)):
@@ -63,20 +61,18 @@ class TranslationProgram(FeedforwardProgram):
         graph = self._session.graph
         spec = graph.input("source")
         assert spec is not None  # noqa: S101 - check() looked
-        assert run.sources is not None  # noqa: S101 - the generator asks for them
-        height, width = source_size(run.sources)
+        height, width = source_size(run.conditions["image"])
         axes = source_axes(spec)
         padded = tuple(
             axis if isinstance(axis, int) else self.source.padded(size)
             for axis, size in zip(axes, (height, width), strict=True)
         )
         with self._session.bound(self._sizes(len(run), *padded)) as bound:
-            write_label(bound, run)
-            write_source(run.sources, bound.input("source"), self.source)
+            write_conditions(self.conditions, bound, run)
             run.timed(bound)
             rows, columns = height * self.source.scale, width * self.source.scale
-            if run.images.dtype == np.uint8:
-                check_sums(graph, bound.output("image_sum")[: len(run.images)])
+            if run.data.dtype == np.uint8:
+                check_sums(graph, bound.output("image_sum")[: len(run.data)])
                 run.finish(bound.output("pixels")[:, :rows, :columns])
             else:
                 run.finish(bound.output("image")[:, :, :rows, :columns])
@@ -105,36 +101,3 @@ def result_axis(axis: int | str, scale: int) -> int | str:
     if isinstance(axis, int):
         return axis * scale
     return axis if scale == 1 else {HEIGHT: RESULT_HEIGHT, WIDTH: RESULT_WIDTH}.get(axis, axis)
-
-
-def source_size(sources: Array) -> tuple[int, int]:
-    """Height and width of uint8 [n, H, W, C] or float32 [n, C, H, W]."""
-    height, width = sources.shape[1:3] if sources.dtype == np.uint8 else sources.shape[2:]
-    return int(height), int(width)
-
-
-def write_source(sources: Array, out: Array, spec: SourceSpec) -> None:
-    """Writes uint8 [n, H, W, C] or float32 [n, C, H, W] into the upper left of `out`, as uint8 [n, H', W', C] or
-    float32 [n, C, H', W'], and mirrors it into the rest."""
-    height, width = source_size(sources)
-    rows, columns = mirrored(height, source_size(out)[0]), mirrored(width, source_size(out)[1])
-    if out.dtype == np.uint8:
-        bytes_in = sources if sources.dtype == np.uint8 else to_uint8(sources, spec.value_range)
-        out[:, :height, :width] = bytes_in
-        out[:, height:, :width] = out[:, rows, :width]
-        out[:, :, width:] = out[:, :, columns]
-        return
-    inside = out[:, :, :height, :width]
-    if sources.dtype == np.uint8:
-        to_floats(sources, spec.value_range, out=inside)
-    else:
-        np.copyto(inside, sources)
-    out[:, :, height:, :width] = out[:, :, rows, :width]
-    out[:, :, :, width:] = out[:, :, :, columns]
-
-
-def mirrored(size: int, padded: int) -> NDArray[np.intp]:
-    """Which of `size` places the places beyond it show."""
-    if size == padded:
-        return np.empty(0, np.intp)
-    return np.pad(np.arange(size), (0, padded - size), mode="reflect" if size > 1 else "edge")[size:]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, ca
 
 from pydantic import PlainValidator, SerializeAsAny
 
-from gensdk_runtime.host.installed import load_entry_point
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.fields import Dtype, Range, Role
 from gensdk_runtime.spec.strict import StrictModel
 
@@ -75,22 +75,42 @@ class Kinds(Generic[SpecT]):
         self._group = group
         self._modules = modules
         self._specs: dict[str, type[SpecT]] = {}
+        self._classes: dict[str, type[Any]] = {}
 
     def register(self, spec: type[SpecT]) -> type[SpecT]:
         """Makes `spec` known under its kind; ValueError where another one has that name."""
-        kind = spec.model_fields["kind"].default
-        if not isinstance(kind, str):
-            raise TypeError(f'{spec.__qualname__} has no kind; give it kind: Literal["name"] = "name"')
-        known = self._specs.setdefault(kind, spec)
-        if (known.__module__, known.__qualname__) != (spec.__module__, spec.__qualname__):
-            raise ValueError(f"two {self._what}s of the kind {kind!r}: {known.__module__}, {spec.__module__}")
+        self._add(self._specs, _kind_of(spec), spec)
         return spec
+
+    def register_class(self, spec: type[SpecT], works: type[Any]) -> None:
+        """Makes the class known that works with the kind of `spec`; ValueError where it has another one."""
+        self._add(self._classes, _kind_of(spec), works)
+
+    def _add(self, table: dict[str, type[Any]], kind: str, added: type[Any]) -> None:
+        known = table.setdefault(kind, added)
+        if (known.__module__, known.__qualname__) != (added.__module__, added.__qualname__):
+            raise ValueError(f"two {self._what}s of the kind {kind!r}: {known.__module__}, {added.__module__}")
+
+    def known_class(self, kind: str) -> type[Any] | None:
+        """The class that works with a kind, where it is loaded."""
+        return self._classes.get(kind)
+
+    def class_of(self, spec: SpecT) -> type[Any]:
+        """The class that works with the kind of `spec`; ManifestError where there is none."""
+        kind = _kind_of(type(spec))
+        if kind not in self._classes:
+            self.load(kind)
+        if kind not in self._classes:
+            raise ManifestError(f"nothing works with the {self._what} {kind!r}; register a class for it")
+        return self._classes[kind]
 
     def load(self, kind: str) -> bool:
         """Loads the file of a kind, of gensdk or of a package that is installed; False where there is none."""
         if kind in self._modules:
             import_module(self._modules[kind])
             return True
+        from gensdk_runtime.host.installed import load_entry_point  # here: few bundles need to look for packages
+
         return load_entry_point(self._group, kind)
 
     def spec(self, kind: str) -> type[SpecT]:
@@ -117,6 +137,13 @@ class Kinds(Generic[SpecT]):
         except TypeError as failure:
             raise ValueError(f"not writable as JSON ({failure})") from None
         return self.spec(kind).model_validate_json(text)
+
+
+def _kind_of(spec: type[StrictModel]) -> str:
+    kind = spec.model_fields["kind"].default
+    if not isinstance(kind, str):
+        raise TypeError(f'{spec.__qualname__} has no kind; give it kind: Literal["name"] = "name"')
+    return kind
 
 
 OUTPUTS: Kinds[OutputSpec] = Kinds(

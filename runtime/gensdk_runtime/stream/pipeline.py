@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gensdk_runtime.conditions.inputs import check_labels
+from gensdk_runtime.conditions.label import check_labels
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.video.view import as_grey, compose, difference

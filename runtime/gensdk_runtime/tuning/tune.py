@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.conditions.inputs import check_batch_size
 from gensdk_runtime.errors import BackendError, GensdkError, InputError, did_you_mean
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.plan.costs import CostTable, Round
@@ -276,7 +276,7 @@ def _check_precisions(manifest: Manifest, precisions: Sequence[Precision] | None
 def _check_batches(model: ModelSpec, batches: Sequence[int]) -> list[int]:
     if not batches:
         raise InputError("expected batch sizes to measure at, got none; leave batches out for powers of two")
-    return [check_batch_size(size, model.max_batch) for size in batches]
+    return [check_whole(size, "batch_size", least=1, most=model.max_batch) for size in batches]
 
 
 def _check_threads(threads: int | None) -> None:
