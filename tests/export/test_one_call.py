@@ -19,7 +19,7 @@ from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.golden_record import record_golden
 from gensdk_export.graphs import export_fp32, prepare_modules
 from gensdk_export.one_call import steps as one_call_steps
-from gensdk_export.one_call.proof import prove_one_call
+from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.onnx_check import MAX_IR_VERSION
 from gensdk_export.onnx_export import OPSET

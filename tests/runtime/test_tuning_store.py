@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.host.own_files import try_lock
+from gensdk_runtime.host.locks import try_lock
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
 from gensdk_runtime.spec.manifest import Manifest
