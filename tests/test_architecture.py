@@ -59,9 +59,9 @@ SHARED = ("__init__", "base", "bound")
 
 
 def test_backends_do_not_import_each_other() -> None:
-    for path in (PACKAGES["gensdk_runtime"] / "backends").glob("*.py"):
-        if path.stem in SHARED:
-            continue
+    backends = [p for p in (PACKAGES["gensdk_runtime"] / "backends").glob("*.py") if p.stem not in SHARED]
+    assert backends
+    for path in backends:
         source = path.read_text()
         others = {other.stem for other in path.parent.glob("*.py")} - {path.stem, *SHARED}
         assert not [other for other in others if f"gensdk_runtime.backends.{other}" in source]

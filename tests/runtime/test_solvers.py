@@ -180,6 +180,7 @@ def test_eps_and_the_v_that_it_means_lead_to_the_same_states(solver: Any, spacin
         solver_table(plan, solver, 20, timestep_spacing=spacing, prediction_type=kind)  # type: ignore[arg-type]
         for kind in ("epsilon", "v_prediction")
     )
+    assert len(of_eps) == len(of_v) == 20
     random = np.random.default_rng(0)
     ours = theirs = random.normal(size=(2, 1, 4, 4))
     previous = [np.zeros_like(ours)] * 2
