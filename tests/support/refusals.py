@@ -7,18 +7,18 @@ from collections.abc import Callable
 import pytest
 
 
-def refusal_of(call: Callable[[], object], *errors: type[Exception]) -> str:
+def refusal_of(call: Callable[[], object], *errors: type[Exception], what: str = "it") -> str:
     """The printable line in which `call` refuses by one of `errors`; empty where it goes through.
 
-    Whatever else it raises fails the test.
+    Whatever else it raises fails the test, and so does an error that says nothing; `what` tells where.
     """
-    said = ""
+    said = None
     try:
         call()
     except errors as refused:
         said = str(refused)
-        assert said
     except Exception as raw:
-        pytest.fail(f"{type(raw).__name__} instead of a refusal: {raw}")
-    assert said.isprintable()
-    return said
+        pytest.fail(f"{what}: {type(raw).__name__}: {raw}")
+    assert said != "", f"{what} is refused without a word"
+    assert said is None or said.isprintable(), f"{what}: {said!r}"
+    return said or ""
