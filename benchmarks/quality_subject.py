@@ -15,7 +15,7 @@ from gensdk_export.export import export_run
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BundleError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import SolverName, TimestepSpacing
+from gensdk_runtime.spec.settings import SolverName, TimestepSpacing
 from gensdk_training.data import Dataset
 from gensdk_training.data.dataset import Split
 from gensdk_training.evaluation.labels import chosen_of

@@ -39,7 +39,8 @@ from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, StepCallback
 from gensdk_runtime.programs.translation import source_size
 from gensdk_runtime.samples import Samples, Timings
-from gensdk_runtime.spec.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
+from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.settings import OptimizerName, SolverName, TimestepSpacing
 from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.auto import auto_lineup
 

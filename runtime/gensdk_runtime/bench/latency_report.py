@@ -14,7 +14,7 @@ from pydantic import Field
 from gensdk_runtime.bench.machine import Machine, Text
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.images import write_atomically
-from gensdk_runtime.spec.manifest import SolverName, TimestepSpacing
+from gensdk_runtime.spec.settings import SolverName, TimestepSpacing
 from gensdk_runtime.spec.strict import StrictModel
 
 REPORT_VERSION = 1

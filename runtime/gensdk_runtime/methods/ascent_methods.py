@@ -17,10 +17,11 @@ from gensdk_runtime.methods.dream import dream_on
 from gensdk_runtime.methods.inversion import Detection, Inversion, check_threshold, invert_all
 from gensdk_runtime.noise import Seeds
 from gensdk_runtime.plan.lineup import Lineup
-from gensdk_runtime.programs.ascent import AscentProgram, Start
+from gensdk_runtime.programs.ascent import AscentProgram
 from gensdk_runtime.programs.base import StepCallback
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import ModelSpec, OptimizerName
+from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.settings import OptimizerName, Start
 
 
 class AscentMethods(Closable):
@@ -54,7 +55,7 @@ class AscentMethods(Closable):
         `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
         range. What is found for one depends on no other. `start`: the model's "encoder", "noise" from `seed`, or
         "zeros"; None: the encoder where there is one, or else the bundle's default, as for the other settings
-        (:class:`gensdk_runtime.spec.manifest.AscentDefaults`). Raises :class:`InputError` for a model that has no
+        (:class:`gensdk_runtime.spec.settings.AscentSettings`). Raises :class:`InputError` for a model that has no
         inversion, for other shapes, values out of range and NaN, and :class:`BackendError` where the backend fails
         or gives NaN.
         """

@@ -110,7 +110,7 @@ def invert_all(
     model = program.model
     targets = check_images(images, model.require_image(), levels=None)
     keys = sample_keys(len(targets), seed)
-    settings = program.resolve({name: value for name, value in options.items() if value is not None})
+    settings = program.resolve(options)
     size = batch_limit(model, batch_size)
     firsts = range(0, len(targets), size)
     parts: list[Inversion] = []

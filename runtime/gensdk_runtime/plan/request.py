@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.conditions.inputs import check_batch_size, check_count, check_labels
-from gensdk_runtime.errors import InputError
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.plan.costs import Round
 from gensdk_runtime.plan.lineup import Lineup
@@ -26,8 +25,6 @@ Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.i
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
-MAX_WORD = 200
-"""Characters of an option."""
 _PLAIN = (int, float, str, bool, type(None))
 
 
@@ -92,7 +89,7 @@ class Requests:
 
     def _make(self, asked: Asked, options: Mapping[str, Any]) -> Request:
         count = check_count(asked.n)
-        settings = self._program.resolve(self._understood(options))
+        settings = self._program.resolve(options)
         labels = check_labels(asked.label, count, self._model)
         null = self._program.null_label
         open_label = labels is None and self._model.num_classes is not None
@@ -109,19 +106,6 @@ class Requests:
             rounds=self._rounds(count, asked, settings),
             record=self._program.describe(settings),
         )
-
-    def _understood(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that were set; an option that this program does not have is an error."""
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-        options = {name: value for name, value in plain.items() if value is not None}
-        for name, value in options.items():
-            if type(value) not in _PLAIN:
-                raise InputError(f"expected {name} as a number, a word or a bool, got {type(value).__name__}")
-            if isinstance(value, str) and len(value) > MAX_WORD:
-                raise InputError(f"expected {name} as a word, got {len(value)} characters")
-            if name not in self._program.options:
-                raise InputError(f"{name} means nothing to a {self._model.program.kind} model; leave it out")
-        return options
 
     def _rounds(self, n: int, asked: Asked, settings: Any) -> Sequence[tuple[Round, Runner]]:
         """How the samples are split, with an open runner for each round."""

@@ -1,0 +1,205 @@
+"""Options are declared once, in the settings of the programs, and reach all that take them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.programs import PROGRAMS
+from gensdk_runtime.spec.field_words import type_of
+from gensdk_runtime.spec.options import (
+    Option,
+    OptionValues,
+    all_options,
+    options_of,
+    parse_options,
+    settings_under,
+)
+from gensdk_runtime.spec.settings import (
+    SETTINGS,
+    AscentOptions,
+    AscentSettings,
+    DiffusionSettings,
+    FeedforwardSettings,
+    ProgramSettings,
+    SampleOptions,
+    register_settings,
+)
+from support.models import MODELS, generator
+
+every_program = pytest.mark.parametrize("kind", SETTINGS)
+EVERY_OPTION = [option for options in all_options().values() for option in options]
+every_option = pytest.mark.parametrize("option", EVERY_OPTION, ids=lambda each: f"{each.kind}-{each.name}")
+MODEL_OF = {
+    "feedforward": "feedforward",
+    "diffusion": "sharing",
+    "autoregressive": "autoregressive",
+    "ascent": "ascent",
+}
+"""A model of each kind, of those in support.models."""
+
+
+def another(option: Option) -> Any:
+    """A value of an option that is not its default."""
+    if option.choices:
+        return next(choice for choice in option.choices if choice not in (option.value, "encoder"))
+    if option.annotation is str:
+        return "layer"
+    if option.annotation is bool:
+        return not option.value
+    return {int: 2, float: 0.25}[option.annotation]
+
+
+def sampler(kind: str) -> Generator:
+    return generator(MODELS[MODEL_OF[kind]](3))
+
+
+def test_each_program_has_settings_and_each_settings_a_program() -> None:
+    assert {kind: program.Settings for kind, program in PROGRAMS.items()} == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("options", "models"), [(AscentOptions, [AscentSettings]), (SampleOptions, list(SETTINGS.values()))]
+)
+def test_the_arguments_are_the_fields_of_the_settings(options: Any, models: list[type[ProgramSettings]]) -> None:
+    """The one line that is written twice: names and types of the TypedDict, and of the models."""
+    fields = {name: field for model in models for name, field in model.model_fields.items()}
+    hints = get_type_hints(options)
+    assert hints.keys() == fields.keys()
+    for model in models:
+        for name, field in model.model_fields.items():
+            assert hints[name] == type_of(field) | None, f"{model.__name__}.{name}"
+
+
+@every_option
+def test_each_option_has_a_default_a_range_and_a_sentence(option: Option) -> None:
+    settings = SETTINGS[option.kind]
+    assert (
+        option.value is None or settings.model_validate_json(json.dumps({option.name: option.value})) == settings()
+    )
+    assert option.values
+    assert 10 < len(option.meaning) < 250
+    assert option.meaning[0].isupper()
+    assert option.meaning[-1] == "."
+    assert option.annotation in (int, float, bool, str) or option.choices
+
+
+@every_program
+def test_settings_are_frozen_and_come_back_from_json(kind: str) -> None:
+    settings = SETTINGS[kind]()
+    assert SETTINGS[kind].from_json(settings.to_json(), what="settings") == settings
+    assert None not in settings.model_dump().values(), "what is left open is not written"
+    assert hash(settings) == hash(SETTINGS[kind]())
+    for option in options_of(settings):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(settings, option.name, option.value)
+
+
+@every_option
+def test_each_option_reaches_its_program(option: Option) -> None:
+    value = another(option)
+    with sampler(option.kind) as model:
+        program = model._program
+        assert program.describe(program.resolve({option.name: value}))[option.name] == value
+        assert program.resolve({option.name: None}) == program.resolve({})
+
+
+@every_option
+def test_each_option_is_read_from_words_as_its_own_type(option: Option) -> None:
+    value = another(option)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    for name in (option.name, option.name.replace("_", "-")):
+        (found,) = parse_options([f"{name}={text}"]).items()
+        assert found == (option.name, value)
+        assert type(found[1]) is type(value)
+
+
+@every_option
+def test_each_option_is_stored_flat_and_checked(option: Option) -> None:
+    value = another(option)
+    stored = OptionValues.from_dict({"solver": None, "layer": None, option.name: value}, what="options")
+    assert stored.options == {option.name: value}
+    assert OptionValues.from_json(stored.to_json(), what="options") == stored
+    for wrong in ([1], {"a": 1}, -1 if option.annotation in (int, float) else 7):
+        with pytest.raises(InputError, match=option.name):
+            OptionValues.from_dict({option.name: wrong}, what="options")
+
+
+@every_option
+def test_a_program_without_an_option_says_whose_it_is(option: Option) -> None:
+    for kind in SETTINGS:
+        if option.name in SETTINGS[kind].model_fields:
+            continue
+        with sampler(kind) as model, pytest.raises(InputError) as failure:
+            model._program.resolve({option.name: another(option)})
+        said = str(failure.value)
+        assert f"{option.name} means nothing to a" in said
+        assert option.kind in said.partition("(it is for ")[2]
+        assert "leave it out" in said
+        assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps: expected whole number, 1 <= value <= 100000, got 0"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps: expected whole number, .*, got 2.5"),
+        ({"num_inference_steps": "5"}, "num_inference_steps: expected whole number, .*, got '5'"),
+        ({"num_inference_steps": True}, "num_inference_steps: expected whole number, .*, got True"),
+        ({"num_inference_steps": [5]}, "expected num_inference_steps as a number, a word or a bool, got list"),
+        ({"eta": float("inf")}, "eta: expected number, 0 <= value <= 1, got inf"),
+        ({"solver": "dpmsolver"}, r"no solver 'dpmsolver'; did you mean 'dpmsolver\+\+'"),
+        ({"solver": 3}, "solver: expected ddpm | ddim"),
+        ({"clip_sample": "no"}, "clip_sample: expected true | false, got 'no'"),
+        ({"timestep_spacing": "\ud800"}, "expected timestep_spacing as a word, got '.*', which can't be"),
+        ({"solver": "x" * 300}, "expected solver as a word, got 300 characters"),
+    ],
+)
+def test_what_is_said_of_wrong_values(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said) as failure:
+        settings_under(DiffusionSettings(), given)
+    assert "\n" not in str(failure.value)
+    assert str(failure.value).isprintable()
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="no option 'num_inference_step'; did you mean 'num_inference_steps'"):
+        settings_under(DiffusionSettings(), {"num_inference_step": 3})
+    with pytest.raises(InputError, match="no option 'labels'; did you mean 'label'"):
+        settings_under(DiffusionSettings(), {"labels": 3}, others=("label", "seed"))
+    with pytest.raises(InputError, match="no option 'qqq'; none is known"):
+        settings_under(FeedforwardSettings(), {"qqq": 3})
+    for words, said in (
+        (["sovler=ddim"], "no option 'sovler'; did you mean 'solver'"),
+        (["solver"], "expected NAME=VALUE, such as num_inference_steps=20, got 'solver'"),
+        (["=3"], "expected NAME=VALUE"),
+        (["eta=1", "eta=0"], "eta is given twice"),
+        (["eta=nan"], "eta: expected number"),
+        (["num_inference_steps=many"], "num_inference_steps: expected whole number, .*, got 'many'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            parse_options(words)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"num_inference_steps": np.int32(5), "eta": np.float32(0.5), "clip_sample": np.bool_(False)}
+    found = settings_under(DiffusionSettings(), given)
+    assert found == DiffusionSettings(num_inference_steps=5, eta=0.5, clip_sample=False)
+    assert type(found.num_inference_steps) is int
+
+
+def test_two_settings_of_one_kind_are_an_error() -> None:
+    with pytest.raises(ValueError, match="'ascent' has settings already"):
+        register_settings("ascent")(FeedforwardSettings)
+
+
+def test_choices_and_values_say_the_same() -> None:
+    for option in EVERY_OPTION:
+        if option.choices:
+            assert tuple(option.values.split(" | ")) == option.choices
+            assert all(isinstance(choice, str) for choice in get_args(option.annotation))
