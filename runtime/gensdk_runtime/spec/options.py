@@ -80,6 +80,12 @@ def all_options(kinds: Iterable[str] | None = None) -> dict[str, tuple[Option, .
     return found
 
 
+def option_row(option: Option) -> tuple[str, str, str, str]:
+    """A line of a table: the name, the value, what it may be and what it means."""
+    value = "" if option.value is None else json.dumps(option.value).strip('"')
+    return option.name, value, option.values, option.meaning
+
+
 def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> SettingsT:
     """`defaults`, with `options` in their place; what is None is left as it is.
 
@@ -113,6 +119,14 @@ def parse_options(words: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"{name} is given twice; give it once")
         options[name] = _by_any_program(name, text, as_text=True)
     return options
+
+
+def in_words(options: Mapping[str, Any]) -> str:
+    """Options for a line of a report: "ddim, num_inference_steps 20, guidance_scale 2"."""
+    said = (f"{name} {value:g}" if type(value) is float else f"{name} {value}" for name, value in options.items())
+    return ", ".join(
+        value if isinstance(value, str) else text for value, text in zip(options.values(), said, strict=True)
+    )
 
 
 class OptionValues(StrictModel):
