@@ -101,12 +101,14 @@ def test_settings_are_frozen_and_come_back_from_json(kind: str) -> None:
 
 
 @every_option
-def test_each_option_reaches_its_program(option: Option) -> None:
+def test_each_option_reaches_sample_and_its_record(option: Option) -> None:
     value = another(option)
     with sampler(option.kind) as model:
-        program = model._program
-        assert program.describe(program.resolve({option.name: value}))[option.name] == value
-        assert program.resolve({option.name: None}) == program.resolve({})
+        samples = model.sample(1, seed=0, **{option.name: value})  # type: ignore[arg-type]
+        left_out = model.sample(1, seed=0, **{option.name: None})  # type: ignore[arg-type]
+        default = model.sample(1, seed=0)
+    assert samples.settings[option.name] == value
+    assert left_out.settings == default.settings
 
 
 @every_option
@@ -136,7 +138,7 @@ def test_a_program_without_an_option_says_whose_it_is(option: Option) -> None:
         if option.name in SETTINGS[kind].model_fields:
             continue
         with sampler(kind) as model, pytest.raises(InputError) as failure:
-            model._program.resolve({option.name: another(option)})
+            model.sample(1, **{option.name: another(option)})  # type: ignore[arg-type]
         said = str(failure.value)
         assert f"{option.name} means nothing to a" in said
         assert option.kind in said.partition("(it is for ")[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -15,7 +15,7 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Int64, Program, Run
+from gensdk_runtime.programs.base import WITH_LATENTS, Int64, Program, Run
 from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
@@ -85,6 +85,11 @@ class DiffusionProgram(Program[DiffusionSettings]):
         assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
         return self.model.program
 
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """Walks between first noises x_T."""
+        return WITH_LATENTS
+
     def check(self) -> None:
         """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
         check_graphs(self.model, self.spec, {name: self.sessions[name].graph for name in self.spec.graphs})
@@ -102,12 +107,12 @@ class DiffusionProgram(Program[DiffusionSettings]):
         """The class after the last one."""
         return self.model.num_classes
 
-    def resolve(self, options: Mapping[str, Any]) -> DiffusionSettings:
+    def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
         key = tuple((name, type(value), str(value)) for name, value in options.items())
         settings = self._resolved.get(key)
         if settings is None:
-            settings = super().resolve(options)
+            settings = super().resolve(options, others=others)
             if len(self._resolved) < MAX_RESOLVED:
                 self._resolved[key] = settings
         return settings
