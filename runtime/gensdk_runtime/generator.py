@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.arguments import check_flag, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.conditions.given_images import Picture
+from gensdk_runtime.conditions.given_images import Picture, check_size
 from gensdk_runtime.conditions.inputs import check_count
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
@@ -23,12 +23,13 @@ from gensdk_runtime.methods.dream import dream
 from gensdk_runtime.methods.encoding import classify, encode, log_likelihood, reconstruct
 from gensdk_runtime.methods.inversion import Detection, Inversion, InvertArguments, check_threshold, invert
 from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
+from gensdk_runtime.methods.prepared import Prepared
 from gensdk_runtime.methods.translate import Given, Through, translate
 from gensdk_runtime.noise import Seeds, sample_keys
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.plan.origin import Origin
-from gensdk_runtime.plan.request import Label
+from gensdk_runtime.plan.request import Asked, Label
 from gensdk_runtime.plan.runner import runner_of
 from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.plan.sampling import OutputType, SampleArguments, Sampling
@@ -98,6 +99,28 @@ class Generator(Closable):
             undo.pop_all()
         return generator
 
+    @takes_options()
+    def prepare(
+        self,
+        n: int = 1,
+        *,
+        label: Label | None = None,
+        size: tuple[int, int] | None = None,
+        batch_size: int | None = None,
+        output_type: OutputType = "float32",
+        warm: bool = True,
+        settings: ProgramSettings | Mapping[str, Any] | None = None,
+        **options: Unpack[SampleOptions],
+    ) -> Prepared:
+        """A call of :meth:`sample` that is checked, planned and bound now, and made with ``draw(seed)`` later.
+
+        `size`: height and width of the images of a translation model, for ``translate(image)``; None: its own.
+        `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`, but that `settings` gives
+        options alone.
+        """
+        asked = Asked(n, label, batch_size, size=check_size(size))
+        return Prepared(self._sampling, asked, self._sampling.options(settings, options), output_type, warm=warm)
+
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session]) -> Self:
         """A generator over sessions that were opened elsewhere, such as live torch modules."""
@@ -128,7 +151,7 @@ class Generator(Closable):
     def can(self, ability: str) -> bool:
         """True if the model has what the method `ability` needs: "encode", "invert", "translate", ...
 
-        Which there are is in :data:`gensdk_runtime.programs.ABILITIES`; :class:`InputError` for another name.
+        All are in :data:`gensdk_runtime.programs.ABILITIES`; :class:`InputError` for another name.
         """
         check_word(ability, "ability", ABILITIES)
         return ability in abilities(self.model)

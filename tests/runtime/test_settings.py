@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any, get_args, get_type_hints
 
@@ -10,6 +11,8 @@ import pytest
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.plan.request import ARGUMENTS
+from gensdk_runtime.plan.sampling import SampleArguments
 from gensdk_runtime.programs import PROGRAMS
 from gensdk_runtime.spec.field_words import type_of
 from gensdk_runtime.spec.options import (
@@ -193,6 +196,116 @@ def test_numbers_of_numpy_are_numbers() -> None:
     found = settings_under(DiffusionSettings(), given)
     assert found == DiffusionSettings(num_inference_steps=5, eta=0.5, clip_sample=False)
     assert type(found.num_inference_steps) is int
+
+
+@every_program
+def test_settings_draw_as_their_options_do(kind: str) -> None:
+    """As an object, of which counts what was set, as a dict, and under options."""
+    options = {option.name: another(option) for option in options_of(SETTINGS[kind])}
+    options |= {"solver": "ddim"} if "eta" in options else {}  # the one solver that takes it
+    with sampler(kind) as model:
+        expected = model.sample(2, seed=0, **options)  # type: ignore[arg-type]
+        for settings in (SETTINGS[kind](**options), options):
+            found = model.sample(2, seed=0, settings=settings)
+            np.testing.assert_array_equal(found.data, expected.data)
+            assert found.settings == expected.settings
+        default = model.sample(2, seed=0)
+        assert model.sample(2, seed=0, settings=SETTINGS[kind]()).settings == default.settings
+        assert model.sample(2, seed=0, settings=None).settings == default.settings
+        for name, value in options.items():
+            back: dict[str, Any] = {name: default.settings[name]} if name in default.settings else {}
+            over = model.sample(2, seed=0, settings={name: value}, **back)
+            assert over.settings == (default.settings if back else {**default.settings, name: value})
+
+
+@pytest.mark.parametrize("program", MODELS)
+@pytest.mark.parametrize("classes", [None, 3])
+def test_what_is_recorded_draws_the_same_again(program: str, classes: int | None) -> None:
+    """After a way through JSON, with seeds and labels of its own; and where n is given, others alike."""
+    with generator(MODELS[program](classes)) as model:
+        options: dict[str, Any] = {"label": [2, 0, 1]} if classes else {}
+        for given in ({"seed": [5, (6, 2), 7], **options}, {"seed": 3}):
+            first = model.sample(3, **given)
+            again = model.sample(settings=json.loads(json.dumps(dict(first.settings))))
+            np.testing.assert_array_equal(again.data, first.data)
+            assert again.settings == first.settings
+            one = first[1]
+            np.testing.assert_array_equal(model.sample(settings=one.settings).data, first.data[1:2])
+            others = model.sample(5, seed=1, settings=first.settings)
+            assert len(others) == 5
+            np.testing.assert_array_equal(model.sample(settings=first.settings, seed=9).data, model.sample(
+                3, seed=9, label=first.settings["labels"]).data)  # fmt: skip
+
+
+def test_what_was_drawn_from_latents_needs_them_again() -> None:
+    with sampler("feedforward") as model:
+        latents = np.ones((2, 5), np.float32)
+        first = model.sample(2, seed=0, latents=latents)
+        with pytest.raises(InputError, match="drawn from latents; pass latents too"):
+            model.sample(settings=first.settings)
+        np.testing.assert_array_equal(model.sample(settings=first.settings, latents=latents).data, first.data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"stepz": 3}, "no option 'stepz'; known: .*batch_size"),
+        ({"seed": 3}, "no option 'seed'"),
+        ({3: 3}, "no option '3'"),
+        (AscentSettings(), "expected settings as DiffusionSettings, got AscentSettings"),
+        ([("eta", 1)], "expected settings as DiffusionSettings, a dict of options or Samples.settings, got list"),
+        ("eta=1", "expected settings as DiffusionSettings, .* got str"),
+        ({"n": "three"}, "expected n as an int, got str"),
+        ({"n": 2, "labels": "cat"}, "no class 'cat'"),
+        ({"n": 2, "seeds": "first"}, "seed"),
+    ],
+)
+def test_settings_that_are_none_are_refused(settings: Any, said: str) -> None:
+    with sampler("diffusion") as model, pytest.raises(InputError, match=said) as failure:
+        model.sample(settings=settings)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("labels", "did you mean 'label'"),
+        ("outputtype", "did you mean 'output_type'"),
+        ("num_steps", "did you mean 'num_inference_steps'"),
+        ("guidance", "did you mean 'guidance_scale'"),
+    ],
+)
+def test_a_wrong_argument_is_answered_with_the_nearest(wrong: str, said: str) -> None:
+    with sampler("diffusion") as model, pytest.raises(InputError, match=f"no option '{wrong}'; {said}"):
+        model.sample(1, **{wrong: 1})  # type: ignore[arg-type]
+
+
+def test_the_named_arguments_are_those_that_messages_know() -> None:
+    shown = inspect.signature(Generator.sample).parameters.values()
+    named = {each.name for each in shown if each.kind == each.KEYWORD_ONLY} - all_options().keys()
+    assert named == set(ARGUMENTS)
+    assert set(get_type_hints(SampleArguments)) == {*all_options(), *ARGUMENTS} - {
+        "seed",
+        "label",
+        "latents",
+        "image",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "kinds"),
+    [("sample", None), ("prepare", None), ("invert", ["ascent"]), ("dream", ["ascent"])],
+)
+def test_help_tells_every_option(method: str, kinds: list[str] | None) -> None:
+    function = getattr(Generator, method)
+    parameters = inspect.signature(function).parameters
+    for options in all_options(kinds).values():
+        for option in options:
+            assert f"`{option.name}`, {option.values}: " in function.__doc__
+            assert " ".join(option.meaning.split()) in " ".join(function.__doc__.split())
+            assert parameters[option.name].annotation == option.annotation | None
+            assert parameters[option.name].default is None
+    assert all(len(line) < 120 for line in function.__doc__.splitlines())
 
 
 def test_two_settings_of_one_kind_are_an_error() -> None:

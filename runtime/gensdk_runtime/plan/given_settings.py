@@ -15,21 +15,31 @@ _DRAWN_FROM = ("n", "seeds", "labels", "latents")
 
 
 class GivenSettings(NamedTuple):
-    """`options` of the program; `n`, `seed` and `label` of samples that were recorded, None where none were."""
+    """`options` of the program; `n`, `seed` and `label` of samples that were recorded, None where none were.
+
+    `from_latents`: those were drawn from latents of the caller's.
+    """
 
     options: Mapping[str, Any]
     n: int | None = None
     seed: Seeds | None = None
     label: Any = None
+    from_latents: bool = False
+
+    def under(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """`options`, and those of the settings where they leave one open."""
+        given = {name: value for name, value in (options or {}).items() if value is not None}
+        return {**self.options, **given}
+
+    def check_latents(self, latents: object) -> None:
+        """Raises :class:`InputError` where recorded samples can't be drawn again without `latents`."""
+        if self.from_latents and latents is None:
+            raise InputError("these settings are of samples that were drawn from latents; pass latents too")
 
 
-def given_settings(settings: object, own: type[ProgramSettings], *, latents: bool) -> GivenSettings:
-    """What `settings` stand for: an object of the class `own`, of which counts what was set in it; options by name;
-    or :attr:`Samples.settings`. `latents`: the caller gives latents too.
-
-    Raises :class:`InputError` for anything else, and for the record of samples that were drawn from latents, where
-    the caller gives none.
-    """
+def given_settings(settings: object, own: type[ProgramSettings]) -> GivenSettings:
+    """What `settings` stand for: an object of the class `own`, of which counts what was set in it; options by name,
+    or :attr:`Samples.settings`. Raises :class:`InputError` for anything else."""
     if isinstance(settings, ProgramSettings):
         if not isinstance(settings, own):
             raise InputError(f"expected settings as {own.__name__}, got {type(settings).__name__}")
@@ -37,7 +47,10 @@ def given_settings(settings: object, own: type[ProgramSettings], *, latents: boo
     if not isinstance(settings, Mapping):
         kind = type(settings).__name__
         raise InputError(f"expected settings as {own.__name__}, a dict of options or Samples.settings, got {kind}")
-    if settings.get("latents") is not None and not latents:
-        raise InputError("these settings are of samples that were drawn from latents; pass latents too")
-    options = {name: value for name, value in settings.items() if name not in (*ABOUT, *_DRAWN_FROM)}
-    return GivenSettings(options, settings.get("n"), settings.get("seeds"), settings.get("labels"))
+    return GivenSettings(
+        {str(name): value for name, value in settings.items() if name not in (*ABOUT, *_DRAWN_FROM)},
+        n=settings.get("n"),
+        seed=settings.get("seeds"),
+        label=settings.get("labels"),
+        from_latents=settings.get("latents") is not None,
+    )
