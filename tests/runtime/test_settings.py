@@ -9,11 +9,13 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
+from gensdk_runtime.bench.latency_report import SamplingOptions
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.request import ARGUMENTS
 from gensdk_runtime.plan.sampling import SampleArguments
 from gensdk_runtime.programs import PROGRAMS
+from gensdk_runtime.proof.golden import Call, Golden, Trajectory, TrajectorySettings
 from gensdk_runtime.spec.field_words import type_of
 from gensdk_runtime.spec.options import (
     Option,
@@ -34,28 +36,11 @@ from gensdk_runtime.spec.settings import (
     register_settings,
 )
 from support.models import MODELS, generator
+from support.option_values import MODEL_OF, another, others
 
 every_program = pytest.mark.parametrize("kind", SETTINGS)
 EVERY_OPTION = [option for options in all_options().values() for option in options]
 every_option = pytest.mark.parametrize("option", EVERY_OPTION, ids=lambda each: f"{each.kind}-{each.name}")
-MODEL_OF = {
-    "feedforward": "feedforward",
-    "diffusion": "sharing",
-    "autoregressive": "autoregressive",
-    "ascent": "ascent",
-}
-"""A model of each kind, of those in support.models."""
-
-
-def another(option: Option) -> Any:
-    """A value of an option that is not its default."""
-    if option.choices:
-        return next(choice for choice in option.choices if choice not in (option.value, "encoder"))
-    if option.annotation is str:
-        return "layer"
-    if option.annotation is bool:
-        return not option.value
-    return {int: 2, float: 0.25}[option.annotation]
 
 
 def sampler(kind: str) -> Generator:
@@ -201,8 +186,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
 @every_program
 def test_settings_draw_as_their_options_do(kind: str) -> None:
     """As an object, of which counts what was set, as a dict, and under options."""
-    options = {option.name: another(option) for option in options_of(SETTINGS[kind])}
-    options |= {"solver": "ddim"} if "eta" in options else {}  # the one solver that takes it
+    options = others(kind)
     with sampler(kind) as model:
         expected = model.sample(2, seed=0, **options)  # type: ignore[arg-type]
         for settings in (SETTINGS[kind](**options), options):
@@ -306,6 +290,50 @@ def test_help_tells_every_option(method: str, kinds: list[str] | None) -> None:
             assert parameters[option.name].annotation == option.annotation | None
             assert parameters[option.name].default is None
     assert all(len(line) < 120 for line in function.__doc__.splitlines())
+
+
+@every_option
+def test_each_option_is_proved_by_golden_trajectories(option: Option) -> None:
+    """Stored flat beside seeds and labels, as ever, and drawn with again."""
+    value = another(option)
+    settings = TrajectorySettings.from_dict({"seeds": [0, 4], "labels": [1, 2], option.name: value}, what="golden")
+    assert settings.sample_arguments() == {"n": 2, "seed": [0, 4], "label": [1, 2], option.name: value}
+    calls = (Call("g", 0, {"x": np.zeros(1)}, {"y": np.ones(1)}),)
+    golden = Golden((Trajectory(settings, np.zeros((2, 1), np.float32), calls),))
+    (run,) = Golden.from_bytes(golden.to_bytes()).trajectories
+    assert run.settings == settings
+    with sampler(option.kind) as model:
+        assert model.sample(**run.sample_arguments()).settings[option.name] == value
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"batch_size": 1}, "no option 'batch_size'"),
+        ({"callback_on_step_end": "x"}, "no option 'callback_on_step_end'"),
+        ({"solvr": "ddim"}, "no option 'solvr'; did you mean 'solver'"),
+        ({"solver": "euler?"}, r"no solver 'euler\?'"),
+        ({"num_inference_steps": 10_001}, "num_inference_steps: expected at most 10000, got 10001"),
+        ({"eta": [0.5]}, "eta: expected number"),
+        ({"eta": {"eta": 1}}, "eta: expected number"),
+    ],
+)
+def test_golden_files_hold_options_and_nothing_else(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said) as failure:
+        TrajectorySettings.from_dict({"seeds": [0], **given}, what="golden")
+    assert "\n" not in str(failure.value)
+
+
+def test_reports_of_before_an_option_stay_comparable() -> None:
+    """A baseline says nothing of an option that came later: it was at its default."""
+    old = SamplingOptions.from_json('{"num_inference_steps": 20, "eta": 0.0, "label": null}', what="baseline")
+    new = SamplingOptions.from_dict({**old.options, "cache_interval": 1}, what="report")
+    assert not [*new.differences(old), *old.differences(new)]
+    faster = SamplingOptions.from_dict({**old.options, "cache_interval": 3}, what="report")
+    assert list(faster.differences(old)) == ["cache_interval: 3 here, 1 there"]
+    assert list(old.differences(faster)) == ["cache_interval: 1 here, 3 there"]
+    labelled = SamplingOptions(label=3)
+    assert list(labelled.differences(SamplingOptions())) == ["label: 3 here, None there"]
 
 
 def test_two_settings_of_one_kind_are_an_error() -> None:
