@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gensdk_runtime.programs.optimizers import Adam, Lbfgs, Optimizer, Sgd, make_optimizer
-from gensdk_runtime.spec.manifest import AscentDefaults
+from gensdk_runtime.spec.settings import AscentSettings
 
 BATCH, SIZE, STEPS = 3, 5, 25
 
@@ -92,6 +92,6 @@ def test_lbfgs_pays_on_a_smooth_valley() -> None:
 
 def test_a_flat_place_is_left_alone() -> None:
     for name in ("sgd", "adam", "lbfgs"):
-        optimizer = make_optimizer(AscentDefaults(optimizer=name))
+        optimizer = make_optimizer(AscentSettings(optimizer=name))
         for _ in range(3):
             np.testing.assert_array_equal(optimizer.step(np.zeros((2, 4), np.float32)), 0)
