@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ SpecT = TypeVar("SpecT", bound=ConditionSpec)
 ConditionT = TypeVar("ConditionT", bound="type[Condition[Any]]")
 
 Array = NDArray[Any]
+
+
+Size = tuple[int, ...]
 
 
 class Growth(NamedTuple):
@@ -87,22 +90,32 @@ class Condition(ABC, Generic[SpecT]):
         """What `text`, of a command line, passes to :meth:`Generator.sample`."""
         return text
 
-    def growth(self, values: Array) -> Growth | None:
-        """How much larger samples become by `values`; None where they are of the model's own size."""
+    @property
+    def own_size(self) -> Size | None:
+        """The size of rows that the model was trained with, from which that of a sample follows, such as (height,
+        width); None where rows have no size of their own."""
         return None
 
-    def sample_shape(self, values: Array) -> tuple[int, ...]:
-        """The shape of a sample that is made from a row of `values`."""
+    def size(self, values: Array) -> Size | None:
+        """The size of the rows of `values`; see :attr:`own_size`."""
+        return None
+
+    def growth(self, size: Size) -> Growth | None:
+        """How much larger samples become by rows of this size; None where it does not matter."""
+        return None
+
+    def sample_shape(self, size: Size) -> tuple[int, ...]:
+        """The shape of a sample that is made from a row of this size."""
         return self.model.output.shape
+
+    def sized(self, n: int, size: Size) -> Array:
+        """Any values of this size."""
+        return self.examples(n)
 
     def write(self, bound: Bound, values: Array) -> None:
         """Writes `values`, a row for each sample of the batch, into a graph's input, where it has one for them."""
         if bound.session.graph.input(self.tensor) is not None:
             np.copyto(bound.input(self.tensor), values)
-
-    def record(self, values: Array) -> list[Any]:
-        """The values as plain JSON, for the settings of results."""
-        return cast("list[Any]", values.tolist())
 
 
 def register_condition(condition: ConditionT) -> ConditionT:

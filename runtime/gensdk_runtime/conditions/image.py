@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.arguments import check_count
 from gensdk_runtime.backends.bound import Bound
-from gensdk_runtime.conditions.base import Array, Condition, Growth, register_condition
+from gensdk_runtime.conditions.base import Array, Condition, Growth, Size, register_condition
 from gensdk_runtime.conditions.given_images import checked_images
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE
@@ -51,15 +52,26 @@ class ImageCondition(Condition[SourceSpec]):
         """uint8 [n, H, W, C] of smooth colours; the same from every place on."""
         return example_images(self.spec, n)
 
-    def growth(self, values: Array) -> Growth | None:
-        """By the pixels of the image."""
-        height, width = source_size(values)
-        return Growth(height * width, self.spec.height * self.spec.width)
+    @property
+    def own_size(self) -> Size:
+        """(height, width)."""
+        return (self.spec.height, self.spec.width)
 
-    def sample_shape(self, values: Array) -> tuple[int, ...]:
+    def size(self, values: Array) -> Size:
+        """(height, width)."""
+        return source_size(values)
+
+    def growth(self, size: Size) -> Growth | None:
+        """By the pixels of the image."""
+        return Growth(prod(size), prod(self.own_size))
+
+    def sample_shape(self, size: Size) -> tuple[int, ...]:
         """The image's size times the model's scale."""
-        height, width = (side * self.spec.scale for side in source_size(values))
-        return (self.model.output.shape[0], height, width)
+        return (self.model.output.shape[0], *(side * self.spec.scale for side in size))
+
+    def sized(self, n: int, size: Size) -> Array:
+        """Black images in bytes."""
+        return np.zeros((n, *size, self.spec.channels), np.uint8)
 
     def write(self, bound: Bound, values: Array) -> None:
         """Pads with the image's own mirror image what the graph takes beyond its size."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import as_array, check_count
-from gensdk_runtime.conditions.base import Condition, Growth
+from gensdk_runtime.conditions.base import Condition, Size
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.executor import Executor, Rounds
@@ -22,36 +22,42 @@ from gensdk_runtime.programs.base import Program
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
-MAX_WORD = 200
-"""Characters of an option."""
+ARGUMENTS = (
+    *("seed", "label", "latents", "image", "settings"),
+    *("callback_on_step_end", "progress", "batch_size", "output_type"),
+)
+"""What :meth:`Generator.sample` takes by name beside options."""
 _PLAIN = (int, float, str, bool, type(None))
 
 
 class Asked(NamedTuple):
-    """Arguments of a call: `listening` where a callback listens to steps; `growth` of samples that are not of the
-    model's own size."""
+    """Arguments of a call: `listening` where a callback listens to steps; `size`, such as height and width, of
+    what samples are made from, where their own follows from it."""
 
     n: int
     batch_size: int | None = None
     listening: bool = False
-    growth: Growth | None = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True)
 class Request:
     """`n` samples with `settings`, in `rounds`, each with its open runner.
 
-    `conditions`: what is kept of them, by kind, read-only [n, ...]; `drawn`: those of which each sample's comes
-    from its seed; `unasked`: the kinds whose values are not the caller's, but the model's "none". `splits`: the
-    batch size was left open. `record`: what results say of `settings`.
+    `shape`: of a sample; `size`: of what it is made from, see :class:`Asked`. `conditions`: those that were asked
+    for, by kind, read-only [n, ...]; `drawn`: those of which each sample's comes from its seed; `unasked`: the
+    kinds whose values are not the caller's, but the model's "none". `splits`: the batch size was left open.
+    `record`: what results say of `settings`.
     """
 
     n: int
     settings: Any
+    shape: tuple[int, ...]
     conditions: Mapping[str, NDArray[Any]]
     drawn: tuple[Condition[Any], ...]
     unasked: frozenset[str]
     rounds: Rounds
+    size: Size | None
     splits: bool
     record: Mapping[str, Any]
 
@@ -64,6 +70,11 @@ class Requests:
         self._program = program
         self._executor = executor
         self._kept: dict[tuple[Any, ...], tuple[tuple[int, int | None], Request]] = {}
+
+    @property
+    def state(self) -> tuple[int, int | None]:
+        """What a request was planned for: where it has changed, it must be made anew."""
+        return self._executor.runners.generation, self._executor.most
 
     def get(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
         """The request for these arguments of :meth:`Generator.sample`: `conditions` by kind, as the caller passed
@@ -80,29 +91,33 @@ class Requests:
         # 1, 1.0 and True are one key of a dict, but not one argument; what was dropped must be planned anew
         key = (asked, *conditions.items(), *options.items(), *map(type, given))
         kept = self._kept.get(key)
-        present = runners.generation, self._executor.most
-        if kept is not None and kept[0] == present:
+        if kept is not None and kept[0] == self.state:
             return kept[1]
         made = self._make(asked, conditions, options)
         if made.n <= MAX_KEPT_SAMPLES:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[key] = (runners.generation, self._executor.most), made
+            self._kept[key] = self.state, made
         return made
 
     def _make(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
         count = check_count(asked.n)
-        settings = self._program.resolve(self._understood(options))
+        settings = self._program.resolve(options, others=ARGUMENTS)
         kept: dict[str, NDArray[Any]] = {}
-        drawn, unasked = [], set()
+        drawn: list[Condition[Any]] = []
+        unasked: set[str] = set()
+        growth, shape = None, self._model.output.shape
         for condition in self._program.conditions:
             kind = condition.kind
-            if kind in conditions:
+            if not condition.kept:
+                if asked.size is not None and condition.own_size is not None:
+                    growth, shape = condition.growth(asked.size), condition.sample_shape(asked.size)
+            elif kind in conditions:
                 kept[kind] = condition.check(conditions[kind], count)
             elif (null := self._program.null(kind)) is not None:
                 kept[kind] = condition.filled(count, null)
                 unasked.add(kind)
-            elif condition.kept:
+            else:
                 drawn.append(condition)
         for values in kept.values():
             values.setflags(write=False)
@@ -112,32 +127,19 @@ class Requests:
 
         # A caller who listens hears of each batch, and may end in the middle of one: how large it is must not be
         # this machine's affair.
-        rounds = self._executor.plan(
-            count, asked.batch_size, growth=asked.growth, fixed=asked.listening, accept=accept
-        )
+        rounds = self._executor.plan(count, asked.batch_size, growth=growth, fixed=asked.listening, accept=accept)
         return Request(
             count,
             settings,
+            shape,
             kept,
             tuple(drawn),
             frozenset(unasked),
             rounds=rounds,
+            size=asked.size,
             splits=asked.batch_size is None,
             record=self._program.describe(settings),
         )
-
-    def _understood(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that were set; an option that this program does not have is an error."""
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-        options = {name: value for name, value in plain.items() if value is not None}
-        for name, value in options.items():
-            if type(value) not in _PLAIN:
-                raise InputError(f"expected {name} as a number, a word or a bool, got {type(value).__name__}")
-            if isinstance(value, str) and len(value) > MAX_WORD:
-                raise InputError(f"expected {name} as a word, got {len(value)} characters")
-            if name not in self._program.options:
-                raise InputError(f"{name} means nothing to a {self._model.program.kind} model; leave it out")
-        return options
 
 
 def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float32:

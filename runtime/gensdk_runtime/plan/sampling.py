@@ -5,25 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_callback
-from gensdk_runtime.conditions.base import check_known
+from gensdk_runtime.conditions.base import Size, check_known
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
 from gensdk_runtime.noise import Seeds, sample_keys
 from gensdk_runtime.outputs.base import OutputType, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
+from gensdk_runtime.plan.given_settings import given_settings
 from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Program, Run, StepCallback
 from gensdk_runtime.samples import Samples, Timings
+from gensdk_runtime.spec.settings import ProgramSettings, SampleOptions
 
 FEW = 64
 """Samples that fit into memory wherever the model does."""
+
+
+class SampleArguments(SampleOptions, total=False):
+    """The arguments of :meth:`Generator.sample` that a walk through latents leaves to its caller."""
+
+    settings: ProgramSettings | Mapping[str, Any] | None
+    callback_on_step_end: StepCallback | None
+    progress: bool | None
+    batch_size: int | None
+    output_type: OutputType
+
+
+class _Call(NamedTuple):
+    """What a call is given beside its request; `fresh`: the conditions that no request keeps; `start`: when it
+    began."""
+
+    start: float
+    seed: Seeds | None
+    latents: NDArray[np.float32] | None
+    fresh: Mapping[str, NDArray[Any]]
+    callback_on_step_end: StepCallback | None
+    progress: bool | None
+    output_type: OutputType
 
 
 class Sampling:
@@ -39,6 +65,7 @@ class Sampling:
         self.program: Program[Any] = executor.runners.first.program
         self.output = output_of(self.model.output)
         self.requests = Requests(self.program, executor)
+        self._recorded = {condition.kind: f"{condition.kind}s" for condition in self.program.conditions}
         self._fresh = tuple(condition for condition in self.program.conditions if not condition.kept)
 
     def sample(
@@ -52,40 +79,112 @@ class Sampling:
         progress: bool | None = None,
         batch_size: int | None = None,
         output_type: OutputType = "float32",
+        settings: ProgramSettings | Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Samples:
-        """See :meth:`gensdk_runtime.generator.Generator.sample`; `conditions` by kind, of which None is left open;
-        `options` are those of the program."""
+        """See :meth:`gensdk_runtime.generator.Generator.sample`: `conditions` by kind, of which None is left open;
+        `options` of the program, and of conditions that :meth:`Generator.sample` does not name."""
         start = perf_counter()
+        asked_for, options = self.asked_for(conditions or {}, options or {})
+        if settings is not None:
+            given = given_settings(settings, self.program.Settings, self._recorded)
+            options = given.under(options)
+            given.check_latents(latents)
+            if n is None:
+                n = given.n
+                seed = given.seed if seed is None else seed
+                asked_for = {**given.conditions, **asked_for}
         if callback_on_step_end is not None:
             check_callback(callback_on_step_end, "callback_on_step_end")
-        given = {kind: value for kind, value in (conditions or {}).items() if value is not None}
-        if given:
-            check_known(given, self.model)
-        growth, shape, fresh = None, self.model.output.shape, {}
+        fresh, size = self._checked(asked_for, n)
+        if n is None:
+            n = next((len(values) for values in fresh.values()), 1)
+        asked = Asked(n, batch_size, callback_on_step_end is not None, size)
+        request = self.requests.get(asked, asked_for, options)
+        call = _Call(start, seed, latents, fresh, callback_on_step_end, progress, output_type)
+        return self._carry_out(request, call)
+
+    def asked_for(
+        self, conditions: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """The conditions that were given, by kind, some of them among the options; and the other options."""
+        asked_for = {kind: value for kind, value in conditions.items() if value is not None}
+        if options:
+            named = [name for name in options if name in self._recorded]
+            if named:
+                asked_for |= {kind: options[kind] for kind in named if options[kind] is not None}
+                options = {name: value for name, value in options.items() if name not in named}
+        if asked_for:
+            check_known(asked_for, self.model)
+        return asked_for, options
+
+    def _checked(self, given: dict[str, Any], n: int | None) -> tuple[dict[str, NDArray[Any]], Size | None]:
+        """Takes those conditions out of `given` that no request keeps: their values, and their size."""
+        fresh, size = {}, None
         for condition in self._fresh:
             values = fresh[condition.kind] = condition.check(given.pop(condition.kind, None), n)
-            growth, shape = condition.growth(values), condition.sample_shape(values)
-            n = len(values)
-        asked = Asked(1 if n is None else n, batch_size, callback_on_step_end is not None, growth)
-        request = self.requests.get(asked, given, options or {})
-        if request.n > FEW or growth is not None:
-            check_room(request.n, prod(shape))
-        data = self.output.empty(request.n, output_type, shape, makes_bytes=self.program.makes_uint8)
-        keys = sample_keys(request.n, seed)
+            size = size or condition.size(values)
+        return fresh, size
+
+    def options(
+        self, settings: ProgramSettings | Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """`options`, and those in `settings` that are not among them."""
+        return (
+            options
+            if settings is None
+            else given_settings(settings, self.program.Settings, self._recorded).under(options)
+        )
+
+    def draw(
+        self,
+        request: Request,
+        *,
+        seed: Seeds | None = None,
+        latents: NDArray[np.float32] | None = None,
+        conditions: Mapping[str, Any] | None = None,
+        output_type: OutputType = "float32",
+    ) -> Samples:
+        """What :meth:`sample` gives for a request that was made before, with no progress bar and no callback."""
+        start = perf_counter()
+        asked_for, _ = self.asked_for(conditions or {}, {})
+        fresh, size = self._checked(asked_for, request.n)
+        if size != request.size:
+            wanted, got = list(request.size or ()), list(size or ())
+            raise InputError(f"expected {' and '.join(fresh)} of size {wanted}, as was prepared, got {got}")
+        return self._carry_out(request, _Call(start, seed, latents, fresh, None, False, output_type))
+
+    def warm(self, request: Request, output_type: OutputType) -> None:
+        """Runs a request once, so that graphs are bound and memory is there."""
+        size = request.size or ()
+        conditions = {each.kind: each.sized(request.n, size) for each in self._fresh}
+        self.draw(request, seed=0, conditions=conditions, output_type=output_type)
+
+    def _carry_out(self, request: Request, call: _Call) -> Samples:
+        if request.n > FEW or request.size is not None:
+            check_room(request.n, prod(request.shape))
+        makes_bytes = self.program.makes_uint8
+        data = self.output.empty(request.n, call.output_type, request.shape, makes_bytes=makes_bytes)
+        keys, latents, rows = sample_keys(request.n, call.seed), call.latents, request.conditions
+        if request.drawn:
+            rows = {**rows, **{condition.kind: condition.drawn(keys) for condition in request.drawn}}
         if latents is not None:
             latents = check_latents(latents, request.n, self.program.latent_shape)
-        rows = {**request.conditions, **{each.kind: each.drawn(keys) for each in request.drawn}}
         # Asked before it runs: a batch ends on the backend that it began on.
         record = {**request.record, **self.executor.runners.record(request.rounds)}
-        batches = Batches(keys, {**rows, **fresh}, latents, data, callback_on_step_end)
-        done = self._execute(request, batches, progress)
+        conditions = {**rows, **call.fresh} if call.fresh else rows
+        batches = Batches(keys, conditions, latents, data, call.callback_on_step_end)
+        done = self._execute(request, batches, call.progress)
         count, stopped = sum(len(each.run.data) for each in done), any(each.run.stopped for each in done)
         if count < len(data):
             data, keys = data[:count], keys[:count]
-        kept = {kind: values[:count].copy() for kind, values in rows.items()}  # a request keeps its own
+        kept: dict[str, NDArray[Any]] = {}
+        told: dict[str, Any] = {"labels": None}  # which every record has
+        for kind, values in rows.items():
+            kept[kind] = values[:count].copy()  # a request keeps its own
+            told[self._recorded[kind]] = None if kind in request.unasked else kept[kind].tolist()
         return Samples(
-            data=self.output.of_type(data, output_type),
+            data=self.output.of_type(data, call.output_type),
             seeds=keys,
             output=self.output,
             conditions=kept,
@@ -93,27 +192,18 @@ class Sampling:
                 "model": self.model.name,
                 "n": count,
                 "seeds": [list(key) for key in keys],
-                **self._told(request, kept),
+                **told,
                 **record,
                 **({} if latents is None else {"latents": "given"}),
                 **({"stopped": True} if stopped else {}),
             },
             timings=Timings(
-                perf_counter() - start,
+                perf_counter() - call.start,
                 sum(each.run.graph_seconds for each in done),
                 tuple(each.run.seconds for each in done),
             ),
             stopped=stopped,
         )
-
-    def _told(self, request: Request, kept: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        """What the samples were asked to be, as settings say it: None for what was not."""
-        told: dict[str, Any] = {"labels": None}  # which every record has
-        for condition in self.program.conditions:
-            kind = condition.kind
-            if kind in kept:
-                told[f"{kind}s"] = None if kind in request.unasked else condition.record(kept[kind])
-        return told
 
     def _execute(self, request: Request, batches: Batches, progress: bool | None) -> list[Done[None]]:
         settings = request.settings

@@ -17,22 +17,18 @@ from pydantic import Field, model_validator
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.fields import BundlePath, Finite, Name, Precision
 from gensdk_runtime.spec.model import (
-    AscentDefaults,
     AscentSpec,
     AutoregressiveSpec,
-    DiffusionDefaults,
     DiffusionSpec,
     FeedforwardSpec,
     ModelSpec,
-    OptimizerName,
     PredictionType,
     ProgramSpec,
     ScheduleSpec,
-    SolverName,
-    TimestepSpacing,
     program_graphs,
 )
 from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_runtime.spec.upgrade import upgraded
@@ -41,10 +37,8 @@ __all__ = [
     "MANIFEST_FILE",
     "MAX_MANIFEST_BYTES",
     "SCHEMA_VERSION",
-    "AscentDefaults",
     "AscentSpec",
     "AutoregressiveSpec",
-    "DiffusionDefaults",
     "DiffusionSpec",
     "EngineSpec",
     "FeedforwardSpec",
@@ -52,13 +46,10 @@ __all__ = [
     "Manifest",
     "ModelSpec",
     "OneCallSpec",
-    "OptimizerName",
     "Precision16Report",
     "PredictionType",
     "ProgramSpec",
     "ScheduleSpec",
-    "SolverName",
-    "TimestepSpacing",
     "program_graphs",
 ]
 
@@ -107,7 +98,7 @@ class OneCallSpec(StrictModel):
 
     graph: GraphSpec
     files: dict[Precision, BundlePath]
-    settings: DiffusionDefaults | None = None
+    settings: DiffusionSettings | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
