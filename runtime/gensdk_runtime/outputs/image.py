@@ -44,7 +44,7 @@ class ImageOutput(Output[ImageSpec]):
     def empty(self, n: int, output_type: str, shape: tuple[int, ...], *, makes_bytes: bool) -> Array:
         """Bytes only where the graph makes them."""
         check_output_type(output_type)
-        if output_type == "uint8" and makes_bytes:
+        if makes_bytes:
             channels, height, width = shape
             return np.empty((n, height, width, channels), np.uint8)
         return np.empty((n, *shape), np.float32)

@@ -41,6 +41,9 @@ class Batches:
 
     def next(self, found: Round) -> list[Run]:
         """The runs of the next round. What a batch is padded with repeats its last sample."""
+        if found.counts == (len(self.data),) and found.batch in (None, len(self.data)):
+            whole, listens = (self.keys, self.data, self.conditions, self.latents), self.on_step_end
+            return [Run(*whole, on_step_end=listens, size=len(self.data))]
         runs = []
         for count in found.counts:
             first, size = self._first, found.batch or count
