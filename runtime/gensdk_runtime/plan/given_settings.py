@@ -38,7 +38,7 @@ class GivenSettings(NamedTuple):
 
 
 def given_settings(settings: object, own: type[ProgramSettings]) -> GivenSettings:
-    """What `settings` stand for: an object of the class `own`, of which counts what was set in it; options by name,
+    """What `settings` stand for: an object of the class `own`, of which what was set counts; options by name,
     or :attr:`Samples.settings`. Raises :class:`InputError` for anything else."""
     if isinstance(settings, ProgramSettings):
         if not isinstance(settings, own):
