@@ -179,7 +179,8 @@ def _write(output: Path, report: dict[str, Any], found: Detection) -> None:
     """The report; in a folder the heat maps beside it, white where a residual is as large as the image's range."""
     import numpy as np
 
-    from gensdk_runtime.media.images import encode_image, to_uint8, write_atomically
+    from gensdk_runtime.media.images import encode_image, write_atomically
+    from gensdk_runtime.media.value_range import to_uint8
 
     text = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
     if not _holds_maps(output):

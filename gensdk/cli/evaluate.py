@@ -145,12 +145,12 @@ def _data(bundle: str, source: str, options: dict[str, Any]) -> Any:
 
 def _onnx_options(options: dict[str, Any]) -> Any:
     from gensdk.cli.train import parse_size
-    from gensdk_training.metrics.extractor import OnnxOptions
+    from gensdk_training.metrics.extractor import ExtractorOptions
 
     low_high = _numbers("--extractor-range", options["extractor_range"])
     if len(low_high) != 2:
         raise InputError(f"expected --extractor-range LOW,HIGH, got {options['extractor_range'][:40]!r}")
-    return OnnxOptions(
+    return ExtractorOptions(
         size=parse_size(options["extractor_size"], option="--extractor-size"),
         layout=options["extractor_layout"],
         value_range=(low_high[0], low_high[1]),

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gensdk_export.one_call.proof import prove_one_call
+from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.page.onnxruntime_web import NOTICE, onnxruntime_web
 from gensdk_export.proof import GraphSet

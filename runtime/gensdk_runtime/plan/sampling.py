@@ -15,7 +15,7 @@ from gensdk_runtime.arguments import check_callback, check_word
 from gensdk_runtime.conditions.inputs import check_latents, check_sources
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
-from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.media.value_range import to_uint8
 from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.programs.base import Run, Wanted, label_wanted, require_signature, write_label
 from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
 from gensdk_runtime.spec.manifest import ModelSpec
@@ -127,9 +127,7 @@ def write_source(sources: Array, out: Array, spec: SourceSpec) -> None:
         return
     inside = out[:, :, :height, :width]
     if sources.dtype == np.uint8:
-        low, high = spec.value_range
-        np.multiply(sources.transpose(0, 3, 1, 2), np.float32((high - low) / 255.0), out=inside)
-        inside += np.float32(low)
+        to_floats(sources, spec.value_range, out=inside)
     else:
         np.copyto(inside, sources)
     out[:, :, height:, :width] = out[:, :, rows, :width]

@@ -34,7 +34,7 @@ from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
 from gensdk_training.evaluation.telling import PROBED, why_it_cant_tell
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
-from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, OnnxExtractor, OnnxOptions
+from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, ExtractorOptions, OnnxExtractor
 from gensdk_training.metrics.manifold import realism
 from gensdk_training.metrics.neighbours import MemorizationReport, Neighbours, memorization, nearest_images
 from gensdk_training.metrics.paths import PAIRS, PathCurve, path_curve
@@ -65,7 +65,7 @@ def evaluate(
     seed: int = 0,
     metrics: Sequence[str] | None = None,
     extractor: str | None = None,
-    onnx: OnnxOptions | None = None,
+    onnx: ExtractorOptions | None = None,
     data: DataConfig | None = None,
     backend: str = "auto",
     options: Mapping[str, Any] | None = None,
@@ -167,7 +167,7 @@ def _wanted(metrics: Sequence[str] | None) -> frozenset[str]:
 
 
 def _extractor(
-    reference: Reference, extractor: str | None, onnx: OnnxOptions | None, say: Say
+    reference: Reference, extractor: str | None, onnx: ExtractorOptions | None, say: Say
 ) -> tuple[Extractor | None, str]:
     """The extractor, or why there is none."""
     height, width, channels = reference.test_images.shape[1:]
