@@ -65,8 +65,7 @@ def _moved(
     session: Session, graph: GraphSpec, source: SourceSpec, sizes: Mapping[str, int], *, side: int, kept: int
 ) -> bool:
     """Whether pixels of the result change that lie more than the margin from those that do."""
-    spec = graph.input("source")
-    assert spec is not None  # noqa: S101 - the caller looked
+    spec = graph.require_input("source")
     last = spec.dtype == "uint8"
     generator = np.random.default_rng(0)
     shape = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]

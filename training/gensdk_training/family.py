@@ -70,6 +70,12 @@ class DataInfo(StrictModel):
             return self.image
         return PointsSpec(dimensions=self.channels, value_range=self.points.value_range)
 
+    def require_points(self) -> PointsInfo:
+        """The statistics of the points. InputError for images."""
+        if self.points is None:
+            raise InputError(f"expected points, but {self.name!r} are images; use other data")
+        return self.points
+
     @property
     def image(self) -> ImageSpec:
         """The images as the runtime describes them: float32 NCHW in [-1, 1]. InputError for points."""
@@ -274,6 +280,17 @@ def freeze(networks: Mapping[str, nn.Module], trained: tuple[str, ...]) -> None:
     for name, network in networks.items():
         network.requires_grad_(name in trained)
         let_statistics_move(network, move=name in trained)
+
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+def network_of(networks: Mapping[str, nn.Module], name: str, kind: type[NetworkT]) -> NetworkT:
+    """The network `name`, of the `kind` that ``build_networks`` made."""
+    network = networks[name]
+    if not isinstance(network, kind):
+        raise TypeError(f"expected network {name!r} as {kind.__name__}, got {type(network).__name__}")
+    return network
 
 
 def require_labels(batch: Batch) -> Tensor:

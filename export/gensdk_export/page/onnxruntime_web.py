@@ -103,7 +103,8 @@ def _unpack(archive: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as package:
         for name in FILES:
             member = package.extractfile(f"package/dist/{name}")
-            assert member is not None  # noqa: S101 - the archive is the pinned one
+            if member is None:
+                raise ExportError(f"npm's onnxruntime-web {VERSION} has no file {name!r}")
             found[name] = member.read()
     return found
 

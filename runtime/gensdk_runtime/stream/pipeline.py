@@ -11,8 +11,6 @@ from threading import Thread
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gensdk_runtime.conditions.inputs import check_labels
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
@@ -212,9 +210,7 @@ class _Stream:
             if (image != image[..., :1]).any():
                 self._reader.remark(f"model {self._generator.model.name!r} takes grey images: colours are dropped")
             image = as_grey(image)
-        result = self._generator.translate(image, label=self._options.label, tile=self._options.tile)
-        assert isinstance(result, np.ndarray)  # noqa: S101 - one image gives one
-        return result
+        return self._generator.translate(image, label=self._options.label, tile=self._options.tile)
 
     def _show_all(self) -> Ending:
         """The third stage, in the calling thread: windows want that, and Ctrl-C arrives there."""

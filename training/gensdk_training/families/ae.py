@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_training.family import Batch, DataInfo, Family, Loss, Phase
+from gensdk_training.family import Batch, DataInfo, Family, Loss, Phase, network_of
 from gensdk_training.graphs.latent_sampler import latent_plan, with_encoder
 from gensdk_training.networks.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
 from gensdk_training.plan import ExportPlan
@@ -127,8 +127,7 @@ class Ae(Family[AeConfig]):
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``decoder`` and ``encoder``, all of which may be half precision."""
-        decoder, latent = networks["decoder"], self.config.latent
-        assert isinstance(decoder, CodeDecoder)  # noqa: S101 - build_networks made it
+        decoder, latent = network_of(networks, "decoder", CodeDecoder), self.config.latent
         image = Standardized(decoder, decoder, decodes=True)
         plan = latent_plan(self.name, "decoder", image, self.data, latent=latent, conditional=False)
         code = Standardized(networks["encoder"], decoder, decodes=False)

@@ -39,7 +39,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import NoiseSchedule, make_schedule
 from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
 from gensdk_training.distillation import Distillation, Teacher, open_teacher
-from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, network_of, require_labels
 from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from gensdk_training.networks.unet import UNet, UNetShape
 from gensdk_training.plan import ExportPlan
@@ -199,8 +199,7 @@ class Ddpm(Family[DdpmConfig]):
             return
         settings = {key: getattr(config, key) for key in SAME_AS_TEACHER}
         trained = open_teacher(config.distill_from, self.data, settings)
-        teacher = networks["teacher"]
-        assert isinstance(teacher, Teacher)  # noqa: S101 - built above
+        teacher = network_of(networks, "teacher", Teacher)
         teacher.load(trained.networks["denoiser"], trained.family.config.prediction_type)
         networks["denoiser"].load_state_dict(teacher.network.state_dict())
 

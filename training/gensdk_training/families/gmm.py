@@ -35,7 +35,7 @@ from torch.nn import functional
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
-from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
+from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, network_of
 from gensdk_training.graphs.latent_sampler import latent_graph
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
@@ -282,6 +282,4 @@ class Gmm(Family[GmmConfig]):
 
 
 def _mixture(networks: Mapping[str, nn.Module]) -> Mixture:
-    mixture = networks["mixture"]
-    assert isinstance(mixture, Mixture)  # noqa: S101 - build_networks made it
-    return mixture
+    return network_of(networks, "mixture", Mixture)

@@ -38,7 +38,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, network_of, require_labels
 from gensdk_training.gan_family import Widths
 from gensdk_training.graphs.latent_sampler import latent_plan, with_classifier
 from gensdk_training.networks.dense import linears
@@ -320,6 +320,4 @@ class Sgan(Family[SganConfig]):
 
 
 def _classifier(networks: Mapping[str, nn.Module]) -> Classifier:
-    classifier = networks["classifier"]
-    assert isinstance(classifier, Classifier)  # noqa: S101 - build_networks made it
-    return classifier
+    return network_of(networks, "classifier", Classifier)

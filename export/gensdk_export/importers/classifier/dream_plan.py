@@ -74,8 +74,8 @@ def classifier_plan(
     atol: float = 1e-4,
     on_stage: Callable[[str], None] | None = None,
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
-    """What ``import_classifier`` exports, its features proved equal to the file's: the plan, where it came from, and
-    what was taken for granted."""
+    """What ``import_classifier`` exports, its features proved equal to the file's: the plan, where it came from,
+    and what was taken for granted."""
     options, dream, say = options or OnnxOptions(), dream or DreamOptions(), on_stage or (lambda _: None)
     say("reading the file")
     file = read_onnx(Path(path))

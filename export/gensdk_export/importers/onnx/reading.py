@@ -69,8 +69,9 @@ class OnnxFile:
         return opset_of(self.model)
 
     def unconverted(self, reason: str) -> OnnxFile:
-        """The same in its own operator set, because of `reason`."""
-        assert self.kept is not None  # noqa: S101 - asked only of what was converted
+        """The same in its own operator set, because of `reason`; itself where it was not converted."""
+        if self.kept is None:
+            return self
         others = tuple(guess for guess in self.guesses if guess.what != "operators")
         told = (*others, kept_as_it_is(opset_of(self.kept), reason))
         return replace(self, model=self.kept, kept=None, guesses=told)
