@@ -33,7 +33,7 @@ def listen() -> None:
 
 
 def was_pressed() -> bool:
-    """Whether Ctrl-C ended the runs of this process."""
+    """True if Ctrl-C ended the runs of this process."""
     return _pressed.is_set()
 
 

@@ -165,7 +165,7 @@ def _rows(names: list[str], found: Detection, *, maps: bool) -> list[dict[str, A
 
 
 def _holds_maps(output: Path | None) -> bool:
-    """Whether `output` is a folder. Raises :class:`InputError` for a file that is no .json."""
+    """True if `output` is a folder. Raises :class:`InputError` for a file that is no .json."""
     if output is None or output.suffix.lower() == ".json":
         return False
     if output.suffix and not output.is_dir():

@@ -28,7 +28,7 @@ from gensdk_runtime.version import __version__
 VERBS = {
     "train": "Train a family of models on data.",
     "export": "Turn a training run into a bundle, with proof.",
-    "import": "Make a bundle of a model that somebody else trained.",
+    "import": "Make a bundle of a third-party model.",
     "sample": "Draw samples from a bundle.",
     "interpolate": "Walk through a bundle's latent space, from seed to seed.",
     "translate": "Translate a camera, a video or images with a bundle.",

@@ -70,7 +70,7 @@ def needs_extra(what: str, extra: str = "training") -> Iterator[None]:
 
 
 def _keep_logs_printable() -> None:
-    """What nobody handles, Python prints on stderr, and it quotes names of files."""
+    """Python prints unhandled errors on stderr, and they quote names of files."""
     import logging  # which all that trains imports, and nothing else need
 
     class Formatter(logging.Formatter):

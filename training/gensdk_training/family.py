@@ -224,7 +224,7 @@ class Family(ABC, Generic[ConfigT]):
 
     @property
     def depends_on_steps(self) -> bool:
-        """Whether what a step does depends on how many there are: then a run can't be continued beyond its end."""
+        """True if what a step does depends on how many there are: then a run can't be continued beyond its end."""
         return bool(self.config.lr_schedule != "constant")
 
     def notes(self) -> tuple[str, ...]:

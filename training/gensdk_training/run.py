@@ -349,7 +349,7 @@ def _claim(out: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
 
 @contextmanager
 def _lock_of(out: Path) -> Iterator[bool | None]:
-    """As :func:`locked`. What the run writes into must be its own: a link would lead to somebody else's."""
+    """As :func:`locked`. What the run writes into must be its own: a link would lead to somewhere else."""
     with ExitStack() as stack:
         try:
             for name in ("checkpoints", "previews", "logs"):

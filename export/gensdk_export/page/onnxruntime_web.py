@@ -1,4 +1,4 @@
-"""onnxruntime-web: the files that a page needs of it, from npm in one pinned version, or from a folder."""
+"""The files of onnxruntime-web that a page needs: from npm in one pinned version, or from a folder."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _unpack(archive: bytes) -> dict[str, bytes]:
 
 
 def _keep(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Best effort: a full disk costs the next page a download."""
+    """Keeps the files in the user's cache if possible: otherwise the next page downloads them again."""
     for name, data in files.items():
         try:
             write_file(folder / name, data, durable=True)

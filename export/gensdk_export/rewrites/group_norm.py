@@ -52,7 +52,7 @@ def _expand(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
 
 
 def _all(value: onnx_ir.Value | None, number: float) -> bool:
-    """Whether `value` is a constant full of `number`."""
+    """True if `value` is a constant full of `number`."""
     if value is None:
         return False
     known = value.const_value

@@ -42,10 +42,10 @@ class BundleFiles(Protocol):
         """A file that should not be there, if there is one."""
 
     def replaced(self) -> bool:
-        """Whether another bundle stands at the path by now."""
+        """True if another bundle stands at the path by now."""
 
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
+        """True if :meth:`close` was called."""
 
     def close(self) -> None:
         """Closes all files. May be called twice."""
@@ -61,7 +61,7 @@ def readable(name: object) -> Iterator[None]:
 
 
 def is_dropping(name: str) -> bool:
-    """Whether operating systems leave such a file behind unasked; it is ignored."""
+    """True if operating systems leave such a file behind unasked; it is ignored."""
     return any(part in _DROPPINGS or part.startswith("._") for part in PurePosixPath(name).parts)
 
 

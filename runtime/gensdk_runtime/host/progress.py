@@ -1,4 +1,4 @@
-"""A progress bar on long work; silent where nobody watches."""
+"""A progress bar for long work; silent unless stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether there will be a bar, once the work is long."""
+        """True if there will be a bar once the work is long."""
         return self._show
 
     def part(self, fraction: float) -> None:
-        """The present part has come this far."""
+        """Reports how far the current part has come, from 0 to 1."""
         self._tell(self._done + fraction)
 
     def advance(self) -> None:
-        """The present part is done."""
+        """Marks the current part as done."""
         self._done += 1
         self._tell(self._done)
 
     def share(self, parts: int) -> Callable[[float], None]:
-        """To be told how far `parts` of the work have come together, from 0 to 1."""
+        """A function to call with how far `parts` of the work, done together, have come, from 0 to 1."""
         before = 0.0
 
         def tell(fraction: float) -> None:

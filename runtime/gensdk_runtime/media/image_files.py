@@ -19,7 +19,7 @@ from gensdk_runtime.media.image_reader import (
     CorruptImageError,
     UnclearDepthError,
     frame_count,
-    heedless,
+    ignoring_warnings,
     open_image,
     orientation,
     upright,
@@ -69,7 +69,7 @@ def read_header(data: bytes) -> Header:
 
     Raises :class:`CorruptImageError`, also for other formats: files of unknown origin reach no other decoder.
     """
-    return heedless(lambda: _read_header(data))
+    return ignoring_warnings(lambda: _read_header(data))
 
 
 def _read_header(data: bytes) -> Header:
@@ -116,7 +116,7 @@ def decode(data: bytes, channels: int, *, depth: int | None = None) -> Images:
     used; None: as many as the file declares. Raises :class:`CorruptImageError` for a file that is cut, damaged or
     too large, and :class:`UnclearDepthError`, one of its kind, for samples of 16 bits that seem to use fewer.
     """
-    return heedless(lambda: _decode(data, channels, depth))
+    return ignoring_warnings(lambda: _decode(data, channels, depth))
 
 
 def _decode(data: bytes, channels: int, depth: int | None) -> Images:

@@ -1,4 +1,4 @@
-"""An image to the wanted size."""
+"""Brings an image to a wanted size."""
 
 from __future__ import annotations
 

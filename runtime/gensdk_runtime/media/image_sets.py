@@ -35,9 +35,9 @@ IMAGE_KEYS = ("images", "image", "x", "data", "array", "arr_0")
 
 @dataclass(frozen=True)
 class Shaping:
-    """How pictures come to a model's size and values, as its training did it.
+    """How pictures are brought to a model's size and values, as in its training.
 
-    `fit`: how others than of its size are brought to it; None: they are refused, since a score changes with it.
+    `fit`: how pictures of other sizes are resized; None: they are refused, since a score changes with it.
     `value_range`: (black, white) of arrays; None: found by their values. `depth`: bits that files of 16 use.
     """
 

@@ -117,7 +117,7 @@ def _node(data: bytes, start: int, end: int) -> OnnxNode:
 
 
 def _attribute(data: bytes, start: int, end: int) -> tuple[str, Any]:
-    """Name and value. A subgraph has the value None: who needs it must know the operator."""
+    """Name and value. A subgraph has the value None: a caller that needs it must know the operator."""
     name, value, integers, floats, strings = "", None, list[int](), list[float](), list[str]()
     for found in fields(data, start, end):
         part = (data, found.start, found.end)

@@ -1,9 +1,9 @@
 """Takes the large weights out of an ONNX file and into a mapped temporary file, so that they cost no memory.
 
-A backend packs weights in its own way when it compiles a graph, and needs the originals only for that; but as
-long as it may compile again, somebody has to keep them. As bytes they stay in memory. Pages of a mapped file
-can be given back at any time (:meth:`MappedWeights.release`) and return from the disk when they are read again.
-The temporary file has no name, is the user's own and holds what was checked, whatever becomes of the bundle.
+A backend packs weights in its own way when it compiles a graph, and needs the originals only for that; but as long
+as it may compile again, they have to be kept. As bytes they stay in memory. Pages of a mapped file can be given
+back at any time (:meth:`MappedWeights.release`) and return from the disk when they are read again. The temporary
+file has no name, is the user's own and holds what was checked, whatever becomes of the bundle.
 
 The fields are those of onnx.proto3; see :mod:`gensdk_runtime.onnx_files.scan`.
 """
@@ -44,7 +44,7 @@ class MappedWeights:
     _map: mmap.mmap | None = None
 
     def release(self) -> None:
-        """Gives the memory of the weights back; they are read from the file again when somebody looks."""
+        """Gives the memory of the weights back; they are read from the file again on access."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 

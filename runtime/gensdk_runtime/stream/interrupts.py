@@ -13,7 +13,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "S
 
 
 class Interrupts:
-    """Stands before the handlers of SIGINT, SIGTERM and SIGHUP that are written in Python, Ctrl-C's among them.
+    """Wraps the Python handlers of SIGINT (Ctrl-C), SIGTERM and SIGHUP.
 
     While it is held (``with interrupts.held():``) the first signal waits for the end of that; a second one goes
     to its handler at once, so that a sink which hangs can be left. In other threads than the main one it does

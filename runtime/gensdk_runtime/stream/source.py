@@ -100,7 +100,7 @@ def _count(frames: Iterable[Any]) -> int:
 
 
 def check_frame(frame: Any, name: str) -> Uint8:
-    """`frame` if it is uint8 [H, W, 3] of at most 16384 pixels a side; InputError else."""
+    """`frame` if it is uint8 [H, W, 3] of at most 16384 pixels a side; otherwise :class:`InputError`."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         came = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise InputError(f"{name}: expected frames as uint8 [H, W, 3] in RGB, got {came}")

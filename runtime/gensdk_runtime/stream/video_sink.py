@@ -149,7 +149,7 @@ class VideoSink(Sink):
             self._remarks.append(f"{others.count(name)} stream(s) of kind {name!r} of the source are left out")
 
     def _is_even(self, rate: Fraction) -> bool:
-        """Whether all frames of the source come at that rate, as far as FFmpeg can tell."""
+        """True if all frames of the source come at that rate, as far as FFmpeg can tell."""
         file = self._facts.file
         return file is None or self._fps is not None or file.rate == file.grid == rate
 

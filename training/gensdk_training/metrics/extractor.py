@@ -95,8 +95,8 @@ class ExtractorOptions:
 class OnnxExtractor(Extractor):
     """An ONNX file with one float32 image input; its output is flattened. Runs in ONNX Runtime on the CPU.
 
-    The file runs as it is: take one from somebody you trust. Raises :class:`InputError` where it is not what is
-    needed, and :class:`UnavailableError` without ONNX Runtime.
+    The file runs as it is: take one from a source that you trust. Raises :class:`InputError` where it is not what
+    is needed, and :class:`UnavailableError` without ONNX Runtime.
     """
 
     def __init__(

@@ -185,7 +185,7 @@ def _norm(weights: Mapping[str, Tensor], layer: str, *, bias_of: str) -> tuple[N
 
 
 def _counts(name: str, shape: GeneratorShape) -> bool:
-    """Whether the weight is loaded: instance norms of PyTorch 0.3 kept statistics that nothing uses."""
+    """True if the weight is loaded: instance norms of PyTorch 0.3 kept statistics that nothing uses."""
     return shape.norm == "batch" or not name.endswith(STATISTICS)
 
 

@@ -2,8 +2,8 @@
 
 People save a network by itself, or inside DataParallel (``module.``), ``torch.compile`` (``_orig_mod.``) and
 AveragedModel (``n_averaged`` beside it), or with optimizers, other networks and averages in one dictionary. All of
-them put something before the names of its weights; so what stands before is what is looked for. Weights that a
-weight norm or a spectral norm computes are computed once, from what those had saved.
+them put a prefix before the names of its weights; so the prefix is looked for. Weights that a weight norm or a
+spectral norm computes are computed once, from what those had saved.
 
 Files are read with ``weights_only=True``, or as safetensors: no code in them runs.
 """

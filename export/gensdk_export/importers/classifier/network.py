@@ -1,4 +1,4 @@
-"""Somebody else's ONNX graph as a torch module: its nodes one after the other, constants folded, weights frozen.
+"""A third-party ONNX graph as a torch module: its nodes one after the other, constants folded, weights frozen.
 
 Sizes are found with fake tensors, which hold nothing: a graph that would fill the memory is refused, not run.
 

@@ -1,4 +1,4 @@
-"""The range of values that a graph takes or gives, where its operators tell."""
+"""The range of values that a graph takes or gives, as far as its operators show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody else's ONNX file: read within limits, whole in itself, its inputs and outputs known.
+"""Reads a third-party ONNX file: within limits, whole in itself, its inputs and outputs known.
 
 It does not: take files that need another file outside their folder, random operators, operators of one runtime
 alone, or training graphs.
@@ -149,14 +149,14 @@ def _load_once(path: Path, data: bytes, model: onnx.ModelProto) -> None:
 
 
 def _stays_inside(location: str) -> bool:
-    """Whether it is a relative path without a way up, here and on Windows."""
+    """True if it is a relative path without a way up, here and on Windows."""
     parts = location.replace("\\", "/").split("/")
     drive = os.name == "nt" and ":" in location
     return location.isprintable() and len(location) <= 1024 and not drive and not {"", ".."} & set(parts)
 
 
 def _holds_half(model: onnx.ModelProto) -> bool:
-    """Whether a weight, an input or a cast is float16."""
+    """True if a weight, an input or a cast is float16."""
     values = (*model.graph.input, *model.graph.output)
     types = {value.type.tensor_type.elem_type for value in values} | {
         tensor.data_type for tensor in model.graph.initializer

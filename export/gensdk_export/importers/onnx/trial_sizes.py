@@ -1,4 +1,4 @@
-"""Finds which sizes somebody else's model takes: multiples, scale, what its convolutions cut off, the smallest."""
+"""Finds the sizes that a third-party model takes: multiples, scale, what its convolutions cut off, a smallest."""
 
 from __future__ import annotations
 

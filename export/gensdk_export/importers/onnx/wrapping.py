@@ -1,4 +1,4 @@
-"""Somebody else's graph inside one of ours: `source`, noise and `label` go in, `image` comes out."""
+"""Wraps a third-party graph in one of ours: `source`, noise and `label` go in, `image` comes out."""
 
 from __future__ import annotations
 

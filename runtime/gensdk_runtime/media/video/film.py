@@ -24,8 +24,8 @@ GIF_UNIT = Fraction(1, 100)
 
 @dataclass(frozen=True)
 class FilmSettings:
-    """What a film is like: `height` and `width` of its frames, `rate` in frames per second, the unit of its times
-    in seconds, how wide a pixel is for its height, whether its frames come in real time, and where its sound
+    """The properties of a film: `height` and `width` of its frames, `rate` in frames per second, the unit of its
+    times in seconds, how wide a pixel is for its height, whether its frames come in real time, and where its sound
     is."""
 
     height: int
@@ -61,11 +61,11 @@ class Film:
 
     @property
     def full(self) -> bool:
-        """Whether the disk is full: it has to be finished now."""
+        """True if the disk is full: it has to be finished now."""
         return self._file.full
 
     def reason(self, failure: Exception) -> str:
-        """Why it could not be written: what the system says, else what FFmpeg does."""
+        """Why it could not be written: the system's message, else FFmpeg's."""
         return reason(self._file.failure or failure)
 
     def add(self, view: Uint8, pts: int, length: int | None) -> None:

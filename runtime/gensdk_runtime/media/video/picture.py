@@ -63,7 +63,7 @@ class Painter:
         return self._reformatter.reformat(frame, format="rgb24", **options)
 
     def take_remarks(self) -> list[str]:
-        """What the first frame gave reason to say; nothing when asked again."""
+        """Remarks on the first frame; none at the second call."""
         remarks, self._remarks = self._remarks or [], []
         return remarks
 
@@ -84,7 +84,7 @@ def _remarks_on(frame: VideoFrame) -> Iterator[str]:
 
 
 def is_hd(frame: VideoFrame) -> bool:
-    """Whether players take it for BT.709 where it says nothing."""
+    """True if players take it for BT.709 where it says nothing."""
     return frame.width >= HD[0] or frame.height >= HD[1]
 
 
