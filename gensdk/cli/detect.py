@@ -144,7 +144,7 @@ def _shaping(bundle: str, spec: ImageSpec, size: str | None, fit: Fit | None, va
 
 
 def _tell(loaded: ImageSet) -> None:
-    """On stderr, what could not be used."""
+    """Lists on stderr what could not be used."""
     for name, reason in loaded.skipped[:SHOWN]:
         aside(f"skipped {name}: {reason}")
     if len(loaded.skipped) > SHOWN:
@@ -154,7 +154,7 @@ def _tell(loaded: ImageSet) -> None:
 
 
 def _rows(names: list[str], found: Detection, *, maps: bool) -> list[dict[str, Any]]:
-    """What is told of each image; with `maps` also the file that has its heat map."""
+    """The row of each image in the report; with `maps` also the file that has its heat map."""
     rows = []
     for i, (name, score, odd) in enumerate(zip(names, found.scores, found.anomalous, strict=True)):
         row: dict[str, Any] = {"name": name, "score": float(score), "anomalous": bool(odd)}

@@ -112,7 +112,7 @@ def _print(report: Any) -> None:
 
 
 def _check_targets(output: Path | None, json_file: str | None) -> None:
-    """Before long work: can the files be written?"""
+    """Checks before long work that the files can be written."""
     from gensdk_runtime.samples import check_folder
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):

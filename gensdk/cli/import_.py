@@ -242,7 +242,7 @@ def _import(
 
 
 def _refuse(options: Mapping[str, Any], flags: Mapping[str, str], whose: str) -> None:
-    """:class:`InputError` for an option of other models: what it says would not be heard."""
+    """Raises :class:`InputError` for an option of other models, which would have no effect."""
     for name, flag in flags.items():
         if options[name]:
             raise InputError(f"{flag} is for {whose}; leave it out")

@@ -193,7 +193,8 @@ def _keep_warnings_printable() -> None:
 
 @contextmanager
 def _trusting(engines: bool) -> Iterator[None]:
-    """Says to all that loads a bundle, in this process and its children, that engines in it are trusted."""
+    """Tells everything that loads a bundle, in this process and its children, that the bundle's engines are
+    trusted."""
     before = os.environ.get(TRUST_VARIABLE)
     if engines:
         os.environ[TRUST_VARIABLE] = "1"

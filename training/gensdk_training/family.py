@@ -220,7 +220,8 @@ class Family(ABC, Generic[ConfigT]):
         """
 
     def begin_step(self, networks: Mapping[str, nn.Module], step: int) -> None:
-        """Sets what of `networks` follows from the number of the step, from 0, such as how far they have grown."""
+        """Sets those parts of `networks` that follow from the number of the step, from 0, such as how far they
+        have grown."""
 
     @property
     def depends_on_steps(self) -> bool:
@@ -228,11 +229,11 @@ class Family(ABC, Generic[ConfigT]):
         return bool(self.config.lr_schedule != "constant")
 
     def notes(self) -> tuple[str, ...]:
-        """What the settings come to that a user may not expect, a line each; said before the first step."""
+        """Consequences of the settings that a user may not expect, a line each; reported before the first step."""
         return ()
 
     def unfinished(self, networks: Mapping[str, nn.Module]) -> str | None:
-        """What `networks` have not come to that a whole run brings, in words; None: nothing. Bundles keep it."""
+        """What `networks` still lack that a whole run brings, in words; None if nothing. Bundles keep it."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What GANs from noise have in common: settings, two networks, two phases, one exported graph."""
+"""The parts that GANs from noise share: settings, two networks, two phases, one exported graph."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ GanConfigT = TypeVar("GanConfigT", bound=GanConfig)
 
 
 class Gan(Family[GanConfigT]):
-    """A family whose generator, told by its discriminator alone, makes images or points from noise.
+    """A family whose generator makes images or points from noise, trained by its discriminator alone.
 
-    A family of it says what both lose: :meth:`discriminator_loss` and :meth:`generator_loss`.
+    A subclass gives the losses of both: :meth:`discriminator_loss` and :meth:`generator_loss`.
     """
 
     makes = frozenset(("images", "points"))
@@ -176,7 +176,7 @@ class Gan(Family[GanConfigT]):
         """What G minimizes, from D's values on what it made, [B]."""
 
     def penalty(self, judge: Judge, real: Tensor, fake: Tensor) -> Tensor | float:
-        """What D's loss has besides, from D itself and samples [B, ...]."""
+        """An additional term of D's loss, from D itself and samples [B, ...]."""
         return 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a live line on a terminal, plain lines elsewhere."""
+"""The progress of a run: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Reporter:
             self._bar.stop()
 
     def begin(self, step: int) -> None:
-        """Counts speed from here: `step` steps were done before."""
+        """Starts measuring speed; `step` steps were done before."""
         self._since = (time.monotonic(), step)
         self.advance(step)
 
     def advance(self, step: int) -> None:
-        """One step is done: `step` of them altogether."""
+        """Reports that `step` steps are done."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step)
 
@@ -78,7 +78,7 @@ class Reporter:
             self._print(message, style="yellow")
 
     def _print(self, text: str, style: str | None = None) -> None:
-        """A reader that left, or a log on a full disk, ends no training."""
+        """Prints; a reader that left, or a log on a full disk, does not end the training."""
         try:
             shown = printable(text, lines=True)
             self._console.print(shown, style=style, highlight=False, markup=False, soft_wrap=True)

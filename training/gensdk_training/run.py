@@ -99,11 +99,11 @@ def train(
 ) -> TrainResult:
     """Trains a run into the folder `out` and returns how it ended.
 
-    `resume` continues from the newest whole checkpoint, bit for bit; with none there it starts from the
-    beginning. `max_seconds` ends early, with a checkpoint that can be resumed. `device`: "auto" or "cpu".
-    `dataset` stands for the data that the config names. `on_data` hears what the data were taken for, before
-    anything is written, in the first process. `progress`: False is silent; otherwise a live bar on a
-    terminal and plain lines elsewhere.
+    `resume` continues from the newest whole checkpoint, bit for bit; with none there it starts from the beginning.
+    `max_seconds` ends early, with a checkpoint that can be resumed. `device`: "auto" or "cpu". `dataset` replaces
+    the data that the config names. `on_data` is called with the description of the data before anything is
+    written, in the first process. `progress`: False is silent; otherwise a live bar on a terminal and plain lines
+    elsewhere.
 
     For several processes or machines start it with ``accelerate launch`` (GPUs) or ``torchrun`` (also CPUs, with
     ``ACCELERATE_USE_CPU=true``): the batch is cut between them.
@@ -156,7 +156,8 @@ def train(
 def describe_data(
     config: RunConfig, *, out: Path | None = None, data_dir: Path | str | None = None
 ) -> DataDescription:
-    """What :func:`train` would take the data of `config` for, after all of its checks; nothing is written.
+    """The description of the data of `config` that :func:`train` would use, after all of its checks; nothing is
+    written.
 
     `out`: the folder of a run that would be resumed. Raises :class:`InputError` as training would.
     """

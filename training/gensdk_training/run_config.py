@@ -1,4 +1,4 @@
-"""What a run is: family, settings, data, seed, precision, intervals. Saved as ``RUN/run.json``."""
+"""The settings of a run: family, its settings, data, seed, precision, intervals. Saved as ``RUN/run.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the settings of a family are: each with its default, its range or choices, and a sentence."""
+"""The settings of a family, each with its default, its range or choices, and a sentence."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _meanings(config: type) -> dict[str, str]:
 
 
 def values_of(field: FieldInfo) -> str:
-    """What a field may be, in words."""
+    """The allowed values of a field, in words."""
     return _words(field.annotation, field.metadata)
 
 

@@ -66,7 +66,7 @@ class Feed:
         return Batch(images, labels, others, torch.from_numpy(own).to(self._device))
 
     def spread(self, count: int) -> Batch:
-        """So many images from all over the data, as they lie there."""
+        """`count` images spread evenly over the data, in order."""
         count = min(count, len(self.dataset))
         indices = np.linspace(0, len(self.dataset) - 1, count).astype(np.int64)
         sources = None

@@ -41,7 +41,7 @@ def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a file says: its header, and a digest of its size, its beginning and its end."""
+    """The result of one look at a file: its header, and a digest of its size, its beginning and its end."""
 
     header: Header
     digest: str

@@ -1,4 +1,4 @@
-"""What is asked of an evaluation, and what comes back."""
+"""The request and the result of an evaluation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for: metrics, samples, seed and how to draw them; `started` as ``time.monotonic`` has it."""
+    """The request: metrics, samples, seed and how to draw them; `started` as ``time.monotonic`` has it."""
 
     wanted: frozenset[str]
     count: int

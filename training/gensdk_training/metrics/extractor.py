@@ -1,11 +1,11 @@
-"""What turns images into features: a classifier trained here, or any network that comes as an ONNX file.
+"""Extractors turn images into features: a classifier trained here, or any network in an ONNX file.
 
 Distances between features depend on the network and on how images are brought to its size, so each extractor names
 itself with a hash of its weights, its resizing and its number of features, and a report repeats them. Distances of
 two extractors don't compare.
 
-It does not: come with Inception weights. Who has them as an ONNX file gives it, with a size of 299, a range of -1
-to 1 and the name of the pooled output.
+It does not: come with Inception weights. If you have them as an ONNX file, pass it with a size of 299, a range of
+-1 to 1 and the name of the pooled output.
 """
 
 from __future__ import annotations
