@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.arguments import check_flag, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.conditions.given_images import Picture
+from gensdk_runtime.conditions.given_images import Picture, check_size
 from gensdk_runtime.conditions.inputs import check_count
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
@@ -23,12 +23,13 @@ from gensdk_runtime.methods.dream import dream
 from gensdk_runtime.methods.encoding import classify, encode, log_likelihood, reconstruct
 from gensdk_runtime.methods.inversion import Detection, Inversion, check_threshold, invert
 from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
+from gensdk_runtime.methods.prepared import Prepared
 from gensdk_runtime.methods.translate import Given, Through, translate
 from gensdk_runtime.noise import Seeds, sample_keys
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.plan.origin import Origin
-from gensdk_runtime.plan.request import Label
+from gensdk_runtime.plan.request import Asked, Label
 from gensdk_runtime.plan.runner import runner_of
 from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.plan.sampling import OutputType, Sampling
@@ -96,6 +97,25 @@ class Generator(Closable):
             undo.pop_all()
         return generator
 
+    def prepare(
+        self,
+        n: int = 1,
+        *,
+        label: Label | None = None,
+        size: tuple[int, int] | None = None,
+        batch_size: int | None = None,
+        output_type: OutputType = "float32",
+        warm: bool = True,
+        **options: Any,
+    ) -> Prepared:
+        """A call of :meth:`sample` that is checked, planned and bound now, and made with ``draw(seed)`` later.
+
+        `size`: height and width of the images of a translation model, for ``translate(image)``; None: its own.
+        `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`.
+        """
+        asked = Asked(n, label, batch_size, size=check_size(size))
+        return Prepared(self._sampling, asked, options, output_type, warm=warm)
+
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session]) -> Self:
         """A generator over sessions that were opened elsewhere, such as live torch modules."""
@@ -126,7 +146,7 @@ class Generator(Closable):
     def can(self, ability: str) -> bool:
         """True if the model has what the method `ability` needs: "encode", "invert", "translate", ...
 
-        Which there are is in :data:`gensdk_runtime.programs.ABILITIES`; :class:`InputError` for another name.
+        All are in :data:`gensdk_runtime.programs.ABILITIES`; :class:`InputError` for another name.
         """
         check_word(ability, "ability", ABILITIES)
         return ability in abilities(self.model)
@@ -170,16 +190,8 @@ class Generator(Closable):
         - `image`, for a model that translates images: one for each of the `n` samples, uint8 [n, H, W, C] (or
           [n, H, W] in grey), or float [n, C, H, W] in its source's value range, which a graph that takes bytes
           (``--uint8``, the default of such models) gets rounded to 256 levels.
-        - Diffusion only, as in diffusers: `num_inference_steps`, `solver` ("ddim", "ddpm", "dpmsolver++"), `eta`
-          in [0, 1] for DDIM, `guidance_scale` (1: none; it counts where there is a label), `timestep_spacing`
-          ("leading", "linspace", "trailing", "quadratic"), `clip_sample` (clip the estimate of x_0 to the range),
-          `use_clipped_model_output` (DDIM goes on from the clipped estimate). None takes the bundle's default.
-        - `cache_interval`, as DeepCache calls it (Ma, Fang & Wang 2023), for bundles exported with
-          ``--share-features``: only every so many steps are computed in full, those between take the deep features
-          of the last full one. Faster, but not the same images: 1, the default, is exact.
-        - Models that optimize their input only: `layer`, by name, and `channel`, what is to be excited; the
-          `optimizer` ("adam", "sgd", "lbfgs") with its `learning_rate`; `patience`, steps without progress after
-          which a sample stops (0: never); `jitter` in pixels.
+        - The settings of the model's program, by diffusers' names where it has one; None takes the bundle's
+          default. What each means: :class:`gensdk_runtime.spec.manifest.DiffusionDefaults` and ``AscentDefaults``.
         - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
           stops, and the result holds what there is.
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
@@ -394,30 +406,19 @@ class Generator(Closable):
         self,
         image: NDArray[np.uint8],
         *,
-        layer: str | None = None,
-        channel: int | None = None,
         octaves: int = 4,
         octave_scale: float = 1.4,
-        num_inference_steps: int | None = None,
-        learning_rate: float | None = None,
-        jitter: int | None = None,
         seed: int = 0,
         tile: int | None = None,
         callback_on_step_end: StepCallback | None = None,
+        **options: Any,
     ) -> NDArray[np.uint8]:
         """DeepDream on `image`, uint8 [H, W, C] of any size; gives the same kind back.
 
         `num_inference_steps` steps at each of `octaves` sizes, each `octave_scale` times as large as the one
-        before. `layer`, `channel`, `learning_rate` and `jitter` as in :meth:`sample`, `tile` as in
+        before. `layer`, `channel` and the other `options` as in :meth:`sample`, `tile` as in
         :meth:`translate`. A seed gives the same picture again. Raises as :meth:`sample` does.
         """
-        options = {
-            "layer": layer,
-            "channel": channel,
-            "num_inference_steps": num_inference_steps,
-            "learning_rate": learning_rate,
-            "jitter": jitter,
-        }
         given = Given(seed=seed, callback_on_step_end=callback_on_step_end, options=options)
         return dream(self._sampling, image, octaves=octaves, octave_scale=octave_scale, tile=tile, given=given)
 

@@ -42,9 +42,9 @@ class Asked(NamedTuple):
 class Request:
     """`n` samples with `settings`, in `rounds`, each with its open runner.
 
-    `labels`: read-only int64 [n], None where there are none or where `draws_labels`, each from its sample's seed;
-    `unlabelled`: they are not the caller's, but the model's "no class". `splits`: the batch size was left open.
-    `record`: what results say of `settings`.
+    `size`: height and width of the images that go in. `labels`: read-only int64 [n], None where there are none or
+    where `draws_labels`, each from its sample's seed; `unlabelled`: they are not the caller's, but the model's "no
+    class". `splits`: the batch size was left open. `record`: what results say of `settings`.
     """
 
     n: int
@@ -53,6 +53,7 @@ class Request:
     draws_labels: bool
     unlabelled: bool
     rounds: Rounds
+    size: tuple[int, int] | None
     splits: bool
     record: Mapping[str, Any]
 
@@ -65,6 +66,11 @@ class Requests:
         self._program = program
         self._executor = executor
         self._kept: dict[tuple[Any, ...], tuple[tuple[int, int | None], Request]] = {}
+
+    @property
+    def state(self) -> tuple[int, int | None]:
+        """What a request was planned for: where it has changed, it must be made anew."""
+        return self._executor.runners.generation, self._executor.most
 
     def get(self, asked: Asked, options: Mapping[str, Any]) -> Request:
         """The request for these arguments of :meth:`Generator.sample`, where None means "left open".
@@ -80,14 +86,13 @@ class Requests:
         # 1, 1.0 and True are one key of a dict, but not one argument; what was dropped must be planned anew
         key = (asked, *options.items(), *map(type, given))
         kept = self._kept.get(key)
-        present = runners.generation, self._executor.most
-        if kept is not None and kept[0] == present:
+        if kept is not None and kept[0] == self.state:
             return kept[1]
         made = self._make(asked, options)
         if made.n <= MAX_KEPT_SAMPLES:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[key] = (runners.generation, self._executor.most), made
+            self._kept[key] = self.state, made
         return made
 
     def _make(self, asked: Asked, options: Mapping[str, Any]) -> Request:
@@ -116,6 +121,7 @@ class Requests:
             draws_labels=open_label and null is None,
             unlabelled=open_label and null is not None,
             rounds=rounds,
+            size=asked.size,
             splits=asked.batch_size is None,
             record=self._program.describe(settings),
         )

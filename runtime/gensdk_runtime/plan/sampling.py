@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 from time import perf_counter
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,18 @@ OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 FEW = 64
 """Samples that fit into memory wherever the model does."""
+
+
+class _Call(NamedTuple):
+    """What a call is given beside its request; `start`: when it began."""
+
+    start: float
+    seed: Seeds | None
+    latents: NDArray[np.float32] | None
+    sources: NDArray[Any] | None
+    callback_on_step_end: StepCallback | None
+    progress: bool | None
+    output_type: OutputType
 
 
 class Sampling:
@@ -67,20 +79,51 @@ class Sampling:
             n = 1 if sources is None else len(sources)
         asked = Asked(n, label, batch_size, callback_on_step_end is not None, size)
         request = self.requests.get(asked, options or {})
-        data = self._empty(request.n, output_type, size)
-        keys = sample_keys(request.n, seed)
+        call = _Call(start, seed, latents, sources, callback_on_step_end, progress, output_type)
+        return self._carry_out(request, call)
+
+    def draw(
+        self,
+        request: Request,
+        *,
+        seed: Seeds | None = None,
+        latents: NDArray[np.float32] | None = None,
+        image: NDArray[Any] | None = None,
+        output_type: OutputType = "float32",
+    ) -> Samples:
+        """What :meth:`sample` gives for a request that was made before, with no progress bar and no callback."""
+        start = perf_counter()
+        sources = self._sources(image, request.n)
+        if sources is not None and source_size(sources) != request.size:
+            wanted, got = list(request.size or ()), list(source_size(sources))
+            raise InputError(f"expected images of {wanted} (height, width), as was prepared, got {got}")
+        return self._carry_out(request, _Call(start, seed, latents, sources, None, False, output_type))
+
+    def warm(self, request: Request, output_type: OutputType) -> None:
+        """Runs a request once, so that graphs are bound and memory is there."""
+        image, source = None, self.model.source
+        if source is not None and request.size is not None:
+            image = np.zeros((request.n, *request.size, source.channels), np.uint8)
+        self.draw(request, seed=0, image=image, output_type=output_type)
+
+    def _carry_out(self, request: Request, call: _Call) -> Samples:
+        data = self._empty(request.n, call.output_type, request.size)
+        keys = sample_keys(request.n, call.seed)
         labels = self._drawn_labels(keys) if request.draws_labels else request.labels
+        latents = call.latents
         if latents is not None:
             latents = check_latents(latents, request.n, self.program.latent_shape)
         # Asked before it runs: a batch ends on the backend that it began on.
         record = {**request.record, **self.executor.runners.record(request.rounds)}
-        batches = Batches(keys, labels, latents, data, sources, callback_on_step_end)
-        done = self._execute(request, batches, progress)
+        batches = Batches(keys, labels, latents, data, call.sources, call.callback_on_step_end)
+        done = self._execute(request, batches, call.progress)
         count, stopped = sum(len(each.run.images) for each in done), any(each.run.stopped for each in done)
         if count < len(data):
             data, keys = data[:count], keys[:count]
+        if data.dtype != call.output_type:
+            data = to_uint8(data, self.model.require_image().value_range)
         return Samples(
-            data=data if data.dtype == output_type else to_uint8(data, self.model.require_image().value_range),
+            data=data,
             seeds=keys,
             labels=None if labels is None else labels[:count].copy(),  # a request keeps its own
             value_range=self.model.output.value_range,
@@ -94,7 +137,7 @@ class Sampling:
                 **({"stopped": True} if stopped else {}),
             },
             timings=Timings(
-                perf_counter() - start,
+                perf_counter() - call.start,
                 sum(each.run.graph_seconds for each in done),
                 tuple(each.run.seconds for each in done),
             ),
