@@ -184,6 +184,8 @@ class Family(ABC, Generic[ConfigT]):
     log_meanings: ClassVar[Mapping[str, LogMeaning]] = LOG_MEANINGS
     """Of what it logs, where it uses other names than these or means something else by them."""
     Config: ClassVar[type[FamilyConfig]]
+    ema_networks: ClassVar[tuple[str, ...]]
+    """The networks that sampling needs: their moving average is kept, previewed and exported."""
     needs_labels: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
     makes: ClassVar[frozenset[Literal["images", "points"]]] = frozenset(("images",))
@@ -251,11 +253,6 @@ class Family(ABC, Generic[ConfigT]):
 
     def after_update(self, phase: str, networks: Mapping[str, nn.Module]) -> None:
         """Called without gradients after each update of `phase`: for constraints on weights."""
-
-    @property
-    @abstractmethod
-    def ema_networks(self) -> tuple[str, ...]:
-        """The networks that sampling needs: their moving average is kept, previewed and exported."""
 
     @abstractmethod
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:

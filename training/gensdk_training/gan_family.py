@@ -75,6 +75,7 @@ class Gan(Family[GanConfigT]):
     """
 
     makes = frozenset(("images", "points"))
+    ema_networks = (GENERATOR,)
     normalize = True
     """Whether a convolutional discriminator has batch norms."""
 
@@ -178,11 +179,6 @@ class Gan(Family[GanConfigT]):
     def penalty(self, judge: Judge, real: Tensor, fake: Tensor) -> Tensor | float:
         """An additional term of D's loss, from D itself and samples [B, ...]."""
         return 0.0
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The generator."""
-        return (GENERATOR,)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``generator``, all of which may be half precision."""

@@ -95,6 +95,7 @@ class Ae(Family[AeConfig]):
     title = "autoencoder: good reconstructions, no prior, so hardly any good samples"
     paper = "Hinton & Salakhutdinov (2006), Reducing the Dimensionality of Data with Neural Networks"
     Config = AeConfig
+    ema_networks = ("encoder", "decoder")
 
     def check(self) -> None:
         """Raises :class:`InputError` where the size of the data doesn't go with the config."""
@@ -119,11 +120,6 @@ class Ae(Family[AeConfig]):
             decoder.note(codes)
         error = (batch.images - torch.tanh(decoder(codes))).square()
         return Loss(error.flatten(1).sum(dim=1).mean(), {"rmse": error.detach().mean().sqrt()})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both."""
-        return ("encoder", "decoder")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``decoder`` and ``encoder``, all of which may be half precision."""

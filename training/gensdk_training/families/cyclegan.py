@@ -94,6 +94,7 @@ class CycleGan(Family[CycleGanConfig]):
     title = "CycleGAN: one collection of images in the style of another, without pairs; both ways or one"
     paper = "Zhu, Park, Isola & Efros (2017), Unpaired Image-to-Image Translation using Cycle-Consistent GANs"
     Config = CycleGanConfig
+    ema_networks = ("generator", "inverse")
     starts_from = "collections"
 
     def check(self) -> None:
@@ -189,11 +190,6 @@ class CycleGan(Family[CycleGanConfig]):
         on_real, on_fake = judge(real), judge(fake)
         right = decided_right(on_real, on_fake, game=self.config.game)
         return discriminator_loss(self.config.game, on_real, on_fake), right
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both generators."""
-        return ("generator", "inverse")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``translator``, all of which may be half precision."""

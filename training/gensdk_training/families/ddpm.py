@@ -122,6 +122,7 @@ class Ddpm(Family[DdpmConfig]):
     title = "denoising diffusion: U-Net with attention; DDPM, DDIM and DPM-Solver++ sampling; guidance"
     paper = "Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models"
     Config = DdpmConfig
+    ema_networks = ("denoiser",)
 
     def check(self) -> None:
         """Raises :class:`InputError` where sizes, widths or labels don't go together."""
@@ -265,11 +266,6 @@ class Ddpm(Family[DdpmConfig]):
             return torch.ones_like(abar)
         snr = abar / (1 - abar)
         return snr.clamp(max=MIN_SNR_GAMMA) / (snr if self.config.prediction_type == "epsilon" else snr + 1)
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The denoiser."""
-        return ("denoiser",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Denoiser, guidance and solver update as graph ``step``, the time embedding as graph ``embedding``."""

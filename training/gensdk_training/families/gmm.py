@@ -203,6 +203,7 @@ class Gmm(Family[GmmConfig]):
     title = "Gaussian mixture by EM: full, low-rank or diagonal covariances"
     paper = "Dempster, Laird & Rubin (1977), Maximum Likelihood from Incomplete Data via the EM Algorithm"
     Config = GmmConfig
+    ema_networks = ("mixture",)  # the mixture; by default its average is the last one
 
     def check(self) -> None:
         """Raises :class:`InputError` where the covariances would be too large."""
@@ -258,11 +259,6 @@ class Gmm(Family[GmmConfig]):
     def negative_log_likelihood(self, networks: Mapping[str, nn.Module], batch: Batch) -> Tensor:
         """``-log p(x)`` of each image in nats, float64 [B], the density being one of values in [-1, 1]."""
         return -torch.logsumexp(_mixture(networks).log_joint(batch.images.flatten(1).double()), dim=1)
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The mixture; by default its average is the last one."""
-        return ("mixture",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``mixture``; the choice of the component stays float32."""

@@ -255,6 +255,7 @@ class Progan(Family[ProganConfig]):
     title = "progressive growing: pixel norm, equalized learning rate, WGAN-GP, fade-in"
     paper = "Karras et al. (2018), Progressive Growing of GANs"
     Config = ProganConfig
+    ema_networks = ("generator",)
 
     def check(self) -> None:
         """Raises :class:`InputError` for images that can't be halved twice."""
@@ -338,11 +339,6 @@ class Progan(Family[ProganConfig]):
         if alpha < 1:
             images = torch.lerp(_double(functional.avg_pool2d(images, 2)), images, alpha)
         return images
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The generator."""
-        return ("generator",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``generator``, all of which may be half precision, but for its pixel norms."""

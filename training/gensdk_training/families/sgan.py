@@ -242,6 +242,7 @@ class Sgan(Family[SganConfig]):
     title = "semi-supervised GAN: K + 1 classes, few labels; exports generator and classifier"
     paper = "Salimans et al. (2016), Improved Techniques for Training GANs"
     Config = SganConfig
+    ema_networks = ("generator", "classifier")
 
     def check(self) -> None:
         """Raises :class:`InputError` where the data has no labels, or too few images."""
@@ -306,11 +307,6 @@ class Sgan(Family[SganConfig]):
         with torch.no_grad():
             wanted = classifier.describe(images).mean(dim=0)
         return (wanted - classifier.describe(fake).mean(dim=0)).square().mean()
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both."""
-        return ("generator", "classifier")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``generator`` and ``classifier``, all of which may be half precision."""

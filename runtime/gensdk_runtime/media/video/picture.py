@@ -20,9 +20,7 @@ ALPHA = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16", "ayuv",
 UNSPECIFIED = 2
 """For colour matrix, transfer and primaries, in the numbers of ITU-T H.273."""
 BT709 = 1
-BT2020 = (9, 10)
 HDR = {16: "PQ", 18: "HLG"}
-RGB_MATRIX = 0
 HD = (1280, 720)
 """From this width or height on, players take unmarked video for BT.709; below it for BT.601."""
 
