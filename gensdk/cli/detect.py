@@ -13,7 +13,7 @@ from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.media.image_fit import Fit
+    from gensdk_runtime.media.image_pixels import Fit
     from gensdk_runtime.media.image_sets import ImageSet, Shaping
     from gensdk_runtime.methods.inversion import Detection
     from gensdk_runtime.spec.signature import ImageSpec

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_pixels import Images, flattened, to_array, to_channels
+from gensdk_runtime.media.image_pixels import Images, flattened, to_array
 from gensdk_runtime.media.image_reader import (
-    FORMATS,
     MAX_PIXELS,
     CorruptImageError,
-    UnclearDepthError,
     frame_count,
     ignoring_warnings,
     open_image,
@@ -26,23 +24,6 @@ from gensdk_runtime.media.image_reader import (
     upright_size,
 )
 from gensdk_runtime.media.image_samples import grey_with_alpha, picture
-
-__all__ = [
-    "FORMATS",
-    "MAX_FILE_BYTES",
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "CorruptImageError",
-    "Header",
-    "Images",
-    "UnclearDepthError",
-    "check_pixels",
-    "decode",
-    "file_header",
-    "read_file",
-    "read_header",
-    "to_channels",
-]
 
 MAX_FILE_BYTES = 256 << 20
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, file_header
+from gensdk_runtime.media.image_files import SUFFIXES, file_header
+from gensdk_runtime.media.image_reader import CorruptImageError
 
 MAX_FILES = 10_000_000
 MAX_DEPTH = 64

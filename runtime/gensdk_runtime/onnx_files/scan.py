@@ -78,16 +78,6 @@ def external_locations(data: bytes) -> tuple[str, ...]:
     return scan(data).external_locations
 
 
-def graph_inputs(data: bytes) -> tuple[str, ...]:
-    """Names of the inputs that must be fed, in order."""
-    return scan(data).inputs
-
-
-def graph_outputs(data: bytes) -> tuple[str, ...]:
-    """Names of the outputs, in order."""
-    return scan(data).outputs
-
-
 class _Walk:
     """One pass over the messages, which collects its findings in lists."""
 

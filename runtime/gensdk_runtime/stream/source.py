@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode, read_file, read_header
+from gensdk_runtime.media.image_files import SUFFIXES, decode, read_file, read_header
 from gensdk_runtime.media.image_frames import Frame, frame_count, frames
 from gensdk_runtime.media.image_listing import ImageListing, named_images
 from gensdk_runtime.media.image_pixels import MAX_SIDE
+from gensdk_runtime.media.image_reader import CorruptImageError
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
 
 SHORTEST, BROWSERS = 10, 100

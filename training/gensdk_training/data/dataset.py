@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.media.pixel_values import ValueRange
 from gensdk_training.data.findings import Findings, SkipLog
 from gensdk_training.family import DataInfo

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.data.dataset import Dataset

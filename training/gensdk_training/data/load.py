@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.media.pixel_values import ValueRange, check_value_range
 from gensdk_training.data.classes import of_classes, seen_classes
 from gensdk_training.data.csv_file import load_csv

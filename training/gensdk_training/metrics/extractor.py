@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, IntegrityError, UnavailableError, did_you_mean
-from gensdk_runtime.media.image_files import to_channels
-from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_pixels import fit_size, to_channels
 from gensdk_runtime.media.value_range import to_floats
 from gensdk_runtime.onnx_files.scan import external_locations
 from gensdk_runtime.printable import printable
