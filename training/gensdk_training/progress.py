@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.printable import printable
 
 log = logging.getLogger("gensdk.train")
 
 
-class Reporter:
+class Reporter(Closable):
     """Shows steps, losses, speed and the time left on stderr; `progress` False shows nothing.
 
     On a terminal that is a live bar, elsewhere one line at each log interval. Messages go there as well.
@@ -35,9 +35,8 @@ class Reporter:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
 
