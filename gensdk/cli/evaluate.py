@@ -65,7 +65,7 @@ def evaluate(
     _check_targets(output, json_file)
     with needs_extra("evaluate"):
         from gensdk_training.evaluation.evaluate import evaluate as run_evaluation
-        from gensdk_training.evaluation.page import page
+        from gensdk_training.evaluation.evaluation_page import page
     from gensdk_runtime.media.images import write_atomically
 
     found = run_evaluation(
@@ -96,7 +96,7 @@ def evaluate(
 
 def _print(report: Any) -> None:
     """The table, and above it what was compared with what."""
-    from gensdk_training.evaluation.page import extractor_line, number, with_error
+    from gensdk_training.evaluation.evaluation_page import extractor_line, number, with_error
 
     say(
         f"{report.model}: {report.samples} samples ({report.size}, seed {report.seed}) against "

@@ -18,7 +18,7 @@ from gensdk_runtime.media.image_pixels import fit_size, to_channels
 from gensdk_runtime.media.images import encode_image
 from gensdk_training.data import ArrayDataset, load_data
 from gensdk_training.data.feed import Feed
-from gensdk_training.data.folder import FolderDataset
+from gensdk_training.data.folder_dataset import FolderDataset
 from support.image_bytes import exif, png, tiff
 
 RNG = np.random.default_rng(1)

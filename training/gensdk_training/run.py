@@ -34,10 +34,10 @@ from gensdk_training.examples import Examples
 from gensdk_training.family import DataInfo
 from gensdk_training.loop import Loop, LoopResult
 from gensdk_training.memory_budget import memory_budget
-from gensdk_training.progress import Reporter
 from gensdk_training.registry import AnyFamily
 from gensdk_training.replicas import on_first
 from gensdk_training.run_config import DataConfig, RunConfig, read_run_config
+from gensdk_training.run_progress import Reporter
 from gensdk_training.running_statistics import mend_spectral_norms
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer, load_network_tensors

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
-import gensdk_runtime.receptive_field.operators
-import gensdk_runtime.receptive_field.structure  # noqa: F401 - both register their rules
+import gensdk_runtime.receptive_field.image_operators
+import gensdk_runtime.receptive_field.structural_operators  # noqa: F401 - both register their rules
 from gensdk_runtime.onnx_files.nodes import OnnxGraph, OnnxNode
 from gensdk_runtime.receptive_field.rules import RULES, Call, Padding, Scene, source_tensor, weight_tensor
 from gensdk_runtime.receptive_field.shape_arithmetic import evaluated

@@ -16,7 +16,7 @@ from gensdk_training.data.csv_file import load_csv
 from gensdk_training.data.dataset import Dataset, Layout, LoadOptions, Split
 from gensdk_training.data.digits import load_digits
 from gensdk_training.data.domains import domains_of, join_domains
-from gensdk_training.data.folder import load_folder
+from gensdk_training.data.folder_dataset import load_folder
 from gensdk_training.data.idx import load_mnist
 from gensdk_training.data.mixtures import MIXTURES, load_mixture
 from gensdk_training.data.npz import load_npy, load_npz

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gensdk_export.importers.checkpoints.norms import fold_norms
+from gensdk_export.importers.checkpoints.weight_norms import fold_norms
 from gensdk_export.importers.import_report import Guess, check_size
 from gensdk_runtime.errors import InputError, did_you_mean
 
