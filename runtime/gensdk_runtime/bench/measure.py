@@ -26,6 +26,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.options import all_options
 
 T = TypeVar("T")
 
@@ -130,7 +131,7 @@ def _open(target: Target, options: SamplingOptions, stack: ExitStack) -> _Calls:
 
 def _subject(target: Target, sampler: Sampler, samples: Samples, options: SamplingOptions) -> Subject:
     """What is measured, with the settings that really held, so that no changed default passes unseen."""
-    used = {key: samples.settings[key] for key in SamplingOptions.model_fields if key in samples.settings}
+    used = {name: samples.settings[name] for name in all_options() if name in samples.settings}
     return Subject(
         bundle=target.name,
         model=sampler.model.name,

@@ -11,6 +11,7 @@ from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.programs.base import Run, Wanted, label_wanted, require_signature, write_label
 from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
 from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
 
 
@@ -58,7 +59,7 @@ class TranslationProgram(FeedforwardProgram):
         assert self.model.source is not None  # noqa: S101 - chosen by it
         return self.model.source
 
-    def run(self, run: Run, settings: None) -> None:
+    def run(self, run: Run, settings: FeedforwardSettings) -> None:
         """Bytes stay bytes where the graph takes and makes them."""
         graph = self._session.graph
         spec = graph.input("source")

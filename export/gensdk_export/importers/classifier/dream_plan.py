@@ -24,8 +24,8 @@ from gensdk_export.importers.import_report import Guess, bundle_name
 from gensdk_export.importers.onnx.meaning import OnnxOptions, Picture, may_be_image, source_picture
 from gensdk_export.importers.onnx.reading import OnnxFile, Port, read_onnx
 from gensdk_runtime.errors import ExportError, InputError, did_you_mean
-from gensdk_runtime.spec.manifest import AscentDefaults
 from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import ImageSpec, SourceSpec
 from gensdk_training.graphs.dreaming import DreamLayer, dream_plan
 from gensdk_training.plan import ExportPlan
@@ -37,7 +37,7 @@ PROVED_UNITS = 4
 """So many times the stride of the deepest layer are the sides of the images that gradients are proved at."""
 UNITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """So many strides are tried for the smallest image."""
-DEFAULTS = AscentDefaults(optimizer="sgd", learning_rate=0.015, num_inference_steps=10, jitter=16)
+DEFAULTS = AscentSettings(optimizer="sgd", learning_rate=0.015, num_inference_steps=10, jitter=16)
 
 
 @dataclass(frozen=True)
