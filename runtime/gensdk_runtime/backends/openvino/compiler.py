@@ -70,7 +70,7 @@ class Compiler:
         self._lock = new_lock()
 
     def read(self, source: GraphSource) -> None:
-        """Reads the graph. Large weights stay in a mapped file (:mod:`gensdk_runtime.onnx_files.mapped_weights`)."""
+        """Reads the graph. Large weights stay in a file (:mod:`gensdk_runtime.onnx_files.mapped_weights`)."""
         if source.path is not None:
             self._model = self._read(str(source.path))  # tensors in other files are mapped by OpenVINO
             return
