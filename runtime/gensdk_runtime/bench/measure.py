@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Sampler(Protocol):
-    """What is measured: a :class:`gensdk_runtime.generator.Generator`, or something that wraps one."""
+    """What is measured: a :class:`gensdk_runtime.generator.Generator`, or a wrapper of one."""
 
     @property
     def model(self) -> ModelSpec:
