@@ -11,9 +11,9 @@ from typing import Any
 from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
 from gensdk_export.export_report import ExportReport
 from gensdk_export.golden_record import keep_within, record_examples, record_golden, samples_bound
-from gensdk_export.gradient_rounding import JUMPS, allowed_jumps
+from gensdk_export.gradient_rounding import JUMPS, gradient_bounds
 from gensdk_export.graphs import export_fp16, export_fp32, prepare_modules
-from gensdk_export.one_call.proof import prove_one_call
+from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall, takes_many_calls
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
@@ -124,7 +124,7 @@ def export_plan(
     modules = prepare_modules(plan)
     runs = record_golden(plan, samples=options.golden_samples, steps=options.golden_steps)
     real = record_examples(plan, samples=PROVED_EXAMPLES)
-    allowed = allowed_jumps(plan, (*runs, *real), options.atol)
+    allowed = gradient_bounds(plan, (*runs, *real), options.atol)
     bounds = _bounds(plan.model, options, allowed)
     full = Golden((*runs, *real), bounds)
     runs = (*runs, *real) if options.keep_examples else runs

@@ -285,7 +285,7 @@ def _export_options(options: Mapping[str, Any]) -> ExportOptions:
 def _import_onnx(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
-    from gensdk_export.importers.onnx.file import import_onnx
+    from gensdk_export.importers.onnx.import_onnx import import_onnx
     from gensdk_export.importers.onnx.meaning import OnnxOptions
     from gensdk_export.importers.onnx.style_vector import Style
 
@@ -325,8 +325,8 @@ def _import_onnx(
 def _import_classifier(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
-    from gensdk_export.importers.classifier.classifier import import_classifier
-    from gensdk_export.importers.classifier.plan import DreamOptions
+    from gensdk_export.importers.classifier.dream_plan import DreamOptions
+    from gensdk_export.importers.classifier.import_classifier import import_classifier
     from gensdk_export.importers.onnx.meaning import OnnxOptions
 
     for name, flag in NOT_OF_DREAMS.items():

@@ -146,6 +146,7 @@ def test_threads_get_the_same(lockstep: bool) -> None:
 def test_what_is_kept_is_bounded(asked: list[tuple[list[int], tuple[int, ...]]], lockstep: bool) -> None:
     row_bytes = 5 * 4
     found = embeddings(Embedder(), lockstep=lockstep, max_bytes=6 * row_bytes)
+    assert found._bytes == 0
     for times, labels in asked:
         for timestep, rows in zip(times, found.sequence(tuple(times), labels), strict=True):
             assert rows[:, 0].tolist() == [1000 * timestep + label for label in labels]
@@ -220,7 +221,7 @@ def test_guidance_runs_what_counts(lockstep: bool) -> None:
 def test_a_batch_with_and_without_labels_is_each_by_itself(lockstep: bool) -> None:
     """Where a sample has no label, guidance between its two halves changes nothing."""
     _, embedded, _ = pair(CLASSES, lockstep=lockstep)
-    program = embedded._program
+    program = embedded._sampling.program
     assert isinstance(program, DiffusionProgram)
     found = program.resolve({"guidance_scale": 3.0, "num_inference_steps": 4})
     keys, labels = sample_keys(3, 0), np.array([1, CLASSES, 2])

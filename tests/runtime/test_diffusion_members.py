@@ -19,7 +19,8 @@ from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.base import Program, Run, StepEnd
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.diffusion_state import DiffusionState
-from gensdk_runtime.spec.manifest import DiffusionDefaults, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from support.models import IMAGE, MODELS
 
 CLASSES = 3
@@ -106,7 +107,7 @@ def alone(made: DiffusionProgram, run: Run, place: int, settings: Any) -> NDArra
     return single.images[0]
 
 
-def assert_each_is_alone(made: DiffusionProgram, run: Run, each: list[DiffusionDefaults]) -> None:
+def assert_each_is_alone(made: DiffusionProgram, run: Run, each: list[DiffusionSettings]) -> None:
     for place, image in enumerate(run.images):
         np.testing.assert_array_equal(image, alone(made, run, place, each[place]))
 

@@ -41,9 +41,10 @@ class Gone(io.StringIO):
 
     def __init__(self, code: int) -> None:
         super().__init__()
-        self.code = code
+        self.code, self.tried = code, 0
 
     def write(self, text: str, /) -> int:
+        self.tried += 1
         raise OSError(self.code, os.strerror(self.code))
 
 
@@ -324,8 +325,10 @@ def test_provenance_keeps_paths_to_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EPIPE, errno.EIO])
 def test_lines_that_cant_be_written_end_no_training(code: int) -> None:
-    reporter = Reporter(total=2, progress=True, console=Console(file=Gone(code)))
+    log = Gone(code)
+    reporter = Reporter(total=2, progress=True, console=Console(file=log))
     with reporter:
         for step in range(3):
             reporter.note("a word")
             reporter.losses(step, {"loss": 1.0})
+    assert log.tried

@@ -18,7 +18,8 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from gensdk_runtime.errors import InputError, TrainingError, UnavailableError
-from gensdk_runtime.host.own_files import check_own_folder, open_own, try_lock
+from gensdk_runtime.host.locks import locked
+from gensdk_runtime.host.own_files import check_own_folder
 from gensdk_runtime.spec.provenance import UNFINISHED, Provenance
 from gensdk_training.board import Board
 from gensdk_training.checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, newest_data, write_whole
@@ -332,9 +333,8 @@ def _claim(out: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
         raise InputError(f"{out} has a run already; resume it, or choose another folder")
     if strange and not begun:
         raise InputError(f"{out} is not empty ({strange[0]!r}); choose a new folder")
-    lock = _open_lock(out)
-    try:
-        if try_lock(lock) is False:
+    with _lock_of(out) as held:
+        if held is False:
             raise TrainingError(f"another process trains in {out}; wait for it or choose another folder")
         _sweep(out)
         if not begun:
@@ -345,19 +345,20 @@ def _claim(out: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
             if not begun and not (out / "checkpoints").exists():
                 (out / "run.json").unlink(missing_ok=True)
             raise
-    finally:
-        os.close(lock)
 
 
-def _open_lock(out: Path) -> int:
-    """The lock's descriptor. What the run writes into must be its own: a link would lead to somebody else's."""
-    try:
-        for name in ("checkpoints", "previews", "logs"):
-            check_own_folder(out / name)
-        return open_own(out / ".lock", os.O_RDWR | os.O_CREAT)
-    except OSError as failure:
-        name = Path(failure.filename or out).name
-        raise InputError(f"can't train in {out}: {name!r}: {failure.strerror}; remove it") from None
+@contextmanager
+def _lock_of(out: Path) -> Iterator[bool | None]:
+    """As :func:`locked`. What the run writes into must be its own: a link would lead to somebody else's."""
+    with ExitStack() as stack:
+        try:
+            for name in ("checkpoints", "previews", "logs"):
+                check_own_folder(out / name)
+            held = stack.enter_context(locked(out / ".lock"))
+        except OSError as failure:
+            name = Path(failure.filename or out).name
+            raise InputError(f"can't train in {out}: {name!r}: {failure.strerror}; remove it") from None
+        yield held
 
 
 def _sweep(out: Path) -> None:

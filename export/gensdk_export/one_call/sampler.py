@@ -21,7 +21,8 @@ from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
 from gensdk_runtime.programs.solvers import SolverTable
-from gensdk_runtime.spec.manifest import AscentSpec, DiffusionDefaults, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
 
@@ -41,16 +42,14 @@ class OneCall:
         # The program's own rules for settings; it needs no more of its graphs than their signatures.
         sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs}
         program = make_program(model, sessions)
-        given = {name: value for name, value in (changed or {}).items() if value is not None}
-        for name in given.keys() - program.options:
-            raise InputError(f"{name} means nothing to a {model.program.kind} model; leave it out")
+        settings = program.resolve(changed or {})
         self.model = model
-        self.settings: DiffusionDefaults | None = program.resolve(given)
-        if self.settings is not None and self.settings.cache_interval > 1:
-            raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
+        self.settings: DiffusionSettings | None = None
         self._table: SolverTable | None = None
-        if isinstance(program, DiffusionForm) and self.settings is not None:
-            self._table = program.table(self.settings)
+        if isinstance(program, DiffusionForm) and isinstance(settings, DiffusionSettings):
+            if settings.cache_interval > 1:
+                raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
+            self.settings, self._table = settings, program.table(settings)
         self.graph: GraphSpec = sampler_graph(model, self._table)
 
     def build(self, files: Files) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
-from gensdk_runtime.host.atomic import put_in_place, sibling
+from gensdk_runtime.host.atomic import write_file
 from gensdk_runtime.host.child_process import run_program
 from gensdk_runtime.host.scratch import scratch_folder
 from gensdk_runtime.host.user_cache import cache_folder
@@ -112,8 +112,6 @@ def _keep(folder: Path, files: Mapping[str, bytes]) -> None:
     """Best effort: a full disk costs the next page a download."""
     for name, data in files.items():
         try:
-            with sibling(folder / name, folder=False) as new:
-                new.write_bytes(data)
-                put_in_place(new, folder / name)
+            write_file(folder / name, data, durable=True)
         except OSError:
             return

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
-from gensdk_runtime.backends.tensorrt.build import OnnxFile
+from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.backends.tensorrt.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
 from gensdk_runtime.host.forking import new_lock
@@ -166,12 +166,12 @@ class BackgroundSession(Session):
 class _Held:
     """A graph's file, read at once, since its bundle may be closed when the second backend asks for it."""
 
-    onnx: OnnxFile
+    onnx: GraphFile
     source: GraphSource
 
     @classmethod
     def of(cls, source: GraphSource) -> _Held:
-        return cls(OnnxFile.of(source), source)
+        return cls(GraphFile.of(source), source)
 
     @property
     def path(self) -> Path | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from gensdk_runtime.errors import UnavailableError
-from gensdk_runtime.host.atomic import put_in_place, sibling
+from gensdk_runtime.host.atomic import write_file
 from gensdk_runtime.host.user_cache import cache_folder
 
 Why = Literal["made", "ran"]
@@ -30,8 +30,7 @@ def remember(data: bytes | str, why: Why) -> None:
     with contextlib.suppress(OSError, UnavailableError):
         path = _path(_digest(data), why)
         if not _is_note(path):
-            with sibling(path, folder=False) as new:
-                put_in_place(new, path)
+            write_file(path, durable=True)
 
 
 def is_known(data: bytes | str, why: Why) -> bool:

@@ -11,16 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 _SAFELY = (
     getattr(os, "O_NOFOLLOW", 0)
@@ -74,23 +68,6 @@ def check_own_folder(path: Path) -> None:
         raise _refused(path, errno.ELOOP, "it is a link, which is not followed")
     if path.exists() and not path.is_dir():
         raise _refused(path, errno.ENOTDIR, "it is not a folder")
-
-
-def try_lock(descriptor: int) -> bool | None:
-    """True if the lock was free and is now held, False if another holds it, None where there are no locks.
-
-    The system takes it back when the descriptor is closed or the process ends, however that happens.
-    """
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _refused(path: Path, code: int, why: str) -> OSError:

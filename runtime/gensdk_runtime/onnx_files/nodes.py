@@ -94,7 +94,7 @@ def _opset(data: bytes, start: int, end: int) -> int:
         if found.number == 1:
             domain = data[found.start : found.end].decode()
         elif found.number == 2:
-            version = varint(data, found.start)[0]
+            version = varint(data, found.start, found.end)[0]
     return version if domain in ("", "ai.onnx") else 0
 
 
@@ -126,7 +126,7 @@ def _attribute(data: bytes, start: int, end: int) -> tuple[str, Any]:
         elif found.number == 2:
             value = struct.unpack("<f", data[found.start : found.end])[0]
         elif found.number == 3:
-            value = _signed(varint(data, found.start)[0])
+            value = _signed(varint(data, found.start, found.end)[0])
         elif found.number == 4:
             value = _text(*part)
         elif found.number == 5:
@@ -148,7 +148,7 @@ def _tensor(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor]:
         if found.number == 1:
             shape += _integers(*part)
         elif found.number == 2:
-            kind = varint(data, found.start)[0]
+            kind = varint(data, found.start, found.end)[0]
         elif found.number == 8:
             name = _text(*part)
         elif found.number == 9:
@@ -181,7 +181,7 @@ def _value(
 def _integers(data: bytes, start: int, end: int) -> Iterator[int]:
     """A packed list, or one number by itself: both are a row of varints."""
     while start < end:
-        value, start = varint(data, start)
+        value, start = varint(data, start, end)
         yield _signed(value)
 
 

@@ -120,10 +120,10 @@ def _weight(data: bytes, tensor: Field) -> _Weight | None:
         if found.number == _TENSOR_DIMS:
             at = found.start
             while at < found.end:
-                size, at = varint(data, at)
+                size, at = varint(data, at, found.end)
                 shape.append(size)
         elif found.number == _TENSOR_TYPE:
-            kind, _ = varint(data, found.start)
+            kind, _ = varint(data, found.start, found.end)
         elif found.number == _TENSOR_NAME:
             name = data[found.start : found.end].decode()
         elif found.number == _TENSOR_RAW:
@@ -169,4 +169,4 @@ def _graph_fields(data: bytes) -> Iterator[Field]:
 
 
 def _name_of_input(data: bytes, value_info: Field) -> str:
-    return text_field(data, value_info.start, value_info.end, 1)
+    return text_field(data, fields(data, value_info.start, value_info.end), 1)

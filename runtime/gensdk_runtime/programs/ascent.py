@@ -8,34 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
+from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Int64, Program, Run, State, Wanted, fixed_shape, require_signature
+from gensdk_runtime.programs.base import (
+    WITH_LATENTS,
+    Int64,
+    Program,
+    Run,
+    State,
+    Wanted,
+    fixed_shape,
+    require_signature,
+)
 from gensdk_runtime.programs.optimizers import make_optimizer
 from gensdk_runtime.programs.translation import source_size, write_source
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec, ModelSpec
+from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
-
-Start = Literal["encoder", "noise", "zeros"]
-STARTS: tuple[str, ...] = get_args(Start)
-OWN_OPTIONS = frozenset(("layer", "channel", "start"))
-
-
-@dataclass(frozen=True)
-class AscentSettings:
-    """`defaults` under the caller's options; the objective is that of `layer`, for one `channel` or for all."""
-
-    defaults: AscentDefaults
-    layer: str
-    channel: int | None
-    start: str | None
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,15 @@ class Ascended:
     objective: NDArray[np.float32]
     steps: Int64
 
+    def first(self, count: int) -> Ascended:
+        """Without what the batch was padded with."""
+        return Ascended(self.variable[:count], self.objective[:count], self.steps[:count])
+
 
 class AscentProgram(Program[AscentSettings]):
     """See :class:`AscentSpec` for the graphs. Serves a model's sampling, or else its inversion."""
 
-    options = frozenset(AscentDefaults.model_fields) | OWN_OPTIONS
+    Settings = AscentSettings
 
     @property
     def spec(self) -> AscentSpec:
@@ -60,6 +61,11 @@ class AscentProgram(Program[AscentSettings]):
         spec = program if isinstance(program, AscentSpec) else self.model.inversion
         assert spec is not None  # noqa: S101 - whoever makes this program looked
         return spec
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """Dreams on images, or else walks between first variables."""
+        return WITH_LATENTS if model.source is None else frozenset(("dream", "translate"))
 
     def check(self) -> None:
         """The tensors that :class:`AscentSpec` lists."""
@@ -98,7 +104,11 @@ class AscentProgram(Program[AscentSettings]):
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
         """The variable's own shape; None where it starts as the caller's image."""
-        return None if self.model.source is not None else fixed_shape(self._graph(self.layers[0]), "variable")
+        return (
+            None
+            if self.model.source is not None
+            else fixed_shape(self.objective(self.layers[0]).graph, "variable")
+        )
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -107,37 +117,34 @@ class AscentProgram(Program[AscentSettings]):
 
     def channels(self, layer: str) -> int | None:
         """How many channels `layer` lets one choose from; None where it has no such choice."""
-        spec = self._graph(layer).input("channels")
+        spec = self.objective(layer).graph.input("channels")
         return None if spec is None else int(spec.shape[0])
 
-    def resolve(self, options: Mapping[str, Any]) -> AscentSettings:
-        """The bundle's defaults under the caller's options."""
-        plain = {name: value for name, value in options.items() if name not in OWN_OPTIONS}
-        defaults = AscentDefaults.from_dict({**self.spec.defaults.model_dump(), **plain}, what="ascent")
-        layer, channel, start = (options.get(name) for name in ("layer", "channel", "start"))
-        layer = self.layers[0] if layer is None else layer
-        if layer not in self.layers:
-            raise InputError(f"no layer {str(layer)[:80]!r}{did_you_mean(str(layer)[:80], self.layers)}")
-        if channel is not None:
-            self._check_channel(layer, channel)
-        if start is not None and (start not in STARTS or (start == "encoder" and self.spec.encoder is None)):
-            known = [name for name in STARTS if name != "encoder" or self.spec.encoder is not None]
-            raise InputError(f"no start {str(start)[:80]!r}{did_you_mean(str(start)[:80], known)}")
-        if defaults.jitter and self.spec.decoder is not None:
-            raise InputError("jitter moves images; this model optimizes a latent: leave jitter out")
-        return AscentSettings(defaults, layer, channel, start)
+    @property
+    def defaults(self) -> AscentSettings:
+        """The bundle's."""
+        return self.spec.defaults
 
-    def _check_channel(self, layer: str, channel: Any) -> None:
+    def fit(self, settings: AscentSettings, options: Mapping[str, Any]) -> AscentSettings:
+        """With the layer that holds. Refuses a layer, a channel and an encoder that the model does not have, and
+        jitter of what is no image."""
+        layer = self.layers[0] if settings.layer is None else settings.layer
+        if layer not in self.layers:
+            raise InputError(f"no layer {layer[:80]!r}{did_you_mean(layer[:80], self.layers)}")
+        if settings.channel is not None:
+            self._check_channel(layer, settings.channel)
+        if settings.start == "encoder" and self.spec.encoder is None:
+            raise InputError("start 'encoder' needs an encoder, which this model has none; use 'noise' or 'zeros'")
+        if settings.jitter and self.spec.decoder is not None:
+            raise InputError("jitter moves images; this model optimizes a latent: leave jitter out")
+        return settings.model_copy(update={"layer": layer})
+
+    def _check_channel(self, layer: str, channel: int) -> None:
         count = self.channels(layer)
         if count is None:
             raise InputError(f"layer {layer!r} has no channels to choose from; leave channel out")
-        if isinstance(channel, bool) or not isinstance(channel, int) or not 0 <= channel < count:
-            raise InputError(f"expected channel of {layer!r} from 0 to {count - 1}, got {channel!r}")
-
-    def describe(self, settings: AscentSettings) -> dict[str, Any]:
-        """All settings."""
-        own = {"layer": settings.layer, "channel": settings.channel, "start": settings.start}
-        return {**settings.defaults.model_dump(), **{k: v for k, v in own.items() if v is not None}}
+        if channel >= count:
+            raise InputError(f"expected channel of {layer!r} from 0 to {count - 1}, got {channel}")
 
     def begin(self, run: Run, settings: AscentSettings) -> _Climb:
         """A step is one evaluation of the gradient, and a move along it."""
@@ -163,8 +170,9 @@ class AscentProgram(Program[AscentSettings]):
             run.timed(bound)
             return bound.output("image").copy()
 
-    def _graph(self, layer: str) -> GraphSpec:
-        return self.sessions[self.spec.objectives[layer]].graph
+    def objective(self, layer: str) -> Session:
+        """The gradient graph of `layer`."""
+        return self.sessions[self.spec.objectives[layer]]
 
     def sizes(self, run: Run, graph: GraphSpec) -> dict[str, int]:
         """The named axes: an image of the caller's is padded to a size that the graph takes."""
@@ -219,8 +227,8 @@ class _Climb(State):
 
     def __init__(self, program: AscentProgram, run: Run, settings: AscentSettings) -> None:
         super().__init__(run)
-        self._program, self._settings = program, settings.defaults
-        session = program.sessions[program.spec.objectives[settings.layer]]
+        self._program, self._settings = program, settings
+        session = program.objective(settings.layer or program.layers[0])
         self._bound = self.borrow(session, program.sizes(run, session.graph))
         program.write_fixed(run, self._bound, settings)
         first = program.first_variable(run, self._bound, settings)
@@ -269,7 +277,7 @@ class _Climb(State):
 class _Path:
     """The variable of a batch on its way, and for each sample its best place and whether it still moves."""
 
-    def __init__(self, x: Float32, settings: AscentDefaults, spec: AscentSpec, model: ModelSpec) -> None:
+    def __init__(self, x: Float32, settings: AscentSettings, spec: AscentSpec, model: ModelSpec) -> None:
         self._settings, self._spec, self._range = settings, spec, model.require_image().value_range
         self._optimizer = make_optimizer(settings)
         self.x = self._projected(x)

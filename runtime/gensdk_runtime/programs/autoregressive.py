@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Array, Bound
-from gensdk_runtime.errors import BackendError
+from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
     Program,
@@ -21,20 +16,34 @@ from gensdk_runtime.programs.base import (
     carried_states,
     label_wanted,
     require_signature,
+    run_images,
     write_label,
 )
-from gensdk_runtime.spec.manifest import AutoregressiveSpec
+from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
+from gensdk_runtime.spec.settings import AutoregressiveSettings
 from gensdk_runtime.spec.signature import ImageSpec
 
 
-class AutoregressiveProgram(Program[None]):
+class AutoregressiveProgram(Program[AutoregressiveSettings]):
     """See :class:`AutoregressiveSpec` for the graphs. All uniforms of a sample come from stream 0 at once."""
+
+    Settings = AutoregressiveSettings
+
+    @property
+    def defaults(self) -> AutoregressiveSettings:
+        """There is nothing to choose."""
+        return AutoregressiveSettings()
 
     @property
     def spec(self) -> AutoregressiveSpec:
         """The model's program."""
         assert isinstance(self.model.program, AutoregressiveSpec)  # noqa: S101 - chosen by the kind
         return self.model.program
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """The likelihood of images."""
+        return frozenset(("log_likelihood",))
 
     def check(self) -> None:
         """The tensors that :class:`AutoregressiveSpec` lists."""
@@ -63,34 +72,15 @@ class AutoregressiveProgram(Program[None]):
         label = label_wanted(self.model, likelihood, "batch")
         require_signature(likelihood, images | label, {"log_likelihood": Wanted(("batch",))})
 
-    def resolve(self, options: Mapping[str, Any]) -> None:
-        """There is nothing to set."""
-
-    def describe(self, settings: None) -> dict[str, Any]:
-        """There is nothing to tell."""
-        return {}
-
-    def begin(self, run: Run, settings: None) -> State:
+    def begin(self, run: Run, settings: AutoregressiveSettings) -> State:
         """A step is a row; a stopped run leaves the rows below at the lowest value."""
         row, pixel = (self.sessions[name] for name in self.spec.sampling_graphs)
         return _Rows(run, row, pixel, self.model.require_image())
 
-    def log_likelihood(self, images: Float32, labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
-        """Bits per dimension [B] of images float32 [B, C, H, W] that lie on the model's grey levels.
-
-        Raises :class:`BackendError` where the graph gives NaN.
-        """
-        session = self.sessions[self.spec.likelihood_graph]
-        feeds: dict[str, Array] = {"images": images}
-        if session.graph.input("label") is not None and labels is not None:
-            feeds["label"] = labels
-        nats = session.run(feeds)["log_likelihood"].astype(np.float64)
-        if nats.shape != (len(images),) or np.isnan(nats).any():
-            raise BackendError(
-                f"graph {session.graph.name!r} gave NaN or no number for each image; run gensdk verify"
-            )
-        bits: NDArray[np.float64] = -nats / (np.log(2.0) * np.prod(self.model.require_image().shape))
-        return bits
+    def log_likelihood(self, run: Run) -> None:
+        """Fills the run with nats [count] of its sources, images float32 [len(run), C, H, W] on the model's grey
+        levels."""
+        run_images(self.sessions[self.spec.likelihood_graph], "log_likelihood", run)
 
 
 class _Rows(State):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -17,9 +17,11 @@ from gensdk_runtime.backends.bound import Bound, Carry, Sizes
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.options import settings_under
+from gensdk_runtime.spec.settings import ProgramSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
-SettingsT = TypeVar("SettingsT")
+SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
 Int64 = NDArray[np.int64]
 Shape = tuple[int | str, ...]
 
@@ -52,13 +54,14 @@ class Run:
     """One batch on its way: what it depends on, and the clock of its graph calls. Belongs to one thread.
 
     The graphs run a batch of len(run) samples, of which the first len(`images`) are wanted: a batch may be padded
-    to a size that the backend is fast at. `images` takes the result: float32 [count, C, H, W] or points [count,
-    D], or uint8 [count, H, W, C] for a program that :attr:`Program.makes_uint8`. `sources`, for a translation
+    to a size that the backend is fast at; `size` tells it where no `keys` do, since nothing is drawn. `images`
+    takes the result: float32 [count, C, H, W] or points [count, D], or uint8 [count, H, W, C] for a program that
+    :attr:`Program.makes_uint8`; of another task what that makes. `sources`, for a translation
     model: uint8 [len(run), H, W, C] or float32 [len(run), C, H, W].
     """
 
     keys: tuple[SampleKey, ...]
-    images: Float32 | NDArray[np.uint8]
+    images: NDArray[Any]
     labels: Int64 | None = None
     latents: Float32 | None = None
     sources: NDArray[Any] | None = None
@@ -68,9 +71,29 @@ class Run:
     graph_seconds: float = 0.0
     seconds: float = 0.0
     stopped: bool = field(default=False)
+    size: int = 0
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.size or len(self.keys)
+
+    def halved(self) -> list[Run]:
+        """The same work as two batches, without what this one was padded with."""
+        count = len(self.images)
+        middle = (count + 1) // 2
+        return [self._part(slice(0, middle)), self._part(slice(middle, count))]
+
+    def _part(self, some: slice) -> Run:
+        images = self.images[some]
+        return Run(
+            keys=self.keys[some],
+            images=images,
+            labels=None if self.labels is None else self.labels[some],
+            latents=None if self.latents is None else self.latents[some],
+            sources=None if self.sources is None else self.sources[some],
+            first=self.first + some.start,
+            on_step_end=self.on_step_end,
+            size=len(images),
+        )
 
     def timed(self, bound: Bound) -> None:
         """Runs a graph and adds its time to :attr:`graph_seconds`."""
@@ -80,7 +103,7 @@ class Run:
 
     @property
     def watched(self) -> bool:
-        """True if a callback or a progress bar listens to the steps."""
+        """True if a callback listens to steps."""
         return self.on_step_end is not None or self.on_progress is not None
 
     def end_step(
@@ -102,7 +125,7 @@ class Run:
             self.stopped = bool(self.on_step_end(info))
         return self.stopped
 
-    def finish(self, images: Float32 | NDArray[np.uint8]) -> None:
+    def finish(self, images: NDArray[Any]) -> None:
         """Keeps the result [len(run), ...] without what it was padded with."""
         np.copyto(self.images, images[: len(self.images)])
 
@@ -183,30 +206,53 @@ class OneRun(State):
         self.run.finish(self._read(self.bound, self.run.images.dtype == np.uint8))
 
 
+WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithmetic"))
+"""What a generator can do with a model that starts from a latent."""
+
+
 class Program(ABC, Generic[SettingsT]):
     """A program over the sessions of one model. Holds no state between batches, so threads may share it.
 
-    `options` are the arguments of :meth:`Generator.sample` that it understands beyond those all share.
+    `Settings` declares its options: arguments of :meth:`Generator.sample` beyond those that all programs share.
     """
 
-    options: ClassVar[frozenset[str]] = frozenset()
+    Settings: ClassVar[type[ProgramSettings]]
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self.model = model
         self.sessions = sessions
         self.check()
 
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """What a generator can do with the graphs of `model` beyond ``sample()``: names of its methods."""
+        return frozenset()
+
     @abstractmethod
     def check(self) -> None:
         """Raises :class:`ManifestError` unless the graphs have the tensors that the program needs."""
 
+    @property
     @abstractmethod
-    def resolve(self, options: Mapping[str, Any]) -> SettingsT:
-        """The full settings for the options that the caller gave; :class:`InputError` for a bad value."""
+    def defaults(self) -> SettingsT:
+        """The bundle's settings, which hold where the caller says nothing."""
 
-    @abstractmethod
+    def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> SettingsT:
+        """The full settings for the options that the caller gave, where None is left to the bundle.
+
+        Raises :class:`InputError` for an option that the program does not have (the nearest match may be one of
+        `others`, which the caller takes too), a bad value, and settings that the model can't run with.
+        """
+        return self.fit(settings_under(self.defaults, options, others=others), options)
+
+    def fit(self, settings: SettingsT, options: Mapping[str, Any]) -> SettingsT:
+        """`settings`, made of the caller's `options`, as this model runs with them; :class:`InputError` where it
+        can't."""
+        return settings
+
     def describe(self, settings: SettingsT) -> dict[str, Any]:
         """The settings as plain JSON values, for the record in results and files."""
+        return settings.model_dump()
 
     def covers(self, settings: SettingsT, *, listening: bool) -> bool:
         """Whether this form of the program can run with `settings`, and tell a listener of each step."""
@@ -317,6 +363,18 @@ def write_label(bound: Bound, run: Run) -> None:
     """Writes the label input int64 [B], where the graph has one."""
     if bound.session.graph.input("label") is not None and run.labels is not None:
         np.copyto(bound.input("label"), run.labels)
+
+
+def run_images(session: Session, output: str, run: Run) -> None:
+    """Fills the run with one output of a graph that takes its sources as ``images``, and its label if it wants
+    one."""
+    feeds: dict[str, Any] = {"images": run.sources}
+    if session.graph.input("label") is not None and run.labels is not None:
+        feeds["label"] = run.labels
+    start = perf_counter()
+    found = session.run(feeds)[output]
+    run.graph_seconds += perf_counter() - start
+    run.finish(found)
 
 
 def fixed_shape(graph: GraphSpec, name: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,33 +12,28 @@ from numpy.typing import NDArray
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Program, Run
+from gensdk_runtime.programs.base import WITH_LATENTS, Program, Run
 from gensdk_runtime.programs.diffusion_graphs import check_graphs, is_lockstep
 from gensdk_runtime.programs.diffusion_state import Cohort, DiffusionState, Lane, Steps
 from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
-from gensdk_runtime.spec.manifest import (
-    DiffusionDefaults,
-    DiffusionSpec,
-    ModelSpec,
-    PredictionType,
-    ScheduleSpec,
-)
+from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 
 MAX_RESOLVED = 256
 MAX_KEPT_LABELS = 256
 """What is kept for the next call: so many settings, and so many labels of batches up to that size."""
 
 
-class DiffusionForm(Program[DiffusionDefaults]):
+class DiffusionForm(Program[DiffusionSettings]):
     """What a diffusion model's sampling is, step by step or in one call: its settings and its tables."""
 
-    options = frozenset(DiffusionDefaults.model_fields)
+    Settings = DiffusionSettings
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
-        self._resolved: dict[tuple[Any, ...], DiffusionDefaults] = {}
+        self._resolved: dict[tuple[Any, ...], DiffusionSettings] = {}
         super().__init__(model, sessions)
 
     @property
@@ -46,6 +41,11 @@ class DiffusionForm(Program[DiffusionDefaults]):
         """The model's program."""
         assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
         return self.model.program
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """Walks between first noises x_T."""
+        return WITH_LATENTS
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -57,21 +57,25 @@ class DiffusionForm(Program[DiffusionDefaults]):
         """The class after the last one."""
         return self.model.num_classes
 
-    def resolve(self, options: Mapping[str, Any]) -> DiffusionDefaults:
+    def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
         key = tuple((name, type(value), str(value)) for name, value in options.items())
         settings = self._resolved.get(key)
         if settings is None:
-            settings = self._resolve(options)
+            settings = super().resolve(options, others=others)
             if len(self._resolved) < MAX_RESOLVED:
                 self._resolved[key] = settings
         return settings
 
-    def _resolve(self, options: Mapping[str, Any]) -> DiffusionDefaults:
-        defaults = self.spec.defaults.model_dump()
-        if options.get("solver", "ddim") != "ddim" and "eta" not in options:
-            defaults["eta"] = 0.0  # the default eta is meant for DDIM
-        settings = DiffusionDefaults.from_dict({**defaults, **options}, what="sample()")
+    @property
+    def defaults(self) -> DiffusionSettings:
+        """The bundle's."""
+        return self.spec.defaults
+
+    def fit(self, settings: DiffusionSettings, options: Mapping[str, Any]) -> DiffusionSettings:
+        """Refuses guidance without classes, shared features without their graph, and steps that can't be."""
+        if options.get("solver") not in (None, "ddim") and options.get("eta") is None:
+            settings = settings.model_copy(update={"eta": 0.0})  # the default eta is meant for DDIM
         if self.model.num_classes is None and settings.guidance_scale != 1.0:
             raise InputError("guidance_scale needs a model with classes; this one has none")
         if settings.cache_interval > 1 and self.spec.shallow_graph is None:
@@ -82,11 +86,7 @@ class DiffusionForm(Program[DiffusionDefaults]):
         self.table(settings)
         return settings
 
-    def describe(self, settings: DiffusionDefaults) -> dict[str, Any]:
-        """All settings by diffusers' names."""
-        return settings.model_dump()
-
-    def table(self, settings: DiffusionDefaults) -> SolverTable:
+    def table(self, settings: DiffusionSettings) -> SolverTable:
         """The solver's table for these settings."""
         clip_range = self.model.require_image().value_range[1] if settings.clip_sample else None
         return _table(self.spec.schedule, self.spec.prediction_type, settings, clip_range)
@@ -99,7 +99,7 @@ class DiffusionProgram(DiffusionForm):
     """
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
-        self._known: dict[DiffusionDefaults, Steps] = {}
+        self._known: dict[DiffusionSettings, Steps] = {}
         self._made: dict[tuple[bytes, float], Passes] = {}
         super().__init__(model, sessions)
         self._lockstep = is_lockstep(sessions[self.spec.graph].graph)
@@ -113,12 +113,12 @@ class DiffusionProgram(DiffusionForm):
         if low != -high:
             raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
 
-    def begin(self, run: Run, settings: DiffusionDefaults | Sequence[DiffusionDefaults]) -> DiffusionState:
+    def begin(self, run: Run, settings: DiffusionSettings | Sequence[DiffusionSettings]) -> DiffusionState:
         """From noise x_T down the time steps. `settings`: for all members, or one for each of them.
 
         Nobody hears of the steps of a run whose members differ: they need not end together.
         """
-        if isinstance(settings, DiffusionDefaults):
+        if isinstance(settings, DiffusionSettings):
             return DiffusionState(run, self._lane(run, settings, None))
         if len(settings) != len(run):
             raise InputError(f"expected settings for each of {len(run)} samples, got {len(settings)}")
@@ -131,7 +131,7 @@ class DiffusionProgram(DiffusionForm):
             state.join(DiffusionState(run, lane))
         return state
 
-    def _lane(self, run: Run, settings: DiffusionDefaults, places: NDArray[np.intp] | None) -> Lane:
+    def _lane(self, run: Run, settings: DiffusionSettings, places: NDArray[np.intp] | None) -> Lane:
         """The members at `places`, before their first step."""
         steps, passes = self._steps(settings), self._passes(run, places, settings.guidance_scale)
         embeddings = self._embeddings_of(steps, passes)
@@ -141,7 +141,7 @@ class DiffusionProgram(DiffusionForm):
         cohort = Cohort(run, places, steps, passes, embeddings=embeddings, interval=settings.cache_interval)
         return Lane(tuple(self.sessions[name] for name in names), cohort, shared=not self._lockstep)
 
-    def _steps(self, settings: DiffusionDefaults) -> Steps:
+    def _steps(self, settings: DiffusionSettings) -> Steps:
         """What :meth:`table` says, as steps are fed; kept beside the resolved settings."""
         steps = self._known.get(settings)
         if steps is None:
@@ -182,7 +182,7 @@ class DiffusionProgram(DiffusionForm):
 def _table(
     schedule: ScheduleSpec,
     prediction_type: PredictionType,
-    settings: DiffusionDefaults,
+    settings: DiffusionSettings,
     clip_range: float | None,
 ) -> SolverTable:
     """Made once for each setting: an application samples with the same one again and again."""

@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.programs.base import OneRun, Run, Wanted, label_wanted, require_signature, write_label
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
+from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
 
 
@@ -19,6 +21,11 @@ class TranslationProgram(FeedforwardProgram):
     Sources of a size that the graph does not take are padded below and to the right with their own mirror image,
     and the result is cut.
     """
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """It translates."""
+        return frozenset(("translate",))
 
     def check(self) -> None:
         """The input ``source``, the output ``image``, and no inputs but a label beside."""
@@ -52,7 +59,7 @@ class TranslationProgram(FeedforwardProgram):
         assert self.model.source is not None  # noqa: S101 - chosen by it
         return self.model.source
 
-    def begin(self, run: Run, settings: None) -> OneRun:
+    def begin(self, run: Run, settings: FeedforwardSettings) -> OneRun:
         """Bytes stay bytes where the graph takes and makes them."""
         spec = self._session.graph.input("source")
         assert spec is not None  # noqa: S101 - check() looked
@@ -117,9 +124,7 @@ def write_source(sources: Array, out: Array, spec: SourceSpec) -> None:
         return
     inside = out[:, :, :height, :width]
     if sources.dtype == np.uint8:
-        low, high = spec.value_range
-        np.multiply(sources.transpose(0, 3, 1, 2), np.float32((high - low) / 255.0), out=inside)
-        inside += np.float32(low)
+        to_floats(sources, spec.value_range, out=inside)
     else:
         np.copyto(inside, sources)
     out[:, :, height:, :width] = out[:, :, rows, :width]

@@ -17,11 +17,12 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice
-from gensdk_runtime.plan.lineup import Lineup
 from gensdk_runtime.plan.runner import Runner, open_runner
+from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.proof.drift import Drift, degenerate, measure_drift, sample_drift
 from gensdk_runtime.proof.golden import Golden, GoldenBounds, Trajectory, TrajectorySettings
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
+from gensdk_runtime.spec.options import in_words
 from gensdk_runtime.spec.signature import Precision
 
 
@@ -199,7 +200,7 @@ def replay_one_call(
     if spec.settings is not None and isinstance(model.program, DiffusionSpec):
         defaults = model.program.defaults.model_dump()
         given |= {name: value for name, value in spec.settings.model_dump().items() if value != defaults[name]}
-    whole = Generator(model, Lineup({Choice(backend=runner.label, form="one_call"): runner}))
+    whole = Generator(model, Runners({Choice(backend=runner.label, form="one_call"): runner}))
     try:
         expected = generator.sample(**given, progress=False).array
         samples = whole.sample(**given, progress=False).array
@@ -221,13 +222,9 @@ def _backend_of(generator: Generator, threads: int | None) -> Backend:
 
 
 def settings_label(run: Trajectory) -> str:
-    """The solver and steps of a run, or its layer, with a space before them; empty where it has none."""
-    settings = run.settings
-    parts = [str(settings.solver)] if settings.solver else []
-    parts += [f"{settings.num_inference_steps} steps"] if settings.num_inference_steps else []
-    parts += [f"cache interval {settings.cache_interval}"] if settings.cache_interval else []
-    parts += [settings.layer] if settings.layer else []
-    return f" {' '.join(parts)}" if parts else ""
+    """The options of a run, with a space before them; empty where it has none."""
+    words = in_words(run.settings.options)
+    return f" {words}" if words else ""
 
 
 def check_golden(model: ModelSpec, golden: Golden) -> None:

@@ -32,6 +32,13 @@ HOLDOUT_SEED = 2024
 """Fixed, so that the test part of a data set is the same in every run."""
 
 
+def check_images(images: Images, what: str = "images") -> Images:
+    """uint8 [n, H, W, C] of one pixel or more; :class:`InputError` for others, in which `what` names them."""
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        raise InputError(f"expected {what} uint8 [n, H, W, C], got {images.dtype} {list(images.shape)}")
+    return images
+
+
 @dataclass(frozen=True)
 class ImageBatch:
     """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D]; `labels`: int64 [B], or None.

@@ -12,6 +12,7 @@ from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points
 from gensdk_training.data.order import DataOrder
 from gensdk_training.data.pairs import pair_batch
 from gensdk_training.family import Batch
+from gensdk_training.networks.grey_levels import from_bytes
 
 Raw = tuple[ImageBatch, Images | Points | None]
 """Images, and the sources that go with them."""
@@ -83,7 +84,7 @@ class Feed:
         tensor = torch.from_numpy(images).to(self._device)
         if tensor.is_floating_point():  # points, which the data set has scaled
             return tensor
-        return tensor.permute(0, 3, 1, 2).to(torch.float32).contiguous().div_(127.5).sub_(1.0)
+        return from_bytes(tensor.permute(0, 3, 1, 2)).contiguous()
 
     def close(self) -> None:
         """Ends the reading thread."""

@@ -4,10 +4,10 @@ them."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
 from gensdk_training.evaluation.telling import PROBED, why_it_cant_tell
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
-from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, OnnxExtractor, OnnxOptions
+from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, ExtractorOptions, OnnxExtractor
 from gensdk_training.metrics.manifold import realism
 from gensdk_training.metrics.neighbours import MemorizationReport, Neighbours, memorization, nearest_images
 from gensdk_training.metrics.paths import PAIRS, PathCurve, path_curve
@@ -64,9 +64,10 @@ def evaluate(
     seed: int = 0,
     metrics: Sequence[str] | None = None,
     extractor: str | None = None,
-    onnx: OnnxOptions | None = None,
+    onnx: ExtractorOptions | None = None,
     data: DataConfig | None = None,
     backend: str = "auto",
+    options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     say: Say = lambda line: None,
 ) -> Evaluation:
@@ -74,7 +75,8 @@ def evaluate(
 
     `metrics`: names of :data:`METRICS`, None: all that are possible. `extractor`: an ONNX file, used as `onnx`
     says; None: a classifier of the labelled training images, trained here and kept in the user's cache. `data`:
-    how the data is split and cut; None: as in the model's own training. `say` hears what is being done.
+    how the data is split and cut; None: as in the model's own training. `options`: those of
+    :meth:`Generator.sample`, where they are not the bundle's. `say` hears what is being done.
 
     Raises :class:`InputError` for a model of another kind, data that does not fit or has no test part, unknown
     metrics and such that need what is not there; BundleError and BackendError as sampling does.
@@ -84,13 +86,13 @@ def evaluate(
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
         if manifest.model.points is not None:
-            asked = Asked(wanted, count, seed, backend, progress, say, started)
+            asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
         reference = open_reference(manifest.model, data or data_of(manifest, source))
         try:
             judge, why_not = _extractor(reference, extractor, onnx, say)
             _check_possible(metrics, wanted, judge, why_not)
-            asked = Asked(wanted, count, seed, backend, progress, say, started)
+            asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return _measure(opened, reference, judge, why_not, asked)
         finally:
             reference.close()
@@ -102,8 +104,8 @@ def _measure(
     model = bundle.manifest.model
     with Generator.load(bundle, backend=asked.backend) as generator:
         asked.say(f"drawing {asked.count} samples")
-        drawn = draw(generator, reference, asked.count, asked.seed, progress=asked.progress)
-        curve = _path(generator, reference, asked.seed) if "path" in asked.wanted else None
+        drawn = draw(generator, reference, asked.count, asked.seed, progress=asked.progress, **asked.options)
+        curve = _path(generator, reference, asked) if "path" in asked.wanted else None
     rows: list[Measure] = []
     readings, info, order = None, None, np.arange(0)
     samples = drawn.samples
@@ -163,7 +165,7 @@ def _wanted(metrics: Sequence[str] | None) -> frozenset[str]:
 
 
 def _extractor(
-    reference: Reference, extractor: str | None, onnx: OnnxOptions | None, say: Say
+    reference: Reference, extractor: str | None, onnx: ExtractorOptions | None, say: Say
 ) -> tuple[Extractor | None, str]:
     """The extractor, or why there is none."""
     height, width, channels = reference.test_images.shape[1:]
@@ -225,14 +227,15 @@ def _pairs(samples: Images, reference: Reference, copies: _Copies | None) -> Ima
     return np.stack(pictures)
 
 
-def _path(generator: Generator, reference: Reference, seed: int) -> PathCurve | None:
+def _path(generator: Generator, reference: Reference, asked: Asked) -> PathCurve | None:
     """None for a model without a latent."""
     shape = generator.latent_shape
     if shape is None:
         return None
-    labels = reference.classes.for_model(PAIRS, seed)
-    draws = partial(generator.sample, seed=seed, label=labels, output_type="uint8", progress=False)
-    return path_curve(lambda latents: draws(len(latents), latents=latents).images, shape, seed=seed)
+    labels = reference.classes.for_model(PAIRS, asked.seed)
+    how: dict[str, Any] = {"seed": asked.seed, "label": labels, "output_type": "uint8", "progress": False}
+    how |= asked.options
+    return path_curve(lambda z: generator.sample(len(z), latents=z, **how).images, shape, seed=asked.seed)
 
 
 def _notes(bundle: Bundle, reference: Reference, why_not: str, no_path: bool) -> list[str]:

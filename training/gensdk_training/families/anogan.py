@@ -27,7 +27,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.manifest import AscentSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.families.dcgan import Dcgan, DcganConfig
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
@@ -179,7 +180,7 @@ class Anogan(Family[AnoganConfig]):
             decoder="generator",
             encoder="encoder",
             features="features",
-            defaults=AscentDefaults(
+            defaults=AscentSettings(
                 learning_rate=0.05, lr_schedule="linear", num_inference_steps=config.inversion_steps, patience=30
             ),
         )

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import AscentDefaults
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.examples import Examples
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
@@ -161,7 +161,7 @@ class Deepdream(Family[DeepdreamConfig]):
             layers,
             image=self.data.image,
             source=_source(self.data, self._multiple),
-            defaults=AscentDefaults(
+            defaults=AscentSettings(
                 optimizer="sgd",
                 learning_rate=self.config.dream_rate,
                 num_inference_steps=self.config.dream_steps,

@@ -24,7 +24,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.manifest import AscentSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_indices
 from gensdk_training.graphs.input_gradient import InputGradient, gradient_graph, target_input
 from gensdk_training.graphs.latent_sampler import latent_plan, with_inversion
@@ -172,7 +173,7 @@ class Glo(Family[GloConfig]):
             objectives={"pyramid": graph.name},
             decoder="decoder",
             start="noise",  # around the mean of the latents, which lie near the sphere, nothing was learnt
-            defaults=AscentDefaults(
+            defaults=AscentSettings(
                 learning_rate=0.1, num_inference_steps=self.config.inversion_steps, patience=50
             ),
         )

@@ -27,7 +27,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.manifest import AscentSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
 from gensdk_training.graphs.input_gradient import InputGradient, WithAutograd, gradient_graph, target_input
@@ -154,7 +155,7 @@ class Gon(Family[GonConfig]):
             objectives={"squared_error": gradient.name},
             decoder="sampler",
             encoder="encoder",
-            defaults=AscentDefaults(learning_rate=0.05, lr_schedule="linear", num_inference_steps=0),
+            defaults=AscentSettings(learning_rate=0.05, lr_schedule="linear", num_inference_steps=0),
         )
         modules = {
             GraphSpec(name="encoder", inputs=(image,), outputs=(latent,)): OriginGradient(decoder, gaussian),

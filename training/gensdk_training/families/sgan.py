@@ -42,6 +42,7 @@ from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, 
 from gensdk_training.gan_family import Widths
 from gensdk_training.graphs.latent_sampler import latent_plan, with_classifier
 from gensdk_training.networks.dense import linears
+from gensdk_training.networks.grey_levels import from_bytes, to_bytes
 from gensdk_training.networks.strided import down_stack, halvings, up_stack, widths
 from gensdk_training.optim import Schedule
 from gensdk_training.plan import ExportPlan
@@ -188,7 +189,7 @@ class Classifier(nn.Module):
     def labelled(self, count: int) -> tuple[Tensor, Tensor]:
         """`count` of the labelled images in [-1, 1], drawn with replacement, and their labels."""
         chosen = torch.randint(len(self.labels), (count,), device=self.labels.device)
-        return self.images[chosen].float() / 127.5 - 1, self.labels[chosen]
+        return from_bytes(self.images[chosen]), self.labels[chosen]
 
 
 class Logits(nn.Module):
@@ -273,8 +274,7 @@ class Sgan(Family[SganConfig]):
             found = (labels == label).nonzero().flatten()
             if len(found) < each:
                 raise InputError(f"expected {each} images of class {label}, found {len(found)}; lower labels")
-            chosen = torch.round((batch.images[found[:each]] + 1) * 127.5).to(torch.uint8)
-            classifier.images[classifier.labels == label] = chosen
+            classifier.images[classifier.labels == label] = to_bytes(batch.images[found[:each]])
 
     def phases(self) -> tuple[Phase, ...]:
         """`classifier`, then `generator`."""

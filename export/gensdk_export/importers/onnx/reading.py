@@ -16,7 +16,7 @@ from onnx import TensorProto, external_data_helper, helper
 
 from gensdk_export.importers.import_report import Guess, check_size
 from gensdk_export.importers.onnx.modern import kept_as_it_is, modernize, opset_of
-from gensdk_export.isolated_load import first_load
+from gensdk_export.isolated_load import load_isolated
 from gensdk_export.onnx_check import RANDOM_OPERATORS, nodes_of
 from gensdk_runtime.errors import ExportError, InputError, IntegrityError
 from gensdk_runtime.onnx_files.scan import external_locations
@@ -140,7 +140,7 @@ def _check_locations(path: Path, locations: tuple[str, ...]) -> None:
 
 def _load_once(path: Path, data: bytes, model: onnx.ModelProto) -> None:
     try:
-        first_load({path.name: data})
+        load_isolated({path.name: data})
     except ExportError as failure:
         if any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer):
             raise ExportError(f"{path}: its weights are bfloat16; {BFLOAT16}") from None

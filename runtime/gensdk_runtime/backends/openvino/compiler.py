@@ -11,7 +11,7 @@ from weakref import WeakSet
 from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.backends.bound import tensor_shape
 from gensdk_runtime.backends.openvino.norms import fuse_group_norms
-from gensdk_runtime.backends.openvino.snippets import separate_snippets
+from gensdk_runtime.backends.openvino.snippets import snippet_settings
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.host.forking import OPENVINO, new_lock
 from gensdk_runtime.host.processor import cores_to_fill, thread_limit
@@ -186,11 +186,7 @@ class Compiler:
         if model.is_dynamic():
             return settings | {"SNIPPETS_MODE": "DISABLE"}  # what comes below goes by sizes
         fuse_group_norms(model)
-        try:
-            separate_snippets(model)
-        except ValueError:
-            settings["SNIPPETS_MODE"] = "DISABLE"
-        return settings
+        return settings | snippet_settings(model, self._ov.__version__)
 
 
 def _image_axes(graph: GraphSpec) -> frozenset[str]:

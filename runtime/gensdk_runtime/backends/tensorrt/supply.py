@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from gensdk_runtime.backends.base import GraphSource
-from gensdk_runtime.backends.tensorrt.build import FLAGS, OnnxFile, Recipe, build
+from gensdk_runtime.backends.tensorrt.build import FLAGS, GraphFile, Recipe, build
 from gensdk_runtime.backends.tensorrt.cache import EngineCache, Fetched, Identity
 from gensdk_runtime.backends.tensorrt.device import Gpu
 from gensdk_runtime.backends.tensorrt.package import Toolkit
@@ -81,7 +81,7 @@ class Supplier:
                         return load(source.read_engine(spec))
                     except BackendError as failure:
                         warnings.warn(printable(f"{spec.file} of the bundle is not used: {failure}"), stacklevel=3)
-        onnx = OnnxFile.of(source)
+        onnx = GraphFile.of(source)
         fetched = self.fetched(recipe, onnx)
         try:
             return load(fetched.data)
@@ -91,7 +91,7 @@ class Supplier:
             self.cache.discard(self.identity(recipe, onnx), str(failure))
         return load(self.fetched(recipe, onnx).data)
 
-    def fetched(self, recipe: Recipe, onnx: OnnxFile) -> Fetched:
+    def fetched(self, recipe: Recipe, onnx: GraphFile) -> Fetched:
         """The engine from the cache, or built now. Raises :class:`BackendError` as :func:`build` does."""
         title = f"building the {recipe.precision} engine of {recipe.graph.name}"
         with Progress(1, title, show=self.progress) as bar:
@@ -101,7 +101,7 @@ class Supplier:
                 on_wait=lambda: bar.part(0.0),
             )
 
-    def identity(self, recipe: Recipe, onnx: OnnxFile) -> Identity:
+    def identity(self, recipe: Recipe, onnx: GraphFile) -> Identity:
         """All that the engine depends on."""
         sizes = recipe.sizes()
         profile = {

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gensdk_export.golden_record import keep_within, record_golden
-from gensdk_export.gradient_rounding import allowed_jumps
+from gensdk_export.gradient_rounding import gradient_bounds
 from gensdk_export.graphs import export_fp32, prepare_modules
-from gensdk_export.importers.classifier.plan import DreamOptions, classifier_plan
-from gensdk_export.importers.classifier.proof import prove_gradients
+from gensdk_export.importers.classifier.dream_plan import DreamOptions, classifier_plan
+from gensdk_export.importers.classifier.feature_proof import prove_gradients
 from gensdk_export.importers.import_report import Guess, ImportReport
 from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_export.packing import write_proved
@@ -56,7 +56,7 @@ def import_classifier(
     guesses = list(told)
     say("sampling golden trajectories in PyTorch")
     runs = record_golden(plan, samples=SAMPLES, steps=None)
-    allowed = allowed_jumps(plan, runs, atol)
+    allowed = gradient_bounds(plan, runs, atol)
     if allowed:
         reason = "where a feature is nearly zero, float32 itself may move them so far"
         guesses.append(Guess("allowed drift of gradients", f"{max(allowed.values()):.2g}", reason))
