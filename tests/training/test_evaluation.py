@@ -97,6 +97,14 @@ def test_the_same_seed_gives_the_same_values() -> None:
     assert {measure.name for measure in one.measures} == set(quick)
 
 
+def test_options_of_the_program_are_drawn_with_and_reported() -> None:
+    options = {"num_inference_steps": 2, "guidance_scale": 2.0}
+    found = evaluate("digits-ddpm", "digits", count=40, metrics=["memorization"], options=options, progress=False)
+    assert options.items() <= found.report.settings.items()
+    with pytest.raises(InputError, match="eta means nothing to a feedforward model"):
+        evaluate("digits-vae", "digits", count=40, options={"eta": 0.5}, progress=False)
+
+
 def test_data_without_labels_leaves_images_to_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "plain.npz", images=random)

@@ -15,6 +15,7 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.user_cache import cache_folder
+from gensdk_runtime.spec.options import check_options
 from gensdk_training.data.dataset import Images
 from gensdk_training.evaluation.evaluation_report import EvaluationReport, ExtractorInfo, Measure
 from gensdk_training.evaluation.measures import (
@@ -86,6 +87,7 @@ def evaluate(
     wanted = _wanted(metrics)
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
+        check_options(manifest.model.program.kind, options or {})  # before a classifier is trained
         if manifest.model.points is not None:
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
