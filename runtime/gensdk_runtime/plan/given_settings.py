@@ -40,8 +40,8 @@ class GivenSettings(NamedTuple):
 
 
 def given_settings(settings: object, own: type[ProgramSettings], recorded: Mapping[str, str]) -> GivenSettings:
-    """What `settings` stand for: an object of the class `own`, of which counts what was set in it; options by
-    name, or :attr:`Samples.settings`, which call conditions as `recorded` says of their kinds. Raises
+    """What `settings` stand for: an object of the class `own`, of which what was set counts; options by name,
+    or :attr:`Samples.settings`, which call conditions as `recorded` says of their kinds. Raises
     :class:`InputError` for anything else."""
     if isinstance(settings, ProgramSettings):
         if not isinstance(settings, own):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.conditions.image import source_size
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.programs.base import Run, Wanted, conditions_wanted, require_signature, write_conditions
-from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
+from gensdk_runtime.programs.base import (
+    OneRun,
+    Run,
+    Wanted,
+    conditions_wanted,
+    require_signature,
+    write_conditions,
+)
+from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
@@ -44,7 +50,7 @@ class TranslationProgram(FeedforwardProgram):
             if axis not in (name, size):
                 raise ManifestError(f"graph {graph.name!r}: expected axis {name!r} or {size}, got {axis!r}")
         out = (result_axis(height, source.scale), result_axis(width, source.scale))
-        channels = self.model.require_image().channels
+        channels = self.model.output.shape[0]
         outputs = {"image": Wanted(("batch", channels, *out))}
         if self.makes_uint8:
             outputs["pixels"] = Wanted(("batch", *out, channels), "uint8")
@@ -57,27 +63,24 @@ class TranslationProgram(FeedforwardProgram):
         assert self.model.source is not None  # noqa: S101 - chosen by it
         return self.model.source
 
-    def run(self, run: Run, settings: FeedforwardSettings) -> None:
+    def begin(self, run: Run, settings: FeedforwardSettings) -> OneRun:
         """Bytes stay bytes where the graph takes and makes them."""
-        graph = self._session.graph
-        spec = graph.input("source")
+        spec = self._session.graph.input("source")
         assert spec is not None  # noqa: S101 - check() looked
         height, width = source_size(run.conditions["image"])
-        axes = source_axes(spec)
+        rows, columns = height * self.source.scale, width * self.source.scale
         padded = tuple(
             axis if isinstance(axis, int) else self.source.padded(size)
-            for axis, size in zip(axes, (height, width), strict=True)
+            for axis, size in zip(source_axes(spec), (height, width), strict=True)
         )
-        with self._session.bound(self._sizes(len(run), *padded)) as bound:
-            write_conditions(self.conditions, bound, run)
-            run.timed(bound)
-            rows, columns = height * self.source.scale, width * self.source.scale
-            if run.data.dtype == np.uint8:
-                check_sums(graph, bound.output("image_sum")[: len(run.data)])
-                run.finish(bound.output("pixels")[:, :rows, :columns])
-            else:
-                run.finish(bound.output("image")[:, :, :rows, :columns])
-            run.end_step(0, 1, 0, lambda: bound.output("image")[:, :, :rows, :columns])
+
+        def read(bound: Bound, in_bytes: bool) -> Array:
+            found = self._read(len(run.data), bound, in_bytes)
+            return found[:, :rows, :columns] if in_bytes else found[:, :, :rows, :columns]
+
+        state = OneRun(run, self._session, self._sizes(len(run), *padded), read)
+        write_conditions(self.conditions, state.bound, run)
+        return state
 
     def _sizes(self, batch: int, height: int, width: int) -> dict[str, int]:
         scale = self.source.scale

@@ -103,6 +103,14 @@ def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: I
         raise InputError(_wrong(failure, cls, given)) from None
 
 
+def check_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Raises :class:`InputError` where the programs of a `kind` don't have these options, or not with such values.
+
+    What only the model itself can tell (its classes, its layers) is left to :meth:`Program.resolve`.
+    """
+    settings_under(SETTINGS[kind](), options)
+
+
 def parse_options(words: Iterable[str]) -> dict[str, Any]:
     """The options that words such as ``num_inference_steps=20`` give, each of the type that its program has.
 

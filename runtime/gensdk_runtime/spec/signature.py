@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.conditions import MAX_MARGIN, ReceptiveField, SourceSpec
 from gensdk_runtime.spec.fields import (
     MAX_SAMPLE_ELEMENTS,
@@ -48,6 +49,9 @@ __all__ = [
 HEIGHT, WIDTH = "height", "width"
 RESULT_HEIGHT, RESULT_WIDTH = "result_height", "result_width"
 """Named axes of a graph that takes images of any size; the result's where its scale is not 1."""
+
+ROWS, MAX_ROWS = "rows", 1024
+"""Named axis of a graph that makes rows for many time steps at once, and how many it is asked for at most."""
 
 
 class TensorSpec(StrictModel):
@@ -101,3 +105,10 @@ class GraphSpec(StrictModel):
     def output(self, name: str) -> TensorSpec | None:
         """The output called `name`, if there is one."""
         return next((tensor for tensor in self.outputs if tensor.name == name), None)
+
+    def require_input(self, name: str) -> TensorSpec:
+        """The input called `name`; :class:`ManifestError` where there is none."""
+        found = self.input(name)
+        if found is None:
+            raise ManifestError(f"graph {self.name!r} has no input {name!r}; export the bundle again")
+        return found
