@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, Protocol, TypeVar
@@ -23,6 +23,7 @@ from gensdk_runtime.bench.latency_report import (
 from gensdk_runtime.bench.machine import speed_probe_ns
 from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.host.garbage_collection import no_garbage_collection
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import ModelSpec
 
@@ -152,7 +153,8 @@ def _measure_run(calls: Sequence[_Calls], settings: BenchSettings, rng: np.rando
         while spent < settings.warmup_ms * 1e6:
             spent += each.call()
         each.forget()
-    with _no_garbage_collection():
+    gc.collect()  # as timeit does: its pauses would hit calls at random
+    with no_garbage_collection():
         start = perf_counter_ns()
         for done in range(MAX_CALLS_PER_RUN):
             if done >= rounds and perf_counter_ns() - start >= duration_ns:
@@ -174,16 +176,3 @@ def _measure_run(calls: Sequence[_Calls], settings: BenchSettings, rng: np.rando
 
 def _shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
     return [items[i] for i in rng.permutation(len(items))] if len(items) > 1 else list(items)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Collects once, then keeps the collector off, as timeit does: its pauses would hit calls at random."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
