@@ -12,7 +12,6 @@ import torch
 from quality_subject import (
     COUNT,
     Entry,
-    SampleOptions,
     Subject,
     against,
     live_generator,
@@ -22,6 +21,7 @@ from recipes import RECIPES
 from rows import Row, above, at_least, at_most
 
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.spec.settings import SampleOptions
 from gensdk_training.families.vae import Vae
 from gensdk_training.family import Batch
 from gensdk_training.metrics.classifier import LabelledImages, to_tensor

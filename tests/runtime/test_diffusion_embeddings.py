@@ -125,6 +125,7 @@ def test_threads_get_the_same() -> None:
 def test_what_is_kept_is_bounded(asked: list[tuple[int, tuple[int, ...]]]) -> None:
     row_bytes = 5 * 4
     found = embeddings(Embedder(), max_bytes=6 * row_bytes)
+    assert found._bytes == 0
     for timestep, labels in asked:
         rows = found.rows(timestep, labels)
         assert rows[:, 0].tolist() == [1000 * timestep + label for label in labels]

@@ -13,7 +13,8 @@ from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import DiffusionDefaults, DiffusionSpec
+from gensdk_runtime.spec.manifest import DiffusionSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from support.models import SCHEDULE, diffusion_model, generator, sharing_model, tensor
 
@@ -112,7 +113,7 @@ def test_a_bundle_without_shared_features_refuses_intervals() -> None:
 
 def test_a_default_interval_needs_the_graph() -> None:
     data = DiffusionSpec(graph="step", schedule=SCHEDULE).model_dump(mode="json")
-    data["defaults"] = DiffusionDefaults(cache_interval=2).model_dump(mode="json")
+    data["defaults"] = DiffusionSettings(cache_interval=2).model_dump(mode="json")
     with pytest.raises(ManifestError, match="cache_interval over 1 needs a shallow_graph"):
         DiffusionSpec.from_dict(data, what="spec", error=ManifestError)
 

@@ -171,6 +171,7 @@ def test_closing_while_others_sample_gives_samples_or_one_clear_error() -> None:
             ready.wait()
             model.close()
             results = [result for future in futures for result in future.result()]
+        assert len(results) == 8 * 20
         for result in results:
             if isinstance(result, str):
                 assert "was closed" in result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import NoiseSchedule, make_schedule
 from gensdk_runtime.programs.solvers import SOLVERS, SPACINGS, SolverTable, solver_table, timesteps
-from gensdk_runtime.spec.manifest import ScheduleSpec
+from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
 
 THEIR_SPACINGS = ("leading", "linspace", "trailing")
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+PEERS = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler, "dpmsolver++": DPMSolverMultistepScheduler}
 
 
 def schedule(kind: str = "linear", total: int = 1000) -> NoiseSchedule:
@@ -40,17 +42,86 @@ def step(row: Any, sample: Any, told: Any, previous: Any, noise: Any) -> tuple[A
     return a * sample + b * x0 + c * told + d * previous + s * noise, x0
 
 
-def peer(solver: str, kind: str, spacing: str, clip: bool, **options: Any) -> Any:
-    common: dict[str, Any] = {"beta_schedule": BETAS[kind], "timestep_spacing": spacing, **options}
-    if solver == "dpmsolver++":
-        scheduler: Any = DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
-    elif solver == "ddim":
-        scheduler = DDIMScheduler(**common, clip_sample=clip)
-    else:
-        scheduler = DDPMScheduler(**common, clip_sample=clip)
-    if kind == "cosine":  # abar falls to 2e-9, where float32 cumulative products keep four digits
-        scheduler.alphas_cumprod = torch.from_numpy(schedule(kind).alphas_cumprod)
-    return scheduler
+@dataclass(frozen=True)
+class Case:
+    """One combination of settings that gensdk takes and that diffusers has too."""
+
+    solver: Any
+    spacing: Any
+    steps: int
+    kind: str
+    prediction: Any
+    clip: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """What gensdk's table and diffusers' step() both take, by the same names."""
+
+    def __str__(self) -> str:
+        clip = "clip" if self.clip else "free"
+        of_ddim = [f"{name}={value}" for name, value in self.options.items()]
+        return "-".join([self.solver, self.spacing, str(self.steps), self.kind, self.prediction, clip, *of_ddim])
+
+    def ours(self) -> SolverTable:
+        return solver_table(
+            schedule(self.kind),
+            self.solver,
+            self.steps,
+            timestep_spacing=self.spacing,
+            clip_range=self.clip,
+            prediction_type=self.prediction,
+            **self.options,
+        )
+
+    def theirs(self) -> Any:
+        """The scheduler, with its time steps set; by a list where diffusers has no such spacing."""
+        settings: dict[str, Any] = {"beta_schedule": BETAS[self.kind], "prediction_type": self.prediction}
+        if self.spacing in THEIR_SPACINGS:
+            settings["timestep_spacing"] = self.spacing
+        if self.solver == "dpmsolver++":
+            settings |= {"algorithm_type": "dpmsolver++", "solver_order": 2}
+        else:
+            settings |= {"clip_sample": self.clip is not None, "clip_sample_range": self.clip or 1.0}
+        scheduler = PEERS[self.solver](**settings)
+        if self.kind == "cosine" or self.spacing == "quadratic":
+            # abar falls to 2e-9 and close steps cancel, where float32 cumulative products keep four digits
+            scheduler.alphas_cumprod = torch.from_numpy(schedule(self.kind).alphas_cumprod)
+        if self.spacing in THEIR_SPACINGS:
+            scheduler.set_timesteps(self.steps)
+        elif self.solver == "ddim":  # its set_timesteps takes no list
+            scheduler.timesteps, scheduler.num_inference_steps = torch.from_numpy(self.times()), self.steps
+        else:
+            scheduler.set_timesteps(timesteps=self.times().tolist())
+        return scheduler
+
+    def times(self) -> Any:
+        return timesteps(1000, self.steps, self.spacing, self.solver).copy()
+
+
+def valid_cases() -> list[Case]:
+    """Every combination but those that one of the two doesn't have.
+
+    - `eta` and `use_clipped_model_output` belong to DDIM: gensdk refuses another solver's eta, and DDPM and
+      DPM-Solver++ go on from x_0 alone, so the second changes nothing in their tables.
+    - DPM-Solver++ isn't clipped: diffusers' one has no `clip_sample`.
+    """
+    of_solver: dict[str, list[dict[str, Any]]] = {
+        "ddim": [
+            {"clip": clip, "options": {"eta": eta, "use_clipped_model_output": clipped}}
+            for clip in (1.0, None)
+            for eta in (0.0, 0.7, 1.0)
+            for clipped in (True, False)
+        ],
+        "ddpm": [{"clip": 1.0}, {"clip": None}],
+        "dpmsolver++": [{}],
+    }
+    return [
+        Case(solver, spacing, steps, kind, prediction, **settings)
+        for solver in SOLVERS
+        for settings in of_solver[solver]
+        for spacing in SPACINGS
+        for steps in (1, 2, 7, 10, 25, 50)
+        for kind in BETAS
+        for prediction in get_args(PredictionType)
+    ]
 
 
 @pytest.mark.parametrize("kind", BETAS)
@@ -61,53 +132,44 @@ def test_schedules_are_those_of_diffusers(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("kind", ["linear", "cosine"])
-@pytest.mark.parametrize("steps", [1, 2, 10, 25, 50])
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("spacing", THEIR_SPACINGS)
-@pytest.mark.parametrize(("eta", "clipped"), [(0.0, True), (0.0, False), (0.7, True), (1.0, False)])
-def test_equals_diffusers_step_by_step(
-    solver: Any, spacing: Any, steps: int, kind: str, eta: float, clipped: bool
-) -> None:
-    if solver != "ddim" and (eta or not clipped):
-        return
-    clip = solver != "dpmsolver++"  # diffusers' multistep solver doesn't clip
-    theirs = peer(solver, kind, spacing, clip)
-    theirs.set_timesteps(steps)
-    ours = solver_table(
-        schedule(kind),
-        solver,
-        steps,
-        eta=eta,
-        timestep_spacing=spacing,
-        clip_range=1.0 if clip else None,
-        use_clipped_model_output=clipped,
-    )
+@pytest.mark.parametrize("case", valid_cases(), ids=str)
+def test_equals_diffusers_step_by_step(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same time steps, and the same states from the same noise and answers, step by step."""
+    theirs, ours = case.theirs(), case.ours()
     assert theirs.timesteps.tolist() == ours.timesteps.tolist()
-    if solver == "ddim" and spacing == "linspace" and steps > 1:
-        return  # diffusers takes t - T // S as the step before t there, not the one in its list
-    extra: dict[str, Any] = {"eta": eta, "use_clipped_model_output": clipped} if solver == "ddim" else {}
-    assert_equal_states(theirs, ours, **extra)
+    steps = len(ours)
+    rng = np.random.default_rng(steps)
+    start, told, noise = rng.normal(size=(3, 3, 4, 4)), *rng.normal(size=(2, steps, 3, 3, 4, 4))
+    state = torch.from_numpy(start)
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: fresh)
+    for i, mine in enumerate(walk(ours, start, told, noise)):
+        fresh = torch.from_numpy(noise[i])
+        extra = {**case.options, "variance_noise": fresh} if case.solver == "ddim" else {}
+        follow_the_list(theirs, i)
+        state = theirs.step(torch.from_numpy(told[i]), int(ours.timesteps[i]), state, **extra).prev_sample
+        scale = max(1.0, float(np.abs(mine).max()))  # unclipped states grow to 1 / alpha_T
+        np.testing.assert_allclose(mine / scale, state.double().numpy() / scale, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("clipped", [True, False])
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_denoiser_that_predicts_v_gives_what_diffusers_gives(solver: Any, clipped: bool) -> None:
-    if solver != "ddim" and not clipped:
+def follow_the_list(theirs: Any, i: int) -> None:
+    """Makes diffusers' DDIM step from its i-th time step to the next in its list.
+
+    It goes to t - T // S, which the lists of uneven spacings don't hold; T and S are used for nothing else.
+    """
+    if not isinstance(theirs, DDIMScheduler):
         return
-    clip = solver != "dpmsolver++"
-    theirs = peer(solver, "linear", "trailing", clip, prediction_type="v_prediction")
-    theirs.set_timesteps(10)
-    ours = solver_table(
-        schedule(),
-        solver,
-        10,
-        clip_range=1.0 if clip else None,
-        use_clipped_model_output=clipped,
-        prediction_type="v_prediction",
+    now, after = [*theirs.timesteps.tolist(), -1][i : i + 2]
+    if max(now - theirs.config.num_train_timesteps // theirs.num_inference_steps, -1) != after:
+        theirs.register_to_config(num_train_timesteps=now - after)
+        theirs.num_inference_steps = 1
+
+
+@pytest.mark.parametrize("solver", [solver for solver in SOLVERS if solver != "ddim"])
+def test_keeping_the_models_eps_is_for_ddim_alone(solver: Any) -> None:
+    kept, derived = (
+        solver_table(schedule(), solver, 10, use_clipped_model_output=clipped) for clipped in (False, True)
     )
-    assert_equal_states(theirs, ours, **({"use_clipped_model_output": clipped} if solver == "ddim" else {}))
+    np.testing.assert_array_equal(kept.coefficients, derived.coefficients)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -118,6 +180,7 @@ def test_eps_and_the_v_that_it_means_lead_to_the_same_states(solver: Any, spacin
         solver_table(plan, solver, 20, timestep_spacing=spacing, prediction_type=kind)  # type: ignore[arg-type]
         for kind in ("epsilon", "v_prediction")
     )
+    assert len(of_eps) == len(of_v) == 20
     random = np.random.default_rng(0)
     ours = theirs = random.normal(size=(2, 1, 4, 4))
     previous = [np.zeros_like(ours)] * 2
@@ -127,41 +190,6 @@ def test_eps_and_the_v_that_it_means_lead_to_the_same_states(solver: Any, spacin
         ours, previous[0] = step(row, ours, eps, previous[0], fresh)
         theirs, previous[1] = step(other, theirs, (eps - sigma * theirs) / alpha, previous[1], fresh)
         np.testing.assert_allclose(theirs, ours, atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("kind", ["linear", "cosine"])
-@pytest.mark.parametrize("steps", [1, 2, 10, 25, 50])
-@pytest.mark.parametrize("solver", ["ddpm", "dpmsolver++"])
-def test_quadratic_spacing_equals_diffusers_with_these_time_steps(solver: Any, steps: int, kind: str) -> None:
-    """diffusers has no such spacing, but takes a list of time steps (only its DDIM takes none)."""
-    clip = solver == "ddpm"
-    ours = solver_table(
-        schedule(kind), solver, steps, timestep_spacing="quadratic", clip_range=1.0 if clip else None
-    )
-    theirs = peer(solver, kind, "linspace", clip)
-    theirs.alphas_cumprod = torch.from_numpy(schedule(kind).alphas_cumprod)  # close steps cancel in float32
-    theirs.set_timesteps(timesteps=ours.timesteps.tolist())
-    assert_equal_states(theirs, ours)
-
-
-def assert_equal_states(theirs: Any, ours: SolverTable, **extra: Any) -> None:
-    """The same states from the same noise and answers, step by step."""
-    steps = len(ours)
-    rng = np.random.default_rng(steps)
-    start, eps, noise = rng.normal(size=(3, 3, 4, 4)), *rng.normal(size=(2, steps, 3, 3, 4, 4))
-    state = torch.from_numpy(start)
-    for i, mine in enumerate(walk(ours, start, eps, noise)):
-        if extra.get("eta"):
-            extra["variance_noise"] = torch.from_numpy(noise[i])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                "diffusers.schedulers.scheduling_ddpm.randn_tensor",
-                lambda *_, i=i, **__: torch.from_numpy(noise[i]),
-            )
-            state = theirs.step(torch.from_numpy(eps[i]), int(ours.timesteps[i]), state, **extra).prev_sample
-        scale = max(1.0, float(np.abs(mine).max()))  # unclipped states grow to 1 / alpha_T
-        np.testing.assert_allclose(mine / scale, state.double().numpy() / scale, atol=1e-5)
 
 
 @given(

@@ -12,7 +12,6 @@ from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.fake import FakeSession, GraphFunction
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.manifest import (
-    AscentDefaults,
     AscentSpec,
     AutoregressiveSpec,
     DiffusionSpec,
@@ -20,6 +19,7 @@ from gensdk_runtime.spec.manifest import (
     ModelSpec,
     ScheduleSpec,
 )
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, Role, TensorSpec
 
 IMAGE = ImageSpec(channels=1, height=4, width=6)
@@ -164,7 +164,7 @@ def ascent_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
         normalize=True,
         project="range",
         keep="last",
-        defaults=AscentDefaults(learning_rate=0.1, num_inference_steps=6, jitter=1),
+        defaults=AscentSettings(learning_rate=0.1, num_inference_steps=6, jitter=1),
     )
     return ModelSpec(
         name="ascent",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -22,10 +21,18 @@ from gensdk_runtime.programs.base import (
     write_label,
 )
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
+from gensdk_runtime.spec.settings import AutoregressiveSettings
 
 
-class AutoregressiveProgram(Program[None]):
+class AutoregressiveProgram(Program[AutoregressiveSettings]):
     """See :class:`AutoregressiveSpec` for the graphs. All uniforms of a sample come from stream 0 at once."""
+
+    Settings = AutoregressiveSettings
+
+    @property
+    def defaults(self) -> AutoregressiveSettings:
+        """There is nothing to choose."""
+        return AutoregressiveSettings()
 
     @property
     def spec(self) -> AutoregressiveSpec:
@@ -65,14 +72,7 @@ class AutoregressiveProgram(Program[None]):
         label = label_wanted(self.model, likelihood, "batch")
         require_signature(likelihood, images | label, {"log_likelihood": Wanted(("batch",))})
 
-    def resolve(self, options: Mapping[str, Any]) -> None:
-        """There is nothing to set."""
-
-    def describe(self, settings: None) -> dict[str, Any]:
-        """There is nothing to tell."""
-        return {}
-
-    def run(self, run: Run, settings: None) -> None:
+    def run(self, run: Run, settings: AutoregressiveSettings) -> None:
         """A stopped run leaves the rows below at the lowest value."""
         channels, height, width = self.model.require_image().shape
         uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (height, width, channels))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, Generic, TypeVar
@@ -17,9 +17,11 @@ from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.options import settings_under
+from gensdk_runtime.spec.settings import ProgramSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
-SettingsT = TypeVar("SettingsT")
+SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
 Int64 = NDArray[np.int64]
 Shape = tuple[int | str, ...]
 
@@ -142,10 +144,10 @@ WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithme
 class Program(ABC, Generic[SettingsT]):
     """A program over the sessions of one model. Holds no state between batches, so threads may share it.
 
-    `options` are the arguments of :meth:`Generator.sample` that it understands beyond those all share.
+    `Settings` declares its options: arguments of :meth:`Generator.sample` beyond those that all programs share.
     """
 
-    options: ClassVar[frozenset[str]] = frozenset()
+    Settings: ClassVar[type[ProgramSettings]]
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self.model = model
@@ -161,13 +163,27 @@ class Program(ABC, Generic[SettingsT]):
     def check(self) -> None:
         """Raises :class:`ManifestError` unless the graphs have the tensors that the program needs."""
 
+    @property
     @abstractmethod
-    def resolve(self, options: Mapping[str, Any]) -> SettingsT:
-        """The full settings for the options that the caller gave; :class:`InputError` for a bad value."""
+    def defaults(self) -> SettingsT:
+        """The bundle's settings, which hold where the caller says nothing."""
 
-    @abstractmethod
+    def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> SettingsT:
+        """The full settings for the options that the caller gave, where None is left to the bundle.
+
+        Raises :class:`InputError` for an option that the program does not have (the nearest match may be one of
+        `others`, which the caller takes too), a bad value, and settings that the model can't run with.
+        """
+        return self.fit(settings_under(self.defaults, options, others=others), options)
+
+    def fit(self, settings: SettingsT, options: Mapping[str, Any]) -> SettingsT:
+        """`settings`, made of the caller's `options`, as this model runs with them; :class:`InputError` where it
+        can't."""
+        return settings
+
     def describe(self, settings: SettingsT) -> dict[str, Any]:
         """The settings as plain JSON values, for the record in results and files."""
+        return settings.model_dump()
 
     def covers(self, settings: SettingsT, *, listening: bool) -> bool:
         """Whether this form of the program can run with `settings`, and tell a listener of each step."""

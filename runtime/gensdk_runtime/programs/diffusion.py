@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -20,13 +20,8 @@ from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
-from gensdk_runtime.spec.manifest import (
-    DiffusionDefaults,
-    DiffusionSpec,
-    ModelSpec,
-    PredictionType,
-    ScheduleSpec,
-)
+from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 
 
 @dataclass(frozen=True)
@@ -68,17 +63,17 @@ MAX_KEPT_LABELS = 256
 """What is kept for the next call: so many settings, and so many labels of batches up to that size."""
 
 
-class DiffusionProgram(Program[DiffusionDefaults]):
+class DiffusionProgram(Program[DiffusionSettings]):
     """DDPM, DDIM and DPM-Solver++ with classifier-free guidance; see :class:`DiffusionSpec` for the graphs.
 
     Keeps nothing between batches but the time embeddings, which depend on no sample.
     """
 
-    options = frozenset(DiffusionDefaults.model_fields)
+    Settings = DiffusionSettings
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
-        self._resolved: dict[tuple[Any, ...], DiffusionDefaults] = {}
-        self._known: dict[DiffusionDefaults, Steps] = {}
+        self._resolved: dict[tuple[Any, ...], DiffusionSettings] = {}
+        self._known: dict[DiffusionSettings, Steps] = {}
         self._made: dict[tuple[bytes, float], Passes] = {}
         super().__init__(model, sessions)
         name = self.spec.embedding_graph
@@ -112,21 +107,25 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         """The class after the last one."""
         return self.model.num_classes
 
-    def resolve(self, options: Mapping[str, Any]) -> DiffusionDefaults:
+    def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
         key = tuple((name, type(value), str(value)) for name, value in options.items())
         settings = self._resolved.get(key)
         if settings is None:
-            settings = self._resolve(options)
+            settings = super().resolve(options, others=others)
             if len(self._resolved) < MAX_RESOLVED:
                 self._resolved[key] = settings
         return settings
 
-    def _resolve(self, options: Mapping[str, Any]) -> DiffusionDefaults:
-        defaults = self.spec.defaults.model_dump()
-        if options.get("solver", "ddim") != "ddim" and "eta" not in options:
-            defaults["eta"] = 0.0  # the default eta is meant for DDIM
-        settings = DiffusionDefaults.from_dict({**defaults, **options}, what="sample()")
+    @property
+    def defaults(self) -> DiffusionSettings:
+        """The bundle's."""
+        return self.spec.defaults
+
+    def fit(self, settings: DiffusionSettings, options: Mapping[str, Any]) -> DiffusionSettings:
+        """Refuses guidance without classes, shared features without their graph, and steps that can't be."""
+        if options.get("solver") not in (None, "ddim") and options.get("eta") is None:
+            settings = settings.model_copy(update={"eta": 0.0})  # the default eta is meant for DDIM
         if self.model.num_classes is None and settings.guidance_scale != 1.0:
             raise InputError("guidance_scale needs a model with classes; this one has none")
         if settings.cache_interval > 1 and self.spec.shallow_graph is None:
@@ -137,16 +136,12 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         self.table(settings)
         return settings
 
-    def describe(self, settings: DiffusionDefaults) -> dict[str, Any]:
-        """All settings by diffusers' names."""
-        return settings.model_dump()
-
-    def table(self, settings: DiffusionDefaults) -> SolverTable:
+    def table(self, settings: DiffusionSettings) -> SolverTable:
         """The solver's table for these settings."""
         clip_range = self.model.require_image().value_range[1] if settings.clip_sample else None
         return _table(self.spec.schedule, self.spec.prediction_type, settings, clip_range)
 
-    def run(self, run: Run, settings: DiffusionDefaults) -> None:
+    def run(self, run: Run, settings: DiffusionSettings) -> None:
         """From noise x_T down the time steps; a stopped run keeps its present estimate of x_0."""
         steps = self._steps(settings)
         passes = self._passes(run, settings.guidance_scale)
@@ -195,7 +190,7 @@ class DiffusionProgram(Program[DiffusionDefaults]):
                     np.copyto(bound.input("label"), passes.labels)
             yield bound
 
-    def _steps(self, settings: DiffusionDefaults) -> Steps:
+    def _steps(self, settings: DiffusionSettings) -> Steps:
         """What :meth:`table` says, as the loop takes it; kept beside the resolved settings."""
         steps = self._known.get(settings)
         if steps is None:
@@ -255,7 +250,7 @@ def _hand_over(source: Bound, target: Bound) -> None:
 def _table(
     schedule: ScheduleSpec,
     prediction_type: PredictionType,
-    settings: DiffusionDefaults,
+    settings: DiffusionSettings,
     clip_range: float | None,
 ) -> SolverTable:
     """Made once for each setting: an application samples with the same one again and again."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from gensdk_runtime import noise
@@ -23,12 +20,20 @@ from gensdk_runtime.programs.base import (
     write_label,
 )
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
 
-class FeedforwardProgram(Program[None]):
+class FeedforwardProgram(Program[FeedforwardSettings]):
     """Noise, and a label where the model has classes, go in; images, or points, come out. With an encoder,
     images go back."""
+
+    Settings = FeedforwardSettings
+
+    @property
+    def defaults(self) -> FeedforwardSettings:
+        """There is nothing to choose."""
+        return FeedforwardSettings()
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
@@ -121,14 +126,7 @@ class FeedforwardProgram(Program[None]):
             raise BackendError(f"model {self.model.name!r} has no graph for this, or no images came")
         run_images(session, output, run)
 
-    def resolve(self, options: Mapping[str, Any]) -> None:
-        """There is nothing to set."""
-
-    def describe(self, settings: None) -> dict[str, Any]:
-        """There is nothing to tell."""
-        return {}
-
-    def run(self, run: Run, settings: None) -> None:
+    def run(self, run: Run, settings: FeedforwardSettings) -> None:
         """Each noise input draws from a stream of its own, in the order of the graph's inputs."""
         graph = self._session.graph
         with self._session.bound({"batch": len(run)}) as bound:

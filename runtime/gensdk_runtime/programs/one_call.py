@@ -17,13 +17,8 @@ from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature, write_label
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.solvers import SolverTable
-from gensdk_runtime.spec.manifest import (
-    AutoregressiveSpec,
-    DiffusionDefaults,
-    DiffusionSpec,
-    ModelSpec,
-    OneCallSpec,
-)
+from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
+from gensdk_runtime.spec.settings import AutoregressiveSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 SAMPLER = "sampler"
@@ -43,11 +38,11 @@ class OneCallDiffusion(DiffusionProgram):
         """The tensors of :func:`sampler_graph`."""
         _require(self.sessions[SAMPLER].graph, sampler_graph(self.model, self.table(self.baked)))
 
-    def covers(self, settings: DiffusionDefaults, *, listening: bool) -> bool:
+    def covers(self, settings: DiffusionSettings, *, listening: bool) -> bool:
         """Only the settings that are part of the graph, and nobody hears of its steps."""
         return settings == self.baked and not listening
 
-    def run(self, run: Run, settings: DiffusionDefaults) -> None:
+    def run(self, run: Run, settings: DiffusionSettings) -> None:
         """Noise is drawn for the steps that add some; the others multiply what lies there by zero."""
         with self.sessions[SAMPLER].bound({"batch": len(run)}) as bound:
             run.latent(bound.input("latents"))
@@ -73,11 +68,11 @@ class OneCallAutoregressive(AutoregressiveProgram):
         """The tensors of :func:`sampler_graph`."""
         _require(self.sessions[SAMPLER].graph, sampler_graph(self.model))
 
-    def covers(self, settings: None, *, listening: bool) -> bool:
+    def covers(self, settings: AutoregressiveSettings, *, listening: bool) -> bool:
         """There are no settings, but nobody may listen to the rows."""
         return not listening
 
-    def run(self, run: Run, settings: None) -> None:
+    def run(self, run: Run, settings: AutoregressiveSettings) -> None:
         """The uniforms go in as they are drawn."""
         with self.sessions[SAMPLER].bound({"batch": len(run)}) as bound:
             uniforms = bound.input("uniform")

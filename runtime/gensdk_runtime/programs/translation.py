@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.programs.base import Run, Wanted, label_wanted, require_signature, write_label
 from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
 from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
 
 
@@ -58,7 +59,7 @@ class TranslationProgram(FeedforwardProgram):
         assert self.model.source is not None  # noqa: S101 - chosen by it
         return self.model.source
 
-    def run(self, run: Run, settings: None) -> None:
+    def run(self, run: Run, settings: FeedforwardSettings) -> None:
         """Bytes stay bytes where the graph takes and makes them."""
         graph = self._session.graph
         spec = graph.input("source")
@@ -126,9 +127,7 @@ def write_source(sources: Array, out: Array, spec: SourceSpec) -> None:
         return
     inside = out[:, :, :height, :width]
     if sources.dtype == np.uint8:
-        low, high = spec.value_range
-        np.multiply(sources.transpose(0, 3, 1, 2), np.float32((high - low) / 255.0), out=inside)
-        inside += np.float32(low)
+        to_floats(sources, spec.value_range, out=inside)
     else:
         np.copyto(inside, sources)
     out[:, :, height:, :width] = out[:, :, rows, :width]

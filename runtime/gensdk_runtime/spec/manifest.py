@@ -18,6 +18,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import (
     BundlePath,
     Finite,
@@ -35,10 +36,7 @@ SCHEMA_VERSION = 1
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 * 2**20
-SolverName = Literal["ddpm", "ddim", "dpmsolver++"]
-TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic"]
 PredictionType = Literal["epsilon", "v_prediction"]
-OptimizerName = Literal["adam", "sgd", "lbfgs"]
 
 
 class FeedforwardSpec(StrictModel):
@@ -92,19 +90,6 @@ class ScheduleSpec(StrictModel):
         return self
 
 
-class DiffusionDefaults(StrictModel):
-    """What :meth:`Generator.sample` uses where the caller says nothing."""
-
-    solver: SolverName = "ddim"
-    num_inference_steps: Annotated[int, Field(ge=1, le=100_000)] = 20
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    guidance_scale: Annotated[float, Field(ge=0, le=100)] = 1.0
-    timestep_spacing: TimestepSpacing = "trailing"
-    clip_sample: bool = True
-    use_clipped_model_output: bool = True
-    cache_interval: Annotated[int, Field(ge=1, le=1000)] = 1
-
-
 class DiffusionSpec(StrictModel):
     """A solver over `graph`, the step graph, which holds the denoiser *and* the solver's update.
 
@@ -129,7 +114,7 @@ class DiffusionSpec(StrictModel):
     shallow_graph: Name | None = None
     schedule: ScheduleSpec
     prediction_type: PredictionType = "epsilon"
-    defaults: DiffusionDefaults = DiffusionDefaults()
+    defaults: DiffusionSettings = DiffusionSettings()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -172,27 +157,6 @@ class AutoregressiveSpec(StrictModel):
         return (self.row_graph, self.pixel_graph)
 
 
-class AscentDefaults(StrictModel):
-    """How an input is optimized where the caller says nothing.
-
-    `optimizer` with its `learning_rate`, `momentum` (SGD), `beta1` and `beta2` (Adam), for `num_inference_steps`
-    steps; with the `lr_schedule` "linear" its rate falls to 0 over them, which lets a search come to rest where
-    the objective has kinks. `patience` > 0: a sample stops once so many steps have not improved its best objective
-    by the share `tolerance`. `jitter`: an image is moved by up to so many pixels in each step, and back.
-    """
-
-    optimizer: OptimizerName = "adam"
-    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.05
-    lr_schedule: Literal["constant", "linear"] = "constant"
-    num_inference_steps: Annotated[int, Field(ge=0, le=100_000)] = 100
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    patience: Annotated[int, Field(ge=0, le=100_000)] = 0
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
-    jitter: Annotated[int, Field(ge=0, le=1024)] = 0
-
-
 class AscentSpec(StrictModel):
     """Gradient steps on an input, the gradient itself being a graph.
 
@@ -218,7 +182,15 @@ class AscentSpec(StrictModel):
     normalize: bool = False
     project: Literal["none", "range"] = "none"
     keep: Literal["last", "best"] = "best"
-    defaults: AscentDefaults = AscentDefaults()
+    defaults: AscentSettings = AscentSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.defaults.layer not in (None, *self.objectives):
+            raise ValueError(f"the default layer {self.defaults.layer!r} is none of the objectives")
+        if self.defaults.start == "encoder" and self.encoder is None:
+            raise ValueError("a default start at the encoder needs an encoder")
+        return self
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -362,7 +334,7 @@ class OneCallSpec(StrictModel):
 
     graph: GraphSpec
     files: dict[Precision, BundlePath]
-    settings: DiffusionDefaults | None = None
+    settings: DiffusionSettings | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.host.garbage_collection import no_garbage_collection
+from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.noise import sample_keys
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Run, StepEnd

@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from gensdk_export.importers.import_report import Guess
 from gensdk_runtime.errors import ExportError, UnavailableError
-from gensdk_runtime.spec.manifest import DiffusionDefaults, PredictionType, ScheduleSpec, SolverName
+from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import DiffusionSettings, SolverName
 
 INSTALL = 'pip install "gensdk[diffusers]"'
 FORMULAS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
@@ -50,7 +51,7 @@ class Sampling:
     """What a scheduler and its pipeline say; `guesses` for what was taken for granted."""
 
     schedule: ScheduleSpec
-    defaults: DiffusionDefaults
+    defaults: DiffusionSettings
     prediction: PredictionType
     guesses: tuple[Guess, ...]
 
@@ -78,7 +79,7 @@ def read_sampling(config: Mapping[str, Any], pipeline: str, solver: SolverName |
     }
     return Sampling(
         schedule,
-        DiffusionDefaults.from_dict(defaults, what="scheduler_config.json", error=ExportError),
+        DiffusionSettings.from_dict(defaults, what="scheduler_config.json", error=ExportError),
         cast(PredictionType, str(config.get("prediction_type", "epsilon"))),
         _told(config, f"{pipeline or 'no model_index.json'}, {kind}", chosen, min(STEPS[chosen], total), spacing),
     )
