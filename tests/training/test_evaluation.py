@@ -20,9 +20,9 @@ from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import Evaluation, evaluate
+from gensdk_training.evaluation.evaluation_page import page
 from gensdk_training.evaluation.evaluation_report import EvaluationReport
 from gensdk_training.evaluation.measures import METRICS
-from gensdk_training.evaluation.page import page
 from gensdk_training.evaluation.point_models import mixture_measures
 from gensdk_training.evaluation.subject import check_model
 from gensdk_training.metrics.classifier import ClassifierSettings

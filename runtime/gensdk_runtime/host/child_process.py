@@ -1,10 +1,10 @@
-"""Starts every process that gensdk starts, so that none runs code from where the user happens to stand.
+"""Starts every process that gensdk starts, so that none imports code from the user's working directory.
 
 A child gets the interpreter's ``-P``, its own working directory (the root of the file system), and the paths from
-which this process imports, without the working directory and the folder of the user's script: there may lie an
-``onnxruntime.py`` that somebody sent. What a folder holds is taken from there only if gensdk itself was imported
-from it. A child ends with its parent, whatever it is doing (:mod:`gensdk_runtime.host.child_main`), and within
-limits of memory and processor time.
+which this process imports, without the working directory and the folder of the user's script: an
+``onnxruntime.py`` from a stranger may lie there. What a folder holds is taken from there only if gensdk itself was
+imported from it. A child ends with its parent, whatever it is doing (:mod:`gensdk_runtime.host.child_main`), and
+within limits of memory and processor time.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _SEARCHED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 class Limits:
     """What a child may take: `memory` in bytes of its own, `processor_seconds` of all its threads together.
 
-    None: as much as it likes; `memory` is what :func:`memory_limit` says unless given. Enforced by the operating
-    system on Linux and macOS; elsewhere there is only the time that its parent waits for it.
+    None: no limit; `memory` is :func:`memory_limit` unless given. Enforced by the operating system on Linux and
+    macOS; elsewhere there is only the time that its parent waits for it.
     """
 
     memory: int | None = field(default_factory=memory_limit)

@@ -77,7 +77,8 @@ def evaluate(
     `metrics`: names of :data:`METRICS`, None: all that are possible. `extractor`: an ONNX file, used as `onnx`
     says; None: a classifier of the labelled training images, trained here and kept in the user's cache. `data`:
     how the data is split and cut; None: as in the model's own training. `options`: those of
-    :meth:`Generator.sample`, where they are not the bundle's. `say` hears what is being done.
+    :meth:`Generator.sample`, where they are not the bundle's. `say` is called with a few words as each stage
+    begins.
 
     Raises :class:`InputError` for a model of another kind, data that does not fit or has no test part, unknown
     metrics and such that need what is not there; BundleError and BackendError as sampling does.
@@ -192,7 +193,8 @@ def _extractor(
 def _check_possible(
     asked: Sequence[str] | None, wanted: frozenset[str], judge: Extractor | None, why_not: str
 ) -> None:
-    """What was named must be possible; of "all" the rest is left out, with a note."""
+    """Raises :class:`InputError` if a metric that was named is impossible; of "all", impossible ones are left out,
+    with a note."""
     impossible = sorted(wanted & {*FEATURE_METRICS, *LOGIT_METRICS}) if judge is None else []
     if asked is not None and impossible:
         raise InputError(f"can't measure {', '.join(impossible)}: {why_not}")
