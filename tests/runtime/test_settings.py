@@ -14,9 +14,9 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.request import ARGUMENTS
 from gensdk_runtime.plan.sampling import SampleArguments
-from gensdk_runtime.programs import PROGRAMS
 from gensdk_runtime.proof.golden import Call, Golden, Trajectory, TrajectorySettings
 from gensdk_runtime.spec.field_words import type_of
+from gensdk_runtime.spec.kinds import PROGRAMS
 from gensdk_runtime.spec.options import (
     Option,
     OptionValues,
@@ -48,7 +48,12 @@ def sampler(kind: str) -> Generator:
 
 
 def test_each_program_has_settings_and_each_settings_a_program() -> None:
-    assert {kind: program.Settings for kind, program in PROGRAMS.items()} == SETTINGS
+    for kind, settings in SETTINGS.items():
+        PROGRAMS.load(kind)
+        program = PROGRAMS.known_class(kind)
+        assert program is not None
+        assert program.Settings is settings
+        assert program.Spec is PROGRAMS.spec(kind)
 
 
 @pytest.mark.parametrize(
