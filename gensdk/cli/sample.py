@@ -9,7 +9,8 @@ import click
 
 from gensdk.cli.output import aside, print_json, say
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.programs.solvers import SOLVERS, SPACINGS
+from gensdk_runtime.programs.solvers import SOLVERS
+from gensdk_runtime.programs.spacings import SPACINGS
 
 EXAMPLES = """
 \b

@@ -52,7 +52,7 @@ class Passes:
 class Steps:
     """A solver's table, as the loop feeds it: for each step the float32 row, and whether it adds noise."""
 
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]
     coefficients: tuple[Float32, ...]
     noisy: tuple[bool, ...]
 
@@ -60,7 +60,8 @@ class Steps:
     def of(cls, table: SolverTable) -> Steps:
         """Rounded once."""
         rows = tuple(table.coefficients.astype(np.float32))
-        return cls(tuple(table.timesteps.tolist()), rows, tuple((table.noise_scale > 0).tolist()))
+        times = tuple(int(time) if time.is_integer() else time for time in table.timesteps.tolist())
+        return cls(times, rows, tuple((table.noise_scale > 0).tolist()))
 
 
 MAX_RESOLVED = 256
@@ -121,6 +122,8 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         defaults = self.spec.defaults.model_dump()
         if options.get("solver", "ddim") != "ddim" and "eta" not in options:
             defaults["eta"] = 0.0  # the default eta is meant for DDIM
+        if options.get("solver", defaults["solver"]) == "lcm" != defaults["solver"]:
+            defaults["timestep_spacing"] = "skipping"  # the time steps that such a model learned
         settings = DiffusionDefaults.from_dict({**defaults, **options}, what="sample()")
         if self.model.num_classes is None and settings.guidance_scale != 1.0:
             raise InputError("guidance_scale needs a model with classes; this one has none")
@@ -129,8 +132,19 @@ class DiffusionProgram(Program[DiffusionDefaults]):
                 f"expected cache_interval=1, got {settings.cache_interval}: this bundle can't share features "
                 "between steps; export it with --share-features"
             )
-        self.table(settings)
+        self._check_times(self.table(settings), settings)
         return settings
+
+    def _check_times(self, table: SolverTable, settings: DiffusionDefaults) -> None:
+        """Refuses fractions of time steps where the graphs take whole ones."""
+        graph = self.sessions[self.spec.embedding_graph or self.spec.graph].graph
+        spec = graph.input("timestep")
+        if spec is not None and spec.dtype == "int64" and (table.timesteps % 1).any():
+            raise InputError(
+                f"solver {settings.solver!r} with timestep_spacing {settings.timestep_spacing!r} and "
+                f"{settings.num_inference_steps} steps needs fractions of time steps, which this bundle's graphs "
+                "don't take; export it again, or take another timestep_spacing"
+            )
 
     def describe(self, settings: DiffusionDefaults) -> dict[str, Any]:
         """All settings by diffusers' names."""

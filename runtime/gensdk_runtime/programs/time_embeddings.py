@@ -12,8 +12,8 @@ from gensdk_runtime.noise import Float32
 MAX_KEPT_BYTES = 64 * 2**20
 """Of all embeddings that wait for the next call; the longest unused ones are forgotten."""
 
-_Key = tuple[str, int, tuple[int, ...]]
-_SequenceKey = tuple[str, tuple[int, ...], tuple[int, ...]]
+_Key = tuple[str, float, tuple[int, ...]]
+_SequenceKey = tuple[str, tuple[float, ...], tuple[int, ...]]
 
 
 class TimeEmbeddings:
@@ -30,7 +30,7 @@ class TimeEmbeddings:
         self._last: tuple[_SequenceKey, Sequence[Float32]] | None = None
         self._lock = new_lock()
 
-    def sequence(self, timesteps: tuple[int, ...], labels: tuple[int, ...] = ()) -> Sequence[Float32]:
+    def sequence(self, timesteps: tuple[float, ...], labels: tuple[int, ...] = ()) -> Sequence[Float32]:
         """:meth:`rows` of each time step; the last sequence is found again at once."""
         key, last = (self._session.backend, timesteps, labels), self._last
         if last is not None and last[0] == key:
@@ -39,7 +39,7 @@ class TimeEmbeddings:
         self._last = key, found
         return found
 
-    def rows(self, timestep: int, labels: tuple[int, ...] = ()) -> Float32:
+    def rows(self, timestep: float, labels: tuple[int, ...] = ()) -> Float32:
         """Read-only float32 [L, F], a row for each of `labels`; [1, F] for a model without classes."""
         key = (self._session.backend, timestep, labels)  # a session may go over to another backend
         with self._lock:
@@ -52,7 +52,7 @@ class TimeEmbeddings:
         self._keep(key, rows)
         return rows
 
-    def _compute(self, timestep: int, labels: tuple[int, ...]) -> Float32:
+    def _compute(self, timestep: float, labels: tuple[int, ...]) -> Float32:
         """Labels are padded to a power of two: a backend with static shapes meets few of them."""
         size = 1 << (len(labels) - 1).bit_length() if labels else 1
         with self._session.bound({"labels": size} if labels else {}) as bound:
