@@ -36,7 +36,9 @@ def cases() -> list[Any]:
 every_case = pytest.mark.parametrize(("kind", "solver", "spacing"), cases())
 
 
-def table_of(plan: Schedule, solver: Any, spacing: Any, steps: int = 20, **options: Any) -> tuple[SolverTable, Levels]:
+def table_of(
+    plan: Schedule, solver: Any, spacing: Any, steps: int = 20, **options: Any
+) -> tuple[SolverTable, Levels]:
     options = {"prediction_type": plan.prediction_types[0], **options}
     return (
         solver_table(plan, solver, steps, timestep_spacing=spacing, **options),
@@ -74,23 +76,26 @@ def test_all_that_a_denoiser_may_tell_leads_to_the_same_states(kind: str, solver
 
 @every_case
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_a_step_keeps_image_and_noise_in_their_proportion(kind: str, solver: Any, spacing: Any, eta: float) -> None:
+def test_a_step_keeps_image_and_noise_in_their_proportion(
+    kind: str, solver: Any, spacing: Any, eta: float
+) -> None:
     """alpha x_0 + sigma eps becomes alpha' x_0 + sigma' eps', eps' of variance 1, however much noise is added."""
     plan = schedule(kind)
     options = {"eta": eta} if solver == "ddim" else {}
     table, now = table_of(plan, solver, spacing, clip_range=None, prediction_type="sample", **options)
     _, _, _, a, b, c, d, s = table.coefficients.T
-    boundary = 0.6 if solver == "lcm" and kind != "flow" else 1e-9  # there x_0 is c_skip sample + c_out x_0
-    np.testing.assert_allclose(a * now.alpha + b + c + d, now.next_alpha, atol=boundary)
-    np.testing.assert_allclose(np.hypot(a * now.sigma, s), now.next_sigma, atol=boundary)
+    skips = solver == "lcm" and kind != "flow"  # there x_0 is c_skip sample + c_out x_0
+    bound = 1e-9 + skips * 0.25 / ((10 * table.timesteps) ** 2 + 0.25)
+    assert (np.abs(a * now.alpha + b + c + d - now.next_alpha) <= bound).all()
+    assert (np.abs(np.hypot(a * now.sigma, s) - now.next_sigma) <= bound).all()
     assert s[-1] == 0
     assert s.any() == (solver in ("ddpm", "euler_ancestral", "lcm") or bool(options.get("eta")))
 
 
 @pytest.mark.parametrize("kind", ["linear", "scaled_linear", "cosine"])
 @pytest.mark.parametrize("spacing", [spacing for spacing in SPACINGS if spacing != "linspace"])
-@pytest.mark.parametrize(("euler", "same", "options"), [("euler", "ddim", {}), ("euler_ancestral", "ddpm", {})])
-def test_eulers_methods_are_ddim_and_ddpm(euler: Any, same: Any, options: Any, spacing: Any, kind: str) -> None:
+@pytest.mark.parametrize(("euler", "same"), [("euler", "ddim"), ("euler_ancestral", "ddpm")])
+def test_eulers_methods_are_ddim_and_ddpm(euler: Any, same: Any, spacing: Any, kind: str) -> None:
     """On the same time steps; "linspace" gives Euler fractions of them."""
     ours, theirs = (solver_table(schedule(kind), name, 20, timestep_spacing=spacing) for name in (euler, same))
     np.testing.assert_allclose(ours.coefficients, theirs.coefficients, rtol=1e-9, atol=1e-12)
@@ -129,9 +134,7 @@ def test_timesteps_fall_within_the_schedule(total: int, data: Any, kind: str, sp
     assert (np.diff(times) < 0).all()
     if kind != "flow" and spacing != "karras" and not (spacing == "linspace" and solver.startswith("euler")):
         assert not (times % 1).any()
-    table = solver_table(
-        plan, solver, steps, timestep_spacing=spacing, prediction_type=plan.prediction_types[0]
-    )
+    table = solver_table(plan, solver, steps, timestep_spacing=spacing, prediction_type=plan.prediction_types[0])
     assert np.isfinite(table.coefficients).all()
 
 

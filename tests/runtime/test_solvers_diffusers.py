@@ -184,12 +184,12 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 def valid_cases() -> Iterator[Case]:
     """Every combination but those that one of the two doesn't have.
 
-    - `eta` and `use_clipped_model_output` belong to DDIM: gensdk refuses another solver's eta, and the others go on
-      from x_0 alone, so the second changes nothing in their tables.
+    - `eta` and `use_clipped_model_output` belong to DDIM: gensdk refuses another solver's eta, and the others go
+      on from x_0 alone, so the second changes nothing in their tables.
     - diffusers clips nothing in DPM-Solver++, Euler's methods and flows.
     - Its DDPM, DDIM and LCM take whole time steps only, so not Karras's.
-    - Its Euler-ancestral tells nothing of denoisers that predict x_0, nor of flows; its flows predict the velocity,
-      those of DPM-Solver++ x_0 too.
+    - Its Euler-ancestral takes no denoisers that predict x_0, and no flows; its flows predict the velocity, those
+      of DPM-Solver++ x_0 too.
     """
     for kind, spec in SCHEDULES.items():
         plan = make_schedule(spec)
