@@ -44,7 +44,7 @@ class TorchDiffusion(Peer):
 
     @torch.inference_mode()
     def run(self, noise: Float32) -> Float32:
-        """From x_T to x_0; the formula is in gensdk_runtime/programs/solvers.py, the terms that are zero left out."""
+        """From x_T to x_0; the formula is in programs/solvers.py, the terms that are zero left out."""
         sample = torch.from_numpy(noise)
         for timestep, (x, e, clip, a, b, c, _, _) in zip(self._timesteps, self._rows, strict=True):
             eps = self._denoiser(sample, timestep)

@@ -8,7 +8,8 @@
     │   ├── ManifestError          3   its manifest is not what this version understands
     │   └── IntegrityError         3   a file of it is missing, altered, or reaches outside
     ├── BackendError               4   a backend failed while it loaded or ran a graph
-    │   └── UnavailableError       4   a backend, package or device is missing here (the remedy is in the text)
+    │   ├── UnavailableError       4   a backend, package or device is missing here (the remedy is in the text)
+    │   └── OutOfMemoryError       4   memory does not suffice for a run
     ├── TrainingError              6   training can't start or go on
     ├── ExportError                7   a model can't be exported
     └── CheckFailedError                1   a check that was asked for did not hold (verify, bench --fail-on)
@@ -80,6 +81,10 @@ class BackendError(GensdkError):
 
 class UnavailableError(BackendError):
     """A package, execution provider or device is missing; the message names the remedy."""
+
+
+class OutOfMemoryError(BackendError):
+    """A run takes more memory than there is, or than was allowed; smaller batches may fit."""
 
 
 class TrainingError(GensdkError):

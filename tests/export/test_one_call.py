@@ -31,8 +31,8 @@ from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BackendError, ExportError, InputError, ManifestError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
-from gensdk_runtime.plan.lineup import Lineup
 from gensdk_runtime.plan.runner import one_call_runner, open_runner, runner_of
+from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.proof.verify import load_golden, verify_bundle
 from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, OneCallSpec
@@ -79,7 +79,7 @@ def both_forms(
 
         steps = runner_of(model, {graph.name: session(graph, files[graph.name]) for graph in model.graphs})
         whole = one_call_runner(model, spec, session(one_call.graph, one_call.build(files)))
-        lineups = (Lineup({STEPS: steps}), Lineup({WHOLE: whole}))
+        lineups = (Runners({STEPS: steps}), Runners({WHOLE: whole}))
         yield [opened.enter_context(Generator(model, lineup)) for lineup in lineups]
 
 
@@ -98,8 +98,8 @@ def test_one_call_draws_what_the_steps_draw(name: str, changed: dict[str, Any], 
         assert np.ptp(samples.array, axis=0).max() > 0.1
         head = whole.sample(1, seed=5, label=label and label[:1], **changed)
         np.testing.assert_allclose(head.array, samples.array[:1], atol=1e-4)
-        if whole._program.latent_shape is not None:
-            latents = np.full((2, *whole._program.latent_shape), 0.3, np.float32)
+        if whole._sampling.program.latent_shape is not None:
+            latents = np.full((2, *whole._sampling.program.latent_shape), 0.3, np.float32)
             given = [each.sample(2, seed=1, latents=latents, **changed).array for each in (steps, whole)]
             np.testing.assert_allclose(given[1], given[0], atol=1e-4)
 
@@ -250,7 +250,7 @@ def counted(path: Path, choices: tuple[Choice, ...]) -> Iterator[tuple[Generator
             for batch in (1, 8)
         )
         with Generator(
-            bundle.manifest.model, Lineup({}, costs=CostTable(costs=costs), opener=opener)
+            bundle.manifest.model, Runners({}, costs=CostTable(costs=costs), opener=opener)
         ) as generator:
             yield generator, calls
 

@@ -155,18 +155,18 @@ def test_more_samples_than_memory_holds_are_refused_before_any_is_drawn(monkeypa
 def test_what_a_callback_that_stops_leaves_is_not_this_machines_affair(tmp_path: Path) -> None:
     """However the work was split by what was measured here, a callback hears of batches of the bundle's size."""
     from gensdk_runtime.plan.costs import Choice, Cost, CostTable
-    from gensdk_runtime.plan.lineup import Lineup
+    from gensdk_runtime.plan.runners import Runners
 
     def stops(step: StepEnd) -> bool:
         return step.step == 1
 
     with Generator.load("digits-ddpm", backend="onnxruntime", threads=1) as plain:
         expected = plain.sample(100, seed=0, num_inference_steps=4, callback_on_step_end=stops)
-        runner = plain._lineup.first
+        runner = plain._executor.runners.first
         choice = Choice(backend="onnxruntime")
         for batch in (1, 3, 8):
             table = CostTable(costs=(Cost(choice=choice, batch=batch, seconds=0.001 * batch),))
-            tuned = Generator(plain.model, Lineup({choice: runner}, costs=table))
+            tuned = Generator(plain.model, Runners({choice: runner}, costs=table))
             found = tuned.sample(100, seed=0, num_inference_steps=4, callback_on_step_end=stops)
             assert len(found) == len(expected) == plain.model.max_batch
             assert found.stopped

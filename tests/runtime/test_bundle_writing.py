@@ -223,8 +223,8 @@ def test_readers_and_writers_at_once(tmp_path: Path, writers: int) -> None:
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
-from gensdk_runtime import atomic
-from gensdk_runtime import bundle as bundle_module
+from gensdk_runtime.host import atomic
+from gensdk_runtime.bundles import bundle as bundle_module
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.writer import write_bundle
 from support.tiny_bundle import tiny_files, tiny_manifest

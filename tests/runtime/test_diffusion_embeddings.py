@@ -169,7 +169,7 @@ def test_guidance_runs_what_counts() -> None:
 def test_a_batch_with_and_without_labels_is_each_by_itself() -> None:
     """Where a sample has no label, guidance between its two halves changes nothing."""
     _, embedded, _ = pair(CLASSES)
-    program = embedded._program
+    program = embedded._sampling.program
     assert isinstance(program, DiffusionProgram)
     found = program.resolve({"guidance_scale": 3.0, "num_inference_steps": 4})
     keys, labels = sample_keys(3, 0), np.array([1, CLASSES, 2])

@@ -110,7 +110,7 @@ def test_a_fork_while_other_threads_sample(explicit, tmp_path, monkeypatch) -> N
 
 
 ARENA = """
-from gensdk_runtime import onnxruntime_memory as memory
+from gensdk_runtime.backends.onnxruntime import memory
 generator = Generator.load("digits-dcgan", backend="onnxruntime")
 generator.sample(2, seed=1)
 work = lambda: (memory._bounded, generator.sample(2, seed=1).images.shape)
@@ -230,7 +230,7 @@ for _ in range(6):
     pid = os.fork()
     if pid == 0:
         for _ in range(5):
-            generator.after_fork(); generator._lineup.after_fork()
+            generator._executor.after_fork(); generator._executor.runners.after_fork()
             assert np.array_equal(generator.sample(2, seed=1).data, expected)
         os._exit(0)
     pids.append(pid)

@@ -21,8 +21,8 @@ from gensdk_runtime.errors import BackendError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.fingerprint import measurement_key
-from gensdk_runtime.plan.lineup import Lineup
 from gensdk_runtime.plan.opening import open_choice
+from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.tuning import store
 from support.cost_tables import store_costs, table_for
 from support.models import MODELS, generator
@@ -42,7 +42,7 @@ def copied(tmp_path: Path) -> Path:
 def planned(path: Path | str, choices: list[Choice]) -> Generator:
     """A generator that splits its work by a table, over the real graphs."""
     bundle = Bundle.open(path)
-    lineup = Lineup({}, costs=table_for(choices), opener=lambda choice: open_choice(bundle, choice, "fp32"))
+    lineup = Runners({}, costs=table_for(choices), opener=lambda choice: open_choice(bundle, choice, "fp32"))
     return Generator(bundle.manifest.model, lineup, owned=bundle)
 
 
@@ -78,13 +78,13 @@ def test_closing_ends_running_calls_properly(wait: float) -> None:
 def test_closing_while_the_pool_is_handed_work(monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = planned(DIGITS, [TWO])
     sampling.sample(8, seed=0)
-    plan = sampling._lineup.record
+    plan = sampling._executor.runners.record
 
     def close_now(rounds):
         sampling.close()  # what another thread may do at this moment
         return plan(rounds)
 
-    monkeypatch.setattr(sampling._lineup, "record", close_now)
+    monkeypatch.setattr(sampling._executor.runners, "record", close_now)
     with pytest.raises(BackendError, match="closed; load the bundle again"):
         sampling.sample(8, seed=0)
 
@@ -168,7 +168,7 @@ def test_who_finds_another_process_measuring_starts_at_once_and_goes_over_later(
 ) -> None:
     monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENSDK_TUNE", "on")
-    monkeypatch.setattr("gensdk_runtime.plan.lineup.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("gensdk_runtime.plan.runners.LOOK_EVERY", 0.0)
     monkeypatch.setattr("gensdk_runtime.tuning.measure.measure", lambda *args, **more: pytest.fail("it measured"))
     with Bundle.open(DIGITS) as bundle:
         key = measurement_key(bundle.manifest, "fp32", None)
@@ -183,14 +183,14 @@ def test_who_finds_another_process_measuring_starts_at_once_and_goes_over_later(
     with waiting:
         measured = waiting.sample(6, seed=0)
         assert "fallback" not in measured.settings
-        assert waiting._lineup._choices() == (ONE, TWO)
+        assert waiting._executor.runners._choices() == (ONE, TWO)
         np.testing.assert_allclose(measured.data, samples.data, atol=1e-5)
 
 
 def test_who_waits_in_vain_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENSDK_TUNE", "on")
-    monkeypatch.setattr("gensdk_runtime.plan.lineup.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("gensdk_runtime.plan.runners.LOOK_EVERY", 0.0)
     with Bundle.open(DIGITS) as bundle:
         key = measurement_key(bundle.manifest, "fp32", None)
     with store.measuring_this(key):
@@ -198,7 +198,7 @@ def test_who_waits_in_vain_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.Mo
     with waiting:
         expected = waiting.sample(3, seed=0).data
         np.testing.assert_array_equal(waiting.sample(3, seed=0).data, expected)
-        assert waiting._lineup._awaited is None
+        assert waiting._executor.runners._awaited is None
 
 
 def test_errors_of_the_life_cycle_are_ours() -> None:

@@ -21,7 +21,7 @@ from support.models import MODELS, generator
 
 PROGRAM = """
 import sys
-from gensdk_runtime import progress
+from gensdk_runtime.host import progress
 progress.PATIENCE = 0.0
 from gensdk import Generator
 with Generator.load(sys.argv[1]) as generator:

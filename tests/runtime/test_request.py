@@ -43,7 +43,7 @@ def test_a_kept_request_gives_what_a_new_one_gives() -> None:
                 np.testing.assert_array_equal(again.labels, first.labels)
                 assert again.settings == first.settings
                 assert again.stopped == first.stopped
-        assert 0 < len(kept._requests._kept) <= request.MAX_KEPT
+        assert 0 < len(kept._sampling.requests._kept) <= request.MAX_KEPT
 
 
 def test_results_are_the_callers_own() -> None:
@@ -74,8 +74,8 @@ def test_what_is_equal_to_a_kept_argument_is_checked_all_the_same(number: Any) -
 def test_what_is_kept_is_bounded() -> None:
     with load() as kept:
         for n in range(1, request.MAX_KEPT + 3):
-            kept._requests.get(request.Asked(n), {})
-        assert len(kept._requests._kept) <= request.MAX_KEPT
+            kept._sampling.requests.get(request.Asked(n), {})
+        assert len(kept._sampling.requests._kept) <= request.MAX_KEPT
 
 
 def test_a_closed_generator_has_no_requests_left() -> None:

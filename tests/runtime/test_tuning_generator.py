@@ -17,9 +17,9 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
-from gensdk_runtime.plan.lineup import Lineup
 from gensdk_runtime.plan.opening import open_choice
 from gensdk_runtime.plan.runner import Runner, runner_of
+from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.spec.manifest import ModelSpec
 from support.models import MODELS, feedforward_model, generator, nan_images
 from support.step_bundle import write_step_bundle
@@ -61,7 +61,7 @@ def tuned_generator(
     model: ModelSpec, table: CostTable, functions: dict[str, GraphFunction] | None = None
 ) -> Generator:
     """A generator over fakes that plans by `table`."""
-    return Generator(model, Lineup({}, costs=table, opener=lambda choice: fake_runner(model, functions)))
+    return Generator(model, Runners({}, costs=table, opener=lambda choice: fake_runner(model, functions)))
 
 
 @programs
@@ -88,7 +88,7 @@ def test_any_order_of_seeds_and_latents_of_ones_own(program, table) -> None:
         order = [4, 0, 10, 5]
         again = planned.sample(4, seed=[samples.seeds[i] for i in order])
         np.testing.assert_array_equal(again.array, samples.array[order])
-        shape = planned._program.latent_shape
+        shape = planned._sampling.program.latent_shape
         if shape is not None:
             latents = np.random.default_rng(0).normal(size=(11, *shape)).astype(np.float32)
             expected = plain.sample(11, seed=1, latents=latents)
@@ -190,7 +190,7 @@ def opener(model: ModelSpec, broken: Sequence[Choice], opened: list[Choice]) -> 
 def test_a_choice_that_is_gone_is_left_out_and_said_so() -> None:
     model, opened = feedforward_model(), []
     table = table_of((ONE, 1, 1.0), (PADDED, 8, 2.0))
-    lineup = Lineup({}, costs=table, opener=opener(model, [PADDED], opened))
+    lineup = Runners({}, costs=table, opener=opener(model, [PADDED], opened))
     with Generator(model, lineup) as planned:
         assert "fallback" not in planned.sample(1, seed=0).settings
         assert opened == [ONE], "what is not needed is not opened"
@@ -204,7 +204,7 @@ def test_every_choice_can_be_asked_for_its_graphs_once() -> None:
     """Workers share what they run on, and what can't be opened is left out."""
     model, opened = feedforward_model(), []
     table = table_of((ONE, 1, 1.0), (TWO, 2, 1.0), (PADDED, 4, 2.0))
-    with Generator(model, Lineup({}, costs=table, opener=opener(model, [PADDED], opened))) as planned:
+    with Generator(model, Runners({}, costs=table, opener=opener(model, [PADDED], opened))) as planned:
         assert len(planned.every_session()) == 1
         assert opened == [ONE, PADDED]
     with tuned_generator(model, table) as planned:
@@ -213,14 +213,14 @@ def test_every_choice_can_be_asked_for_its_graphs_once() -> None:
 
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(UnavailableError, match="openvino is missing"):
-        Lineup({}, costs=table_of((PADDED, 8, 2.0)), opener=opener(feedforward_model(), [PADDED], []))
+        Runners({}, costs=table_of((PADDED, 8, 2.0)), opener=opener(feedforward_model(), [PADDED], []))
 
 
 def test_real_graphs_side_by_side(tmp_path) -> None:
     table = table_of((ONE, 1, 1.0), (ONE, 4, 4.0), (TWO, 1, 1.1), (TWO, 4, 4.2))
     with Bundle.open(write_step_bundle(tmp_path / "tiny.gsdk")) as bundle:
         model = bundle.manifest.model
-        lineup = Lineup({}, costs=table, opener=lambda choice: open_choice(bundle, choice, "fp32"))
+        lineup = Runners({}, costs=table, opener=lambda choice: open_choice(bundle, choice, "fp32"))
         with Generator(model, lineup) as planned, Generator.load(bundle, backend="onnxruntime") as plain:
             samples = planned.sample(19, seed=5, num_inference_steps=4)
             assert len(samples.timings.batches) > 4

@@ -69,7 +69,7 @@ def test_a_folder_of_samples_behind_a_link_to_nothing_is_refused(tmp_path) -> No
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from gensdk_runtime import atomic
+from gensdk_runtime.host import atomic
 from gensdk_runtime.host.scratch import scratch_folder
 with atomic.sibling(Path(sys.argv[1]), folder=True) as new, scratch_folder() as scratch:
     (new / "half").write_bytes(b"x")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,48 +9,43 @@ import numpy as np
 from gensdk_runtime.arguments import check_number, check_whole
 from gensdk_runtime.conditions.inputs import as_array
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.host.memory import Room
 from gensdk_runtime.media.image_pixels import MAX_SIDE, Images, resize_floats
-from gensdk_runtime.methods.translate import Through, translate_all
-from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.methods.translate import Given, Through, translate_one
+from gensdk_runtime.plan.sampling import Sampling
+from gensdk_runtime.spec.manifest import AscentSpec
 
 MAX_OCTAVES = 32
 SMALLEST = 16
 """Pixels of the smaller side of the first octave, at least; a smaller image has one octave alone."""
 
 
-def dream_on(
-    model: ModelSpec,
-    sample: Callable[..., Samples],
+def dream(
+    sampling: Sampling,
     image: Any,
     *,
     octaves: int,
     octave_scale: float,
     tile: int | None,
-    room: Room,
-    options: Mapping[str, Any],
+    given: Given,
 ) -> Images:
-    """See :meth:`gensdk_runtime.generator.Generator.dream`; `sample` is that generator's, `room` as in
-    :class:`gensdk_runtime.methods.translate.Through`."""
+    """See :meth:`gensdk_runtime.generator.Generator.dream`; `given` to each octave's sampling."""
+    model = sampling.model
     source = model.source
     if not isinstance(model.program, AscentSpec) or source is None:
         raise InputError(
             f"model {model.name!r} does not dream; export the family deepdream, or import a "
             "classifier with --dream"
         )
-    given = _check(image, source.channels)
-    sizes = octave_sizes(given.shape[0], given.shape[1], octaves, octave_scale)
-    given_options = {name: value for name, value in options.items() if value is not None}
-    through = Through(model, partial(sample, **given_options), room, tile=tile)
+    whole = _check(image, source.channels)
+    sizes = octave_sizes(whole.shape[0], whole.shape[1], octaves, octave_scale)
+    through = Through(sampling, tile=tile, given=given)
     detail = np.zeros((1, 1, source.channels), np.float32)
-    dreamt = given
+    dreamt = whole
     for height, width in sizes:
-        base = resize_floats(given.astype(np.float32), height, width, enlarge="bilinear")
+        base = resize_floats(whole.astype(np.float32), height, width, enlarge="bilinear")
         begun = base + resize_floats(detail, height, width, enlarge="bilinear")
         begun = np.clip(np.rint(begun), 0, 255).astype(np.uint8)
-        result = translate_all(through, begun, None)
-        assert isinstance(result, np.ndarray)  # noqa: S101 - one image went in
+        result = translate_one(through, begun)
         dreamt, detail = result, result.astype(np.float32) - base
     return dreamt
 

@@ -3,77 +3,178 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.conditions.inputs import check_images, check_labels
+from gensdk_runtime.conditions.inputs import check_images, check_iterations, check_labels, check_mask
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.methods.inversion import invert
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Int64, Program
+from gensdk_runtime.plan.batches import Batches
+from gensdk_runtime.plan.executor import Executor, Work
+from gensdk_runtime.plan.runner import Runner
+from gensdk_runtime.plan.sampling import Sampling
+from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
+from gensdk_runtime.programs.base import Int64, Program, Run
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.manifest import ModelSpec
+
+ProgramT = TypeVar("ProgramT", bound=Program[Any])
 
 
-def encode(model: ModelSpec, program: Program[Any], images: Any, label: Any, batch: int) -> Float32:
-    """Latents float32 [n, ...] of checked `images`, at most `batch` at once; see :meth:`Generator.encode`."""
-    encoder = require_encoder(model, program)
-    pixels = check_images(images, model.require_image(), levels=None)
+def encode(sampling: Sampling, images: Any, label: Any, batch_size: int | None) -> Float32:
+    """See :meth:`gensdk_runtime.generator.Generator.encode`."""
+    model = sampling.model
+    if inverts(model):
+        starts = [0] * len(as_images(images, model))  # the place of an image plays no part
+        return invert(sampling.executor, images, {}, seed=starts, batch_size=batch_size).latents
+    program = _require_encoder(sampling)
+    pixels = as_images(images, model)
     labels = check_labels(label, len(pixels), model)
-    if labels is None and encoder.encodes_labels:
+    if labels is None and program.encodes_labels:
         raise InputError(f"the encoder of {model.name!r} is conditional: pass label, one for each image")
-    return np.concatenate(
-        [
-            encoder.encode(
-                pixels[first : first + batch], None if labels is None else labels[first : first + batch]
-            )
-            for first in range(0, len(pixels), batch)
-        ]
-    )
+    latents = np.empty((len(pixels), *(program.latent_shape or ())), np.float32)
+    judging = _Judging("encoding", "latents", _task(FeedforwardProgram, FeedforwardProgram.encode))
+    judging.fill(latents, pixels, labels, sampling.executor, batch_size)
+    return latents
 
 
-def classify(model: ModelSpec, program: Program[Any], images: Any, batch: int) -> Float32:
-    """Probabilities float32 [n, K] of checked `images`; see :meth:`Generator.classify`."""
-    if not (isinstance(model.program, FeedforwardSpec) and model.program.classifier is not None):
+def classify(sampling: Sampling, images: Any, batch_size: int | None) -> Float32:
+    """See :meth:`gensdk_runtime.generator.Generator.classify`."""
+    model, program = sampling.model, _program(sampling, FeedforwardProgram)
+    if program is None or program.spec.classifier is None:
         raise InputError(f"model {model.name!r} has no classifier; a semi-supervised family (sgan) exports one")
-    assert isinstance(program, FeedforwardProgram)  # noqa: S101 - chosen by the kind
-    pixels = check_images(images, model.require_image(), levels=None)
-    parts = [program.classify(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
-    logits = np.concatenate(parts).astype(np.float64)
+    pixels = as_images(images, model)
+    found = np.empty((len(pixels), program.num_logits), np.float32)
+    judging = _Judging("classifying", "logits", _task(FeedforwardProgram, FeedforwardProgram.classify))
+    judging.fill(found, pixels, None, sampling.executor, batch_size)
+    logits = found.astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: Float32 = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-    return found
+    shares: Float32 = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
 
 
-def complete(
-    images: Float32, mask: Float32, middle: float, again: Callable[[Float32], Float32], times: int
-) -> Float32:
+def log_likelihood(sampling: Sampling, images: Any, label: Any, batch_size: int | None) -> NDArray[np.float64]:
+    """See :meth:`gensdk_runtime.generator.Generator.log_likelihood`."""
+    model, program = sampling.model, _program(sampling, AutoregressiveProgram)
+    if program is None:
+        raise InputError(f"log_likelihood needs an autoregressive model; {model.name!r} is {model.program.kind}")
+    pixels = check_images(images, model.require_image(), levels=program.spec.levels)
+    labels = decoding_labels(model, label, len(pixels))
+    nats = np.empty(len(pixels), np.float32)
+    task = _task(AutoregressiveProgram, AutoregressiveProgram.log_likelihood)
+    judging = _Judging("judging", "likelihoods", task, infinite=True)
+    judging.fill(nats, pixels, labels, sampling.executor, batch_size)
+    bits: NDArray[np.float64] = -nats.astype(np.float64) / (np.log(2.0) * np.prod(model.require_image().shape))
+    return bits
+
+
+def reconstruct(
+    sampling: Sampling,
+    images: Any,
+    label: Any,
+    *,
+    mask: Any = None,
+    num_iterations: int = 20,
+    batch_size: int | None = None,
+) -> Samples:
+    """See :meth:`gensdk_runtime.generator.Generator.reconstruct`."""
+    model = sampling.model
+    if not inverts(model):
+        _require_encoder(sampling)
+    known = as_images(images, model)
+    numbers = decoding_labels(model, label, len(known))
+    labels = None if numbers is None else numbers.tolist()
+
+    def again(present: Float32) -> Samples:
+        latents = encode(sampling, present, labels, batch_size)
+        return sampling.sample(
+            len(known), seed=0, label=labels, latents=latents, batch_size=batch_size, progress=False
+        )
+
+    if mask is None:
+        return again(known)
+    weights = check_mask(mask, len(known), model.require_image())
+    times = check_iterations(num_iterations)
+    return _completed(known, weights, sum(model.require_image().value_range) / 2, again, times)
+
+
+def _completed(
+    images: Float32, mask: Float32, middle: float, again: Callable[[Float32], Samples], times: int
+) -> Samples:
     """``x <- m x + (1 - m) G(E(x))``, `times` times, from `middle` in the missing pixels; known ones stay.
 
     `images` [n, C, H, W]; `mask` [n, 1 or C, H, W], 1 where a pixel is known; `again`: ``x -> G(E(x))``.
     """
     known = mask * images
-    completed = known + (1 - mask) * np.float32(middle)
+    present = known + (1 - mask) * np.float32(middle)
     for _ in range(times):
-        completed = known + (1 - mask) * again(completed)
-    return np.where(mask == 1, images, completed).astype(np.float32)
+        samples = again(present)
+        present = known + (1 - mask) * samples.array
+    return replace(samples, data=np.where(mask == 1, images, present).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """What a graph that takes images makes of them: `made`, by `task`; `infinite`: that may be infinite."""
+
+    what: str
+    made: str
+    task: Callable[[Runner, Run], None]
+    infinite: bool = False
+
+    def fill(
+        self, data: NDArray[Any], pixels: Float32, labels: Int64 | None, executor: Executor, size: int | None
+    ) -> None:
+        """Fills `data` [n, ...] from `pixels` [n, C, H, W], in batches of `size`."""
+        rounds = executor.plan(len(pixels), size, fixed=True, accept=lambda program: False)
+        executor.run(
+            Work(
+                self.task,
+                rounds,
+                Batches((), labels, None, data, pixels),
+                self.what,
+                self.made,
+                halves=size is None,
+                infinite=self.infinite,
+                progress=False,
+            )
+        )
+
+
+def _task(kind: type[ProgramT], method: Callable[[ProgramT, Run], None]) -> Callable[[Runner, Run], None]:
+    """`method` of the runner's program, which is of this kind."""
+
+    def task(runner: Runner, run: Run) -> None:
+        if isinstance(runner.program, kind):
+            method(runner.program, run)
+
+    return task
+
+
+def _program(sampling: Sampling, kind: type[ProgramT]) -> ProgramT | None:
+    """The program that has all of the model's graphs, where it is of this kind."""
+    program = sampling.executor.runners.steps.program
+    return program if isinstance(program, kind) else None
 
 
 def inverts(model: ModelSpec) -> bool:
-    """Whether the way back to latents is an inversion, there being no encoder."""
-    own = isinstance(model.program, FeedforwardSpec) and model.program.encoder is not None
-    return model.inversion is not None and not own
+    """True where the way back to latents is an inversion, there being no encoder."""
+    return model.inversion is not None and getattr(model.program, "encoder", None) is None
 
 
-def require_encoder(model: ModelSpec, program: Program[Any]) -> FeedforwardProgram:
+def _require_encoder(sampling: Sampling) -> FeedforwardProgram:
     """The program of a model with an encoder; :class:`InputError` for another."""
-    if not (isinstance(model.program, FeedforwardSpec) and model.program.encoder is not None):
+    program = _program(sampling, FeedforwardProgram)
+    if program is None or program.spec.encoder is None:
         raise InputError(
-            f"model {model.name!r} has no encoder; families ae, bigan and vae export one, and anogan, glo and gon "
-            "an inversion"
+            f"model {sampling.model.name!r} has no encoder; families ae, bigan and vae export one, and "
+            "anogan, glo and gon an inversion"
         )
-    assert isinstance(program, FeedforwardProgram)  # noqa: S101 - chosen by the kind
     return program
 
 
@@ -85,6 +186,6 @@ def decoding_labels(model: ModelSpec, label: Any, n: int) -> Int64 | None:
     return labels
 
 
-def as_images(images: Any, model: ModelSpec) -> NDArray[np.float32]:
+def as_images(images: Any, model: ModelSpec) -> Float32:
     """`images` float32 [n, C, H, W] in the model's value range, checked."""
     return check_images(images, model.require_image(), levels=None)

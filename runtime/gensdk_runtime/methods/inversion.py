@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_number
+from gensdk_runtime.arguments import check_callback, check_number
 from gensdk_runtime.conditions.inputs import check_images
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.host.progress import Progress
-from gensdk_runtime.noise import Float32, SampleKey, sample_keys
-from gensdk_runtime.plan.request import batch_limit
-from gensdk_runtime.programs.ascent import AscentProgram
+from gensdk_runtime.noise import Float32, sample_keys
+from gensdk_runtime.plan.batches import Batches
+from gensdk_runtime.plan.executor import Executor, Work
+from gensdk_runtime.plan.runner import Runner
+from gensdk_runtime.programs.ascent import Ascended, AscentProgram, AscentSettings
 from gensdk_runtime.programs.base import Int64, Run, StepCallback
 
 
@@ -96,44 +97,50 @@ def check_threshold(threshold: object) -> float | None:
     return None if threshold is None else check_number(threshold, "threshold")
 
 
-def invert_all(
-    program: AscentProgram,
+def invert(
+    executor: Executor,
     images: Any,
     options: Mapping[str, Any],
     *,
-    seed: Any,
-    batch_size: int | None,
-    progress: bool | None,
-    on_step_end: StepCallback | None,
+    seed: Any = 0,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+    on_step_end: StepCallback | None = None,
 ) -> Inversion:
     """See :meth:`gensdk_runtime.generator.Generator.invert`."""
-    model = program.model
+    model = executor.model
+    if model.inversion is None:
+        raise InputError(f"model {model.name!r} has no inversion; train anogan, glo or gon for one")
+    check_callback(on_step_end, "callback_on_step_end")
     targets = check_images(images, model.require_image(), levels=None)
     keys = sample_keys(len(targets), seed)
+    rounds = executor.plan(len(targets), batch_size, fixed=True, accept=lambda program: False)
+    programs = {id(runner): AscentProgram(model, runner.sessions) for _, runner in rounds}
+    settings, record = _settings(next(iter(programs.values())), options)
+
+    def task(runner: Runner, run: Run) -> Ascended:
+        program = programs[id(runner)]
+        found = program.ascend(run, settings)
+        run.finish(program.image(run, found.variable))
+        return found.first(len(run.images))
+
+    batches = Batches(keys, None, None, np.empty_like(targets), targets, on_step_end)
+    halves = batch_size is None
+    work = Work(task, rounds, batches, "inverting", "images", halves=halves, progress=progress)
+    done = executor.run(work)
+    count = sum(len(each.run.images) for each in done)
+    return Inversion(
+        latents=np.concatenate([each.found.variable for each in done]),
+        images=batches.images[:count],
+        targets=targets[:count],
+        objective=np.concatenate([each.found.objective for each in done]),
+        steps=np.concatenate([each.found.steps for each in done]),
+        settings={"model": model.name, "seeds": [list(key) for key in keys], **record},
+        stopped=any(each.run.stopped for each in done),
+    )
+
+
+def _settings(program: AscentProgram, options: Mapping[str, Any]) -> tuple[AscentSettings, dict[str, Any]]:
+    """What the options that were set come down to, and what results say of it."""
     settings = program.resolve({name: value for name, value in options.items() if value is not None})
-    size = batch_limit(model, batch_size)
-    firsts = range(0, len(targets), size)
-    parts: list[Inversion] = []
-    with Progress(len(firsts), f"inverting {model.name}", show=progress) as bar:
-        for first in firsts:
-            run = _run(keys, targets, first, size)
-            run.on_step_end, run.on_progress = on_step_end, bar.part if bar.shown else None
-            found = program.ascend(run, settings)
-            made = program.image(run, found.variable)
-            parts.append(
-                Inversion(found.variable, made, targets[first : first + size], found.objective, found.steps, {})
-            )
-            bar.advance()
-            if run.stopped:
-                break
-    joined: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("latents", "images", "targets", "objective", "steps")
-    }
-    told = {"model": model.name, "seeds": [list(key) for key in keys], **program.describe(settings)}
-    return replace(Inversion(**joined, settings=told), stopped=run.stopped)
-
-
-def _run(keys: tuple[SampleKey, ...], targets: Float32, first: int, size: int) -> Run:
-    some = np.ascontiguousarray(targets[first : first + size])
-    return Run(keys=keys[first : first + size], images=np.empty_like(some), sources=some, first=first)
+    return settings, program.describe(settings)

@@ -7,7 +7,8 @@ size alone, and looks at all of an image, gets it resized. Whatever changes a re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -23,13 +24,16 @@ from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.media.image_pixels import resize as resized
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.methods.tiles import DEFAULT_TILE, Cut, translate_tiles
+from gensdk_runtime.noise import Seeds
+from gensdk_runtime.plan.sampling import Sampling
+from gensdk_runtime.programs.base import StepCallback
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
 from gensdk_runtime.spec.signature import ReceptiveField, SourceSpec
 
 TILED_FROM = 1024 * 1024
 """Pixels of the source; a larger image is cut into tiles where nothing speaks against it."""
-UNSEEN = ReceptiveField(whole=True, reason="nobody looked at its graph")
+UNSEEN = ReceptiveField(whole=True, reason="its graph was not looked at")
 Size = tuple[int, int]
 
 
@@ -40,14 +44,51 @@ class Way(NamedTuple):
     size: Any = None
 
 
-class Through(NamedTuple):
-    """A model with its generator's `sample` and memory, and what the caller asked for."""
+@dataclass(frozen=True)
+class Given:
+    """What a caller gives to each sampling beside the image; all of it may be left open."""
 
-    model: ModelSpec
-    sample: Callable[..., Samples]
-    room: Room
+    label: Any = None
+    seed: Seeds | None = None
+    callback_on_step_end: StepCallback | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Through:
+    """A model's sampling, and what the caller asked for."""
+
+    sampling: Sampling
     tile: int | None = None
     resize: Size | None = None
+    given: Given = Given()
+
+    @property
+    def model(self) -> ModelSpec:
+        """What translates."""
+        return self.sampling.model
+
+    @property
+    def room(self) -> Room:
+        """The memory that a run may take."""
+        return self.sampling.executor.room
+
+    def sample(self, image: Images, *, batch_size: int | None = None, bytes_: bool = True) -> Samples:
+        """Samples of images [n, H, W, C] of a size that the graph takes."""
+        given = self.given
+        return self.sampling.sample(
+            seed=given.seed,
+            label=given.label,
+            image=image,
+            callback_on_step_end=given.callback_on_step_end,
+            batch_size=batch_size,
+            output_type="uint8" if bytes_ else "float32",
+            options=given.options,
+        )
+
+    def labelled(self, label: Any) -> Through:
+        """The same for one label."""
+        return replace(self, given=replace(self.given, label=label))
 
     @property
     def source(self) -> SourceSpec:
@@ -66,25 +107,26 @@ class Through(NamedTuple):
         return self.source.receptive_field or UNSEEN
 
 
-def translate_all(through: Through, images: Any, label: Any) -> Images | list[Images]:
+def translate(through: Through, images: Any) -> Images | list[Images]:
     """See :meth:`gensdk_runtime.generator.Generator.translate`."""
     model = through.model
     if model.source is None:
         raise InputError(f"model {model.name!r} does not translate images; use sample()")
-    through = through._replace(tile=_check_tile(through.tile), resize=check_size(through.resize))
+    through = replace(through, tile=_check_tile(through.tile), resize=check_size(through.resize))
     array = as_images(images, through.source.channels)
+    label = through.given.label
     if isinstance(array, list):
-        return [_one(through, image, each) for image, each in _labelled(array, label)]
+        return [translate_one(through.labelled(each), image) for image, each in _labelled(array, label)]
     if array.ndim == 3:
-        return _one(through, array, label)
+        return translate_one(through, array)
     if (
         through.resize is None
         and way_of(through, *array.shape[1:3]).how == "whole"
         and not _has_alpha(through, array)
     ):
         most = _batch(through, *array.shape[1:3])
-        return through.sample(image=array, label=label, output_type="uint8", batch_size=most).images
-    return np.stack([_one(through, image, each) for image, each in _labelled(array, label)])
+        return through.sample(array, batch_size=most).images
+    return np.stack([translate_one(through.labelled(each), image) for image, each in _labelled(array, label)])
 
 
 def way_of(through: Through, height: int, width: int) -> Way:
@@ -143,26 +185,26 @@ def _check_memory(through: Through, height: int, width: int) -> None:
     )
 
 
-def _one(through: Through, image: Images, label: Any) -> Images:
+def translate_one(through: Through, image: Images) -> Images:
     """uint8 [H, W, C] to uint8 [H s, W s, C']; a channel more than the source has is transparency."""
     spec = through.source
     if _has_alpha(through, image):
-        return _with_alpha(through, image, label)
+        return _with_alpha(through, image)
     if through.resize is not None:
         image = resized(image, *through.resize)
     height, width = image.shape[:2]
     way = way_of(through, height, width)
     if way.how == "tiles":
-        return _in_tiles(through, image, label, way.size)
+        return _in_tiles(through, image, way.size)
     if way.how == "resized":
         tell(
             f"model {through.model.name!r} takes images of {_by(max_source_size(through.model))} alone (height x "
             f"width), and {_why_no_tiles(through)}: {height} x {width} was resized to "
             f"{_by(way.size)}, and its result enlarged"
         )
-        result = through.sample(image=resized(image, *way.size)[None], label=label, output_type="uint8").images[0]
+        result = through.sample(resized(image, *way.size)[None]).images[0]
         return resized(result, height * spec.scale, width * spec.scale)
-    alone: Images = through.sample(image=image[None], label=label, output_type="uint8").images[0]
+    alone: Images = through.sample(image[None]).images[0]
     return alone
 
 
@@ -175,10 +217,10 @@ def _why_no_tiles(through: Through) -> str:
     return f"tiles have to be of {Cut.of(through.source).smallest} pixels at least"
 
 
-def _in_tiles(through: Through, image: Images, label: Any, tile: int) -> Images:
+def _in_tiles(through: Through, image: Images, tile: int) -> Images:
     def translated(tiles: Images) -> NDArray[np.float32]:
         # One at a time: between its layers a model needs far more memory than for what goes in and comes out.
-        return through.sample(image=tiles, label=label, batch_size=1).array
+        return through.sample(tiles, batch_size=1, bytes_=False).array
 
     largest = max_source_size(through.model)
     fixed = tuple(side if side < MAX_SIDE else None for side in largest)
@@ -196,7 +238,7 @@ def _has_alpha(through: Through, image: Images) -> bool:
     return through.source.channels in (1, 3) and image.shape[-1] == through.source.channels + 1
 
 
-def _with_alpha(through: Through, image: Images, label: Any) -> Images:
+def _with_alpha(through: Through, image: Images) -> Images:
     """Colours are translated, and transparency goes through the same geometry; what looks at all of an image would
     see colours that nobody sees, and gets it on white."""
     colours, alpha = image[..., :-1], image[..., -1:]
@@ -204,8 +246,8 @@ def _with_alpha(through: Through, image: Images, label: Any) -> Images:
         tell(f"model {through.model.name!r} looks at all of an image: transparency was laid over white")
         share = alpha.astype(np.uint16)
         flat = (colours * share + 255 * (255 - share) + 127) // 255
-        return _one(through, flat.astype(np.uint8), label)
-    result = _one(through, np.ascontiguousarray(colours), label)
+        return translate_one(through, flat.astype(np.uint8))
+    result = translate_one(through, np.ascontiguousarray(colours))
     return np.concatenate([result, resized(alpha, *result.shape[:2])], axis=2)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.noise import Float32, SampleKey
@@ -29,12 +28,12 @@ def largest_batch(model: ModelSpec, side_by_side: int = 1, size: tuple[int, int]
 @dataclass
 class Batches:
     """What the samples of a call depend on: keys, labels, latents and sources, [n, ...] each; `images` [n, ...] to
-    fill."""
+    fill. `keys` may be empty where nothing is drawn."""
 
     keys: tuple[SampleKey, ...]
     labels: Int64 | None
     latents: Float32 | None
-    images: Float32 | NDArray[np.uint8]
+    images: NDArray[Any]
     sources: NDArray[Any] | None = None
     on_step_end: StepCallback | None = None
     _first: int = field(default=0, init=False)
@@ -59,6 +58,7 @@ class Batches:
                     sources=None if self.sources is None else self.sources[places],
                     first=first,
                     on_step_end=self.on_step_end,
+                    size=size,
                 )
             )
         return runs

@@ -12,14 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.conditions.inputs import check_batch_size, check_count, check_labels
+from gensdk_runtime.conditions.inputs import check_count, check_labels
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.plan.batches import largest_batch
-from gensdk_runtime.plan.costs import Round
-from gensdk_runtime.plan.lineup import Lineup
-from gensdk_runtime.plan.runner import Runner
+from gensdk_runtime.plan.executor import Executor, Rounds
 from gensdk_runtime.programs.base import Program
-from gensdk_runtime.spec.manifest import ModelSpec
 
 Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.integer] | NDArray[np.str_]
 
@@ -32,7 +28,7 @@ _PLAIN = (int, float, str, bool, type(None))
 
 
 class Asked(NamedTuple):
-    """Arguments of a call: `listening` where somebody hears of each step; `size`, height and width, of the sources
+    """Arguments of a call: `listening` where a callback listens to steps; `size`, height and width, of the sources
     of a translation model."""
 
     n: int
@@ -46,8 +42,9 @@ class Asked(NamedTuple):
 class Request:
     """`n` samples with `settings`, in `rounds`, each with its open runner.
 
-    `labels`: read-only int64 [n], None where there are none or where `draws_labels`, each from its sample's seed;
-    `unlabelled`: they are not the caller's, but the model's "no class". `record`: what results say of `settings`.
+    `size`: height and width of the images that go in. `labels`: read-only int64 [n], None where there are none or
+    where `draws_labels`, each from its sample's seed; `unlabelled`: they are not the caller's, but the model's "no
+    class". `splits`: the batch size was left open. `record`: what results say of `settings`.
     """
 
     n: int
@@ -55,18 +52,25 @@ class Request:
     labels: NDArray[np.int64] | None
     draws_labels: bool
     unlabelled: bool
-    rounds: Sequence[tuple[Round, Runner]]
+    rounds: Rounds
+    size: tuple[int, int] | None
+    splits: bool
     record: Mapping[str, Any]
 
 
 class Requests:
     """Makes requests of one generator, and finds those again that it made. Threads may share it."""
 
-    def __init__(self, model: ModelSpec, program: Program[Any], lineup: Lineup) -> None:
-        self._model = model
+    def __init__(self, program: Program[Any], executor: Executor) -> None:
+        self._model = executor.model
         self._program = program
-        self._lineup = lineup
-        self._kept: dict[tuple[Any, ...], tuple[int, Request]] = {}
+        self._executor = executor
+        self._kept: dict[tuple[Any, ...], tuple[tuple[int, int | None], Request]] = {}
+
+    @property
+    def state(self) -> tuple[int, int | None]:
+        """What a request was planned for: where it has changed, it must be made anew."""
+        return self._executor.runners.generation, self._executor.most
 
     def get(self, asked: Asked, options: Mapping[str, Any]) -> Request:
         """The request for these arguments of :meth:`Generator.sample`, where None means "left open".
@@ -74,20 +78,21 @@ class Requests:
         Raises as it does: :class:`InputError` for arguments that don't fit, :class:`BackendError` where nothing
         can be opened.
         """
-        self._lineup.look()
+        runners = self._executor.runners
+        runners.look()
         given = (asked.n, asked.label, asked.batch_size, *options.values())
         if not all(type(value) in _PLAIN for value in given):
             return self._make(asked, options)
-        # 1, 1.0 and True are one key of a dict, but not one argument; what the lineup dropped must be planned anew
-        key = (asked, *options.values(), *map(type, given))
+        # 1, 1.0 and True are one key of a dict, but not one argument; what was dropped must be planned anew
+        key = (asked, *options.items(), *map(type, given))
         kept = self._kept.get(key)
-        if kept is not None and kept[0] == self._lineup.generation:
+        if kept is not None and kept[0] == self.state:
             return kept[1]
         made = self._make(asked, options)
         if made.n <= MAX_KEPT_SAMPLES:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[key] = self._lineup.generation, made
+            self._kept[key] = self.state, made
         return made
 
     def _make(self, asked: Asked, options: Mapping[str, Any]) -> Request:
@@ -100,13 +105,24 @@ class Requests:
             labels = np.full(count, null, np.int64)
         if labels is not None:
             labels.setflags(write=False)
+
+        def accept(program: Program[Any]) -> bool:
+            return program.covers(settings, listening=asked.listening)
+
+        # A caller who listens hears of each batch, and may end in the middle of one: how large it is must not be
+        # this machine's affair.
+        rounds = self._executor.plan(
+            count, asked.batch_size, size=asked.size, fixed=asked.listening, accept=accept
+        )
         return Request(
             count,
             settings,
             labels,
             draws_labels=open_label and null is None,
             unlabelled=open_label and null is not None,
-            rounds=self._rounds(count, asked, settings),
+            rounds=rounds,
+            size=asked.size,
+            splits=asked.batch_size is None,
             record=self._program.describe(settings),
         )
 
@@ -122,21 +138,3 @@ class Requests:
             if name not in self._program.options:
                 raise InputError(f"{name} means nothing to a {self._model.program.kind} model; leave it out")
         return options
-
-    def _rounds(self, n: int, asked: Asked, settings: Any) -> Sequence[tuple[Round, Runner]]:
-        """How the samples are split, with an open runner for each round."""
-        limit = batch_limit(self._model, asked.batch_size, asked.size)
-        # What was measured holds for images of the model's own size: larger ones go in batches that fit.
-        # Who listens hears of each batch, and may end in the middle of one: how large it is must not be this
-        # machine's affair.
-        given = asked.batch_size is not None or asked.listening or limit < largest_batch(self._model)
-
-        def accept(program: Program[Any]) -> bool:
-            return program.covers(settings, listening=asked.listening)
-
-        return self._lineup.plan(n, limit if given else None, limit, accept=accept)
-
-
-def batch_limit(model: ModelSpec, batch_size: int | None, size: tuple[int, int] | None = None) -> int:
-    """The largest batch: what the caller asked for, or the bundle's, or what fits into memory."""
-    return largest_batch(model, size=size) if batch_size is None else check_batch_size(batch_size, model.max_batch)

@@ -22,8 +22,25 @@ PROGRAMS: dict[str, type[Program[Any]]] = {
 }
 
 
+ABILITIES = ("encode", "reconstruct", "invert", "detect", "classify", "log_likelihood", "latents", "interpolate",
+             "walk", "traverse", "arithmetic", "translate", "dream")  # fmt: skip
+"""The methods of a generator that not every model has."""
+_INVERTED = frozenset(("encode", "reconstruct", "invert", "detect"))
+
+
+def program_type(model: ModelSpec) -> type[Program[Any]]:
+    """The program that the model names."""
+    if model.source is not None and model.program.kind == "feedforward":
+        return TranslationProgram
+    return PROGRAMS[model.program.kind]
+
+
+def abilities(model: ModelSpec) -> tuple[str, ...]:
+    """Those of :data:`ABILITIES` that `model` has, in that order."""
+    found = program_type(model).abilities(model) | (_INVERTED if model.inversion is not None else set())
+    return tuple(name for name in ABILITIES if name in found)
+
+
 def make_program(model: ModelSpec, sessions: Mapping[str, Session]) -> Program[Any]:
     """The program that the model names, over its sessions."""
-    if model.source is not None and model.program.kind == "feedforward":
-        return TranslationProgram(model, sessions)
-    return PROGRAMS[model.program.kind](model, sessions)
+    return program_type(model)(model, sessions)

@@ -17,7 +17,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Int64, Program, Run, Wanted, fixed_shape, require_signature
+from gensdk_runtime.programs.base import WITH_LATENTS, Int64, Program, Run, Wanted, fixed_shape, require_signature
 from gensdk_runtime.programs.optimizers import make_optimizer
 from gensdk_runtime.programs.translation import source_size, write_source
 from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec, ModelSpec
@@ -47,6 +47,10 @@ class Ascended:
     objective: NDArray[np.float32]
     steps: Int64
 
+    def first(self, count: int) -> Ascended:
+        """Without what the batch was padded with."""
+        return Ascended(self.variable[:count], self.objective[:count], self.steps[:count])
+
 
 class AscentProgram(Program[AscentSettings]):
     """See :class:`AscentSpec` for the graphs. Serves a model's sampling, or else its inversion."""
@@ -60,6 +64,11 @@ class AscentProgram(Program[AscentSettings]):
         spec = program if isinstance(program, AscentSpec) else self.model.inversion
         assert spec is not None  # noqa: S101 - whoever makes this program looked
         return spec
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """Dreams on images, or else walks between first variables."""
+        return WITH_LATENTS if model.source is None else frozenset(("dream", "translate"))
 
     def check(self) -> None:
         """The tensors that :class:`AscentSpec` lists."""

@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gensdk_runtime import noise
-from gensdk_runtime.backends.bound import Array, Bound
-from gensdk_runtime.errors import BackendError
+from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
     Program,
@@ -20,9 +18,10 @@ from gensdk_runtime.programs.base import (
     carried_states,
     label_wanted,
     require_signature,
+    run_images,
     write_label,
 )
-from gensdk_runtime.spec.manifest import AutoregressiveSpec
+from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
 
 
 class AutoregressiveProgram(Program[None]):
@@ -33,6 +32,11 @@ class AutoregressiveProgram(Program[None]):
         """The model's program."""
         assert isinstance(self.model.program, AutoregressiveSpec)  # noqa: S101 - chosen by the kind
         return self.model.program
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """The likelihood of images."""
+        return frozenset(("log_likelihood",))
 
     def check(self) -> None:
         """The tensors that :class:`AutoregressiveSpec` lists."""
@@ -107,22 +111,10 @@ class AutoregressiveProgram(Program[None]):
             write_label(bound, run)
             yield bound
 
-    def log_likelihood(self, images: Float32, labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
-        """Bits per dimension [B] of images float32 [B, C, H, W] that lie on the model's grey levels.
-
-        Raises :class:`BackendError` where the graph gives NaN.
-        """
-        session = self.sessions[self.spec.likelihood_graph]
-        feeds: dict[str, Array] = {"images": images}
-        if session.graph.input("label") is not None and labels is not None:
-            feeds["label"] = labels
-        nats = session.run(feeds)["log_likelihood"].astype(np.float64)
-        if nats.shape != (len(images),) or np.isnan(nats).any():
-            raise BackendError(
-                f"graph {session.graph.name!r} gave NaN or no number for each image; run gensdk verify"
-            )
-        bits: NDArray[np.float64] = -nats / (np.log(2.0) * np.prod(self.model.require_image().shape))
-        return bits
+    def log_likelihood(self, run: Run) -> None:
+        """Fills the run with nats [count] of its sources, images float32 [len(run), C, H, W] on the model's grey
+        levels."""
+        run_images(self.sessions[self.spec.likelihood_graph], "log_likelihood", run)
 
 
 def _clear(bound: Bound) -> None:

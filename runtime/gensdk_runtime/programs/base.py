@@ -52,13 +52,14 @@ class Run:
     """One batch on its way: what it depends on, and the clock of its graph calls. Belongs to one thread.
 
     The graphs run a batch of len(run) samples, of which the first len(`images`) are wanted: a batch may be padded
-    to a size that the backend is fast at. `images` takes the result: float32 [count, C, H, W] or points [count,
-    D], or uint8 [count, H, W, C] for a program that :attr:`Program.makes_uint8`. `sources`, for a translation
+    to a size that the backend is fast at; `size` tells it where no `keys` do, since nothing is drawn. `images`
+    takes the result: float32 [count, C, H, W] or points [count, D], or uint8 [count, H, W, C] for a program that
+    :attr:`Program.makes_uint8`; of another task what that makes. `sources`, for a translation
     model: uint8 [len(run), H, W, C] or float32 [len(run), C, H, W].
     """
 
     keys: tuple[SampleKey, ...]
-    images: Float32 | NDArray[np.uint8]
+    images: NDArray[Any]
     labels: Int64 | None = None
     latents: Float32 | None = None
     sources: NDArray[Any] | None = None
@@ -68,9 +69,29 @@ class Run:
     graph_seconds: float = 0.0
     seconds: float = 0.0
     stopped: bool = field(default=False)
+    size: int = 0
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.size or len(self.keys)
+
+    def halved(self) -> list[Run]:
+        """The same work as two batches, without what this one was padded with."""
+        count = len(self.images)
+        middle = (count + 1) // 2
+        return [self._part(slice(0, middle)), self._part(slice(middle, count))]
+
+    def _part(self, some: slice) -> Run:
+        images = self.images[some]
+        return Run(
+            keys=self.keys[some],
+            images=images,
+            labels=None if self.labels is None else self.labels[some],
+            latents=None if self.latents is None else self.latents[some],
+            sources=None if self.sources is None else self.sources[some],
+            first=self.first + some.start,
+            on_step_end=self.on_step_end,
+            size=len(images),
+        )
 
     def timed(self, bound: Bound) -> None:
         """Runs a graph and adds its time to :attr:`graph_seconds`."""
@@ -80,7 +101,7 @@ class Run:
 
     @property
     def watched(self) -> bool:
-        """Whether anybody hears of steps."""
+        """True if a callback listens to steps."""
         return self.on_step_end is not None or self.on_progress is not None
 
     def end_step(
@@ -102,7 +123,7 @@ class Run:
             self.stopped = bool(self.on_step_end(info))
         return self.stopped
 
-    def finish(self, images: Float32 | NDArray[np.uint8]) -> None:
+    def finish(self, images: NDArray[Any]) -> None:
         """Keeps the result [len(run), ...] without what it was padded with."""
         np.copyto(self.images, images[: len(self.images)])
 
@@ -112,6 +133,10 @@ class Run:
             noise.normal(self.keys, noise.LATENT_STREAM, out.shape[1:], out=out)
         else:
             np.copyto(out, self.latents)
+
+
+WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithmetic"))
+"""What a generator can do with a model that starts from a latent."""
 
 
 class Program(ABC, Generic[SettingsT]):
@@ -126,6 +151,11 @@ class Program(ABC, Generic[SettingsT]):
         self.model = model
         self.sessions = sessions
         self.check()
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """What a generator can do with the graphs of `model` beyond ``sample()``: names of its methods."""
+        return frozenset()
 
     @abstractmethod
     def check(self) -> None:
@@ -241,6 +271,18 @@ def write_label(bound: Bound, run: Run) -> None:
     """Writes the label input int64 [B], where the graph has one."""
     if bound.session.graph.input("label") is not None and run.labels is not None:
         np.copyto(bound.input("label"), run.labels)
+
+
+def run_images(session: Session, output: str, run: Run) -> None:
+    """Fills the run with one output of a graph that takes its sources as ``images``, and its label if it wants
+    one."""
+    feeds: dict[str, Any] = {"images": run.sources}
+    if session.graph.input("label") is not None and run.labels is not None:
+        feeds["label"] = run.labels
+    start = perf_counter()
+    found = session.run(feeds)[output]
+    run.graph_seconds += perf_counter() - start
+    run.finish(found)
 
 
 def fixed_shape(graph: GraphSpec, name: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import Int64, Program, Run
+from gensdk_runtime.programs.base import WITH_LATENTS, Int64, Program, Run
 from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
@@ -90,6 +90,11 @@ class DiffusionProgram(Program[DiffusionDefaults]):
         """The model's program."""
         assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
         return self.model.program
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """Walks between first noises x_T."""
+        return WITH_LATENTS
 
     def check(self) -> None:
         """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""

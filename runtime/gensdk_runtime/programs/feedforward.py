@@ -11,24 +11,33 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
-    Int64,
+    WITH_LATENTS,
     Program,
     Run,
     Wanted,
     fixed_shape,
     label_wanted,
     require_signature,
+    run_images,
     write_label,
 )
-from gensdk_runtime.spec.manifest import FeedforwardSpec
+from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec
 
 
 class FeedforwardProgram(Program[None]):
     """Noise, and a label where the model has classes, go in; images, or points, come out. With an encoder,
     images go back."""
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """Walks where there is a latent, and the ways back that have a graph."""
+        spec = model.program
+        names = _noise_inputs(model.graph(spec.graphs[0]))
+        found = WITH_LATENTS if names else frozenset()
+        found |= {"encode", "reconstruct"} if getattr(spec, "encoder", None) else set()
+        return found | ({"classify"} if getattr(spec, "classifier", None) else set())
 
     def check(self) -> None:
         """The output ``image`` or ``points``, and no inputs but noise and a label; and what encoder and classifier
@@ -87,30 +96,30 @@ class FeedforwardProgram(Program[None]):
         encoder = self._of_images(self.spec.encoder)
         return encoder is not None and encoder.graph.input("label") is not None
 
-    def encode(self, images: Float32, labels: Int64 | None) -> Float32:
-        """Latents [B, ...] of images [B, C, H, W]; :class:`BackendError` for NaN."""
-        return self._finite(self._of_images(self.spec.encoder), "latent", images, labels)
+    @property
+    def num_logits(self) -> int:
+        """K, the classes that the classifier knows; 0 where there is none."""
+        classifier = self._of_images(self.spec.classifier)
+        logits = None if classifier is None else classifier.graph.output("logits")
+        return 0 if logits is None else int(logits.shape[-1])
 
-    def classify(self, images: Float32) -> Float32:
-        """Logits [B, K] of images [B, C, H, W]; :class:`BackendError` for NaN."""
-        return self._finite(self._of_images(self.spec.classifier), "logits", images, None)
+    def encode(self, run: Run) -> None:
+        """Fills the run with latents [count, ...] of its sources, images float32 [len(run), C, H, W]."""
+        self._judge(self.spec.encoder, "latent", run)
+
+    def classify(self, run: Run) -> None:
+        """Fills the run with logits [count, K] of its sources, images float32 [len(run), C, H, W]."""
+        self._judge(self.spec.classifier, "logits", run)
 
     def _of_images(self, name: str | None) -> Session | None:
         return self.sessions.get(name) if name is not None else None
 
-    def _finite(self, session: Session | None, output: str, images: Float32, labels: Int64 | None) -> Float32:
-        """One output of a graph that takes images."""
-        assert session is not None  # noqa: S101 - the caller looked
-        feeds: dict[str, Array] = {"images": images}
-        if session.graph.input("label") is not None and labels is not None:
-            feeds["label"] = labels
-        found: Float32 = session.run(feeds)[output]
-        if not np.isfinite(found).all():
-            raise BackendError(
-                f"graph {session.graph.name!r} gave NaN or infinity; run gensdk verify, and use precision='fp32' "
-                "meanwhile"
-            )
-        return found
+    def _judge(self, name: str | None, output: str, run: Run) -> None:
+        """One output of a graph that takes images, of a model that has it."""
+        session = self._of_images(name)
+        if session is None or run.sources is None:
+            raise BackendError(f"model {self.model.name!r} has no graph for this, or no images came")
+        run_images(session, output, run)
 
     def resolve(self, options: Mapping[str, Any]) -> None:
         """There is nothing to set."""

@@ -10,6 +10,7 @@ from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.media.images import to_uint8
 from gensdk_runtime.programs.base import Run, Wanted, label_wanted, require_signature, write_label
 from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
 
 
@@ -19,6 +20,11 @@ class TranslationProgram(FeedforwardProgram):
     Sources of a size that the graph does not take are padded below and to the right with their own mirror image,
     and the result is cut.
     """
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """It translates."""
+        return frozenset(("translate",))
 
     def check(self) -> None:
         """The input ``source``, the output ``image``, and no inputs but a label beside."""

@@ -17,8 +17,8 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice
-from gensdk_runtime.plan.lineup import Lineup
 from gensdk_runtime.plan.runner import Runner, open_runner
+from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.proof.drift import Drift, degenerate, measure_drift, sample_drift
 from gensdk_runtime.proof.golden import Golden, GoldenBounds, Trajectory, TrajectorySettings
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
@@ -199,7 +199,7 @@ def replay_one_call(
     if spec.settings is not None and isinstance(model.program, DiffusionSpec):
         defaults = model.program.defaults.model_dump()
         given |= {name: value for name, value in spec.settings.model_dump().items() if value != defaults[name]}
-    whole = Generator(model, Lineup({Choice(backend=runner.label, form="one_call"): runner}))
+    whole = Generator(model, Runners({Choice(backend=runner.label, form="one_call"): runner}))
     try:
         expected = generator.sample(**given, progress=False).array
         samples = whole.sample(**given, progress=False).array

@@ -11,12 +11,11 @@ from threading import Thread
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gensdk_runtime.conditions.inputs import check_labels
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.video.view import as_grey, compose, difference
+from gensdk_runtime.methods.prepared import Prepared
 from gensdk_runtime.methods.translate import TILED_FROM
 from gensdk_runtime.stream.channel import Channel, EndedError
 from gensdk_runtime.stream.figures import Ending, StreamReport, Tally
@@ -152,6 +151,7 @@ class _Stream:
         self._reader = Reader(source, self._frames, options, realtime=realtime)
         self._translator = Thread(target=self._translate_all, name="gensdk-translate", daemon=True)
         self._last: _Translation | None = None  # the last one that is no other's
+        self._prepared: tuple[tuple[int, ...], Prepared | None] = (), None  # for frames of one size
         self._pool = None if realtime else ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gensdk-translate")
         self._interrupts = Interrupts()
         self._playing_since: float | None = None
@@ -212,9 +212,14 @@ class _Stream:
             if (image != image[..., :1]).any():
                 self._reader.remark(f"model {self._generator.model.name!r} takes grey images: colours are dropped")
             image = as_grey(image)
-        result = self._generator.translate(image, label=self._options.label, tile=self._options.tile)
-        assert isinstance(result, np.ndarray)  # noqa: S101 - one image gives one
-        return result
+        if self._options.tile is not None:
+            return self._generator.translate(image, label=self._options.label, tile=self._options.tile)
+        size, prepared = self._prepared
+        if prepared is None or size != image.shape[:2]:
+            height, width = image.shape[:2]
+            prepared = self._generator.prepare(label=self._options.label, size=(height, width), warm=False)
+            self._prepared = image.shape[:2], prepared
+        return prepared.translate(image)
 
     def _show_all(self) -> Ending:
         """The third stage, in the calling thread: windows want that, and Ctrl-C arrives there."""

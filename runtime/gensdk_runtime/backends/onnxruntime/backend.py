@@ -24,7 +24,7 @@ from gensdk_runtime.backends.bound import (
 )
 from gensdk_runtime.backends.onnxruntime.graph_runs import stoppable
 from gensdk_runtime.backends.onnxruntime.memory import bound_memory, give_back, wanted_too_much
-from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
+from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import CUDA, OPENVINO, new_lock
 from gensdk_runtime.host.processor import thread_limit
 from gensdk_runtime.host.telemetry import quieten_onnxruntime
@@ -199,7 +199,8 @@ class OnnxRuntimeSession(Session):
 
     def failed(self, failure: Exception) -> BackendError:
         """What ONNX Runtime raised, in one line."""
-        return BackendError(f"ONNX Runtime failed in graph {self.graph.name!r}: {_line(failure)}")
+        kind = OutOfMemoryError if wanted_too_much(str(failure)) is not None else BackendError
+        return kind(f"ONNX Runtime failed in graph {self.graph.name!r}: {_line(failure)}")
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         session = self.native()

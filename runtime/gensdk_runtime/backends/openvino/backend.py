@@ -12,7 +12,7 @@ from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSour
 from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Sizes
 from gensdk_runtime.backends.openvino.compiler import Compiled, Compiler, SizesKey, one_line
 from gensdk_runtime.backends.openvino.importing import quiet_openvino, settle
-from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
+from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import OPENVINO
 from gensdk_runtime.spec.signature import GraphSpec, Precision
 
@@ -199,7 +199,8 @@ class OpenVinoBound(SharedBound):
             )
 
     def _failed(self, failure: Exception) -> BackendError:
-        return BackendError(f"OpenVINO failed in graph {self.session.graph.name!r}: {one_line(failure)}")
+        kind = OutOfMemoryError if "bad_alloc" in str(failure) else BackendError
+        return kind(f"OpenVINO failed in graph {self.session.graph.name!r}: {one_line(failure)}")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime.backends.bound import Array
-from gensdk_runtime.errors import BackendError, UnavailableError
+from gensdk_runtime.errors import BackendError, OutOfMemoryError, UnavailableError
 
 INSTALL = "pip install cuda-bindings"
+OUT_OF_MEMORY = 2
+"""cudaErrorMemoryAllocation."""
 
 
 def cuda() -> Any:
@@ -71,6 +73,8 @@ def find_gpu() -> Gpu:
 def check(result: tuple[Any, ...]) -> Any:
     """The value of a CUDA call; :class:`BackendError` where the call failed."""
     error, *values = result
+    if int(error) == OUT_OF_MEMORY:
+        raise OutOfMemoryError(f"CUDA failed: {_name(error)}; run fewer samples at once, or free the GPU's memory")
     if int(error) != 0:
         raise BackendError(f"CUDA failed: {_name(error)}")
     return values[0] if values else None

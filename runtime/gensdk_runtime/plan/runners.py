@@ -12,17 +12,19 @@ from gensdk_runtime.plan.costs import Choice, CostTable, Form, Round
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Program
 
+Accept = Callable[[Program[Any]], bool]
+"""Tells whether a program will do."""
 LOOK_EVERY = 1.0
 """Seconds between two looks at whether another process has measured."""
 
 
-class Lineup:
+class Runners:
     """A runner for each :class:`Choice`, and the costs by which to choose among them.
 
     `opener` opens the runner of a choice, again in a forked child; `costs` None: there is one choice, and nothing
     was measured. A choice that can't be opened any more (its package was removed, its driver is gone, the bundle
     was overwritten) is left out from then on, and the record of results says so; `resort` is taken when none is
-    left of those that were measured; `awaited` is asked now and then for a better line-up.
+    left of those that were measured; `awaited` is asked now and then for better ones.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class Lineup:
         return tuple(self._runners[choice] for choice in steps if choice in self._runners)
 
     def plan(
-        self, n: int, batch: int | None, limit: int, *, accept: Callable[[Program[Any]], bool] | None = None
+        self, n: int, batch: int | None, limit: int, *, accept: Accept | None = None
     ) -> list[tuple[Round, Runner]]:
         """Rounds for `n` samples, each with its open runner.
 
@@ -116,13 +118,13 @@ class Lineup:
         with self._lock:
             if found == "measuring":
                 self._awaited, self._next_look = awaited, monotonic() + LOOK_EVERY
-            elif isinstance(found, Lineup) and not self._closed:
+            elif isinstance(found, Runners) and not self._closed:
                 self._costs, self._opener, self._resort = found._costs, found._opener, found._resort
                 kept = {choice: mine for choice, mine in self._runners.items() if choice not in found._runners}
                 self._runners, self._fallbacks = {**found._runners, **kept}, list(found._fallbacks)
                 self.generation += 1
                 return
-        if isinstance(found, Lineup):
+        if isinstance(found, Runners):
             found.close()
 
     def open_all(self) -> None:
@@ -220,5 +222,5 @@ class Lineup:
             self._fallbacks.append(f"{choice.label} failed: {reason}")
 
 
-Look = Callable[[], Lineup | Literal["measuring"] | None]
-"""Gives a line-up to go over to; None: there will be none."""
+Look = Callable[[], Runners | Literal["measuring"] | None]
+"""Gives runners to go over to; None: there will be none."""

@@ -1,0 +1,87 @@
+"""One call of ``sample()`` or ``translate()``, made ready: what is left is noise, graph calls and the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.methods.translate import Given, Through, translate, way_of
+from gensdk_runtime.noise import Seeds
+from gensdk_runtime.plan.request import Asked, Request
+from gensdk_runtime.plan.sampling import OutputType, Sampling
+from gensdk_runtime.samples import Samples
+
+Size = tuple[int, int]
+
+
+class Prepared:
+    """A call that was checked, planned and bound once, and is made again and again; see :meth:`Generator.prepare`.
+
+    Threads may share it: graphs are lent to one run at a time, and a second run at the same moment gets buffers of
+    its own. It belongs to its generator, and ends with it.
+    """
+
+    def __init__(
+        self, sampling: Sampling, asked: Asked, options: dict[str, Any], output_type: OutputType, *, warm: bool
+    ) -> None:
+        self._source = sampling.model.source
+        if self._source is not None and asked.size is None:
+            asked = asked._replace(size=(self._source.height, self._source.width))
+        self._sampling, self._asked = sampling, asked
+        self._options, self._output_type = options, output_type
+        self._through: Through | None = None
+        self._planned: tuple[Any, Request] | None = None
+        if self._source is not None and asked.size is not None:
+            through = Through(sampling, given=Given(label=asked.label, options=options))
+            if way_of(through, *asked.size).how != "whole":
+                self._through = through
+                return
+        request = self._request()
+        if warm:
+            sampling.warm(request, output_type)
+
+    def _request(self) -> Request:
+        """What was planned; planned anew where a backend was left out meanwhile, or memory was short."""
+        requests = self._sampling.requests
+        if self._planned is None or self._planned[0] != requests.state:
+            self._planned = requests.state, requests.get(self._asked, self._options)
+        return self._planned[1]
+
+    def draw(self, seed: Seeds | None = None, *, latents: Any = None, image: Any = None) -> Samples:
+        """The samples of one seed, as ``sample()`` with all else that was prepared gives them, to the bit.
+
+        `seed`, `latents` and `image` as there. Raises as it does.
+        """
+        if self._through is not None:
+            raise InputError(
+                f"images of {list(self._asked.size or ())} go through {self._sampling.model.name!r} in tiles or "
+                "resized; use translate(image)"
+            )
+        return self._sampling.draw(
+            self._request(), seed=seed, latents=latents, image=image, output_type=self._output_type
+        )
+
+    def translate(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """`image`, uint8 [H, W, C] of the size that was prepared, translated: uint8 [s H, s W, C'].
+
+        Raises :class:`InputError` for a model that does not translate, and for another size or type.
+        """
+        source, size = self._source, self._asked.size
+        if source is None or size is None or self._asked.n != 1:
+            raise InputError(
+                f"model {self._sampling.model.name!r} was not prepared to translate an image; pass prepare(size="
+                "(height, width)) of a translation model"
+            )
+        expected = (*size, source.channels)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
+            got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(f"expected an image uint8 {list(expected)}, as was prepared, got {got}")
+        if self._through is not None:
+            whole = translate(self._through, image)
+            return whole if isinstance(whole, np.ndarray) else whole[0]
+        samples = self._sampling.draw(self._request(), image=image[None], output_type="uint8")
+        first: NDArray[np.uint8] = samples.images[0]
+        return first
