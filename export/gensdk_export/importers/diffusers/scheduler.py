@@ -6,7 +6,7 @@ Every setting is taken over, refused with its reason, or told where diffusers it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gensdk_export.importers.import_report import Guess
@@ -53,7 +53,7 @@ class Scheduler:
     """What a class of diffusers' does, by our names.
 
     `plain`: settings that must be as they stand here, and why; what is left out is so. `taken`: those that are
-    read, and those that it does not read itself.
+    read, and those that it does not read itself. `usual`: what is left out, where it differs from the others'.
     """
 
     solver: SolverName
@@ -63,6 +63,7 @@ class Scheduler:
     predictions: tuple[PredictionType, ...] = PREDICTIONS
     clips: bool = False
     family: str = "ddpm"
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
 
 SCHEDULERS: Mapping[str, Scheduler] = {
@@ -112,6 +113,7 @@ SCHEDULERS: Mapping[str, Scheduler] = {
             *(*_OF_BETAS, *_OF_CLIPPING, "original_inference_steps"),
             *("timestep_spacing", "steps_offset", "set_alpha_to_one"),  # unread: it has time steps of its own
         ),
+        usual={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
     ),
     "FlowMatchEulerDiscreteScheduler": Scheduler(
         "euler",
@@ -155,6 +157,7 @@ def read_sampling(config: Mapping[str, Any], pipeline: str, solver: SolverName |
             f"expected the scheduler {', '.join(others)} or {last}, got {kind[:60]!r}, which takes other steps"
         )
     scheduler = SCHEDULERS[kind]
+    config = {**scheduler.usual, **config}
     schedule = _schedule(config, kind)
     own: SolverName = "ddim" if pipeline == "DDIMPipeline" else scheduler.solver
     if _flag(config, "stochastic_sampling", usual=False):  # of flows: noise anew between steps, as LCM
