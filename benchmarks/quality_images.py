@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +12,16 @@ import torch
 from quality_subject import (
     COUNT,
     Entry,
-    SampleOptions,
     Subject,
     against,
     live_generator,
     sample_and_judge,
 )
 from recipes import RECIPES
-from rows import Row, above, at_least, at_most
+from rows import Gate, Row, above, at_least, at_most
 
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.spec.settings import SampleOptions
 from gensdk_training.families.vae import Vae
 from gensdk_training.family import Batch
 from gensdk_training.metrics.classifier import LabelledImages, to_tensor
@@ -48,6 +48,9 @@ FEW = (5, 10, 20)
 
 FLOW_STEPS = SampleOptions(solver="euler", timestep_spacing="trailing")
 """How a flow is sampled."""
+
+FLOW_GATES: Mapping[str, Mapping[int, Gate]] = {"digits": {10: at_most(15)}, "mnist": {}}
+"""Bounds of its classifier-FID at some numbers of steps, on each data."""
 
 
 def measure_ddpm(subject: Subject) -> Iterator[Row]:
@@ -109,7 +112,9 @@ def measure_flow(subject: Subject) -> Iterator[Row]:
     """Few steps of Euler's method and of DPM-Solver++; guided, the labels."""
     with subject.generator() as generator:
         yield from at_few_steps(subject, generator, FLOW_STEPS, FLOW_GATES[subject.recipe.data])
-        guided = sample_and_judge(subject, generator, **FLOW_STEPS, num_inference_steps=20, guidance_scale=GUIDANCE)
+        guided = sample_and_judge(
+            subject, generator, **FLOW_STEPS, num_inference_steps=20, guidance_scale=GUIDANCE
+        )
     detail = f"guidance_scale {GUIDANCE:g}, 20 steps; FID then {guided.fid:.2f}"
     yield subject.row("label accuracy, guided", guided.label_accuracy or 0.0, at_least(0.95), detail)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from recipes import Recipe
 from rows import Gate, Row
@@ -15,7 +15,7 @@ from gensdk_export.export import export_run
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BundleError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import SolverName, TimestepSpacing
+from gensdk_runtime.spec.settings import SampleOptions
 from gensdk_training.data import Dataset
 from gensdk_training.data.dataset import Split
 from gensdk_training.evaluation.labels import chosen_of
@@ -27,15 +27,6 @@ from gensdk_training.torch_backend import torch_sessions
 
 COUNT = 1440
 """Images for each FID: about as many as the training images behind the floor."""
-
-
-class SampleOptions(TypedDict, total=False):
-    """What is varied of :meth:`Generator.sample`."""
-
-    solver: SolverName
-    num_inference_steps: int
-    timestep_spacing: TimestepSpacing
-    guidance_scale: float
 
 
 @dataclass(frozen=True)

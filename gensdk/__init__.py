@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from gensdk_runtime.programs.base import StepEnd as StepEnd
     from gensdk_runtime.samples import Samples as Samples
     from gensdk_runtime.samples import Timings as Timings
+    from gensdk_runtime.spec.settings import AscentSettings as AscentSettings
+    from gensdk_runtime.spec.settings import DiffusionSettings as DiffusionSettings
+    from gensdk_runtime.spec.settings import SampleOptions as SampleOptions
     from gensdk_runtime.stream import StreamOptions as StreamOptions
     from gensdk_runtime.stream import StreamReport as StreamReport
     from gensdk_runtime.stream import translate_stream as translate_stream
@@ -61,6 +64,7 @@ _HOMES = {
     "noise": ("SampleKey",),
     "programs.base": ("StepEnd",),
     "samples": ("Samples", "Timings"),
+    "spec.settings": ("AscentSettings", "DiffusionSettings", "SampleOptions"),
     "stream": ("StreamOptions", "StreamReport", "translate_stream"),
 }
 _HOME_OF = {name: f"gensdk_runtime.{module}" for module, names in _HOMES.items() for name in names}

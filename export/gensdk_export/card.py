@@ -1,11 +1,11 @@
-"""The model card: a bundle's README.md, for people who find it without its history."""
+"""The model card: a bundle's README.md, for readers who know nothing of its history."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gensdk_export.export_report import HEADING, MEASURED, GraphRow, engine_rows, row_text
@@ -18,6 +18,7 @@ from gensdk_runtime.spec.manifest import (
     ModelSpec,
     Precision16Report,
 )
+from gensdk_runtime.spec.options import option_row, options_of
 from gensdk_runtime.spec.provenance import Provenance
 
 IMPORTED = "imported"
@@ -40,6 +41,7 @@ def model_card(
         f"{title}\n\nPaper: {paper}" if paper else title,
         f"## Sample\n\n{_how_to_sample(model, name)}",
         f"## Model\n\n{_table(('', ''), list(_facts(model, provenance).items()))}",
+        *_options(model),
         f"## Proof\n\n{_proof(rows, engines)}{_islands(fp16)}",
     ]
     if story:
@@ -70,8 +72,9 @@ def _family(name: str) -> tuple[str, str, str]:
 def _how_to_sample(model: ModelSpec, name: str) -> str:
     if model.source is not None:
         return _how_to_translate(model, name)
-    options = ", num_inference_steps=20" if isinstance(model.program, DiffusionSpec) else ""
-    options += ", label=0" if model.num_classes else ""
+    options = ", label=0" if model.num_classes else ""
+    if isinstance(model.program, DiffusionSpec):
+        options = f", num_inference_steps={model.program.defaults.num_inference_steps}{options}"
     flags = " --label 0" if model.num_classes else ""
     return (
         f"```sh\ngensdk sample {name} -n 64 --seed 0{flags} -o grid.png\ngensdk verify {name}\n```\n\n"
@@ -116,13 +119,19 @@ def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
         "training": _training(provenance),
         "created": markdown(provenance.created) or "not recorded",
     }
-    if isinstance(program, DiffusionSpec):
-        default = program.defaults
-        facts["sampling defaults"] = f"{default.solver}, {default.num_inference_steps} steps"
     metrics: Mapping[str, Any] = provenance.metrics
     if metrics:
         facts["last losses"] = ", ".join(f"{markdown(key)} {value:.4g}" for key, value in metrics.items())
     return facts
+
+
+def _options(model: ModelSpec) -> Iterator[str]:
+    """A section for the options of sample(), and one for those of invert(), where the model has such."""
+    for verb, program in (("sample", model.program), ("invert", model.inversion)):
+        defaults = getattr(program, "defaults", None)
+        if defaults is not None:
+            rows: list[tuple[str, ...]] = [option_row(option) for option in options_of(defaults)]
+            yield f"## Options of {verb}()\n\n{_table(('option', 'default', 'values', ''), rows)}"
 
 
 def _kind(model: ModelSpec) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gensdk_runtime.backends.tensorrt.build import AxisRange, OnnxFile, Recipe
+from gensdk_runtime.backends.tensorrt.build import AxisRange, GraphFile, Recipe
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.device import find_gpu
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
@@ -46,7 +46,7 @@ def build_engine(
     supplier = Supplier(toolkit, gpu, EngineCache())
     recipe = Recipe(graph, precision, {**(axes or {}), "batch": batch})
     try:
-        data = supplier.fetched(recipe, OnnxFile(onnx_file)).data
+        data = supplier.fetched(recipe, GraphFile(onnx_file)).data
     except UnavailableError:
         raise
     except BackendError as failure:

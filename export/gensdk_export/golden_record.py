@@ -110,7 +110,9 @@ def _shallow_proof(model: ModelSpec, settings: TrajectorySettings, calls: tuple[
     """A shallow step equals the full one where it gets the features of the same step: so each full step of a run
     with a cache interval proves it, as a call of the shallow graph with the full graph's results."""
     program = model.program
-    if settings.cache_interval is None or not isinstance(program, DiffusionSpec) or program.shallow_graph is None:
+    if not isinstance(program, DiffusionSpec) or program.shallow_graph is None:
+        return
+    if "cache_interval" not in settings.options:
         return
     names = {spec.name for spec in model.graph(program.shallow_graph).outputs}
     for call in calls:

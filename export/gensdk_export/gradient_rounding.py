@@ -22,7 +22,7 @@ JUMPS = 4.0
 """How many times as far as in the recorded calls a gradient may jump elsewhere, where others lie on an edge."""
 
 
-def allowed_jumps(plan: ExportPlan, golden: Iterable[Trajectory], atol: float) -> dict[str, float]:
+def gradient_bounds(plan: ExportPlan, golden: Iterable[Trajectory], atol: float) -> dict[str, float]:
     """The gradient graphs of `plan` that need more than the scaled difference `atol`, and what they are allowed:
     :data:`JUMPS` times what float32 differs from float64 in the recorded calls."""
     calls = [call for run in golden for call in run.calls]

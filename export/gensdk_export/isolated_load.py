@@ -18,7 +18,7 @@ MODULE = "gensdk_export.isolated_load"
 TIMEOUT_SECONDS = 600
 
 
-def first_load(graphs: Mapping[str, bytes]) -> None:
+def load_isolated(graphs: Mapping[str, bytes]) -> None:
     """Loads each ONNX file of `graphs` with ONNX Runtime in a subprocess.
 
     Raises :class:`ExportError` that names the graph where one does not load, crashes, or takes ten minutes.

@@ -1,4 +1,4 @@
-"""What was exported and proved, packed into one bundle."""
+"""Packs what was exported and proved into one bundle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gensdk_runtime.spec.signature import BundlePath, Precision
 from gensdk_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from gensdk_export.one_call.proof import ProvedOneCall
+    from gensdk_export.one_call.one_call_proof import ProvedOneCall
 
 GOLDEN_FILE = "golden/golden.npz"
 CARD_FILE = "README.md"

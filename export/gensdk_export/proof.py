@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gensdk_export.export_report import GraphRow, rows_of
-from gensdk_export.isolated_load import first_load
+from gensdk_export.isolated_load import load_isolated
 from gensdk_export.onnx_check import resize_axes
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
@@ -53,7 +53,7 @@ class MemoryGraph:
 
     @property
     def path(self) -> Path | None:
-        """There is no file."""
+        """None: the graph is in memory."""
         return None
 
     def read(self) -> bytes:
@@ -97,7 +97,7 @@ def prove(
     `originals`: what takes the place of the plan's modules, of a model that was never in PyTorch. Raises
     :class:`ExportError` where a file does not load, or with the first bound that does not hold.
     """
-    first_load({f"{name} ({precision})": data for name, data in graphs.files.items()})
+    load_isolated({f"{name} ({precision})": data for name, data in graphs.files.items()})
     try:
         report = _replay(plan, golden, graphs, precision, originals)
     except BackendError as failure:

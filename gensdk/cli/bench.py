@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk.cli.output import aside, terminal_width, write
+from gensdk.cli.program_options import program_options
 
 if TYPE_CHECKING:
     from gensdk_runtime.bench.latency_report import BenchSettings, Report
@@ -18,6 +19,7 @@ EXAMPLES = """
 Examples:
   gensdk bench digits-ddpm --batch 1,16,64 --threads 1
   gensdk bench digits-ddpm --precision fp32,fp16 --json > report.json
+  gensdk bench shared.gsdk --num-inference-steps 20 --set cache_interval=3
   gensdk bench new.gsdk --against released.gsdk --fail-on p95:+5%
   gensdk bench released.gsdk --save baseline.json
   gensdk bench new.gsdk --baseline baseline.json --fail-on p50:+3% --fail-on throughput:-5%
@@ -65,9 +67,7 @@ def _label(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option(
     "--patience", type=int, default=3, show_default=True, help="--against: measure so often until it tells."
 )
-@click.option("--num-inference-steps", type=int, help="Diffusion: steps. [default: the bundle's]")
-@click.option("--solver", help="Diffusion: ddpm, ddim or dpmsolver++. [default: the bundle's]")
-@click.option("--guidance-scale", type=float, help="Diffusion with classes: guidance. [default: the bundle's]")
+@program_options(without=("patience",))
 @click.option("--label", callback=_label, help="Class to sample, by number or name.")
 @click.option("--against", metavar="BUNDLE", help="Another bundle, measured in turn with the first.")
 @click.option("--baseline", type=click.Path(path_type=Path), help="A file of --save to compare with.")
@@ -143,7 +143,6 @@ def bench(
 def _settings(how: dict[str, Any], *, default_runs: int) -> BenchSettings:
     from gensdk_runtime.bench.latency_report import BenchSettings
 
-    options = ("num_inference_steps", "solver", "guidance_scale", "label")
     given = {
         "warmup_ms": how["warmup"],
         "duration_s": how["duration"],
@@ -151,7 +150,7 @@ def _settings(how: dict[str, Any], *, default_runs: int) -> BenchSettings:
         "percentiles": how["percentile"],
         "runs": how["runs"] if how["runs"] is not None else default_runs,
         "patience": how["patience"],
-        "options": {name: how[name] for name in options if how[name] is not None},
+        "options": {"label": how["label"], **how["options"]},
     }
     return BenchSettings.from_dict(given, what="gensdk bench")
 

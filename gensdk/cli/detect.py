@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk.cli.output import aside, print_json, say
+from gensdk.cli.program_options import program_options
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.media.image_fit import Fit
+    from gensdk_runtime.media.image_pixels import Fit
     from gensdk_runtime.media.image_sets import ImageSet, Shaping
     from gensdk_runtime.methods.inversion import Detection
     from gensdk_runtime.spec.signature import ImageSpec
@@ -50,7 +51,7 @@ named and skipped.
 @click.option("--value-range", help="0,1: what black and white are in an array. [default: as in training]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A .json, or a folder, with heat maps too.")
 @click.option("--fast", is_flag=True, help="Take what the encoder gives, and search no further.")
-@click.option("--num-inference-steps", "--steps", type=int, help="Steps of the search.")
+@program_options("ascent")
 @click.option("--seed", type=int, default=0, show_default=True, help="Where the search starts without an encoder.")
 @click.option("--batch-size", type=int, help="Images in one run of the graphs. [default: the bundle's max_batch]")
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
@@ -72,7 +73,8 @@ def detect(
     precision: Any,
     threads: int | None,
     as_json: bool,
-    **options: Any,
+    options: dict[str, Any],
+    **others: Any,
 ) -> None:
     """Tell which of IMAGES are unlike those that BUNDLE, a model of normal images, was trained on."""
     from gensdk_runtime.generator import Generator
@@ -96,9 +98,9 @@ def detect(
         if normal is not None:
             good = load_images(normal, spec, how)
             _tell(good)
-            usual = generator.detect(good.images, **options)
+            usual = generator.detect(good.images, **others, **options)
             threshold = usual.normal_threshold(quantile)
-        found = generator.detect(given, threshold=threshold, **options)
+        found = generator.detect(given, threshold=threshold, **others, **options)
         model = generator.model.name
     rows = _rows(names, found, maps=maps)
     skipped = [{"name": name, "reason": reason} for name, reason in loaded.skipped]
@@ -144,7 +146,7 @@ def _shaping(bundle: str, spec: ImageSpec, size: str | None, fit: Fit | None, va
 
 
 def _tell(loaded: ImageSet) -> None:
-    """On stderr, what could not be used."""
+    """Lists on stderr what could not be used."""
     for name, reason in loaded.skipped[:SHOWN]:
         aside(f"skipped {name}: {reason}")
     if len(loaded.skipped) > SHOWN:
@@ -154,7 +156,7 @@ def _tell(loaded: ImageSet) -> None:
 
 
 def _rows(names: list[str], found: Detection, *, maps: bool) -> list[dict[str, Any]]:
-    """What is told of each image; with `maps` also the file that has its heat map."""
+    """The row of each image in the report; with `maps` also the file that has its heat map."""
     rows = []
     for i, (name, score, odd) in enumerate(zip(names, found.scores, found.anomalous, strict=True)):
         row: dict[str, Any] = {"name": name, "score": float(score), "anomalous": bool(odd)}
@@ -165,7 +167,7 @@ def _rows(names: list[str], found: Detection, *, maps: bool) -> list[dict[str, A
 
 
 def _holds_maps(output: Path | None) -> bool:
-    """Whether `output` is a folder. Raises :class:`InputError` for a file that is no .json."""
+    """True if `output` is a folder. Raises :class:`InputError` for a file that is no .json."""
     if output is None or output.suffix.lower() == ".json":
         return False
     if output.suffix and not output.is_dir():
@@ -177,7 +179,8 @@ def _write(output: Path, report: dict[str, Any], found: Detection) -> None:
     """The report; in a folder the heat maps beside it, white where a residual is as large as the image's range."""
     import numpy as np
 
-    from gensdk_runtime.media.images import encode_image, to_uint8, write_atomically
+    from gensdk_runtime.media.images import encode_image, write_atomically
+    from gensdk_runtime.media.value_range import to_uint8
 
     text = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
     if not _holds_maps(output):

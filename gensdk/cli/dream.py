@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gensdk.cli.output import print_json, say
+from gensdk.cli.program_options import program_options
 
 EXAMPLES = """
 \b
@@ -24,13 +25,9 @@ Examples:
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--bundle", required=True, help="Of the family deepdream, or of gensdk import --dream.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("dream.png"), show_default=True)
-@click.option("--layer", help="What is to be excited. [default: the bundle's first]")
-@click.option("--channel", type=int, help="One channel of the layer. [default: all]")
 @click.option("--octaves", type=int, default=4, show_default=True, help="Sizes, up to the image's own.")
 @click.option("--octave-scale", type=float, default=1.4, show_default=True, help="From one size to the next.")
-@click.option("--jitter", type=int, help="Pixels that the image is moved by in each step, at most.")
-@click.option("--num-inference-steps", "--steps", type=int, help="Steps an octave.")
-@click.option("--learning-rate", type=float, help="Size of a step; images go from -1 to 1.")
+@program_options("ascent")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of the jitter: the same gives the same picture."
 )
@@ -53,7 +50,8 @@ def dream(
     precision: Any,
     threads: int | None,
     as_json: bool,
-    **options: Any,
+    options: dict[str, Any],
+    **how: Any,
 ) -> None:
     """Let a classifier change IMAGE until it sees more of what it knows."""
     from gensdk_runtime.generator import Generator
@@ -65,8 +63,8 @@ def dream(
     started = perf_counter()
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
         given = load_image(image, generator.model.require_image().channels)
-        made = generator.dream(given, **options)
-        settings = {"model": generator.model.name, **{k: v for k, v in options.items() if v is not None}}
+        made = generator.dream(given, **how, **options)
+        settings = {"model": generator.model.name, **{k: v for k, v in how.items() if v is not None}, **options}
     write_atomically(output, encode_image(made, output.suffix.lower(), settings))
     seconds = perf_counter() - started
     if as_json:

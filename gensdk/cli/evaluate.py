@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gensdk.cli.output import aside, needs_extra, print_json, print_table, say
+from gensdk.cli.program_options import program_options
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -48,6 +49,7 @@ Every measure comes with its floor: what training images get in the samples' pla
 @click.option("--value-range", help="0,1: what black and white are in an array. [default: as in training]")
 @click.option("--fit", type=click.Choice(["crop", "stretch"]), help="[default: as in training]")
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
+@program_options()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A page with pictures, .html.")
 @click.option("--json", "json_file", help="A file for the report as JSON, or - for stdout.")
 @click.option("--progress/--no-progress", default=None, help="[default: on a terminal]")
@@ -59,25 +61,27 @@ def evaluate(
     json_file: str | None,
     metrics: str | None,
     progress: bool | None,
-    **options: Any,
+    options: dict[str, Any],
+    **given: Any,
 ) -> None:
     """Measure BUNDLE's samples against data: quality, diversity, copies, each with its floor."""
     _check_targets(output, json_file)
     with needs_extra("evaluate"):
         from gensdk_training.evaluation.evaluate import evaluate as run_evaluation
-        from gensdk_training.evaluation.page import page
+        from gensdk_training.evaluation.evaluation_page import page
     from gensdk_runtime.media.images import write_atomically
 
     found = run_evaluation(
         bundle,
         source,
-        count=options["count"],
-        seed=options["seed"],
+        count=given["count"],
+        seed=given["seed"],
         metrics=None if metrics is None else [name.strip() for name in metrics.split(",")],
-        extractor=options["extractor"],
-        onnx=_onnx_options(options),
-        data=_data(bundle, source, options),
-        backend=options["backend"],
+        extractor=given["extractor"],
+        onnx=_onnx_options(given),
+        data=_data(bundle, source, given),
+        backend=given["backend"],
+        options=options,
         progress=progress,
         say=lambda line: aside(line) if progress is not False else None,
     )
@@ -96,7 +100,7 @@ def evaluate(
 
 def _print(report: Any) -> None:
     """The table, and above it what was compared with what."""
-    from gensdk_training.evaluation.page import extractor_line, number, with_error
+    from gensdk_training.evaluation.evaluation_page import extractor_line, number, with_error
 
     say(
         f"{report.model}: {report.samples} samples ({report.size}, seed {report.seed}) against "
@@ -112,7 +116,7 @@ def _print(report: Any) -> None:
 
 
 def _check_targets(output: Path | None, json_file: str | None) -> None:
-    """Before long work: can the files be written?"""
+    """Checks before long work that the files can be written."""
     from gensdk_runtime.samples import check_folder
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
@@ -141,12 +145,12 @@ def _data(bundle: str, source: str, options: dict[str, Any]) -> Any:
 
 def _onnx_options(options: dict[str, Any]) -> Any:
     from gensdk.cli.train import parse_size
-    from gensdk_training.metrics.extractor import OnnxOptions
+    from gensdk_training.metrics.extractor import ExtractorOptions
 
     low_high = _numbers("--extractor-range", options["extractor_range"])
     if len(low_high) != 2:
         raise InputError(f"expected --extractor-range LOW,HIGH, got {options['extractor_range'][:40]!r}")
-    return OnnxOptions(
+    return ExtractorOptions(
         size=parse_size(options["extractor_size"], option="--extractor-size"),
         layout=options["extractor_layout"],
         value_range=(low_high[0], low_high[1]),

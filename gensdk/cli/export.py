@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gensdk.cli.output import aside, needs_extra, print_json, print_table, say
-from gensdk_runtime.programs.solvers import SOLVERS
+from gensdk.cli.program_options import program_options
 
 if TYPE_CHECKING:
     from gensdk_export.export_report import ExportReport
@@ -75,9 +75,7 @@ stood there stays.
     metavar="FOLDER",
     help="Where onnxruntime-web lies, for --page. [default: npm gets it]",
 )
-@click.option("--num-inference-steps", type=int, help="Diffusion: steps of the one-call graph and the page.")
-@click.option("--solver", type=click.Choice(SOLVERS), help="Diffusion: solver of the one-call graph and the page.")
-@click.option("--guidance-scale", type=float, help="Diffusion: guidance of the one-call graph and the page.")
+@program_options("diffusion", purpose="For --one-call and --page.", short=False)
 @click.option("--raw", is_flag=True, help="Export the raw weights instead of their moving average.")
 @click.option("--step", type=int, help="The checkpoint of this step. [default: the newest]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -98,12 +96,10 @@ def export(
     one_call: bool,
     page: Path | None,
     onnxruntime_web: Path | None,
-    num_inference_steps: int | None,
-    solver: str | None,
-    guidance_scale: float | None,
     raw: bool,
     step: int | None,
     as_json: bool,
+    options: dict[str, Any],
 ) -> None:
     """Turn the training run RUN into a bundle: ONNX graphs, engines, and the proof that they equal PyTorch.
 
@@ -114,20 +110,18 @@ def export(
         from gensdk_export.export import ExportOptions, export_run
         from gensdk_export.page.page import write_page
 
-    baked = {"num_inference_steps": num_inference_steps, "solver": solver, "guidance_scale": guidance_scale}
-    baked = {name: value for name, value in baked.items() if value is not None}
     if output is None and page is None:
         raise click.UsageError("Missing option: -o BUNDLE, --page DIR, or both.")
-    if baked and page is None and not one_call:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in baked)
+    if options and page is None and not one_call:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
         raise click.UsageError(f"{flags}: needs --one-call or --page, whose graph it becomes part of.")
     if page is not None and not (run / RUN_FILE).is_file():
         if output is not None or one_call:
             raise click.UsageError(f"{str(run)!r} is no run; of a bundle only --page can be made.")
-        made = write_page(run, page, settings=baked, onnxruntime_web_folder=onnxruntime_web)
+        made = write_page(run, page, settings=options, onnxruntime_web_folder=onnxruntime_web)
         print_json(made.to_dict()) if as_json else say(made.text())
         return
-    options = ExportOptions(
+    how = ExportOptions(
         fp16=fp16,
         uint8=uint8,
         keep_examples=keep_examples,
@@ -139,7 +133,7 @@ def export(
         as_zip=as_zip,
         share_features=share_features or 0,
         one_call=one_call,
-        one_call_settings=baked if one_call else {},
+        one_call_settings=options if one_call else {},
     )
 
     def tell(stage: str) -> None:
@@ -147,10 +141,10 @@ def export(
 
     with TemporaryDirectory(prefix="gensdk-") as scratch:
         bundle = output or Path(scratch) / "model.gsdk"
-        report = export_run(run, bundle, options, ema=not raw, step=step, on_stage=None if as_json else tell)
+        report = export_run(run, bundle, how, ema=not raw, step=step, on_stage=None if as_json else tell)
         site = None
         if page is not None:
-            own = {} if one_call else baked
+            own = {} if one_call else options
             site = write_page(bundle, page, settings=own, onnxruntime_web_folder=onnxruntime_web)
     if as_json:
         print_json({**report.to_dict(), **({} if site is None else {"page": site.to_dict()})})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from gensdk.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from gensdk_runtime.spec.manifest import ModelSpec
 
 EXAMPLES = """
 \b
@@ -20,8 +24,9 @@ Examples:
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: str, as_json: bool) -> None:
-    """Show what is in BUNDLE: program, graphs, precisions, engines, provenance. Checks every checksum."""
+    """Show what is in BUNDLE: program, graphs, precisions, engines, provenance, options. Checks every checksum."""
     from gensdk_runtime.bundles.bundle import Bundle
+    from gensdk_runtime.programs import abilities
     from gensdk_runtime.spec.manifest import AscentSpec
 
     with Bundle.open(bundle) as opened:
@@ -38,14 +43,12 @@ def inspect(bundle: str, as_json: bool) -> None:
     say(f"{model.name}: {model.family}, program {model.program.kind}, {kind} {shape}{classes}")
     say(f"{path} ({size / 1000:.0f} kB, schema {manifest.schema_version}, all checksums hold)")
     say(f"precisions: {', '.join(manifest.precisions)}; max_batch {model.max_batch}")
+    say(f"methods: {', '.join(('sample', *abilities(model)))}")
     if origin.steps:
         ema = ", moving average" if origin.ema else ""
         say(f"trained {origin.steps:,} steps on {origin.data}, seed {origin.seed}{ema}, {origin.created}")
     if origin.unfinished:
         say(f"not finished: {origin.unfinished}")
-    defaults = getattr(model.program, "defaults", None)
-    if defaults is not None:
-        say("defaults: " + ", ".join(f"{key} {value}" for key, value in defaults.model_dump().items()))
     if isinstance(model.program, AscentSpec):
         say(f"layers: {', '.join(model.program.objectives)}")
     if model.source is not None and model.source.receptive_field is not None:
@@ -66,3 +69,16 @@ def inspect(bundle: str, as_json: bool) -> None:
                 axes = ", ".join(str(axis) for axis in spec.shape)
                 signature.append((graph.name, way, spec.name, spec.dtype, f"[{axes}]", spec.role))
     print_table(("graph", "", "tensor", "dtype", "shape", "role"), signature)
+    _print_options(model)
+
+
+def _print_options(model: ModelSpec) -> None:
+    """The options of sample(), and of invert() where the model has that, with the bundle's defaults."""
+    from gensdk_runtime.spec.options import option_row, options_of
+
+    for verb, program in (("sample", model.program), ("invert", model.inversion)):
+        defaults = getattr(program, "defaults", None)
+        if defaults is None:
+            continue
+        rows = [option_row(option) for option in options_of(defaults)]
+        print_table((f"option of {verb}()", "default", "values", ""), rows)

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from gensdk.cli.output import print_json, say
+from gensdk.cli.program_options import program_options
 from gensdk.cli.sample import parse_label, parse_seed
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.programs.solvers import SOLVERS
 
 EXAMPLES = """
 \b
@@ -24,8 +24,8 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle")
-@click.option("--from", "start", help="The seed to start from: an int, or as in 0:17.")
-@click.option("--to", "end", help="The seed to end at.")
+@click.option("--from", "first", help="The seed to start from: an int, or as in 0:17.")
+@click.option("--to", "last", help="The seed to end at.")
 @click.option("--seeds", help="Two seeds or more to walk through, with commas; in place of --from and --to.")
 @click.option("--loop", is_flag=True, help="Walk back to the first seed, for an animation without a seam.")
 @click.option(
@@ -42,9 +42,7 @@ Examples:
 )
 @click.option("--fps", type=float, default=12.0, show_default=True, help="Frames a second of a .gif or .mp4.")
 @click.option("--label", help="A class number or name for all, or one for each sample, with commas.")
-@click.option("--num-inference-steps", "--steps", type=int, help="Diffusion: steps.")
-@click.option("--solver", type=click.Choice(SOLVERS), help="Diffusion: the solver.")
-@click.option("--guidance-scale", type=float, help="Diffusion with --label: 1 is none.")
+@program_options()
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
 @click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")
@@ -56,8 +54,8 @@ Examples:
 def interpolate(
     *,
     bundle: str,
-    start: str | None,
-    end: str | None,
+    first: str | None,
+    last: str | None,
     seeds: str | None,
     loop: bool,
     axis: int | None,
@@ -74,7 +72,8 @@ def interpolate(
     columns: int | None,
     scale: int | None,
     as_json: bool,
-    **options: Any,
+    options: dict[str, Any],
+    **given: Any,
 ) -> None:
     """Walk through the latent space of BUNDLE, from seed to seed or along one axis."""
     from gensdk_runtime.generator import Generator
@@ -90,11 +89,11 @@ def interpolate(
         check_target(target.with_suffix(".png"))
     else:
         check_target(target, others=SUFFIXES)
-    points = _points(start, end, seeds, axis)
+    points = _points(first, last, seeds, axis)
     if axis is None and (low is not None or high is not None):
         raise InputError("--low and --high go with --traverse; leave them out")
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
-        given = {"label": parse_label(label), **options}
+        given |= {"label": parse_label(label), "settings": options}
         if axis is not None:
             samples = generator.traverse(points[0], axis, n, low=low, high=high, **given)
         else:

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from gensdk.cli.output import aside, print_json, say
+from gensdk.cli.program_options import program_options
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.programs.solvers import SOLVERS
-from gensdk_runtime.programs.spacings import SPACINGS
 
 EXAMPLES = """
 \b
@@ -40,20 +39,7 @@ Examples:
     "--seed", help="An int, or one entry for each sample with commas, as in 3,4 or 0:17. [default: drawn]"
 )
 @click.option("--label", help="A class number or name for all, or one for each sample, with commas.")
-@click.option("--num-inference-steps", "--steps", type=int, help="Diffusion: steps.")
-@click.option("--solver", type=click.Choice(SOLVERS), help="Diffusion: the solver.")
-@click.option("--eta", type=float, help="Diffusion: DDIM's noise, 0 to 1.")
-@click.option("--guidance-scale", type=float, help="Diffusion with --label: 1 is none.")
-@click.option("--timestep-spacing", type=click.Choice(SPACINGS), help="Diffusion: which time steps.")
-@click.option("--clip-sample/--no-clip-sample", default=None, help="Diffusion: clip the estimate of x_0.")
-@click.option(
-    "--use-clipped-model-output/--no-use-clipped-model-output",
-    default=None,
-    help="Diffusion: DDIM goes on from the clipped estimate.",
-)
-@click.option(
-    "--cache-interval", type=int, help="Diffusion: compute deep features every so many steps; 1 is exact."
-)
+@program_options()
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
 @click.option("--threads", type=int, help="CPU threads in one graph. [default: the backend's choice]")
@@ -79,7 +65,8 @@ def sample(
     columns: int | None,
     scale: int | None,
     as_json: bool,
-    **options: Any,
+    options: dict[str, Any],
+    **given: Any,
 ) -> None:
     """Draw samples from BUNDLE: a folder, a .gsdk file, or an embedded name (see gensdk list)."""
     from gensdk_runtime.generator import Generator
@@ -101,7 +88,7 @@ def sample(
         check_target(output, points=points)
         if points and (layout != "auto" or columns is not None or scale is not None):
             raise InputError(f"--layout, --columns and --scale are for images; {bundle} makes points")
-        samples = generator.sample(n, seed=seeds, label=labels, **options)
+        samples = generator.sample(n, seed=seeds, label=labels, settings=options, **given)
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings
     if "fallback" in samples.settings:

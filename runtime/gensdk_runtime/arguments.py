@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, did_you_mean
 
@@ -94,3 +95,19 @@ def check_row(value: object, what: str) -> Sequence[Any]:
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise InputError(f"expected {what} as a list, got {type(value).__name__}")
     return value
+
+
+def as_array(value: Any, what: str) -> NDArray[Any]:
+    """`value` as an array: a NumPy one, or what turns into one, such as a tensor in main memory.
+
+    :class:`InputError`, naming `what`, for a list of lists of several lengths, a tensor on a device or with a
+    gradient, and objects.
+    """
+    try:
+        array = np.asarray(value)
+    except Exception as failure:  # whatever __array__ of a stranger raises
+        reason = " ".join(str(failure).split())[:120]
+        raise InputError(f"expected {what} as an array, got {type(value).__name__} ({reason})") from None
+    if array.dtype == object:
+        raise InputError(f"expected {what} as an array of numbers, got {type(value).__name__}")
+    return array

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.methods.dream import dream
 from gensdk_runtime.methods.encoding import classify, encode, log_likelihood, reconstruct
-from gensdk_runtime.methods.inversion import Detection, Inversion, check_threshold, invert
+from gensdk_runtime.methods.inversion import Detection, Inversion, InvertArguments, check_threshold, invert
 from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
 from gensdk_runtime.methods.prepared import Prepared
 from gensdk_runtime.methods.translate import Given, Through, translate
@@ -32,11 +32,13 @@ from gensdk_runtime.plan.origin import Origin
 from gensdk_runtime.plan.request import Asked, Label
 from gensdk_runtime.plan.runner import runner_of
 from gensdk_runtime.plan.runners import Runners
-from gensdk_runtime.plan.sampling import OutputType, Sampling
+from gensdk_runtime.plan.sampling import OutputType, SampleArguments, Sampling
 from gensdk_runtime.programs import ABILITIES, abilities
 from gensdk_runtime.programs.base import StepCallback
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import ModelSpec, OptimizerName, SolverName, TimestepSpacing
+from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.option_docs import takes_options
+from gensdk_runtime.spec.settings import AscentOptions, ProgramSettings, SampleOptions
 from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.loading import described, open_runners
 
@@ -97,6 +99,7 @@ class Generator(Closable):
             undo.pop_all()
         return generator
 
+    @takes_options()
     def prepare(
         self,
         n: int = 1,
@@ -106,15 +109,17 @@ class Generator(Closable):
         batch_size: int | None = None,
         output_type: OutputType = "float32",
         warm: bool = True,
-        **options: Any,
+        settings: ProgramSettings | Mapping[str, Any] | None = None,
+        **options: Unpack[SampleOptions],
     ) -> Prepared:
         """A call of :meth:`sample` that is checked, planned and bound now, and made with ``draw(seed)`` later.
 
         `size`: height and width of the images of a translation model, for ``translate(image)``; None: its own.
-        `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`.
+        `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`, but that `settings` gives
+        options alone.
         """
         asked = Asked(n, label, batch_size, size=check_size(size))
-        return Prepared(self._sampling, asked, options, output_type, warm=warm)
+        return Prepared(self._sampling, asked, self._sampling.options(settings, options), output_type, warm=warm)
 
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session]) -> Self:
@@ -151,6 +156,7 @@ class Generator(Closable):
         check_word(ability, "ability", ABILITIES)
         return ability in abilities(self.model)
 
+    @takes_options()
     def sample(
         self,
         n: int | None = None,
@@ -159,24 +165,12 @@ class Generator(Closable):
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
-        num_inference_steps: int | None = None,
-        solver: SolverName | None = None,
-        eta: float | None = None,
-        guidance_scale: float | None = None,
-        timestep_spacing: TimestepSpacing | None = None,
-        clip_sample: bool | None = None,
-        use_clipped_model_output: bool | None = None,
-        cache_interval: int | None = None,
-        layer: str | None = None,
-        channel: int | None = None,
-        optimizer: OptimizerName | None = None,
-        learning_rate: float | None = None,
-        patience: int | None = None,
-        jitter: int | None = None,
+        settings: ProgramSettings | Mapping[str, Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
         output_type: OutputType = "float32",
+        **options: Unpack[SampleOptions],
     ) -> Samples:
         """Draws `n` samples: by default one, or one for each `image`.
 
@@ -190,8 +184,11 @@ class Generator(Closable):
         - `image`, for a model that translates images: one for each of the `n` samples, uint8 [n, H, W, C] (or
           [n, H, W] in grey), or float [n, C, H, W] in its source's value range, which a graph that takes bytes
           (``--uint8``, the default of such models) gets rounded to 256 levels.
-        - The settings of the model's program, by diffusers' names where it has one; None takes the bundle's
-          default. What each means: :class:`gensdk_runtime.spec.manifest.DiffusionDefaults` and ``AscentDefaults``.
+        - `settings`: options of the program all at once: an object such as :class:`DiffusionSettings`, of which
+          counts what was set in it; a dict; or :attr:`Samples.settings`, which draws those samples again: where
+          `n` is left open, seeds and labels are theirs too.
+        - `options`: those of the model's program, which are listed below (their types: :class:`SampleOptions`),
+          before what `settings` says. None takes the bundle's default.
         - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
           stops, and the result holds what there is.
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
@@ -203,22 +200,6 @@ class Generator(Closable):
         Raises :class:`InputError` for arguments that don't fit, :class:`BackendError` where the backend fails,
         returns NaN or was closed, and :class:`ManifestError` where a graph does not fit its program.
         """
-        options = {
-            "num_inference_steps": num_inference_steps,
-            "solver": solver,
-            "eta": eta,
-            "guidance_scale": guidance_scale,
-            "timestep_spacing": timestep_spacing,
-            "clip_sample": clip_sample,
-            "use_clipped_model_output": use_clipped_model_output,
-            "cache_interval": cache_interval,
-            "layer": layer,
-            "channel": channel,
-            "optimizer": optimizer,
-            "learning_rate": learning_rate,
-            "patience": patience,
-            "jitter": jitter,
-        }
         return self._sampling.sample(
             n,
             seed=seed,
@@ -229,6 +210,7 @@ class Generator(Closable):
             progress=progress,
             batch_size=batch_size,
             output_type=output_type,
+            settings=settings,
             options=options,
         )
 
@@ -298,7 +280,7 @@ class Generator(Closable):
         *,
         method: Method | None = None,
         label: Label | None = None,
-        **options: Any,
+        **options: Unpack[SampleArguments],
     ) -> Samples:
         """`n` samples on the way from `a` to `b`, both ends among them.
 
@@ -318,7 +300,7 @@ class Generator(Closable):
         method: Method | None = None,
         loop: bool = False,
         label: Label | None = None,
-        **options: Any,
+        **options: Unpack[SampleArguments],
     ) -> Samples:
         """As :meth:`interpolate`, through two `points` or more, `n` samples a leg with both of its ends.
 
@@ -336,7 +318,7 @@ class Generator(Closable):
         low: float | None = None,
         high: float | None = None,
         label: Label | None = None,
-        **options: Any,
+        **options: Unpack[SampleArguments],
     ) -> Samples:
         """`n` samples from one latent whose value number `axis` goes from `low` to `high`.
 
@@ -351,7 +333,7 @@ class Generator(Closable):
         minus: Sequence[Sequence[Point]] = (),
         *,
         label: Label | None = None,
-        **options: Any,
+        **options: Unpack[SampleArguments],
     ) -> Samples:
         """One sample of the sum of means: "a - b + c" is ``plus=[a, c], minus=[b]``, each a list of points.
 
@@ -359,6 +341,7 @@ class Generator(Closable):
         """
         return self._along(self._latents.arithmetic(plus, minus), label, options)
 
+    @takes_options("ascent")
     def invert(
         self,
         images: NDArray[Any],
@@ -367,16 +350,15 @@ class Generator(Closable):
         batch_size: int | None = None,
         callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
-        **options: Any,
+        **options: Unpack[AscentOptions],
     ) -> Inversion:
         """Finds the latents whose images come nearest to `images`, by gradient steps on all of them at once.
 
         `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
-        range. What is found for one depends on no other. `start`: the model's "encoder", "noise" from `seed`, or
-        "zeros"; None: the encoder where there is one, or else the bundle's default, as for the other settings
-        (:class:`gensdk_runtime.spec.manifest.AscentDefaults`). Raises :class:`InputError` for a model that has no
-        inversion, for other shapes, values out of range and NaN, and :class:`BackendError` where the backend fails
-        or gives NaN.
+        range. What is found for one depends on no other. `seed`: of the noise where a search starts there.
+        `options`: how to search, as listed below; None takes the bundle's default. Raises :class:`InputError` for
+        a model that has no inversion, for other shapes, values out of range and NaN, and :class:`BackendError`
+        where the backend fails or gives NaN.
         """
         return invert(
             self._executor,
@@ -389,7 +371,12 @@ class Generator(Closable):
         )
 
     def detect(
-        self, images: NDArray[Any], *, threshold: float | None = None, fast: bool = False, **options: Any
+        self,
+        images: NDArray[Any],
+        *,
+        threshold: float | None = None,
+        fast: bool = False,
+        **options: Unpack[InvertArguments],
     ) -> Detection:
         """How unlike the images that the model was trained on `images` are: scores and heat maps.
 
@@ -399,9 +386,10 @@ class Generator(Closable):
         """
         check_threshold(threshold)
         if check_flag(fast, "fast"):
-            options = {**options, "start": "encoder", "num_inference_steps": 0}
+            options |= {"start": "encoder", "num_inference_steps": 0}
         return Detection(self.invert(images, **options), threshold)
 
+    @takes_options("ascent")
     def dream(
         self,
         image: NDArray[np.uint8],
@@ -411,13 +399,13 @@ class Generator(Closable):
         seed: int = 0,
         tile: int | None = None,
         callback_on_step_end: StepCallback | None = None,
-        **options: Any,
+        **options: Unpack[AscentOptions],
     ) -> NDArray[np.uint8]:
         """DeepDream on `image`, uint8 [H, W, C] of any size; gives the same kind back.
 
         `num_inference_steps` steps at each of `octaves` sizes, each `octave_scale` times as large as the one
-        before. `layer`, `channel` and the other `options` as in :meth:`sample`, `tile` as in
-        :meth:`translate`. A seed gives the same picture again. Raises as :meth:`sample` does.
+        before. `tile` as in :meth:`translate`; `options` are listed below. A seed gives the same picture again.
+        Raises as :meth:`sample` does.
         """
         given = Given(seed=seed, callback_on_step_end=callback_on_step_end, options=options)
         return dream(self._sampling, image, octaves=octaves, octave_scale=octave_scale, tile=tile, given=given)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_path, check_whole, check_word
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, to_uint8, write_atomically
+from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, write_atomically
+from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.noise import SampleKey
 from gensdk_runtime.outputs.points import csv_bytes, scatter
 
@@ -105,9 +106,7 @@ class Samples:
         """float32 [n, C, H, W] in `value_range`; of samples drawn as bytes, on 256 levels. Points: [n, D]."""
         if self.data.dtype == np.float32:
             return self.data  # type: ignore[return-value]
-        low, high = self.value_range
-        levels = self.data.transpose(0, 3, 1, 2).astype(np.float32)
-        return np.ascontiguousarray(low + levels * np.float32((high - low) / 255.0), dtype=np.float32)
+        return to_floats(self.data, self.value_range)  # type: ignore[arg-type]
 
     @property
     def are_points(self) -> bool:

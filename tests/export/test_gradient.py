@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_export.engines import AxisRange, build_engine
-from gensdk_export.gradient_rounding import JUMPS, allowed_jumps
+from gensdk_export.gradient_rounding import JUMPS, gradient_bounds
 from gensdk_export.half.halving import halve
 from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
@@ -179,7 +179,7 @@ def test_only_gradients_that_rounding_moves_are_allowed_more(smooth: bool) -> No
     call = Call("gradient", 0, {"variable": variable.numpy()}, outputs)
     plan: Any = SimpleNamespace(model=SimpleNamespace(graphs=(graph,)), modules={"gradient": module})
     run: Any = SimpleNamespace(calls=[call])
-    allowed = allowed_jumps(plan, [run], 1e-4)
+    allowed = gradient_bounds(plan, [run], 1e-4)
     assert allowed == ({} if smooth else {"gradient": JUMPS}), "from 0 to -3, of at most 3"
     bounds = GoldenBounds(graph=1e-4, flipped=0.0, jumps=allowed)
     assert bounds.of("gradient").graph == (1e-4 if smooth else JUMPS)

@@ -17,8 +17,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from gensdk.cli.main import run
-from gensdk_export.importers.classifier.classifier import import_classifier
-from gensdk_export.importers.classifier.plan import DreamOptions, classifier_plan
+from gensdk_export.importers.classifier.dream_plan import DreamOptions, classifier_plan
+from gensdk_export.importers.classifier.import_classifier import import_classifier
 from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.bundles.bundle import Bundle

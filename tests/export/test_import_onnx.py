@@ -11,10 +11,10 @@ import pytest
 from onnx import helper
 
 from gensdk_export.importers.onnx import original as onnx_original
-from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.import_onnx import import_onnx
 from gensdk_export.importers.onnx.meaning import OnnxOptions
-from gensdk_export.importers.onnx.proof import HALF_CEILING, QUANTIZED_PSNR
 from gensdk_export.importers.onnx.trial_sizes import PROVED_AT
+from gensdk_export.importers.onnx.wrapping_proof import HALF_CEILING, QUANTIZED_PSNR
 from gensdk_export.proof import OTHER_MACHINES
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError

@@ -15,9 +15,9 @@ from onnx import helper, numpy_helper
 
 from gensdk_export.importers.onnx import original as onnx_original
 from gensdk_export.importers.onnx import reading as onnx_reading
-from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.import_onnx import import_onnx
 from gensdk_export.importers.onnx.meaning import OnnxOptions
-from gensdk_export.importers.onnx.proof import FLOAT_CEILING
+from gensdk_export.importers.onnx.wrapping_proof import FLOAT_CEILING
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.proof.verify import load_golden, verify_bundle

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from gensdk_export.importers.import_report import ImportReport
-from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.import_onnx import import_onnx
 from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.generator import Generator

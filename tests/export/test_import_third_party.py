@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.import_onnx import import_onnx
 from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_export.importers.onnx.style_vector import Style
 from gensdk_runtime.errors import InputError

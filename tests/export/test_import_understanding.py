@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from gensdk_export.importers.import_report import ImportReport
-from gensdk_export.importers.onnx.file import import_onnx
+from gensdk_export.importers.onnx.import_onnx import import_onnx
 from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError

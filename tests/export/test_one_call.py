@@ -14,12 +14,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from gensdk_export.engines import AxisRange, build_engine, load_package
+from gensdk_export.engines import AxisRange, build_engine
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.golden_record import record_golden
 from gensdk_export.graphs import export_fp32, prepare_modules
 from gensdk_export.one_call import steps as one_call_steps
-from gensdk_export.one_call.proof import prove_one_call
+from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.onnx_check import MAX_IR_VERSION
 from gensdk_export.onnx_export import OPSET
@@ -28,7 +28,7 @@ from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.writer import write_bundle
-from gensdk_runtime.errors import BackendError, ExportError, InputError, ManifestError, UnavailableError
+from gensdk_runtime.errors import BackendError, ExportError, InputError, ManifestError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.runner import one_call_runner, open_runner, runner_of
@@ -256,13 +256,13 @@ def counted(path: Path, choices: tuple[Choice, ...]) -> Iterator[tuple[Generator
 
 
 def count_calls(session: Session, calls: Counter[str]) -> None:
-    bound = session.bound
+    lend = session.lend
 
     def counting(*arguments: Any) -> Any:
         calls[session.graph.name] += 1
-        return bound(*arguments)
+        return lend(*arguments)
 
-    session.bound = counting  # type: ignore[method-assign]
+    session.lend = counting  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("choices", [(STEPS, WHOLE), (WHOLE,)])
@@ -324,10 +324,7 @@ def test_a_graph_that_does_not_fit_its_settings_is_refused(tuned: Path, tmp_path
 
 @pytest.mark.parametrize(("name", "changed"), [("digits-ddpm", {"solver": "ddpm"}), ("digits-pixelcnn", {})])
 def test_tensorrt_rtx_builds_it(name: str, changed: dict[str, Any]) -> None:
-    try:
-        load_package("tensorrt-rtx")
-    except UnavailableError as missing:
-        pytest.skip(str(missing))
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
     model, files = embedded(name)
     one_call = OneCall(model, changed)
     engine = build_engine(one_call.graph, one_call.build(files), precision="fp32", batch=AxisRange(1, 4, 8))

@@ -13,8 +13,8 @@ import torch
 from onnx import helper, numpy_helper
 
 from gensdk_export.importers.classifier import network as onnx_network
+from gensdk_export.importers.classifier.dream_plan import DreamOptions, classifier_plan
 from gensdk_export.importers.classifier.network import read_graph
-from gensdk_export.importers.classifier.plan import DreamOptions, classifier_plan
 from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_export.importers.onnx.reading import OnnxFile
 from gensdk_runtime.errors import ExportError, GensdkError

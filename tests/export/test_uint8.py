@@ -12,7 +12,7 @@ from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.rewrites.uint8 import with_uint8
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.media.value_range import to_uint8
 from gensdk_runtime.proof.verify import verify_bundle
 from gensdk_runtime.spec.manifest import FeedforwardSpec
 from gensdk_runtime.spec.provenance import Provenance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def test_grey_frames_come_back_exactly(size: tuple[int, int], levels: int) -> No
     assert durations == [100, 100, 100]
     for expected, frame in zip(frames, found, strict=True):
         np.testing.assert_array_equal(frame, expected.repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_equal_frames_stay_frames_of_their_own_and_it_plays_for_ever(channels: int) -> None:
+    from PIL import Image
+
+    gif = encode_gif(np.full((3, 8, 8, channels), 7, np.uint8), fps=20)
+    assert _read(gif)[1] == [50, 50, 50]
+    with Image.open(io.BytesIO(gif)) as image:
+        assert image.info["loop"] == 0
 
 
 def test_few_colours_are_exact_and_many_come_near() -> None:

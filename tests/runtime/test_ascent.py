@@ -14,7 +14,8 @@ from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods.inversion import Detection
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from support.models import IMAGE, MODELS, ascent_model, feedforward_model, generator, image_tensor, tensor
 
@@ -43,7 +44,7 @@ def inverting_model(**changes: Any) -> ModelSpec:
         "decoder": "generator",
         "encoder": "encoder",
         "start": "zeros",
-        "defaults": AscentDefaults(optimizer="lbfgs", learning_rate=1.0, num_inference_steps=40),
+        "defaults": AscentSettings(optimizer="lbfgs", learning_rate=1.0, num_inference_steps=40),
     }
     return ModelSpec(
         name="linear",
@@ -122,7 +123,7 @@ def test_the_best_place_is_kept_and_patience_ends_the_search() -> None:
 
 def test_one_step_from_the_origin_is_the_gradient() -> None:
     _, images = targets(2)
-    one = AscentDefaults(optimizer="sgd", learning_rate=1.0, num_inference_steps=1)
+    one = AscentSettings(optimizer="sgd", learning_rate=1.0, num_inference_steps=1)
     with linear(keep="last", encoder=None, defaults=one) as model:
         found = model.invert(images)
     np.testing.assert_allclose(found.latents, images.reshape(2, -1) @ MATRIX.T, rtol=1e-5, atol=1e-6)

@@ -73,6 +73,7 @@ def test_carried_states_are_what_unbound_runs_give(backend: str, kind: str) -> N
                 feeds["x"] = noise[i]
             bound.run()
             outputs = session.run(feeds)
+            assert set(outputs) == {"y", "next_a", "next_b"}
             for name, value in outputs.items():
                 np.testing.assert_allclose(bound.output(name), value, rtol=1e-6)
             feeds |= {name: outputs[output] for output, name in CARRY.items()}

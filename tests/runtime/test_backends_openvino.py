@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +13,18 @@ from onnx import helper
 
 from gensdk_runtime.backends import availabilities, create_backend
 from gensdk_runtime.backends.openvino import compiler as openvino_compiler
+from gensdk_runtime.backends.openvino import snippets
 from gensdk_runtime.backends.openvino.backend import OpenVinoSession
 from gensdk_runtime.backends.openvino.norms import fuse_group_norms
-from gensdk_runtime.onnx_files import weights as onnx_weights
-from gensdk_runtime.onnx_files.weights import map_weights
+from gensdk_runtime.onnx_files import mapped_weights as onnx_weights
+from gensdk_runtime.onnx_files.mapped_weights import map_weights
 from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
 
 node = helper.make_node
 pytestmark = pytest.mark.skipif(not availabilities()["openvino"].available, reason="OpenVINO is missing")
 
 CRASHES = """
+import sys
 import numpy as np
 import openvino as ov
 from openvino import opset13 as op
@@ -61,13 +64,15 @@ GRAPHS = {
     "swish of norm": (lambda x, s: op.multiply(norm(x), op.sigmoid(norm(s))), image, image),
 }
 core, settings = ov.Core(), {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+separate = sys.argv[1] == "separated"
 for name, (build, *shapes) in GRAPHS.items():
     inputs = [op.parameter(shape, np.float32) for shape in shapes]
     model = ov.Model([build(*inputs)], inputs, "graph")
     feeds = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     wanted = core.compile_model(model.clone(), "CPU", settings | {"SNIPPETS_MODE": "DISABLE"})(feeds)[0]
     print(name, flush=True)
-    separate_snippets(model)
+    if separate:
+        separate_snippets(model)
     found = core.compile_model(model, "CPU", settings)(feeds)[0]
     assert np.allclose(found, wanted, rtol=1e-4, atol=1e-4), name
 """
@@ -75,9 +80,34 @@ for name, (build, *shapes) in GRAPHS.items():
 
 def test_graphs_that_crash_the_compiler_are_made_safe() -> None:
     """In a process of its own, which would die otherwise."""
-    command = [sys.executable, "-c", CRASHES]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = compile_all("separated")
     assert done.returncode == 0, f"after {done.stdout!r}: {done.stderr}"
+
+
+@pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="where the fault was seen")
+def test_the_installed_release_crashes_if_it_is_said_to_have_the_fault() -> None:
+    import openvino
+
+    crashed = compile_all("as they are").returncode < 0
+    assert crashed == snippets.has_fault(openvino.__version__), (
+        f"OpenVINO {openvino.__version__} {'crashes' if crashed else 'is sound'}: set FIRST_SOUND accordingly"
+    )
+
+
+def compile_all(how: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", CRASHES, how]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("version", "fault"),
+    [("2026.4.1-22982-e213-releases/2026/4", True), ("2027.0.9", True), ("2027.1.0", False), ("2031.0", False)],
+)
+def test_releases_below_the_first_sound_one_have_the_fault(version: str, fault: bool, monkeypatch) -> None:
+    assert snippets.has_fault(version), "as long as there is none"
+    monkeypatch.setattr(snippets, "FIRST_SOUND", (2027, 1))
+    assert snippets.has_fault(version) == fault
+    assert snippets.has_fault("custom build")
 
 
 NORM = graph_spec({"x": spec("batch", 6, 4, 4), "film": spec("batch", 6)}, {"y": spec("batch", 6, 4, 4)})

@@ -88,8 +88,8 @@ def test_slower_fails_and_only_slower_fails(bundle, tmp_path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["--fail-on", "p50:+5%"], ["--precision", "fp61"], ["--baseline", "none.json"], ["--batch", "1000"],
-     ["--backend", "fakes"], ["--percentile", "101"], ["--warmup", "-1"], ["--solver", "euler"],
-     ["--plot", "plot.gif"]],
+     ["--backend", "fakes"], ["--percentile", "101"], ["--warmup", "-1"], ["--set", "solver=euler"],
+     ["--set", "cache_intervall=3"], ["--set", "eta"], ["--plot", "plot.gif"]],
 )  # fmt: skip
 def test_bad_arguments_are_input_errors(bundle, arguments) -> None:
     result = CliRunner().invoke(bench, [bundle, *QUICK, *arguments])
@@ -97,8 +97,16 @@ def test_bad_arguments_are_input_errors(bundle, arguments) -> None:
     assert "\n" not in str(result.exception)
 
 
-def test_lists_that_are_none_are_usage_errors(bundle) -> None:
-    assert CliRunner().invoke(bench, [bundle, "--batch", "1;2"]).exit_code == 2
+@pytest.mark.parametrize("arguments", [["--batch", "1;2"], ["--solver", "euler"], ["--eta", "much"]])
+def test_lists_that_are_none_and_unknown_choices_are_usage_errors(bundle, arguments) -> None:
+    assert CliRunner().invoke(bench, [bundle, *arguments]).exit_code == 2
+
+
+def test_any_option_is_measured_and_stands_in_the_report(bundle) -> None:
+    arguments = ("--json", "--set", "eta=0.5", "--set", "timestep-spacing=leading", "--no-clip-sample")
+    (case,) = Report.from_json(run(bundle, *arguments).stdout, what="stdout").cases
+    measured = {"eta": 0.5, "timestep_spacing": "leading", "clip_sample": False, "num_inference_steps": 2}
+    assert measured.items() <= case.subject.options.options.items()
 
 
 def test_save_and_plot_write_files(bundle, tmp_path) -> None:

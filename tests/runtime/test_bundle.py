@@ -126,7 +126,7 @@ def test_weights_that_are_swapped_all_the_time_never_get_through(tmp_path, monke
     write_bundle(tmp_path / "x", tiny_manifest(), files).close()
     target, good, evil = tmp_path / "x/graphs/scale.data", values(1, 2, 3, 4), values(5, 6, 7, 8)
     if copied:
-        monkeypatch.setattr("gensdk_runtime.bundles.bundle.MAX_ONNX_BYTES", 10)
+        monkeypatch.setattr("gensdk_runtime.bundles.bundle.MAX_ONNX_BYTES", len(files[GRAPH]))
     done = threading.Event()
 
     def swap() -> None:
@@ -142,17 +142,19 @@ def test_weights_that_are_swapped_all_the_time_never_get_through(tmp_path, monke
     thread = threading.Thread(target=swap)
     thread.start()
     try:
-        loaded = 0
         for _ in range(60):
             try:
                 with Bundle.open(tmp_path / "x") as bundle:
                     assert scales_of(bundle) == [1, 2, 3, 4]
-                    loaded += 1
             except BundleError:
                 continue
     finally:
         done.set()
         thread.join()
+    target.write_bytes(good)
+    with Bundle.open(tmp_path / "x") as bundle:
+        assert scales_of(bundle) == [1, 2, 3, 4]
+        assert (bundle.graph_source("scale", "fp32").path is not None) == copied
 
 
 def test_a_graph_too_large_for_one_file_is_loaded_from_a_copy(tmp_path, monkeypatch) -> None:

@@ -16,7 +16,17 @@ from gensdk_runtime.bundles import files as bundle_files
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BundleError, IntegrityError, ManifestError
 from gensdk_runtime.spec.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION
-from support.tiny_bundle import GRAPH, lay_out, pack, refusal, sealed, tiny_files, tiny_onnx, with_manifest
+from support.tiny_bundle import (
+    GRAPH,
+    content,
+    lay_out,
+    pack,
+    refusal,
+    sealed,
+    tiny_files,
+    tiny_onnx,
+    with_manifest,
+)
 
 FILES = sealed(tiny_files())
 SIZE = len(FILES[GRAPH])
@@ -177,9 +187,10 @@ def test_a_pipe_in_place_of_a_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_systems_leave_behind_and_files_at_the_top_are_tolerated(folder: Path) -> None:
+    before = content(folder)
     for name in (".DS_Store", "graphs/.DS_Store", "graphs/._scale.onnx", "graphs/Thumbs.db", "notes.txt"):
         (folder / name).write_bytes(b"x")
-    Bundle.open(folder).close()
+    assert content(folder) == before
 
 
 # ---- larger bundles are checked as they are read

@@ -13,7 +13,7 @@ import pytest
 from onnx.external_data_helper import convert_model_to_external_data
 
 from gensdk_runtime.backends import get_backend
-from gensdk_runtime.backends.tensorrt.build import AxisRange, OnnxFile, Recipe, build
+from gensdk_runtime.backends.tensorrt.build import AxisRange, GraphFile, Recipe, build
 from gensdk_runtime.backends.tensorrt.cache import EngineCache, EngineCacheWarning, key_of
 from gensdk_runtime.backends.tensorrt.device import Gpu
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine
@@ -36,10 +36,10 @@ BATCH = {"batch": AxisRange(1, 8, 64)}
 GPU = Gpu("Some GPU", (8, 9), 13000)
 
 
-def graph_and_file(name: str, graph: str = "", precision: Precision = "fp32") -> tuple[GraphSpec, OnnxFile]:
+def graph_and_file(name: str, graph: str = "", precision: Precision = "fp32") -> tuple[GraphSpec, GraphFile]:
     with Bundle.open(name) as bundle:
         spec = bundle.manifest.model.graph(graph) if graph else bundle.manifest.model.graphs[0]
-        return spec, OnnxFile.of(bundle.graph_source(spec.name, precision))
+        return spec, GraphFile.of(bundle.graph_source(spec.name, precision))
 
 
 @pytest.mark.slow
@@ -77,9 +77,9 @@ def test_the_digest_covers_tensors_in_other_files(tmp_path: Path) -> None:
     model = onnx.load_from_string(file.data)
     convert_model_to_external_data(model, location="weights.bin", size_threshold=1024)
     onnx.save(model, tmp_path / "graph.onnx")
-    outside = OnnxFile((tmp_path / "graph.onnx").read_bytes(), tmp_path / "graph.onnx")
+    outside = GraphFile((tmp_path / "graph.onnx").read_bytes(), tmp_path / "graph.onnx")
     before = outside.digest()
-    assert before != OnnxFile(outside.data).digest()
+    assert before != GraphFile(outside.data).digest()
     weights = bytearray((tmp_path / "weights.bin").read_bytes())
     weights[0] ^= 1
     (tmp_path / "weights.bin").write_bytes(weights)
@@ -91,7 +91,7 @@ def test_tensors_in_other_files_are_built_in(tmp_path: Path) -> None:
     model = onnx.load_from_string(file.data)
     convert_model_to_external_data(model, location="weights.bin", size_threshold=1024)
     onnx.save(model, tmp_path / "graph.onnx")
-    outside = OnnxFile((tmp_path / "graph.onnx").read_bytes(), tmp_path / "graph.onnx")
+    outside = GraphFile((tmp_path / "graph.onnx").read_bytes(), tmp_path / "graph.onnx")
     toolkit, recipe = load_package("tensorrt-rtx"), Recipe(spec, "fp32", BATCH)
     size = len(build(toolkit, recipe, outside))
     assert abs(size - len(build(toolkit, recipe, file))) < 0.01 * size
@@ -105,7 +105,7 @@ def test_the_identity_tells_engines_apart() -> None:
         *, precision: Precision = "fp32", largest: int = 64, gpu: Gpu | None = None, data: bytes = file.data
     ) -> str:
         recipe = Recipe(spec, precision, {"batch": AxisRange(1, 8, largest)})
-        return key_of(Supplier(toolkit, gpu, EngineCache()).identity(recipe, OnnxFile(data)))
+        return key_of(Supplier(toolkit, gpu, EngineCache()).identity(recipe, GraphFile(data)))
 
     assert key() == key(gpu=GPU)  # TensorRT-RTX builds for all GPUs
     assert len({key(), key(precision="fp16"), key(largest=32), key(data=file.data + b" ")}) == 4

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not AVAILABLE.available, reaso
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
 
 
-@pytest.fixture(scope="module", params=AVAILABLE.devices)
+@pytest.fixture(scope="module", params=AVAILABLE.devices or ["none"])
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TensorRtBackend:
     return TensorRtBackend(request.param, cache=EngineCache(tmp_path_factory.mktemp("engines")))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
@@ -31,6 +30,7 @@ from gensdk_runtime.proof.golden import (
     thin_out,
 )
 from support.models import autoregressive_model, diffusion_model, feedforward_model
+from support.refusals import refusal_of
 
 BOUNDS = GoldenBounds(graph=1e-4, flipped=0.01)
 DTYPES = st.sampled_from(["float32", "float16", "int64", "uint8", "bool"])
@@ -130,8 +130,7 @@ def test_what_is_no_golden_file_is_refused() -> None:
 def test_flipped_bytes_raise_nothing_else(position: int, value: int) -> None:
     data = bytearray(one_golden().to_bytes())
     data[position % len(data)] = value
-    with contextlib.suppress(IntegrityError):
-        Golden.from_bytes(bytes(data))
+    refusal_of(lambda: Golden.from_bytes(bytes(data)), IntegrityError)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:

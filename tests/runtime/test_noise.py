@@ -30,6 +30,7 @@ def test_head_of_a_larger_batch(draw, seed, n, extra, stream, shape) -> None:
 @settings(max_examples=50)
 def test_each_row_depends_on_its_key_alone(draw, keys, stream) -> None:
     together = draw(sample_keys(len(keys), keys), stream, (3, 5))
+    assert len(together) == len(keys)
     for row, key in zip(together, keys, strict=True):
         np.testing.assert_array_equal(draw([SampleKey(*key)], stream, (3, 5))[0], row)
 

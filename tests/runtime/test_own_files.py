@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gensdk_runtime.host.own_files import check_own_folder, open_own, opened_own, read_own, try_lock
+from gensdk_runtime.host.own_files import check_own_folder, open_own, opened_own, read_own
 
 WAYS = {
     "read": os.O_RDONLY,
@@ -80,12 +80,3 @@ def test_folders_are_no_links(tmp_path: Path) -> None:
         check_own_folder(link)
     with pytest.raises(OSError, match="not a folder"):
         check_own_folder(file)
-
-
-def test_a_lock_is_held_once_and_let_go_with_its_descriptor(tmp_path: Path) -> None:
-    first, second = (open_own(tmp_path / ".lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
-    assert try_lock(first) is True
-    assert try_lock(second) is False
-    os.close(first)
-    assert try_lock(second) is True
-    os.close(second)

@@ -86,19 +86,26 @@ def test_threads_that_may_run(omp, quota, cores, tmp_path, monkeypatch) -> None:
     assert Processor.here(5).cores == 5, "what the caller says counts"
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("threads", "used"), [(None, 2), (3, 3)])
-def test_backends_keep_to_the_limit(backend, threads, used, monkeypatch) -> None:
-    pytest.importorskip(backend)
+LIMITS = pytest.mark.parametrize(("threads", "used"), [(None, 2), (3, 3)])
+
+
+@LIMITS
+def test_onnx_runtime_keeps_to_the_limit(threads, used, monkeypatch) -> None:
+    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     from gensdk_runtime.backends import create_backend
-    from gensdk_runtime.backends.openvino.compiler import Compiler
 
-    made = create_backend(backend, threads=threads)
-    if backend == "onnxruntime":
-        assert made._options().intra_op_num_threads == used  # type: ignore[attr-defined]
-        return
+    made = create_backend("onnxruntime", threads=threads)
+    assert made._options().intra_op_num_threads == used  # type: ignore[attr-defined]
+
+
+@LIMITS
+def test_openvino_keeps_to_the_limit(threads, used, monkeypatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     from openvino import Model, opset8
+
+    from gensdk_runtime.backends.openvino.compiler import Compiler
 
     node = opset8.parameter([1, 3, 8, 8], dtype=np.float32)
     compiler = Compiler(None, None, "CPU", threads, SimpleNamespace(inputs=()))  # type: ignore[arg-type]

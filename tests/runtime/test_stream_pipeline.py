@@ -200,31 +200,31 @@ def test_what_else_a_callback_returns_is_left_alone(generator: Generator, answer
     assert translate_stream(generator, grey_frames(5), lambda f: answer).frames == 5
 
 
+OUT_OF_RANGE: dict[str, list[Any]] = {
+    "size": [(32.0, 32.0), (32, float("nan")), (True, 32), (-1, 5), (0, 5), (2**40, 5), (32,), 32, "32x32"],
+    "mix": [2, -0.1, float("nan"), "0.5", None, True],
+    "skip_similar": [-1, 256, float("nan"), "2", False],
+    "max_frames": [0, -3, 2.0, float("nan"), True, 2**70],
+    "max_seconds": [0, -1.0, float("nan"), float("inf"), 1e300, "9", True],
+    "stall_seconds": [0, float("nan"), 1e9, None],
+    "reconnects": [-1, 1.0, 10**9, None, True],
+    "tile": [-1, 64.0, float("nan"), "64", True],
+    "live": [1, "yes"],
+    "side_by_side": [1, None, "no"],
+    "on_second": [3],
+    "on_event": ["print"],
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "values"),
-    {
-        "size": [(32.0, 32.0), (32, float("nan")), (True, 32), (-1, 5), (0, 5), (2**40, 5), (32,), 32, "32x32"],
-        "mix": [2, -0.1, float("nan"), "0.5", None, True],
-        "skip_similar": [-1, 256, float("nan"), "2", False],
-        "max_frames": [0, -3, 2.0, float("nan"), True, 2**70],
-        "max_seconds": [0, -1.0, float("nan"), float("inf"), 1e300, "9", True],
-        "stall_seconds": [0, float("nan"), 1e9, None],
-        "reconnects": [-1, 1.0, 10**9, None, True],
-        "tile": [-1, 64.0, float("nan"), "64", True],
-        "live": [1, "yes"],
-        "side_by_side": [1, None, "no"],
-        "on_second": [3],
-        "on_event": ["print"],
-    }.items(),
-    ids=lambda value: value if isinstance(value, str) else "",
+    ("name", "value"), [(name, value) for name, values in OUT_OF_RANGE.items() for value in values]
 )
-def test_each_option_out_of_range_is_one_line_that_names_it(name: str, values: list[Any]) -> None:
-    for value in values:
-        with pytest.raises(InputError) as raised:
-            StreamOptions(**{name: value})
-        assert name in str(raised.value)
-        assert len(str(raised.value).splitlines()) == 1
-        assert len(str(raised.value)) < 200
+def test_each_option_out_of_range_is_one_line_that_names_it(name: str, value: Any) -> None:
+    with pytest.raises(InputError) as raised:
+        StreamOptions(**{name: value})
+    assert name in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+    assert len(str(raised.value)) < 200
 
 
 def test_options_may_be_numpys_numbers() -> None:

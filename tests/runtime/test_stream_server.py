@@ -140,10 +140,11 @@ def ask(sink: HttpSink, path: str = "/result.mjpg") -> socket.socket:
 
 def wait_for(condition: Any) -> None:
     for _ in range(2000):
-        if condition():
-            return
+        came = condition()
+        if came:
+            break
         time.sleep(0.005)
-    raise AssertionError("it never came")
+    assert came, "it never came"
 
 
 def test_viewers_who_left_free_their_places_though_no_frame_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,9 +308,8 @@ def page_of(page: HttpSink) -> HttpSink:
     return Mirror()
 
 
+@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=MISSING)
 def test_the_page_shows_both_pictures_and_the_figures(tmp_path: Any) -> None:
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip(MISSING)
     sink, done = HttpSink(), threading.Event()
 
     def frames() -> Iterator[Any]:

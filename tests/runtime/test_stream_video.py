@@ -3,6 +3,7 @@ right."""
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -104,18 +105,18 @@ def test_each_frame_of_a_damaged_video_is_given_or_counted(
         content[start + data.draw(st.integers(0, size - 1))] ^= data.draw(st.integers(1, 255))
     damaged = tmp_path_factory.mktemp("damaged") / name
     damaged.write_bytes(content)
+    report, frames, said = None, [], ""
     try:
         report, frames = read(damaged)
-    except InputError:  # nothing of it is left, and that is said
-        report, frames = None, []
-    if report is None:
-        with pytest.raises(InputError, match=r"can be read|can't open|no decoder|holds no video"):
-            read(damaged)
-        return
-    assert report.ended == "cut" or (
-        report.frames + report.dropped + report.corrupt + report.missing == in_file(damaged)
-    )
-    assert len(frames) == report.frames
+    except InputError as refused:
+        said = str(refused)
+    if report is None:  # nothing of it is left, and that is said
+        assert re.search(r"can be read|can't open|no decoder|holds no video", said)
+    else:
+        assert report.ended == "cut" or (
+            report.frames + report.dropped + report.corrupt + report.missing == in_file(damaged)
+        )
+        assert len(frames) == report.frames
     indices = [frame.index for frame in frames]
     assert indices == sorted(set(indices))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.host.own_files import try_lock
+from gensdk_runtime.host.locks import try_lock
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
 from gensdk_runtime.spec.manifest import Manifest
@@ -136,10 +136,9 @@ def test_a_cache_that_can_not_be_written_is_said_once(manifest, key, monkeypatch
     assert store.load_table(key, manifest) == TABLE, "this process remembers"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 def test_a_folder_that_others_may_write_to_is_not_used(manifest, key, cache, caplog) -> None:
     store.save_table(key, TABLE, manifest, "short")
-    if os.name != "posix":
-        pytest.skip("modes are POSIX")
     (cache / store.FOLDER).chmod(0o777)
     assert store.load_table(key, manifest) is None
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gensdk_runtime.backends.tensorrt.build import AxisRange, OnnxFile, Recipe
+from gensdk_runtime.backends.tensorrt.build import AxisRange, GraphFile, Recipe
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import load_package
 from gensdk_runtime.backends.tensorrt.supply import Supplier
@@ -31,7 +31,7 @@ def build_for_real(folder: Path, barrier: Any, told: Any) -> None:
     supplier = Supplier(load_package("tensorrt-rtx"), None, EngineCache(folder))
     with Bundle.open("digits-vae") as bundle:
         graph = bundle.manifest.model.graphs[0]
-        onnx = OnnxFile.of(bundle.graph_source(graph.name, "fp32"))
+        onnx = GraphFile.of(bundle.graph_source(graph.name, "fp32"))
     barrier.wait(60)
     fetched = supplier.fetched(Recipe(graph, "fp32", {"batch": AxisRange(1, 8, 64)}), onnx)
     told.put((fetched.fresh, hashlib.sha256(fetched.data).hexdigest()))

@@ -250,5 +250,6 @@ def test_attention_and_odd_sizes_export_with_dynamic_batch_and_guidance() -> Non
             got = session.run(given_feeds)
             with torch.no_grad():
                 expected = module(*(torch.from_numpy(given_feeds[spec.name]) for spec in graph.inputs))
+            assert graph.outputs
             for spec, array in zip(graph.outputs, expected, strict=True):
                 np.testing.assert_allclose(got[spec.name], array.numpy(), atol=2e-5)

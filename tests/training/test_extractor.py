@@ -21,7 +21,7 @@ from gensdk_training.metrics.classifier import (
     LabelledImages,
     train_classifier,
 )
-from gensdk_training.metrics.extractor import ClassifierExtractor, OnnxExtractor, OnnxOptions
+from gensdk_training.metrics.extractor import ClassifierExtractor, ExtractorOptions, OnnxExtractor
 
 
 @cache
@@ -77,7 +77,7 @@ def flattening(path: Path, shape: tuple[Any, ...], *, value: float | None = None
 def test_an_onnx_file_equals_the_classifier_that_it_was_exported_from(file: Path) -> None:
     own = ClassifierExtractor(classifier())
     theirs = OnnxExtractor(
-        file, (8, 8, 1), OnnxOptions(value_range=(-1.0, 1.0), output="features", logits="logits")
+        file, (8, 8, 1), ExtractorOptions(value_range=(-1.0, 1.0), output="features", logits="logits")
     )
     expected, got = own.read(images()), theirs.read(images())
     np.testing.assert_allclose(got.features, expected.features, atol=1e-4)
@@ -97,7 +97,7 @@ def test_layouts_ranges_and_normalization(tmp_path: Path) -> None:
     scaled = pixels / 255.0
     np.testing.assert_allclose(last.read(pixels).features, scaled.reshape(5, -1), atol=1e-6)
     np.testing.assert_allclose(first.read(pixels).features, scaled.transpose(0, 3, 1, 2).reshape(5, -1), atol=1e-6)
-    options = OnnxOptions(value_range=(0.0, 255.0), mean=(1.0, 2.0, 3.0), std=(2.0, 2.0, 4.0), layout="nhwc")
+    options = ExtractorOptions(value_range=(0.0, 255.0), mean=(1.0, 2.0, 3.0), std=(2.0, 2.0, 4.0), layout="nhwc")
     normal = OnnxExtractor(tmp_path / "b.onnx", (8, 8, 3), options)
     expected = (pixels.astype(float) - [1.0, 2.0, 3.0]) / [2.0, 2.0, 4.0]
     np.testing.assert_allclose(normal.read(pixels).features, expected.reshape(5, -1), rtol=1e-5, atol=1e-4)
@@ -117,7 +117,7 @@ def test_a_fixed_batch_size_and_channels_are_met(tmp_path: Path) -> None:
 def test_a_size_is_made_where_the_file_leaves_it_open(tmp_path: Path) -> None:
     path = flattening(tmp_path / "a.onnx", ("n", 1, "h", "w"))
     assert OnnxExtractor(path, (8, 8, 1)).feature_count == 64
-    larger = OnnxExtractor(path, (8, 8, 1), OnnxOptions(size=(12, 10)))
+    larger = OnnxExtractor(path, (8, 8, 1), ExtractorOptions(size=(12, 10)))
     assert (larger.feature_count, larger.resizing) == (120, "8x8 to 12x10, bicubic")
 
 
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused(
     shape: tuple[Any, ...], options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        OnnxExtractor(flattening(tmp_path / "a.onnx", shape), (8, 8, 1), OnnxOptions(**options))
+        OnnxExtractor(flattening(tmp_path / "a.onnx", shape), (8, 8, 1), ExtractorOptions(**options))
     assert "\n" not in str(caught.value)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
@@ -185,6 +185,19 @@ def _build(name: str, channels: int, settings: dict[str, Any], seed: int = 0) ->
     return family, family.build_networks()
 
 
+def _cases_with(part: str) -> Any:
+    """The cases of the families that have an encoder, or a classifier, as their settings come."""
+    found = {name for name in families() if getattr(_program(name), part, None) is not None}
+    return pytest.mark.parametrize(
+        ("name", "channels", "settings"), [case for case in _cases() if case.values[0] in found]
+    )
+
+
+def _program(name: str) -> Any:
+    family, networks = _build(name, 1, SMALL.get(name, {}))
+    return family.export_plan(networks).model.program
+
+
 def _feeds(model: ModelSpec, graph: GraphSpec, batch: int) -> dict[str, Array]:
     """Inputs as the runtime would feed them; the first samples are the same whatever the batch."""
     return {spec.name: _feed(spec, model, batch) for spec in graph.inputs}
@@ -235,6 +248,7 @@ def test_config_comes_back_from_json(name: str) -> None:
 
 @every_family
 def test_unknown_keys_name_the_nearest(name: str) -> None:
+    assert get_family(name).Config.model_fields
     for key in get_family(name).Config.model_fields:
         with pytest.raises(InputError, match=f"did you mean '{key}'"):
             get_family(name).Config.from_dict({key + "x": 1}, what="config")
@@ -302,6 +316,7 @@ def _telling_steps(family: AnyFamily) -> range:
 def test_each_loss_falls_on_a_fixed_batch(name: str, channels: int, settings: dict[str, Any]) -> None:
     """Each phase for itself, with the other networks as they are and the same noise at each step."""
     family, networks = _build(name, channels, settings)
+    assert family.phases()
     for phase in family.phases():
         freeze(networks, phase.trains)
         before, after = _descend(family, networks, phase, _batch(channels))
@@ -359,6 +374,7 @@ def _check_output(spec: TensorSpec, output: Array, batch: int, scale: int) -> No
 def test_graphs_draw_nothing_and_mix_no_samples(name: str, channels: int, settings: dict[str, Any]) -> None:
     family, networks = _build(name, channels, settings)
     plan = family.export_plan(networks)
+    assert plan.model.graphs
     for graph in plan.model.graphs:
         module = plan.modules[graph.name]
         feeds = _feeds(plan.model, graph, 5)
@@ -381,10 +397,10 @@ def test_the_label_counts(name: str, channels: int, settings: dict[str, Any]) ->
         freeze(networks, phase.trains)
         _descend(family, networks, phase, _batch(channels))  # last layers may begin at zero
     plan = family.export_plan(networks)
-    for graph in plan.model.graphs:
+    labelled = [graph for graph in plan.model.graphs if graph.input("label") is not None]
+    assert labelled
+    for graph in labelled:
         feeds = _feeds(plan.model, graph, 4)
-        if "label" not in feeds:
-            continue
         results = []
         for label in (1, 2):
             feeds["label"] = np.full_like(feeds["label"], label)
@@ -403,22 +419,26 @@ def test_the_runtime_samples_the_live_networks(name: str, channels: int, setting
     np.testing.assert_array_equal(samples.array, again.array)
 
 
-@every_case
-def test_the_way_back_mixes_no_samples(name: str, channels: int, settings: dict[str, Any]) -> None:
-    """What is sampled is encoded, completed and classified alike in any batch."""
+@_cases_with("classifier")
+def test_samples_are_classified_alike_in_any_batch(name: str, channels: int, settings: dict[str, Any]) -> None:
     family, networks = _build(name, channels, settings)
     plan = family.export_plan(networks)
-    program = plan.model.program
-    if not isinstance(program, FeedforwardSpec) or program.graphs == (program.graph,):
-        pytest.skip("has no encoder and no classifier")
     label = list(range(5)) if plan.model.num_classes else None
     with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
         samples = generator.sample(5, seed=0, label=label)
-        if program.classifier is not None:
-            whole, parts = (generator.classify(samples.array, batch_size=size) for size in (5, 2))
-            np.testing.assert_allclose(whole, parts, atol=1e-5)
-        if program.encoder is None:
-            return
+        whole, parts = (generator.classify(samples.array, batch_size=size) for size in (5, 2))
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+
+
+@_cases_with("encoder")
+def test_samples_are_encoded_and_completed_alike_in_any_batch(
+    name: str, channels: int, settings: dict[str, Any]
+) -> None:
+    family, networks = _build(name, channels, settings)
+    plan = family.export_plan(networks)
+    label = list(range(5)) if plan.model.num_classes else None
+    with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
+        samples = generator.sample(5, seed=0, label=label)
         whole, parts = (generator.encode(samples.array, label, batch_size=size) for size in (5, 2))
         np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
         again = generator.sample(5, latents=whole, label=label).array
@@ -437,6 +457,7 @@ def test_saved_weights_give_the_same_graphs(name: str) -> None:
         others[network].load_state_dict(networks[network].state_dict())
     plan, other = family.export_plan(networks), family.export_plan(others)
     mine, theirs = torch_sessions(plan), torch_sessions(other)
+    assert plan.model.graphs
     for graph in plan.model.graphs:
         feeds = _feeds(plan.model, graph, 3)
         expected = mine[graph.name].run(feeds)

@@ -68,6 +68,7 @@ def test_a_step_at_rate_one_is_a_step_of_em(covariance: str) -> None:
     with torch.no_grad():
         wanted = mixture.statistics(x, torch.softmax(mixture.log_joint(x), dim=1))
     _step(family, networks, images)
+    assert set(wanted) == {"weight", "first", "second"}
     for name, value in wanted.items():
         torch.testing.assert_close(mixture.get_parameter(name).detach(), value, rtol=1e-12, atol=1e-14)
 

@@ -73,6 +73,7 @@ def _moved(before: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> l
 def test_a_phase_moves_nothing_that_it_does_not_train(name: str, settings: dict[str, Any] | None) -> None:
     trainer = _trainer(name, settings)
     trainer.advance()
+    assert trainer.phases
     for position, phase in enumerate(trainer.phases):
         before = _copies(trainer.networks)
         trainer._run_phase(phase, position, 0, 7 + position)

@@ -135,6 +135,7 @@ def test_each_logit_depends_on_all_that_comes_before_and_on_nothing_else(image: 
     images = torch.rand(1, *image).requires_grad_()
     logits = network(images)[0].flatten(1, 2)
     channels, height, width = image
+    assert logits.shape[:2] == (channels, height * width)
     for position in range(height * width):
         for channel in range(channels):
             (gradient,) = torch.autograd.grad(logits[channel, position].square().sum(), images, retain_graph=True)

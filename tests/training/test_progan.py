@@ -109,20 +109,18 @@ def test_a_run_that_did_not_reach_the_full_size_says_so_wherever_it_goes(tmp_pat
         assert "grown to 4x4" in (bundle.manifest.provenance.unfinished or "")
 
 
-def test_alpha_zero_is_the_smaller_network_and_one_the_larger() -> None:
+@pytest.mark.parametrize("level", range(1, LEVELS))
+def test_alpha_zero_is_the_smaller_network_and_one_the_larger(level: int) -> None:
     _, networks = _networks()
     generator, critic = networks["generator"], networks["critic"]
     z, tiny = torch.randn(4, 5), 1e-7
-    for level in range(1, LEVELS):
-        larger = generator(z, float(level))
-        torch.testing.assert_close(generator(z, level - 1 + tiny), _doubled(generator(z, level - 1.0)))
-        torch.testing.assert_close(generator(z, level - tiny), larger, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(
-            critic(larger, level - 1 + tiny), critic(functional.avg_pool2d(larger, 2), level - 1.0)
-        )
-        torch.testing.assert_close(
-            critic(larger, level - tiny), critic(larger, float(level)), atol=1e-4, rtol=1e-4
-        )
+    larger = generator(z, float(level))
+    torch.testing.assert_close(generator(z, level - 1 + tiny), _doubled(generator(z, level - 1.0)))
+    torch.testing.assert_close(generator(z, level - tiny), larger, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        critic(larger, level - 1 + tiny), critic(functional.avg_pool2d(larger, 2), level - 1.0)
+    )
+    torch.testing.assert_close(critic(larger, level - tiny), critic(larger, float(level)), atol=1e-4, rtol=1e-4)
 
 
 def test_real_images_fade_as_generated_ones() -> None:

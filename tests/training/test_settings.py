@@ -37,6 +37,7 @@ def test_every_setting_has_a_sentence_a_default_and_its_values(name: str) -> Non
 def test_what_is_said_of_values_is_true(name: str) -> None:
     """Every choice that is named is taken, and what lies outside a range is not."""
     config = get_family(name).Config
+    assert settings_of(config)
     for each in settings_of(config):
         for value in _said(each):
             settings = {each.name: value}

@@ -29,8 +29,8 @@ from gensdk_training.ema import Ema
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase
 from gensdk_training.optim import learning_rate_factor
 from gensdk_training.plan import ExportPlan
-from gensdk_training.progress import Reporter
 from gensdk_training.run import RunConfig, load_run, read_run_config, train
+from gensdk_training.run_progress import Reporter
 from gensdk_training.trainer import Trainer
 from support.processes import start_training, wait_for_checkpoint
 from support.tiny import FAMILIES, tiny_run
@@ -41,9 +41,10 @@ class Gone(io.StringIO):
 
     def __init__(self, code: int) -> None:
         super().__init__()
-        self.code = code
+        self.code, self.tried = code, 0
 
     def write(self, text: str, /) -> int:
+        self.tried += 1
         raise OSError(self.code, os.strerror(self.code))
 
 
@@ -324,8 +325,10 @@ def test_provenance_keeps_paths_to_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EPIPE, errno.EIO])
 def test_lines_that_cant_be_written_end_no_training(code: int) -> None:
-    reporter = Reporter(total=2, progress=True, console=Console(file=Gone(code)))
+    log = Gone(code)
+    reporter = Reporter(total=2, progress=True, console=Console(file=log))
     with reporter:
         for step in range(3):
             reporter.note("a word")
             reporter.losses(step, {"loss": 1.0})
+    assert log.tried

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gensdk_runtime.errors import InputError, TrainingError
-from gensdk_runtime.host.atomic import previous_of, put_in_place, sibling, sync
+from gensdk_runtime.host.atomic import previous_of, put_in_place, sibling, sync, write_file
 from gensdk_runtime.host.memory_limit import machine_memory
 from gensdk_runtime.host.own_files import check_own_folder, read_own
 from gensdk_runtime.spec.strict import StrictModel
@@ -191,7 +191,7 @@ def tidy(folder: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a broken checkpoint, so that it is neither read nor counted again; returns its new path."""
+    """Renames a broken checkpoint, so that it is not read or counted again; returns its new path."""
     target = path.with_name(f"broken-{path.name}")
     _delete(target)
     try:
@@ -207,9 +207,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises :class:`TrainingError` where the disk refuses.
     """
     try:
-        with sibling(path, folder=False) as new:
-            _write_durably(new, text.encode())
-            put_in_place(new, path)
+        write_file(path, text.encode(), durable=True)
     except OSError as failure:
         raise TrainingError(f"can't write {path} ({failure.strerror or failure})") from None
 

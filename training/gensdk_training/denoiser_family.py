@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import DiffusionDefaults, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_training.family import Batch, Family, FamilyConfig, Phase, require_labels
 from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from gensdk_training.networks.unet import UNet, UNetShape
@@ -74,6 +75,8 @@ class DenoiserFamily(Family[DenoiserConfigT]):
     A family of it gives the loss, and the schedule, prediction type and defaults of sampling.
     """
 
+    ema_networks = (DENOISER,)
+
     def check(self) -> None:
         """Raises :class:`InputError` where sizes, widths or labels don't go together."""
         config, data = self.config, self.data
@@ -116,7 +119,7 @@ class DenoiserFamily(Family[DenoiserConfigT]):
 
     @property
     @abstractmethod
-    def defaults(self) -> DiffusionDefaults:
+    def defaults(self) -> DiffusionSettings:
         """How a model is sampled unless the caller says otherwise."""
 
     @property
@@ -157,11 +160,6 @@ class DenoiserFamily(Family[DenoiserConfigT]):
         labels = require_labels(batch)
         dropped = torch.rand(len(labels), device=labels.device) < self.config.guidance_dropout
         return (labels.masked_fill(dropped, self.num_classes),)
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The denoiser."""
-        return (DENOISER,)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Denoiser, guidance and solver update as graph ``step``, the time embedding as graph ``embedding``."""

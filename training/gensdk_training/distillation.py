@@ -1,5 +1,5 @@
-"""Distillation of a diffusion model into a few steps: what a trained model does in several, a student learns to do
-in one.
+"""Distillation of a diffusion model into a few steps: a student learns to do in one step what a trained model does
+in several.
 
 Salimans & Ho (2022), "Progressive Distillation for Fast Sampling of Diffusion Models", algorithm 2. The student
 starts as a copy of its teacher. For a noisy image z at one of the student's time steps the teacher takes N steps
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import NoiseSchedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
-from gensdk_runtime.spec.manifest import DiffusionDefaults, PredictionType, TimestepSpacing
+from gensdk_runtime.spec.manifest import PredictionType
+from gensdk_runtime.spec.settings import DiffusionSettings, TimestepSpacing
 from gensdk_training.family import DataInfo
 from gensdk_training.graphs.diffusion_step import solver_update
 
@@ -86,9 +87,9 @@ class Distillation:
             )
 
     @property
-    def defaults(self) -> DiffusionDefaults:
+    def defaults(self) -> DiffusionSettings:
         """How the student is sampled: at the time steps that it learned, and no others."""
-        return DiffusionDefaults(solver="ddim", num_inference_steps=self.steps, timestep_spacing=SPACING)
+        return DiffusionSettings(solver="ddim", num_inference_steps=self.steps, timestep_spacing=SPACING)
 
     def loss(self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: tuple[Tensor, ...]) -> Tensor:
         """The error of the student's x_0 on noisy versions of `images` [N, C, H, W], for each image: [N].

@@ -15,6 +15,7 @@ from gensdk_runtime.bundles.arrays_file import read_npz
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.own_files import read_own
 from gensdk_runtime.media.images import image_grid, write_atomically
+from gensdk_runtime.media.value_range import to_uint8
 
 COUNT = 16
 FILE = "examples.npz"
@@ -79,7 +80,4 @@ def _stretched(images: Images, height: int, width: int) -> Images:
 
 
 def _bytes(images: Tensor) -> Images:
-    array: Images = (
-        images.detach().cpu().add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    )
-    return np.ascontiguousarray(array)
+    return to_uint8(images.detach().cpu().numpy(), (-1.0, 1.0))

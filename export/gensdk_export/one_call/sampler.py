@@ -18,10 +18,11 @@ from gensdk_export.onnx_export import OPSET
 from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs import make_program
-from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
 from gensdk_runtime.programs.solvers import SolverTable
-from gensdk_runtime.spec.manifest import AscentSpec, DiffusionDefaults, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
 
@@ -29,7 +30,7 @@ class OneCall:
     """The one-call graph of `model`: its signature, the settings that become part of it, and how it is built.
 
     `changed`: settings as :meth:`Generator.sample` has them, where they differ from the model's defaults (None
-    stands for the default). Raises :class:`InputError` where the model takes one call as it is, has no such
+    stands for the default). Raises :class:`InputError` where the model takes one call already, has no such
     setting, or refuses its value.
     """
 
@@ -41,16 +42,14 @@ class OneCall:
         # The program's own rules for settings; it needs no more of its graphs than their signatures.
         sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs}
         program = make_program(model, sessions)
-        given = {name: value for name, value in (changed or {}).items() if value is not None}
-        for name in given.keys() - program.options:
-            raise InputError(f"{name} means nothing to a {model.program.kind} model; leave it out")
+        settings = program.resolve(changed or {})
         self.model = model
-        self.settings: DiffusionDefaults | None = program.resolve(given)
-        if self.settings is not None and self.settings.cache_interval > 1:
-            raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
+        self.settings: DiffusionSettings | None = None
         self._table: SolverTable | None = None
-        if isinstance(program, DiffusionProgram) and self.settings is not None:
-            self._table = program.table(self.settings)
+        if isinstance(program, DiffusionForm) and isinstance(settings, DiffusionSettings):
+            if settings.cache_interval > 1:
+                raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
+            self.settings, self._table = settings, program.table(settings)
         self.graph: GraphSpec = sampler_graph(model, self._table)
 
     def build(self, files: Files) -> bytes:
@@ -77,5 +76,5 @@ class OneCall:
 
 
 def takes_many_calls(model: ModelSpec) -> bool:
-    """Whether sampling `model` runs graphs many times, so that a graph that runs them all is another thing."""
+    """True if sampling `model` runs graphs many times, so that a one-call graph differs from its own."""
     return not isinstance(model.program, FeedforwardSpec)

@@ -13,7 +13,8 @@ from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.programs.diffusion_graphs import CARRY
 from gensdk_runtime.programs.solvers import SolverTable
-from gensdk_runtime.spec.manifest import DiffusionDefaults, DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
 MAX_EMBEDDING_BYTES = 8 * 2**20
@@ -27,7 +28,7 @@ def draw_steps(
     files: Files,
     *,
     table: SolverTable,
-    settings: DiffusionDefaults,
+    settings: DiffusionSettings,
 ) -> str:
     """Adds the sampler to `main`; its images [B, C, H, W].
 

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gensdk_export.one_call.proof import prove_one_call
+from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.page.onnxruntime_web import NOTICE, onnxruntime_web
 from gensdk_export.proof import GraphSet
@@ -25,7 +25,8 @@ from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sib
 from gensdk_runtime.noise import LATENT_STREAM
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.proof.verify import load_golden
-from gensdk_runtime.spec.manifest import DiffusionDefaults, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.manifest import DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
 PAGE_FILE = "page.json"
@@ -61,7 +62,7 @@ class _Sampler:
 
     graph: GraphSpec
     file: bytes
-    settings: DiffusionDefaults | None
+    settings: DiffusionSettings | None
 
 
 def write_page(

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
-from gensdk_runtime.backends.tensorrt.build import OnnxFile
+from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.backends.tensorrt.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
 from gensdk_runtime.host.forking import new_lock
@@ -28,8 +27,8 @@ from gensdk_runtime.spec.signature import GraphSpec, Precision, SourceSpec
 class BackgroundBackend(Backend):
     """Opens graphs on `now`, and on what `later` makes in a thread beside, one graph after another.
 
-    `later` is called there, so that a slow import or a missing GPU shows only there too. What fails there is said
-    by a warning at the next use, and the graphs stay on `now`.
+    `later` is called there, so that a slow import or a missing GPU delays nothing. If it fails, the next use
+    warns, and the graphs stay on `now`.
     """
 
     name = "background"
@@ -43,12 +42,13 @@ class BackgroundBackend(Backend):
 
     @classmethod
     def availability(cls) -> Availability:
-        """It is made of two others, which tell for themselves."""
+        """Always available: the two backends that it is made of say for themselves what is missing."""
         return Availability(True)
 
     @property
     def label(self) -> str:
-        """What was asked for, as in ``tensorrt:background``; :attr:`Session.backend` tells what runs now."""
+        """The name it was made with, as in ``tensorrt:background``; :attr:`Session.backend` is the one that runs
+        now."""
         return self._label or f"{self._now.label}, then another"
 
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> BackgroundSession:
@@ -81,22 +81,34 @@ class BackgroundSession(Session):
         threading.Thread(target=self._change_over, args=(open_second,), daemon=True, name="gensdk-engine").start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the second backend is ready or failed, at most `timeout` seconds; whether it is settled."""
+        """Waits at most `timeout` seconds until the second backend is ready or has failed; True if that is so."""
         return self._settled.wait(timeout)
 
-    @contextmanager
-    def bound(self, sizes: Sizes, carry: Carry | None = None) -> Iterator[Bound]:
-        """As :meth:`Session.bound`, on the backend of the moment, to the end."""
-        with self._lent() as session, session.bound(sizes, carry) as bound:
-            yield bound
+    def lend(self, sizes: Sizes, carry: Carry | None = None) -> Bound:
+        """As :meth:`Session.lend`, on the backend that is current, to the end."""
+        session = self._take()
+        try:
+            return session.lend(sizes, carry)
+        except BaseException:
+            self._release(session)
+            raise
+
+    def give_back(self, bound: Bound, *, broken: bool = False) -> None:
+        """To the session that lent it."""
+        try:
+            bound.session.give_back(bound, broken=broken)
+        finally:
+            self._release(bound.session)
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
-        with self._lent() as session:
+        session = self._take()
+        try:
             return session.run(feeds)
+        finally:
+            self._release(session)
 
-    @contextmanager
-    def _lent(self) -> Iterator[Session]:
-        """The session of the moment, which is not closed while it is lent."""
+    def _take(self) -> Session:
+        """The session that is current, which is not closed until it is released."""
         failure, self._failure = self._failure, None
         if failure is not None:
             said = printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
@@ -106,14 +118,14 @@ class BackgroundSession(Session):
                 raise self.closed_error()
             session = self._current
             self._users[id(session)] = self._users.get(id(session), 0) + 1
-        try:
-            yield session
-        finally:
-            with self._changing:
-                self._users[id(session)] -= 1
-                done = self._take_retired()
-            if done is not None:
-                done.close()
+            return session
+
+    def _release(self, session: Session) -> None:
+        with self._changing:
+            self._users[id(session)] -= 1
+            done = self._take_retired()
+        if done is not None:
+            done.close()
 
     def _change_over(self, open_second: Callable[[], Session]) -> None:
         second: Session | None = None
@@ -137,7 +149,7 @@ class BackgroundSession(Session):
         self._settled.set()
 
     def _take_retired(self) -> Session | None:
-        """The first session, once nobody uses it any more."""
+        """The first session, once it is not used any more."""
         if self._retired is None or self._users.get(id(self._retired), 0):
             return None
         session, self._retired = self._retired, None
@@ -155,12 +167,12 @@ class BackgroundSession(Session):
 class _Held:
     """A graph's file, read at once, since its bundle may be closed when the second backend asks for it."""
 
-    onnx: OnnxFile
+    onnx: GraphFile
     source: GraphSource
 
     @classmethod
     def of(cls, source: GraphSource) -> _Held:
-        return cls(OnnxFile.of(source), source)
+        return cls(GraphFile.of(source), source)
 
     @property
     def path(self) -> Path | None:
@@ -183,7 +195,8 @@ class _Held:
 
     def read_engine(self, spec: EngineSpec) -> bytes:
         """An engine is not held: it may be large, and not the one that is wanted."""
-        assert isinstance(self.source, EngineSource)  # noqa: S101 - it gave the spec
+        if not isinstance(self.source, EngineSource):
+            raise BackendError("the graph's bundle holds no engines")
         try:
             return self.source.read_engine(spec)
         except IntegrityError:

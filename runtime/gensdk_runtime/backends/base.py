@@ -29,7 +29,7 @@ MAX_IDLE_BOUND = 8
 
 
 class GraphSource(Protocol):
-    """Where a backend gets the file of one graph in one precision from."""
+    """Gives the file of one graph in one precision to a backend."""
 
     @property
     def path(self) -> Path | None:
@@ -41,9 +41,9 @@ class GraphSource(Protocol):
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can run here; if not, `reason` says why and `remedy` what mends it.
+    """Whether a backend can run here. If not, `reason` says why and `remedy` how to mend it.
 
-    `devices` are the providers that can follow its name; `missing` says of the others why not, and what mends it.
+    `devices` are the providers that can follow its name; `missing` gives, for the others, reason and remedy.
     """
 
     available: bool
@@ -87,41 +87,50 @@ class Session(Closable):
 
     @contextmanager
     def bound(self, sizes: Sizes, carry: Carry | None = None) -> Iterator[Bound]:
+        """:meth:`lend` and :meth:`give_back`."""
+        bound = self.lend(sizes, carry)
+        try:
+            yield bound
+        except BaseException:
+            self.give_back(bound, broken=True)
+            raise
+        self.give_back(bound)
+
+    def lend(self, sizes: Sizes, carry: Carry | None = None) -> Bound:
         """Lends the graph with buffers for these `sizes`; see :class:`Bound`.
 
         Buffers are kept for the next caller with the same sizes. Raises :class:`BackendError` where the backend
         can't make them, or was closed.
         """
         carry = carry or {}
-        key = (tuple(sizes.items()), tuple(carry.items()))
-        bound = self._take_idle(key) or self._bind(sizes, carry)
-        try:
-            yield bound
-        except BaseException:
-            bound.close()  # a run that failed may have left it in any state
-            raise
-        self._give_back(key, bound)
+        return self._take_idle((tuple(sizes.items()), tuple(carry.items()))) or self._bind(sizes, carry)
 
-    def _take_idle(self, key: _BoundKey) -> Bound | None:
+    def give_back(self, bound: Bound, *, broken: bool = False) -> None:
+        """Takes back what was lent; `broken` after a run that failed, which may have left it in any state."""
+        if broken:
+            bound.close()
+            return
         with self._idle_lock:
-            if self._closed:
-                raise self.closed_error()
-            found = next((number for number in reversed(self._idle) if self._idle[number][0] == key), None)
-            return None if found is None else self._idle.pop(found)[1]
-
-    def _give_back(self, key: _BoundKey, bound: Bound) -> None:
-        with self._idle_lock:
+            surplus = [bound] if self._closed else []
             if not self._closed:
-                self._idle[id(bound)] = (key, bound)
-            surplus = [] if not self._closed else [bound]
+                self._idle[id(bound)] = (tuple(bound.sizes.items()), tuple(bound.carry.items())), bound
             while len(self._idle) > MAX_IDLE_BOUND:
                 surplus.append(self._idle.popitem(last=False)[1][1])
         for each in surplus:
             each.close()
 
+    def _take_idle(self, key: _BoundKey) -> Bound | None:
+        with self._idle_lock:
+            if self._closed:
+                raise self.closed_error()
+            for number in reversed(self._idle):
+                if self._idle[number][0] == key:
+                    return self._idle.pop(number)[1]
+            return None
+
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
+        """True if :meth:`close` was called."""
         return self._closed
 
     def closed_error(self) -> BackendError:
@@ -219,8 +228,8 @@ def check_feeds(graph: GraphSpec, feeds: Feeds) -> dict[str, int]:
 def check_outputs(graph: GraphSpec, outputs: Mapping[str, Any], sizes: dict[str, int]) -> None:
     """Raises :class:`BackendError` unless `outputs` has the graph's outputs in their dtypes and shapes.
 
-    `sizes`: the named axes as :func:`check_feeds` found them. A graph is not trusted to be what its manifest
-    says: wrong outputs would come up later, as errors that blame the caller.
+    `sizes`: the named axes as :func:`check_feeds` found them. A graph need not be what its manifest says: without
+    this check, wrong outputs would cause errors later that blame the caller.
     """
     for spec in graph.outputs:
         array = outputs.get(spec.name)
@@ -236,7 +245,7 @@ def check_outputs(graph: GraphSpec, outputs: Mapping[str, Any], sizes: dict[str,
 
 
 def _fits(spec: TensorSpec, array: Array, sizes: dict[str, int]) -> bool:
-    """Whether `array` has the shape of `spec`; named axes that are new are noted in `sizes`."""
+    """True if `array` has the shape of `spec`; named axes that are new are noted in `sizes`."""
     return len(array.shape) == len(spec.shape) and all(
         have == (want if isinstance(want, int) else sizes.setdefault(want, have))
         for want, have in zip(spec.shape, array.shape, strict=True)

@@ -1,9 +1,10 @@
-"""What a measurement gives: typed, versioned, JSON in and out. A report with raw latencies is a baseline."""
+"""The result of a measurement: typed, versioned, JSON in and out. A report with raw latencies is a baseline."""
 
 from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic import Field
 from gensdk_runtime.bench.machine import Machine, Text
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.images import write_atomically
-from gensdk_runtime.spec.manifest import SolverName, TimestepSpacing
+from gensdk_runtime.spec.options import OptionValues, all_options
 from gensdk_runtime.spec.strict import StrictModel
 
 REPORT_VERSION = 1
@@ -37,30 +38,35 @@ Percentile = Annotated[float, Field(gt=0, lt=100)]
 Verdict = Literal["faster", "same", "slower", "can't tell"]
 
 
-class SamplingOptions(StrictModel):
-    """Arguments of :meth:`Generator.sample` to measure with; none means the model's own default."""
+class SamplingOptions(OptionValues):
+    """Arguments of :meth:`Generator.sample` to measure with: `label` and options; the model's own defaults hold
+    for what is left out."""
 
-    num_inference_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    solver: SolverName | None = None
-    eta: float | None = None
-    guidance_scale: float | None = None
-    timestep_spacing: TimestepSpacing | None = None
-    clip_sample: bool | None = None
-    use_clipped_model_output: bool | None = None
     label: Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=200)] | None = None
 
     def keywords(self) -> dict[str, Any]:
-        """The options that were given."""
+        """What was given."""
         return self.model_dump(exclude_none=True)
+
+    def differences(self, other: SamplingOptions) -> Iterator[str]:
+        """What differs, as ``name: mine here, theirs there``.
+
+        An option that one of the two lacks was at its default there: it is of the time before that option.
+        """
+        defaults = {name: option.value for name, (option, *_) in all_options().items()}
+        mine, theirs = ({**defaults, **each.keywords()} for each in (self, other))
+        for name in dict.fromkeys((*self.keywords(), *other.keywords())):
+            if mine.get(name) != theirs.get(name):
+                yield f"{name}: {mine.get(name)!r} here, {theirs.get(name)!r} there"
 
 
 class BenchSettings(StrictModel):
     """How to measure; names and defaults are trtexec's, where it has one.
 
-    `warmup_ms`: warm-up before each run. `duration_s` and `iterations`: measure each case at least so long
-    and so often, all runs together. `runs`: how often to load the model anew and measure it; a comparison
-    needs several. `percentiles` to report beside the median. `patience`: where two bundles are measured in
-    turn, and that does not tell, measure as much again, until it has been done so many times.
+    `warmup_ms`: warm-up before each run. `duration_s` and `iterations`: measure each case at least so long and so
+    often, all runs together. `runs`: how often to load the model anew and measure it; a comparison needs several.
+    `percentiles` to report beside the median. `patience`: if two bundles are measured in turn and the verdict is
+    open, measure again, up to so many times.
     """
 
     warmup_ms: Annotated[float, Field(ge=0, le=600_000)] = 200.0
@@ -89,11 +95,14 @@ class Subject(StrictModel):
 
     def differences(self, other: Subject) -> tuple[str, ...]:
         """The keys that make the two incomparable, as ``key: mine here, theirs there``."""
-        return tuple(
-            f"{key}: {_shown(getattr(self, key))} here, {_shown(getattr(other, key))} there"
-            for key in ("model", "image", "backend", "precision", "batch", "threads", "options")
-            if getattr(self, key) != getattr(other, key)
+        pairs = {
+            key: (getattr(self, key), getattr(other, key))
+            for key in ("model", "image", "backend", "precision", "batch", "threads")
+        }
+        facts = (
+            f"{key}: {mine!r} here, {theirs!r} there" for key, (mine, theirs) in pairs.items() if mine != theirs
         )
+        return (*facts, *self.options.differences(other.options))
 
     def __str__(self) -> str:
         return f"{self.model}, {self.backend}, {self.precision}, batch {self.batch}"
@@ -169,7 +178,7 @@ class Comparison(StrictModel):
 
 
 class Report(StrictModel):
-    """All that one measurement found."""
+    """All results of one measurement."""
 
     kind: Literal["gensdk-bench"] = "gensdk-bench"
     version: Annotated[int, Field(ge=1)] = REPORT_VERSION
@@ -263,7 +272,3 @@ def _summarize(runs: tuple[Run, ...], *, batch: int, percentiles: tuple[float, .
 def _share_in_graphs(runs: tuple[Run, ...]) -> float:
     """The part of a median call inside the graphs, at most 1; within each run, as speed drifts between them."""
     return min(1.0, float(np.median([run.graphs_ns / np.median(run.latencies_ns) for run in runs])))
-
-
-def _shown(value: object) -> str:
-    return repr(value.keywords() if isinstance(value, SamplingOptions) else value)

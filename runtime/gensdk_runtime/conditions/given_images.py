@@ -7,8 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_whole, shown
-from gensdk_runtime.conditions.inputs import as_array
+from gensdk_runtime.arguments import as_array, check_whole, shown
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.media.image_pixels import MAX_SIDE, to_channels
 

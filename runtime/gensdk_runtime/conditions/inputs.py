@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_whole, shown
+from gensdk_runtime.arguments import as_array, check_whole, shown
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.spec.manifest import ModelSpec, program_graphs
-from gensdk_runtime.spec.signature import ImageSpec
+from gensdk_runtime.spec.signature import ImageSpec, SourceSpec
 
 MAX_SAMPLES = 10_000_000
 
@@ -32,22 +32,6 @@ def check_iterations(times: object) -> int:
 def check_batch_size(size: object, most: int) -> int:
     """A batch size from 1 to `most`, the bundle's largest."""
     return check_whole(size, "batch_size", least=1, most=most)
-
-
-def as_array(value: Any, what: str) -> NDArray[Any]:
-    """`value` as an array: a NumPy one, or what turns into one, such as a tensor in main memory.
-
-    :class:`InputError`, naming `what`, for a list of lists of several lengths, a tensor on a device or with a
-    gradient, and objects.
-    """
-    try:
-        array = np.asarray(value)
-    except Exception as failure:  # whatever __array__ of a stranger raises
-        reason = " ".join(str(failure).split())[:120]
-        raise InputError(f"expected {what} as an array, got {type(value).__name__} ({reason})") from None
-    if array.dtype == object:
-        raise InputError(f"expected {what} as an array of numbers, got {type(value).__name__}")
-    return array
 
 
 def check_labels(label: Any, n: int, model: ModelSpec) -> NDArray[np.int64] | None:
@@ -100,28 +84,41 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     return array
 
 
+def checked_images(images: Any, spec: ImageSpec | SourceSpec, size: tuple[int, int] | None = None) -> NDArray[Any]:
+    """uint8 [n, H, W, C], or floats [n, C, H, W] within the value range, of one pixel or more; `size`: (H, W).
+
+    Grey bytes may come without their channel.
+    """
+    array, sides = as_array(images, "images"), size or ("H", "W")
+    if array.dtype == np.uint8:
+        if array.ndim == 3 and spec.channels == 1:
+            array = array[..., None]
+        kind, axes = "uint8", ("n", *sides, spec.channels)
+    elif array.dtype.kind == "f":
+        kind, axes = "float", ("n", spec.channels, *sides)
+    else:
+        raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
+    wanted = [have if isinstance(axis, str) else axis for axis, have in zip(axes, array.shape, strict=False)]
+    if array.ndim != 4 or list(array.shape) != wanted:
+        raise InputError(f"expected {kind} images [{', '.join(map(str, axes))}], got {list(array.shape)}")
+    if not array.size:
+        raise InputError(f"expected at least one image with pixels, got shape {list(array.shape)}")
+    low, high = spec.value_range
+    slack = 1e-3 * (high - low)  # what half precision rounds away
+    if kind == "float" and not (array.min() >= low - slack and array.max() <= high + slack):  # NaN fails both
+        raise InputError(f"expected float images within [{low:g}, {high:g}], got values outside or NaN")
+    return array
+
+
 def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32:
     """float32 [n, C, H, W] within the value range, from uint8 NHWC or float NCHW; rounded to `levels` grey levels
     of it, unless that is None."""
-    array = as_array(images, "images")
-    channels, height, width = spec.shape
+    array = checked_images(images, spec, (spec.height, spec.width))
     low, high = spec.value_range
     if array.dtype == np.uint8:
-        if array.ndim == 3 and channels == 1:
-            array = array[..., None]
-        if array.ndim != 4 or array.shape[1:] != (height, width, channels):
-            raise InputError(f"expected uint8 images [n, {height}, {width}, {channels}], got {list(array.shape)}")
         unit = array.transpose(0, 3, 1, 2).astype(np.float64) / 255.0
-    elif array.dtype.kind == "f":
-        if array.ndim != 4 or array.shape[1:] != spec.shape:
-            raise InputError(f"expected float images [n, {channels}, {height}, {width}], got {list(array.shape)}")
-        unit = (array.astype(np.float64) - low) / (high - low)
-        if not ((unit >= -1e-4) & (unit <= 1 + 1e-4)).all():  # NaN fails both
-            raise InputError(f"expected float images within [{low:g}, {high:g}], got values outside or NaN")
     else:
-        raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
-    if not len(array):
-        raise InputError("expected at least one image, got none")
+        unit = (array.astype(np.float64) - low) / (high - low)
     unit = np.clip(unit, 0, 1)
     if levels is not None:
         unit = np.rint(unit * (levels - 1)) / (levels - 1)
@@ -153,25 +150,10 @@ def check_sources(images: Any, model: ModelSpec, n: int | None) -> NDArray[Any]:
     """uint8 [n, H, W, C] or float32 [n, C, H, W], contiguous, of a size that `model` takes."""
     spec = model.source
     assert spec is not None  # noqa: S101 - the caller looked
-    array = as_array(images, "images")
-    if array.dtype == np.uint8:
-        if array.ndim == 3 and spec.channels == 1:
-            array = array[..., None]
-        if array.ndim != 4 or array.shape[3] != spec.channels:
-            raise InputError(f"expected uint8 images [n, H, W, {spec.channels}], got {list(array.shape)}")
-        height, width = array.shape[1:3]
-    elif array.dtype.kind == "f":
-        if array.ndim != 4 or array.shape[1] != spec.channels:
-            raise InputError(f"expected float images [n, {spec.channels}, H, W], got {list(array.shape)}")
-        array, (height, width) = array.astype(np.float32, copy=False), array.shape[2:]
-        low, high = spec.value_range
-        slack = 1e-3 * (high - low)
-        if array.size and not (array.min() >= low - slack and array.max() <= high + slack):  # NaN fails both
-            raise InputError(f"expected float images within [{low:g}, {high:g}], got values outside or NaN")
-    else:
-        raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
-    if not array.size:
-        raise InputError(f"expected at least one image with pixels, got shape {list(array.shape)}")
+    array = checked_images(images, spec)
+    if array.dtype != np.uint8:
+        array = array.astype(np.float32, copy=False)
+    height, width = array.shape[1:3] if array.dtype == np.uint8 else array.shape[2:]
     if n is not None and len(array) != check_count(n):
         raise InputError(f"expected one image for each of the {n} samples, got {len(array)}")
     largest = max_source_size(model)

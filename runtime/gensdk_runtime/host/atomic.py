@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gensdk_runtime.host.own_files import try_lock
+from gensdk_runtime.host.locks import try_lock
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, renameat2
@@ -52,10 +52,10 @@ def sibling(target: Path, *, folder: bool) -> Iterator[Path]:
         _remove(path)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Writes beside `path`, then renames: a reader sees the old file or the new one. A link is replaced. OSError.
+def write_file(path: Path, *parts: bytes, durable: bool = False) -> None:
+    """Writes `parts` beside `path`, then renames: a reader sees the old file or the new one. A link is replaced.
 
-    It does not wait for the disk, so that many small files are quick.
+    `durable`: it waits for the disk; without that many small files are quick. Raises OSError.
     """
     folder = path.parent.absolute()
     if folder not in _swept:
@@ -63,8 +63,13 @@ def write_file(path: Path, data: bytes) -> None:
         remove_abandoned(folder, _SIBLING)
     new, descriptor = _create(path, folder=False)
     try:
-        new.write_bytes(data)
+        with new.open("wb") as file:
+            file.writelines(parts)
+        if durable:
+            sync(new)
         new.replace(path)
+        if durable:
+            sync(folder)
     except BaseException:
         _remove(new)
         raise
@@ -74,7 +79,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def check_no_dangling_link(path: Path) -> None:
-    """OSError where `path` is a link to nothing: what is written there would appear where nobody asked for it."""
+    """Raises OSError if `path` is a link to nothing: a file written there would appear in an unexpected place."""
     if path.is_symlink() and not path.exists():
         raise OSError(errno.ELOOP, "it is a link to something that is not there; remove it", str(path))
 
@@ -161,7 +166,7 @@ def held(path: Path) -> int | None:
 def remove_abandoned(folder: Path, names: re.Pattern[str]) -> None:
     """Removes what killed processes left in `folder` under such `names`; what living ones have is locked.
 
-    Where locks don't tell, what was made within a day stays.
+    Without locks, what is less than a day old stays.
     """
     for name in os.listdir(folder):  # noqa: PTH208 - cheap where there are many
         if names.fullmatch(name):

@@ -1,6 +1,6 @@
 """Files that this machine made or has tried, remembered in the user's cache by their SHA-256.
 
-Who gives a bundle away can write into it what he likes, but not into the private cache of whoever gets it.
+The author of a bundle can write anything into it, but not into the private cache of its user.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from gensdk_runtime.errors import UnavailableError
-from gensdk_runtime.host.atomic import put_in_place, sibling
+from gensdk_runtime.host.atomic import write_file
 from gensdk_runtime.host.user_cache import cache_folder
 
 Why = Literal["made", "ran"]
@@ -30,12 +30,11 @@ def remember(data: bytes | str, why: Why) -> None:
     with contextlib.suppress(OSError, UnavailableError):
         path = _path(_digest(data), why)
         if not _is_note(path):
-            with sibling(path, folder=False) as new:
-                put_in_place(new, path)
+            write_file(path, durable=True)
 
 
 def is_known(data: bytes | str, why: Why) -> bool:
-    """Whether the file was remembered for this reason."""
+    """True if the file was remembered for this reason."""
     with contextlib.suppress(OSError, UnavailableError):
         return _is_note(_path(_digest(data), why))
     return False
@@ -60,7 +59,7 @@ def _path(digest: str, why: Why) -> Path:
 
 
 def _is_note(path: Path) -> bool:
-    """A plain file of this user's; a link, or what somebody else put there, says nothing."""
+    """True for a plain file that this user owns; links and files of others do not count."""
     try:
         found = path.lstat()
     except FileNotFoundError:

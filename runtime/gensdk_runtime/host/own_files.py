@@ -1,9 +1,8 @@
 """Files and folders that gensdk keeps for itself, opened only where they are what they should be.
 
-A run folder or a cache may have come from somebody else. A name in it may be a link to a file of the user's, a
-pipe that blocks for ever, or a device without an end. So: no links, plain files alone, nothing emptied before it
-is known to be ours, and sizes looked at before anything is read. All refusals are OSError, whose ``strerror`` says
-why.
+A run folder or a cache may come from a stranger. A name in it may be a link to a file of the user's, a pipe that
+blocks for ever, or a device without an end. So: no links, plain files alone, nothing emptied before it is known to
+be ours, and sizes looked at before anything is read. All refusals are OSError, whose ``strerror`` says why.
 """
 
 from __future__ import annotations
@@ -11,16 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 _SAFELY = (
     getattr(os, "O_NOFOLLOW", 0)
@@ -34,7 +27,7 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of the plain file at `path`; with ``O_CREAT`` in `flags` it is made, for this user alone.
 
     Raises OSError for anything else: a link (also a dangling one), a folder, a pipe, a socket, a device.
-    ``O_TRUNC`` is refused: what is emptied in opening is lost before anybody has looked.
+    ``O_TRUNC`` is refused: opening would empty a file before it is checked.
     """
     if flags & os.O_TRUNC:
         raise ValueError("open without O_TRUNC, and truncate what turned out to be the right file")
@@ -74,23 +67,6 @@ def check_own_folder(path: Path) -> None:
         raise _refused(path, errno.ELOOP, "it is a link, which is not followed")
     if path.exists() and not path.is_dir():
         raise _refused(path, errno.ENOTDIR, "it is not a folder")
-
-
-def try_lock(descriptor: int) -> bool | None:
-    """True if the lock was free and is now held, False if another holds it, None where there are no locks.
-
-    The system takes it back when the descriptor is closed or the process ends, however that happens.
-    """
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _refused(path: Path, code: int, why: str) -> OSError:

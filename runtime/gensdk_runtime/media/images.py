@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.atomic import write_file
 from gensdk_runtime.media.image_pixels import to_channels, to_picture
-from gensdk_runtime.media.png import encode_png
+from gensdk_runtime.media.image_reader import png_chunks
+from gensdk_runtime.media.png import SETTINGS, encode_png
 
 Uint8 = NDArray[np.uint8]
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,13 +38,6 @@ GRID_CELL = 48
 
 GRID_GAP = 2
 """Black pixels between the cells of a grid."""
-
-
-def to_uint8(array: NDArray[np.float32], value_range: tuple[float, float]) -> Uint8:
-    """Float NCHW within `value_range` to uint8 NHWC, rounded to the nearest, values outside clipped."""
-    low, high = value_range
-    scaled = (np.asarray(array, np.float32) - low) * (255.0 / (high - low))
-    return np.ascontiguousarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def image_grid(images: Uint8, *, columns: int | None = None, scale: int | None = None) -> Uint8:
@@ -96,19 +90,16 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     Raises :class:`InputError` where the file can't be read, and for settings that are no JSON.
     """
     try:
-        data, at = Path(path).read_bytes(), 8
+        data = Path(path).read_bytes()
     except OSError as failure:
         raise InputError(f"can't read {path}: {failure.strerror or failure}") from None
-    while at + 12 <= len(data):
-        size, kind = struct.unpack(">I4s", data[at : at + 8])
-        if kind == b"tEXt" and data.startswith(b"gensdk\0", at + 8):
-            try:
-                found = json.loads(data[at + 15 : at + 8 + size])
-            except (ValueError, RecursionError):
-                raise InputError(f"{path}: its settings are damaged; draw the samples again") from None
-            return found if isinstance(found, dict) else {}
-        at += 12 + size
-    return {}
+    texts = (bytes(body) for kind, body in png_chunks(data) if kind == b"tEXt")
+    text = next((text for text in texts if text.startswith(SETTINGS)), SETTINGS + b"{}")
+    try:
+        found = json.loads(text.removeprefix(SETTINGS))
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: its settings are damaged; draw the samples again") from None
+    return found if isinstance(found, dict) else {}
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gensdk_runtime.arguments import check_number, check_whole
-from gensdk_runtime.conditions.inputs import as_array
+from gensdk_runtime.arguments import as_array, check_number, check_whole
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE, Images, resize_floats
 from gensdk_runtime.methods.translate import Given, Through, translate_one

@@ -13,12 +13,22 @@ from numpy.typing import NDArray
 from gensdk_runtime.arguments import check_callback, check_number
 from gensdk_runtime.conditions.inputs import check_images
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.noise import Float32, sample_keys
+from gensdk_runtime.noise import Float32, Seeds, sample_keys
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Executor, Work
 from gensdk_runtime.plan.runner import Runner
-from gensdk_runtime.programs.ascent import Ascended, AscentProgram, AscentSettings
+from gensdk_runtime.programs.ascent import Ascended, AscentProgram
 from gensdk_runtime.programs.base import Int64, Run, StepCallback
+from gensdk_runtime.spec.settings import AscentOptions
+
+
+class InvertArguments(AscentOptions, total=False):
+    """The keyword arguments of :meth:`Generator.invert`."""
+
+    seed: Seeds | None
+    batch_size: int | None
+    callback_on_step_end: StepCallback | None
+    progress: bool | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,8 @@ def invert(
     keys = sample_keys(len(targets), seed)
     rounds = executor.plan(len(targets), batch_size, fixed=True, accept=lambda program: False)
     programs = {id(runner): AscentProgram(model, runner.sessions) for _, runner in rounds}
-    settings, record = _settings(next(iter(programs.values())), options)
+    first = next(iter(programs.values()))
+    settings = first.resolve(options)
 
     def task(runner: Runner, run: Run) -> Ascended:
         program = programs[id(runner)]
@@ -135,12 +146,6 @@ def invert(
         targets=targets[:count],
         objective=np.concatenate([each.found.objective for each in done]),
         steps=np.concatenate([each.found.steps for each in done]),
-        settings={"model": model.name, "seeds": [list(key) for key in keys], **record},
+        settings={"model": model.name, "seeds": [list(key) for key in keys], **first.describe(settings)},
         stopped=any(each.run.stopped for each in done),
     )
-
-
-def _settings(program: AscentProgram, options: Mapping[str, Any]) -> tuple[AscentSettings, dict[str, Any]]:
-    """What the options that were set come down to, and what results say of it."""
-    settings = program.resolve({name: value for name, value in options.items() if value is not None})
-    return settings, program.describe(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class Prepared:
     """
 
     def __init__(
-        self, sampling: Sampling, asked: Asked, options: dict[str, Any], output_type: OutputType, *, warm: bool
+        self, sampling: Sampling, asked: Asked, options: Mapping[str, Any], output_type: OutputType, *, warm: bool
     ) -> None:
         self._source = sampling.model.source
         if self._source is not None and asked.size is None:

@@ -22,7 +22,7 @@ from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.host.memory import Room, available_memory, in_words
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.media.image_pixels import resize as resized
-from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.media.value_range import to_uint8
 from gensdk_runtime.methods.tiles import DEFAULT_TILE, Cut, translate_tiles
 from gensdk_runtime.noise import Seeds
 from gensdk_runtime.plan.sampling import Sampling

@@ -56,7 +56,10 @@ def _tensor(
     data: bytes, start: int, end: int, entries: Sequence[tuple[int, int]], files: Mapping[str, bytes]
 ) -> _Chunks:
     try:
-        said = {text_field(data, *span, _KEY): text_field(data, *span, _VALUE) for span in entries}
+        said = {
+            text_field(data, fields(data, *span), _KEY): text_field(data, fields(data, *span), _VALUE)
+            for span in entries
+        }
         content = files[said.get("location", "")]
         offset = int(said.get("offset", "0"))
         length = int(said["length"]) if "length" in said else len(content) - offset

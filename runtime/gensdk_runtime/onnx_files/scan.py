@@ -1,12 +1,9 @@
 """What must be known of an ONNX file before a backend may load it, read without the onnx package.
 
-An ONNX file is a Protocol Buffers message: a row of fields, each a tag (number, wire type) and a value; a
-nested message is a value of wire type 2. The scan enters only those nested messages in which a tensor, a
-subgraph or a name can be, and jumps over the weights without copying them. References: the encoding at
-https://protobuf.dev/programming-guides/encoding, the field numbers in onnx.proto3 of ONNX 1.23.
+The scan enters only those nested messages in which a tensor, a subgraph or a name can be, and jumps over the
+weights without copying them.
 
-What it does not do: it does not check that the model is valid (the backend does), and it refuses the groups of
-old Protocol Buffers, which ONNX never used.
+What it does not do: it does not check that the model is valid; the backend does.
 """
 
 from __future__ import annotations
@@ -15,7 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gensdk_runtime.errors import IntegrityError
-from gensdk_runtime.onnx_files.fields import INSIDE, fields, varint
+from gensdk_runtime.onnx_files.fields import (
+    BYTES,
+    INSIDE,
+    VARINT,
+    Budget,
+    Span,
+    fields,
+    spans,
+    text_field,
+    varint,
+)
 
 MAX_DEPTH = 100  # messages within messages, the limit of the Protocol Buffers libraries
 MAX_FIELDS = 2_000_000  # about 100,000 nodes; about two seconds
@@ -23,14 +30,16 @@ MAX_NODES = 200_000  # when the local functions are put in line, as backends do:
 
 _INITIALIZER, _SPARSE_INITIALIZER, _INPUT, _OUTPUT = 5, 15, 11, 12  # fields of a graph
 _SUBGRAPH, _SUBGRAPHS = 6, 11  # fields of an attribute
-_OPERATOR, _ENGINE = 4, b"EPContext"  # of a node; what it holds an execution provider runs unseen
+_OPERATOR, _ATTRIBUTE, _ENGINE = (
+    4,
+    5,
+    b"EPContext",
+)  # of a node; what an engine holds an execution provider runs unseen
 _NODE, _CALLS = 1, {4: "operator", 7: "domain", 8: "overload"}  # of a graph, of a node
 _FUNCTION_NODE, _FUNCTION_NAME = 7, {1: "operator", 10: "domain", 13: "overload"}
 _STRING_DATA, _STRING, _CAST = 6, 8, b"Cast"  # of a tensor; the type of texts; the operator that makes them
 _NAME, _INTEGER = 1, 3  # of an attribute; of a Cast the type is one, and nothing else is 8
 _TEXTS = "it works on texts (string tensors), whose memory nothing bounds, and which no generative model needs"
-_FIXED_SIZE = {1: 8, 5: 4}
-_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class OnnxFacts:
     """`inputs` and `outputs` of the main graph, by name and in order (an input with an initializer is a weight,
     not an input), and every `external_locations` as it is written, relative to the folder of the file.
 
-    `loops`: it has graphs within nodes (Loop, Scan, If), so nobody can tell how long it runs.
+    `loops`: it has graphs within nodes (Loop, Scan, If), so its run time is unknown.
     """
 
     inputs: tuple[str, ...]
@@ -69,18 +78,8 @@ def external_locations(data: bytes) -> tuple[str, ...]:
     return scan(data).external_locations
 
 
-def graph_inputs(data: bytes) -> tuple[str, ...]:
-    """Names of the inputs that must be fed, in order."""
-    return scan(data).inputs
-
-
-def graph_outputs(data: bytes) -> tuple[str, ...]:
-    """Names of the outputs, in order."""
-    return scan(data).outputs
-
-
 class _Walk:
-    """One pass over the messages; what it finds gathers in lists."""
+    """One pass over the messages, which collects its findings in lists."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -91,7 +90,7 @@ class _Walk:
         self.loops = False
         self.functions: list[tuple[int, int]] = []
         self.graphs: list[tuple[int, int]] = []
-        self._fields_left = MAX_FIELDS
+        self._budget = Budget(MAX_FIELDS)
 
     def enter(self, kind: str, start: int, end: int, depth: int = 0) -> None:
         """Visits the message of `kind` in ``data[start:end]`` and all that it holds."""
@@ -102,7 +101,7 @@ class _Walk:
             return
         inside = INSIDE[kind]
         main_graph = kind == "graph" and depth == 1
-        for number, first, last in self._messages(start, end):
+        for number, _, _, first, last in self._messages(start, end):
             if main_graph:
                 self._name_of(number, first, last)
             if kind == "model" and number in inside:
@@ -124,11 +123,11 @@ class _Walk:
 
     def _refuse_texts(self, start: int, end: int) -> None:
         """Refuses a Cast to texts, in ``data[start:end]``."""
-        for _, first, last in (span for span in self._messages(start, end) if span[0] == 5):
-            list(self._messages(first, last))  # which makes sure that it is well formed
-            types = [each for each in fields(self.data, first, last) if (each.number, each.wire) == (_INTEGER, 0)]
-            if any(varint(self.data, each.start)[0] == _STRING for each in types):
-                raise IntegrityError(_TEXTS)
+        for number, _, _, first, last in self._messages(start, end):
+            for each in fields(self.data, first, last) if number == _ATTRIBUTE else ():
+                is_type = (each.number, each.wire) == (_INTEGER, VARINT)
+                if is_type and varint(self.data, each.start, each.end)[0] == _STRING:
+                    raise IntegrityError(_TEXTS)
 
     def count_in_line(self) -> None:
         """Refuses local functions that call each other in a circle, or too often."""
@@ -161,13 +160,15 @@ class _Walk:
 
     def _calls(self, start: int, end: int, field: int) -> Iterator[tuple[str, ...]]:
         """What the nodes call, in `field` of a graph or function, and in the graphs within them."""
-        for number, first, last in self._messages(start, end):
-            if number == field:
-                yield self._called(first, last, _CALLS)
-                for attribute in (span for found, *span in self._messages(first, last) if found == 5):
-                    for found, low, high in self._messages(*attribute):
-                        if found in (_SUBGRAPH, _SUBGRAPHS):
-                            yield from self._calls(low, high, _NODE)
+        for number, _, _, first, last in self._messages(start, end):
+            if number != field:
+                continue
+            yield self._called(first, last, _CALLS)
+            for inside, _, _, low, high in self._messages(first, last):
+                if inside == _ATTRIBUTE:
+                    for each, _, _, begin, stop in self._messages(low, high):
+                        if each in (_SUBGRAPH, _SUBGRAPHS):
+                            yield from self._calls(begin, stop, _NODE)
 
     def _called(self, start: int, end: int, fields: dict[int, str]) -> tuple[str, ...]:
         """Name, domain and overload of a function, or of the operator that a node calls."""
@@ -182,8 +183,9 @@ class _Walk:
         elif number == _INITIALIZER:
             self.initializers.append(self._text(start, end, field=8))
         elif number == _SPARSE_INITIALIZER:
-            values = [(first, last) for field, first, last in self._messages(start, end) if field == 1]
-            self.initializers += [self._text(first, last, field=8) for first, last in values]
+            for field, _, _, first, last in self._messages(start, end):
+                if field == 1:
+                    self.initializers.append(self._text(first, last, field=8))
 
     def _external(self, start: int, end: int) -> None:
         """One key and value of a tensor that lies outside the file."""
@@ -191,56 +193,11 @@ class _Walk:
             self.locations.append(self._text(start, end, field=2))
 
     def _text(self, start: int, end: int, *, field: int) -> str:
-        """The string `field` of a message; of several the last, as Protocol Buffers have it."""
-        text = ""
-        for number, first, last in self._messages(start, end):
-            if number == field:
-                try:
-                    text = self.data[first:last].decode()
-                except UnicodeDecodeError:
-                    raise IntegrityError(f"malformed ONNX: a name at byte {first} is not UTF-8") from None
-        return text
+        return text_field(self.data, self._messages(start, end), field)
 
-    def _messages(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """(number, start, end) of each field of wire type 2: messages, strings and bulk data."""
-        data, at = self.data, start
-        while at < end:
-            self._fields_left -= 1
-            if self._fields_left < 0:
-                raise IntegrityError(f"malformed ONNX: more than {MAX_FIELDS} fields")
-            tag, at = data[at], at + 1
-            if tag >= 0x80:
-                tag, at = self._varint(at - 1, end)
-            number, wire = tag >> 3, tag & 7
-            if not 0 < number < 2**29:
-                raise IntegrityError(f"malformed ONNX: no field has number {number} (byte {at})")
-            first = at
-            if wire == 0:
-                _, at = self._varint(at, end)
-            elif wire in _FIXED_SIZE:
-                at += _FIXED_SIZE[wire]
-            elif wire == _BYTES:
-                length, first = self._varint(at, end)
-                at = first + length
-            else:
-                raise IntegrityError(f"malformed ONNX: wire type {wire} at byte {at}")
-            if at > end:
-                raise IntegrityError(f"ONNX file cut off: a field at byte {first} ends after its message")
-            if wire == _BYTES:
-                yield number, first, at
-
-    def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """The number at byte `at` and the byte after it."""
-        value = 0
-        for shift in range(0, 70, 7):
-            if at >= end:
-                raise IntegrityError(f"ONNX file cut off at byte {at}")
-            byte = self.data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, at
-        raise IntegrityError(f"malformed ONNX: a number at byte {at} has more than ten bytes")
+    def _messages(self, start: int, end: int) -> Iterator[Span]:
+        """The fields of wire type 2: messages, strings and bulk data."""
+        return spans(self.data, start, end, self._budget, BYTES)
 
 
 def _standard(domain: str) -> str:

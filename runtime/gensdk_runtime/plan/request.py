@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.conditions.inputs import check_count, check_labels
-from gensdk_runtime.errors import InputError
 from gensdk_runtime.plan.executor import Executor, Rounds
 from gensdk_runtime.programs.base import Program
 
@@ -22,8 +21,11 @@ Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.i
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
-MAX_WORD = 200
-"""Characters of an option."""
+ARGUMENTS = (
+    *("seed", "label", "latents", "image", "settings"),
+    *("callback_on_step_end", "progress", "batch_size", "output_type"),
+)
+"""What :meth:`Generator.sample` takes by name beside options."""
 _PLAIN = (int, float, str, bool, type(None))
 
 
@@ -97,7 +99,7 @@ class Requests:
 
     def _make(self, asked: Asked, options: Mapping[str, Any]) -> Request:
         count = check_count(asked.n)
-        settings = self._program.resolve(self._understood(options))
+        settings = self._program.resolve(options, others=ARGUMENTS)
         labels = check_labels(asked.label, count, self._model)
         null = self._program.null_label
         open_label = labels is None and self._model.num_classes is not None
@@ -125,16 +127,3 @@ class Requests:
             splits=asked.batch_size is None,
             record=self._program.describe(settings),
         )
-
-    def _understood(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that were set; an option that this program does not have is an error."""
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-        options = {name: value for name, value in plain.items() if value is not None}
-        for name, value in options.items():
-            if type(value) not in _PLAIN:
-                raise InputError(f"expected {name} as a number, a word or a bool, got {type(value).__name__}")
-            if isinstance(value, str) and len(value) > MAX_WORD:
-                raise InputError(f"expected {name} as a word, got {len(value)} characters")
-            if name not in self._program.options:
-                raise InputError(f"{name} means nothing to a {self._model.program.kind} model; leave it out")
-        return options

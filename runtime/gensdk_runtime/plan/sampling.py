@@ -15,20 +15,32 @@ from gensdk_runtime.arguments import check_callback, check_word
 from gensdk_runtime.conditions.inputs import check_latents, check_sources
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
-from gensdk_runtime.media.images import to_uint8
+from gensdk_runtime.media.value_range import to_uint8
 from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
+from gensdk_runtime.plan.given_settings import given_settings
 from gensdk_runtime.plan.request import Asked, Label, Request, Requests
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Program, Run, StepCallback
 from gensdk_runtime.programs.translation import source_size
 from gensdk_runtime.samples import Samples, Timings
+from gensdk_runtime.spec.settings import ProgramSettings, SampleOptions
 
 OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 FEW = 64
 """Samples that fit into memory wherever the model does."""
+
+
+class SampleArguments(SampleOptions, total=False):
+    """The arguments of :meth:`Generator.sample` that a walk through latents leaves to its caller."""
+
+    settings: ProgramSettings | Mapping[str, Any] | None
+    callback_on_step_end: StepCallback | None
+    progress: bool | None
+    batch_size: int | None
+    output_type: OutputType
 
 
 class _Call(NamedTuple):
@@ -67,10 +79,19 @@ class Sampling:
         progress: bool | None = None,
         batch_size: int | None = None,
         output_type: OutputType = "float32",
+        settings: ProgramSettings | Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Samples:
         """See :meth:`gensdk_runtime.generator.Generator.sample`; `options` are those of the program."""
         start = perf_counter()
+        if settings is not None:
+            given = given_settings(settings, self.program.Settings)
+            options = given.under(options)
+            given.check_latents(latents)
+            if n is None:
+                n = given.n
+                seed = given.seed if seed is None else seed
+                label = given.label if label is None else label
         if callback_on_step_end is not None:
             check_callback(callback_on_step_end, "callback_on_step_end")
         sources = self._sources(image, n)
@@ -81,6 +102,12 @@ class Sampling:
         request = self.requests.get(asked, options or {})
         call = _Call(start, seed, latents, sources, callback_on_step_end, progress, output_type)
         return self._carry_out(request, call)
+
+    def options(
+        self, settings: ProgramSettings | Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """`options`, and those in `settings` that are not among them."""
+        return options if settings is None else given_settings(settings, self.program.Settings).under(options)
 
     def draw(
         self,

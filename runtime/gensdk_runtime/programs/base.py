@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.backends.bound import Bound, Carry, Sizes
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.options import settings_under
+from gensdk_runtime.spec.settings import ProgramSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
-SettingsT = TypeVar("SettingsT")
+SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
 Int64 = NDArray[np.int64]
 Shape = tuple[int | str, ...]
 
@@ -29,9 +31,9 @@ class StepEnd:
     """What ``callback_on_step_end`` gets: step `step` of `num_steps` has ended for these samples.
 
     `timestep` is the model's time step, an int where it is whole (a row for autoregressive models); `first` is the
-    place of the first of the `count` samples; `x0` is the present estimate of the images, float32 [count, C, H, W], or points [count, D];
-    `objective`, of a model that optimizes its input, is what each sample's objective was before this step, float32
-    [count].
+    place of the first of the `count` samples; `x0` is the present estimate of the images, float32 [count, C, H, W],
+    or points [count, D]; `objective`, of a model that optimizes its input, is what each sample's objective was
+    before this step, float32 [count].
     """
 
     step: int
@@ -135,6 +137,75 @@ class Run:
             np.copyto(out, self.latents)
 
 
+class Borrower:
+    """Has buffers of graphs on loan until it is closed, at the end of ``with`` or by :meth:`close`."""
+
+    def __init__(self) -> None:
+        self._borrowed: list[tuple[Session, Bound]] = []
+
+    def borrow(self, session: Session, sizes: Sizes, carry: Carry | None = None) -> Bound:
+        """A graph with its buffers; see :meth:`Session.lend`."""
+        bound = session.lend(sizes, carry)
+        self._borrowed.append((session, bound))
+        return bound
+
+    def close(self, *, broken: bool = False) -> None:
+        """Gives the buffers back, `broken` after a run that failed. May be called twice."""
+        while self._borrowed:
+            session, bound = self._borrowed.pop()
+            session.give_back(bound, broken=broken)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *failure: object) -> None:
+        self.close(broken=kind is not None)
+
+
+class State(Borrower, ABC):
+    """A batch under way, between two of its steps. Belongs to one thread.
+
+    :meth:`step` until there is no more to do, then :meth:`finish`, then :meth:`close`.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    @abstractmethod
+    def step(self) -> bool:
+        """Makes one step; True if there is more to do. ``run.end_step`` hears of it, and may end the run."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Fills ``run.images`` with the samples, or where steps are left with the present estimate."""
+
+
+class OneRun(State):
+    """One run of one graph is the whole loop.
+
+    `bound` is for the program to write the inputs into. `read` takes the samples from it, as float32 or as bytes.
+    """
+
+    def __init__(
+        self, run: Run, session: Session, sizes: Sizes, read: Callable[[Bound, bool], NDArray[Any]]
+    ) -> None:
+        super().__init__(run)
+        self.bound = self.borrow(session, sizes)
+        self._read = read
+
+    def step(self) -> bool:
+        """The one step."""
+        self.run.timed(self.bound)
+        if self.run.watched:
+            self.run.end_step(0, 1, 0, lambda: self._read(self.bound, False))
+        return False
+
+    def finish(self) -> None:
+        """See :class:`State`."""
+        self.run.finish(self._read(self.bound, self.run.images.dtype == np.uint8))
+
+
 WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithmetic"))
 """What a generator can do with a model that starts from a latent."""
 
@@ -142,10 +213,10 @@ WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithme
 class Program(ABC, Generic[SettingsT]):
     """A program over the sessions of one model. Holds no state between batches, so threads may share it.
 
-    `options` are the arguments of :meth:`Generator.sample` that it understands beyond those all share.
+    `Settings` declares its options: arguments of :meth:`Generator.sample` beyond those that all programs share.
     """
 
-    options: ClassVar[frozenset[str]] = frozenset()
+    Settings: ClassVar[type[ProgramSettings]]
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self.model = model
@@ -161,13 +232,27 @@ class Program(ABC, Generic[SettingsT]):
     def check(self) -> None:
         """Raises :class:`ManifestError` unless the graphs have the tensors that the program needs."""
 
+    @property
     @abstractmethod
-    def resolve(self, options: Mapping[str, Any]) -> SettingsT:
-        """The full settings for the options that the caller gave; :class:`InputError` for a bad value."""
+    def defaults(self) -> SettingsT:
+        """The bundle's settings, which hold where the caller says nothing."""
 
-    @abstractmethod
+    def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> SettingsT:
+        """The full settings for the options that the caller gave, where None is left to the bundle.
+
+        Raises :class:`InputError` for an option that the program does not have (the nearest match may be one of
+        `others`, which the caller takes too), a bad value, and settings that the model can't run with.
+        """
+        return self.fit(settings_under(self.defaults, options, others=others), options)
+
+    def fit(self, settings: SettingsT, options: Mapping[str, Any]) -> SettingsT:
+        """`settings`, made of the caller's `options`, as this model runs with them; :class:`InputError` where it
+        can't."""
+        return settings
+
     def describe(self, settings: SettingsT) -> dict[str, Any]:
         """The settings as plain JSON values, for the record in results and files."""
+        return settings.model_dump()
 
     def covers(self, settings: SettingsT, *, listening: bool) -> bool:
         """Whether this form of the program can run with `settings`, and tell a listener of each step."""
@@ -204,9 +289,16 @@ class Program(ABC, Generic[SettingsT]):
         self.run(run, settings)
         run.seconds = perf_counter() - start
 
-    @abstractmethod
     def run(self, run: Run, settings: SettingsT) -> None:
         """Fills ``run.images``. Ends early where ``run.end_step`` returns True."""
+        with self.begin(run, settings) as state:
+            while state.step():
+                pass
+            state.finish()
+
+    @abstractmethod
+    def begin(self, run: Run, settings: SettingsT) -> State:
+        """The batch before its first step."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.spec.manifest import AscentDefaults
+from gensdk_runtime.spec.settings import AscentSettings
 
 EPSILON = 1e-8
 HISTORY = 10
@@ -140,7 +140,7 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     return product
 
 
-def make_optimizer(settings: AscentDefaults) -> Optimizer:
+def make_optimizer(settings: AscentSettings) -> Optimizer:
     """The optimizer that `settings` name, at its first step."""
     if settings.optimizer == "sgd":
         return Sgd(settings.learning_rate, settings.momentum)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.programs.schedules import Float64, FlowSchedule, NoiseSchedule, Schedule, levels_of
-from gensdk_runtime.spec.manifest import SolverName, TimestepSpacing
+from gensdk_runtime.spec.settings import SolverName, TimestepSpacing
 
 SPACINGS: tuple[str, ...] = get_args(TimestepSpacing)
 RHO = 7.0

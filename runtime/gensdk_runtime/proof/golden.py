@@ -15,13 +15,13 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.bundles.arrays_file import read_npz
 from gensdk_runtime.errors import IntegrityError
-from gensdk_runtime.spec.manifest import SolverName
+from gensdk_runtime.spec.options import OptionValues
 from gensdk_runtime.spec.signature import Name, Precision
 from gensdk_runtime.spec.strict import StrictModel
 
@@ -31,35 +31,31 @@ MAX_BYTES = 2**30
 MAX_INDEX_BYTES = 16 * 2**20
 """About 60,000 calls; the index is parsed as a whole."""
 
+MAX_STEPS = 10_000
+"""Steps of a run; whoever verifies a bundle makes them all again."""
+
 ArrayKey = Annotated[str, Field(pattern=r"^a[0-9]{1,6}$")]
 Bound = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
-class TrajectorySettings(StrictModel):
-    """The arguments of :meth:`Generator.sample` that make the samples: one seed (and label) for each."""
+class TrajectorySettings(OptionValues):
+    """The arguments of :meth:`Generator.sample` that make the samples: a seed and label for each, and options."""
 
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=64)]
     labels: tuple[int, ...] | None = None
-    solver: SolverName | None = None
-    num_inference_steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
-    cache_interval: Annotated[int, Field(ge=1, le=1000)] | None = None
-    layer: Name | None = None
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        steps = self.options.get("num_inference_steps", 0)
+        if steps > MAX_STEPS:
+            raise ValueError(f"num_inference_steps: expected at most {MAX_STEPS}, got {steps}")
+        return self
 
     def sample_arguments(self) -> dict[str, Any]:
-        """The settings as keyword arguments of :meth:`Generator.sample`; what is None is left out."""
-        given = {
-            "n": len(self.seeds),
-            "seed": list(self.seeds),
-            "label": None if self.labels is None else list(self.labels),
-            "solver": self.solver,
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "cache_interval": self.cache_interval,
-            "layer": self.layer,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        """The settings as keyword arguments of :meth:`Generator.sample`."""
+        labels = {} if self.labels is None else {"label": list(self.labels)}
+        return {"n": len(self.seeds), "seed": list(self.seeds), **labels, **self.options}
 
 
 class GoldenBounds(StrictModel):

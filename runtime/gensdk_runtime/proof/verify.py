@@ -22,6 +22,7 @@ from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.proof.drift import Drift, degenerate, measure_drift, sample_drift
 from gensdk_runtime.proof.golden import Golden, GoldenBounds, Trajectory, TrajectorySettings
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
+from gensdk_runtime.spec.options import in_words
 from gensdk_runtime.spec.signature import Precision
 
 
@@ -221,13 +222,9 @@ def _backend_of(generator: Generator, threads: int | None) -> Backend:
 
 
 def settings_label(run: Trajectory) -> str:
-    """The solver and steps of a run, or its layer, with a space before them; empty where it has none."""
-    settings = run.settings
-    parts = [str(settings.solver)] if settings.solver else []
-    parts += [f"{settings.num_inference_steps} steps"] if settings.num_inference_steps else []
-    parts += [f"cache interval {settings.cache_interval}"] if settings.cache_interval else []
-    parts += [settings.layer] if settings.layer else []
-    return f" {' '.join(parts)}" if parts else ""
+    """The options of a run, with a space before them; empty where it has none."""
+    words = in_words(run.settings.options)
+    return f" {words}" if words else ""
 
 
 def check_golden(model: ModelSpec, golden: Golden) -> None:

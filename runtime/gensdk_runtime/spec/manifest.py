@@ -18,6 +18,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import (
     BundlePath,
     Finite,
@@ -35,10 +36,7 @@ SCHEMA_VERSION = 1
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 * 2**20
-SolverName = Literal["ddpm", "ddim", "dpmsolver++", "euler", "euler_ancestral", "lcm"]
-TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic", "karras", "skipping"]
 PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
-OptimizerName = Literal["adam", "sgd", "lbfgs"]
 
 
 class FeedforwardSpec(StrictModel):
@@ -99,35 +97,26 @@ class ScheduleSpec(StrictModel):
         return self
 
 
-class DiffusionDefaults(StrictModel):
-    """What :meth:`Generator.sample` uses where the caller says nothing."""
-
-    solver: SolverName = "ddim"
-    num_inference_steps: Annotated[int, Field(ge=1, le=100_000)] = 20
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    guidance_scale: Annotated[float, Field(ge=0, le=100)] = 1.0
-    timestep_spacing: TimestepSpacing = "trailing"
-    clip_sample: bool = True
-    use_clipped_model_output: bool = True
-    cache_interval: Annotated[int, Field(ge=1, le=1000)] = 1
-
-
 class DiffusionSpec(StrictModel):
     """A solver over `graph`, the step graph, which holds the denoiser *and* the solver's update.
 
     Inputs of the step graph (B samples; G = 2 where guidance runs both halves, otherwise 1): ``sample`` [B, C, H,
-    W] and ``previous_x0`` [B, C, H, W] (state), ``timestep`` int64 [1], ``noise`` [B, C, H, W], ``coefficients``
-    [8] (a row of :class:`gensdk_runtime.programs.solvers.SolverTable`); and for a model with classes ``label``
-    int64 [G, B], where the class `num_classes` means "none", with ``guidance_weights`` [G]. Outputs:
-    ``next_sample`` and ``next_previous_x0`` [B, C, H, W].
+    W] and ``previous_x0`` [B, C, H, W] (state), ``timestep`` [B], ``noise`` [B, C, H, W], ``coefficients`` [B, 8]
+    (rows of :class:`gensdk_runtime.programs.solvers.SolverTable`); and for a model with classes ``label`` int64
+    [G, B], where the class `num_classes` means "none", with ``guidance_weights`` [G, B]. Outputs: ``next_sample``
+    and ``next_previous_x0`` [B, C, H, W]. So each sample may be at a step of its own.
 
-    `embedding_graph`, run once for each time step: ``timestep`` int64 [1], and for a model with classes ``label``
-    int64 [L], to ``embedding`` [1, F] or [L, F]. The step graph then takes ``embedding`` [1, F], or with classes
-    [G, B, F], in place of ``timestep`` and ``label``.
+    `embedding_graph`, run for all time steps at once: ``timestep`` [R], and for a model with classes ``label``
+    int64 [R], to ``embedding`` [R, F]. The step graph then takes ``embedding`` [B, F], or with classes [G, B, F],
+    in place of ``timestep`` and ``label``.
     `shallow_graph`: a cheap step that takes ``deep_features`` (with classes [G, B, ...], otherwise [B, ...]) from
     an earlier run of the step graph, which has them as an output; in all else it is as the step graph.
     `prediction_type`, as diffusers calls it: what the denoiser tells: eps, v, x_0 ("sample") or eps - x_0
     ("flow"). The graphs are the same: the coefficients of the solver differ.
+
+    The first contract, of older bundles, has one step for all samples: ``timestep`` int64 [1], ``coefficients``
+    [8], ``guidance_weights`` [G]; the embedding graph ``timestep`` int64 [1] and ``label`` int64 [L] to [1, F] or
+    [L, F], of which the step graph takes [1, F] or [G, B, F].
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -136,7 +125,7 @@ class DiffusionSpec(StrictModel):
     shallow_graph: Name | None = None
     schedule: ScheduleSpec
     prediction_type: PredictionType = "epsilon"
-    defaults: DiffusionDefaults = DiffusionDefaults()
+    defaults: DiffusionSettings = DiffusionSettings()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -181,27 +170,6 @@ class AutoregressiveSpec(StrictModel):
         return (self.row_graph, self.pixel_graph)
 
 
-class AscentDefaults(StrictModel):
-    """How an input is optimized where the caller says nothing.
-
-    `optimizer` with its `learning_rate`, `momentum` (SGD), `beta1` and `beta2` (Adam), for `num_inference_steps`
-    steps; with the `lr_schedule` "linear" its rate falls to 0 over them, which lets a search come to rest where
-    the objective has kinks. `patience` > 0: a sample stops once so many steps have not improved its best objective
-    by the share `tolerance`. `jitter`: an image is moved by up to so many pixels in each step, and back.
-    """
-
-    optimizer: OptimizerName = "adam"
-    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.05
-    lr_schedule: Literal["constant", "linear"] = "constant"
-    num_inference_steps: Annotated[int, Field(ge=0, le=100_000)] = 100
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    patience: Annotated[int, Field(ge=0, le=100_000)] = 0
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
-    jitter: Annotated[int, Field(ge=0, le=1024)] = 0
-
-
 class AscentSpec(StrictModel):
     """Gradient steps on an input, the gradient itself being a graph.
 
@@ -227,7 +195,15 @@ class AscentSpec(StrictModel):
     normalize: bool = False
     project: Literal["none", "range"] = "none"
     keep: Literal["last", "best"] = "best"
-    defaults: AscentDefaults = AscentDefaults()
+    defaults: AscentSettings = AscentSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.defaults.layer not in (None, *self.objectives):
+            raise ValueError(f"the default layer {self.defaults.layer!r} is none of the objectives")
+        if self.defaults.start == "encoder" and self.encoder is None:
+            raise ValueError("a default start at the encoder needs an encoder")
+        return self
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -371,7 +347,7 @@ class OneCallSpec(StrictModel):
 
     graph: GraphSpec
     files: dict[Precision, BundlePath]
-    settings: DiffusionDefaults | None = None
+    settings: DiffusionSettings | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

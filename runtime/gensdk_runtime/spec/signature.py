@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.strict import StrictModel
 
 MAX_SAMPLE_ELEMENTS = 2**28
@@ -24,6 +25,9 @@ Role = Literal["noise", "condition", "image", "points", "state", "timestep", "co
 HEIGHT, WIDTH = "height", "width"
 RESULT_HEIGHT, RESULT_WIDTH = "result_height", "result_width"
 """Named axes of a graph that takes images of any size; the result's where its scale is not 1."""
+
+ROWS, MAX_ROWS = "rows", 1024
+"""Named axis of a graph that makes rows for many time steps at once, and how many it is asked for at most."""
 
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")
@@ -122,6 +126,13 @@ class GraphSpec(StrictModel):
     def output(self, name: str) -> TensorSpec | None:
         """The output called `name`, if there is one."""
         return next((tensor for tensor in self.outputs if tensor.name == name), None)
+
+    def require_input(self, name: str) -> TensorSpec:
+        """The input called `name`; :class:`ManifestError` where there is none."""
+        found = self.input(name)
+        if found is None:
+            raise ManifestError(f"graph {self.name!r} has no input {name!r}; export the bundle again")
+        return found
 
 
 class ImageSpec(StrictModel):

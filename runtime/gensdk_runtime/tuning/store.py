@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,8 +14,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gensdk_runtime.errors import BackendError, InputError
-from gensdk_runtime.host.atomic import put_in_place, sibling, sync
-from gensdk_runtime.host.own_files import open_own, read_own, try_lock
+from gensdk_runtime.host.atomic import write_file
+from gensdk_runtime.host.locks import locked_if_possible
+from gensdk_runtime.host.own_files import read_own
 from gensdk_runtime.host.user_cache import cache_folder
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.plan.costs import Choice, CostTable
@@ -30,7 +29,6 @@ FOLDER = "tuning"
 
 _LOG = logging.getLogger("gensdk")
 _BACKEND = re.compile(r"[a-z0-9]+(:[a-z0-9_]+)?")
-_POLL = 0.05
 _kept: dict[str, CostTable] = {}  # of this process, for where the cache can't be written
 _said = False
 
@@ -69,10 +67,7 @@ def save_table(
         raise InputError("expected costs of this bundle's own batch sizes and of known backends")
     try:
         path = cache_folder(FOLDER) / _name(key)
-        with sibling(path, folder=False) as new:
-            new.write_text(stored.model_dump_json(), encoding="utf-8")
-            sync(new)
-            put_in_place(new, path)
+        write_file(path, stored.model_dump_json().encode(), durable=True)
     except (OSError, BackendError) as failure:
         _kept[_name(key)] = table
         _say_unwritable(failure)
@@ -96,32 +91,27 @@ def clear_tables(keys: Iterable[Mapping[str, str]] | None = None) -> int:
 @contextlib.contextmanager
 def measuring_alone(patience: float) -> Iterator[None]:
     """Held while measuring: two at once would disturb each other. Goes on after `patience` seconds."""
-    try:
-        descriptor = open_own(cache_folder(FOLDER) / ".lock", os.O_RDWR | os.O_CREAT)
-    except (OSError, BackendError):
+    with _locked(".lock", patience):
         yield
-        return
-    try:
-        end = time.monotonic() + patience
-        while try_lock(descriptor) is False and time.monotonic() < end:
-            time.sleep(_POLL)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def measuring_this(key: Mapping[str, str]) -> Iterator[bool]:
     """Held while this process measures what `key` names; false where another one is at it already."""
+    with _locked(f"{_name(key)}.lock", 0.0) as held:
+        yield held is not False
+
+
+@contextlib.contextmanager
+def _locked(name: str, patience: float) -> Iterator[bool | None]:
+    """A lock in the folder of measurements; None where there are no locks, or is no cache."""
     try:
-        descriptor = open_own(cache_folder(FOLDER) / f"{_name(key)}.lock", os.O_RDWR | os.O_CREAT)
-    except (OSError, BackendError):
-        yield True
+        folder = cache_folder(FOLDER)
+    except BackendError:
+        yield None
         return
-    try:
-        yield try_lock(descriptor) is not False  # None: a file system without locks
-    finally:
-        os.close(descriptor)
+    with locked_if_possible(folder / name, patience=patience) as held:
+        yield held
 
 
 def _name(key: Mapping[str, str]) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median_low
@@ -16,6 +13,7 @@ import numpy as np
 
 from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import BackendError
+from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.noise import sample_keys
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Run, StepEnd
@@ -79,7 +77,7 @@ def read_clock(
             watch.marks.append(perf_counter())
         return watch
 
-    with _no_garbage_collection():
+    with no_garbage_collection():
         watches = [work(runs[0])] if pool is None else list(pool.map(work, runs))
     return Reading(max(watch.seconds for watch in watches), watches[0].num_steps)
 
@@ -91,14 +89,3 @@ def _run(model: ModelSpec, batch: int, first: int) -> Run:
         labels = np.arange(first, first + batch, dtype=np.int64) % model.num_classes
     images = np.empty((batch, *model.output.shape), np.float32)
     return Run(keys=keys, images=images, labels=labels, sources=example_images(model, batch), first=first)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -12,6 +12,7 @@ from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points
 from gensdk_training.data.order import DataOrder
 from gensdk_training.data.pairs import pair_batch
 from gensdk_training.family import Batch
+from gensdk_training.networks.grey_levels import from_bytes
 
 Raw = tuple[ImageBatch, Images | Points | None]
 """Images, and the sources that go with them."""
@@ -56,7 +57,7 @@ class Feed:
 
     def batch(self, number: int) -> Batch:
         """Images and sources float32 [B, C, H, W] in [-1, 1], or points [B, D], and labels int64 [B]."""
-        raw, sources = self._read_ahead(number) if self._pool else self._read(number)
+        raw, sources = self._read(number) if self._pool is None else self._read_ahead(number, self._pool)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         images, others = self._tensor(raw.images), None if sources is None else self._tensor(sources)
         if self._augment is not None:
@@ -65,7 +66,7 @@ class Feed:
         return Batch(images, labels, others, torch.from_numpy(own).to(self._device))
 
     def spread(self, count: int) -> Batch:
-        """So many images from all over the data, as they lie there."""
+        """`count` images spread evenly over the data, in order."""
         count = min(count, len(self.dataset))
         indices = np.linspace(0, len(self.dataset) - 1, count).astype(np.int64)
         sources = None
@@ -83,7 +84,7 @@ class Feed:
         tensor = torch.from_numpy(images).to(self._device)
         if tensor.is_floating_point():  # points, which the data set has scaled
             return tensor
-        return tensor.permute(0, 3, 1, 2).to(torch.float32).contiguous().div_(127.5).sub_(1.0)
+        return from_bytes(tensor.permute(0, 3, 1, 2)).contiguous()
 
     def close(self) -> None:
         """Ends the reading thread."""
@@ -101,10 +102,9 @@ class Feed:
             sources = self._sources.batch(self._source_order.indices(first, self._own)).images
         return self.dataset.batch(chosen), sources
 
-    def _read_ahead(self, number: int) -> Raw:
-        assert self._pool is not None  # noqa: S101 - tells the type checker
+    def _read_ahead(self, number: int, pool: ThreadPoolExecutor) -> Raw:
         ready = self._ahead if self._ahead is not None and self._ahead[0] == number else None
-        future = ready[1] if ready else self._pool.submit(self._read, number)
+        future = ready[1] if ready else pool.submit(self._read, number)
         raw = future.result()
-        self._ahead = (number + 1, self._pool.submit(self._read, number + 1))
+        self._ahead = (number + 1, pool.submit(self._read, number + 1))
         return raw

@@ -4,10 +4,10 @@ them."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.user_cache import cache_folder
+from gensdk_runtime.spec.options import check_options
 from gensdk_training.data.dataset import Images
 from gensdk_training.evaluation.evaluation_report import EvaluationReport, ExtractorInfo, Measure
 from gensdk_training.evaluation.measures import (
@@ -33,7 +34,7 @@ from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
 from gensdk_training.evaluation.telling import PROBED, why_it_cant_tell
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
-from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, OnnxExtractor, OnnxOptions
+from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, ExtractorOptions, OnnxExtractor
 from gensdk_training.metrics.manifold import realism
 from gensdk_training.metrics.neighbours import MemorizationReport, Neighbours, memorization, nearest_images
 from gensdk_training.metrics.paths import PAIRS, PathCurve, path_curve
@@ -64,9 +65,10 @@ def evaluate(
     seed: int = 0,
     metrics: Sequence[str] | None = None,
     extractor: str | None = None,
-    onnx: OnnxOptions | None = None,
+    onnx: ExtractorOptions | None = None,
     data: DataConfig | None = None,
     backend: str = "auto",
+    options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     say: Say = lambda line: None,
 ) -> Evaluation:
@@ -74,7 +76,9 @@ def evaluate(
 
     `metrics`: names of :data:`METRICS`, None: all that are possible. `extractor`: an ONNX file, used as `onnx`
     says; None: a classifier of the labelled training images, trained here and kept in the user's cache. `data`:
-    how the data is split and cut; None: as in the model's own training. `say` hears what is being done.
+    how the data is split and cut; None: as in the model's own training. `options`: those of
+    :meth:`Generator.sample`, where they are not the bundle's. `say` is called with a few words as each stage
+    begins.
 
     Raises :class:`InputError` for a model of another kind, data that does not fit or has no test part, unknown
     metrics and such that need what is not there; BundleError and BackendError as sampling does.
@@ -83,14 +87,15 @@ def evaluate(
     wanted = _wanted(metrics)
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
+        check_options(manifest.model.program.kind, options or {})  # before a classifier is trained
         if manifest.model.points is not None:
-            asked = Asked(wanted, count, seed, backend, progress, say, started)
+            asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
         reference = open_reference(manifest.model, data or data_of(manifest, source))
         try:
             judge, why_not = _extractor(reference, extractor, onnx, say)
             _check_possible(metrics, wanted, judge, why_not)
-            asked = Asked(wanted, count, seed, backend, progress, say, started)
+            asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return _measure(opened, reference, judge, why_not, asked)
         finally:
             reference.close()
@@ -102,8 +107,8 @@ def _measure(
     model = bundle.manifest.model
     with Generator.load(bundle, backend=asked.backend) as generator:
         asked.say(f"drawing {asked.count} samples")
-        drawn = draw(generator, reference, asked.count, asked.seed, progress=asked.progress)
-        curve = _path(generator, reference, asked.seed) if "path" in asked.wanted else None
+        drawn = draw(generator, reference, asked.count, asked.seed, progress=asked.progress, **asked.options)
+        curve = _path(generator, reference, asked) if "path" in asked.wanted else None
     rows: list[Measure] = []
     readings, info, order = None, None, np.arange(0)
     samples = drawn.samples
@@ -163,7 +168,7 @@ def _wanted(metrics: Sequence[str] | None) -> frozenset[str]:
 
 
 def _extractor(
-    reference: Reference, extractor: str | None, onnx: OnnxOptions | None, say: Say
+    reference: Reference, extractor: str | None, onnx: ExtractorOptions | None, say: Say
 ) -> tuple[Extractor | None, str]:
     """The extractor, or why there is none."""
     height, width, channels = reference.test_images.shape[1:]
@@ -188,7 +193,8 @@ def _extractor(
 def _check_possible(
     asked: Sequence[str] | None, wanted: frozenset[str], judge: Extractor | None, why_not: str
 ) -> None:
-    """What was named must be possible; of "all" the rest is left out, with a note."""
+    """Raises :class:`InputError` if a metric that was named is impossible; of "all", impossible ones are left out,
+    with a note."""
     impossible = sorted(wanted & {*FEATURE_METRICS, *LOGIT_METRICS}) if judge is None else []
     if asked is not None and impossible:
         raise InputError(f"can't measure {', '.join(impossible)}: {why_not}")
@@ -225,14 +231,15 @@ def _pairs(samples: Images, reference: Reference, copies: _Copies | None) -> Ima
     return np.stack(pictures)
 
 
-def _path(generator: Generator, reference: Reference, seed: int) -> PathCurve | None:
+def _path(generator: Generator, reference: Reference, asked: Asked) -> PathCurve | None:
     """None for a model without a latent."""
     shape = generator.latent_shape
     if shape is None:
         return None
-    labels = reference.classes.for_model(PAIRS, seed)
-    draws = partial(generator.sample, seed=seed, label=labels, output_type="uint8", progress=False)
-    return path_curve(lambda latents: draws(len(latents), latents=latents).images, shape, seed=seed)
+    labels = reference.classes.for_model(PAIRS, asked.seed)
+    how: dict[str, Any] = {"seed": asked.seed, "label": labels, "output_type": "uint8", "progress": False}
+    how |= asked.options
+    return path_curve(lambda z: generator.sample(len(z), latents=z, **how).images, shape, seed=asked.seed)
 
 
 def _notes(bundle: Bundle, reference: Reference, why_not: str, no_path: bool) -> list[str]:

@@ -51,6 +51,7 @@ def evaluate_points(bundle: Bundle, data: DataConfig, asked: Asked, *, named: bo
                 seed=asked.seed,
                 label=classes.for_model(asked.count, asked.seed),
                 progress=asked.progress,
+                **asked.options,
             )
         chosen = chosen_of(train, asked.count, asked.seed)
         rows = feature_measures(

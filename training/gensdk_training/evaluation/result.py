@@ -1,9 +1,10 @@
-"""What is asked of an evaluation, and what comes back."""
+"""The request and the result of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from gensdk_training.data.dataset import Images
 from gensdk_training.evaluation.evaluation_report import EvaluationReport
@@ -32,7 +33,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for: metrics, samples, seed and how to draw them; `started` as ``time.monotonic`` has it."""
+    """The request: metrics, samples, seed and how to draw them; `started` as ``time.monotonic`` has it.
+
+    `options`: those of :meth:`Generator.sample` that differ from the bundle's defaults.
+    """
 
     wanted: frozenset[str]
     count: int
@@ -41,3 +45,4 @@ class Asked:
     progress: bool | None
     say: Say
     started: float
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -27,7 +27,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.manifest import AscentSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.families.dcgan import Dcgan, DcganConfig
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
@@ -121,6 +122,7 @@ class Anogan(Family[AnoganConfig]):
     title = "AnoGAN: anomaly scores and heat maps from a GAN of normal images; f-AnoGAN's encoder"
     paper = "Schlegl et al. (2017), Unsupervised Anomaly Detection with GANs to Guide Marker Discovery"
     Config = AnoganConfig
+    ema_networks = ("generator", "discriminator", "encoder")
 
     def check(self) -> None:
         """Raises :class:`InputError` for sizes that can't be halved."""
@@ -157,11 +159,6 @@ class Anogan(Family[AnoganConfig]):
         residual = (batch.images - made).square().mean()
         return Loss(residual + self.config.encoder_feature_weight * distance, {"residual": residual.detach()})
 
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """All three."""
-        return ("generator", "discriminator", "encoder")
-
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Four graphs. ``inversion`` stays float32: the sign of a difference does not survive rounding."""
         config, image = self.config, self.data.image
@@ -179,7 +176,7 @@ class Anogan(Family[AnoganConfig]):
             decoder="generator",
             encoder="encoder",
             features="features",
-            defaults=AscentDefaults(
+            defaults=AscentSettings(
                 learning_rate=0.05, lr_schedule="linear", num_inference_steps=config.inversion_steps, patience=30
             ),
         )

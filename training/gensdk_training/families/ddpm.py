@@ -38,10 +38,11 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import NoiseSchedule
-from gensdk_runtime.spec.manifest import DiffusionDefaults, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_training.denoiser_family import SIZES, DenoiserConfig, DenoiserFamily
 from gensdk_training.distillation import Distillation, Teacher, open_teacher
-from gensdk_training.family import Batch, Loss
+from gensdk_training.family import Batch, Loss, network_of
 from gensdk_training.registry import register
 
 SAME_AS_TEACHER = (*SIZES, "schedule", "beta_start", "beta_end")
@@ -125,9 +126,9 @@ class Ddpm(DenoiserFamily[DdpmConfig]):
         return self.config.prediction_type
 
     @property
-    def defaults(self) -> DiffusionDefaults:
+    def defaults(self) -> DiffusionSettings:
         """The program's own, or what a student learned."""
-        return DiffusionDefaults() if self._distillation is None else self._distillation.defaults
+        return DiffusionSettings() if self._distillation is None else self._distillation.defaults
 
     def build_networks(self) -> dict[str, nn.Module]:
         """The U-Net `denoiser`, and for a student its `teacher`, frozen."""
@@ -146,8 +147,7 @@ class Ddpm(DenoiserFamily[DdpmConfig]):
         told = trained.family.config.prediction_type
         if told == "sample":
             raise InputError(f"the teacher in {config.distill_from} tells x_0; a student learns from eps or v")
-        teacher = networks["teacher"]
-        assert isinstance(teacher, Teacher)  # noqa: S101 - built above
+        teacher = network_of(networks, "teacher", Teacher)
         teacher.load(trained.networks["denoiser"], told)
         networks["denoiser"].load_state_dict(teacher.network.state_dict())
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import AscentDefaults
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.examples import Examples
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
@@ -90,6 +90,7 @@ class Deepdream(Family[DeepdreamConfig]):
     title = "DeepDream: images that excite a layer, a channel or a class of a classifier"
     paper = "Mordvintsev, Olah & Tyka (2015), Inceptionism: Going Deeper into Neural Networks"
     Config = DeepdreamConfig
+    ema_networks = ("classifier",)
     starts_from = "images"
 
     def check(self) -> None:
@@ -138,11 +139,6 @@ class Deepdream(Family[DeepdreamConfig]):
         right = (logits.detach().argmax(dim=1) == labels).float().mean()
         return Loss(functional.cross_entropy(logits, labels), {"accuracy": right})
 
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The classifier."""
-        return ("classifier",)
-
     def examples(self, batch: Batch) -> Examples:
         """Images to dream on."""
         return Examples.of(batch.images, None)
@@ -161,7 +157,7 @@ class Deepdream(Family[DeepdreamConfig]):
             layers,
             image=self.data.image,
             source=_source(self.data, self._multiple),
-            defaults=AscentDefaults(
+            defaults=AscentSettings(
                 optimizer="sgd",
                 learning_rate=self.config.dream_rate,
                 num_inference_steps=self.config.dream_steps,

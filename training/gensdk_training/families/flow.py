@@ -39,8 +39,8 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import FlowSchedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
-from gensdk_runtime.spec.manifest import DiffusionDefaults, PredictionType, ScheduleSpec
-from gensdk_runtime.spec.signature import Finite
+from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_training.denoiser_family import DENOISER, SIZES, DenoiserConfig, DenoiserFamily
 from gensdk_training.distillation import Teacher, open_teacher
 from gensdk_training.family import Batch, Loss
@@ -63,7 +63,7 @@ class FlowConfig(DenoiserConfig):
     """
 
     time_sampling: Literal["uniform", "logit_normal"] = "uniform"
-    logit_mean: Finite = 0.0
+    logit_mean: Annotated[float, Field(ge=-10, le=10)] = 0.0
     logit_std: Annotated[float, Field(gt=0, le=100)] = 1.0
     shift: Annotated[float, Field(gt=0, le=100)] = 1.0
     reflow_from: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
@@ -103,9 +103,9 @@ class Flow(DenoiserFamily[FlowConfig]):
         return "flow"
 
     @property
-    def defaults(self) -> DiffusionDefaults:
+    def defaults(self) -> DiffusionSettings:
         """Euler's method, in steps of one length."""
-        return DiffusionDefaults(solver="euler", num_inference_steps=min(20, self.config.num_train_timesteps))
+        return DiffusionSettings(solver="euler", num_inference_steps=min(20, self.config.num_train_timesteps))
 
     def build_networks(self) -> dict[str, nn.Module]:
         """The U-Net `denoiser`, and for a reflow the `teacher`, frozen, whose samples it learns."""

@@ -24,7 +24,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.manifest import AscentSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_indices
 from gensdk_training.graphs.input_gradient import InputGradient, gradient_graph, target_input
 from gensdk_training.graphs.latent_sampler import latent_plan, with_inversion
@@ -123,6 +124,7 @@ class Glo(Family[GloConfig]):
     title = "GLO: a generator by regression on learned latents, Laplacian pyramid loss"
     paper = "Bojanowski, Joulin, Lopez-Paz & Szlam (2018), Optimizing the Latent Space of Generative Networks"
     Config = GloConfig
+    ema_networks = ("decoder", "latents")  # both: the Gaussian is fitted to the latents
 
     def check(self) -> None:
         """Raises :class:`InputError` for sizes that can't be halved."""
@@ -156,11 +158,6 @@ class Glo(Family[GloConfig]):
         total = laplacian_l1(made, batch.images).mean() / batch.images[0].numel()
         return Loss(total, {"squared_error": (made.detach() - batch.images).square().mean()})
 
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both: the Gaussian is fitted to the latents."""
-        return ("decoder", "latents")
-
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``decoder``, all but the Gaussian open to half precision, and ``inversion`` in float32: the sign of a
         difference of images does not survive rounding."""
@@ -172,7 +169,7 @@ class Glo(Family[GloConfig]):
             objectives={"pyramid": graph.name},
             decoder="decoder",
             start="noise",  # around the mean of the latents, which lie near the sphere, nothing was learnt
-            defaults=AscentDefaults(
+            defaults=AscentSettings(
                 learning_rate=0.1, num_inference_steps=self.config.inversion_steps, patience=50
             ),
         )

@@ -27,7 +27,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec
+from gensdk_runtime.spec.manifest import AscentSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
 from gensdk_training.graphs.input_gradient import InputGradient, WithAutograd, gradient_graph, target_input
@@ -117,6 +118,7 @@ class Gon(Family[GonConfig]):
     title = "GON: an autoencoder whose encoder is one gradient of its decoder"
     paper = "Bond-Taylor & Willcocks (2021), Gradient Origin Networks"
     Config = GonConfig
+    ema_networks = ("decoder",)
 
     def build_networks(self) -> dict[str, nn.Module]:
         """`decoder`."""
@@ -136,11 +138,6 @@ class Gon(Family[GonConfig]):
         total = error(-gradient, batch.images).mean() * 2 / batch.images[0].numel()
         return Loss(total, {"latent_norm": gradient.detach().norm(dim=1).mean()})
 
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The decoder."""
-        return ("decoder",)
-
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``sampler``, ``encoder`` and ``inversion``; the decoder may be half precision in all three."""
         decoder, size = cast(Decoder, networks["decoder"]), self.config.latent
@@ -154,7 +151,7 @@ class Gon(Family[GonConfig]):
             objectives={"squared_error": gradient.name},
             decoder="sampler",
             encoder="encoder",
-            defaults=AscentDefaults(learning_rate=0.05, lr_schedule="linear", num_inference_steps=0),
+            defaults=AscentSettings(learning_rate=0.05, lr_schedule="linear", num_inference_steps=0),
         )
         modules = {
             GraphSpec(name="encoder", inputs=(image,), outputs=(latent,)): OriginGradient(decoder, gaussian),

@@ -5,13 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import (
-    DiffusionDefaults,
-    DiffusionSpec,
-    ModelSpec,
-    PredictionType,
-    ScheduleSpec,
-)
+from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec, ImageSpec
 from gensdk_training.graphs.diffusion_step import (
     DiffusionStep,
@@ -37,7 +32,7 @@ def diffusion_plan(
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
     prediction_type: PredictionType = "epsilon",
-    defaults: DiffusionDefaults | None = None,
+    defaults: DiffusionSettings | None = None,
     share_features: int = 0,
 ) -> ExportPlan:
     """The plan of a model around `denoiser`, which this switches to eval mode.
@@ -61,7 +56,7 @@ def diffusion_plan(
         shallow_graph="shallow_step" if "shallow_step" in modules else None,
         schedule=schedule,
         prediction_type=prediction_type,
-        defaults=defaults or DiffusionDefaults(),
+        defaults=defaults or DiffusionSettings(),
     )
     model = ModelSpec(
         name=name,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentDefaults, AscentSpec, ModelSpec
+from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, ImageSpec, SourceSpec, TensorSpec
 from gensdk_training.graphs.input_gradient import InputGradient, gradient_graph
 from gensdk_training.plan import ExportPlan
@@ -48,7 +49,7 @@ def dream_plan(
     *,
     image: ImageSpec,
     source: SourceSpec,
-    defaults: AscentDefaults,
+    defaults: AscentSettings,
     max_batch: int = 64,
 ) -> ExportPlan:
     """A gradient graph ``gradient_NAME`` for each of `layers`; the first is the default.

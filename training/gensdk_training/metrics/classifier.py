@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.data.dataset import Dataset, Images, Labels
+from gensdk_runtime.host.atomic import write_file
+from gensdk_training.data.dataset import Dataset, Images, Labels, check_images
+from gensdk_training.networks.grey_levels import from_bytes
 
 FEATURES = 64
 """Units of the last hidden layer."""
@@ -38,10 +39,7 @@ class LabelledImages:
     labels: Labels
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or not len(self.images):
-            raise InputError(
-                f"expected uint8 images [n, H, W, C], got {self.images.dtype} {list(self.images.shape)}"
-            )
+        check_images(self.images)
         if self.labels.shape != self.images.shape[:1]:
             raise InputError(f"{len(self.images)} images with labels of shape {list(self.labels.shape)}")
 
@@ -108,7 +106,7 @@ class ImageClassifier:
 
     @property
     def extractor(self) -> str:
-        """What a report calls the features."""
+        """The name of the features in reports."""
         height, width, channels = self.shape
         return f"classifier trained here, {FEATURES} units after ReLU, {height}x{width}x{channels}"
 
@@ -139,7 +137,7 @@ class ImageClassifier:
 
 def to_tensor(images: Images) -> Tensor:
     """uint8 [n, H, W, C] to float32 [n, C, H, W] in [-1, 1]."""
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0)
+    return from_bytes(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
 def train_classifier(data: LabelledImages, settings: ClassifierSettings | None = None) -> ImageClassifier:
@@ -176,9 +174,7 @@ def cached_classifier(
     if not _load(network, path):
         trained = train_classifier(data, chosen)
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(save(trained.network.state_dict()))
-        temporary.replace(path)
+        write_file(path, save(trained.network.state_dict()))
         return trained
     return ImageClassifier(network, _shape(data), data.num_classes)
 

@@ -1,11 +1,11 @@
-"""What turns images into features: a classifier trained here, or any network that comes as an ONNX file.
+"""Extractors turn images into features: a classifier trained here, or any network in an ONNX file.
 
 Distances between features depend on the network and on how images are brought to its size, so each extractor names
 itself with a hash of its weights, its resizing and its number of features, and a report repeats them. Distances of
 two extractors don't compare.
 
-It does not: come with Inception weights. Who has them as an ONNX file gives it, with a size of 299, a range of -1
-to 1 and the name of the pooled output.
+It does not: come with Inception weights. If you have them as an ONNX file, pass it with a size of 299, a range of
+-1 to 1 and the name of the pooled output.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, IntegrityError, UnavailableError, did_you_mean
-from gensdk_runtime.media.image_files import to_channels
-from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_pixels import fit_size, to_channels
+from gensdk_runtime.media.value_range import to_floats
 from gensdk_runtime.onnx_files.scan import external_locations
 from gensdk_runtime.printable import printable
-from gensdk_training.data.dataset import Images
+from gensdk_training.data.dataset import Images, check_images
 from gensdk_training.metrics.classifier import ImageClassifier
 from gensdk_training.metrics.features import Float64
 
@@ -74,7 +74,7 @@ class ClassifierExtractor(Extractor):
 
 
 @dataclass(frozen=True)
-class OnnxOptions:
+class ExtractorOptions:
     """How images are brought to what an ONNX file takes.
 
     `size`: (height, width), None: the file's own, or that of the images. `layout` of its input. `value_range`:
@@ -94,14 +94,14 @@ class OnnxOptions:
 class OnnxExtractor(Extractor):
     """An ONNX file with one float32 image input; its output is flattened. Runs in ONNX Runtime on the CPU.
 
-    The file runs as it is: take one from somebody you trust. Raises :class:`InputError` where it is not what is
-    needed, and :class:`UnavailableError` without ONNX Runtime.
+    The file runs as it is: take one from a source that you trust. Raises :class:`InputError` where it is not what
+    is needed, and :class:`UnavailableError` without ONNX Runtime.
     """
 
     def __init__(
-        self, path: str | Path, image_shape: tuple[int, int, int], options: OnnxOptions | None = None
+        self, path: str | Path, image_shape: tuple[int, int, int], options: ExtractorOptions | None = None
     ) -> None:
-        self._options = options or OnnxOptions()
+        self._options = options or ExtractorOptions()
         path = Path(path)
         data = _read(path)
         self._session = _open(path, data)
@@ -123,8 +123,7 @@ class OnnxExtractor(Extractor):
 
     def read(self, images: Images) -> Reading:
         """As the base class says."""
-        if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-            raise InputError(f"expected uint8 images [n, H, W, C], got {images.dtype} {list(images.shape)}")
+        check_images(images)
         parts = [self._run(images[first : first + self._batch]) for first in range(0, len(images), self._batch)]
         joined = [np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True)]
         if not all(np.isfinite(part).all() for part in joined):
@@ -153,11 +152,11 @@ class OnnxExtractor(Extractor):
             images = np.stack([to_channels(image, channels) for image in images])
         if images.shape[1:3] != (height, width):
             images = np.stack([fit_size(image, (height, width), "stretch") for image in images])
-        low, high = self._options.value_range
-        mean: NDArray[np.float32] = np.array(self._options.mean, np.float32)
-        std: NDArray[np.float32] = np.array(self._options.std, np.float32)
-        values = (images * np.float32((high - low) / 255) + np.float32(low) - mean) / std
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if self._first else values, np.float32)
+        mean, std = (
+            np.array(values, np.float32)[:, None, None] for values in (self._options.mean, self._options.std)
+        )
+        values = (to_floats(images, self._options.value_range) - mean) / std
+        return np.ascontiguousarray(values if self._first else values.transpose(0, 2, 3, 1), np.float32)
 
     def _output(self, path: Path, name: str | None) -> str:
         names = [output.name for output in self._session.get_outputs()]

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_fit import fit_size
-from gensdk_training.data.dataset import Images
+from gensdk_runtime.media.image_pixels import fit_size
+from gensdk_training.data.dataset import Images, check_images
 
 LARGEST_SIDE = 32
 """Pixels; larger images are compared at this size, which keeps what the eye takes for the same picture."""
@@ -78,14 +78,18 @@ def nearest_images(queries: Images, training: Iterable[Images], *, flips: bool =
     Each part is looked at and let go, so the training data need not fit into memory. `flips`: mirrored ones count.
     Raises :class:`InputError` for no images, or images of another shape.
     """
-    _check(queries, "queries")
+    check_images(queries, "queries")
     wanted = _reduce(queries)
     squares = np.square(wanted).sum(axis=1)
     best = np.full(len(queries), np.inf)
     index, flipped = np.zeros(len(queries), np.int64), np.zeros(len(queries), bool)
     first = 0
     for part in training:
-        _check(part, "training images", queries)
+        if part.dtype != np.uint8 or part.shape[1:] != queries.shape[1:]:
+            wanted_shape, got = list(queries.shape[1:]), list(part.shape[1:])
+            raise InputError(
+                f"expected training images uint8 of {wanted_shape}, got {part.dtype} of {got}; resize them"
+            )
         for mirrored in (False, True) if flips else (False,):
             known = _reduce(part[:, :, ::-1] if mirrored else part)
             rough = squares[:, None] + np.square(known).sum(axis=1) - 2.0 * wanted @ known.T
@@ -117,13 +121,6 @@ def memorization(samples: Neighbours, tests: Neighbours) -> MemorizationReport:
         copies=tuple(int(i) for i in copies),
         flipped=int(samples.flipped[copies].sum()),
     )
-
-
-def _check(images: Images, what: str, like: Images | None = None) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or (like is None and not len(images)):
-        raise InputError(f"expected {what} uint8 [n, H, W, C], got {images.dtype} {list(images.shape)}")
-    if like is not None and images.shape[1:] != like.shape[1:]:
-        raise InputError(f"expected {what} of {list(like.shape[1:])}, got {list(images.shape[1:])}; resize them")
 
 
 def _reduce(images: Images) -> NDArray[np.float32]:

@@ -19,6 +19,16 @@ def value_of(level: Tensor, levels: int) -> Tensor:
     return level * (2.0 / (levels - 1)) - 1.0
 
 
+def to_bytes(values: Tensor) -> Tensor:
+    """uint8, the nearest of 256 levels of `values` in [-1, 1]."""
+    return level_of(values, 256).to(torch.uint8)
+
+
+def from_bytes(levels: Tensor) -> Tensor:
+    """float32 in [-1, 1] of levels from 0 to 255."""
+    return levels.to(torch.float32) / 127.5 - 1.0
+
+
 def draw_level(logits: Tensor, uniform: Tensor) -> Tensor:
     """Draws a level by the inverse CDF: the number of levels whose cumulative probability is <= `uniform`.
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gensdk_training.networks.grey_levels import from_bytes, to_bytes
+
 
 class SrBlock(nn.Module):
     """Convolution, norm, PReLU, convolution, norm, added to the input (Ledig et al. 2017, figure 4)."""
@@ -78,4 +80,4 @@ def shrink(images: Tensor, scale: int) -> Tensor:
     """
     size = (images.shape[2] // scale, images.shape[3] // scale)
     small = functional.interpolate(images, size=size, mode="bicubic", antialias=True)
-    return torch.round((small.clamp(-1.0, 1.0) + 1.0) * 127.5) / 127.5 - 1.0
+    return from_bytes(to_bytes(small))

@@ -1,4 +1,4 @@
-"""What a classifier wants to see: an RGB image in [-1, 1] in its range, normalized, in its order and layout."""
+"""The preprocessing of a classifier: an RGB image in [-1, 1] to its range, normalized, in its order and layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST = 1e6
 
 
 @dataclass(frozen=True)
-class Sight:
+class Preprocessing:
     """``(image in the picture's range - mean) / std``, blue first where `bgr`, in the picture's layout."""
 
     picture: Picture
@@ -31,7 +31,7 @@ class Sight:
     @classmethod
     def of(
         cls, picture: Picture, mean: Sequence[float] | None, std: Sequence[float] | None, *, bgr: bool
-    ) -> Sight:
+    ) -> Preprocessing:
         """One number for all channels, or one for each; :class:`InputError` for others."""
         channels = picture.channels or 3
         if bgr and channels != 3:
@@ -87,17 +87,17 @@ class Sight:
 class Features(nn.Module):
     """The features of one layer, of images as a bundle has them."""
 
-    def __init__(self, sight: Sight, network: OnnxNetwork, *, last: bool, flat: bool) -> None:
+    def __init__(self, preprocessing: Preprocessing, network: OnnxNetwork, *, last: bool, flat: bool) -> None:
         """`last`: the file has channels last; `flat`: it has one place alone."""
         super().__init__()
-        self.sight = sight.module()
+        self.preprocessing = preprocessing.module()
         self.network = network
-        self.swaps = sight.picture.layout == "nhwc"
+        self.swaps = preprocessing.picture.layout == "nhwc"
         self.last, self.flat = last, flat
 
     def in_file(self, images: Tensor) -> Tensor:
         """`images` [B, C, H, W] in [-1, 1] to the features as the file has them."""
-        seen = self.sight(images)
+        seen = self.preprocessing(images)
         features: Tensor = self.network(seen.permute(0, 2, 3, 1) if self.swaps else seen)
         return features
 

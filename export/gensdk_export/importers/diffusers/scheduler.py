@@ -12,13 +12,8 @@ from typing import Any, TypeVar
 from gensdk_export.importers.import_report import Guess
 from gensdk_runtime.errors import ExportError, UnavailableError
 from gensdk_runtime.programs.schedules import make_schedule
-from gensdk_runtime.spec.manifest import (
-    DiffusionDefaults,
-    PredictionType,
-    ScheduleSpec,
-    SolverName,
-    TimestepSpacing,
-)
+from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import DiffusionSettings, SolverName, TimestepSpacing
 
 INSTALL = 'pip install "gensdk[diffusers]"'
 FORMULAS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
@@ -139,7 +134,7 @@ class Sampling:
     """What a scheduler and its pipeline say; `guesses` for what was taken for granted."""
 
     schedule: ScheduleSpec
-    defaults: DiffusionDefaults
+    defaults: DiffusionSettings
     prediction: PredictionType
     family: str
     guesses: tuple[Guess, ...]
@@ -176,7 +171,7 @@ def read_sampling(config: Mapping[str, Any], pipeline: str, solver: SolverName |
     }
     return Sampling(
         schedule,
-        DiffusionDefaults.from_dict(defaults, what="scheduler_config.json", error=ExportError),
+        DiffusionSettings.from_dict(defaults, what="scheduler_config.json", error=ExportError),
         prediction,
         scheduler.family,
         _told(config, scheduler, pipeline, chosen, steps),

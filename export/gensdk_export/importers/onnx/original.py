@@ -1,4 +1,4 @@
-"""Somebody else's file as it came, run by ONNX Runtime: the reference for what is made of it.
+"""A third-party file as it came, run by ONNX Runtime: the reference for the bundle that is made of it.
 
 Layouts, types, ranges and classes are translated here in NumPy, and in the bundle by operators of the graph; so
 that both agree proves the operators.
@@ -17,6 +17,7 @@ from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.onnxruntime.memory import bound_memory, give_back, wanted_too_much
 from gensdk_runtime.errors import BackendError, ExportError
+from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.spec.signature import GraphSpec
 
@@ -88,8 +89,7 @@ class OriginalSession(Session):
         image = np.clip(raw, np.float32(low), np.float32(high))
         outputs: dict[str, Array] = {"image": image}
         if self.graph.output("pixels") is not None:
-            scaled = np.rint((image - np.float32(low)) * np.float32(255.0 / (high - low)))
-            outputs["pixels"] = np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
+            outputs["pixels"] = to_uint8(image, (low, high))
             outputs["image_sum"] = raw.sum(axis=(1, 2, 3), dtype=np.float32)
         return outputs
 
@@ -152,11 +152,8 @@ def _in_range(part: Array, source: Picture, picture: Picture) -> Array:
 
 def as_in_file(source: Array, picture: Picture) -> Array:
     """uint8 [B, H, W, C] or float32 [B, C, H, W] as the file takes it."""
-    low, high = picture.value_range
     if source.dtype == np.uint8:
-        source = source.transpose(0, 3, 1, 2).astype(np.float32) * np.float32((high - low) / 255.0) + np.float32(
-            low
-        )
+        source = to_floats(source, picture.value_range)
     if picture.border:
         around = (picture.border, picture.border)
         source = np.pad(source, ((0, 0), (0, 0), around, around), mode="reflect")

@@ -11,11 +11,11 @@ from weakref import WeakSet
 from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.backends.bound import tensor_shape
 from gensdk_runtime.backends.openvino.norms import fuse_group_norms
-from gensdk_runtime.backends.openvino.snippets import separate_snippets
+from gensdk_runtime.backends.openvino.snippets import snippet_settings
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.host.forking import OPENVINO, new_lock
 from gensdk_runtime.host.processor import cores_to_fill, thread_limit
-from gensdk_runtime.onnx_files.weights import MappedWeights, map_weights
+from gensdk_runtime.onnx_files.mapped_weights import MappedWeights, map_weights
 from gensdk_runtime.spec.signature import GraphSpec
 
 MAX_COMPILED_BYTES = 2**29
@@ -70,7 +70,7 @@ class Compiler:
         self._lock = new_lock()
 
     def read(self, source: GraphSource) -> None:
-        """Reads the graph. Large weights stay in a mapped file; see :mod:`gensdk_runtime.onnx_files.weights`."""
+        """Reads the graph. Large weights stay in a file (:mod:`gensdk_runtime.onnx_files.mapped_weights`)."""
         if source.path is not None:
             self._model = self._read(str(source.path))  # tensors in other files are mapped by OpenVINO
             return
@@ -186,11 +186,7 @@ class Compiler:
         if model.is_dynamic():
             return settings | {"SNIPPETS_MODE": "DISABLE"}  # what comes below goes by sizes
         fuse_group_norms(model)
-        try:
-            separate_snippets(model)
-        except ValueError:
-            settings["SNIPPETS_MODE"] = "DISABLE"
-        return settings
+        return settings | snippet_settings(model, self._ov.__version__)
 
 
 def _image_axes(graph: GraphSpec) -> frozenset[str]:

@@ -58,14 +58,14 @@ GUIDANCE = AxisRange(1, 2, 2)
 
 
 @dataclass(frozen=True)
-class OnnxFile:
+class GraphFile:
     """The ONNX file of a graph; `path` says where it lies if tensors of it lie in other files beside it."""
 
     data: bytes
     path: Path | None = None
 
     @classmethod
-    def of(cls, source: GraphSource) -> OnnxFile:
+    def of(cls, source: GraphSource) -> GraphFile:
         """What `source` gives, checked by it."""
         path = source.path
         return cls(source.read()) if path is None else cls(path.read_bytes(), path)
@@ -107,13 +107,13 @@ class Recipe:
 
 
 def build(
-    toolkit: Toolkit, recipe: Recipe, onnx: OnnxFile, *, on_progress: Callable[[float], None] | None = None
+    toolkit: Toolkit, recipe: Recipe, onnx: GraphFile, *, on_progress: Callable[[float], None] | None = None
 ) -> bytes:
     """The serialized engine.
 
-    `on_progress` hears from 0 to 1 how far it is, in threads of the builder; an exception that it raises ends the
-    build and comes out here. Raises :class:`BackendError` where the graph can't be parsed or built, or comes out
-    with another signature than the recipe's graph.
+    `on_progress` is called with the progress from 0 to 1, in threads of the builder; an exception that it raises
+    ends the build and comes out here. Raises :class:`BackendError` where the graph can't be parsed or built, or
+    comes out with another signature than the recipe's graph.
     """
     trt, graph = toolkit.trt, recipe.graph
     where = f"graph {graph.name!r}: {toolkit.runtime}"

@@ -1,9 +1,9 @@
 """What was built on this machine, kept for the next time: engines, and the kernels that TensorRT-RTX compiled.
 
 An entry is one file, named after the SHA-256 of its *identity*: everything that the content depends on. It begins
-with that identity and the SHA-256 of its content, so that a damaged or foreign file is noticed, said aloud and
-made again. Entries are written atomically; whoever builds one holds a lock, which the system takes back when a
-process dies; and the least recently used ones go when the folder grows over its limit.
+with that identity and the SHA-256 of its content, so that a damaged or foreign file is noticed, reported and made
+again. Entries are written atomically; whoever builds one holds a lock, which the system takes back when a process
+dies; and the least recently used ones go when the folder grows over its limit.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import json
 import os
 import stat
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gensdk_runtime.errors import UnavailableError
-from gensdk_runtime.host.atomic import put_in_place, sibling, sync
+from gensdk_runtime.host.atomic import write_file
+from gensdk_runtime.host.locks import locked_if_possible
 from gensdk_runtime.host.memory_limit import parse_bytes
-from gensdk_runtime.host.own_files import open_own, opened_own, try_lock
+from gensdk_runtime.host.own_files import opened_own
 from gensdk_runtime.host.user_cache import cache_folder
 from gensdk_runtime.printable import printable
 
@@ -36,7 +37,6 @@ SUFFIX = ".engine"
 _MAGIC = b"gensdk engine 1\n"
 MAX_BYTES = 2**36
 _MAX_LINE = 64 * 1024
-_POLL = 0.05  # seconds between looks at a lock that another process holds
 
 Identity = Mapping[str, Any]
 """What the content of an entry depends on, as JSON."""
@@ -118,18 +118,13 @@ class EngineCache:
             _warn(f"an engine of {size} bytes is over the cache's limit of {self.limit}; set {LIMIT_VARIABLE}")
             return
         try:
-            with sibling(path, folder=False) as new:
-                with new.open("wb") as file:
-                    file.write(header)
-                    file.write(data)
-                sync(new)
-                put_in_place(new, path)
+            write_file(path, header, data, durable=True)
             self._make_room(path)
         except OSError as failure:
             _warn(f"the engine can't be kept in {str(path.parent)!r} ({failure.strerror})")
 
     def discard(self, identity: Identity, why: str) -> None:
-        """Removes an entry, and says so."""
+        """Removes an entry, with a warning."""
         path = self._path(identity)
         if path is not None:
             _warn(f"the cached engine {path.name[:12]}.. is not used ({why}); it is built again")
@@ -157,26 +152,13 @@ class EngineCache:
 
     @contextlib.contextmanager
     def _locked(self, identity: Identity, on_wait: Callable[[], None] | None) -> Iterator[None]:
-        """Holds the entry's lock, against other processes and threads."""
+        """Holds the entry's lock, against other processes and threads. Without locks the last one stays."""
         path = self._path(identity)
         if path is None:
             yield
             return
-        while True:
-            try:
-                lock = _Lock.try_to_hold(path.with_suffix(".lock"))
-            except OSError:  # no locks here, or a read-only folder: two may build, and the last one stays
-                yield
-                return
-            if lock is not None:
-                break
-            if on_wait is not None:
-                on_wait()
-            time.sleep(_POLL)
-        try:
+        with locked_if_possible(path.with_suffix(".lock"), patience=inf, on_wait=on_wait):
             yield
-        finally:
-            lock.release()
 
 
 def key_of(identity: Identity) -> str:
@@ -221,7 +203,7 @@ def _difference(line: bytes, identity: Identity) -> str:
 
 
 def _check_owner(file: BinaryIO) -> None:
-    """An engine is code: ValueError where somebody else made the file, or could have written into it."""
+    """An engine is code: ValueError if another user made the file, or could have written into it."""
     if sys.platform == "win32":
         return  # the user's folders are private there by their access lists
     found = os.fstat(file.fileno())
@@ -229,44 +211,6 @@ def _check_owner(file: BinaryIO) -> None:
         raise ValueError("it belongs to another user")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ValueError("others may write to it")
-
-
-@dataclass(frozen=True)
-class _Lock:
-    """A lock file; the system lets go of it when the process dies."""
-
-    path: Path
-    descriptor: int
-
-    @classmethod
-    def try_to_hold(cls, path: Path) -> _Lock | None:
-        """None where somebody else holds it; OSError where there are no locks."""
-        descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
-        try:
-            free = try_lock(descriptor)
-            if free is None:
-                raise OSError("no locks here")
-            if free and _still_there(path, descriptor):
-                return cls(path, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        return None
-
-    def release(self) -> None:
-        """Removes the file, then lets go; who waits for the removed file finds out and tries again."""
-        with contextlib.suppress(OSError):
-            if sys.platform != "win32":  # Windows removes no open file
-                self.path.unlink()
-        os.close(self.descriptor)
-
-
-def _still_there(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _limit_wanted() -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from gensdk_runtime.backends.base import GraphSource
-from gensdk_runtime.backends.tensorrt.build import FLAGS, OnnxFile, Recipe, build
+from gensdk_runtime.backends.tensorrt.build import FLAGS, GraphFile, Recipe, build
 from gensdk_runtime.backends.tensorrt.cache import EngineCache, Fetched, Identity
 from gensdk_runtime.backends.tensorrt.device import Gpu
 from gensdk_runtime.backends.tensorrt.package import Toolkit
@@ -44,7 +44,7 @@ class EngineSource(Protocol):
         """The engines of this graph in one precision."""
 
     def trusts(self, spec: EngineSpec) -> bool:
-        """Whether one of them may be loaded: the user said so, or this machine made it."""
+        """True if one of them may be loaded: the user said so, or this machine made it."""
 
     def read_engine(self, spec: EngineSpec) -> bytes:
         """The checked bytes of one of them."""
@@ -81,7 +81,7 @@ class Supplier:
                         return load(source.read_engine(spec))
                     except BackendError as failure:
                         warnings.warn(printable(f"{spec.file} of the bundle is not used: {failure}"), stacklevel=3)
-        onnx = OnnxFile.of(source)
+        onnx = GraphFile.of(source)
         fetched = self.fetched(recipe, onnx)
         try:
             return load(fetched.data)
@@ -91,7 +91,7 @@ class Supplier:
             self.cache.discard(self.identity(recipe, onnx), str(failure))
         return load(self.fetched(recipe, onnx).data)
 
-    def fetched(self, recipe: Recipe, onnx: OnnxFile) -> Fetched:
+    def fetched(self, recipe: Recipe, onnx: GraphFile) -> Fetched:
         """The engine from the cache, or built now. Raises :class:`BackendError` as :func:`build` does."""
         title = f"building the {recipe.precision} engine of {recipe.graph.name}"
         with Progress(1, title, show=self.progress) as bar:
@@ -101,7 +101,7 @@ class Supplier:
                 on_wait=lambda: bar.part(0.0),
             )
 
-    def identity(self, recipe: Recipe, onnx: OnnxFile) -> Identity:
+    def identity(self, recipe: Recipe, onnx: GraphFile) -> Identity:
         """All that the engine depends on."""
         sizes = recipe.sizes()
         profile = {
@@ -137,7 +137,7 @@ class Supplier:
         }
 
     def _fits(self, spec: EngineSpec, recipe: Recipe) -> bool:
-        """Whether an engine of a bundle is for this package, this GPU and the sizes that are wanted."""
+        """True if an engine of a bundle is for this package, this GPU and the sizes that are wanted."""
         batch = recipe.sizes().get("batch")
         mine = (spec.runtime, spec.version) == (self.toolkit.runtime, self.toolkit.version)
         here = self.toolkit.is_rtx or (self.gpu is not None and spec.gpu == self.gpu.model)

@@ -18,7 +18,7 @@ import onnx
 import torch
 
 from gensdk_export.gradient_rounding import scaled
-from gensdk_export.importers.classifier.preprocessing import Features, Sight
+from gensdk_export.importers.classifier.preprocessing import Features, Preprocessing
 from gensdk_export.importers.onnx.original import PlainSession, open_session
 from gensdk_export.importers.onnx.reading import OnnxFile
 from gensdk_export.proof import GraphSet
@@ -45,14 +45,16 @@ class Sizes:
 
 
 def prove_features(
-    file: OnnxFile, sight: Sight, networks: Mapping[str, Features], sizes: Sizes, *, atol: float
+    file: OnnxFile, preprocessing: Preprocessing, networks: Mapping[str, Features], sizes: Sizes, *, atol: float
 ) -> None:
     """Compares the features of `networks` with those of the file as it came, at its own size, and where their
     part of the file takes it, at a larger one. Raises :class:`ExportError` for a scaled difference over `atol`."""
     for size, names in ((sizes.own, list(networks)), (sizes.larger, sizes.free)):
-        images = _images(len(sight.mean), size, IMAGES)
+        images = _images(len(preprocessing.mean), size, IMAGES)
         tensors = {name: networks[name].network.output for name in names}
-        expected = _by_onnxruntime(file, sight.picture.port.name, tensors.values(), sight.seen(images))
+        expected = _by_onnxruntime(
+            file, preprocessing.picture.port.name, tensors.values(), preprocessing.seen(images)
+        )
         for name, tensor in tensors.items():
             with torch.inference_mode():
                 found = networks[name].in_file(torch.from_numpy(images)).numpy()

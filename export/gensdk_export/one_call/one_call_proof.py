@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from gensdk_export.export_report import GraphRow, check_row
-from gensdk_export.isolated_load import first_load
+from gensdk_export.isolated_load import load_isolated
 from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.proof import GraphSet, MemoryGraph
 from gensdk_runtime.backends import create_backend
@@ -41,7 +41,7 @@ def prove_one_call(one_call: OneCall, sets: Mapping[Precision, GraphSet], golden
     """
     name = one_call.graph.name
     built = {precision: one_call.build(graphs.files) for precision, graphs in sets.items()}
-    first_load({f"{name} ({precision})": data for precision, data in built.items()})
+    load_isolated({f"{name} ({precision})": data for precision, data in built.items()})
     paths: dict[Precision, BundlePath] = {precision: f"graphs/{name}.{precision}.onnx" for precision in built}
     spec = OneCallSpec(graph=one_call.graph, files=paths, settings=one_call.settings)
     rows = []

@@ -1,4 +1,4 @@
-"""Reads a classifier from an ONNX file: what it sees, which of its layers one may dream on, and how they run."""
+"""Reads a classifier from an ONNX file: its preprocessing, the layers that it can dream on, and how they run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gensdk_export.importers.classifier.layers import (
+from gensdk_export.importers.classifier.dream_layers import (
     LOGITS,
     Layer,
     chosen_tensors,
@@ -17,15 +17,15 @@ from gensdk_export.importers.classifier.layers import (
     logits_of,
     resized,
 )
+from gensdk_export.importers.classifier.feature_proof import Sizes, prove_features
 from gensdk_export.importers.classifier.network import OnnxGraph, Shape, read_graph
-from gensdk_export.importers.classifier.preprocessing import Features, Sight
-from gensdk_export.importers.classifier.proof import Sizes, prove_features
+from gensdk_export.importers.classifier.preprocessing import Features, Preprocessing
 from gensdk_export.importers.import_report import Guess, bundle_name
 from gensdk_export.importers.onnx.meaning import OnnxOptions, Picture, may_be_image, source_picture
 from gensdk_export.importers.onnx.reading import OnnxFile, Port, read_onnx
 from gensdk_runtime.errors import ExportError, InputError, did_you_mean
-from gensdk_runtime.spec.manifest import AscentDefaults
 from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import ImageSpec, SourceSpec
 from gensdk_training.graphs.dreaming import DreamLayer, dream_plan
 from gensdk_training.plan import ExportPlan
@@ -37,12 +37,12 @@ PROVED_UNITS = 4
 """So many times the stride of the deepest layer are the sides of the images that gradients are proved at."""
 UNITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """So many strides are tried for the smallest image."""
-DEFAULTS = AscentDefaults(optimizer="sgd", learning_rate=0.015, num_inference_steps=10, jitter=16)
+DEFAULTS = AscentSettings(optimizer="sgd", learning_rate=0.015, num_inference_steps=10, jitter=16)
 
 
 @dataclass(frozen=True)
 class DreamOptions:
-    """What the caller says about a classifier beside :class:`OnnxOptions`, of which `output`, `source_range`,
+    """What the caller knows about a classifier beside :class:`OnnxOptions`, of which `output`, `source_range`,
     `layout`, `channels`, `size` and `margin` count.
 
     `layers` to dream on, by name; empty: the last at each resolution, and the logits. `mean` and `std` of each
@@ -74,25 +74,25 @@ def classifier_plan(
     atol: float = 1e-4,
     on_stage: Callable[[str], None] | None = None,
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
-    """What :func:`gensdk_export.importers.classifier.classifier.import_classifier` exports, its features proved
-    equal to the file's: the plan, where it came from, and what was taken for granted."""
+    """What ``import_classifier`` exports, its features proved equal to the file's: the plan, where it came from,
+    and what was taken for granted."""
     options, dream, say = options or OnnxOptions(), dream or DreamOptions(), on_stage or (lambda _: None)
     say("reading the file")
     file = read_onnx(Path(path))
     guesses: list[Guess] = []
     picture = _picture(file, options, guesses)
-    sight = Sight.of(picture, dream.mean, dream.std, bgr=dream.bgr)
-    guesses += sight.guesses(dream.mean is None and dream.std is None)
+    preprocessing = Preprocessing.of(picture, dream.mean, dream.std, bgr=dream.bgr)
+    guesses += preprocessing.guesses(dream.mean is None and dream.std is None)
     shape = _shape(picture, options, guesses)
     graph, chosen = _choose(file, picture, shape, options, dream)
     say("running it in PyTorch and in ONNX Runtime")
     networks = {
-        name: Features(sight, graph.below(layer.tensor), last=layer.last, flat=not layer.stride)
+        name: Features(preprocessing, graph.below(layer.tensor), last=layer.last, flat=not layer.stride)
         for name, layer in chosen.layers.items()
     }
-    prove_features(file, sight, networks, _sizes(graph, chosen, shape, picture), atol=atol)
+    prove_features(file, preprocessing, networks, _sizes(graph, chosen, shape, picture), atol=atol)
     plan = _plan(file, picture, chosen, networks, options)
-    provenance = Provenance(config=_config(file, sight, chosen))
+    provenance = Provenance(config=_config(file, preprocessing, chosen))
     return plan, provenance, (*file.guesses, *guesses, *chosen.guesses)
 
 
@@ -261,6 +261,6 @@ def _plan(
     )
 
 
-def _config(file: OnnxFile, sight: Sight, chosen: Chosen) -> dict[str, object]:
+def _config(file: OnnxFile, preprocessing: Preprocessing, chosen: Chosen) -> dict[str, object]:
     layers = {name: layer.tensor[:200] for name, layer in chosen.layers.items()}
-    return {"imported_from": file.path.name, "opset": file.opset, "layers": layers, **sight.to_dict()}
+    return {"imported_from": file.path.name, "opset": file.opset, "layers": layers, **preprocessing.to_dict()}

@@ -20,10 +20,10 @@ from gensdk_export.golden_record import keep_within
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
 from gensdk_export.importers.onnx.meaning import Meaning, OnnxOptions, understand
 from gensdk_export.importers.onnx.original import OriginalFile, noise_name
-from gensdk_export.importers.onnx.proof import prove_wrapped
 from gensdk_export.importers.onnx.reading import OnnxFile, read_onnx
 from gensdk_export.importers.onnx.trial_runs import Tried, rightly_converted, try_out
 from gensdk_export.importers.onnx.wrapping import wrap_onnx
+from gensdk_export.importers.onnx.wrapping_proof import prove_wrapped
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import GraphSet
 from gensdk_runtime.errors import ExportError
@@ -54,7 +54,8 @@ def import_onnx(
 
     `style`: pictures whose style becomes a constant, or classes where there are several. `atol`: the largest
     difference from the original for images in [-1, 1]; on other machines a quantized model gets more, by
-    measurement (:mod:`gensdk_export.importers.onnx.proof`). `on_stage` hears in a few words what is being done.
+    measurement (:mod:`gensdk_export.importers.onnx.wrapping_proof`). `on_stage` is called with a few words as each
+    stage begins.
 
     Raises :class:`InputError` for a file or options that make no sense, :class:`ExportError` for a model that no
     bundle can hold, or that does not come out equal, and :class:`BundleError` where `out` can't be written. Then

@@ -1,9 +1,9 @@
-"""A classifier of images that somebody else trained, as a bundle that dreams: a gradient graph for each layer.
+"""A third-party classifier of images as a bundle that dreams: a gradient graph for each layer.
 
 The ONNX graph is run by PyTorch (:mod:`gensdk_export.importers.classifier.network`), proved equal to ONNX Runtime,
-and differentiated. What the classifier wants to see (range, mean and deviation, order of colours, layout) goes
-into the graphs: a bundle takes RGB images in [-1, 1]. Layers whose features are maps, or means of maps, take
-images of any size, whatever the file says.
+and differentiated. Its preprocessing (range, mean and deviation, order of colours, layout) goes into the graphs: a
+bundle takes RGB images in [-1, 1]. Layers whose features are maps, or means of maps, take images of any size,
+whatever the file says.
 
 It does not: read classifiers of anything but one float32 image, keep layers that take one size alone (those behind
 a Flatten of a map), or train.
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gensdk_export.golden_record import keep_within, record_golden
-from gensdk_export.gradient_rounding import allowed_jumps
+from gensdk_export.gradient_rounding import gradient_bounds
 from gensdk_export.graphs import export_fp32, prepare_modules
-from gensdk_export.importers.classifier.plan import DreamOptions, classifier_plan
-from gensdk_export.importers.classifier.proof import prove_gradients
+from gensdk_export.importers.classifier.dream_plan import DreamOptions, classifier_plan
+from gensdk_export.importers.classifier.feature_proof import prove_gradients
 from gensdk_export.importers.import_report import Guess, ImportReport
 from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_export.packing import write_proved
@@ -44,8 +44,8 @@ def import_classifier(
     """Writes the bundle `out`, which dreams, from the classifier in the ONNX file `path`.
 
     `atol`: the largest scaled difference of features from ONNX Runtime's, and of gradients from autograd's; where
-    float32 itself is less exact, gradients get more, by measurement. `on_stage` hears in a few words what is being
-    done.
+    float32 itself is less exact, gradients get more, by measurement. `on_stage` is called with a few words as each
+    stage begins.
 
     Raises :class:`InputError` for a file or options that make no sense, :class:`ExportError` for a model that is
     no classifier, has an operator that is not known, or does not come out equal, and :class:`BundleError` where
@@ -56,7 +56,7 @@ def import_classifier(
     guesses = list(told)
     say("sampling golden trajectories in PyTorch")
     runs = record_golden(plan, samples=SAMPLES, steps=None)
-    allowed = allowed_jumps(plan, runs, atol)
+    allowed = gradient_bounds(plan, runs, atol)
     if allowed:
         reason = "where a feature is nearly zero, float32 itself may move them so far"
         guesses.append(Guess("allowed drift of gradients", f"{max(allowed.values()):.2g}", reason))

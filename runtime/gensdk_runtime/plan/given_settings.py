@@ -1,0 +1,56 @@
+"""What ``sample(settings=...)`` stands for: options, and of a record of samples also what they were drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.noise import Seeds
+from gensdk_runtime.spec.settings import ProgramSettings
+
+ABOUT = ("model", "backend", "precision", "fallback", "stopped")
+"""What a record says of how samples were made, and what none of them depends on."""
+_DRAWN_FROM = ("n", "seeds", "labels", "latents")
+
+
+class GivenSettings(NamedTuple):
+    """`options` of the program; `n`, `seed` and `label` of samples that were recorded, None where none were.
+
+    `from_latents`: those were drawn from latents of the caller's.
+    """
+
+    options: Mapping[str, Any]
+    n: int | None = None
+    seed: Seeds | None = None
+    label: Any = None
+    from_latents: bool = False
+
+    def under(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """`options`, and those of the settings where they leave one open."""
+        given = {name: value for name, value in (options or {}).items() if value is not None}
+        return {**self.options, **given}
+
+    def check_latents(self, latents: object) -> None:
+        """Raises :class:`InputError` where recorded samples can't be drawn again without `latents`."""
+        if self.from_latents and latents is None:
+            raise InputError("these settings are of samples that were drawn from latents; pass latents too")
+
+
+def given_settings(settings: object, own: type[ProgramSettings]) -> GivenSettings:
+    """What `settings` stand for: an object of the class `own`, of which what was set counts; options by name,
+    or :attr:`Samples.settings`. Raises :class:`InputError` for anything else."""
+    if isinstance(settings, ProgramSettings):
+        if not isinstance(settings, own):
+            raise InputError(f"expected settings as {own.__name__}, got {type(settings).__name__}")
+        return GivenSettings(settings.model_dump(exclude_unset=True))
+    if not isinstance(settings, Mapping):
+        kind = type(settings).__name__
+        raise InputError(f"expected settings as {own.__name__}, a dict of options or Samples.settings, got {kind}")
+    return GivenSettings(
+        {str(name): value for name, value in settings.items() if name not in (*ABOUT, *_DRAWN_FROM)},
+        n=settings.get("n"),
+        seed=settings.get("seeds"),
+        label=settings.get("labels"),
+        from_latents=settings.get("latents") is not None,
+    )
