@@ -50,7 +50,7 @@ def draw_steps(
     if "noise" in inputs:
         feeds["noise"] = body.input("noise", "float32", image)
         sequences.append(inputs["noise"])
-    timed, times = _time(body, labels, model, files, table.timesteps)
+    timed, times = _time(body, labels, model, files, table.timesteps.astype(np.int64))
     sequences.append(main.constant(times))
     if weights is not None:
         feeds["guidance_weights"] = weights
