@@ -29,7 +29,7 @@ from gensdk_runtime.bundles.embedded import FOLDER as EMBEDDED
 from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import GensdkError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_pixels import fit_size
 from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.data.dataset import Images

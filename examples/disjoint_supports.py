@@ -18,7 +18,7 @@ import numpy as np
 
 from gensdk_runtime.errors import GensdkError, InputError, UnavailableError
 from gensdk_runtime.media.images import write_atomically
-from gensdk_training.metrics.divergences import jensen_shannon_estimate, wasserstein_distance
+from gensdk_training.metrics.distribution_distances import jensen_shannon_estimate, wasserstein_distance
 
 THETAS = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 

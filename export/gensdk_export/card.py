@@ -1,4 +1,4 @@
-"""The model card: a bundle's README.md, for people who find it without its history."""
+"""The model card: a bundle's README.md, for readers who know nothing of its history."""
 
 from __future__ import annotations
 

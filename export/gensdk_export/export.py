@@ -48,14 +48,13 @@ class ExportOptions:
     `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too, and take them where it
     translates images (None: where it does); `share_features` > 0 adds a graph for steps that share deep features,
     which computes so many blocks anew; `one_call` adds the graph that runs the whole sampler, with
-    `one_call_settings` where they differ from the model's defaults. `engines`
-    lists the precisions to build engines for. `batch` is (min, opt, max) for engines, max also the bundle's
-    largest batch; None: 1, up to 8, the model's own. `axes` gives engines the sizes of other named axes. `atol`:
-    largest difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
-    (:mod:`gensdk_runtime.proof.drift` for other outputs). The golden file records `golden_samples` samples over
-    `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`. A translation model is proved
-    on real images of its data too; with `keep_examples` they go into the bundle, which nobody expects of private
-    ones.
+    `one_call_settings` where they differ from the model's defaults. `engines` lists the precisions to build
+    engines for. `batch` is (min, opt, max) for engines, max also the bundle's largest batch; None: 1, up to 8, the
+    model's own. `axes` gives engines the sizes of other named axes. `atol`: largest difference from PyTorch in
+    float32, and `fp16_atol` in half, for images in [-1, 1] (:mod:`gensdk_runtime.proof.drift` for other outputs).
+    The golden file records `golden_samples` samples over `golden_steps` steps (None: the default, at most 20) in
+    about `golden_bytes`. A translation model is proved on real images of its data too; `keep_examples` puts them
+    into the bundle; leave it off for private images.
     """
 
     fp16: bool = False
@@ -108,9 +107,9 @@ def export_plan(
 ) -> ExportReport:
     """Exports `plan` into the bundle `out`, after every graph was proved equal to PyTorch.
 
-    `on_stage` hears in a few words what is being done. Raises :class:`ExportError` on NaN, constant output, or
-    drift beyond the bounds, :class:`UnavailableError` where a package is missing, :class:`BundleError` where
-    `out` can't be written. Then nothing is written, and a bundle that stood at `out` stays.
+    `on_stage` is called with a few words as each stage begins. Raises :class:`ExportError` on NaN, constant
+    output, or drift beyond the bounds, :class:`UnavailableError` where a package is missing, :class:`BundleError`
+    where `out` can't be written. Then nothing is written, and a bundle that stood at `out` stays.
     """
     started, options = time.monotonic(), options or ExportOptions()
     say = on_stage or (lambda _: None)

@@ -1,4 +1,4 @@
-"""What an export measured: for each graph and precision the size, the difference, and the verdict."""
+"""The report of an export: for each graph and precision the size, the difference, and the verdict."""
 
 from __future__ import annotations
 

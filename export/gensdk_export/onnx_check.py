@@ -1,4 +1,4 @@
-"""What every ONNX file of a bundle must be: valid, whole in itself, deterministic, and what its signature says."""
+"""Checks of every ONNX file of a bundle: valid, whole in itself, deterministic, and as its signature says."""
 
 from __future__ import annotations
 

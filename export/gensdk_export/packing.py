@@ -1,4 +1,4 @@
-"""What was exported and proved, packed into one bundle."""
+"""Packs what was exported and proved into one bundle."""
 
 from __future__ import annotations
 

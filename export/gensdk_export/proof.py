@@ -53,7 +53,7 @@ class MemoryGraph:
 
     @property
     def path(self) -> Path | None:
-        """There is no file."""
+        """None: the graph is in memory."""
         return None
 
     def read(self) -> bytes:

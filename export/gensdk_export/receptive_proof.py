@@ -27,7 +27,8 @@ SAME = 1e-4
 
 
 def with_proved_field(model: ModelSpec, graphs: Mapping[str, bytes]) -> ModelSpec:
-    """The model with its receptive field; `graphs`: the float32 files by name. Another kind of model as it is."""
+    """The model with its receptive field; `graphs`: the float32 files by name. A model of another kind is returned
+    unchanged."""
     if model.source is None:
         return model
     name = model.program.graphs[0]
@@ -44,7 +45,7 @@ def with_proved_field(model: ModelSpec, graphs: Mapping[str, bytes]) -> ModelSpe
 
 
 def _moves_far_away(model: ModelSpec, source: SourceSpec, data: bytes) -> bool:
-    """Whether the result moves where what lies beyond the margin is changed, along either side."""
+    """True if the result moves where what lies beyond the margin is changed, along either side."""
     graph, margin = model.graph(model.program.graphs[0]), Cut.of(source).margin
     spec = graph.input("source")
     if spec is None:
@@ -64,9 +65,8 @@ def _moves_far_away(model: ModelSpec, source: SourceSpec, data: bytes) -> bool:
 def _moved(
     session: Session, graph: GraphSpec, source: SourceSpec, sizes: Mapping[str, int], *, side: int, kept: int
 ) -> bool:
-    """Whether pixels of the result change that lie more than the margin from those that do."""
-    spec = graph.input("source")
-    assert spec is not None  # noqa: S101 - the caller looked
+    """True if pixels of the result change that lie more than the margin from those that do."""
+    spec = graph.require_input("source")
     last = spec.dtype == "uint8"
     generator = np.random.default_rng(0)
     shape = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]

@@ -1,4 +1,4 @@
-"""Makes Ctrl-C work while the main thread is in native code, which hears of no signal until it returns.
+"""Makes Ctrl-C work while the main thread is in native code, which reacts to no signal until it returns.
 
 Python notes a signal and acts on it between two steps of its own; a graph that runs for minutes is one step. So
 the signal's number also goes into a pipe, and a thread that waits at its other end ends ONNX Runtime's runs.
@@ -33,7 +33,7 @@ def listen() -> None:
 
 
 def was_pressed() -> bool:
-    """Whether Ctrl-C ended the runs of this process."""
+    """True if Ctrl-C ended the runs of this process."""
     return _pressed.is_set()
 
 

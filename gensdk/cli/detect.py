@@ -14,7 +14,7 @@ from gensdk.cli.program_options import program_options
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.media.image_fit import Fit
+    from gensdk_runtime.media.image_pixels import Fit
     from gensdk_runtime.media.image_sets import ImageSet, Shaping
     from gensdk_runtime.methods.inversion import Detection
     from gensdk_runtime.spec.signature import ImageSpec
@@ -146,7 +146,7 @@ def _shaping(bundle: str, spec: ImageSpec, size: str | None, fit: Fit | None, va
 
 
 def _tell(loaded: ImageSet) -> None:
-    """On stderr, what could not be used."""
+    """Lists on stderr what could not be used."""
     for name, reason in loaded.skipped[:SHOWN]:
         aside(f"skipped {name}: {reason}")
     if len(loaded.skipped) > SHOWN:
@@ -156,7 +156,7 @@ def _tell(loaded: ImageSet) -> None:
 
 
 def _rows(names: list[str], found: Detection, *, maps: bool) -> list[dict[str, Any]]:
-    """What is told of each image; with `maps` also the file that has its heat map."""
+    """The row of each image in the report; with `maps` also the file that has its heat map."""
     rows = []
     for i, (name, score, odd) in enumerate(zip(names, found.scores, found.anomalous, strict=True)):
         row: dict[str, Any] = {"name": name, "score": float(score), "anomalous": bool(odd)}
@@ -167,7 +167,7 @@ def _rows(names: list[str], found: Detection, *, maps: bool) -> list[dict[str, A
 
 
 def _holds_maps(output: Path | None) -> bool:
-    """Whether `output` is a folder. Raises :class:`InputError` for a file that is no .json."""
+    """True if `output` is a folder. Raises :class:`InputError` for a file that is no .json."""
     if output is None or output.suffix.lower() == ".json":
         return False
     if output.suffix and not output.is_dir():

@@ -68,7 +68,7 @@ def evaluate(
     _check_targets(output, json_file)
     with needs_extra("evaluate"):
         from gensdk_training.evaluation.evaluate import evaluate as run_evaluation
-        from gensdk_training.evaluation.page import page
+        from gensdk_training.evaluation.evaluation_page import page
     from gensdk_runtime.media.images import write_atomically
 
     found = run_evaluation(
@@ -100,7 +100,7 @@ def evaluate(
 
 def _print(report: Any) -> None:
     """The table, and above it what was compared with what."""
-    from gensdk_training.evaluation.page import extractor_line, number, with_error
+    from gensdk_training.evaluation.evaluation_page import extractor_line, number, with_error
 
     say(
         f"{report.model}: {report.samples} samples ({report.size}, seed {report.seed}) against "
@@ -116,7 +116,7 @@ def _print(report: Any) -> None:
 
 
 def _check_targets(output: Path | None, json_file: str | None) -> None:
-    """Before long work: can the files be written?"""
+    """Checks before long work that the files can be written."""
     from gensdk_runtime.samples import check_folder
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):

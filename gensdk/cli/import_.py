@@ -191,8 +191,8 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 @click.option("--zip", "as_zip", is_flag=True, help="Write one .gsdk file instead of a folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) -> None:
-    """Make a bundle of MODEL, which somebody else trained: an .onnx file, a pytorch-CycleGAN-and-pix2pix
-    generator (latest_net_G.pth, .safetensors), or a diffusers folder with an unconditional UNet2DModel.
+    """Make a bundle of MODEL, a third-party model: an .onnx file, a pytorch-CycleGAN-and-pix2pix generator
+    (latest_net_G.pth, .safetensors), or a diffusers folder with an unconditional UNet2DModel.
 
     With --dream MODEL is an .onnx classifier of images, for gensdk dream: its gradients become graphs, one for
     each layer. Layers are called as its nodes or tensors are, in letters, digits, "_", "-" and "."; what takes one
@@ -242,7 +242,7 @@ def _import(
 
 
 def _refuse(options: Mapping[str, Any], flags: Mapping[str, str], whose: str) -> None:
-    """:class:`InputError` for an option of other models: what it says would not be heard."""
+    """Raises :class:`InputError` for an option of other models, which would have no effect."""
     for name, flag in flags.items():
         if options[name]:
             raise InputError(f"{flag} is for {whose}; leave it out")

@@ -26,6 +26,7 @@ Examples:
 def inspect(bundle: str, as_json: bool) -> None:
     """Show what is in BUNDLE: program, graphs, precisions, engines, provenance, options. Checks every checksum."""
     from gensdk_runtime.bundles.bundle import Bundle
+    from gensdk_runtime.programs import abilities
     from gensdk_runtime.spec.manifest import AscentSpec
 
     with Bundle.open(bundle) as opened:
@@ -42,6 +43,7 @@ def inspect(bundle: str, as_json: bool) -> None:
     say(f"{model.name}: {model.family}, program {model.program.kind}, {kind} {shape}{classes}")
     say(f"{path} ({size / 1000:.0f} kB, schema {manifest.schema_version}, all checksums hold)")
     say(f"precisions: {', '.join(manifest.precisions)}; max_batch {model.max_batch}")
+    say(f"methods: {', '.join(('sample', *abilities(model)))}")
     if origin.steps:
         ema = ", moving average" if origin.ema else ""
         say(f"trained {origin.steps:,} steps on {origin.data}, seed {origin.seed}{ema}, {origin.created}")

@@ -28,7 +28,7 @@ from gensdk_runtime.version import __version__
 VERBS = {
     "train": "Train a family of models on data.",
     "export": "Turn a training run into a bundle, with proof.",
-    "import": "Make a bundle of a model that somebody else trained.",
+    "import": "Make a bundle of a third-party model.",
     "sample": "Draw samples from a bundle.",
     "interpolate": "Walk through a bundle's latent space, from seed to seed.",
     "translate": "Translate a camera, a video or images with a bundle.",
@@ -193,7 +193,8 @@ def _keep_warnings_printable() -> None:
 
 @contextmanager
 def _trusting(engines: bool) -> Iterator[None]:
-    """Says to all that loads a bundle, in this process and its children, that engines in it are trusted."""
+    """Tells everything that loads a bundle, in this process and its children, that the bundle's engines are
+    trusted."""
     before = os.environ.get(TRUST_VARIABLE)
     if engines:
         os.environ[TRUST_VARIABLE] = "1"

@@ -1,4 +1,4 @@
-"""What commands print, and how they ask for an extra."""
+"""The output of commands, and the error for a missing extra."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write(text: str) -> None:
 
 
 def _write(text: str) -> None:
-    """A reader that leaves early, as ``head`` does, is no error, and changes no verdict."""
+    """Writes; a reader that leaves early, as ``head`` does, is not an error and changes no verdict."""
     try:
         click.echo(text, nl=False)
     except BrokenPipeError:
@@ -70,7 +70,7 @@ def needs_extra(what: str, extra: str = "training") -> Iterator[None]:
 
 
 def _keep_logs_printable() -> None:
-    """What nobody handles, Python prints on stderr, and it quotes names of files."""
+    """Python prints unhandled errors on stderr, and they quote names of files."""
     import logging  # which all that trains imports, and nothing else need
 
     class Formatter(logging.Formatter):

@@ -147,7 +147,7 @@ def train(
 
 
 def _say_data(description: Any, *, as_json: bool = False) -> None:
-    """The block that says what the data were taken for."""
+    """Prints the description of the data."""
     if as_json:
         print_json(description.model_dump(mode="json"))
         return
@@ -156,7 +156,7 @@ def _say_data(description: Any, *, as_json: bool = False) -> None:
 
 
 def _run_config(family: str, out: Path | None, resume: bool, options: dict[str, Any]) -> Any:
-    """The run that the options describe; with --resume the one that was begun, but for what the user wrote."""
+    """The run that the options describe; with --resume the run that was begun, with the user's changes."""
     from gensdk_training.run import DataConfig, RunConfig, read_run_config
 
     settings = parse_settings(options["settings"])
@@ -224,7 +224,7 @@ def absolute_source(source: str) -> str:
 
 
 def _chosen() -> set[str]:
-    """The options that the user wrote: what a resumed run was begun with must not fall back to defaults."""
+    """The options that the user wrote: a resumed run must not fall back to defaults in the others."""
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
     return {name for name in context.params if context.get_parameter_source(name) is not default}

@@ -1,7 +1,8 @@
 """Text from files, folders and other libraries, as it may reach a terminal, a page or a model card.
 
-A name in somebody's file may hold what a terminal obeys (escape sequences that set its title, move the cursor or
-write to the clipboard), what turns the direction of text around, or what nobody sees. It is shown, never sent.
+A name in a stranger's file may hold escape sequences that a terminal obeys (they set its title, move the cursor or
+write to the clipboard), characters that turn the direction of text around, or invisible ones. They are shown,
+never sent.
 """
 
 from __future__ import annotations

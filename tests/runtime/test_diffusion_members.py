@@ -138,6 +138,7 @@ def test_halves_at_different_steps_are_each_as_alone(model: str, classes: int | 
         while first.step():
             pass
         first.finish()
+    assert halves
     for run, chosen in halves:
         assert_each_is_alone(made, run, [chosen] * len(run))
 

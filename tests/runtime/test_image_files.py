@@ -16,12 +16,12 @@ from PIL import Image
 from gensdk_runtime.media.image_files import (
     CorruptImageError,
     Header,
-    UnclearDepthError,
     decode,
     file_header,
     read_header,
-    to_channels,
 )
+from gensdk_runtime.media.image_pixels import to_channels
+from gensdk_runtime.media.image_reader import UnclearDepthError
 from gensdk_runtime.media.images import SUFFIXES, encode_image
 from support.image_bytes import exif, packed, png, png_chunk, tiff, turned
 

@@ -19,8 +19,8 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import GensdkError, IntegrityError
 from gensdk_runtime.onnx_files.inline import inlined
+from gensdk_runtime.onnx_files.mapped_weights import map_weights
 from gensdk_runtime.onnx_files.scan import scan
-from gensdk_runtime.onnx_files.weights import map_weights
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.spec.manifest import Manifest
@@ -101,7 +101,7 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes], object]]] 
 def test_readers_raise_nothing_but_our_own(kind, monkeypatch) -> None:
     make, read = READERS[kind]
     originals, rng = make(), random.Random(0)
-    monkeypatch.setattr("gensdk_runtime.onnx_files.weights.MIN_FILE_BYTES", 1000)
+    monkeypatch.setattr("gensdk_runtime.onnx_files.mapped_weights.MIN_FILE_BYTES", 1000)
     changed = [mutated(originals[round_ % len(originals)], rng) for round_ in range(ROUNDS)]
     refused = [bool(refusal_of(partial(read, data), GensdkError)) for data in changed]
     assert 0 < sum(refused) < ROUNDS, "some are refused, some are read"

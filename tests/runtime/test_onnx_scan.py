@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper
 
 from gensdk_runtime.errors import IntegrityError
-from gensdk_runtime.onnx_files.scan import MAX_DEPTH, external_locations, graph_inputs, graph_outputs, scan
+from gensdk_runtime.onnx_files.scan import MAX_DEPTH, external_locations, scan
 from support.refusals import refusal_of
 from support.tiny_bundle import tiny_onnx
 
@@ -83,8 +83,8 @@ def test_inputs_and_outputs_are_those_that_onnx_gives_in_order() -> None:
     graph = helper.make_graph([node], "g", values, values[:2], [weight])
     graph.sparse_initializer.append(sparse("sp", "x"))
     data = helper.make_model(graph).SerializeToString()
-    assert graph_inputs(data) == ("b", "a", "é")  # those with an initializer are weights
-    assert graph_outputs(data) == ("b", "a")
+    assert scan(data).inputs == ("b", "a", "é")  # those with an initializer are weights
+    assert scan(data).outputs == ("b", "a")
 
 
 def test_weights_are_jumped_over() -> None:

@@ -13,12 +13,12 @@ import torch
 
 from gensdk_runtime.errors import InputError, TrainingError
 from gensdk_runtime.media.gif import encode_gif
-from gensdk_runtime.media.image_files import CorruptImageError, decode, read_header, to_channels
-from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_files import CorruptImageError, decode, read_header
+from gensdk_runtime.media.image_pixels import fit_size, to_channels
 from gensdk_runtime.media.images import encode_image
 from gensdk_training.data import ArrayDataset, load_data
 from gensdk_training.data.feed import Feed
-from gensdk_training.data.folder import FolderDataset
+from gensdk_training.data.folder_dataset import FolderDataset
 from support.image_bytes import exif, png, tiff
 
 RNG = np.random.default_rng(1)

@@ -20,9 +20,9 @@ from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import Evaluation, evaluate
+from gensdk_training.evaluation.evaluation_page import page
 from gensdk_training.evaluation.evaluation_report import EvaluationReport
 from gensdk_training.evaluation.measures import METRICS
-from gensdk_training.evaluation.page import page
 from gensdk_training.evaluation.point_models import mixture_measures
 from gensdk_training.evaluation.subject import check_model
 from gensdk_training.metrics.classifier import ClassifierSettings
@@ -95,6 +95,14 @@ def test_the_same_seed_gives_the_same_values() -> None:
     )
     assert one.measures == two.measures
     assert {measure.name for measure in one.measures} == set(quick)
+
+
+def test_options_of_the_program_are_drawn_with_and_reported() -> None:
+    options = {"num_inference_steps": 2, "guidance_scale": 2.0}
+    found = evaluate("digits-ddpm", "digits", count=40, metrics=["memorization"], options=options, progress=False)
+    assert options.items() <= found.report.settings.items()
+    with pytest.raises(InputError, match="eta means nothing to a feedforward model"):
+        evaluate("digits-vae", "digits", count=40, options={"eta": 0.5}, progress=False)
 
 
 def test_data_without_labels_leaves_images_to_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

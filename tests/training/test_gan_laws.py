@@ -13,7 +13,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_training.data.load import load_data
 from gensdk_training.family import Batch
 from gensdk_training.losses.adversarial import critic_loss, generator_loss
-from gensdk_training.losses.divergences import DIVERGENCES
+from gensdk_training.losses.f_divergences import DIVERGENCES
 from gensdk_training.losses.gradient_penalty import gradient_penalty
 from gensdk_training.networks.gan_networks import MlpDiscriminator, packed
 from gensdk_training.registry import AnyFamily, get_family

@@ -15,7 +15,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_training.data import load_data
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.metrics import features as features_module
-from gensdk_training.metrics.divergences import (
+from gensdk_training.metrics.distribution_distances import (
     jensen_shannon_estimate,
     jensen_shannon_of_logits,
     wasserstein_distance,

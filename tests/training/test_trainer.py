@@ -29,8 +29,8 @@ from gensdk_training.ema import Ema
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase
 from gensdk_training.optim import learning_rate_factor
 from gensdk_training.plan import ExportPlan
-from gensdk_training.progress import Reporter
 from gensdk_training.run import RunConfig, load_run, read_run_config, train
+from gensdk_training.run_progress import Reporter
 from gensdk_training.trainer import Trainer
 from support.processes import start_training, wait_for_checkpoint
 from support.tiny import FAMILIES, tiny_run

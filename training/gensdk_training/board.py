@@ -1,7 +1,7 @@
 """Curves and previews for TensorBoard.
 
 TensorBoard's own writer has a thread, and a disk that is full ends it with a traceback. Here events are written as
-they come: there are few, and where they can't be written, the training hears of it and goes on.
+they come: there are few, and if they can't be written, the training is told and goes on.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ log = logging.getLogger("gensdk.train")
 class Board:
     """TensorBoard event files under `folder`; does nothing where tensorboard is not installed.
 
-    Curves are worth less than the training: where they can't be written, `note` says so once, and there are no
-    more of them. Points after `step` come from a run that was cut off after its last checkpoint: they are hidden.
+    A failure to write curves does not end the training: `note` reports it once, and no more are written. Points
+    after `step` come from a run that was cut off after its last checkpoint: they are hidden.
     """
 
     def __init__(self, folder: Path, *, step: int, note: Callable[[str], None]) -> None:

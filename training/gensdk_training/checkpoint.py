@@ -191,7 +191,7 @@ def tidy(folder: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a broken checkpoint, so that it is neither read nor counted again; returns its new path."""
+    """Renames a broken checkpoint, so that it is not read or counted again; returns its new path."""
     target = path.with_name(f"broken-{path.name}")
     _delete(target)
     try:

@@ -1,8 +1,8 @@
-"""Training that tells when it fails: each failure once, in words, with what mends it.
+"""Recognizes failing trainings: reports each failure once, in words, with the remedy.
 
 A :class:`Monitor` reads what a run logs anyway (:data:`gensdk_training.family.LOG_MEANINGS` says which value means
 what), the size of its gradients, and the samples of its previews. It draws no random numbers and changes nothing,
-so a run is the same bit for bit with it. What it saw lies in ``RUN/diagnosis.json``.
+so a run is the same bit for bit with it. Its findings are kept in ``RUN/diagnosis.json``.
 
 It does not: judge quality (``gensdk evaluate`` does), or say anything in the first 200 steps, where most losses
 are still on their way.
@@ -160,7 +160,7 @@ class Monitor:
         return tuple(self._warnings[before:])
 
     def look_at_samples(self, step: int, seen: Diversity) -> tuple[TrainingWarning, ...]:
-        """A new warning, perhaps, from the diversity of a preview."""
+        """A new warning, if there is one, from the diversity of a preview."""
         before = len(self._warnings)
         self._pairs.append((step, seen.pairs))
         self._nearest.append((step, seen.nearest))

@@ -1,5 +1,5 @@
-"""Distillation of a diffusion model into a few steps: what a trained model does in several, a student learns to do
-in one.
+"""Distillation of a diffusion model into a few steps: a student learns to do in one step what a trained model does
+in several.
 
 Salimans & Ho (2022), "Progressive Distillation for Fast Sampling of Diffusion Models", algorithm 2. The student
 starts as a copy of its teacher. For a noisy image z at one of the student's time steps the teacher takes N steps

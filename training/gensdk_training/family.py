@@ -70,6 +70,12 @@ class DataInfo(StrictModel):
             return self.image
         return PointsSpec(dimensions=self.channels, value_range=self.points.value_range)
 
+    def require_points(self) -> PointsInfo:
+        """The statistics of the points. InputError for images."""
+        if self.points is None:
+            raise InputError(f"expected points, but {self.name!r} are images; use other data")
+        return self.points
+
     @property
     def image(self) -> ImageSpec:
         """The images as the runtime describes them: float32 NCHW in [-1, 1]. InputError for points."""
@@ -178,6 +184,8 @@ class Family(ABC, Generic[ConfigT]):
     log_meanings: ClassVar[Mapping[str, LogMeaning]] = LOG_MEANINGS
     """Of what it logs, where it uses other names than these or means something else by them."""
     Config: ClassVar[type[FamilyConfig]]
+    ema_networks: ClassVar[tuple[str, ...]]
+    """The networks that sampling needs: their moving average is kept, previewed and exported."""
     needs_labels: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
     makes: ClassVar[frozenset[Literal["images", "points"]]] = frozenset(("images",))
@@ -214,19 +222,20 @@ class Family(ABC, Generic[ConfigT]):
         """
 
     def begin_step(self, networks: Mapping[str, nn.Module], step: int) -> None:
-        """Sets what of `networks` follows from the number of the step, from 0, such as how far they have grown."""
+        """Sets those parts of `networks` that follow from the number of the step, from 0, such as how far they
+        have grown."""
 
     @property
     def depends_on_steps(self) -> bool:
-        """Whether what a step does depends on how many there are: then a run can't be continued beyond its end."""
+        """True if what a step does depends on how many there are: then a run can't be continued beyond its end."""
         return bool(self.config.lr_schedule != "constant")
 
     def notes(self) -> tuple[str, ...]:
-        """What the settings come to that a user may not expect, a line each; said before the first step."""
+        """Consequences of the settings that a user may not expect, a line each; reported before the first step."""
         return ()
 
     def unfinished(self, networks: Mapping[str, nn.Module]) -> str | None:
-        """What `networks` have not come to that a whole run brings, in words; None: nothing. Bundles keep it."""
+        """What `networks` still lack that a whole run brings, in words; None if nothing. Bundles keep it."""
         return None
 
     @abstractmethod
@@ -244,11 +253,6 @@ class Family(ABC, Generic[ConfigT]):
 
     def after_update(self, phase: str, networks: Mapping[str, nn.Module]) -> None:
         """Called without gradients after each update of `phase`: for constraints on weights."""
-
-    @property
-    @abstractmethod
-    def ema_networks(self) -> tuple[str, ...]:
-        """The networks that sampling needs: their moving average is kept, previewed and exported."""
 
     @abstractmethod
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
@@ -274,6 +278,17 @@ def freeze(networks: Mapping[str, nn.Module], trained: tuple[str, ...]) -> None:
     for name, network in networks.items():
         network.requires_grad_(name in trained)
         let_statistics_move(network, move=name in trained)
+
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+def network_of(networks: Mapping[str, nn.Module], name: str, kind: type[NetworkT]) -> NetworkT:
+    """The network `name`, of the `kind` that ``build_networks`` made."""
+    network = networks[name]
+    if not isinstance(network, kind):
+        raise TypeError(f"expected network {name!r} as {kind.__name__}, got {type(network).__name__}")
+    return network
 
 
 def require_labels(batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""What GANs from noise have in common: settings, two networks, two phases, one exported graph."""
+"""The parts that GANs from noise share: settings, two networks, two phases, one exported graph."""
 
 from __future__ import annotations
 
@@ -69,12 +69,13 @@ GanConfigT = TypeVar("GanConfigT", bound=GanConfig)
 
 
 class Gan(Family[GanConfigT]):
-    """A family whose generator, told by its discriminator alone, makes images or points from noise.
+    """A family whose generator makes images or points from noise, trained by its discriminator alone.
 
-    A family of it says what both lose: :meth:`discriminator_loss` and :meth:`generator_loss`.
+    A subclass gives the losses of both: :meth:`discriminator_loss` and :meth:`generator_loss`.
     """
 
     makes = frozenset(("images", "points"))
+    ema_networks = (GENERATOR,)
     normalize = True
     """Whether a convolutional discriminator has batch norms."""
 
@@ -176,13 +177,8 @@ class Gan(Family[GanConfigT]):
         """What G minimizes, from D's values on what it made, [B]."""
 
     def penalty(self, judge: Judge, real: Tensor, fake: Tensor) -> Tensor | float:
-        """What D's loss has besides, from D itself and samples [B, ...]."""
+        """An additional term of D's loss, from D itself and samples [B, ...]."""
         return 0.0
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The generator."""
-        return (GENERATOR,)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``generator``, all of which may be half precision."""

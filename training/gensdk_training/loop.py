@@ -35,7 +35,6 @@ from gensdk_training.diagnosis import Diagnosis, Monitor, TrainingWarning
 from gensdk_training.examples import COUNT
 from gensdk_training.metrics.diversity import diversity
 from gensdk_training.preview import draw_preview
-from gensdk_training.progress import Reporter
 from gensdk_training.replicas import on_first
 from gensdk_training.run_config import (
     RunConfig,
@@ -45,6 +44,7 @@ from gensdk_training.run_config import (
     with_data_of,
     with_new_settings,
 )
+from gensdk_training.run_progress import Reporter
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer
 

@@ -1,4 +1,4 @@
-"""How much memory networks may take: settings come from files of unknown origin, and from slips of the keys."""
+"""Limits the memory of networks: their settings come from files of unknown origin, and from typing errors."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Schedule = Literal["constant", "linear", "cosine", "late_linear"]
 
 
 def learning_rate_factor(step: int, *, steps: int, schedule: Schedule, warmup: int) -> float:
-    """What the base learning rate is multiplied with at `step` (from 0) of `steps`: above 0, at most 1.
+    """The factor of the base learning rate at `step` (from 0) of `steps`: above 0, at most 1.
 
     Rises in a line over the first `warmup` steps; then stays, falls in a line towards 0 at the end, or follows
     half a cosine (Loshchilov & Hutter 2017, "SGDR", eq. 5 without restarts); "late_linear" stays for the first

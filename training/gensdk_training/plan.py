@@ -1,4 +1,4 @@
-"""What a trained family hands over: the model's description and the live modules behind its graphs."""
+"""The export plan of a trained family: the model's description and the live modules behind its graphs."""
 
 from __future__ import annotations
 

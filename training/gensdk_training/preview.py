@@ -49,7 +49,7 @@ def sample_networks(
 
 @dataclass(frozen=True)
 class Preview:
-    """`picture`: the grid, uint8 [H, W, C]; `samples`: what it shows."""
+    """`picture`: the grid, uint8 [H, W, C]; `samples`: the samples in it."""
 
     picture: NDArray[np.uint8]
     samples: Samples

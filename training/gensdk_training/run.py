@@ -34,10 +34,10 @@ from gensdk_training.examples import Examples
 from gensdk_training.family import DataInfo
 from gensdk_training.loop import Loop, LoopResult
 from gensdk_training.memory_budget import memory_budget
-from gensdk_training.progress import Reporter
 from gensdk_training.registry import AnyFamily
 from gensdk_training.replicas import on_first
 from gensdk_training.run_config import DataConfig, RunConfig, read_run_config
+from gensdk_training.run_progress import Reporter
 from gensdk_training.running_statistics import mend_spectral_norms
 from gensdk_training.stopping import Stopper, StopReason
 from gensdk_training.trainer import Trainer, load_network_tensors
@@ -99,11 +99,11 @@ def train(
 ) -> TrainResult:
     """Trains a run into the folder `out` and returns how it ended.
 
-    `resume` continues from the newest whole checkpoint, bit for bit; with none there it starts from the
-    beginning. `max_seconds` ends early, with a checkpoint that can be resumed. `device`: "auto" or "cpu".
-    `dataset` stands for the data that the config names. `on_data` hears what the data were taken for, before
-    anything is written, in the first process. `progress`: False is silent; otherwise a live bar on a
-    terminal and plain lines elsewhere.
+    `resume` continues from the newest whole checkpoint, bit for bit; with none there it starts from the beginning.
+    `max_seconds` ends early, with a checkpoint that can be resumed. `device`: "auto" or "cpu". `dataset` replaces
+    the data that the config names. `on_data` is called with the description of the data before anything is
+    written, in the first process. `progress`: False is silent; otherwise a live bar on a terminal and plain lines
+    elsewhere.
 
     For several processes or machines start it with ``accelerate launch`` (GPUs) or ``torchrun`` (also CPUs, with
     ``ACCELERATE_USE_CPU=true``): the batch is cut between them.
@@ -156,7 +156,8 @@ def train(
 def describe_data(
     config: RunConfig, *, out: Path | None = None, data_dir: Path | str | None = None
 ) -> DataDescription:
-    """What :func:`train` would take the data of `config` for, after all of its checks; nothing is written.
+    """The description of the data of `config` that :func:`train` would use, after all of its checks; nothing is
+    written.
 
     `out`: the folder of a run that would be resumed. Raises :class:`InputError` as training would.
     """
@@ -349,7 +350,7 @@ def _claim(out: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
 
 @contextmanager
 def _lock_of(out: Path) -> Iterator[bool | None]:
-    """As :func:`locked`. What the run writes into must be its own: a link would lead to somebody else's."""
+    """As :func:`locked`. What the run writes into must be its own: a link would lead to somewhere else."""
     with ExitStack() as stack:
         try:
             for name in ("checkpoints", "previews", "logs"):

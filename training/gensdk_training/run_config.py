@@ -1,4 +1,4 @@
-"""What a run is: family, settings, data, seed, precision, intervals. Saved as ``RUN/run.json``."""
+"""The settings of a run: family, its settings, data, seed, precision, intervals. Saved as ``RUN/run.json``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.own_files import read_own
-from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.augment import Augmentation

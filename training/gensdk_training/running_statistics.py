@@ -1,4 +1,4 @@
-"""What a forward pass moves beside the weights: the statistics of batch norms, the vectors of spectral norms.
+"""The state that a forward pass changes: the statistics of batch norms, the vectors of spectral norms.
 
 A network that is used, but not trained, must stay what it is: a generator whose statistics follow another input
 than the noise that it will be sampled from makes other pictures afterwards, and nothing in its weights shows it.

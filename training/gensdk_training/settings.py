@@ -1,4 +1,4 @@
-"""What the settings of a family are: each with its default, its range or choices, and a sentence."""
+"""The settings of a family, each with its default, its range or choices, and a sentence."""
 
 from __future__ import annotations
 

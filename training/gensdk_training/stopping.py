@@ -5,17 +5,19 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Literal, Self
 
 from accelerate import Accelerator
+
+from gensdk_runtime.host.closable import Closable
 
 StopReason = Literal["steps", "seconds", "signal"]
 _HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopper:
+class Stopper(Closable):
     """Says after each step whether to end: in `max_seconds`, or when asked by SIGINT, SIGTERM or SIGHUP (unless it
     is ignored, as under nohup).
 
@@ -37,9 +39,8 @@ class Stopper:
             self._previous = {number: signal.signal(number, self._receive) for number in heard}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Gives the signals back to their handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # what signal() gave
 

@@ -1,4 +1,4 @@
-"""Weights that a setting names: looked at before they are read."""
+"""Checks a file of weights that a setting names, before it is read."""
 
 from __future__ import annotations
 

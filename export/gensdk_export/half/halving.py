@@ -72,7 +72,7 @@ def half_parts(module: nn.Module, region: str, islands: Collection[str]) -> Iter
 
 
 def is_sealed(part: nn.Module) -> bool:
-    """Whether `part` keeps float32 by its nature, whatever is measured."""
+    """True if `part` keeps float32 by its nature, whatever is measured."""
     return isinstance(part, SEALED) or bool(getattr(part, "fp32_island", False))
 
 

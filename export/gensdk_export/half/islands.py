@@ -25,7 +25,7 @@ WORTH_IT = 0.9
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be halved: the float32 `module` of `graph`, its `regions`, and the bounds to keep."""
+    """A graph to halve: the float32 `module` of `graph`, its `regions`, and the bounds to keep."""
 
     model: ModelSpec
     graph: GraphSpec

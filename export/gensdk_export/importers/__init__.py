@@ -1,1 +1,1 @@
-"""Bundles from models that somebody else trained: one file for each kind of file that comes in."""
+"""Bundles from third-party models: one room for each kind of file that comes in."""

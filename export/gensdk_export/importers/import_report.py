@@ -1,4 +1,4 @@
-"""What an import took for granted, and what it measured."""
+"""The report of an import: what was taken for granted, and what was measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gensdk_runtime.errors import InputError
 class Guess:
     """Something that the file does not say: `what` was taken as `value` because of `reason`.
 
-    `option` is what says it instead; empty where there is none.
+    `option` is the option that says it instead; empty where there is none.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""What a graph that holds other graphs is put together from: inlined graphs, constants, scans."""
+"""The parts of a graph that holds other graphs: inlined graphs, constants, scans."""
 
 from __future__ import annotations
 

@@ -83,6 +83,4 @@ def _declare(part: Part, graph: GraphSpec, name: str) -> str:
 
 
 def _tensor(graph: GraphSpec, name: str) -> TensorSpec:
-    spec = graph.input(name)
-    assert spec is not None  # noqa: S101 - the program has checked its graphs
-    return spec
+    return graph.require_input(name)

@@ -30,7 +30,7 @@ class OneCall:
     """The one-call graph of `model`: its signature, the settings that become part of it, and how it is built.
 
     `changed`: settings as :meth:`Generator.sample` has them, where they differ from the model's defaults (None
-    stands for the default). Raises :class:`InputError` where the model takes one call as it is, has no such
+    stands for the default). Raises :class:`InputError` where the model takes one call already, has no such
     setting, or refuses its value.
     """
 
@@ -76,5 +76,5 @@ class OneCall:
 
 
 def takes_many_calls(model: ModelSpec) -> bool:
-    """Whether sampling `model` runs graphs many times, so that a graph that runs them all is another thing."""
+    """True if sampling `model` runs graphs many times, so that a one-call graph differs from its own."""
     return not isinstance(model.program, FeedforwardSpec)

@@ -1,4 +1,4 @@
-"""onnxruntime-web: the files that a page needs of it, from npm in one pinned version, or from a folder."""
+"""The files of onnxruntime-web that a page needs: from npm in one pinned version, or from a folder."""
 
 from __future__ import annotations
 
@@ -103,13 +103,14 @@ def _unpack(archive: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as package:
         for name in FILES:
             member = package.extractfile(f"package/dist/{name}")
-            assert member is not None  # noqa: S101 - the archive is the pinned one
+            if member is None:
+                raise ExportError(f"npm's onnxruntime-web {VERSION} has no file {name!r}")
             found[name] = member.read()
     return found
 
 
 def _keep(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Best effort: a full disk costs the next page a download."""
+    """Keeps the files in the user's cache if possible: otherwise the next page downloads them again."""
     for name, data in files.items():
         try:
             write_file(folder / name, data, durable=True)

@@ -1,9 +1,9 @@
 """The gradient of an objective with respect to its input, as a graph of standard operators.
 
-``make_fx`` runs a :class:`WithAutograd` and writes down what autograd does, operator by operator, with the batch
-(and every other named axis) as a symbol. What ONNX has no operator for is written with those that it has: the
-backward pass of a convolution, for its input alone, is a transposed convolution (Dumoulin & Visin 2016, section
-4), and so is that of pooling, over fixed kernels. The result is a module like any other, to export as always.
+``make_fx`` runs a :class:`WithAutograd` and records what autograd does, operator by operator, with the batch (and
+every other named axis) as a symbol. What ONNX has no operator for is written with those that it has: the backward
+pass of a convolution, for its input alone, is a transposed convolution (Dumoulin & Visin 2016, section 4), and so
+is that of pooling, over fixed kernels. The result is a module like any other, to export as always.
 
 It does not: differentiate bilinear interpolation, attention written as one operator, or pooling with dilation;
 those exports fail, naming the operator.
@@ -85,7 +85,7 @@ def refuse_plain_gradients(module: nn.Module, arguments: tuple[Tensor, ...]) -> 
 
 
 def _drop_indices(traced: torch.fx.GraphModule) -> None:
-    """Pooling gives the places of its maxima too, which engines can't; nobody reads them here."""
+    """Drops the places of pooling's maxima, which engines can't give and nothing here uses."""
     for node in list(traced.graph.nodes):
         if node.target is not aten.max_pool2d_with_indices.default:
             continue
@@ -109,7 +109,7 @@ def _convolution_backward(  # noqa: PLR0917 - the operator's own
     groups: int,
     mask: Sequence[bool],
 ) -> tuple[Tensor | None, None, None]:
-    """The input's gradient alone: weights are fixed, and nobody asks for theirs."""
+    """The input's gradient alone: the weights are fixed, so theirs is not needed."""
     if not mask[0]:
         return None, None, None
     if transposed:

@@ -12,6 +12,8 @@ import numpy as np
 import onnx_ir
 from onnx_ir import tape
 
+from gensdk_runtime.errors import ExportError
+
 
 def expand_group_norms(model: onnx_ir.Model) -> None:
     """Replaces each GroupNormalization of `model`, in place. Scale and shift may be computed by the graph."""
@@ -23,7 +25,8 @@ def expand_group_norms(model: onnx_ir.Model) -> None:
 def _expand(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     """Reshapes to [N, groups, rest], normalizes, reshapes back, scales and shifts."""
     x, scale, shift = node.inputs
-    assert x is not None  # noqa: S101 - all three are required
+    if x is None:
+        raise ExportError(f"malformed ONNX: node {node.name!r} normalizes nothing")
     groups = node.attributes["num_groups"].as_int()
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     write = tape.Tape()
@@ -49,7 +52,7 @@ def _expand(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
 
 
 def _all(value: onnx_ir.Value | None, number: float) -> bool:
-    """Whether `value` is a constant full of `number`."""
+    """True if `value` is a constant full of `number`."""
     if value is None:
         return False
     known = value.const_value

@@ -27,8 +27,8 @@ from gensdk_runtime.spec.signature import GraphSpec, Precision, SourceSpec
 class BackgroundBackend(Backend):
     """Opens graphs on `now`, and on what `later` makes in a thread beside, one graph after another.
 
-    `later` is called there, so that a slow import or a missing GPU shows only there too. What fails there is said
-    by a warning at the next use, and the graphs stay on `now`.
+    `later` is called there, so that a slow import or a missing GPU delays nothing. If it fails, the next use
+    warns, and the graphs stay on `now`.
     """
 
     name = "background"
@@ -42,12 +42,13 @@ class BackgroundBackend(Backend):
 
     @classmethod
     def availability(cls) -> Availability:
-        """It is made of two others, which tell for themselves."""
+        """Always available: the two backends that it is made of say for themselves what is missing."""
         return Availability(True)
 
     @property
     def label(self) -> str:
-        """What was asked for, as in ``tensorrt:background``; :attr:`Session.backend` tells what runs now."""
+        """The name it was made with, as in ``tensorrt:background``; :attr:`Session.backend` is the one that runs
+        now."""
         return self._label or f"{self._now.label}, then another"
 
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> BackgroundSession:
@@ -80,11 +81,11 @@ class BackgroundSession(Session):
         threading.Thread(target=self._change_over, args=(open_second,), daemon=True, name="gensdk-engine").start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the second backend is ready or failed, at most `timeout` seconds; whether it is settled."""
+        """Waits at most `timeout` seconds until the second backend is ready or has failed; True if that is so."""
         return self._settled.wait(timeout)
 
     def lend(self, sizes: Sizes, carry: Carry | None = None) -> Bound:
-        """As :meth:`Session.lend`, on the backend of the moment, to the end."""
+        """As :meth:`Session.lend`, on the backend that is current, to the end."""
         session = self._take()
         try:
             return session.lend(sizes, carry)
@@ -107,7 +108,7 @@ class BackgroundSession(Session):
             self._release(session)
 
     def _take(self) -> Session:
-        """The session of the moment, which is not closed until it is released."""
+        """The session that is current, which is not closed until it is released."""
         failure, self._failure = self._failure, None
         if failure is not None:
             said = printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
@@ -148,7 +149,7 @@ class BackgroundSession(Session):
         self._settled.set()
 
     def _take_retired(self) -> Session | None:
-        """The first session, once nobody uses it any more."""
+        """The first session, once it is not used any more."""
         if self._retired is None or self._users.get(id(self._retired), 0):
             return None
         session, self._retired = self._retired, None
@@ -194,7 +195,8 @@ class _Held:
 
     def read_engine(self, spec: EngineSpec) -> bytes:
         """An engine is not held: it may be large, and not the one that is wanted."""
-        assert isinstance(self.source, EngineSource)  # noqa: S101 - it gave the spec
+        if not isinstance(self.source, EngineSource):
+            raise BackendError("the graph's bundle holds no engines")
         try:
             return self.source.read_engine(spec)
         except IntegrityError:

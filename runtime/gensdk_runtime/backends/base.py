@@ -29,7 +29,7 @@ MAX_IDLE_BOUND = 8
 
 
 class GraphSource(Protocol):
-    """Where a backend gets the file of one graph in one precision from."""
+    """Gives the file of one graph in one precision to a backend."""
 
     @property
     def path(self) -> Path | None:
@@ -41,9 +41,9 @@ class GraphSource(Protocol):
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can run here; if not, `reason` says why and `remedy` what mends it.
+    """Whether a backend can run here. If not, `reason` says why and `remedy` how to mend it.
 
-    `devices` are the providers that can follow its name; `missing` says of the others why not, and what mends it.
+    `devices` are the providers that can follow its name; `missing` gives, for the others, reason and remedy.
     """
 
     available: bool
@@ -130,7 +130,7 @@ class Session(Closable):
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
+        """True if :meth:`close` was called."""
         return self._closed
 
     def closed_error(self) -> BackendError:
@@ -228,8 +228,8 @@ def check_feeds(graph: GraphSpec, feeds: Feeds) -> dict[str, int]:
 def check_outputs(graph: GraphSpec, outputs: Mapping[str, Any], sizes: dict[str, int]) -> None:
     """Raises :class:`BackendError` unless `outputs` has the graph's outputs in their dtypes and shapes.
 
-    `sizes`: the named axes as :func:`check_feeds` found them. A graph is not trusted to be what its manifest
-    says: wrong outputs would come up later, as errors that blame the caller.
+    `sizes`: the named axes as :func:`check_feeds` found them. A graph need not be what its manifest says: without
+    this check, wrong outputs would cause errors later that blame the caller.
     """
     for spec in graph.outputs:
         array = outputs.get(spec.name)
@@ -245,7 +245,7 @@ def check_outputs(graph: GraphSpec, outputs: Mapping[str, Any], sizes: dict[str,
 
 
 def _fits(spec: TensorSpec, array: Array, sizes: dict[str, int]) -> bool:
-    """Whether `array` has the shape of `spec`; named axes that are new are noted in `sizes`."""
+    """True if `array` has the shape of `spec`; named axes that are new are noted in `sizes`."""
     return len(array.shape) == len(spec.shape) and all(
         have == (want if isinstance(want, int) else sizes.setdefault(want, have))
         for want, have in zip(spec.shape, array.shape, strict=True)

@@ -44,8 +44,11 @@ class Bound(ABC):
 
     @abstractmethod
     def input(self, name: str) -> Array:
-        """The array to write input `name` into. Ask anew before each change: buffers change places, and a
-        backend with memory of its own copies only the inputs that were asked for since the last run."""
+        """The array to write input `name` into.
+
+        Ask for it again before each change: buffers change places, and a backend with memory of its own copies
+        only the inputs that were asked for since the last run.
+        """
 
     @abstractmethod
     def output(self, name: str) -> Array:

@@ -27,7 +27,7 @@ class FakeBackend(Backend):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Always there."""
+        """Always available."""
         return Availability(True, devices=("none",))
 
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:

@@ -56,7 +56,7 @@ class Limit:
 
     @property
     def is_throughput(self) -> bool:
-        """Whether more is better."""
+        """True if more is better."""
         return self.metric == "throughput"
 
     @classmethod
@@ -81,7 +81,7 @@ class Limit:
         return cls(text=text.strip(), metric=metric, statistic=statistic, allowed=allowed)
 
     def breaks(self, ratio: float) -> bool:
-        """Whether new / old as reports show it (of throughputs, where that is the metric) is beyond the limit."""
+        """True if new / old as reports show it (of throughputs, where that is the metric) is beyond the limit."""
         return ratio < 1 - self.allowed if self.is_throughput else ratio > 1 + self.allowed
 
     def verdict(self, interval: RatioInterval) -> Verdict:
@@ -95,8 +95,11 @@ class Limit:
 
 
 def failed(report: Report) -> tuple[Comparison, ...]:
-    """The comparisons that fail a gate: slower for sure, not measured at all, or not told but slower to all
-    appearances (the estimate itself is beyond the limit). What nobody could tell does not pass as checked."""
+    """The comparisons that fail a gate: slower for sure, not measured at all, or undecided with an estimate beyond
+    the limit.
+
+    An undecided comparison does not pass as checked.
+    """
     return tuple(
         each
         for each in report.comparisons
@@ -147,7 +150,8 @@ def matching_case(new: Case, baseline: Report) -> Case:
 
 
 def machine_warnings(new: Report, baseline: Report, *, allow_other_machine: bool) -> tuple[str, ...]:
-    """What readers must know. Raises :class:`InputError` for another machine, unless allowed."""
+    """Warnings for the reader about differences between machines. Raises :class:`InputError` for another machine,
+    unless that is allowed."""
     hardware = new.machine.hardware_differences(baseline.machine)
     if hardware and not allow_other_machine:
         raise InputError(

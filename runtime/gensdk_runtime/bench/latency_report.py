@@ -1,4 +1,4 @@
-"""What a measurement gives: typed, versioned, JSON in and out. A report with raw latencies is a baseline."""
+"""The result of a measurement: typed, versioned, JSON in and out. A report with raw latencies is a baseline."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class SamplingOptions(OptionValues):
 class BenchSettings(StrictModel):
     """How to measure; names and defaults are trtexec's, where it has one.
 
-    `warmup_ms`: warm-up before each run. `duration_s` and `iterations`: measure each case at least so long
-    and so often, all runs together. `runs`: how often to load the model anew and measure it; a comparison
-    needs several. `percentiles` to report beside the median. `patience`: where two bundles are measured in
-    turn, and that does not tell, measure as much again, until it has been done so many times.
+    `warmup_ms`: warm-up before each run. `duration_s` and `iterations`: measure each case at least so long and so
+    often, all runs together. `runs`: how often to load the model anew and measure it; a comparison needs several.
+    `percentiles` to report beside the median. `patience`: if two bundles are measured in turn and the verdict is
+    open, measure again, up to so many times.
     """
 
     warmup_ms: Annotated[float, Field(ge=0, le=600_000)] = 200.0
@@ -178,7 +178,7 @@ class Comparison(StrictModel):
 
 
 class Report(StrictModel):
-    """All that one measurement found."""
+    """All results of one measurement."""
 
     kind: Literal["gensdk-bench"] = "gensdk-bench"
     version: Annotated[int, Field(ge=1)] = REPORT_VERSION

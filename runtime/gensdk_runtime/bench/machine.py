@@ -25,7 +25,7 @@ def _check_printable(value: str) -> str:
 
 
 def shown(text: str) -> str:
-    """What of `text` a report holds."""
+    """The part of `text` that a report holds."""
     return printable(text)[:500]
 
 
@@ -83,7 +83,7 @@ class Machine(StrictModel):
 
 
 def this_machine() -> Machine:
-    """What can be found out about this machine without special rights and without raising."""
+    """What is known of this machine without special rights; never raises."""
     return Machine(
         cpu=shown(cpu_model()),
         cores=usable_cores(),
@@ -102,7 +102,7 @@ def speed_probe_ns(pieces: int = 50) -> int:
     """Mean time of a fixed piece of numpy work (one thread, about a tenth of a millisecond without neighbours).
 
     Stored with each run, it tells a slow model from a slow hour of the machine. The mean over several
-    milliseconds, because on a busy machine the scheduler takes the processor away every few of them.
+    milliseconds, because on a busy machine the scheduler interrupts it every few milliseconds.
     """
     values = np.arange(48 * 48, dtype=np.float32).reshape(48, 48) / 2304
     start = time.perf_counter_ns()

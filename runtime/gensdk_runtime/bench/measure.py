@@ -1,4 +1,7 @@
-"""Measures the latency of ``Generator.sample()``, cold and warm, for one model or for several in turn."""
+"""Measures the latency of a model's calls, for one model or for several in turn.
+
+Cold: loading, and the first ``Generator.sample()``. Warm: the same call as ``Generator.prepare()`` makes it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +27,7 @@ from gensdk_runtime.bench.latency_report import (
 from gensdk_runtime.bench.machine import speed_probe_ns
 from gensdk_runtime.conditions.example_images import example_images
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import ModelSpec
@@ -32,7 +37,7 @@ T = TypeVar("T")
 
 
 class Sampler(Protocol):
-    """What is measured: a :class:`gensdk_runtime.generator.Generator`, or something that wraps one."""
+    """What is measured: a :class:`gensdk_runtime.generator.Generator`, or a wrapper of one."""
 
     @property
     def model(self) -> ModelSpec:
@@ -44,7 +49,7 @@ class Sampler(Protocol):
 
     @property
     def sample(self) -> Callable[..., Samples]:
-        """Draws samples, as :meth:`Generator.sample` does."""
+        """Draws samples, as :meth:`Generator.sample` does: the first call."""
 
     def close(self) -> None:
         """Frees the sessions."""
@@ -86,7 +91,7 @@ def measure(targets: Sequence[Target], settings: BenchSettings, *, seed: int = 0
 class _Calls:
     """An open target and the clock readings of its calls."""
 
-    sampler: Sampler
+    draw: Callable[..., Samples]
     subject: Subject
     keywords: dict[str, Any]
     load_ns: int
@@ -96,9 +101,9 @@ class _Calls:
 
     def call(self) -> int:
         """One call within the report's boundary, in ns. Nothing else may stand between the two readings."""
-        sample, keywords = self.sampler.sample, self.keywords
+        draw, keywords = self.draw, self.keywords
         start = perf_counter_ns()
-        samples = sample(**keywords)
+        samples = draw(**keywords)
         latency = perf_counter_ns() - start
         self.latencies_ns.append(max(latency, 1))
         self.graphs_ns.append(round(samples.timings.graphs * 1e9))
@@ -118,15 +123,21 @@ def _open(target: Target, options: SamplingOptions, stack: ExitStack) -> _Calls:
     model = sampler.model
     if not 1 <= target.batch <= model.max_batch:
         raise InputError(f"batch {target.batch}: {target.name} takes 1 to {model.max_batch} samples at once")
-    keywords = {"n": target.batch, "seed": 0, "progress": False} | options.keywords()
+    keywords: dict[str, Any] = {"seed": 0}
     images = example_images(model, target.batch)
     if images is not None:
         keywords["image"] = images
     start = perf_counter_ns()
-    samples = sampler.sample(**keywords)
+    samples = sampler.sample(target.batch, progress=False, **keywords, **options.keywords())
     first_call_ns = perf_counter_ns() - start
     subject = _subject(target, sampler, samples, options)
-    return _Calls(sampler, subject, keywords, max(load_ns, 1), max(first_call_ns, 1), [], [])
+    if isinstance(sampler, Generator):
+        settings = options.keywords()
+        label = settings.pop("label", None)
+        draw = sampler.prepare(target.batch, label=label, settings=settings, warm=False).draw
+    else:
+        draw = partial(sampler.sample, target.batch, progress=False, **options.keywords())
+    return _Calls(draw, subject, keywords, max(load_ns, 1), max(first_call_ns, 1), [], [])
 
 
 def _subject(target: Target, sampler: Sampler, samples: Samples, options: SamplingOptions) -> Subject:

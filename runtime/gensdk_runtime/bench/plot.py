@@ -33,7 +33,7 @@ def check_plot(path: Path) -> None:
 def _import_matplotlib() -> None:
     """Without the ``matplotlibrc`` of the working directory, which matplotlib would obey before the user's own.
 
-    With it somebody else's folder could have text set by LaTeX, with a preamble of theirs.
+    A folder from a stranger could otherwise make it run LaTeX with a preamble of the stranger's.
     """
     planted = "matplotlib" not in sys.modules and os.path.lexists("matplotlibrc")
     with contextlib.chdir(Path(sys.prefix).anchor) if planted else contextlib.nullcontext():

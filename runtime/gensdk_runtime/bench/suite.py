@@ -44,10 +44,10 @@ def bench(
 
     `against`: another bundle, measured in turn with the first; the verdicts say whether `bundle` is slower than
     it. `baseline`: an earlier report of this machine to compare with instead. `fail_on`: limits such as
-    ``p95:+5%`` or ``throughput:-5%``; :attr:`Report.slower` holds those that broke. `settings`: how to measure;
-    by default three seconds a case, in one run, or in ten where something is compared. `on_case` hears what
-    comes next. Raises :class:`InputError` for arguments and baselines that do not fit, and what loading and
-    sampling raise.
+    ``p95:+5%`` or ``throughput:-5%``; :attr:`Report.slower` holds those that broke. `settings`: how to measure; by
+    default three seconds a case, in one run, or in ten where something is compared. `on_case` is called with the
+    name of each case before it is measured. Raises :class:`InputError` for arguments and baselines that do not
+    fit, and what loading and sampling raise.
     """
     if against is not None and baseline is not None:
         raise InputError("expected against or baseline, got both; compare with one of them")
@@ -115,7 +115,7 @@ def measure_in_turn(
 
 
 def _busy(machine: Machine) -> tuple[str, ...]:
-    """Says so when others use the processor: latencies then tell more about them than about the model."""
+    """A warning if other processes use the processor: latencies then depend on them more than on the model."""
     load = machine.load_average[0] if machine.load_average else 0.0
     if load <= 0.5 * machine.cores:
         return ()

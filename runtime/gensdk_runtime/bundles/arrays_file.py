@@ -1,7 +1,7 @@
 """Arrays from ``.npz`` and ``.npy`` files of unknown origin: sizes are known and allowed before memory is taken.
 
-NumPy's own reader evaluates headers as Python literals, allocates what a header claims, and raises whatever comes
-up on the way. This one takes plain arrays alone: bool, integers, floats, complex numbers and texts. No pickle, no
+NumPy's own reader evaluates headers as Python literals, allocates what a header claims, and raises all kinds of
+exceptions. This one takes plain arrays only: bool, integers, floats, complex numbers and texts. No pickle, no
 records, no encrypted or doubled members, no member that unfolds without end.
 """
 
@@ -50,7 +50,7 @@ class _DamagedError(Exception):
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What an array says of itself: `shape`, `dtype` as it lies in the file, and whether columns come first."""
+    """The header of an array: `shape`, `dtype` as it lies in the file, and whether columns come first."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

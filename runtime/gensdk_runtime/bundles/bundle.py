@@ -56,7 +56,7 @@ class _Scanned:
 
 
 class CheckedCopies:
-    """Copies of files that no memory need hold, each made of bytes that were checked."""
+    """Copies on disk of files too large for memory, each made from checked bytes."""
 
     def __init__(self) -> None:
         self._folders: dict[str, Path] = {}
@@ -188,7 +188,7 @@ class Bundle(Closable):
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
+        """True if :meth:`close` was called."""
         return self._files.closed()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -249,8 +249,8 @@ class BundleGraph:
     def read(self) -> bytes:
         """The bytes of the ONNX file, with the tensors that lie in other files put in.
 
-        :class:`IntegrityError` where a file is not what the manifest says; :class:`BundleError` for what no ONNX
-        file can hold, which is to be loaded from :attr:`path`.
+        :class:`IntegrityError` where a file is not what the manifest says; :class:`BundleError` if that is more
+        than one ONNX file can hold; load it from :attr:`path` then.
         """
         data = self.bundle.read(self.file)
         externals = self._check(data).externals
@@ -265,7 +265,7 @@ class BundleGraph:
 
     @property
     def loops(self) -> bool:
-        """Whether it has graphs within nodes, so that nobody can tell from the file how long it runs."""
+        """True if nodes contain graphs, so that the run time can't be told from the file."""
         return self._facts().loops
 
     def largest_batch(self) -> int:
@@ -282,7 +282,7 @@ class BundleGraph:
         return tuple(spec for spec in engines if (spec.graph, spec.precision) == (self.graph, precision))
 
     def trusts(self, spec: EngineSpec) -> bool:
-        """Whether the user trusts the bundle's engines, or this machine made this one."""
+        """True if the user trusts the bundle's engines, or this machine made this one."""
         if self.bundle.trust_engines or trusted_by_environment():
             return True
         return is_known(self.bundle.manifest.files[spec.file].sha256, "made")
@@ -292,7 +292,7 @@ class BundleGraph:
         return self.bundle.read(spec.file)
 
     def _facts(self) -> _Scanned:
-        """What is known of the file, which is read where nobody did yet."""
+        """The facts about the file, which is scanned at the first call."""
         return self.bundle._scanned.get((self.graph, self.file)) or self._check(self.bundle.read(self.file))
 
     def _bytes(self, externals: Mapping[str, str]) -> int:
@@ -365,7 +365,7 @@ def _standing(path: Path) -> Path:
 
 
 def _check_sizes(path: Path, manifest: Manifest) -> None:
-    """Refuses what nobody could use, before any of it is read."""
+    """Refuses files over the size limits before any of them is read."""
     total = sum(entry.size for entry in manifest.files.values())
     given = os.environ.get(LIMIT_VARIABLE, "").strip()
     limit = parse_bytes(given, LIMIT_VARIABLE) if given else DEFAULT_LIMIT

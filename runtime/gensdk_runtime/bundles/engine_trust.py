@@ -8,5 +8,5 @@ TRUST_VARIABLE = "GENSDK_TRUST_ENGINES"
 
 
 def trusted_by_environment() -> bool:
-    """Whether GENSDK_TRUST_ENGINES=1 says that all engines may be loaded, wherever they were made."""
+    """True if GENSDK_TRUST_ENGINES=1 says that all engines may be loaded, wherever they were made."""
     return os.environ.get(TRUST_VARIABLE, "").strip() == "1"

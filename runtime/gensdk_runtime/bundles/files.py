@@ -42,10 +42,10 @@ class BundleFiles(Protocol):
         """A file that should not be there, if there is one."""
 
     def replaced(self) -> bool:
-        """Whether another bundle stands at the path by now."""
+        """True if another bundle stands at the path by now."""
 
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
+        """True if :meth:`close` was called."""
 
     def close(self) -> None:
         """Closes all files. May be called twice."""
@@ -61,7 +61,7 @@ def readable(name: object) -> Iterator[None]:
 
 
 def is_dropping(name: str) -> bool:
-    """Whether operating systems leave such a file behind unasked; it is ignored."""
+    """True if operating systems leave such a file behind unasked; it is ignored."""
     return any(part in _DROPPINGS or part.startswith("._") for part in PurePosixPath(name).parts)
 
 
@@ -141,7 +141,7 @@ class FolderFiles:
     def _open(self, name: str) -> int:
         """Opens a file of the folder and keeps its descriptor."""
         try:
-            descriptor = self._open_beneath(name) if _OPENAT else self._open_checked(name)
+            descriptor = self._open_checked(name) if self._root is None else self._open_beneath(self._root, name)
         except FileNotFoundError:
             raise missing(self.label, name) from None
         except OSError as failure:
@@ -152,11 +152,10 @@ class FolderFiles:
         self._descriptors.append(descriptor)
         return descriptor
 
-    def _open_beneath(self, name: str, flags: int = _READ) -> int:
+    def _open_beneath(self, root: int, name: str, flags: int = _READ) -> int:
         """Opens component after component, so that no link is followed and none can be slipped in between."""
-        assert self._root is not None  # noqa: S101 - for the type checker
         parts = PurePosixPath(name).parts
-        parent, opened = self._root, []
+        parent, opened = root, []
         try:
             for part in parts[:-1]:
                 parent = os.open(part, _READ | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
@@ -182,9 +181,9 @@ class FolderFiles:
     def _entries(self, folder: str) -> list[str]:
         """The names in a folder of the bundle; none where there is no such folder."""
         try:
-            if not _OPENAT:
+            if self._root is None:
                 return sorted(entry.name for entry in (self.root / folder).iterdir())
-            descriptor = self._open_beneath(folder, _READ | os.O_DIRECTORY)
+            descriptor = self._open_beneath(self._root, folder, _READ | os.O_DIRECTORY)
         except FileNotFoundError:
             return []
         try:

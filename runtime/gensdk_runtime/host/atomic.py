@@ -79,7 +79,7 @@ def write_file(path: Path, *parts: bytes, durable: bool = False) -> None:
 
 
 def check_no_dangling_link(path: Path) -> None:
-    """OSError where `path` is a link to nothing: what is written there would appear where nobody asked for it."""
+    """Raises OSError if `path` is a link to nothing: a file written there would appear in an unexpected place."""
     if path.is_symlink() and not path.exists():
         raise OSError(errno.ELOOP, "it is a link to something that is not there; remove it", str(path))
 
@@ -166,7 +166,7 @@ def held(path: Path) -> int | None:
 def remove_abandoned(folder: Path, names: re.Pattern[str]) -> None:
     """Removes what killed processes left in `folder` under such `names`; what living ones have is locked.
 
-    Where locks don't tell, what was made within a day stays.
+    Without locks, what is less than a day old stays.
     """
     for name in os.listdir(folder):  # noqa: PTH208 - cheap where there are many
         if names.fullmatch(name):

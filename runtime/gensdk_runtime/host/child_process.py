@@ -1,10 +1,10 @@
-"""Starts every process that gensdk starts, so that none runs code from where the user happens to stand.
+"""Starts every process that gensdk starts, so that none imports code from the user's working directory.
 
 A child gets the interpreter's ``-P``, its own working directory (the root of the file system), and the paths from
-which this process imports, without the working directory and the folder of the user's script: there may lie an
-``onnxruntime.py`` that somebody sent. What a folder holds is taken from there only if gensdk itself was imported
-from it. A child ends with its parent, whatever it is doing (:mod:`gensdk_runtime.host.child_main`), and within
-limits of memory and processor time.
+which this process imports, without the working directory and the folder of the user's script: an
+``onnxruntime.py`` from a stranger may lie there. What a folder holds is taken from there only if gensdk itself was
+imported from it. A child ends with its parent, whatever it is doing (:mod:`gensdk_runtime.host.child_main`), and
+within limits of memory and processor time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 import gensdk_runtime
 from gensdk_runtime.errors import UnavailableError
@@ -42,8 +42,8 @@ _SEARCHED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 class Limits:
     """What a child may take: `memory` in bytes of its own, `processor_seconds` of all its threads together.
 
-    None: as much as it likes; `memory` is what :func:`memory_limit` says unless given. Enforced by the operating
-    system on Linux and macOS; elsewhere there is only the time that its parent waits for it.
+    None: no limit; `memory` is :func:`memory_limit` unless given. Enforced by the operating system on Linux and
+    macOS; elsewhere there is only the time that its parent waits for it.
     """
 
     memory: int | None = field(default_factory=memory_limit)
@@ -105,6 +105,13 @@ def start_module(
         "processor_seconds": limits.processor_seconds,
     }
     return start_python(["-m", MAIN, json.dumps(order), *arguments], stdin=subprocess.PIPE, **how)
+
+
+def piped(stream: IO[AnyStr] | None) -> IO[AnyStr]:
+    """The stream of a child that was started with a pipe for it."""
+    if stream is None:
+        raise ValueError("expected a child with a pipe for this stream")
+    return stream
 
 
 def run_module(module: str, *arguments: str, timeout: float, limits: Limits | None = None, **how: Any) -> Finished:

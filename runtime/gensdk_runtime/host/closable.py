@@ -1,4 +1,4 @@
-"""What holds something and is closed at the end of a ``with``."""
+"""A base class of objects that free something at the end of a ``with`` block."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What a forked child must not take over as it is: locks, threads and native handles of its parent.
+"""What a forked child must not inherit unchanged: locks, threads and native handles of its parent.
 
 Servers load a model and then fork their workers (``gunicorn --preload``, Celery, ``multiprocessing`` on Linux).
 The child has one thread: a lock that another thread held stays locked in it for ever, and pools of threads, those
 inside native libraries too, wait for threads that are not there. So locks are made here, and what holds threads or
-native handles is told in the child, before anything else runs there.
+native handles is notified in the child before anything else runs there.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def new_lock() -> Lock:
 
 
 def open_in_children(lock: Any) -> None:
-    """Has a `lock` of the standard library's open in every child that is forked while it lives."""
+    """Makes sure that a standard-library `lock` is open in every child that is forked while it lives."""
     _locks.add(lock)
 
 
 def renew_in_children(thing: Renewable) -> None:
-    """Has ``thing.after_fork()`` called in every child that is forked while `thing` lives."""
+    """Calls ``thing.after_fork()`` in every child that is forked while `thing` lives."""
     _renewed.add(thing)
 
 

@@ -1,6 +1,6 @@
 """Files that this machine made or has tried, remembered in the user's cache by their SHA-256.
 
-Who gives a bundle away can write into it what he likes, but not into the private cache of whoever gets it.
+The author of a bundle can write anything into it, but not into the private cache of its user.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def remember(data: bytes | str, why: Why) -> None:
 
 
 def is_known(data: bytes | str, why: Why) -> bool:
-    """Whether the file was remembered for this reason."""
+    """True if the file was remembered for this reason."""
     with contextlib.suppress(OSError, UnavailableError):
         return _is_note(_path(_digest(data), why))
     return False
@@ -59,7 +59,7 @@ def _path(digest: str, why: Why) -> Path:
 
 
 def _is_note(path: Path) -> bool:
-    """A plain file of this user's; a link, or what somebody else put there, says nothing."""
+    """True for a plain file that this user owns; links and files of others do not count."""
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -20,7 +20,7 @@ def available_memory() -> int | None:
     """Bytes that can be taken before the system, a container or a limit of the process refuses, or kills it.
 
     The least of what Linux calls available, of the limits of the process's control groups (cgroup 2, else 1), and
-    of its address space (``ulimit -v``). None where nothing says so, as on macOS and Windows.
+    of its address space (``ulimit -v``). None where the system does not say, as on macOS and Windows.
     """
     known = [each for each in (_machine(), *_groups(), _address_space()) if each is not None]
     return max(0, min(known)) if known else None

@@ -41,7 +41,7 @@ def parse_bytes(text: str, what: str) -> int:
 
 @lru_cache(maxsize=1)
 def machine_memory() -> int:
-    """Bytes of memory, of the container where that has less; 8 GiB where nothing tells."""
+    """Bytes of memory of this machine, or of its container if that has less; 8 GiB if neither is known."""
     known = [size for size in (_physical(), *memory_limits()) if size]
     return min(known, default=8 * 2**30)
 

@@ -1,9 +1,8 @@
 """Files and folders that gensdk keeps for itself, opened only where they are what they should be.
 
-A run folder or a cache may have come from somebody else. A name in it may be a link to a file of the user's, a
-pipe that blocks for ever, or a device without an end. So: no links, plain files alone, nothing emptied before it
-is known to be ours, and sizes looked at before anything is read. All refusals are OSError, whose ``strerror`` says
-why.
+A run folder or a cache may come from a stranger. A name in it may be a link to a file of the user's, a pipe that
+blocks for ever, or a device without an end. So: no links, plain files alone, nothing emptied before it is known to
+be ours, and sizes looked at before anything is read. All refusals are OSError, whose ``strerror`` says why.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of the plain file at `path`; with ``O_CREAT`` in `flags` it is made, for this user alone.
 
     Raises OSError for anything else: a link (also a dangling one), a folder, a pipe, a socket, a device.
-    ``O_TRUNC`` is refused: what is emptied in opening is lost before anybody has looked.
+    ``O_TRUNC`` is refused: opening would empty a file before it is checked.
     """
     if flags & os.O_TRUNC:
         raise ValueError("open without O_TRUNC, and truncate what turned out to be the right file")

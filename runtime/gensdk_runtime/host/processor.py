@@ -27,7 +27,7 @@ def cpu_model() -> str:
 def system_name() -> str:
     """The operating system as in ``Linux-6.1-x86_64-with-glibc2.36``.
 
-    As :func:`platform.platform` has it, which however runs any ``uname`` or ``file`` that PATH leads to, be it in
+    It is :func:`platform.platform` without running the ``uname`` or ``file`` that PATH finds, which could lie in
     the working directory.
     """
     parts = [platform.system(), platform.release(), platform.machine()]

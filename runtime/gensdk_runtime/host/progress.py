@@ -1,4 +1,4 @@
-"""A progress bar on long work; silent where nobody watches."""
+"""A progress bar for long work; silent unless stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import cached_property
 from threading import Lock
 from time import monotonic
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.printable import printable
 
@@ -17,7 +17,7 @@ PATIENCE = 1.0
 """Seconds before the bar appears: short work needs none, and rich is imported only when it does."""
 
 
-class Progress:
+class Progress(Closable):
     """Counts `parts` of work, each from 0 to 1. `show`: None decides by whether stderr is a terminal.
 
     One part after another is told with :meth:`part` and :meth:`advance`; parts that go on side by side, in any
@@ -41,20 +41,20 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether there will be a bar, once the work is long."""
+        """True if there will be a bar once the work is long."""
         return self._show
 
     def part(self, fraction: float) -> None:
-        """The present part has come this far."""
+        """Reports how far the current part has come, from 0 to 1."""
         self._tell(self._done + fraction)
 
     def advance(self) -> None:
-        """The present part is done."""
+        """Marks the current part as done."""
         self._done += 1
         self._tell(self._done)
 
     def share(self, parts: int) -> Callable[[float], None]:
-        """To be told how far `parts` of the work have come together, from 0 to 1."""
+        """A function to call with how far `parts` of the work, done together, have come, from 0 to 1."""
         before, lock = 0.0, self._lock
 
         def tell(fraction: float) -> None:
@@ -82,11 +82,7 @@ class Progress:
         self._task = self._bar.add_task(escape(printable(self._title)), total=self._parts)
         self._bar.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()

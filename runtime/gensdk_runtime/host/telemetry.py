@@ -1,4 +1,4 @@
-"""Keeps the packages below gensdk from telling their makers that they were used.
+"""Keeps the packages that gensdk uses from reporting their use to their makers.
 
 ONNX Runtime (from 1.29 on), OpenVINO and Hugging Face's packages report by default, and leave identifiers in the
 home folder. gensdk switches that off before they are imported. Each package's own switch, where the user has set

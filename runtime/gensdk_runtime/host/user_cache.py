@@ -22,8 +22,8 @@ def cache_folder(*parts: str) -> Path:
     """The folder `parts` of the cache, absolute, made where it is missing, for this user alone (mode 0700).
 
     Each part is one plain name. Raises :class:`UnavailableError` where the folder can't be made, is owned by
-    somebody else, is a link made by somebody else, or may be written by others (POSIX). That it can be written
-    now is not promised: the disk may be full, or mounted read-only.
+    somebody else, is a link made by somebody else, or may be written by others (POSIX). It may still not be
+    writable: the disk may be full, or mounted read-only.
     """
     for part in parts:
         if not part or part in (".", "..") or any(mark in part for mark in "/\\:\0"):

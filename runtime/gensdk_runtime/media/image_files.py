@@ -12,37 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_pixels import Images, flattened, to_array, to_channels
+from gensdk_runtime.media.image_pixels import Images, flattened, to_array
 from gensdk_runtime.media.image_reader import (
-    FORMATS,
     MAX_PIXELS,
     CorruptImageError,
-    UnclearDepthError,
     frame_count,
-    heedless,
+    ignoring_warnings,
     open_image,
     orientation,
     upright,
     upright_size,
 )
 from gensdk_runtime.media.image_samples import grey_with_alpha, picture
-
-__all__ = [
-    "FORMATS",
-    "MAX_FILE_BYTES",
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "CorruptImageError",
-    "Header",
-    "Images",
-    "UnclearDepthError",
-    "check_pixels",
-    "decode",
-    "file_header",
-    "read_file",
-    "read_header",
-    "to_channels",
-]
 
 MAX_FILE_BYTES = 256 << 20
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -69,7 +50,7 @@ def read_header(data: bytes) -> Header:
 
     Raises :class:`CorruptImageError`, also for other formats: files of unknown origin reach no other decoder.
     """
-    return heedless(lambda: _read_header(data))
+    return ignoring_warnings(lambda: _read_header(data))
 
 
 def _read_header(data: bytes) -> Header:
@@ -116,7 +97,7 @@ def decode(data: bytes, channels: int, *, depth: int | None = None) -> Images:
     used; None: as many as the file declares. Raises :class:`CorruptImageError` for a file that is cut, damaged or
     too large, and :class:`UnclearDepthError`, one of its kind, for samples of 16 bits that seem to use fewer.
     """
-    return heedless(lambda: _decode(data, channels, depth))
+    return ignoring_warnings(lambda: _decode(data, channels, depth))
 
 
 def _decode(data: bytes, channels: int, depth: int | None) -> Images:

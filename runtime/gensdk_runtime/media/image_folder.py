@@ -1,4 +1,4 @@
-"""The image files below a folder, and what was left out of them: nothing is passed over in silence."""
+"""The image files below a folder, and a record of all files that were left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, file_header
+from gensdk_runtime.media.image_files import SUFFIXES, file_header
+from gensdk_runtime.media.image_reader import CorruptImageError
 
 MAX_FILES = 10_000_000
 MAX_DEPTH = 64
@@ -99,7 +100,7 @@ def _look_at(entry: os.DirEntry[str], found: ImageFolder, home: str, seen: set[s
 
 
 def _not_entered(target: str, link: bool, home: str, seen: set[str], depth: int) -> str | None:
-    """Why a folder, whose real place is `target`, is no further part of the data; None: it is."""
+    """Why a folder, whose real path is `target`, is not part of the data; None if it is."""
     shared = os.path.commonpath((home, target))
     if link and shared == target:
         return "a link that leads back to where it lies"

@@ -14,7 +14,7 @@ from gensdk_runtime.media.image_reader import (
     MAX_PIXELS,
     CorruptImageError,
     decoding,
-    heedless,
+    ignoring_warnings,
     open_image,
     orientation,
     upright,
@@ -45,7 +45,7 @@ def frame_count(data: bytes) -> int:
 
     Of a TIFF with several pages only the first is a frame. Raises :class:`CorruptImageError`.
     """
-    image = heedless(lambda: open_image(data))
+    image = ignoring_warnings(lambda: open_image(data))
     return 1 if image.format == "TIFF" else _count(image)
 
 
@@ -59,7 +59,7 @@ def frames(data: bytes, channels: int) -> Iterator[Frame]:
     if count == 1:
         yield Frame(decode(data, channels), 0.0)
         return
-    image = heedless(lambda: open_image(data))
+    image = ignoring_warnings(lambda: open_image(data))
     if count > MAX_FRAMES or count * image.width * image.height > MAX_ANIMATION_PIXELS:
         raise CorruptImageError(
             f"{count if count <= MAX_FRAMES else f'over {MAX_FRAMES}'} frames of {image.width}x{image.height} are "

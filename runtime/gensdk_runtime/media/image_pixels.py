@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Images = NDArray[np.uint8]
 Enlarging = Literal["bicubic", "bilinear"]
+Fit = Literal["crop", "stretch"]
 MAX_SIDE = 16384
 """Pixels of the largest height and width of an image."""
 
@@ -77,6 +78,22 @@ def resize(image: Images, height: int, width: int, *, enlarge: Enlarging = "bicu
         parts = [resize(part, height, width, enlarge=enlarge) for part in np.split(image, image.shape[2], axis=2)]
         return np.concatenate(parts, axis=2)
     return to_array(to_picture(image).resize((width, height), _kernel(enlarge)))
+
+
+def fit_size(image: Images, size: tuple[int, int], fit: Fit) -> Images:
+    """`image` uint8 [H, W, C] at `size` (height, width): cut to the shape from the centre, or stretched.
+
+    The mean over areas where it shrinks, bicubic where it grows.
+    """
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    if fit == "crop":
+        scale = min(image.shape[0] / height, image.shape[1] / width)
+        cut_h, cut_w = max(1, round(height * scale)), max(1, round(width * scale))
+        top, left = (image.shape[0] - cut_h) // 2, (image.shape[1] - cut_w) // 2
+        image = image[top : top + cut_h, left : left + cut_w]
+    return resize(image, height, width)
 
 
 def resize_floats(

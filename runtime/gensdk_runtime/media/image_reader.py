@@ -37,13 +37,14 @@ Result = TypeVar("Result")
 
 
 class CorruptImageError(Exception):
-    """The bytes are no whole image; the message says what is wrong. Callers name the file and skip it."""
+    """The bytes are not a whole image; the message says what is wrong. Callers name the file and skip it."""
 
 
 class UnclearDepthError(CorruptImageError):
-    """Samples of 16 bits that seem to use fewer, and the file doesn't say how many; `largest`: of its samples.
+    """A file has 16-bit samples that seem to use fewer bits, and does not say how many; `largest` is the largest
+    sample.
 
-    Callers ask their user, and say `depth`.
+    Callers ask the user, and pass `depth`.
     """
 
     def __init__(self, largest: int) -> None:
@@ -55,12 +56,12 @@ class UnclearDepthError(CorruptImageError):
 
 
 class WatchedBytes(BytesIO):
-    """The bytes of a file; `ended` once more was read than there is, which decoders may take for an early end."""
+    """The bytes of a file. `ended`: more was read than there is, which decoders may take for an early end."""
 
     ended = False
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As any file does."""
+        """As :meth:`io.BytesIO.read`."""
         data = super().read(size)
         self.ended |= not data and size != 0
         return data
@@ -108,7 +109,7 @@ class _Grown:
         self._known = size
 
 
-def heedless(work: Callable[[], Result]) -> Result:
+def ignoring_warnings(work: Callable[[], Result]) -> Result:
     """`work()`; again, with warnings ignored, if the application makes errors of them.
 
     Decoders warn of odd metadata, which is no damage. Filters of warnings belong to the whole process, so that
@@ -126,7 +127,7 @@ def heedless(work: Callable[[], Result]) -> Result:
 def decoding() -> Iterator[None]:
     """Whatever a decoder raises over hostile bytes becomes a :class:`CorruptImageError` with its reason.
 
-    Warnings pass where the application makes errors of them; see :func:`heedless`.
+    Warnings pass where the application makes errors of them; see :func:`ignoring_warnings`.
     """
     try:
         yield
@@ -206,7 +207,7 @@ def upright(image: Image, turn: int) -> Image:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and body of each chunk of a PNG, as long as their lengths hold; for what Pillow does not tell."""
+    """Kind and body of each chunk of a PNG, while their lengths hold; for metadata that Pillow does not give."""
     view = memoryview(data)
     position = 8
     while position + 12 <= len(data):

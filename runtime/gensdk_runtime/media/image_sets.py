@@ -12,16 +12,14 @@ import numpy as np
 from gensdk_runtime.bundles.arrays_file import npz_names, read_npy, read_npz
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import (
-    CorruptImageError,
-    Images,
     check_pixels,
     decode,
     read_file,
     read_header,
-    to_channels,
 )
-from gensdk_runtime.media.image_fit import Fit, fit_size
 from gensdk_runtime.media.image_folder import list_images
+from gensdk_runtime.media.image_pixels import Fit, Images, fit_size, to_channels
+from gensdk_runtime.media.image_reader import CorruptImageError
 from gensdk_runtime.media.pixel_values import ValueRange, to_pixels
 from gensdk_runtime.spec.signature import ImageSpec
 
@@ -35,9 +33,9 @@ IMAGE_KEYS = ("images", "image", "x", "data", "array", "arr_0")
 
 @dataclass(frozen=True)
 class Shaping:
-    """How pictures come to a model's size and values, as its training did it.
+    """How pictures are brought to a model's size and values, as in its training.
 
-    `fit`: how others than of its size are brought to it; None: they are refused, since a score changes with it.
+    `fit`: how pictures of other sizes are resized; None: they are refused, since a score changes with it.
     `value_range`: (black, white) of arrays; None: found by their values. `depth`: bits that files of 16 use.
     """
 

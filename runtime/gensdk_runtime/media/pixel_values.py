@@ -1,7 +1,7 @@
 """Arrays of pixels to uint8 NHWC: which value is black and which is white is decided by all values together.
 
-One value a little outside says nothing: resampling by bicubic or Lanczos kernels overshoots at every edge. Where
-the values allow two readings nothing is guessed: the caller is asked for the range.
+One value slightly outside proves nothing: resampling by bicubic or Lanczos kernels overshoots at every edge. Where
+the values allow two readings, the caller must give the range.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ASK = "say which values are black and white, as in --value-range 0,255"
 
 @dataclass(frozen=True)
 class Pixels:
-    """`images` uint8 [N, H, W, C], and `told`: in words, the values as they were read and what became of them."""
+    """`images` uint8 [N, H, W, C], and `told`: how the values were read and what became of them, in words."""
 
     images: Images
     told: str
@@ -105,7 +105,7 @@ def _as_nhwc(array: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def _of_floats(array: NDArray[Any], low: float, high: float, what: str) -> ValueRange:
-    """The range that all values together speak for."""
+    """The range that all values together suggest."""
     if low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
         if _only_overshoot(array, low, 1.0) and not 0 < high < 2 / 255:
             return 0.0, 1.0
@@ -126,7 +126,7 @@ def _of_floats(array: NDArray[Any], low: float, high: float, what: str) -> Value
 
 
 def _only_overshoot(array: NDArray[Any], low: float, white: float) -> bool:
-    """Whether what lies below 0 may come of resampling values from 0 to `white`."""
+    """True if what lies below 0 may come of resampling values from 0 to `white`."""
     if low >= -0.02 * white:
         return True
     few = _count(array, lambda part: part < -0.02 * white) <= NEGATIVE_SHARE * array.size

@@ -81,21 +81,24 @@ def _orthogonal(direction: Float64) -> Float64:
     return across / length if length > 0 else np.zeros_like(direction)
 
 
+def _without_latent(program: Program[Any]) -> InputError:
+    return InputError(f"model {program.model.name!r} ({program.model.program.kind}) has no latent to walk through")
+
+
 class Latents:
     """The latent space of one program."""
 
     def __init__(self, program: Program[Any]) -> None:
-        shape = program.latent_shape
-        if shape is None:
-            kind = program.model.program.kind
-            raise InputError(f"model {program.model.name!r} ({kind}) has no latent to walk through")
-        self.shape = shape
+        if program.latent_shape is None:
+            raise _without_latent(program)
+        self.shape = program.latent_shape
         self._program = program
 
     def of(self, keys: Sequence[SampleKey]) -> Float32:
         """The latents that samples of these keys are made from, [n, ...]."""
         drawn = self._program.latents(keys)
-        assert drawn is not None  # noqa: S101 - there is a latent
+        if drawn is None:
+            raise _without_latent(self._program)
         return drawn
 
     def walk(self, points: Sequence[Point], n: int, *, method: Method | None, loop: bool) -> Walk:

@@ -117,7 +117,7 @@ def _node(data: bytes, start: int, end: int) -> OnnxNode:
 
 
 def _attribute(data: bytes, start: int, end: int) -> tuple[str, Any]:
-    """Name and value. A subgraph has the value None: who needs it must know the operator."""
+    """Name and value. A subgraph has the value None: a caller that needs it must know the operator."""
     name, value, integers, floats, strings = "", None, list[int](), list[float](), list[str]()
     for found in fields(data, start, end):
         part = (data, found.start, found.end)
@@ -141,14 +141,26 @@ def _attribute(data: bytes, start: int, end: int) -> tuple[str, Any]:
     return name, value if value is not None else next((each for each in lists if each), None)
 
 
-def _tensor(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor]:
+@dataclass(frozen=True)
+class TensorFields:
+    """A tensor as it lies in a file: `raw`, where its bytes are, or `numbers`, of which long rows are left out."""
+
+    name: str
+    type: int
+    shape: tuple[int, ...]
+    raw: tuple[int, int] | None
+    numbers: list[Any]
+
+
+def tensor_fields(data: bytes, start: int, end: int) -> TensorFields:
+    """The TensorProto in ``data[start:end]``."""
     shape, name, kind, raw, numbers = list[int](), "", 0, None, list[Any]()
     for found in fields(data, start, end):
         part = (data, found.start, found.end)
         if found.number == 1:
             shape += _integers(*part)
         elif found.number == 2:
-            kind = varint(data, found.start, found.end)[0]
+            kind = varint(*part)[0]
         elif found.number == 8:
             name = _text(*part)
         elif found.number == 9:
@@ -157,25 +169,27 @@ def _tensor(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor]:
             numbers += struct.unpack(f"<{(found.end - found.start) // 4}f", data[found.start : found.end])
         elif found.number in (5, 7) and found.end - found.start <= 10 * MAX_VALUES:
             numbers += _integers(*part)
-    sizes = tuple(shape)
-    if any(size < 0 for size in sizes):
+    return TensorFields(name, kind, tuple(shape), raw, numbers)
+
+
+def _tensor(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor]:
+    found = tensor_fields(data, start, end)
+    if any(size < 0 for size in found.shape):
         raise ValueError("a negative size")
-    return name, OnnxTensor(sizes, _value(data, sizes, kind, raw, numbers))
+    return found.name, OnnxTensor(found.shape, _value(data, found))
 
 
-def _value(
-    data: bytes, shape: tuple[int, ...], kind: int, raw: tuple[int, int] | None, numbers: list[Any]
-) -> Values | None:
-    dtype, count = _TYPES.get(kind), prod(shape)
+def _value(data: bytes, tensor: TensorFields) -> Values | None:
+    dtype, count = _TYPES.get(tensor.type), prod(tensor.shape)
     if dtype is None or count > MAX_VALUES:
         return None
-    if raw is not None:
-        found = np.frombuffer(data[raw[0] : raw[1]], dtype)
-    elif kind == 10:
-        found = np.asarray(numbers, np.uint16).view(np.float16)
+    if tensor.raw is not None:
+        found = np.frombuffer(data[slice(*tensor.raw)], dtype)
+    elif tensor.type == 10:
+        found = np.asarray(tensor.numbers, np.uint16).view(np.float16)
     else:
-        found = np.asarray(numbers).astype(dtype)
-    return found.reshape(shape) if found.size == count else None
+        found = np.asarray(tensor.numbers).astype(dtype)
+    return found.reshape(tensor.shape) if found.size == count else None
 
 
 def _integers(data: bytes, start: int, end: int) -> Iterator[int]:

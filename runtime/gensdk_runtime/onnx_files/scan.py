@@ -47,7 +47,7 @@ class OnnxFacts:
     """`inputs` and `outputs` of the main graph, by name and in order (an input with an initializer is a weight,
     not an input), and every `external_locations` as it is written, relative to the folder of the file.
 
-    `loops`: it has graphs within nodes (Loop, Scan, If), so nobody can tell how long it runs.
+    `loops`: it has graphs within nodes (Loop, Scan, If), so its run time is unknown.
     """
 
     inputs: tuple[str, ...]
@@ -78,18 +78,8 @@ def external_locations(data: bytes) -> tuple[str, ...]:
     return scan(data).external_locations
 
 
-def graph_inputs(data: bytes) -> tuple[str, ...]:
-    """Names of the inputs that must be fed, in order."""
-    return scan(data).inputs
-
-
-def graph_outputs(data: bytes) -> tuple[str, ...]:
-    """Names of the outputs, in order."""
-    return scan(data).outputs
-
-
 class _Walk:
-    """One pass over the messages; what it finds gathers in lists."""
+    """One pass over the messages, which collects its findings in lists."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data

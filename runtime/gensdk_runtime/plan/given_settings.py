@@ -38,8 +38,8 @@ class GivenSettings(NamedTuple):
 
 
 def given_settings(settings: object, own: type[ProgramSettings]) -> GivenSettings:
-    """What `settings` stand for: an object of the class `own`, of which counts what was set in it; options by
-    name, or :attr:`Samples.settings`. Raises :class:`InputError` for anything else."""
+    """What `settings` stand for: an object of the class `own`, of which what was set counts; options by name,
+    or :attr:`Samples.settings`. Raises :class:`InputError` for anything else."""
     if isinstance(settings, ProgramSettings):
         if not isinstance(settings, own):
             raise InputError(f"expected settings as {own.__name__}, got {type(settings).__name__}")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
-import gensdk_runtime.receptive_field.operators
-import gensdk_runtime.receptive_field.structure  # noqa: F401 - both register their rules
+import gensdk_runtime.receptive_field.image_operators
+import gensdk_runtime.receptive_field.structural_operators  # noqa: F401 - both register their rules
 from gensdk_runtime.onnx_files.nodes import OnnxGraph, OnnxNode
 from gensdk_runtime.receptive_field.rules import RULES, Call, Padding, Scene, source_tensor, weight_tensor
 from gensdk_runtime.receptive_field.shape_arithmetic import evaluated
@@ -40,13 +40,13 @@ SHAPES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Tile": 1}
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """What one pass found. `whole`: why a place depends on all of the source; empty where it does not.
+class Analysis:
+    """The result of one pass.
 
-    `margin`: pixels of the source around a place that it depends on. `grid`: multiples at which strides fall on
-    the same pixels. `memory`: bytes that live at the same time, at most; None where a shape is not known.
-    `ratios`: how nodes change sizes; a difference between two sizes shows that they depend on it. `paddings`: what
-    nodes add that depends on the size.
+    `whole`: why a place depends on all of the source; empty where it does not. `margin`: pixels of the source
+    around a place that it depends on. `grid`: multiples at which strides fall on the same pixels. `memory`: bytes
+    that live at the same time, at most; None where a shape is not known. `ratios`: how nodes change sizes; a
+    difference between two sizes shows that they depend on it. `paddings`: what nodes add that depends on the size.
     """
 
     whole: str
@@ -57,14 +57,14 @@ class Sighting:
     paddings: tuple[Padding, ...] = ()
 
 
-def sighting(
+def analyse(
     graph: OnnxGraph,
     inputs: Mapping[str, Tensor],
     outputs: Sequence[str],
     *,
     size: tuple[int, int],
     scale: int,
-) -> Sighting:
+) -> Analysis:
     """Follows `inputs` to `outputs`, which are `scale` times the `size` (height, width) of the source."""
     scene = Scene(size, graph.opset)
     nodes = _needed(graph, outputs)
@@ -92,10 +92,10 @@ def sighting(
         results = [known[name] for name in outputs]
     except UnknownError as failure:
         scene.sees_all(f"{failure} is not known to gensdk")
-        return Sighting(scene.whole, 0, 1, None)
+        return Analysis(scene.whole, 0, 1, None)
     margin = max([0, *(_margin(scene, result, scale) for result in results)])
     memory = KEPT * NUMBER_BYTES * most
-    return Sighting(scene.whole, margin, scene.grid, memory, tuple(scene.ratios), tuple(scene.paddings))
+    return Analysis(scene.whole, margin, scene.grid, memory, tuple(scene.ratios), tuple(scene.paddings))
 
 
 def _needed(graph: OnnxGraph, outputs: Iterable[str]) -> list[OnnxNode]:

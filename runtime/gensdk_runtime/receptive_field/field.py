@@ -14,7 +14,7 @@ from math import gcd, lcm
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import IntegrityError
 from gensdk_runtime.onnx_files.nodes import OnnxGraph, read_graph
-from gensdk_runtime.receptive_field.analysis import Sighting, inputs_of, sighting
+from gensdk_runtime.receptive_field.analysis import Analysis, analyse, inputs_of
 from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
 from gensdk_runtime.spec.signature import (
     HEIGHT,
@@ -93,7 +93,8 @@ def seen(bundle: Bundle) -> ModelSpec:
 
 
 def with_field(model: ModelSpec, data: bytes) -> ModelSpec:
-    """The model with what the ONNX file `data` of its graph says; one that translates no images as it is."""
+    """The model with what the ONNX file `data` of its graph says; a model that translates no images is returned as
+    it is."""
     if model.source is None:
         return model
     source = model.source.model_copy(update={"receptive_field": receptive_field(model, data)})
@@ -119,7 +120,7 @@ def _far(sizes: list[tuple[int, int]]) -> tuple[int, int] | None:
     return None if (height, width) == sizes[0] else (height, width)
 
 
-def _period(found: list[Sighting]) -> int | None:
+def _period(found: list[Analysis]) -> int | None:
     """Of what number sizes that are padded become multiples of; None where they become something else."""
     if any(len(each.paddings) != len(found[0].paddings) for each in found):
         return None
@@ -139,7 +140,7 @@ def _source_name(graph: GraphSpec) -> str:
     return "source" if graph.input("source") is not None else "variable"
 
 
-def _sighting(nodes: OnnxGraph, graph: GraphSpec, source: SourceSpec, size: tuple[int, int]) -> Sighting:
+def _sighting(nodes: OnnxGraph, graph: GraphSpec, source: SourceSpec, size: tuple[int, int]) -> Analysis:
     named = {
         "batch": 1,
         HEIGHT: size[0],
@@ -156,10 +157,10 @@ def _sighting(nodes: OnnxGraph, graph: GraphSpec, source: SourceSpec, size: tupl
     last = spec is not None and spec.dtype == "uint8"
     outputs = [out.name for out in graph.outputs if out.name in ("image", "pixels", "gradient")]
     inputs = inputs_of(shapes, name, channels_last=last)
-    return sighting(nodes, inputs, outputs, size=size, scale=source.scale)
+    return analyse(nodes, inputs, outputs, size=size, scale=source.scale)
 
 
-def _memory(sizes: list[tuple[int, int]], found: list[Sighting]) -> _Fit:
+def _memory(sizes: list[tuple[int, int]], found: list[Analysis]) -> _Fit:
     """A curve through the smallest and the largest size; zeros where memory is not known."""
     points = [
         (height * width, min(each.memory, MOST))

@@ -1,4 +1,4 @@
-"""The rules of operators: by name, what a node makes of what it is given."""
+"""The rules of operators: by the operator's name, what a node does to its inputs."""
 
 from __future__ import annotations
 

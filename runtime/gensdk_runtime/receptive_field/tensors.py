@@ -15,7 +15,7 @@ SIDES = ("height", "width")
 
 
 class UnknownError(Exception):
-    """An operator, or a way to use one, of which the analysis knows nothing; the message names it."""
+    """An operator, or a use of one, that the analysis does not know; the message names it."""
 
 
 @dataclass(frozen=True)

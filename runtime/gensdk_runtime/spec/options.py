@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import numpy as np
 from pydantic import ConfigDict, ValidationError, model_validator
@@ -24,8 +23,7 @@ MAX_WORD = 200
 """Characters of an option."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option of the programs of a `kind`: its `value` there, its type, what it may be, and what it means.
 
     `value`: the default, or that of the settings which :func:`options_of` was asked for; None: left open.
@@ -101,6 +99,14 @@ def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: I
         return cls.model_validate_json(json.dumps({**defaults.model_dump(), **given}))
     except ValidationError as failure:
         raise InputError(_wrong(failure, cls, given)) from None
+
+
+def check_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Raises :class:`InputError` where the programs of a `kind` don't have these options, or not with such values.
+
+    What only the model itself can tell (its classes, its layers) is left to :meth:`Program.resolve`.
+    """
+    settings_under(SETTINGS[kind](), options)
 
 
 def parse_options(words: Iterable[str]) -> dict[str, Any]:

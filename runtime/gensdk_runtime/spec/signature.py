@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.strict import StrictModel
 
 MAX_SAMPLE_ELEMENTS = 2**28
@@ -125,6 +126,13 @@ class GraphSpec(StrictModel):
     def output(self, name: str) -> TensorSpec | None:
         """The output called `name`, if there is one."""
         return next((tensor for tensor in self.outputs if tensor.name == name), None)
+
+    def require_input(self, name: str) -> TensorSpec:
+        """The input called `name`; :class:`ManifestError` where there is none."""
+        found = self.input(name)
+        if found is None:
+            raise ManifestError(f"graph {self.name!r} has no input {name!r}; export the bundle again")
+        return found
 
 
 class ImageSpec(StrictModel):

@@ -14,14 +14,14 @@ _POLL = 0.25
 
 
 class EndedError(Exception):
-    """Nothing more comes out of the channel."""
+    """The channel has ended and is empty."""
 
 
 class Channel(Generic[Item]):
     """A queue between one thread that puts and one that gets.
 
     With `newest`, a full channel gives up its oldest item for the new one, counted in `dropped`, so that an item
-    never waits for long. Else who puts waits until there is room, and nothing is lost.
+    never waits for long. Otherwise the writer waits until there is room, and nothing is lost.
     """
 
     def __init__(self, slots: int, *, newest: bool = False) -> None:
@@ -34,7 +34,7 @@ class Channel(Generic[Item]):
         self._failure: BaseException | None = None
 
     def put(self, item: Item) -> bool:
-        """Hands `item` over; False where nobody wants it any more."""
+        """Adds `item`; False if the reader has left."""
         with self._changed:
             if self._newest:
                 while not self._ended and len(self._items) >= self._slots:
@@ -69,14 +69,14 @@ class Channel(Generic[Item]):
             return item
 
     def end(self, failure: BaseException | None = None) -> None:
-        """No more is put; what is inside can still be had, and after it comes `failure`."""
+        """Closes the channel for writing: queued items can still be read, then `failure` is raised."""
         with self._changed:
             if not self._ended:
                 self._ended, self._failure = True, failure
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Ends at once: what is inside is lost too."""
+        """Ends at once; queued items are lost."""
         with self._changed:
             self._ended = True
             self._items.clear()

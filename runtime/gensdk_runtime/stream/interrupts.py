@@ -6,14 +6,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
+
+from gensdk_runtime.host.closable import Closable
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
-class Interrupts:
-    """Stands before the handlers of SIGINT, SIGTERM and SIGHUP that are written in Python, Ctrl-C's among them.
+class Interrupts(Closable):
+    """Wraps the Python handlers of SIGINT (Ctrl-C), SIGTERM and SIGHUP.
 
     While it is held (``with interrupts.held():``) the first signal waits for the end of that; a second one goes
     to its handler at once, so that a sink which hangs can be left. In other threads than the main one it does
@@ -33,9 +35,8 @@ class Interrupts:
                 signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Gives the signals back to their handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -1,4 +1,4 @@
-"""What can be asked of a stream."""
+"""The options of a stream."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ class StreamOptions:
 
 
 def _is_whole(value: object, low: int, high: int = 2**31 - 1) -> bool:
-    """Whether it is an integer, numpy's among them, and no truth value, from `low` to `high`."""
+    """True if it is an integer, numpy's among them, and no truth value, from `low` to `high`."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) <= high
 
 
 def _is_number(value: object, low: float, high: float) -> bool:
-    """Whether it is a real number from `low` to `high`, which NaN is not."""
+    """True if it is a real number from `low` to `high`, which NaN is not."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     return bool(low <= value <= high)

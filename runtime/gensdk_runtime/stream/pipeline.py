@@ -54,8 +54,8 @@ def translate_stream(
     PyAV, cameras and windows OpenCV.
 
     Each frame of a video is given, or counted in the report as dropped, corrupt or missing; what was guessed, left
-    out or repaired is in its remarks. A film that is only shown, or that somebody watches while it is written,
-    plays at its own speed.
+    out or repaired is in its remarks. A film that is only shown, or watched while it is written, plays at its own
+    speed.
 
     Reading, translating and writing overlap: the first two have threads, the third is the caller's. Where every
     frame is kept, two are translated at the same time. Ctrl-C ends the stream as its end does, with the report,
@@ -91,7 +91,7 @@ def open_sinks(sink: Any) -> list[Sink]:
 
 
 def keeps_alpha(generator: Generator, sinks: Sequence[Sink], options: StreamOptions) -> bool:
-    """Whether transparency goes through: colours below it can be translated where each place comes from its
+    """True if transparency goes through: colours below it can be translated where each place comes from its
     surrounding alone, and files must be able to hold it. Otherwise pictures are laid over white."""
     source = generator.model.source
     local = source is not None and source.receptive_field is not None and not source.receptive_field.whole
@@ -173,7 +173,7 @@ class _Stream:
         return self._report(ended, over)
 
     def _translate_all(self) -> None:
-        """The second stage. An error goes the way of the frames, to the caller."""
+        """The second stage. An error travels with the frames, to the caller."""
         try:
             while True:
                 frame = self._frames.get(STALL_CHECK)
@@ -244,7 +244,7 @@ class _Stream:
                 return "limit"
 
     def _is_due(self, frame: TranslatedFrame, until: float) -> bool:
-        """Waits until a frame's time where somebody watches a film; False where the stream ends before."""
+        """Waits until a frame's time if a film is being watched; False if the stream ends before."""
         shown = frame.presentation
         if self._realtime or shown is None or not any(each.plays for each in self._sinks):
             return True
@@ -285,7 +285,7 @@ class _Stream:
         )
 
     def _show(self, frame: TranslatedFrame) -> bool:
-        """Hands it to each sink; True where one has had enough."""
+        """Passes the frame to each sink; True if one of them ends the stream."""
         started = perf_counter()
         options = self._options
         frame.view = compose(frame.source, frame.result, mix=options.mix, side_by_side=options.side_by_side)

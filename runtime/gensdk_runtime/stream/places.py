@@ -108,7 +108,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _is_image_in(folder: Path, path: Path) -> bool:
-    """Whether a folder of images is read in which `path` is one."""
+    """True if a folder of images is read in which `path` is one."""
     return path.suffix.lower() in READABLE and path.exists() and _is_same(folder, path.resolve().parent)
 
 

@@ -188,7 +188,8 @@ class Reader:
         return replace(shown, pixel_aspect=Fraction(1))
 
     def _reopened(self, turn: int) -> Capture | None:
-        """The source, open again; None where nobody waits for it. Raises InputError after the last attempt."""
+        """The source, open again; None if the stream has ended meanwhile. Raises InputError after the last
+        attempt."""
         name, most = self._source.name, self._options.reconnects
         reason = "it gives no frames"
         while turn == self._turn:
@@ -212,7 +213,7 @@ class Reader:
         return None
 
     def remark(self, text: str) -> None:
-        """Tells it once, and keeps it for the report."""
+        """Reports a remark once, and keeps it for the report."""
         with self._lock:
             if text in self.remarks or len(self.remarks) >= MAX_REMARKS:
                 return

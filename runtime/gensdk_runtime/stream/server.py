@@ -56,7 +56,7 @@ class HttpSink(Sink):
     On `host` 127.0.0.1 only this machine sees it, and requests that name another host are refused, so that no
     website can read the stream through a name of its own. `port` 0 takes a free one; :attr:`url` tells it. Each
     client gets the newest frame when it is ready for one, and none makes the stream wait. A frame is encoded once,
-    and only where somebody watches.
+    and only if a client is watching.
     """
 
     plays = True
@@ -90,7 +90,7 @@ class HttpSink(Sink):
         return f"watch at {self.url}"
 
     def watched(self) -> bool:
-        """Whether a page is open."""
+        """True if a page is open."""
         return self.board.watched
 
     def write(self, frame: TranslatedFrame) -> None:
@@ -134,14 +134,14 @@ class Board:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """There will be no more."""
+        """No more frames will come."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     @property
     def watched(self) -> bool:
-        """Whether anybody takes a stream."""
+        """True if a client is receiving a stream."""
         return self._viewers > 0
 
     @contextmanager
@@ -201,14 +201,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def local_only(self) -> bool:
-        """Whether only this machine can connect."""
+        """True if only this machine can connect."""
         try:
             return ip_address(self.server_address[0]).is_loopback  # type: ignore[arg-type]
         except ValueError:
             return False
 
     def server_bind(self) -> None:
-        """As the base's base: asking a name server for this machine's name may take long."""
+        """Like that of ``TCPServer``: looking up this machine's name, as ``HTTPServer`` does, may take long."""
         if os.name == "posix":  # elsewhere it would let two programs share a port
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
@@ -235,19 +235,19 @@ class _Server(ThreadingHTTPServer):
             self._room.release()
 
     def has_asked(self, request: Any) -> None:
-        """Its request came whole."""
+        """Notes that the request has arrived completely."""
         with self._lock:
             self._open[request] = inf
 
     def service_actions(self) -> None:
-        """Lets go who asks byte after byte."""
+        """Disconnects clients that send their request too slowly."""
         now = monotonic()
         with self._lock:
             for request in [each for each, until in self._open.items() if until < now]:
                 _shut(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves or is too slow is no news."""
+        """Clients that leave or are too slow are not reported."""
 
     def disconnect_all(self) -> None:
         """Wakes every thread that waits for its client."""
@@ -262,9 +262,9 @@ def _shut(request: Any) -> None:
 
 
 def _notice_vanishing(connection: Any) -> None:
-    """Makes the system close a connection whose other end went without a word, as a laptop that sleeps does.
+    """Makes the system close the connection of a client that vanished, such as a sleeping laptop.
 
-    It is asked for a sign of life where nothing is sent, and has :data:`CLIENT_SECONDS` to confirm what was sent.
+    It probes an idle connection, and a client has :data:`CLIENT_SECONDS` to acknowledge what was sent.
     """
     seconds = int(CLIENT_SECONDS)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -321,7 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"--{BOUNDARY}--\r\n".encode())
 
     def _has_gone(self) -> bool:
-        """Whether the client closed its end; one that only says more than it was asked has not."""
+        """True if the client closed its end; one that only says more than it was asked has not."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.connection, selectors.EVENT_READ)
             try:
@@ -344,7 +344,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _is_local(host: str) -> bool:
-    """Whether a Host header names this machine."""
+    """True if a Host header names this machine."""
     return host.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]") or host in (
         "127.0.0.1",
         "localhost",

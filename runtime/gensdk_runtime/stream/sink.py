@@ -34,9 +34,9 @@ class Sink(ABC):
     """It shows frames and keeps none: a film that goes to such sinks alone plays at its own speed."""
 
     def open(self, facts: StreamFacts) -> str | None:
-        """Raises where it is plain that nothing could be written, before the first frame is translated.
+        """Raises if it is clear that nothing can be written, before the first frame is translated.
 
-        What it returns is told to the options' `on_event`.
+        The text that it returns goes to the options' `on_event`.
         """
         return None
 
@@ -45,7 +45,7 @@ class Sink(ABC):
         """Takes a frame; returning True ends the stream. May raise, which ends it too."""
 
     def watched(self) -> bool:
-        """Whether somebody looks at the frames now, so that a film should play at its own speed."""
+        """True if the frames are being watched, so that a film should play at its own speed."""
         return False
 
     def tell(self, figures: StreamFigures) -> None:  # noqa: B027 - most sinks show no figures
@@ -69,12 +69,12 @@ class CallbackSink(Sink):
         self._callback = callback
 
     def write(self, frame: TranslatedFrame) -> bool:
-        """What the callback says."""
+        """Returns what the callback returned."""
         return is_stop(self._callback(frame))
 
 
 def is_stop(answer: object) -> bool:
-    """Whether what a sink returned ends the stream: True, which comparisons of arrays give as ``np.True_``."""
+    """True if what a sink returned ends the stream: True, which comparisons of arrays give as ``np.True_``."""
     if isinstance(answer, np.ndarray) and not answer.ndim:
         answer = answer[()]
     return isinstance(answer, bool | np.bool_) and bool(answer)
@@ -112,7 +112,7 @@ class ImageSink(Sink):
 
     @property
     def holds_alpha(self) -> bool:
-        """Whether files of its kind can be transparent."""
+        """True if files of its kind can be transparent."""
         return self.path.suffix.lower() in TRANSPARENT
 
     def open(self, facts: StreamFacts) -> None:

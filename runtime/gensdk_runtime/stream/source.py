@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode, read_file, read_header
+from gensdk_runtime.media.image_files import SUFFIXES, decode, read_file, read_header
 from gensdk_runtime.media.image_frames import Frame, frame_count, frames
 from gensdk_runtime.media.image_listing import ImageListing, named_images
 from gensdk_runtime.media.image_pixels import MAX_SIDE
+from gensdk_runtime.media.image_reader import CorruptImageError
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
 
 SHORTEST, BROWSERS = 10, 100
@@ -100,7 +101,7 @@ def _count(frames: Iterable[Any]) -> int:
 
 
 def check_frame(frame: Any, name: str) -> Uint8:
-    """`frame` if it is uint8 [H, W, 3] of at most 16384 pixels a side; InputError else."""
+    """`frame` if it is uint8 [H, W, 3] of at most 16384 pixels a side; otherwise :class:`InputError`."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         came = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise InputError(f"{name}: expected frames as uint8 [H, W, 3] in RGB, got {came}")

@@ -50,10 +50,8 @@ class VideoSink(Sink):
         self._fps = None if fps is None else exact_rate(fps)
         self._undo = ExitStack()
         self._facts = StreamFacts("", "", live=False)
-        self._kind: FilmFormat | None = None
         self._beside = Path()
         self._film: Film | None = None
-        self._settings: FilmSettings | None = None
         self._stretch = Fraction(1)
         self._begun = 0.0
         self._next = 0  # the earliest time that is free, in units
@@ -64,8 +62,7 @@ class VideoSink(Sink):
 
     def open(self, facts: StreamFacts) -> None:
         """Raises :class:`InputError` for another suffix, and where no file can be written."""
-        self._kind = film_format(self.path.suffix)
-        self._kind.codec()
+        film_format(self.path.suffix).codec()
         if self.path.is_dir():
             raise InputError(f"can't write {self.path}: it is a folder")
         self._facts = facts
@@ -80,9 +77,8 @@ class VideoSink(Sink):
         """Appends it; :class:`InputError` where the disk is full, after the film was put in place without it."""
         try:
             film = self._film or self._begin(frame)
-            assert self._settings is not None  # noqa: S101 - _begin sets both
-            pts, length = self._timing(frame, self._settings.time_base)
-            film.add(self._fitted(frame.view), pts, length)
+            pts, length = self._timing(frame, film)
+            film.add(self._fitted(frame.view, film.settings), pts, length)
         except (OSError, pyav().error.FFmpegError) as failure:
             raise self._failed(failure, self._film) from None
         if film.full:
@@ -106,8 +102,7 @@ class VideoSink(Sink):
                 self._finish(film)
 
     def _begin(self, frame: TranslatedFrame) -> Film:
-        assert self._kind is not None  # noqa: S101 - open() sets it
-        facts, kind = self._facts, self._kind
+        facts, kind = self._facts, film_format(self.path.suffix)
         rate = self._fps or _rate(facts, kind)
         shown, steady = frame.presentation, self._fps is not None
         unit = 1 / rate
@@ -120,7 +115,7 @@ class VideoSink(Sink):
         self._stretch = Fraction(1) if kind.aspect else aspect
         stored = stretched_size(frame.view.shape, self._stretch)
         height, width = (even(side) if halves else side for side in stored)
-        self._settings = FilmSettings(
+        settings = FilmSettings(
             height=height,
             width=width,
             rate=rate,
@@ -130,9 +125,9 @@ class VideoSink(Sink):
             sound=facts.file.path if facts.file and shown is not None and not steady else None,
         )
         self._begun = frame.captured
-        self._film = Film(self._beside, kind, self._settings)
+        self._film = Film(self._beside, kind, settings)
         self._remarks += self._film.remarks
-        self._remark_on(frame, kind, self._settings)
+        self._remark_on(frame, kind, settings)
         return self._film
 
     def _remark_on(self, frame: TranslatedFrame, kind: FilmFormat, settings: FilmSettings) -> None:
@@ -154,16 +149,15 @@ class VideoSink(Sink):
             self._remarks.append(f"{others.count(name)} stream(s) of kind {name!r} of the source are left out")
 
     def _is_even(self, rate: Fraction) -> bool:
-        """Whether all frames of the source come at that rate, as far as FFmpeg can tell."""
+        """True if all frames of the source come at that rate, as far as FFmpeg can tell."""
         file = self._facts.file
         return file is None or self._fps is not None or file.rate == file.grid == rate
 
-    def _timing(self, frame: TranslatedFrame, unit: Fraction) -> tuple[int, int | None]:
+    def _timing(self, frame: TranslatedFrame, film: Film) -> tuple[int, int | None]:
         """When the frame is shown, and for how long, in units; each after the one before."""
-        shown = frame.presentation
+        shown, unit = frame.presentation, film.settings.time_base
         if self._fps is not None or (shown is None and not self._facts.live):
-            assert self._settings is not None  # noqa: S101 - _begin sets it
-            step = 1 / self._settings.rate / unit
+            step = 1 / film.settings.rate / unit
             wanted = round(self._count * step)
             length: int | None = max(1, round(step))
             self._count += 1
@@ -172,17 +166,16 @@ class VideoSink(Sink):
             length = round(shown.duration / unit) if shown.duration else None
         else:
             wanted, length = round(Fraction(frame.captured - self._begun) / unit), None
-        longest = LONGEST_GAP if self._kind is not None and not self._kind.times else 1 << 30
+        longest = 1 << 30 if film.kind.times else LONGEST_GAP
         pts = max(self._next, min(wanted, self._next + longest))
         self._next = pts + 1
         self._end = (pts + (length or 1)) * unit
         return pts, length
 
-    def _fitted(self, view: Uint8) -> Uint8:
-        assert self._settings is not None  # noqa: S101 - _begin sets it
+    def _fitted(self, view: Uint8, settings: FilmSettings) -> Uint8:
         if self._stretch != 1:
             view = resized(view, *stretched_size(view.shape, self._stretch))
-        return fitted(view, self._settings.height, self._settings.width)
+        return fitted(view, settings.height, settings.width)
 
     def _finish(self, film: Film) -> None:
         try:

@@ -97,7 +97,7 @@ class VideoCapture(Capture):
         self._container.close()
 
     def take_remarks(self) -> list[str]:
-        """What its first frame, and its end, gave reason to say."""
+        """Remarks on its first frame and on its end."""
         remarks, self._remarks = self._remarks, []
         return [f"{self._name}: {remark}" for remark in remarks]
 
@@ -115,7 +115,7 @@ class VideoCapture(Capture):
             return self._picture(item)
 
     def _skipped(self, lost: Lost) -> CorruptFrameError:
-        """Tells of one frame that is lost, and remembers the others."""
+        """The error for one lost frame; the others are kept for later reads."""
         self._to_skip = Lost(lost.count - 1, lost.why) if lost.count > 1 else None
         number, self._count = self._count, self._count + 1
         return CorruptFrameError(f"{self._name}: frame {number} can't be decoded ({lost.why})")

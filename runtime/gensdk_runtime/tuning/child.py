@@ -1,4 +1,4 @@
-"""A child process that answers questions, and is started anew when it crashed or hung."""
+"""A child process that measures, asked in one JSON object a line; it is started anew when it crashed or hung."""
 
 from __future__ import annotations
 
@@ -6,18 +6,59 @@ import contextlib
 import queue
 import subprocess
 from threading import Thread
-from typing import IO
+from typing import IO, Annotated, Literal
+
+from pydantic import Field
 
 from gensdk_runtime.errors import BackendError, UnavailableError
-from gensdk_runtime.host.child_process import Limits, death, end, start_module
+from gensdk_runtime.host.child_process import Limits, death, end, piped, start_module
 from gensdk_runtime.host.closable import Closable
+from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.fingerprint import has_nvidia_gpu
 from gensdk_runtime.plan.first_run import CHILD
-from gensdk_runtime.tuning.messages import MAX_LINE, Answer, Question
+from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.strict import StrictModel
 
 MODULE = "gensdk_runtime.tuning.worker"
 PATIENCE = 0.2
 """Seconds that a child has to end by itself."""
+MAX_LINE = 2**16
+
+
+class Question(StrictModel):
+    """What a child is asked.
+
+    ``open``: read the bundle at `path`, which must have this `identity`, with its engines if the user trusts them.
+    ``availability``: whether `backend` runs here. ``run``: time a batch of `batch` samples on each worker of
+    `choice` for about `seconds`; `warm`: after a first step that does not count.
+    """
+
+    kind: Literal["open", "availability", "run"]
+    path: str = ""
+    identity: str = ""
+    trust_engines: bool = False
+    backend: str = ""
+    choice: Choice = Choice()
+    precision: Precision = "fp32"
+    batch: Annotated[int, Field(ge=1)] = 1
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    warm: bool = False
+
+
+class Answer(StrictModel):
+    """What it says: `error`, or what was asked for.
+
+    `seconds` that a whole sampling run takes, and its first `step` alone; `available`, `version`, `devices` and
+    `padded` of a backend.
+    """
+
+    error: Annotated[str, Field(max_length=1000)] = ""
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    step: Annotated[float, Field(ge=0)] = 0.0
+    available: bool = False
+    version: Annotated[str, Field(max_length=200)] = ""
+    devices: Annotated[tuple[Annotated[str, Field(max_length=50)], ...], Field(max_length=32)] = ()
+    padded: bool = False
 
 
 class ChildLostError(BackendError):
@@ -38,21 +79,20 @@ class Child(Closable):
         Raises :class:`ChildLostError` where none comes within `patience` seconds; the child is gone then, and the
         next question starts another. Raises :class:`UnavailableError` where no child can be started.
         """
-        if self._process is None:
-            self._start()
-            first = self._ask(self._opening, patience)
+        process = self._process
+        if process is None:
+            process = self._start()
+            first = self._ask(process, self._opening, patience)
             if first.error:
                 self.close()
                 raise UnavailableError(first.error)
-        return self._ask(question, patience)
+        return self._ask(process, question, patience)
 
-    def _ask(self, question: Question, patience: float) -> Answer:
-        process = self._process
-        assert process is not None  # noqa: S101 - started by ask()
-        assert process.stdin is not None  # noqa: S101 - a pipe
+    def _ask(self, process: subprocess.Popen[bytes], question: Question, patience: float) -> Answer:
+        pipe = piped(process.stdin)
         with contextlib.suppress(OSError):  # it is gone: the empty answer tells
-            process.stdin.write(question.model_dump_json().encode() + b"\n")
-            process.stdin.flush()
+            pipe.write(question.model_dump_json().encode() + b"\n")
+            pipe.flush()
         try:
             line = self._answers.get(timeout=patience)
         except queue.Empty:
@@ -67,16 +107,16 @@ class Child(Closable):
             self.close()
             raise
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         # lifeline: the worker reads its input itself. GENSDK_TUNE: no measuring within measuring.
         # Memory: a GPU's driver takes address space as it likes, so there only ONNX Runtime's own bound holds.
         limits = Limits(memory=None) if has_nvidia_gpu() else Limits()
         process = start_module(
             MODULE, limits=limits, lifeline=False, environment={"GENSDK_TUNE": "off", CHILD: "1"}
         )
-        assert process.stdout is not None  # noqa: S101 - a pipe
         self._process, self._answers = process, queue.SimpleQueue()
-        Thread(target=_listen, args=(process.stdout, self._answers), daemon=True).start()
+        Thread(target=_listen, args=(piped(process.stdout), self._answers), daemon=True).start()
+        return process
 
     def close(self) -> int | None:
         """Ends the child, whatever it does; its exit code. May be called twice."""

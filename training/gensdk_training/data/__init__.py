@@ -1,4 +1,4 @@
-"""Data sets by name, folder or file: checked first, then given out by index."""
+"""Data sets by name, folder or file: checked first, then read by index."""
 
 from gensdk_training.data.dataset import ArrayDataset, Dataset, ImageBatch
 from gensdk_training.data.load import DATASET_NAMES, load_data

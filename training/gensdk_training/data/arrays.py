@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import to_channels
-from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_pixels import fit_size, to_channels
 from gensdk_training.data.classes import plain_names
 from gensdk_training.data.dataset import (
     ArrayDataset,

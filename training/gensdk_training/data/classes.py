@@ -101,7 +101,7 @@ def as_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
 
 def among(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """The images of `dataset` whose class is called as one of `names`; those classes alone are left.
+    """The images of `dataset` whose class is one of `names`; the other classes are dropped.
 
     Raises :class:`InputError` where there is none.
     """

@@ -1,4 +1,4 @@
-"""What every data set is to the trainer: images by index, and what a family must know about them."""
+"""The contract of a data set: images by index, and what a family must know about them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.media.pixel_values import ValueRange
 from gensdk_training.data.findings import Findings, SkipLog
 from gensdk_training.family import DataInfo
@@ -105,7 +105,7 @@ class Dataset(ABC):
         self._fingerprint = digest
 
     def _digest(self) -> str:
-        """The fingerprint of data that were given none."""
+        """The fingerprint of data that were not given one."""
         raise NotImplementedError
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Dataset(ABC):
         """Frees threads and files."""
 
     def _pass_on(self, other: Dataset) -> None:
-        """To `other`, made of this one, what loading found."""
+        """Passes what loading found on to `other`, made of this data set."""
         other.skipped, other.findings = self.skipped, self.findings
 
 
@@ -179,7 +179,7 @@ class ArrayDataset(Dataset):
 
 
 def picked(values: tuple[T, ...] | None, indices: Iterable[int]) -> tuple[T, ...] | None:
-    """Those of `values` at `indices`; None of None."""
+    """The `values` at `indices`; None for None."""
     return None if values is None else tuple(values[i] for i in indices)
 
 

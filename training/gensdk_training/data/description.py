@@ -1,4 +1,4 @@
-"""What a data set was taken for, in one block: told before training, and kept beside it as ``RUN/data.json``."""
+"""The description of a data set as it was understood: shown before training, and kept as ``RUN/data.json``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.data.dataset import Dataset
@@ -38,7 +38,7 @@ class DataDescription(StrictModel):
     each, by name, empty without labels. `sizes`: images as they were found, by "WIDTHxHEIGHT"; `fit`: how they
     were brought to one size. `skipped` files that can't be used, by `reasons`, the first ones as `skipped_files`.
     `left_out`: files that are no images by their suffix. `links` that were followed, `outside` of them out of the
-    folder. The rest is words, empty where there is nothing to say.
+    folder. All other fields are texts, empty if there is nothing to report.
     """
 
     schema_version: Literal[1] = 1
@@ -65,7 +65,7 @@ class DataDescription(StrictModel):
     fingerprint: str = ""
 
     def lines(self) -> list[str]:
-        """The block: a headline, and a line for each thing there is to say."""
+        """The block: a headline, and a line for each remark."""
         kind, shape = self.kind, f"{self.height}x{self.width}x{self.channels} (height x width x channels)"
         of = shape if kind == "images" else f"{self.channels} dimensions"
         rows = [
@@ -107,7 +107,7 @@ class DataDescription(StrictModel):
 
 
 def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
-    """What `dataset` is; counts come from itself, the rest from what loading found."""
+    """The description of `dataset`: counts come from the data, the rest from what loading found."""
     info, found = dataset.info, dataset.findings
     names, labels = info.class_names or (), dataset.labels
     counts = np.bincount(labels, minlength=len(names)).tolist() if labels is not None else []

@@ -57,7 +57,7 @@ class Feed:
 
     def batch(self, number: int) -> Batch:
         """Images and sources float32 [B, C, H, W] in [-1, 1], or points [B, D], and labels int64 [B]."""
-        raw, sources = self._read_ahead(number) if self._pool else self._read(number)
+        raw, sources = self._read(number) if self._pool is None else self._read_ahead(number, self._pool)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         images, others = self._tensor(raw.images), None if sources is None else self._tensor(sources)
         if self._augment is not None:
@@ -66,7 +66,7 @@ class Feed:
         return Batch(images, labels, others, torch.from_numpy(own).to(self._device))
 
     def spread(self, count: int) -> Batch:
-        """So many images from all over the data, as they lie there."""
+        """`count` images spread evenly over the data, in order."""
         count = min(count, len(self.dataset))
         indices = np.linspace(0, len(self.dataset) - 1, count).astype(np.int64)
         sources = None
@@ -102,10 +102,9 @@ class Feed:
             sources = self._sources.batch(self._source_order.indices(first, self._own)).images
         return self.dataset.batch(chosen), sources
 
-    def _read_ahead(self, number: int) -> Raw:
-        assert self._pool is not None  # noqa: S101 - tells the type checker
+    def _read_ahead(self, number: int, pool: ThreadPoolExecutor) -> Raw:
         ready = self._ahead if self._ahead is not None and self._ahead[0] == number else None
-        future = ready[1] if ready else self._pool.submit(self._read, number)
+        future = ready[1] if ready else pool.submit(self._read, number)
         raw = future.result()
-        self._ahead = (number + 1, self._pool.submit(self._read, number + 1))
+        self._ahead = (number + 1, pool.submit(self._read, number + 1))
         return raw

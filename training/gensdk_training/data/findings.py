@@ -1,4 +1,4 @@
-"""What loading found beside the data themselves: files it could not use, links, values as they were read."""
+"""What loading found besides the data: unusable files, links, values as they were read."""
 
 from __future__ import annotations
 

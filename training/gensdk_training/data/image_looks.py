@@ -12,12 +12,12 @@ from pathlib import Path
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_files import (
     MAX_FILE_BYTES,
-    CorruptImageError,
     Header,
     check_pixels,
     file_header,
     read_header,
 )
+from gensdk_runtime.media.image_reader import CorruptImageError
 from gensdk_runtime.printable import printable
 from gensdk_training.data.dataset import text_fingerprint
 from gensdk_training.data.findings import SkipLog
@@ -41,7 +41,7 @@ def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a file says: its header, and a digest of its size, its beginning and its end."""
+    """The result of one look at a file: its header, and a digest of its size, its beginning and its end."""
 
     header: Header
     digest: str

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.media.image_fit import Fit
+from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.media.pixel_values import ValueRange, check_value_range
 from gensdk_training.data.classes import of_classes, seen_classes
 from gensdk_training.data.csv_file import load_csv
 from gensdk_training.data.dataset import Dataset, Layout, LoadOptions, Split
 from gensdk_training.data.digits import load_digits
 from gensdk_training.data.domains import domains_of, join_domains
-from gensdk_training.data.folder import load_folder
+from gensdk_training.data.folder_dataset import load_folder
 from gensdk_training.data.idx import load_mnist
 from gensdk_training.data.mixtures import MIXTURES, load_mixture
 from gensdk_training.data.npz import load_npy, load_npz

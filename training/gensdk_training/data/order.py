@@ -1,4 +1,4 @@
-"""The order of the data, as a function of the seed alone: nothing to save, nothing to lose.
+"""The order of the data, as a function of the seed alone, so that no state has to be saved.
 
 Epoch after epoch of permutations makes one endless stream of indices. Each is drawn by NumPy's Philox, keyed
 by (seed, epoch), so any part of the stream is found without going through what came before.

@@ -20,7 +20,7 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Way:
-    """A way to call the files of both sides alike: `names` in words, `name` of a path without suffix."""
+    """A way to match the files of both sides: `names` in words, `name` of a path without suffix."""
 
     names: str
     name: Callable[[str], str]
@@ -39,7 +39,7 @@ _BY_FILE_NAME = _Way(
 def with_sources(
     dataset: Dataset, sources: Dataset, *, paired: bool, part: tuple[float, Split] | None = None
 ) -> Dataset:
-    """`dataset` with images to translate into its own. Both are ended where images have no partner.
+    """`dataset` with images to translate into its own. Both are closed if images have no partner.
 
     Pairs of files have the same path in their folders, whatever the suffix; those without a partner are left out,
     and told. Arrays are pairs by their place, and must be as many. Raises :class:`InputError` for pairs that can't

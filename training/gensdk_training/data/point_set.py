@@ -38,9 +38,8 @@ class PointDataset(Dataset):
         super().__init__(info, None)
         self.points = points
         self._labels = labels
-        assert info.points is not None  # noqa: S101 - who makes one says so
-        center = np.array(info.points.center, np.float64)
-        self._scaled = ((points - center) / info.points.scale).astype(np.float32)
+        unit = info.require_points()
+        self._scaled = ((points - np.array(unit.center, np.float64)) / unit.scale).astype(np.float32)
 
     def _digest(self) -> str:
         digest = hashlib.blake2b(str(self.points.shape).encode(), digest_size=16)

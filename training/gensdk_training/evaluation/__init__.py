@@ -1,1 +1,1 @@
-"""What a bundle's samples are worth: measures against data, with their floors, as a report and as a page."""
+"""The quality of a bundle's samples: measures against data, with their floors, as a report and as a page."""

@@ -15,6 +15,7 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.user_cache import cache_folder
+from gensdk_runtime.spec.options import check_options
 from gensdk_training.data.dataset import Images
 from gensdk_training.evaluation.evaluation_report import EvaluationReport, ExtractorInfo, Measure
 from gensdk_training.evaluation.measures import (
@@ -76,7 +77,8 @@ def evaluate(
     `metrics`: names of :data:`METRICS`, None: all that are possible. `extractor`: an ONNX file, used as `onnx`
     says; None: a classifier of the labelled training images, trained here and kept in the user's cache. `data`:
     how the data is split and cut; None: as in the model's own training. `options`: those of
-    :meth:`Generator.sample`, where they are not the bundle's. `say` hears what is being done.
+    :meth:`Generator.sample`, where they are not the bundle's. `say` is called with a few words as each stage
+    begins.
 
     Raises :class:`InputError` for a model of another kind, data that does not fit or has no test part, unknown
     metrics and such that need what is not there; BundleError and BackendError as sampling does.
@@ -85,6 +87,7 @@ def evaluate(
     wanted = _wanted(metrics)
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
+        check_options(manifest.model.program.kind, options or {})  # before a classifier is trained
         if manifest.model.points is not None:
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
@@ -190,7 +193,8 @@ def _extractor(
 def _check_possible(
     asked: Sequence[str] | None, wanted: frozenset[str], judge: Extractor | None, why_not: str
 ) -> None:
-    """What was named must be possible; of "all" the rest is left out, with a note."""
+    """Raises :class:`InputError` if a metric that was named is impossible; of "all", impossible ones are left out,
+    with a note."""
     impossible = sorted(wanted & {*FEATURE_METRICS, *LOGIT_METRICS}) if judge is None else []
     if asked is not None and impossible:
         raise InputError(f"can't measure {', '.join(impossible)}: {why_not}")

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain JSON: every measure with its floor, and what it was measured with."""
+"""The report of an evaluation, as plain JSON: every measure with its floor, and what it was measured with."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class EvaluationReport(StrictModel):
 
     @property
     def size(self) -> str:
-        """Of an image, as 8x8x1, or of a point, as 2."""
+        """The size of an image, as 8x8x1, or of a point, as 2."""
         return "x".join(map(str, self.image))
 
     def measure(self, name: str) -> Measure:

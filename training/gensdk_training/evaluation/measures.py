@@ -31,7 +31,7 @@ MANIFOLD_METRICS = ("precision", "recall", "density", "coverage")
 
 @dataclass(frozen=True)
 class Readings:
-    """What the extractor said of the samples, of as many training images at most, and of the test images."""
+    """The extractor's results for the samples, for at most as many training images, and for the test images."""
 
     samples: Reading
     train: Reading

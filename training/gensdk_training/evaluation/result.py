@@ -1,4 +1,4 @@
-"""What is asked of an evaluation, and what comes back."""
+"""The request and the result of an evaluation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for: metrics, samples, seed and how to draw them; `started` as ``time.monotonic`` has it.
+    """The request: metrics, samples, seed and how to draw them; `started` as ``time.monotonic`` has it.
 
     `options`: those of :meth:`Generator.sample` that differ from the bundle's defaults.
     """

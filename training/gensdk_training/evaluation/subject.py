@@ -1,4 +1,4 @@
-"""What is evaluated, and against what: samples through the runtime, and the two parts of the data."""
+"""What is evaluated: samples through the runtime, against the two parts of the data."""
 
 from __future__ import annotations
 

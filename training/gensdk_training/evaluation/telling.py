@@ -1,4 +1,4 @@
-"""Whether an extractor can tell anything from anything: distances of one that can't mean nothing."""
+"""Tests whether an extractor can tell images apart: if it can't, its distances mean nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def why_it_cant_tell(judge: Extractor, test: Images, train: Images, labels: Labe
 
 
 def _guesses(logits: Float64, labels: Labels) -> str:
-    """Whether the answers are no better than naming the most frequent class each time."""
+    """True if the answers are no better than always naming the most frequent class."""
     count, right = len(labels), int((logits.argmax(axis=1) == labels).sum())
     share = float(np.bincount(labels).max()) / count
     if share == 1.0:  # all are of one class, which says nothing

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_training.family import Batch, DataInfo, Family, Loss, Phase
+from gensdk_training.family import Batch, DataInfo, Family, Loss, Phase, network_of
 from gensdk_training.graphs.latent_sampler import latent_plan, with_encoder
 from gensdk_training.networks.coder import CoderConfig, ImageDecoder, ImageEncoder, check_size
 from gensdk_training.plan import ExportPlan
@@ -95,6 +95,7 @@ class Ae(Family[AeConfig]):
     title = "autoencoder: good reconstructions, no prior, so hardly any good samples"
     paper = "Hinton & Salakhutdinov (2006), Reducing the Dimensionality of Data with Neural Networks"
     Config = AeConfig
+    ema_networks = ("encoder", "decoder")
 
     def check(self) -> None:
         """Raises :class:`InputError` where the size of the data doesn't go with the config."""
@@ -120,15 +121,9 @@ class Ae(Family[AeConfig]):
         error = (batch.images - torch.tanh(decoder(codes))).square()
         return Loss(error.flatten(1).sum(dim=1).mean(), {"rmse": error.detach().mean().sqrt()})
 
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both."""
-        return ("encoder", "decoder")
-
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``decoder`` and ``encoder``, all of which may be half precision."""
-        decoder, latent = networks["decoder"], self.config.latent
-        assert isinstance(decoder, CodeDecoder)  # noqa: S101 - build_networks made it
+        decoder, latent = network_of(networks, "decoder", CodeDecoder), self.config.latent
         image = Standardized(decoder, decoder, decodes=True)
         plan = latent_plan(self.name, "decoder", image, self.data, latent=latent, conditional=False)
         code = Standardized(networks["encoder"], decoder, decodes=False)

@@ -122,6 +122,7 @@ class Anogan(Family[AnoganConfig]):
     title = "AnoGAN: anomaly scores and heat maps from a GAN of normal images; f-AnoGAN's encoder"
     paper = "Schlegl et al. (2017), Unsupervised Anomaly Detection with GANs to Guide Marker Discovery"
     Config = AnoganConfig
+    ema_networks = ("generator", "discriminator", "encoder")
 
     def check(self) -> None:
         """Raises :class:`InputError` for sizes that can't be halved."""
@@ -157,11 +158,6 @@ class Anogan(Family[AnoganConfig]):
             distance = (wanted - features(made)).square().mean()
         residual = (batch.images - made).square().mean()
         return Loss(residual + self.config.encoder_feature_weight * distance, {"residual": residual.detach()})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """All three."""
-        return ("generator", "discriminator", "encoder")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Four graphs. ``inversion`` stays float32: the sign of a difference does not survive rounding."""

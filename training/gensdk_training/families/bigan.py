@@ -104,6 +104,7 @@ class Bigan(Family[BiganConfig]):
     title = "BiGAN: a GAN with an adversarially trained encoder, which completes missing pixels"
     paper = "Donahue, Krähenbühl & Darrell (2017), Adversarial Feature Learning"
     Config = BiganConfig
+    ema_networks = ("generator", "encoder")
 
     def check(self) -> None:
         """Raises :class:`InputError` where the size of the data doesn't go with the config."""
@@ -141,11 +142,6 @@ class Bigan(Family[BiganConfig]):
         with torch.no_grad(), evaluated(networks["generator"]):
             rmse = (networks["generator"](codes) - images).square().mean().sqrt()
         return Loss(total, {"d_fake": torch.sigmoid(on_fake.detach()).mean(), "rmse": rmse})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Generator and encoder."""
-        return ("generator", "encoder")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``generator`` and ``encoder``, all of which may be half precision."""

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.signature import SourceSpec
-from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_sources
+from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, network_of, require_sources
 from gensdk_training.graphs.translator import translation_plan
 from gensdk_training.losses.adversarial import Game, decided_right, discriminator_loss, towards
 from gensdk_training.losses.image_pool import ImagePool
@@ -94,6 +94,7 @@ class CycleGan(Family[CycleGanConfig]):
     title = "CycleGAN: one collection of images in the style of another, without pairs; both ways or one"
     paper = "Zhu, Park, Isola & Efros (2017), Unpaired Image-to-Image Translation using Cycle-Consistent GANs"
     Config = CycleGanConfig
+    ema_networks = ("generator", "inverse")
     starts_from = "collections"
 
     def check(self) -> None:
@@ -172,27 +173,23 @@ class CycleGan(Family[CycleGanConfig]):
         return Loss(total, {"adversarial": adversarial.detach(), "cycle": cycle.detach()})
 
     def _judge(self, networks: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> Loss:
-        total, right = self._judge_one(networks["discriminator"], networks["generator"], x, y)
+        judge = network_of(networks, "discriminator", PooledDiscriminator)
+        total, right = self._judge_one(judge, networks["generator"], x, y)
         if self.config.two_way:
-            other, _ = self._judge_one(networks["inverse_discriminator"], networks["inverse"], y, x)
+            judge = network_of(networks, "inverse_discriminator", PooledDiscriminator)
+            other, _ = self._judge_one(judge, networks["inverse"], y, x)
             total = total + other
         return Loss(total, {"right": right})
 
     def _judge_one(
-        self, judge: nn.Module, generator: nn.Module, source: Tensor, real: Tensor
+        self, judge: PooledDiscriminator, generator: nn.Module, source: Tensor, real: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The loss of one D, and the share of patches that it tells right."""
-        assert isinstance(judge, PooledDiscriminator)  # noqa: S101 - build_networks made it
         with torch.no_grad():
             fake = judge.pool(generator(source))
         on_real, on_fake = judge(real), judge(fake)
         right = decided_right(on_real, on_fake, game=self.config.game)
         return discriminator_loss(self.config.game, on_real, on_fake), right
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both generators."""
-        return ("generator", "inverse")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``translator``, all of which may be half precision."""

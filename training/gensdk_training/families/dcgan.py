@@ -73,6 +73,7 @@ class Dcgan(Family[DcganConfig]):
     title = "DCGAN: convolutional GAN; non-saturating or saturating loss, labels, spectral normalization"
     paper = "Radford, Metz & Chintala (2015), Unsupervised Representation Learning with DCGANs"
     Config = DcganConfig
+    ema_networks = ("generator",)
 
     def check(self) -> None:
         """Raises :class:`InputError` where size or labels of the data don't go with the config."""
@@ -136,11 +137,6 @@ class Dcgan(Family[DcganConfig]):
         total = critic_loss(self.config.loss, on_real, on_fake)
         right = decided_right(on_real, on_fake, game="vanilla")
         return Loss(total, {"d_real": torch.sigmoid(on_real.detach()).mean(), "right": right})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The generator."""
-        return ("generator",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``generator``, all of which may be half precision."""

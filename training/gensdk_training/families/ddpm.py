@@ -39,7 +39,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import NoiseSchedule, make_schedule
 from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
 from gensdk_training.distillation import Distillation, Teacher, open_teacher
-from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, network_of, require_labels
 from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from gensdk_training.networks.unet import UNet, UNetShape
 from gensdk_training.plan import ExportPlan
@@ -122,6 +122,7 @@ class Ddpm(Family[DdpmConfig]):
     title = "denoising diffusion: U-Net with attention; DDPM, DDIM and DPM-Solver++ sampling; guidance"
     paper = "Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models"
     Config = DdpmConfig
+    ema_networks = ("denoiser",)
 
     def check(self) -> None:
         """Raises :class:`InputError` where sizes, widths or labels don't go together."""
@@ -199,8 +200,7 @@ class Ddpm(Family[DdpmConfig]):
             return
         settings = {key: getattr(config, key) for key in SAME_AS_TEACHER}
         trained = open_teacher(config.distill_from, self.data, settings)
-        teacher = networks["teacher"]
-        assert isinstance(teacher, Teacher)  # noqa: S101 - built above
+        teacher = network_of(networks, "teacher", Teacher)
         teacher.load(trained.networks["denoiser"], trained.family.config.prediction_type)
         networks["denoiser"].load_state_dict(teacher.network.state_dict())
 
@@ -266,11 +266,6 @@ class Ddpm(Family[DdpmConfig]):
             return torch.ones_like(abar)
         snr = abar / (1 - abar)
         return snr.clamp(max=MIN_SNR_GAMMA) / (snr if self.config.prediction_type == "epsilon" else snr + 1)
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The denoiser."""
-        return ("denoiser",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Denoiser, guidance and solver update as graph ``step``, the time embedding as graph ``embedding``."""

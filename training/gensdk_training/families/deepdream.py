@@ -90,6 +90,7 @@ class Deepdream(Family[DeepdreamConfig]):
     title = "DeepDream: images that excite a layer, a channel or a class of a classifier"
     paper = "Mordvintsev, Olah & Tyka (2015), Inceptionism: Going Deeper into Neural Networks"
     Config = DeepdreamConfig
+    ema_networks = ("classifier",)
     starts_from = "images"
 
     def check(self) -> None:
@@ -137,11 +138,6 @@ class Deepdream(Family[DeepdreamConfig]):
         logits = networks["classifier"](batch.images)
         right = (logits.detach().argmax(dim=1) == labels).float().mean()
         return Loss(functional.cross_entropy(logits, labels), {"accuracy": right})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The classifier."""
-        return ("classifier",)
 
     def examples(self, batch: Batch) -> Examples:
         """Images to dream on."""

@@ -23,7 +23,7 @@ from typing import Literal
 from torch import Tensor
 
 from gensdk_training.gan_family import AdamGanConfig, Gan
-from gensdk_training.losses.divergences import DIVERGENCES, Divergence
+from gensdk_training.losses.f_divergences import DIVERGENCES, Divergence
 from gensdk_training.registry import register
 
 

@@ -124,6 +124,7 @@ class Glo(Family[GloConfig]):
     title = "GLO: a generator by regression on learned latents, Laplacian pyramid loss"
     paper = "Bojanowski, Joulin, Lopez-Paz & Szlam (2018), Optimizing the Latent Space of Generative Networks"
     Config = GloConfig
+    ema_networks = ("decoder", "latents")  # both: the Gaussian is fitted to the latents
 
     def check(self) -> None:
         """Raises :class:`InputError` for sizes that can't be halved."""
@@ -156,11 +157,6 @@ class Glo(Family[GloConfig]):
         made = networks["decoder"](networks["latents"](require_indices(batch)))
         total = laplacian_l1(made, batch.images).mean() / batch.images[0].numel()
         return Loss(total, {"squared_error": (made.detach() - batch.images).square().mean()})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both: the Gaussian is fitted to the latents."""
-        return ("decoder", "latents")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``decoder``, all but the Gaussian open to half precision, and ``inversion`` in float32: the sign of a

@@ -35,7 +35,7 @@ from torch.nn import functional
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
-from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
+from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, network_of
 from gensdk_training.graphs.latent_sampler import latent_graph
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
@@ -203,6 +203,7 @@ class Gmm(Family[GmmConfig]):
     title = "Gaussian mixture by EM: full, low-rank or diagonal covariances"
     paper = "Dempster, Laird & Rubin (1977), Maximum Likelihood from Incomplete Data via the EM Algorithm"
     Config = GmmConfig
+    ema_networks = ("mixture",)  # the mixture; by default its average is the last one
 
     def check(self) -> None:
         """Raises :class:`InputError` where the covariances would be too large."""
@@ -259,11 +260,6 @@ class Gmm(Family[GmmConfig]):
         """``-log p(x)`` of each image in nats, float64 [B], the density being one of values in [-1, 1]."""
         return -torch.logsumexp(_mixture(networks).log_joint(batch.images.flatten(1).double()), dim=1)
 
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The mixture; by default its average is the last one."""
-        return ("mixture",)
-
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``mixture``; the choice of the component stays float32."""
         mixture = _mixture(networks)
@@ -282,6 +278,4 @@ class Gmm(Family[GmmConfig]):
 
 
 def _mixture(networks: Mapping[str, nn.Module]) -> Mixture:
-    mixture = networks["mixture"]
-    assert isinstance(mixture, Mixture)  # noqa: S101 - build_networks made it
-    return mixture
+    return network_of(networks, "mixture", Mixture)

@@ -118,6 +118,7 @@ class Gon(Family[GonConfig]):
     title = "GON: an autoencoder whose encoder is one gradient of its decoder"
     paper = "Bond-Taylor & Willcocks (2021), Gradient Origin Networks"
     Config = GonConfig
+    ema_networks = ("decoder",)
 
     def build_networks(self) -> dict[str, nn.Module]:
         """`decoder`."""
@@ -136,11 +137,6 @@ class Gon(Family[GonConfig]):
         decoder.moments.update(-gradient)
         total = error(-gradient, batch.images).mean() * 2 / batch.images[0].numel()
         return Loss(total, {"latent_norm": gradient.detach().norm(dim=1).mean()})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The decoder."""
-        return ("decoder",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``sampler``, ``encoder`` and ``inversion``; the decoder may be half precision in all three."""

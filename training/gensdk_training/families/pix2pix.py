@@ -83,6 +83,7 @@ class Pix2Pix(Family[Pix2PixConfig]):
     title = "pix2pix: an image from an aligned other one; U-Net, PatchGAN, L1; either loss alone"
     paper = "Isola, Zhu, Zhou & Efros (2017), Image-to-Image Translation with Conditional Adversarial Networks"
     Config = Pix2PixConfig
+    ema_networks = ("generator",)
     starts_from = "pairs"
 
     def check(self) -> None:
@@ -158,11 +159,6 @@ class Pix2Pix(Family[Pix2PixConfig]):
             return self.config.l1_weight * l1
         adversarial = towards(self.config.game, networks["discriminator"](concat(source, fake)), real=True)
         return adversarial if self.config.objective == "gan" else adversarial + self.config.l1_weight * l1
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The generator."""
-        return ("generator",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``translator``, all of which may be half precision."""

@@ -112,6 +112,7 @@ class PixelCnn(Family[PixelCnnConfig]):
         "van den Oord et al. 2016, Conditional Image Generation with PixelCNN Decoders, arXiv 1606.05328"
     )
     Config: ClassVar[type[FamilyConfig]] = PixelCnnConfig
+    ema_networks = ("pixelcnn",)
 
     def check(self) -> None:
         """Refuses `conditional` for data without labels."""
@@ -136,11 +137,6 @@ class PixelCnn(Family[PixelCnnConfig]):
         log_p = Likelihood(networks["pixelcnn"], levels=self.config.levels)(batch.images, label)
         total = -log_p.mean() / batch.images[0].numel()
         return Loss(total, {"bits_per_dim": total.detach() / math.log(2)})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The network."""
-        return ("pixelcnn",)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Row, pixel and likelihood graph. Half precision covers what makes logits, not the draw."""

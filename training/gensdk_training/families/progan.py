@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase
+from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, network_of
 from gensdk_training.graphs.latent_sampler import latent_plan
 from gensdk_training.losses.gradient_penalty import gradient_penalty
 from gensdk_training.networks.strided import halvings
@@ -255,6 +255,7 @@ class Progan(Family[ProganConfig]):
     title = "progressive growing: pixel norm, equalized learning rate, WGAN-GP, fade-in"
     paper = "Karras et al. (2018), Progressive Growing of GANs"
     Config = ProganConfig
+    ema_networks = ("generator",)
 
     def check(self) -> None:
         """Raises :class:`InputError` for images that can't be halved twice."""
@@ -285,8 +286,7 @@ class Progan(Family[ProganConfig]):
 
     def unfinished(self, networks: Mapping[str, nn.Module]) -> str | None:
         """The size that the generator has come to, where that is not the full one."""
-        generator = networks["generator"]
-        assert isinstance(generator, Generator)  # noqa: S101 - build_networks made it
+        generator = network_of(networks, "generator", Generator)
         level, alpha = _level(generator.growth)
         if level == generator.levels - 1 and alpha == 1:
             return None
@@ -304,9 +304,8 @@ class Progan(Family[ProganConfig]):
 
     def begin_step(self, networks: Mapping[str, nn.Module], step: int) -> None:
         """Lets both grow as far as `step` says."""
-        for network in networks.values():
-            assert isinstance(network, Growing)  # noqa: S101 - build_networks made it
-            network.step.fill_(step)
+        for name in networks:
+            network_of(networks, name, Growing).step.fill_(step)
 
     def phases(self) -> tuple[Phase, ...]:
         """`critic`, repeated `critic_steps` times, then `generator`."""
@@ -318,8 +317,7 @@ class Progan(Family[ProganConfig]):
 
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
         """The critic's loss as above, or ``-E D(G(z))``."""
-        critic = networks["critic"]
-        assert isinstance(critic, Critic)  # noqa: S101 - build_networks made it
+        critic = network_of(networks, "critic", Critic)
         growth = critic.growth
         z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
         with torch.set_grad_enabled(phase == "generator"):
@@ -342,14 +340,8 @@ class Progan(Family[ProganConfig]):
             images = torch.lerp(_double(functional.avg_pool2d(images, 2)), images, alpha)
         return images
 
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The generator."""
-        return ("generator",)
-
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """One graph, ``generator``, all of which may be half precision, but for its pixel norms."""
-        generator = networks["generator"]
-        assert isinstance(generator, Generator)  # noqa: S101 - build_networks made it
+        generator = network_of(networks, "generator", Generator)
         full = FullSize(generator.eval())
         return latent_plan(self.name, "generator", full, self.data, latent=self.config.latent, conditional=False)

@@ -38,7 +38,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
+from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, network_of, require_labels
 from gensdk_training.gan_family import Widths
 from gensdk_training.graphs.latent_sampler import latent_plan, with_classifier
 from gensdk_training.networks.dense import linears
@@ -242,6 +242,7 @@ class Sgan(Family[SganConfig]):
     title = "semi-supervised GAN: K + 1 classes, few labels; exports generator and classifier"
     paper = "Salimans et al. (2016), Improved Techniques for Training GANs"
     Config = SganConfig
+    ema_networks = ("generator", "classifier")
 
     def check(self) -> None:
         """Raises :class:`InputError` where the data has no labels, or too few images."""
@@ -307,11 +308,6 @@ class Sgan(Family[SganConfig]):
             wanted = classifier.describe(images).mean(dim=0)
         return (wanted - classifier.describe(fake).mean(dim=0)).square().mean()
 
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both."""
-        return ("generator", "classifier")
-
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``generator`` and ``classifier``, all of which may be half precision."""
         latent, generator = self.config.latent, networks["generator"]
@@ -320,6 +316,4 @@ class Sgan(Family[SganConfig]):
 
 
 def _classifier(networks: Mapping[str, nn.Module]) -> Classifier:
-    classifier = networks["classifier"]
-    assert isinstance(classifier, Classifier)  # noqa: S101 - build_networks made it
-    return classifier
+    return network_of(networks, "classifier", Classifier)

@@ -80,6 +80,7 @@ class Srgan(Family[SrganConfig]):
     title = "SRGAN: super-resolution, twice or four times as large; SRResNet, then the GAN with features"
     paper = "Ledig et al. (2017), Photo-Realistic Single Image Super-Resolution Using a GAN"
     Config = SrganConfig
+    ema_networks = ("generator",)
     starts_from = "images"
 
     def check(self) -> None:
@@ -146,11 +147,6 @@ class Srgan(Family[SrganConfig]):
             return total
         features = load_features(self.config.extractor).to(images.device)
         return total + self.config.perceptual_weight * functional.mse_loss(features(made), features(images))
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The generator."""
-        return ("generator",)
 
     def examples(self, batch: Batch) -> Examples:
         """Small images, and what they are made from."""

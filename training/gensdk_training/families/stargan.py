@@ -123,6 +123,7 @@ class StarGan(Family[StarGanConfig]):
     title = "StarGAN: one generator between many domains of images, chosen by a label; WGAN-GP"
     paper = "Choi et al. (2018), StarGAN: Unified GANs for Multi-Domain Image-to-Image Translation"
     Config = StarGanConfig
+    ema_networks = ("generator",)
     starts_from = "images"
     needs_labels = True
 
@@ -182,11 +183,6 @@ class StarGan(Family[StarGanConfig]):
         named = functional.cross_entropy(domain, wanted)
         total = self.config.class_weight * named + self.config.cycle_weight * cycle - fake.mean()
         return Loss(total, {"cycle": cycle.detach(), "domain": named.detach()})
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """The generator."""
-        return ("generator",)
 
     def examples(self, batch: Batch) -> Examples:
         """The images themselves; the domains take turns."""

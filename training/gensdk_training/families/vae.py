@@ -105,6 +105,7 @@ class Vae(Family[VaeConfig]):
     title = "variational autoencoder: MLP or convolutions, beta, Bernoulli or Gaussian likelihood"
     paper = "Kingma & Welling (2014), Auto-Encoding Variational Bayes"
     Config = VaeConfig
+    ema_networks = ("encoder", "decoder")  # both: decoder and encoder are exported
 
     def check(self) -> None:
         """Raises :class:`InputError` where size or labels of the data don't go with the config."""
@@ -180,11 +181,6 @@ class Vae(Family[VaeConfig]):
             deviation = (images - mean_image(raw, "gaussian")) / sigma
             nats = deviation.square() / 2 + math.log(sigma * math.sqrt(2 * math.pi))
         return nats.flatten(1).sum(dim=1)
-
-    @property
-    def ema_networks(self) -> tuple[str, ...]:
-        """Both: decoder and encoder are exported."""
-        return ("encoder", "decoder")
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``decoder`` and ``encoder``, all of which may be half precision."""

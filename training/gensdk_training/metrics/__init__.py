@@ -1,1 +1,1 @@
-"""How good samples are."""
+"""Measures of the quality of samples."""

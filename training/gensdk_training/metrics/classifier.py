@@ -106,7 +106,7 @@ class ImageClassifier:
 
     @property
     def extractor(self) -> str:
-        """What a report calls the features."""
+        """The name of the features in reports."""
         height, width, channels = self.shape
         return f"classifier trained here, {FEATURES} units after ReLU, {height}x{width}x{channels}"
 

@@ -29,8 +29,8 @@ class Diversity:
 def diversity(samples: NDArray[Any], data: NDArray[Any]) -> Diversity:
     """Compares `samples` [n, ...] with as many of `data` [m, ...] (the larger set is cut), by Euclidean distance.
 
-    Raises :class:`InputError` for fewer than two of either, other shapes, and NaN. Data that is all the same
-    gives 1: there is nothing to lose.
+    Raises :class:`InputError` for fewer than two of either, other shapes, and NaN. Data that is all the same gives
+    1, since it has no diversity to lose.
     """
     if samples.shape[1:] != data.shape[1:] or min(len(samples), len(data)) < 2:
         raise InputError(f"expected 2 samples or more of one shape, got {list(samples.shape)}, {list(data.shape)}")

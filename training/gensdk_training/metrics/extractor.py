@@ -1,11 +1,11 @@
-"""What turns images into features: a classifier trained here, or any network that comes as an ONNX file.
+"""Extractors turn images into features: a classifier trained here, or any network in an ONNX file.
 
 Distances between features depend on the network and on how images are brought to its size, so each extractor names
 itself with a hash of its weights, its resizing and its number of features, and a report repeats them. Distances of
 two extractors don't compare.
 
-It does not: come with Inception weights. Who has them as an ONNX file gives it, with a size of 299, a range of -1
-to 1 and the name of the pooled output.
+It does not: come with Inception weights. If you have them as an ONNX file, pass it with a size of 299, a range of
+-1 to 1 and the name of the pooled output.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, IntegrityError, UnavailableError, did_you_mean
-from gensdk_runtime.media.image_files import to_channels
-from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_pixels import fit_size, to_channels
 from gensdk_runtime.media.value_range import to_floats
 from gensdk_runtime.onnx_files.scan import external_locations
 from gensdk_runtime.printable import printable
@@ -95,8 +94,8 @@ class ExtractorOptions:
 class OnnxExtractor(Extractor):
     """An ONNX file with one float32 image input; its output is flattened. Runs in ONNX Runtime on the CPU.
 
-    The file runs as it is: take one from somebody you trust. Raises :class:`InputError` where it is not what is
-    needed, and :class:`UnavailableError` without ONNX Runtime.
+    The file runs as it is: take one from a source that you trust. Raises :class:`InputError` where it is not what
+    is needed, and :class:`UnavailableError` without ONNX Runtime.
     """
 
     def __init__(

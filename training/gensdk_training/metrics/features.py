@@ -1,4 +1,4 @@
-"""Sets of features: what every measure asks of them, and distances between them in bounded memory."""
+"""Sets of features: the checks that every measure makes, and distances between them in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Fidelity and diversity apart: how much of the samples is real, and how much of the real is sampled.
+"""Fidelity and diversity, measured apart: the share of realistic samples, and the share of the data that is
+sampled.
 
 A set's manifold is taken as the union of balls around its samples, each reaching to its k-th nearest neighbour.
 Kynkaanniemi et al. (2019), "Improved Precision and Recall Metric for Assessing Generative Models", eq. 1 and 2:

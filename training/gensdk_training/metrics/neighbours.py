@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_pixels import fit_size
 from gensdk_training.data.dataset import Images, check_images
 
 LARGEST_SIDE = 32

@@ -1,8 +1,9 @@
 """A generator checkpoint of pytorch-CycleGAN-and-pix2pix (``latest_net_G.pth``) as a translation bundle.
 
 The network is told from the names and shapes of the weights: U-Net or ResNet, how deep and wide, with which norm.
-It may lie in any wrapping (:mod:`gensdk_export.importers.checkpoints.weights`), and its weights under a weight
-norm or a spectral norm. Those of PyTorch 0.3 with running statistics in instance norms are read as they are there.
+It may lie in any wrapping (:mod:`gensdk_export.importers.checkpoints.checkpoint_tensors`), and its weights under a
+weight norm or a spectral norm. Those of PyTorch 0.3 with running statistics in instance norms are read as they are
+there.
 
 At test time dropout is off, and batch norms use their stored statistics, as that repository's ``test.py --eval``
 has it; `statistics` "image" normalizes each image by itself, as its ``test.py`` without ``--eval`` does with its
@@ -21,8 +22,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.importers.checkpoints.checkpoint_tensors import read_weights
 from gensdk_export.importers.checkpoints.cyclegan_networks import GeneratorShape, build_generator
-from gensdk_export.importers.checkpoints.weights import read_weights
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.spec.provenance import Provenance
@@ -185,7 +186,7 @@ def _norm(weights: Mapping[str, Tensor], layer: str, *, bias_of: str) -> tuple[N
 
 
 def _counts(name: str, shape: GeneratorShape) -> bool:
-    """Whether the weight is loaded: instance norms of PyTorch 0.3 kept statistics that nothing uses."""
+    """True if the weight is loaded: instance norms of PyTorch 0.3 kept statistics that nothing uses."""
     return shape.norm == "batch" or not name.endswith(STATISTICS)
 
 

@@ -1,4 +1,4 @@
-"""Which tensors of a classifier one may dream on, and what they are called.
+"""The tensors of a classifier that it can dream on, and their names.
 
 A layer is the output of a convolution, of an activation, or of what adds or joins such. By default those are taken
 that come last at their resolution, and the logits: what goes into the last softmax.

@@ -1,4 +1,4 @@
-"""Reads a classifier from an ONNX file: what it sees, which of its layers one may dream on, and how they run."""
+"""Reads a classifier from an ONNX file: its preprocessing, the layers that it can dream on, and how they run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DEFAULTS = AscentSettings(optimizer="sgd", learning_rate=0.015, num_inference_st
 
 @dataclass(frozen=True)
 class DreamOptions:
-    """What the caller says about a classifier beside :class:`OnnxOptions`, of which `output`, `source_range`,
+    """What the caller knows about a classifier beside :class:`OnnxOptions`, of which `output`, `source_range`,
     `layout`, `channels`, `size` and `margin` count.
 
     `layers` to dream on, by name; empty: the last at each resolution, and the logits. `mean` and `std` of each

@@ -1,9 +1,9 @@
-"""A classifier of images that somebody else trained, as a bundle that dreams: a gradient graph for each layer.
+"""A third-party classifier of images as a bundle that dreams: a gradient graph for each layer.
 
 The ONNX graph is run by PyTorch (:mod:`gensdk_export.importers.classifier.network`), proved equal to ONNX Runtime,
-and differentiated. What the classifier wants to see (range, mean and deviation, order of colours, layout) goes
-into the graphs: a bundle takes RGB images in [-1, 1]. Layers whose features are maps, or means of maps, take
-images of any size, whatever the file says.
+and differentiated. Its preprocessing (range, mean and deviation, order of colours, layout) goes into the graphs: a
+bundle takes RGB images in [-1, 1]. Layers whose features are maps, or means of maps, take images of any size,
+whatever the file says.
 
 It does not: read classifiers of anything but one float32 image, keep layers that take one size alone (those behind
 a Flatten of a map), or train.
@@ -44,8 +44,8 @@ def import_classifier(
     """Writes the bundle `out`, which dreams, from the classifier in the ONNX file `path`.
 
     `atol`: the largest scaled difference of features from ONNX Runtime's, and of gradients from autograd's; where
-    float32 itself is less exact, gradients get more, by measurement. `on_stage` hears in a few words what is being
-    done.
+    float32 itself is less exact, gradients get more, by measurement. `on_stage` is called with a few words as each
+    stage begins.
 
     Raises :class:`InputError` for a file or options that make no sense, :class:`ExportError` for a model that is
     no classifier, has an operator that is not known, or does not come out equal, and :class:`BundleError` where

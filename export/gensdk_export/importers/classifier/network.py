@@ -1,8 +1,8 @@
-"""Somebody else's ONNX graph as a torch module: its nodes one after the other, constants folded, weights frozen.
+"""A third-party ONNX graph as a torch module: its nodes one after the other, constants folded, weights frozen.
 
 Sizes are found with fake tensors, which hold nothing: a graph that would fill the memory is refused, not run.
 
-It does not: take operators that are not in :data:`gensdk_export.importers.classifier.operators.OPERATORS`,
+It does not: take operators that are not in :data:`gensdk_export.importers.classifier.torch_operators.OPERATORS`,
 subgraphs, sparse weights, or more than one input.
 """
 
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gensdk_export.importers.classifier.node import Node
-from gensdk_export.importers.classifier.operators import OPERATORS
 from gensdk_export.importers.classifier.sizes import SIZE_OPERATORS
+from gensdk_export.importers.classifier.torch_operators import OPERATORS
 from gensdk_export.importers.classifier.window_operators import covers
 from gensdk_export.importers.onnx.reading import OnnxFile
 from gensdk_export.onnx_export import quiet

@@ -1,4 +1,4 @@
-"""One node of somebody else's graph, and modules that apply functions to its inputs."""
+"""One node of a third-party graph, and modules that apply functions to its inputs."""
 
 from __future__ import annotations
 

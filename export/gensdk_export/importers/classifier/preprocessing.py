@@ -1,4 +1,4 @@
-"""What a classifier wants to see: an RGB image in [-1, 1] in its range, normalized, in its order and layout."""
+"""The preprocessing of a classifier: an RGB image in [-1, 1] to its range, normalized, in its order and layout."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def max_pool(node: Node) -> nn.Module:
 
 
 def covers(node: Node) -> bool:
-    """Whether average pooling takes the mean of the whole image, at the model's own size."""
+    """True if average pooling takes the mean of the whole image, at the model's own size."""
     if node.op != "AveragePool" or len(node.shape) != 4 or any(node.get("pads") or ()):
         return False
     return tuple(node.get("kernel_shape") or ()) == node.shape[2:]

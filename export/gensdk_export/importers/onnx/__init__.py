@@ -1,1 +1,1 @@
-"""Image models in ONNX files that somebody else made."""
+"""Third-party image models in ONNX files."""

@@ -1,4 +1,4 @@
-"""Inputs of somebody else's graph that are no image and no noise: constants, and what a class chooses."""
+"""Inputs of a third-party graph that are neither image nor noise: constants, and what a class chooses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Label:
 
     @property
     def batched(self) -> bool:
-        """Whether each image of a batch has a class of its own."""
+        """True if each image of a batch has a class of its own."""
         return self.table is None or self.port.shape is None or len(self.port.shape) == self.table.ndim
 
 

@@ -1,4 +1,4 @@
-"""What a graph is that makes no image of an image or of noise: said in one line, with what to do instead."""
+"""Recognizes graphs that make no image of an image or of noise, and says in one line what to do instead."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refuse_denoiser(file: OnnxFile, said: frozenset[str]) -> tuple[Guess, ...]:
 
 
 def _alike(port: Port, result: Port) -> bool:
-    """Whether both have four axes, sizes that may be the same, and the same channels, or twice as many in the
+    """True if both have four axes, sizes that may be the same, and the same channels, or twice as many in the
     result, where a denoiser tells its variance too."""
     if len(port.shape or ()) != 4 or len(result.shape or ()) != 4 or np.dtype(port.dtype).kind != "f":
         return False
@@ -74,7 +74,7 @@ def _behind(model: onnx.ModelProto, name: str) -> set[str]:
 
 
 def what_it_is(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
-    """What a graph without an output that holds images probably is, and what to do with it."""
+    """What a graph without an output of images probably is, and what to do with it."""
     if any(np.dtype(port.dtype).kind in "iu" and len(port.shape or ()) == 2 for port in inputs):
         return "it looks like a text encoder, which makes no images"
     sizes = [port.shape[1:] for port in outputs if port.shape is not None]

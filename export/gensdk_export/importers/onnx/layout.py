@@ -1,4 +1,4 @@
-"""How an input holds images, read off the first convolution behind it: for files whose axes tell nothing."""
+"""Reads how an input holds images off the first convolution behind it, for files whose axes do not tell."""
 
 from __future__ import annotations
 

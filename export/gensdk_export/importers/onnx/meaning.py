@@ -1,4 +1,4 @@
-"""What the inputs and the output of somebody else's graph mean: said by options, else guessed from the file."""
+"""The meaning of a third-party graph's inputs and output: given by options, else guessed from the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ USUAL_OF_GENERATORS = "the usual one of generators"
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """What the caller says about a file; what is None or empty is guessed.
+    """What the caller knows about a file; what is None or empty is guessed.
 
     `kind`: a model that translates images, or one that makes them of noise. `roles` by input; `output`: the one
     that holds images. `source_range`, `result_range`: (lowest, highest) value of images that go in and come out;

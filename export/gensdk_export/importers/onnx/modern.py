@@ -1,4 +1,4 @@
-"""Somebody's graph in the operators that a bundle runs: functions written out, old operator sets converted, and
+"""A third-party graph in the operators that a bundle runs: functions written out, old operator sets converted, and
 what was exported in training mode given the value that it has for one image.
 
 A converter and an optimizer may get operators wrong: that of onnx forgets how ``Resize`` and ``Upsample`` placed
@@ -86,7 +86,7 @@ def _target(model: onnx.ModelProto, old: int) -> int:
 
 
 def kept_as_it_is(opset: int, reason: str) -> Guess:
-    """The row of a file that is not converted."""
+    """The row of the report for a file that is not converted."""
     return Guess("operators", f"opset {opset}, as they are", reason)
 
 
@@ -124,7 +124,7 @@ def _trains(node: onnx.NodeProto, opset: int) -> bool:
 
 
 def _drops(node: onnx.NodeProto, opset: int, constants: dict[str, float]) -> bool:
-    """Whether it drops anything; where `training_mode` is computed, nobody knows, so it counts as True."""
+    """True if it drops anything; a computed `training_mode` is unknown, and counts as True."""
     if opset < 12 or len(node.input) < 3 or not node.input[2]:
         return any(each.name == "is_test" and not each.i for each in node.attribute)
     return bool(constants.get(node.input[2], 1.0)) and constants.get(node.input[1], 0.5) != 0.0

@@ -1,4 +1,4 @@
-"""Somebody else's file as it came, run by ONNX Runtime: the reference for what is made of it.
+"""A third-party file as it came, run by ONNX Runtime: the reference for the bundle that is made of it.
 
 Layouts, types, ranges and classes are translated here in NumPy, and in the bundle by operators of the graph; so
 that both agree proves the operators.

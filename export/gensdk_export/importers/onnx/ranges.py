@@ -1,4 +1,4 @@
-"""The range of values that a graph takes or gives, where its operators tell."""
+"""The range of values that a graph takes or gives, as far as its operators show it."""
 
 from __future__ import annotations
 
@@ -71,10 +71,12 @@ def _straight(node: onnx.NodeProto, constants: Mapping[str, Array]) -> tuple[str
     if node.op_type == "Neg":
         return node.input[0], -1.0, 0.0
     right, left = _scalar(node, 1, constants), _scalar(node, 0, constants)
-    if (right is None) == (left is None):
+    if right is not None and left is None:
+        value, name = right, node.input[0]
+    elif left is not None and right is None:
+        value, name = left, node.input[1]
+    else:
         return None
-    value, name = (right, node.input[0]) if left is None else (left, node.input[1])
-    assert value is not None  # noqa: S101 - one of the two it is
     if node.op_type == "Add":
         return name, 1.0, value
     if node.op_type == "Mul":

@@ -1,4 +1,4 @@
-"""Somebody else's ONNX file: read within limits, whole in itself, its inputs and outputs known.
+"""Reads a third-party ONNX file: within limits, whole in itself, its inputs and outputs known.
 
 It does not: take files that need another file outside their folder, random operators, operators of one runtime
 alone, or training graphs.
@@ -69,8 +69,9 @@ class OnnxFile:
         return opset_of(self.model)
 
     def unconverted(self, reason: str) -> OnnxFile:
-        """The same in its own operator set, because of `reason`."""
-        assert self.kept is not None  # noqa: S101 - asked only of what was converted
+        """The same in its own operator set, because of `reason`; itself where it was not converted."""
+        if self.kept is None:
+            return self
         others = tuple(guess for guess in self.guesses if guess.what != "operators")
         told = (*others, kept_as_it_is(opset_of(self.kept), reason))
         return replace(self, model=self.kept, kept=None, guesses=told)
@@ -148,14 +149,14 @@ def _load_once(path: Path, data: bytes, model: onnx.ModelProto) -> None:
 
 
 def _stays_inside(location: str) -> bool:
-    """Whether it is a relative path without a way up, here and on Windows."""
+    """True if it is a relative path without a way up, here and on Windows."""
     parts = location.replace("\\", "/").split("/")
     drive = os.name == "nt" and ":" in location
     return location.isprintable() and len(location) <= 1024 and not drive and not {"", ".."} & set(parts)
 
 
 def _holds_half(model: onnx.ModelProto) -> bool:
-    """Whether a weight, an input or a cast is float16."""
+    """True if a weight, an input or a cast is float16."""
     values = (*model.graph.input, *model.graph.output)
     types = {value.type.tensor_type.elem_type for value in values} | {
         tensor.data_type for tensor in model.graph.initializer

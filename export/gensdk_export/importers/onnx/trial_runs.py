@@ -1,4 +1,4 @@
-"""Runs somebody else's file to find out what it does not say: the scale of its result, which sizes and batches."""
+"""Runs a third-party file to find out what it does not say: the scale of its result, and its sizes and batches."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _feeds(meaning: Meaning, size: Size | None, batch: int, seed: int = 0) -> di
 
 
 def _takes_batches(original: OriginalFile, size: Size | None, guesses: list[Guess]) -> bool:
-    """Whether two images at once come out as each alone."""
+    """True if two images at once come out as each alone."""
     meaning = original.meaning
     pictures = [picture.port for picture in (*meaning.pictures, meaning.result)]
     ports = [*pictures, *(noise.port for noise in meaning.noises)]
@@ -187,7 +187,7 @@ def _takes_batches(original: OriginalFile, size: Size | None, guesses: list[Gues
 
 
 def _doubt(raw: Float32, meaning: Meaning, guesses: list[Guess]) -> None:
-    """Says so where much of the result lies outside its range."""
+    """Adds a remark if much of the result lies outside its range."""
     low, high = meaning.result.value_range
     slack = 0.1 * (high - low)
     outside = float(((raw < low - slack) | (raw > high + slack)).mean())

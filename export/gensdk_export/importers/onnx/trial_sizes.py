@@ -1,4 +1,4 @@
-"""Finds which sizes somebody else's model takes: multiples, scale, what its convolutions cut off, the smallest."""
+"""Finds the sizes that a third-party model takes: multiples, scale, what its convolutions cut off, a smallest."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def fixed(source: Picture, size: Size) -> Size:
 
 def _fit(source: Picture, run: Run, options: OnnxOptions) -> _Fit:
     """The smallest multiple at which sizes follow one line."""
-    last: ExportError | None = None
+    last = no_multiple = ExportError(
+        "no multiple of height and width gives a result of the same shape; give --size and --scale"
+    )
     for multiple in (options.multiple,) if options.multiple else MULTIPLES:
         base = max(BASE, multiple)
         base = base // multiple * multiple
@@ -117,10 +119,7 @@ def _fit(source: Picture, run: Run, options: OnnxOptions) -> _Fit:
         if all(shape[axis] < size[axis] for size, shape in zip(sizes, shapes, strict=True) for axis in (0, 1)):
             last = ExportError(smaller_result(sizes[0], shapes[0]))
         else:
-            last = ExportError(
-                "no multiple of height and width gives a result of the same shape; give --size and --scale"
-            )
-    assert last is not None  # noqa: S101 - at least one multiple was tried
+            last = no_multiple
     raise last
 
 

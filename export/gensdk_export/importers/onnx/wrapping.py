@@ -1,4 +1,4 @@
-"""Somebody else's graph inside one of ours: `source`, noise and `label` go in, `image` comes out."""
+"""Wraps a third-party graph in one of ours: `source`, noise and `label` go in, `image` comes out."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ class _Writer:
 def _inputs(writer: _Writer, meaning: Meaning, graph: GraphSpec, ports: Mapping[str, str]) -> int:
     """Writes what feeds the original's inputs; the number of nodes it took."""
     if meaning.source is not None:
-        spec = graph.input("source")
-        assert spec is not None  # noqa: S101 - the model was made from the same meaning
-        bytes_in, first = spec.dtype == "uint8", 0
+        bytes_in, first = graph.require_input("source").dtype == "uint8", 0
         for picture in meaning.pictures:
             last = first + (picture.channels or 3)
             name = _channels(writer, first, last, bytes_in) if meaning.more else "source"

@@ -6,7 +6,7 @@ Runtime's optimizer on, as users run it. Where float32 keeps `atol`, that is the
 and a ceiling, or there is no bundle:
 
 - The optimizer may add up in another order: :data:`FLOAT_CEILING`, one step of 8 bits.
-- Files in half precision round after each operator, and where differs: :data:`HALF_CEILING`.
+- Files in half precision round after each operator, and the order of operators differs: :data:`HALF_CEILING`.
 - Quantized operators are computed in integers or in float32, as the optimizer happens to fuse them: a value at the
   edge of two steps falls to either side, and all that follows differs. Single pixels may differ much; so the PSNR
   of the whole is bounded (:data:`QUANTIZED_PSNR`).

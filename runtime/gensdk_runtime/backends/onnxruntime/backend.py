@@ -358,7 +358,7 @@ def _plugin_devices(ort: Any, provider: str) -> list[Any]:
 
 
 def _has_gpu(ort: Any) -> bool:
-    """Whether ONNX Runtime finds an NVIDIA GPU on this machine (builds before 1.23 can't tell: then no)."""
+    """True if ONNX Runtime finds an NVIDIA GPU on this machine (builds before 1.23 can't tell: then no)."""
     try:
         return any(device.ep_name == PROVIDERS["cuda"].name for device in ort.get_ep_devices())
     except (AttributeError, RuntimeError):

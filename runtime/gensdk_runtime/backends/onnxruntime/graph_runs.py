@@ -1,6 +1,6 @@
-"""Ends runs of graphs from another thread: a run in native code hears of no signal by itself.
+"""Ends runs of graphs from another thread: native code does not react to signals by itself.
 
-Only a program that says so, as the command line does, has runs that can be ended.
+Runs can be ended only in a program that asked for it, as the command line does.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _run_options: list[Any] = []
 
 
 def let_runs_be_stopped() -> None:
-    """For sessions that are opened from now on."""
+    """Lets the runs of sessions that are opened from now on be stopped."""
     global _wanted  # noqa: PLW0603 - it is about the process
     _wanted = True
 
 
 def stoppable(ort: Any) -> Any:
-    """ONNX Runtime's options for a run that :func:`stop_runs` ends; None where nobody will."""
+    """ONNX Runtime's options for a run that :func:`stop_runs` can end; None unless the program asked for that."""
     if not _wanted:
         return None
     if not _run_options:

@@ -65,7 +65,7 @@ def wanted_too_much(text: str) -> str | None:
 
 
 def _register(ort: Any, limit: int) -> bool:
-    """Whether the arena is there; not where the application has registered one of its own."""
+    """True if the arena is there; not where the application has registered one of its own."""
     global _shrinker  # noqa: PLW0603 - the arena is the process's
     try:
         memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
@@ -91,7 +91,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    """Another thread of the parent may have held the arena's lock, which nobody in this process would open: graphs
+    """Another thread of the parent may have held the arena's lock, which would stay locked in this process: graphs
     that are opened here then have arenas of their own, without a bound."""
     global _bounded  # noqa: PLW0603 - the arena is the process's
     if _bounded and not _alone:

@@ -15,7 +15,7 @@ from gensdk_runtime.backends.openvino.snippets import snippet_settings
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.host.forking import OPENVINO, new_lock
 from gensdk_runtime.host.processor import cores_to_fill, thread_limit
-from gensdk_runtime.onnx_files.weights import MappedWeights, map_weights
+from gensdk_runtime.onnx_files.mapped_weights import MappedWeights, map_weights
 from gensdk_runtime.spec.signature import GraphSpec
 
 MAX_COMPILED_BYTES = 2**29
@@ -70,7 +70,7 @@ class Compiler:
         self._lock = new_lock()
 
     def read(self, source: GraphSource) -> None:
-        """Reads the graph. Large weights stay in a mapped file; see :mod:`gensdk_runtime.onnx_files.weights`."""
+        """Reads the graph. Large weights stay in a file (:mod:`gensdk_runtime.onnx_files.mapped_weights`)."""
         if source.path is not None:
             self._model = self._read(str(source.path))  # tensors in other files are mapped by OpenVINO
             return

@@ -57,7 +57,7 @@ def settle(openvino: Any) -> None:
 
 
 def _opted_in() -> bool:
-    """Whether ``opt_in_out --opt_in`` was run: it writes a 1 into the home folder."""
+    """True if ``opt_in_out --opt_in`` was run: it writes a 1 into the home folder."""
     try:
         if sys.platform == "win32":
             folder = Path(os.environ.get("LOCALAPPDATA", "")) / "Intel Corporation"

@@ -1,4 +1,4 @@
-"""TensorRT-RTX and classic TensorRT: engines on an NVIDIA GPU, built here where the bundle brings none along.
+"""TensorRT-RTX and classic TensorRT: engines on an NVIDIA GPU, built here unless the bundle brings one along.
 
 An engine is native code, of the bundle's maker: one that was not made on this machine is taken only where the user
 says so (``Generator.load(..., trust_engines=True)``), and built from the graph otherwise.

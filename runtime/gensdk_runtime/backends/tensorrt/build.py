@@ -121,9 +121,9 @@ def build(
 ) -> bytes:
     """The serialized engine.
 
-    `on_progress` hears from 0 to 1 how far it is, in threads of the builder; an exception that it raises ends the
-    build and comes out here. Raises :class:`BackendError` where the graph can't be parsed or built, or comes out
-    with another signature than the recipe's graph.
+    `on_progress` is called with the progress from 0 to 1, in threads of the builder; an exception that it raises
+    ends the build and comes out here. Raises :class:`BackendError` where the graph can't be parsed or built, or
+    comes out with another signature than the recipe's graph.
     """
     trt, graph = toolkit.trt, recipe.graph
     where = f"graph {graph.name!r}: {toolkit.runtime}"

@@ -1,9 +1,9 @@
 """What was built on this machine, kept for the next time: engines, and the kernels that TensorRT-RTX compiled.
 
 An entry is one file, named after the SHA-256 of its *identity*: everything that the content depends on. It begins
-with that identity and the SHA-256 of its content, so that a damaged or foreign file is noticed, said aloud and
-made again. Entries are written atomically; whoever builds one holds a lock, which the system takes back when a
-process dies; and the least recently used ones go when the folder grows over its limit.
+with that identity and the SHA-256 of its content, so that a damaged or foreign file is noticed, reported and made
+again. Entries are written atomically; whoever builds one holds a lock, which the system takes back when a process
+dies; and the least recently used ones go when the folder grows over its limit.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class EngineCache:
             _warn(f"the engine can't be kept in {str(path.parent)!r} ({failure.strerror})")
 
     def discard(self, identity: Identity, why: str) -> None:
-        """Removes an entry, and says so."""
+        """Removes an entry, with a warning."""
         path = self._path(identity)
         if path is not None:
             _warn(f"the cached engine {path.name[:12]}.. is not used ({why}); it is built again")
@@ -203,7 +203,7 @@ def _difference(line: bytes, identity: Identity) -> str:
 
 
 def _check_owner(file: BinaryIO) -> None:
-    """An engine is code: ValueError where somebody else made the file, or could have written into it."""
+    """An engine is code: ValueError if another user made the file, or could have written into it."""
     if sys.platform == "win32":
         return  # the user's folders are private there by their access lists
     found = os.fstat(file.fileno())

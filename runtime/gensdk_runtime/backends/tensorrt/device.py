@@ -86,7 +86,7 @@ def _name(error: Any) -> str:
 
 
 class DeviceMemory:
-    """Memory on the GPU, aligned to 256 bytes; `address` is what the library takes."""
+    """Memory on the GPU, aligned to 256 bytes; the library takes its `address`."""
 
     def __init__(self, size: int) -> None:
         self.size = size

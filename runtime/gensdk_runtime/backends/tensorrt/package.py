@@ -33,7 +33,7 @@ RUNTIMES: Mapping[EngineRuntime, _Package] = {
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A loaded package: `trt` is the module, `log` hears what it says."""
+    """A loaded package: `trt` is the module, `log` receives its messages."""
 
     runtime: EngineRuntime
     trt: Any
@@ -51,9 +51,9 @@ class Toolkit:
 
 
 class Log:
-    """The one logger of a package in this process, for the library keeps but the first that it was given.
+    """The one logger of a package in this process: the library keeps only the first that it is given.
 
-    Errors go to those who listen, for our own messages; the rest of its talk is dropped.
+    Errors go to listeners, for our own messages; all other messages are dropped.
     """
 
     def __init__(self, trt: Any) -> None:

@@ -44,7 +44,7 @@ class EngineSource(Protocol):
         """The engines of this graph in one precision."""
 
     def trusts(self, spec: EngineSpec) -> bool:
-        """Whether one of them may be loaded: the user said so, or this machine made it."""
+        """True if one of them may be loaded: the user said so, or this machine made it."""
 
     def read_engine(self, spec: EngineSpec) -> bytes:
         """The checked bytes of one of them."""
@@ -137,7 +137,7 @@ class Supplier:
         }
 
     def _fits(self, spec: EngineSpec, recipe: Recipe) -> bool:
-        """Whether an engine of a bundle is for this package, this GPU and the sizes that are wanted."""
+        """True if an engine of a bundle is for this package, this GPU and the sizes that are wanted."""
         batch = recipe.sizes().get("batch")
         mine = (spec.runtime, spec.version) == (self.toolkit.runtime, self.toolkit.version)
         here = self.toolkit.is_rtx or (self.gpu is not None and spec.gpu == self.gpu.model)

@@ -27,7 +27,7 @@ SETTINGS = frozenset(
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` is meant as an address, not as a file; one with a single slash is a misprint of one."""
+    """True if `text` is meant as an address, not as a file; one with a single slash is a misprint of one."""
     return "://" in text or text.partition(":/")[0].lower() in PROTOCOLS
 
 

@@ -63,7 +63,7 @@ def pyav() -> Any:
 
 
 def open_file(path: str | Path) -> InputContainer:
-    """The video file, open; :class:`InputError` for what is none."""
+    """The opened video file; :class:`InputError` for a file that is not a video."""
     av, place = pyav(), Path(path)
     if place.is_dir():
         raise InputError(f"can't open {place}: it is a folder; expected a video")

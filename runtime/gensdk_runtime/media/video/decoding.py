@@ -208,7 +208,7 @@ class Decoder:
         self._failures = failures
 
     def _judge_end(self) -> None:
-        """Whether the file is whole, as far as it says what it should hold."""
+        """True if the file is whole, as far as it says how much it should hold."""
         if self._kind == "avi" and self._expected:
             rate = self._stream.time_base or Fraction(1)
             self.missing = max(0, self._expected - max(self._packets, round(self._ends / rate)))
@@ -222,5 +222,5 @@ class Decoder:
 
 
 def _goes_on(failure: Any) -> bool:
-    """Whether the next packet may be a good one."""
+    """True if the next packet may be a good one."""
     return type(failure).__name__ == "InvalidDataError"

@@ -24,8 +24,8 @@ GIF_UNIT = Fraction(1, 100)
 
 @dataclass(frozen=True)
 class FilmSettings:
-    """What a film is like: `height` and `width` of its frames, `rate` in frames per second, the unit of its times
-    in seconds, how wide a pixel is for its height, whether its frames come in real time, and where its sound
+    """The properties of a film: `height` and `width` of its frames, `rate` in frames per second, the unit of its
+    times in seconds, how wide a pixel is for its height, whether its frames come in real time, and where its sound
     is."""
 
     height: int
@@ -43,7 +43,7 @@ class Film:
     def __init__(self, path: Path, kind: FilmFormat, settings: FilmSettings) -> None:
         self.written = 0
         self.remarks: list[str] = []
-        self._settings = settings
+        self.kind, self.settings = kind, settings
         self._begins_early = kind.times
         self._lengths: dict[int, int] = {}
         self._file = FilmFile(path)
@@ -61,18 +61,18 @@ class Film:
 
     @property
     def full(self) -> bool:
-        """Whether the disk is full: it has to be finished now."""
+        """True if the disk is full: it has to be finished now."""
         return self._file.full
 
     def reason(self, failure: Exception) -> str:
-        """Why it could not be written: what the system says, else what FFmpeg does."""
+        """Why it could not be written: the system's message, else FFmpeg's."""
         return reason(self._file.failure or failure)
 
     def add(self, view: Uint8, pts: int, length: int | None) -> None:
         """A frame uint8 [H, W, 3] of the film's size, shown at `pts` time units, and for `length` of them."""
         av = pyav()
         frame = av.VideoFrame.from_ndarray(view, format="rgb24")
-        frame.pts, frame.time_base = pts, self._settings.time_base
+        frame.pts, frame.time_base = pts, self.settings.time_base
         if length:
             self._lengths[pts] = length
         for painted in self._paint(frame):
@@ -103,7 +103,7 @@ class Film:
 
     def _video(self, kind: FilmFormat) -> Any:
         """The stream of pictures, with its encoder."""
-        settings, codec = self._settings, kind.codec()
+        settings, codec = self.settings, kind.codec()
         if codec is not kind.codecs[0]:
             self.remarks.append(f"this FFmpeg has no {kind.codecs[0].name}; encoded with {codec.name}")
         options = dict(codec.live if settings.live and codec.live else codec.options)

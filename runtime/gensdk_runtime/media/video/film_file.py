@@ -20,7 +20,7 @@ A_PACKET = 128
 
 
 class FilmFile:
-    """What FFmpeg writes into: new, at `path`, with room beside it."""
+    """The file that FFmpeg writes into: new, at `path`, with reserved room beside it."""
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)

@@ -20,9 +20,7 @@ ALPHA = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16", "ayuv",
 UNSPECIFIED = 2
 """For colour matrix, transfer and primaries, in the numbers of ITU-T H.273."""
 BT709 = 1
-BT2020 = (9, 10)
 HDR = {16: "PQ", 18: "HLG"}
-RGB_MATRIX = 0
 HD = (1280, 720)
 """From this width or height on, players take unmarked video for BT.709; below it for BT.601."""
 
@@ -63,7 +61,7 @@ class Painter:
         return self._reformatter.reformat(frame, format="rgb24", **options)
 
     def take_remarks(self) -> list[str]:
-        """What the first frame gave reason to say; nothing when asked again."""
+        """Remarks on the first frame; none at the second call."""
         remarks, self._remarks = self._remarks or [], []
         return remarks
 
@@ -84,7 +82,7 @@ def _remarks_on(frame: VideoFrame) -> Iterator[str]:
 
 
 def is_hd(frame: VideoFrame) -> bool:
-    """Whether players take it for BT.709 where it says nothing."""
+    """True if players take it for BT.709 where it says nothing."""
     return frame.width >= HD[0] or frame.height >= HD[1]
 
 

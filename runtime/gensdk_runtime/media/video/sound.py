@@ -69,7 +69,7 @@ class Sound:
     def __init__(self, path: Path, film: OutputContainer, kind: FilmFormat) -> None:
         self.remarks: list[str] = []
         self._tracks: dict[int, _Track] = {}
-        self._waiting: Packet[Any] | None = None
+        self._waiting: tuple[Fraction, Packet[Any]] | None = None
         self._source = open_file(path)
         try:
             for stream in self._source.streams.audio:
@@ -81,10 +81,10 @@ class Sound:
 
     def until(self, seconds: Fraction | None) -> Iterator[Packet[Any]]:
         """The packets that begin before that time and have not come yet; all that are left for None."""
-        while (packet := self._waiting or next(self._packets, None)) is not None:
-            self._waiting = packet
-            assert packet.pts is not None  # noqa: S101 - _demuxed gives no others
-            if seconds is not None and packet.pts * packet.time_base >= seconds:
+        while (timed := self._waiting or next(self._packets, None)) is not None:
+            self._waiting = timed
+            begin, packet = timed
+            if seconds is not None and begin >= seconds:
                 return
             self._waiting = None
             yield from self._tracks[packet.stream_index].packets(packet)
@@ -98,8 +98,9 @@ class Sound:
         """Frees the source."""
         self._source.close()
 
-    def _demuxed(self, source: InputContainer) -> Iterator[Packet[Any]]:
-        """Packets with times, from 0 on: an earlier one only readies the decoder, and would delay the film."""
+    def _demuxed(self, source: InputContainer) -> Iterator[tuple[Fraction, Packet[Any]]]:
+        """Packets and when they begin, in seconds from 0 on: an earlier one only readies the decoder, and would
+        delay the film."""
         if not self._tracks:
             return
         packets = source.demux(*(track.source for track in self._tracks.values()))
@@ -114,9 +115,9 @@ class Sound:
                 clock = self._tracks[packet.stream_index].clock
                 clock.go_on(packet)
                 time = clock.time(packet.pts, packet.time_base)
-                packet.pts = packet.dts = round(time / packet.time_base)  # sound is decoded when it is played
+                packet.pts = packet.dts = ticks = round(time / packet.time_base)  # decoded when it is played
                 if time >= 0:
-                    yield packet
+                    yield ticks * packet.time_base, packet
 
     def _add(self, stream: AudioStream, film: OutputContainer, kind: FilmFormat) -> None:
         codec: Any = stream.codec_context

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, TrainingError
-from gensdk_runtime.media.image_files import SUFFIXES, CorruptImageError, decode
-from gensdk_runtime.media.image_fit import fit_size
+from gensdk_runtime.media.image_files import SUFFIXES, decode
 from gensdk_runtime.media.image_folder import ImageFolder, list_images
+from gensdk_runtime.media.image_pixels import fit_size
+from gensdk_runtime.media.image_reader import CorruptImageError
 from gensdk_runtime.printable import printable
 from gensdk_training.data.classes import plain_names, seen_classes
 from gensdk_training.data.dataset import (

@@ -1,9 +1,9 @@
 """Takes the large weights out of an ONNX file and into a mapped temporary file, so that they cost no memory.
 
-A backend packs weights in its own way when it compiles a graph, and needs the originals only for that; but as
-long as it may compile again, somebody has to keep them. As bytes they stay in memory. Pages of a mapped file
-can be given back at any time (:meth:`MappedWeights.release`) and return from the disk when they are read again.
-The temporary file has no name, is the user's own and holds what was checked, whatever becomes of the bundle.
+A backend packs weights in its own way when it compiles a graph, and needs the originals only for that; but as long
+as it may compile again, they have to be kept. As bytes they stay in memory. Pages of a mapped file can be given
+back at any time (:meth:`MappedWeights.release`) and return from the disk when they are read again. The temporary
+file has no name, is the user's own and holds what was checked, whatever becomes of the bundle.
 
 The fields are those of onnx.proto3; see :mod:`gensdk_runtime.onnx_files.scan`.
 """
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.onnx_files.fields import Field, fields, message, number, text_field, varint
+from gensdk_runtime.onnx_files.fields import Field, fields, message, number, text_field
+from gensdk_runtime.onnx_files.nodes import tensor_fields
 
 MIN_FILE_BYTES = 16 * 2**20
 """A smaller file stays in memory as it is."""
@@ -32,7 +33,6 @@ RELEASE_EVERY = 0.01  # seconds
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}  # TensorProto.DataType
 _ALIGNMENT = 64
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _GRAPH_INPUT = 7, 5, 11
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class MappedWeights:
     _map: mmap.mmap | None = None
 
     def release(self) -> None:
-        """Gives the memory of the weights back; they are read from the file again when somebody looks."""
+        """Gives the memory of the weights back; they are read from the file again on access."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -115,22 +115,12 @@ def _weights(data: bytes) -> Iterator[_Weight]:
 
 def _weight(data: bytes, tensor: Field) -> _Weight | None:
     """The tensor if its numbers lie in it, as they are in memory, and are of a known type; else None."""
-    shape, name, kind, raw = [], "", 0, (0, 0)
-    for found in fields(data, tensor.start, tensor.end):
-        if found.number == _TENSOR_DIMS:
-            at = found.start
-            while at < found.end:
-                size, at = varint(data, at, found.end)
-                shape.append(size)
-        elif found.number == _TENSOR_TYPE:
-            kind, _ = varint(data, found.start, found.end)
-        elif found.number == _TENSOR_NAME:
-            name = data[found.start : found.end].decode()
-        elif found.number == _TENSOR_RAW:
-            raw = (found.start, found.end)
-    if kind not in _DTYPES or raw[1] - raw[0] != prod(shape) * _DTYPES[kind].itemsize:
+    found = tensor_fields(data, tensor.start, tensor.end)
+    if found.raw is None or found.type not in _DTYPES:
         return None
-    return _Weight((tensor.tag, tensor.end), name, kind, tuple(shape), *raw)
+    if found.raw[1] - found.raw[0] != prod(found.shape) * _DTYPES[found.type].itemsize:
+        return None
+    return _Weight((tensor.tag, tensor.end), found.name, found.type, found.shape, *found.raw)
 
 
 def _spill(data: bytes, weights: Iterable[_Weight]) -> tuple[mmap.mmap, list[int]]:

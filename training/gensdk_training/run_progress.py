@@ -1,22 +1,22 @@
-"""What a run tells while it goes: a live line on a terminal, plain lines elsewhere."""
+"""The progress of a run: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.printable import printable
 
 log = logging.getLogger("gensdk.train")
 
 
-class Reporter:
+class Reporter(Closable):
     """Shows steps, losses, speed and the time left on stderr; `progress` False shows nothing.
 
     On a terminal that is a live bar, elsewhere one line at each log interval. Messages go there as well.
@@ -35,19 +35,18 @@ class Reporter:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
 
     def begin(self, step: int) -> None:
-        """Counts speed from here: `step` steps were done before."""
+        """Starts measuring speed; `step` steps were done before."""
         self._since = (time.monotonic(), step)
         self.advance(step)
 
     def advance(self, step: int) -> None:
-        """One step is done: `step` of them altogether."""
+        """Reports that `step` steps are done."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step)
 
@@ -78,7 +77,7 @@ class Reporter:
             self._print(message, style="yellow")
 
     def _print(self, text: str, style: str | None = None) -> None:
-        """A reader that left, or a log on a full disk, ends no training."""
+        """Prints; a reader that left, or a log on a full disk, does not end the training."""
         try:
             shown = printable(text, lines=True)
             self._console.print(shown, style=style, highlight=False, markup=False, soft_wrap=True)

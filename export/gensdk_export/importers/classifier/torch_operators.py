@@ -51,7 +51,7 @@ def _first(given: Any) -> Any:
 
 
 def _dropout(node: Node) -> nn.Module:
-    """Off, as in every inference."""
+    """Dropout, which does nothing in inference."""
     training = node.constants.get(2)
     if training is not None and bool(np.any(training)):
         raise node.refused("it is in training mode; export the model for inference")

@@ -223,7 +223,7 @@ def _gathered_places(call: Call, tensor: Tensor, places: Tensor, axis: int) -> T
 
 
 def _regular(places: Values, step: Fraction) -> bool:
-    """Whether the middle half of `places` goes on in one way, `step` a place on average."""
+    """True if the middle half of `places` goes on in one way, `step` a place on average."""
     quarter, period = len(places) // 4, step.denominator
     middle = places[quarter : len(places) - quarter]
     return len(middle) > period and bool((middle[period:] - middle[:-period] == step.numerator).all())

@@ -2,8 +2,8 @@
 
 People save a network by itself, or inside DataParallel (``module.``), ``torch.compile`` (``_orig_mod.``) and
 AveragedModel (``n_averaged`` beside it), or with optimizers, other networks and averages in one dictionary. All of
-them put something before the names of its weights; so what stands before is what is looked for. Weights that a
-weight norm or a spectral norm computes are computed once, from what those had saved.
+them put a prefix before the names of its weights; so the prefix is looked for. Weights that a weight norm or a
+spectral norm computes are computed once, from what those had saved.
 
 Files are read with ``weights_only=True``, or as safetensors: no code in them runs.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gensdk_export.importers.checkpoints.norms import fold_norms
+from gensdk_export.importers.checkpoints.weight_norms import fold_norms
 from gensdk_export.importers.import_report import Guess, check_size
 from gensdk_runtime.errors import InputError, did_you_mean
 
