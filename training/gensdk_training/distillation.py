@@ -29,7 +29,7 @@ from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.spec.manifest import PredictionType
 from gensdk_runtime.spec.settings import DiffusionSettings, TimestepSpacing
 from gensdk_training.family import DataInfo
-from gensdk_training.graphs.diffusion_step import solver_update
+from gensdk_training.graphs.diffusion_step import columns, solver_update
 
 if TYPE_CHECKING:
     from gensdk_training.run import TrainedRun
@@ -103,7 +103,7 @@ class Distillation:
         noise = torch.randn_like(images)
         noisy = abar.sqrt().to(images.dtype) * images + (1 - abar).sqrt().to(images.dtype) * noise
         target = self.target(teacher, noisy, turn, labels)
-        x, e, *_ = self._rows(self._student, turn).to(noisy)
+        x, e, *_ = columns(self._rows(self._student, turn).to(noisy), noisy)
         estimate = x * noisy + e * student(noisy, timestep, *labels)
         weight = (abar / (1 - abar)).clamp(min=1.0).flatten()
         errors: Tensor = (estimate - target).square().mean(dim=(1, 2, 3))
@@ -123,7 +123,7 @@ class Distillation:
             timestep = torch.from_numpy(self._of_noise.timesteps.astype(np.int64)).to(noisy.device)[step]
             rows = torch.where(velocity, self._rows(self._of_velocity, step), self._rows(self._of_noise, step))
             state, _ = solver_update(state, zero, teacher(state, timestep, *labels), zero, rows.to(noisy))
-        _, _, _, a, b, *_ = self._rows(self._student, turn).to(noisy)
+        _, _, _, a, b, *_ = columns(self._rows(self._student, turn).to(noisy), noisy)
         target: Tensor = (state - a * noisy) / b
         return target
 
@@ -146,9 +146,8 @@ class Distillation:
 
     @staticmethod
     def _rows(table: SolverTable, numbers: Tensor) -> Tensor:
-        """The rows with these `numbers` [N], as :func:`solver_update` takes them for N images: [8, N, 1, 1, 1]."""
-        rows = torch.from_numpy(table.coefficients.copy()).to(numbers.device)[numbers]
-        return rows.T.reshape(rows.shape[1], -1, 1, 1, 1)
+        """The rows with these `numbers` [N], as :func:`solver_update` takes them for N images: [N, 8]."""
+        return torch.from_numpy(table.coefficients.copy()).to(numbers.device)[numbers]
 
 
 def open_teacher(

@@ -36,7 +36,7 @@ EITHER = " and ".join(PIPELINES)
 
 
 class Denoiser(nn.Module):
-    """(x [N, C, H, W], timestep int64 [1]) to what the scheduler expects, of x's shape, by a UNet2DModel."""
+    """(x [N, C, H, W], timestep [N]) to what the scheduler expects, of x's shape, by a UNet2DModel."""
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
