@@ -239,7 +239,7 @@ def _has_alpha(through: Through, image: Images) -> bool:
 
 def _with_alpha(through: Through, image: Images) -> Images:
     """Colours are translated, and transparency goes through the same geometry; what looks at all of an image would
-    see colours that nobody sees, and gets it on white."""
+    see colours that transparency hides, and gets it on white."""
     colours, alpha = image[..., :-1], image[..., -1:]
     if through.field.whole or through.model.require_image().channels not in (1, 3):
         tell(f"model {through.model.name!r} looks at all of an image: transparency was laid over white")

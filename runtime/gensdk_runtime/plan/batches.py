@@ -39,7 +39,7 @@ class Batches:
     _first: int = field(default=0, init=False)
 
     def next(self, found: Round) -> list[Run]:
-        """The runs of the next round. What a batch is padded with repeats its last sample."""
+        """The runs of the next round. The last sample is repeated where a batch is padded."""
         runs = []
         for count in found.counts:
             first, size = self._first, found.batch or count
