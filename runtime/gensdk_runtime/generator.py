@@ -78,7 +78,7 @@ class Generator(Closable):
 
         `backend`: ``"onnxruntime"``, ``"onnxruntime:cuda"``, ``"openvino"``, ``"tensorrt"``, ``"fake"`` or a
         Backend of your own; ``"auto"``: what measured fastest on this machine. The first ``"auto"`` of a bundle
-        measures for a few seconds and keeps the result (:func:`gensdk_runtime.tuning.tune.tuned`); GENSDK_TUNE=off
+        measures for a few seconds and keeps the result (:mod:`gensdk_runtime.tuning.auto`); GENSDK_TUNE=off
         in the environment takes ONNX Runtime instead. With ``:background`` at its end, as in
         ``"tensorrt:background"``, ONNX Runtime serves until the other is ready. `precision`: ``"fp32"``,
         ``"fp16"`` where the bundle was exported with it, or ``"auto"``: the faster one of those. `threads`: CPU

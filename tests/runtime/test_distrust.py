@@ -154,29 +154,28 @@ def test_closing_while_others_sample_gives_samples_or_one_clear_error() -> None:
     for _ in range(5):
         model = Generator.load("digits-dcgan", threads=1)
         expected = model.sample(2, seed=0, label=1).array
-        ready = threading.Barrier(9)
+        drawn = threading.Event()
 
-        def work(model: Generator = model, ready: threading.Barrier = ready) -> list[Array | str]:
-            found: list[Array | str] = []
-            ready.wait()
-            for _ in range(20):
+        def work(model: Generator = model, drawn: threading.Event = drawn) -> tuple[list[Array], list[str]]:
+            samples: list[Array] = []
+            refused: list[str] = []
+            while len(refused) < 20:
                 try:
-                    found.append(model.sample(2, seed=0, label=1).array)
+                    samples.append(model.sample(2, seed=0, label=1).array)
+                    drawn.set()
                 except BackendError as failure:
-                    found.append(str(failure))
-            return found
+                    refused.append(str(failure))
+            return samples, refused
 
         with ThreadPoolExecutor(8) as pool:
             futures = [pool.submit(work) for _ in range(8)]
-            ready.wait()
+            came = drawn.wait(60)
             model.close()
-            results = [result for future in futures for result in future.result()]
-        assert len(results) == 8 * 20
-        for result in results:
-            if isinstance(result, str):
-                assert "was closed" in result
-            else:
-                np.testing.assert_array_equal(result, expected)
+            results = [future.result() for future in futures]
+        assert came
+        assert all("was closed" in text for _, refused in results for text in refused)
+        for sample in [sample for samples, _ in results for sample in samples]:
+            np.testing.assert_array_equal(sample, expected)
 
 
 def test_a_session_closed_after_its_check_says_so() -> None:

@@ -89,14 +89,18 @@ def test_latents_replace_the_first_noise() -> None:
         assert not np.array_equal(first.array, model.sample(3, seed=0).array)
 
 
-def test_guidance_runs_two_passes_only_where_both_count() -> None:
-    calls: list[tuple[int, ...]] = []
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_guidance_runs_two_passes_only_where_both_count(lockstep: bool) -> None:
+    calls: list[tuple[float, ...]] = []
 
     def step(feeds: Any) -> Any:
-        calls.append((feeds["label"].shape[0], *feeds["guidance_weights"]))
+        weights = feeds["guidance_weights"].reshape(len(feeds["label"]), -1)
+        assert weights.shape[1] == (1 if lockstep else 2)
+        assert (weights == weights[:, :1]).all()
+        calls.append((len(weights), *weights[:, 0]))
         return {"next_sample": feeds["sample"], "next_previous_x0": feeds["previous_x0"]}
 
-    with generator(diffusion_model(3), {"step": step}) as model:
+    with generator(diffusion_model(3, lockstep=lockstep), {"step": step}) as model:
         for arguments in ({"label": 1}, {"label": 1, "guidance_scale": 4.0}, {"guidance_scale": 4.0}):
             model.sample(2, seed=0, num_inference_steps=1, **arguments)
     assert calls == [(1, 1.0), (2, 4.0, -3.0), (1, 1.0)]

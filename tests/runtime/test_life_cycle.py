@@ -169,7 +169,9 @@ def test_who_finds_another_process_measuring_starts_at_once_and_goes_over_later(
     monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENSDK_TUNE", "on")
     monkeypatch.setattr("gensdk_runtime.plan.runners.LOOK_EVERY", 0.0)
-    monkeypatch.setattr("gensdk_runtime.tuning.measure.measure", lambda *args, **more: pytest.fail("it measured"))
+    monkeypatch.setattr(
+        "gensdk_runtime.tuning.measurement.Measurement.run", lambda self: pytest.fail("it measured")
+    )
     with Bundle.open(DIGITS) as bundle:
         key = measurement_key(bundle.manifest, "fp32", None)
     with store.measuring_this(key) as alone:

@@ -21,20 +21,19 @@ from gensdk_runtime.errors import BackendError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
+from gensdk_runtime.tuning import auto as auto_module
 from gensdk_runtime.tuning import child as child_module
-from gensdk_runtime.tuning import measure as measure_module
+from gensdk_runtime.tuning import measurement as measurement_module
 from gensdk_runtime.tuning import store
-from gensdk_runtime.tuning import tune as tune_module
+from gensdk_runtime.tuning.auto import Tuned, Wanted, faster
 from gensdk_runtime.tuning.candidates import Processor, batch_sizes, candidates
-from gensdk_runtime.tuning.child import Child, ChildLostError
-from gensdk_runtime.tuning.measure import measure
-from gensdk_runtime.tuning.messages import Question
-from gensdk_runtime.tuning.points import Effort, Point, forecast, outside_in, rising_costs
-from gensdk_runtime.tuning.tune import tune, tuned
+from gensdk_runtime.tuning.child import Child, ChildLostError, Question
+from gensdk_runtime.tuning.measurement import Effort, Measurement, Point
+from gensdk_runtime.tuning.tune import tune
 from support.models import feedforward_model
 from support.step_bundle import write_step_bundle
 
-QUICK = Effort(budget=0.3, preparing=0.3, reading=0.001, patience=60.0, rounds=2, thorough=False)
+QUICK = Effort(budget=0.6, reading=0.001, patience=60.0, rounds=2, thorough=False)
 ONE, TWO = Choice(threads=1), Choice(threads=1, workers=2)
 
 
@@ -55,8 +54,12 @@ def measured_here(tmp_path, monkeypatch):
     monkeypatch.setenv("GENSDK_TUNE", "on")
     monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(store, "_kept", {})
-    monkeypatch.setattr(tune_module, "_failed", set())
-    monkeypatch.setattr(measure_module, "MEASURED_BACKENDS", ("onnxruntime",))
+    monkeypatch.setattr(auto_module, "_failed", set())
+    monkeypatch.setattr(measurement_module, "MEASURED_BACKENDS", ("onnxruntime",))
+
+
+def tuned(bundle: Bundle, precision: str, threads: int | None) -> Tuned | str | None:
+    return Wanted(bundle, precision, threads).find()
 
 
 def opening(bundle: Bundle) -> Question:
@@ -64,7 +67,7 @@ def opening(bundle: Bundle) -> Question:
 
 
 def test_real_choices_have_real_costs(bundle) -> None:
-    found = measure(bundle, ["fp32"], QUICK, choices=[ONE, TWO], batches=[1, 4])
+    found = Measurement(bundle, ["fp32"], QUICK, choices=[ONE, TWO], batches=[1, 4]).run()
     assert found.failures == {}
     table = found.tables["fp32"]
     assert {(cost.choice, cost.batch) for cost in table.costs} == {(ONE, 1), (ONE, 4), (TWO, 1), (TWO, 2)}
@@ -74,7 +77,7 @@ def test_real_choices_have_real_costs(bundle) -> None:
 def test_what_can_not_run_loses_its_place_alone(bundle) -> None:
     gone = Choice(backend="onnxruntime:cuda")
     broken = Choice(backend="onnxruntime:nonsense")
-    found = measure(bundle, ["fp32"], QUICK, choices=[gone, broken, ONE], batches=[1])
+    found = Measurement(bundle, ["fp32"], QUICK, choices=[gone, broken, ONE], batches=[1]).run()
     assert found.tables["fp32"].choices == (ONE,)
     assert len(found.failures) == 2
     assert any("nonsense" in reason for reason in found.failures.values())
@@ -82,7 +85,7 @@ def test_what_can_not_run_loses_its_place_alone(bundle) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_crash_and_a_hang_cost_one_answer(bundle) -> None:
-    question = Question(kind="run", choice=ONE, units=1)
+    question = Question(kind="run", choice=ONE)
     with Child(opening(bundle)) as child:
         assert child.ask(question, 60).seconds > 0
         os.kill(child._process.pid, signal.SIGSEGV)
@@ -104,7 +107,7 @@ def test_another_bundle_at_the_same_path_is_not_measured(bundle) -> None:
 
 def test_a_child_ends_when_its_parent_does(bundle) -> None:
     with Child(opening(bundle)) as child:
-        child.ask(Question(kind="run", choice=ONE, units=1), 60)
+        child.ask(Question(kind="run", choice=ONE), 60)
         process = child._process
         process.stdin.close()
         assert process.wait(20) == 0
@@ -153,8 +156,8 @@ def test_the_faster_precision_is_chosen_where_it_pays(bundle) -> None:
         return CostTable(costs=(Cost(choice=ONE, batch=1, seconds=seconds),))
 
     model = bundle.manifest.model
-    assert tune_module._faster(model, {"fp32": table(1.0), "fp16": table(0.5)}) == "fp16"
-    assert tune_module._faster(model, {"fp32": table(1.0), "fp16": table(0.99)}) == "fp32"
+    assert faster(model, {"fp32": table(1.0), "fp16": table(0.5)}) == Tuned("fp16", table(0.5))
+    assert faster(model, {"fp32": table(1.0), "fp16": table(0.99)}).precision == "fp32"
 
 
 def test_a_choice_that_was_removed_is_a_fallback_that_is_said(bundle, path, measured_here, tmp_path) -> None:
@@ -227,18 +230,22 @@ def test_the_verb(path, measured_here) -> None:
 
 
 def test_remembering_is_fast_enough_to_import_nothing(bundle, measured_here) -> None:
-    """What a warm load may not do, rather than how long it takes: no process, no backend, no measuring code."""
+    """What a warm load may not do, rather than how long it takes: no child, no backend, no measuring code."""
     key = measurement_key(bundle.manifest, "fp32", None)
     store.save_table(key, CostTable(costs=(Cost(choice=ONE, batch=1, seconds=1.0),)), bundle.manifest, "full")
     program = (
         "import sys; from gensdk_runtime.bundles.bundle import Bundle\n"
-        "from gensdk_runtime.tuning.tune import tuned\n"
-        f"with Bundle.open({str(bundle.path)!r}) as bundle: assert tuned(bundle, 'fp32', None) is not None\n"
+        "from gensdk_runtime.tuning.auto import Wanted\n"
+        f"with Bundle.open({str(bundle.path)!r}) as bundle:\n"
+        "    assert Wanted(bundle, 'fp32', None).find() is not None\n"
         "print(*sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert not {"onnxruntime", "openvino", "gensdk_runtime.tuning.measure", "subprocess"} & loaded
+    assert (
+        not {"onnxruntime", "openvino", "gensdk_runtime.tuning.measurement", "gensdk_runtime.tuning.child"}
+        & loaded
+    )
 
 
 HERE = {
@@ -296,29 +303,4 @@ def test_large_weights_are_prepared_for_few_batch_sizes(weights, count) -> None:
 
 
 def test_the_time_of_a_point_is_the_lower_quartile() -> None:
-    point = Point(ONE, "fp32", 1, unit=1.0, units=1, readings=[5.0, 1.0, 2.0, 3.0, 90.0])
-    assert point.seconds == 2.0
-    assert point.noise > 0
-
-
-@pytest.mark.parametrize(
-    ("sizes", "order"), [([1], [1]), ([1, 8], [1, 8]), ([1, 4, 8, 16, 64], [1, 64, 8, 4, 16]), ([], [])]
-)
-def test_the_ends_come_first(sizes, order) -> None:
-    assert outside_in(sizes) == order
-
-
-def test_a_forecast_is_an_upper_bound() -> None:
-    known = [Point(ONE, "fp32", 1, unit=1.0, units=20), Point(ONE, "fp32", 64, unit=16.0, units=20)]
-    assert forecast(known, 8).unit == 8.0
-    assert forecast(known, 32).unit == 16.0
-    assert forecast(known, 128).unit == 32.0
-    assert forecast([], 8) is None
-
-
-def test_fewer_samples_never_cost_more() -> None:
-    def point(batch: int, seconds: float) -> Point:
-        return Point(ONE, "fp32", batch, unit=1.0, units=1, readings=[seconds])
-
-    costs = rising_costs([point(1, 1.0), point(2, 9.0), point(4, 3.0)])
-    assert [cost.seconds for cost in costs] == [1.0, 3.0, 3.0]
+    assert Point(ONE, "fp32", 1, readings=[5.0, 1.0, 2.0, 3.0, 90.0]).seconds == 2.0

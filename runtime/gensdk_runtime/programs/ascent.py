@@ -18,7 +18,16 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import WITH_LATENTS, Int64, Program, Run, Wanted, fixed_shape, require_signature
+from gensdk_runtime.programs.base import (
+    WITH_LATENTS,
+    Int64,
+    Program,
+    Run,
+    State,
+    Wanted,
+    fixed_shape,
+    require_signature,
+)
 from gensdk_runtime.programs.optimizers import make_optimizer
 from gensdk_runtime.programs.translation import source_size, write_source
 from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
@@ -98,7 +107,7 @@ class AscentProgram(Program[AscentSettings]):
         return (
             None
             if self.model.source is not None
-            else fixed_shape(self._objective(self.layers[0]).graph, "variable")
+            else fixed_shape(self.objective(self.layers[0]).graph, "variable")
         )
 
     @property
@@ -108,7 +117,7 @@ class AscentProgram(Program[AscentSettings]):
 
     def channels(self, layer: str) -> int | None:
         """How many channels `layer` lets one choose from; None where it has no such choice."""
-        spec = self._objective(layer).graph.input("channels")
+        spec = self.objective(layer).graph.input("channels")
         return None if spec is None else int(spec.shape[0])
 
     @property
@@ -137,28 +146,16 @@ class AscentProgram(Program[AscentSettings]):
         if channel >= count:
             raise InputError(f"expected channel of {layer!r} from 0 to {count - 1}, got {channel}")
 
-    def run(self, run: Run, settings: AscentSettings) -> None:
-        """The image of where the steps led."""
-        found = self.ascend(run, settings)
-        run.finish(self.image(run, found.variable))
+    def begin(self, run: Run, settings: AscentSettings) -> _Climb:
+        """A step is one evaluation of the gradient, and a move along it."""
+        return _Climb(self, run, settings)
 
     def ascend(self, run: Run, settings: AscentSettings) -> Ascended:
         """Makes the steps. Raises :class:`BackendError` where an objective or a gradient is not finite."""
-        session, total = self._objective(settings.layer or self.layers[0]), settings.num_inference_steps
-        evaluations = total + 1 if self.spec.keep == "best" else total
-        with session.bound(self._sizes(run, session.graph)) as bound:
-            self._write_fixed(run, bound, settings)
-            path = _Path(self._begin(run, bound, settings), settings, self.spec, self.model)
-            for step in range(evaluations):
-                shifts = _shifts(run, step, settings.jitter)
-                objective, gradient = self._evaluate(run, bound, path.x, shifts)
-                path.note(objective)
-                if step == total or not path.active.any():
-                    break
-                path.move(gradient, step)
-                if run.end_step(step, total, step, lambda: self.image(run, path.x), objective=path.objective):
-                    break
-        return path.end()
+        with self.begin(run, settings) as state:
+            while state.step():
+                pass
+            return state.path.end()
 
     def image(self, run: Run, variable: Float32) -> Float32:
         """The image of a variable, float32 [B, C, H, W]; one that was padded is cut."""
@@ -173,10 +170,11 @@ class AscentProgram(Program[AscentSettings]):
             run.timed(bound)
             return bound.output("image").copy()
 
-    def _objective(self, layer: str) -> Session:
+    def objective(self, layer: str) -> Session:
+        """The gradient graph of `layer`."""
         return self.sessions[self.spec.objectives[layer]]
 
-    def _sizes(self, run: Run, graph: GraphSpec) -> dict[str, int]:
+    def sizes(self, run: Run, graph: GraphSpec) -> dict[str, int]:
         """The named axes: an image of the caller's is padded to a size that the graph takes."""
         sizes = {"batch": len(run)}
         named = {axis for spec in graph.inputs for axis in spec.shape}
@@ -189,7 +187,7 @@ class AscentProgram(Program[AscentSettings]):
             sizes[WIDTH] = width if source is None else source.padded(width)
         return sizes
 
-    def _write_fixed(self, run: Run, bound: Bound, settings: AscentSettings) -> None:
+    def write_fixed(self, run: Run, bound: Bound, settings: AscentSettings) -> None:
         """The inputs that no step changes."""
         graph = bound.session.graph
         if graph.input("target") is not None:
@@ -205,7 +203,7 @@ class AscentProgram(Program[AscentSettings]):
             if settings.channel is not None:
                 weights[settings.channel] = 1.0
 
-    def _begin(self, run: Run, bound: Bound, settings: AscentSettings) -> Float32:
+    def first_variable(self, run: Run, bound: Bound, settings: AscentSettings) -> Float32:
         """The first variable."""
         x = np.zeros(bound.input("variable").shape, np.float32)
         if self.model.source is not None and run.sources is not None and self.spec.decoder is None:
@@ -223,10 +221,47 @@ class AscentProgram(Program[AscentSettings]):
             run.latent(x)
         return x
 
-    def _evaluate(self, run: Run, bound: Bound, x: Float32, shifts: Int64) -> tuple[Float32, Float32]:
-        """Objective [B] and gradient at `x`, each sample moved by its shift, and its gradient moved back."""
-        np.copyto(bound.input("variable"), _rolled(x, shifts))
-        run.timed(bound)
+
+class _Climb(State):
+    """A batch on its path, over the gradient graph of one objective."""
+
+    def __init__(self, program: AscentProgram, run: Run, settings: AscentSettings) -> None:
+        super().__init__(run)
+        self._program, self._settings = program, settings
+        session = program.objective(settings.layer or program.layers[0])
+        self._bound = self.borrow(session, program.sizes(run, session.graph))
+        program.write_fixed(run, self._bound, settings)
+        first = program.first_variable(run, self._bound, settings)
+        self.path = _Path(first, self._settings, program.spec, program.model)
+        self._looks_back = program.spec.keep == "best"
+        self._step = 0
+
+    def step(self) -> bool:
+        """The "best" variable takes an evaluation more than there are moves."""
+        step, total, path = self._step, self._settings.num_inference_steps, self.path
+        if step == total and not self._looks_back:
+            return False
+        objective, gradient = self._evaluate(_shifts(self.run, step, self._settings.jitter))
+        path.note(objective)
+        if step == total or not path.active.any():
+            return False
+        path.move(gradient, step)
+        self._step += 1
+        ended = self.run.end_step(step, total, step, self._image, objective=path.objective)
+        return not ended and (self._step < total or self._looks_back)
+
+    def finish(self) -> None:
+        """The image of where the steps led."""
+        self.run.finish(self._program.image(self.run, self.path.end().variable))
+
+    def _image(self) -> Float32:
+        return self._program.image(self.run, self.path.x)
+
+    def _evaluate(self, shifts: Int64) -> tuple[Float32, Float32]:
+        """Objective [B] and gradient here, each sample moved by its shift, and its gradient moved back."""
+        bound = self._bound
+        np.copyto(bound.input("variable"), _rolled(self.path.x, shifts))
+        self.run.timed(bound)
         objective, gradient = bound.output("objective"), _rolled(bound.output("gradient"), -shifts)
         finite = np.isfinite(objective) & np.isfinite(gradient).reshape(len(gradient), -1).all(axis=1)
         if not finite.all():

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.backends.bound import Bound, Carry, Sizes
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.spec.manifest import ModelSpec
@@ -38,7 +38,7 @@ class StepEnd:
 
     step: int
     num_steps: int
-    timestep: int
+    timestep: float
     first: int
     count: int
     x0: Float32
@@ -110,7 +110,7 @@ class Run:
         self,
         step: int,
         num_steps: int,
-        timestep: int,
+        timestep: float,
         x0: Callable[[], Float32],
         *,
         objective: Float32 | None = None,
@@ -135,6 +135,75 @@ class Run:
             noise.normal(self.keys, noise.LATENT_STREAM, out.shape[1:], out=out)
         else:
             np.copyto(out, self.latents)
+
+
+class Borrower:
+    """Has buffers of graphs on loan until it is closed, at the end of ``with`` or by :meth:`close`."""
+
+    def __init__(self) -> None:
+        self._borrowed: list[tuple[Session, Bound]] = []
+
+    def borrow(self, session: Session, sizes: Sizes, carry: Carry | None = None) -> Bound:
+        """A graph with its buffers; see :meth:`Session.lend`."""
+        bound = session.lend(sizes, carry)
+        self._borrowed.append((session, bound))
+        return bound
+
+    def close(self, *, broken: bool = False) -> None:
+        """Gives the buffers back, `broken` after a run that failed. May be called twice."""
+        while self._borrowed:
+            session, bound = self._borrowed.pop()
+            session.give_back(bound, broken=broken)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *failure: object) -> None:
+        self.close(broken=kind is not None)
+
+
+class State(Borrower, ABC):
+    """A batch under way, between two of its steps. Belongs to one thread.
+
+    :meth:`step` until there is no more to do, then :meth:`finish`, then :meth:`close`.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    @abstractmethod
+    def step(self) -> bool:
+        """Makes one step; True if there is more to do. ``run.end_step`` hears of it, and may end the run."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Fills ``run.images`` with the samples, or where steps are left with the present estimate."""
+
+
+class OneRun(State):
+    """One run of one graph is the whole loop.
+
+    `bound` is for the program to write the inputs into. `read` takes the samples from it, as float32 or as bytes.
+    """
+
+    def __init__(
+        self, run: Run, session: Session, sizes: Sizes, read: Callable[[Bound, bool], NDArray[Any]]
+    ) -> None:
+        super().__init__(run)
+        self.bound = self.borrow(session, sizes)
+        self._read = read
+
+    def step(self) -> bool:
+        """The one step."""
+        self.run.timed(self.bound)
+        if self.run.watched:
+            self.run.end_step(0, 1, 0, lambda: self._read(self.bound, False))
+        return False
+
+    def finish(self) -> None:
+        """See :class:`State`."""
+        self.run.finish(self._read(self.bound, self.run.images.dtype == np.uint8))
 
 
 WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithmetic"))
@@ -220,9 +289,16 @@ class Program(ABC, Generic[SettingsT]):
         self.run(run, settings)
         run.seconds = perf_counter() - start
 
-    @abstractmethod
     def run(self, run: Run, settings: SettingsT) -> None:
         """Fills ``run.images``. Ends early where ``run.end_step`` returns True."""
+        with self.begin(run, settings) as state:
+            while state.step():
+                pass
+            state.finish()
+
+    @abstractmethod
+    def begin(self, run: Run, settings: SettingsT) -> State:
+        """The batch before its first step."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.programs.base import (
     WITH_LATENTS,
+    OneRun,
     Program,
     Run,
     Wanted,
@@ -126,25 +129,26 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
             raise BackendError(f"model {self.model.name!r} has no graph for this, or no images came")
         run_images(session, output, run)
 
-    def run(self, run: Run, settings: FeedforwardSettings) -> None:
+    def begin(self, run: Run, settings: FeedforwardSettings) -> OneRun:
         """Each noise input draws from a stream of its own, in the order of the graph's inputs."""
-        graph = self._session.graph
-        with self._session.bound({"batch": len(run)}) as bound:
-            write_label(bound, run)
-            for stream, spec in enumerate(spec for spec in graph.inputs if spec.role == "noise"):
-                out = bound.input(spec.name)
-                if stream == noise.LATENT_STREAM and run.latents is not None:
-                    run.latent(out)
-                else:
-                    draw = noise.uniform if spec.distribution == "uniform" else noise.normal
-                    draw(run.keys, stream, out.shape[1:], out=out)
-            run.timed(bound)
-            if run.images.dtype == np.uint8:
-                check_sums(graph, bound.output("image_sum")[: len(run.images)])
-                run.finish(bound.output("pixels"))
+        state = OneRun(run, self._session, {"batch": len(run)}, partial(self._read, len(run.images)))
+        write_label(state.bound, run)
+        noises = (spec for spec in self._session.graph.inputs if spec.role == "noise")
+        for stream, spec in enumerate(noises):
+            out = state.bound.input(spec.name)
+            if stream == noise.LATENT_STREAM and run.latents is not None:
+                run.latent(out)
             else:
-                run.finish(bound.output(self._result))
-            run.end_step(0, 1, 0, lambda: bound.output(self._result))
+                draw = noise.uniform if spec.distribution == "uniform" else noise.normal
+                draw(run.keys, stream, out.shape[1:], out=out)
+        return state
+
+    def _read(self, count: int, bound: Bound, in_bytes: bool) -> Array:
+        """The samples; bytes after a look at the sums of the `count` that are wanted."""
+        if not in_bytes:
+            return bound.output(self._result)
+        check_sums(self._session.graph, bound.output("image_sum")[:count])
+        return bound.output("pixels")
 
     @property
     def _result(self) -> str:

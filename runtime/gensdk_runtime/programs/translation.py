@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.media.value_range import to_floats, to_uint8
-from gensdk_runtime.programs.base import Run, Wanted, label_wanted, require_signature, write_label
-from gensdk_runtime.programs.feedforward import FeedforwardProgram, check_sums
+from gensdk_runtime.programs.base import OneRun, Run, Wanted, label_wanted, require_signature, write_label
+from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
@@ -59,29 +59,26 @@ class TranslationProgram(FeedforwardProgram):
         assert self.model.source is not None  # noqa: S101 - chosen by it
         return self.model.source
 
-    def run(self, run: Run, settings: FeedforwardSettings) -> None:
+    def begin(self, run: Run, settings: FeedforwardSettings) -> OneRun:
         """Bytes stay bytes where the graph takes and makes them."""
-        graph = self._session.graph
-        spec = graph.input("source")
+        spec = self._session.graph.input("source")
         assert spec is not None  # noqa: S101 - check() looked
         assert run.sources is not None  # noqa: S101 - the generator asks for them
         height, width = source_size(run.sources)
-        axes = source_axes(spec)
+        rows, columns = height * self.source.scale, width * self.source.scale
         padded = tuple(
             axis if isinstance(axis, int) else self.source.padded(size)
-            for axis, size in zip(axes, (height, width), strict=True)
+            for axis, size in zip(source_axes(spec), (height, width), strict=True)
         )
-        with self._session.bound(self._sizes(len(run), *padded)) as bound:
-            write_label(bound, run)
-            write_source(run.sources, bound.input("source"), self.source)
-            run.timed(bound)
-            rows, columns = height * self.source.scale, width * self.source.scale
-            if run.images.dtype == np.uint8:
-                check_sums(graph, bound.output("image_sum")[: len(run.images)])
-                run.finish(bound.output("pixels")[:, :rows, :columns])
-            else:
-                run.finish(bound.output("image")[:, :, :rows, :columns])
-            run.end_step(0, 1, 0, lambda: bound.output("image")[:, :, :rows, :columns])
+
+        def read(bound: Bound, in_bytes: bool) -> Array:
+            found = self._read(len(run.images), bound, in_bytes)
+            return found[:, :rows, :columns] if in_bytes else found[:, :, :rows, :columns]
+
+        state = OneRun(run, self._session, self._sizes(len(run), *padded), read)
+        write_label(state.bound, run)
+        write_source(run.sources, state.bound.input("source"), self.source)
+        return state
 
     def _sizes(self, batch: int, height: int, width: int) -> dict[str, int]:
         scale = self.source.scale

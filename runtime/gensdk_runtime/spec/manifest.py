@@ -94,18 +94,22 @@ class DiffusionSpec(StrictModel):
     """A solver over `graph`, the step graph, which holds the denoiser *and* the solver's update.
 
     Inputs of the step graph (B samples; G = 2 where guidance runs both halves, otherwise 1): ``sample`` [B, C, H,
-    W] and ``previous_x0`` [B, C, H, W] (state), ``timestep`` int64 [1], ``noise`` [B, C, H, W], ``coefficients``
-    [8] (a row of :class:`gensdk_runtime.programs.solvers.SolverTable`); and for a model with classes ``label``
-    int64 [G, B], where the class `num_classes` means "none", with ``guidance_weights`` [G]. Outputs:
-    ``next_sample`` and ``next_previous_x0`` [B, C, H, W].
+    W] and ``previous_x0`` [B, C, H, W] (state), ``timestep`` [B], ``noise`` [B, C, H, W], ``coefficients`` [B, 8]
+    (rows of :class:`gensdk_runtime.programs.solvers.SolverTable`); and for a model with classes ``label`` int64
+    [G, B], where the class `num_classes` means "none", with ``guidance_weights`` [G, B]. Outputs: ``next_sample``
+    and ``next_previous_x0`` [B, C, H, W]. So each sample may be at a step of its own.
 
-    `embedding_graph`, run once for each time step: ``timestep`` int64 [1], and for a model with classes ``label``
-    int64 [L], to ``embedding`` [1, F] or [L, F]. The step graph then takes ``embedding`` [1, F], or with classes
-    [G, B, F], in place of ``timestep`` and ``label``.
+    `embedding_graph`, run for all time steps at once: ``timestep`` [R], and for a model with classes ``label``
+    int64 [R], to ``embedding`` [R, F]. The step graph then takes ``embedding`` [B, F], or with classes [G, B, F],
+    in place of ``timestep`` and ``label``.
     `shallow_graph`: a cheap step that takes ``deep_features`` (with classes [G, B, ...], otherwise [B, ...]) from
     an earlier run of the step graph, which has them as an output; in all else it is as the step graph.
     `prediction_type`, as diffusers calls it: what the denoiser tells. The graphs are the same: the coefficients
     of the solver differ.
+
+    The first contract, of older bundles, has one step for all samples: ``timestep`` int64 [1], ``coefficients``
+    [8], ``guidance_weights`` [G]; the embedding graph ``timestep`` int64 [1] and ``label`` int64 [L] to [1, F] or
+    [L, F], of which the step graph takes [1, F] or [G, B, F].
     """
 
     kind: Literal["diffusion"] = "diffusion"

@@ -26,6 +26,9 @@ HEIGHT, WIDTH = "height", "width"
 RESULT_HEIGHT, RESULT_WIDTH = "result_height", "result_width"
 """Named axes of a graph that takes images of any size; the result's where its scale is not 1."""
 
+ROWS, MAX_ROWS = "rows", 1024
+"""Named axis of a graph that makes rows for many time steps at once, and how many it is asked for at most."""
+
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")
 

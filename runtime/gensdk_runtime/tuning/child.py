@@ -1,4 +1,4 @@
-"""A child process that answers questions, and is started anew when it crashed or hung."""
+"""A child process that measures, asked in one JSON object a line; it is started anew when it crashed or hung."""
 
 from __future__ import annotations
 
@@ -6,18 +6,59 @@ import contextlib
 import queue
 import subprocess
 from threading import Thread
-from typing import IO
+from typing import IO, Annotated, Literal
+
+from pydantic import Field
 
 from gensdk_runtime.errors import BackendError, UnavailableError
 from gensdk_runtime.host.child_process import Limits, death, end, piped, start_module
 from gensdk_runtime.host.closable import Closable
+from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.fingerprint import has_nvidia_gpu
 from gensdk_runtime.plan.first_run import CHILD
-from gensdk_runtime.tuning.messages import MAX_LINE, Answer, Question
+from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.strict import StrictModel
 
 MODULE = "gensdk_runtime.tuning.worker"
 PATIENCE = 0.2
 """Seconds that a child has to end by itself."""
+MAX_LINE = 2**16
+
+
+class Question(StrictModel):
+    """What a child is asked.
+
+    ``open``: read the bundle at `path`, which must have this `identity`, with its engines if the user trusts them.
+    ``availability``: whether `backend` runs here. ``run``: time a batch of `batch` samples on each worker of
+    `choice` for about `seconds`; `warm`: after a first step that does not count.
+    """
+
+    kind: Literal["open", "availability", "run"]
+    path: str = ""
+    identity: str = ""
+    trust_engines: bool = False
+    backend: str = ""
+    choice: Choice = Choice()
+    precision: Precision = "fp32"
+    batch: Annotated[int, Field(ge=1)] = 1
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    warm: bool = False
+
+
+class Answer(StrictModel):
+    """What it says: `error`, or what was asked for.
+
+    `seconds` that a whole sampling run takes, and its first `step` alone; `available`, `version`, `devices` and
+    `padded` of a backend.
+    """
+
+    error: Annotated[str, Field(max_length=1000)] = ""
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    step: Annotated[float, Field(ge=0)] = 0.0
+    available: bool = False
+    version: Annotated[str, Field(max_length=200)] = ""
+    devices: Annotated[tuple[Annotated[str, Field(max_length=50)], ...], Field(max_length=32)] = ()
+    padded: bool = False
 
 
 class ChildLostError(BackendError):

@@ -10,7 +10,6 @@ import os
 import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median_low
 from typing import BinaryIO
 
 from gensdk_runtime.backends import get_backend
@@ -22,8 +21,8 @@ from gensdk_runtime.plan.fingerprint import bundle_identity
 from gensdk_runtime.plan.opening import open_choice
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.spec.signature import Precision
-from gensdk_runtime.tuning.messages import Answer, Question
-from gensdk_runtime.tuning.work import Reading, read_clock
+from gensdk_runtime.tuning.child import Answer, Question
+from gensdk_runtime.tuning.stopwatch import time_batches
 
 SETTLE = 0.003
 """Seconds until threads that spin after a run have gone to sleep."""
@@ -66,22 +65,18 @@ class Worker:
         if key not in self._runners:
             self._runners[key] = open_choice(self._bundle, choice.alone, question.precision)
 
-        def read(units: int | None) -> Reading:
-            return read_clock(
+        for seconds in (0.0, question.seconds) if question.warm else (question.seconds,):
+            found = time_batches(
                 model,
                 self._runners[key],
                 self._pool(choice.workers),
                 batch=question.batch,
                 workers=choice.workers,
-                units=units,
+                seconds=seconds,
             )
-
-        if question.warm:
-            read(1)
-        readings = [read(question.units) for _ in range(question.repeats)]
         if choice.spinning:
             time.sleep(SETTLE)
-        return Answer(seconds=median_low(reading.seconds for reading in readings), units=readings[0].units)
+        return Answer(seconds=found.seconds, step=found.step)
 
     def _pool(self, workers: int) -> ThreadPoolExecutor | None:
         if workers == 1:
