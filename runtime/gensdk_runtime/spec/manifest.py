@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -203,6 +203,7 @@ class AscentSpec(StrictModel):
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
+SpecT = TypeVar("SpecT", bound=StrictModel)
 ProgramSpec = Annotated[
     FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec, Field(discriminator="kind")
 ]
@@ -270,6 +271,14 @@ class ModelSpec(StrictModel):
         found = self.points if self.image is None else self.image
         assert found is not None  # noqa: S101 - one of the two it is
         return found
+
+    def program_of(self, kind: type[SpecT]) -> SpecT:
+        """The program, which is of this `kind`; :class:`ManifestError` for another."""
+        if not isinstance(self.program, kind):
+            raise ManifestError(
+                f"expected {kind.__name__}, but model {self.name!r} is of kind {self.program.kind}"
+            )
+        return self.program
 
     def require_image(self) -> ImageSpec:
         """The images that the model makes; :class:`InputError` for a model of points."""
