@@ -39,8 +39,7 @@ class DiffusionForm(Program[DiffusionSettings]):
     @property
     def spec(self) -> DiffusionSpec:
         """The model's program."""
-        assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(DiffusionSpec)
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:

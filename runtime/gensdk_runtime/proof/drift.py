@@ -97,7 +97,7 @@ def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
 
 
 def degenerate(samples: Array) -> str:
-    """What makes `samples` (float [n, ...]) no samples at all, in a few words; empty where they are fine."""
+    """The defect that makes `samples` (float [n, ...]) useless, in a few words; empty where they are fine."""
     if not np.isfinite(samples).all():
         return "NaN or infinity in the samples"
     if samples.size > 1 and float(np.ptp(samples)) == 0.0:

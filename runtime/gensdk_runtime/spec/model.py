@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.spec.conditions import LabelSpec, SourceSpec
 from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Name
 from gensdk_runtime.spec.kinds import AnyCondition, AnyOutput, ConditionSpec
@@ -193,6 +193,7 @@ class AscentSpec(StrictModel):
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
+SpecT = TypeVar("SpecT", bound=StrictModel)
 ProgramSpec = Annotated[
     FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec, Field(discriminator="kind")
 ]
@@ -276,6 +277,14 @@ class ModelSpec(StrictModel):
                 f"{list(self.output.shape)}; use a model of images, or sample() and its array"
             )
         return self.output
+
+    def program_of(self, kind: type[SpecT]) -> SpecT:
+        """The program, which is of this `kind`; :class:`ManifestError` for another."""
+        if not isinstance(self.program, kind):
+            raise ManifestError(
+                f"expected {kind.__name__}, but model {self.name!r} is of kind {self.program.kind}"
+            )
+        return self.program
 
     @cached_property
     def largest_tensor(self) -> int:
