@@ -54,6 +54,7 @@ def told(prediction: str, x0: Any, eps: Any, alpha: float, sigma: float) -> Any:
 @every_case
 def test_all_that_a_denoiser_may_tell_leads_to_the_same_states(kind: str, solver: Any, spacing: Any) -> None:
     plan = schedule(kind)
+    assert len(plan.prediction_types) > 1
     options = [{"use_clipped_model_output": kept} for kept in ((True, False) if solver == "ddim" else (True,))]
     for option in options:
         tables = [table_of(plan, solver, spacing, prediction_type=p, **option)[0] for p in plan.prediction_types]
