@@ -47,13 +47,13 @@ def sampler(kind: str) -> Generator:
     return generator(MODELS[MODEL_OF[kind]](3))
 
 
-def test_each_program_has_settings_and_each_settings_a_program() -> None:
-    for kind, settings in SETTINGS.items():
-        PROGRAMS.load(kind)
-        program = PROGRAMS.known_class(kind)
-        assert program is not None
-        assert program.Settings is settings
-        assert program.Spec is PROGRAMS.spec(kind)
+@every_program
+def test_each_program_has_settings_and_each_settings_a_program(kind: str) -> None:
+    PROGRAMS.load(kind)
+    program = PROGRAMS.known_class(kind)
+    assert program is not None
+    assert program.Settings is SETTINGS[kind]
+    assert program.Spec is PROGRAMS.spec(kind)
 
 
 @pytest.mark.parametrize(
