@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -98,6 +100,15 @@ def ratio_figure(
     """The figure of :func:`ratio`."""
     found = ratio(new, old, scale=scale)
     return Figure(group, what, found.ratio, found.low, found.high, bound, detail)
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """An interval for the median of what `values` are drawn from, by their order alone (the sign test's): the
+    narrowest that holds it with `confidence`, or from the least to the largest where they are too few for that."""
+    ordered, n = sorted(values), len(values)
+    tails = itertools.accumulate(math.comb(n, left_out) / 2**n for left_out in range((n + 1) // 2))
+    depth = max(0, sum(2 * tail <= 1 - confidence for tail in tails) - 1)
+    return ordered[depth], ordered[n - 1 - depth]
 
 
 def at_most(limit: float) -> Bound:

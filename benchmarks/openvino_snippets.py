@@ -10,7 +10,7 @@ turn. Without names: the embedded bundles and the workloads with a U-Net.
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +26,8 @@ from gensdk_runtime.backends.openvino.norms import fuse_group_norms
 from gensdk_runtime.backends.openvino.snippets import separate_snippets
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names
+from gensdk_runtime.host.child_process import start_python
+from gensdk_runtime.host.scratch import scratch_folder
 from gensdk_runtime.spec.signature import GraphSpec
 
 SECONDS_OF_A_ROUND = 0.02
@@ -77,17 +79,23 @@ def request(model: Any, threads: int, snippets: str) -> Any:
     return made
 
 
-def compile_as_it_is(graph: GraphSpec, data: bytes, sizes: dict[str, int]) -> None:
+def compile_as_it_is(order: str) -> None:
     """What the child does; it may be its end."""
-    request(model_of(graph, data, sizes), 1, "ENABLE")
+    asked = json.loads(order)
+    graph, file = GraphSpec.model_validate_json(asked["graph"]), Path(asked["file"])
+    request(model_of(graph, file.read_bytes(), asked["sizes"]), 1, "ENABLE")
 
 
 def survives(graph: GraphSpec, data: bytes, sizes: dict[str, int]) -> bool:
     """True if a process can compile the graph without barriers."""
-    child = multiprocessing.get_context("spawn").Process(target=compile_as_it_is, args=(graph, data, sizes))
-    child.start()
-    child.join()
-    return child.exitcode == 0
+    program = "import sys, openvino_snippets; openvino_snippets.compile_as_it_is(sys.argv[1])"
+    with scratch_folder() as folder:
+        file = folder / "graph.onnx"
+        file.write_bytes(data)
+        order = json.dumps({"graph": graph.model_dump_json(), "file": str(file), "sizes": sizes})
+        with start_python(["-c", program, order], paths=[Path(__file__).resolve().parent]) as process:
+            process.communicate()
+    return process.returncode == 0
 
 
 def times(requests: list[Any], seconds: float) -> list[list[np.ndarray]]:

@@ -1,8 +1,9 @@
 """What the runtime adds to its backend: ``Generator.sample()`` against the bare calls that it makes.
 
 One ``sample()`` is recorded: which graph ran on which buffers, in which order, in which thread. Replayed are the
-backend's own calls alone, on those same buffers: nothing is checked, drawn, written or read in between. Both are
-timed in turn, in one process.
+backend's own calls alone, on those same buffers: nothing is checked, drawn, written or read in between. All are
+timed in turn, in one process. Where a generator has ``prepare()``, its ``draw()`` is timed beside them, against
+the bare calls with the drawing of the noise, which is all that is left to do once a call is prepared.
 
     python benchmarks/overhead.py                                   # the embedded digits-ddpm as "auto" runs it
     python benchmarks/overhead.py BUNDLE --backend onnxruntime --threads 1 --batch 1,64 --profile
@@ -15,7 +16,6 @@ import json
 import pstats
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,13 +25,17 @@ from typing import Any
 
 import click
 import numpy as np
-from figures import Figure, at_most, ratio
+from figures import Figure, at_most, median_interval, ratio
+from numpy.typing import NDArray
+from peers.serving import CLOCKS
 
 from gensdk_runtime.backends.bound import Bound, CopyingBound
 from gensdk_runtime.generator import Generator
 
-Calls = list[Callable[[], Any]]
+Call = Callable[[], Any]
+Calls = list[Call]
 
+SAMPLE, PREPARED = "sample()", "prepare()"
 ALLOWED_SMALL, ALLOWED = 1.05, 1.02
 """Largest ratios to the bare calls, below and from LARGE images on."""
 LARGE = 8
@@ -41,7 +45,8 @@ ROUNDS = 12
 
 @dataclass(frozen=True)
 class Overhead:
-    """One measured case, times in ms; `added_ms` is the median of what the runtime adds to the bare calls."""
+    """One measured case, times in ms; `added_ms` is the median of what `call` adds to the bare calls, with its
+    interval. `noise_ms`: what drawing the noise takes, which counts as bare for ``prepare()`` alone."""
 
     bundle: str
     backend: str
@@ -52,14 +57,34 @@ class Overhead:
     bare_ms: float
     added_ms: float
     graph_calls: int
+    call: str = SAMPLE
+    added_low: float | None = None
+    added_high: float | None = None
+    noise_ms: float = 0.0
 
     @property
     def figure(self) -> Figure:
         """The ratio against its bound."""
         bound = at_most(ALLOWED if self.batch >= LARGE else ALLOWED_SMALL)
-        what = f"{self.bundle}, batch {self.batch}: sample() / bare calls"
-        detail = f"{self.backend}, {self.graph_calls} calls; {self.bare_ms:.3f} ms and {self.added_ms:+.3f} ms"
-        return Figure("overhead", what, self.ratio, self.low, self.high, bound, detail)
+        return Figure(
+            "overhead", f"{self._what} / bare calls", self.ratio, self.low, self.high, bound, self.detail
+        )
+
+    def added(self, limit: float | None = None) -> Figure:
+        """What is added, in ms, against `limit`."""
+        bound = None if limit is None else at_most(limit)
+        what = f"{self._what} adds to bare calls, ms"
+        return Figure("overhead", what, self.added_ms, self.added_low, self.added_high, bound, self.detail)
+
+    @property
+    def detail(self) -> str:
+        """What it is made of."""
+        parts = f"{self.bare_ms:.3f} ms and {self.added_ms:+.3f} ms; noise alone {self.noise_ms:.3f} ms"
+        return f"{self.backend}, {self.graph_calls} calls; {parts}"
+
+    @property
+    def _what(self) -> str:
+        return f"{self.bundle}, batch {self.batch}: {self.call}"
 
 
 class Recording:
@@ -76,7 +101,7 @@ class Recording:
         return sum(len(calls) for calls in self.calls.values())
 
 
-def bare_call(bound: Bound) -> Callable[[], Any]:
+def bare_call(bound: Bound) -> Call:
     """The backend's own call on the buffers that `bound` would use next, with as little of ours as can be."""
     turn = getattr(bound, "_next", 0)
     bindings, session = getattr(bound, "_bindings", None), bound.session
@@ -125,55 +150,92 @@ def _wait(pool: ThreadPoolExecutor, sequences: Sequence[Calls]) -> None:
 
 
 def measure(
-    bundle: str, *, name: str, batch: int, seconds: float, backend: str, threads: int | None, steps: int | None
-) -> Overhead:
-    """Times both sides in pairs, in an order that alternates, for about `seconds`."""
+    bundle: str,
+    *,
+    name: str,
+    batch: int,
+    seconds: float,
+    backend: str,
+    threads: int | None,
+    steps: int | None,
+    clock: str = "wall",
+) -> list[Overhead]:
+    """Times all sides in turn, in an order that alternates, for about `seconds`: ``sample()``, and ``prepare()``
+    where the generator has it."""
     with Generator.load(bundle, backend=backend, threads=threads) as generator:
         sample = sampler(generator, batch, steps)
         sample()
         with recorded() as recording:
             backend_used = sample().settings["backend"]
-        bare = replay(recording)
-        bare()
-        once = _clock(bare)
-        pairs = max(3, min(200, round(seconds / ROUNDS / (2 * once))))
-        rounds = [_pairs(sample, bare, pairs) for _ in range(ROUNDS)]
-    found = ratio([r[0] for r in rounds], [r[1] for r in rounds])
-    ours, theirs = (np.concatenate([r[i] for r in rounds]) for i in (0, 1))
-    added = float(np.median(ours - theirs))
-    return Overhead(
-        name,
-        backend_used,
-        batch,
-        found.ratio,
-        found.low,
-        found.high,
-        float(np.median(theirs)),
-        added,
-        len(recording),
-    )
+        sides = {SAMPLE: sample, **prepared(generator, batch, steps)}
+        bare, noise = replay(recording), drawing(generator, batch)
+        turns = [*sides.values(), bare, noise]
+        for call in turns:
+            call()
+        count = max(3, min(200, round(seconds / ROUNDS / (len(turns) * _clock(bare)))))
+        rounds = [_in_turn(turns, count, clock) for _ in range(ROUNDS)]
+    found = []
+    for place, call in enumerate(sides):
+        ours = [times[place] for times in rounds]
+        theirs = [times[-2] + (times[-1] if call == PREPARED else 0.0) for times in rounds]
+        against = ratio(ours, theirs)
+        added = [float(np.median(mine - bare)) for mine, bare in zip(ours, theirs, strict=True)]
+        low, high = median_interval(added)
+        found.append(
+            Overhead(
+                name,
+                backend_used,
+                batch,
+                against.ratio,
+                against.low,
+                against.high,
+                float(np.median(np.concatenate(theirs))),
+                float(np.median(np.concatenate(ours) - np.concatenate(theirs))),
+                len(recording),
+                call,
+                low,
+                high,
+                float(np.median(np.concatenate([times[-1] for times in rounds]))),
+            )
+        )
+    return found
 
 
-def sampler(generator: Generator, batch: int, steps: int | None) -> Callable[[], Any]:
+def sampler(generator: Generator, batch: int, steps: int | None) -> Call:
     """``sample()`` of so many images."""
-    given: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
-    return partial(generator.sample, batch, seed=0, progress=False, **given)
+    return partial(generator.sample, batch, seed=0, progress=False, **_settings(steps))
 
 
-def _clock(call: Callable[[], Any]) -> float:
+def prepared(generator: Generator, batch: int, steps: int | None) -> dict[str, Call]:
+    """The same from ``prepare()``; empty for a generator that has none."""
+    prepare = getattr(generator, "prepare", None)
+    return {} if prepare is None else {PREPARED: partial(prepare(n=batch, **_settings(steps)).draw, 0)}
+
+
+def drawing(generator: Generator, batch: int) -> Call:
+    """Draws the noise that samples start from; nothing where they start from none."""
+    return (lambda: None) if generator.latent_shape is None else partial(generator.latents, batch, 0)
+
+
+def _settings(steps: int | None) -> dict[str, Any]:
+    return {} if steps is None else {"num_inference_steps": steps}
+
+
+def _clock(call: Call, clock: str = "wall") -> float:
     """The seconds that `call` takes."""
-    start = time.perf_counter()
+    now = CLOCKS[clock]
+    start = now()
     call()
-    return time.perf_counter() - start
+    return (now() - start) / 1e9
 
 
-def _pairs(ours: Callable[[], Any], bare: Callable[[], Any], count: int) -> tuple[Any, Any]:
-    """Milliseconds of both, [count] each; who comes first alternates."""
-    times = np.empty((2, count))
+def _in_turn(calls: Calls, count: int, clock: str) -> NDArray[np.float64]:
+    """Milliseconds of each of `calls`, [calls, count]; who comes first alternates."""
+    times = np.empty((len(calls), count))
     for i in range(count):
-        for side in (0, 1) if i % 2 else (1, 0):
-            times[side, i] = 1e3 * _clock((ours, bare)[side])
-    return times[0], times[1]
+        for side in sorted(range(len(calls)), reverse=i % 2 == 0):
+            times[side, i] = 1e3 * _clock(calls[side], clock)
+    return times
 
 
 def show_profile(generator: Generator, batch: int, steps: int | None) -> None:
@@ -196,10 +258,12 @@ def show_profile(generator: Generator, batch: int, steps: int | None) -> None:
 @click.option("--threads", type=int, help="[default: the backend's]")
 @click.option("--num-inference-steps", "steps", type=int, help="[default: the bundle's]")
 @click.option("--seconds", default=20.0, show_default=True, help="For each batch size.")
+@click.option("--clock", type=click.Choice(list(CLOCKS)), default="wall", show_default=True)
 @click.option("--profile", is_flag=True, help="Show where the time outside the graphs goes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
 def main(bundle: str, name: str | None, batches: str, profile: bool, as_json: bool, **how: Any) -> None:
-    found = [measure(bundle, name=name or bundle, batch=int(batch), **how) for batch in batches.split(",")]
+    sizes = [int(batch) for batch in batches.split(",")]
+    found = [each for size in sizes for each in measure(bundle, name=name or bundle, batch=size, **how)]
     if as_json:
         print(json.dumps([asdict(each) for each in found]))
         return

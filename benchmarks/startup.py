@@ -10,11 +10,13 @@ as an installer leaves it.
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -36,13 +38,26 @@ _SAMPLE = (
 _IMPORT = "from diffusers import DDIMPipeline\nprint('done', flush=True)\n"
 
 
-def first_sample(environment: Mapping[str, str], code: str) -> tuple[float, float]:
-    """Seconds until the program says "done", and its peak memory in bytes."""
+class Fresh(NamedTuple):
+    """One process: seconds until it says "done", its peak memory in bytes by then, and the processor time of its
+    whole life."""
+
+    wall: float
+    peak: float
+    cpu: float
+
+    def seconds(self, clock: str) -> float:
+        """By "wall" or "cpu"."""
+        return self.cpu if clock == "cpu" else self.wall
+
+
+def first_sample(environment: Mapping[str, str], code: str, paths: Sequence[Path] = ()) -> Fresh:
+    """Runs a program that says "done". It imports from `paths` first."""
     measured = code + _peak_code()
-    start = time.perf_counter()
+    before, start = _children_seconds(), time.perf_counter()
     with (
         tempfile.TemporaryFile() as errors,
-        start_python(["-c", measured], stderr=errors, environment=environment) as process,
+        start_python(["-c", measured], stderr=errors, environment=environment, paths=paths) as process,
     ):
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -52,7 +67,17 @@ def first_sample(environment: Mapping[str, str], code: str) -> tuple[float, floa
             errors.seek(0)
             words = errors.read().decode(errors="replace").strip()
             raise RuntimeError(f"a fresh process failed: {words[-300:]}")
-    return seconds, float(peak)
+    return Fresh(seconds, float(peak), _children_seconds() - before)
+
+
+def _children_seconds() -> float:
+    """Processor time of all children that have ended; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _peak_code() -> str:
@@ -93,10 +118,10 @@ def measure(root: Path, *, rounds: int = ROUNDS) -> list[Figure]:
 def figures(
     ours: NDArray[np.float64],
     theirs: NDArray[np.float64],
-    cold: tuple[float, float],
-    unmeasured: tuple[float, float],
+    cold: Fresh,
+    unmeasured: Fresh,
 ) -> list[Figure]:
-    """From seconds and bytes, [rounds, 2] each."""
+    """From rows of :class:`Fresh`, [rounds, 3] each."""
     seconds, memory = ([[row[i : i + 1] for row in side] for side in (ours, theirs)] for i in (0, 1))
     medians = [np.median(side, axis=0) for side in (ours, theirs)]
     return [
@@ -116,13 +141,13 @@ def figures(
             at_most(1 / 3),
             detail=f"{medians[0][1] / 1e6:.0f} MB and {medians[1][1] / 1e6:.0f} MB",
         ),
-        Figure(GROUP, f"first sample of {BUNDLE} (cold: auto measures), s", cold[0], detail=_mb(cold)),
-        Figure(GROUP, f"first sample of {BUNDLE}, GENSDK_TUNE=off, s", unmeasured[0], detail=_mb(unmeasured)),
+        Figure(GROUP, f"first sample of {BUNDLE} (cold: auto measures), s", cold.wall, detail=_mb(cold)),
+        Figure(GROUP, f"first sample of {BUNDLE}, GENSDK_TUNE=off, s", unmeasured.wall, detail=_mb(unmeasured)),
     ]
 
 
-def _mb(found: tuple[float, float]) -> str:
-    return f"peak {found[1] / 1e6:.0f} MB"
+def _mb(found: Fresh) -> str:
+    return f"peak {found.peak / 1e6:.0f} MB"
 
 
 @click.command(help=__doc__)

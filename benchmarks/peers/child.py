@@ -35,9 +35,21 @@ def child_environment(root: Path) -> dict[str, str]:
 
 
 class Child(Closable):
-    """A process that answers JSON lines. Use it in ``with``: it is killed at the end."""
+    """A process that answers JSON lines. Use it in ``with``: it is killed at the end.
 
-    def __init__(self, name: str, command: Sequence[str], first: Mapping[str, Any], *, root: Path) -> None:
+    It imports from `paths` first, and then as this process does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        first: Mapping[str, Any],
+        *,
+        root: Path,
+        paths: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         logs = root / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -47,8 +59,8 @@ class Child(Closable):
                 command,
                 stdin=subprocess.PIPE,
                 stderr=log,
-                paths=[BENCHMARKS],
-                environment=child_environment(root),
+                paths=[*paths, BENCHMARKS],
+                environment={**child_environment(root), **(environment or {})},
                 text=True,
             )
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()

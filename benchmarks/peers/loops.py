@@ -32,7 +32,7 @@ def solver_rows(model: ModelSpec, case: Case) -> SolverTable:
         "ddim",
         case.steps or defaults.num_inference_steps,
         timestep_spacing=defaults.timestep_spacing,
-        clip_range=model.image.value_range[1],
+        clip_range=model.output.value_range[1],
         use_clipped_model_output=defaults.use_clipped_model_output,
     )
 
@@ -64,13 +64,14 @@ class DiffusionLoop(Peer):
 
     def __init__(self, step: Graph, table: SolverTable) -> None:
         self._step = step
-        self._timesteps = [np.array([t], np.int64) for t in table.timesteps]
-        self._rows = list(table.coefficients.astype(np.float32))
+        self._timesteps = table.timesteps.astype(np.float32)
+        self._rows = table.coefficients.astype(np.float32)
 
     def run(self, noise: Float32) -> Float32:
         """From x_T to x_0; DDIM with eta 0 uses neither fresh noise nor the estimate before."""
         sample, zeros = noise, np.zeros_like(noise)
-        for timestep, row in zip(self._timesteps, self._rows, strict=True):
+        timesteps, rows = (np.repeat(each[:, None], len(noise), axis=1) for each in (self._timesteps, self._rows))
+        for timestep, row in zip(timesteps, rows, strict=True):
             feeds: dict[str, NDArray[Any]] = {"sample": sample, "previous_x0": zeros, "timestep": timestep}
             (sample,) = self._step({**feeds, "noise": zeros, "coefficients": row})
         return sample
@@ -94,7 +95,7 @@ class PixelLoop(Peer):
     def __init__(self, model: ModelSpec, row: Graph, pixel: Graph) -> None:
         assert isinstance(model.program, AutoregressiveSpec)
         self._row, self._pixel = row, pixel
-        self._image = model.image
+        self._image = model.output
         self._states = state_shapes(model)
 
     def run(self, noise: Float32) -> Float32:

@@ -13,21 +13,20 @@ standard error. It ends when its standard input does, so it dies with whoever st
 from __future__ import annotations
 
 import gc
-import json
-import os
-import queue
 import sys
-import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from workloads import Case
 from workloads.prepare import Prepared
 
 from peers import PEERS, Float32, Peer, PeerSpec
+from peers.serving import Command, serve, timed
 
 
 @dataclass
@@ -59,18 +58,11 @@ class Server:
         }
 
     def run(self, *, calls: int, discard: int) -> dict[str, Any]:
-        """Times whole calls, with the garbage collector off, in ns."""
+        """Times whole calls, in ns."""
         assert self.peer is not None
-        peer, noise, found = self.peer, self.noise, []
-        gc.collect()
-        gc.disable()
-        for _ in range(discard + calls):
-            start = perf_counter_ns()
-            images = peer.run(noise)
-            found.append(perf_counter_ns() - start)
-        gc.enable()
+        found, images = timed(partial(self.peer.run, self.noise), calls=calls, discard=discard)
         self.images = np.array(images)
-        return {"ns": found[discard:]}
+        return {"ns": found}
 
     def save(self, *, to: str) -> dict[str, Any]:
         """Writes the last images."""
@@ -104,42 +96,11 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def answers() -> TextIO:
-    """A private copy of standard output; whatever else is printed goes to standard error."""
-    private = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return private
-
-
-def lines() -> queue.SimpleQueue[str]:
-    """Lines of standard input; the process ends with them, in the middle of a run if need be."""
-    found: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            found.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    return found
-
-
-def main() -> None:
-    """Serves until standard input ends."""
-    out, commands = answers(), lines()
-    first = json.loads(commands.get())
+def start(first: dict[str, Any]) -> Mapping[str, Command]:
+    """The commands of the peer that the first line names."""
     server = Server(PEERS[first["peer"]], Prepared(**first["prepared"]))
-    while True:
-        command = json.loads(commands.get())
-        name = command.pop("do")
-        try:
-            if name not in COMMANDS:
-                raise ValueError(f"no command {name!r}")
-            answer = getattr(server, name)(**command)
-        except Exception as failure:  # a peer may raise anything; the others go on
-            answer = {"error": f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"}
-        print(json.dumps(answer), file=out, flush=True)
+    return {name: getattr(server, name) for name in COMMANDS}
 
 
 if __name__ == "__main__":
-    main()
+    serve(start)

@@ -256,13 +256,13 @@ def counted(path: Path, choices: tuple[Choice, ...]) -> Iterator[tuple[Generator
 
 
 def count_calls(session: Session, calls: Counter[str]) -> None:
-    bound = session.bound
+    lend = session.lend
 
     def counting(*arguments: Any) -> Any:
         calls[session.graph.name] += 1
-        return bound(*arguments)
+        return lend(*arguments)
 
-    session.bound = counting  # type: ignore[method-assign]
+    session.lend = counting  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("choices", [(STEPS, WHOLE), (WHOLE,)])

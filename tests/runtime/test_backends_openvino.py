@@ -16,7 +16,7 @@ from gensdk_runtime.backends.openvino import compiler as openvino_compiler
 from gensdk_runtime.backends.openvino import snippets
 from gensdk_runtime.backends.openvino.backend import OpenVinoSession
 from gensdk_runtime.backends.openvino.norms import fuse_group_norms
-from gensdk_runtime.onnx_files import weights as onnx_weights
+from gensdk_runtime.onnx_files import mapped_weights as onnx_weights
 from gensdk_runtime.onnx_files.mapped_weights import map_weights
 from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
 

@@ -40,7 +40,7 @@ def started_by(path: Path) -> set[str]:
 
 def test_processes_are_started_in_one_place() -> None:
     files = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
-    one = ROOT / "runtime" / "gensdk_runtime" / "child_process.py"
+    one = ROOT / "runtime" / "gensdk_runtime" / "host" / "child_process.py"
     assert started_by(one)
     assert not {str(path.relative_to(ROOT)): calls for path in files - {one} if (calls := started_by(path))}
 

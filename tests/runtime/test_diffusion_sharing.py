@@ -42,35 +42,36 @@ class Steps:
     @staticmethod
     def update(feeds: Feeds) -> dict[str, Array]:
         """All that is carried, drawn or given counts."""
-        scale = feeds["coefficients"][7]
-        mixed = feeds["sample"] + 0.5 * feeds["previous_x0"] + scale * feeds["noise"] + feeds["coefficients"][0]
+        rows = feeds["coefficients"].reshape(-1, 8, 1, 1, 1)
+        mixed = feeds["sample"] + 0.5 * feeds["previous_x0"] + rows[:, 7] * feeds["noise"] + rows[:, 0]
+        embedding = feeds["embedding"].mean(axis=-1)
         if "guidance_weights" in feeds:
-            passes = feeds["embedding"].mean(axis=-1) * feeds["guidance_weights"][:, None]
-            mixed = mixed + passes.sum(axis=0).reshape(-1, 1, 1, 1)
-        else:
-            mixed = mixed + feeds["embedding"].mean()
+            embedding = (embedding * feeds["guidance_weights"].reshape(len(embedding), -1)).sum(axis=0)
+        mixed = mixed + embedding.reshape(-1, 1, 1, 1)
         sample = np.sin(mixed).astype(np.float32)
         return {"next_sample": sample, "next_previous_x0": np.cos(mixed).astype(np.float32)}
 
 
-def model(classes: int | None) -> tuple[Generator, Steps]:
+def model(classes: int | None, *, lockstep: bool = False) -> tuple[Generator, Steps]:
     steps = Steps()
-    return generator(sharing_model(classes), {"step": steps.full, "shallow_step": steps.shallow}), steps
+    functions = {"step": steps.full, "shallow_step": steps.shallow}
+    return generator(sharing_model(classes, lockstep=lockstep), functions), steps
 
 
 @settings(max_examples=25)
 @given(
     classes=st.sampled_from([None, CLASSES]),
+    lockstep=st.booleans(),
     interval=st.integers(1, 6),
     count=st.integers(1, 11),
     solver=st.sampled_from(["ddim", "ddpm", "dpmsolver++"]),
     n=st.integers(1, 5),
 )
 def test_states_noise_and_time_reach_both_kinds_of_step(
-    classes: int | None, interval: int, count: int, solver: Any, n: int
+    classes: int | None, lockstep: bool, interval: int, count: int, solver: Any, n: int
 ) -> None:
     """Where the features make no difference, the interval makes none."""
-    shared, steps = model(classes)
+    shared, steps = model(classes, lockstep=lockstep)
     call: dict[str, Any] = {"n": n, "seed": 5, "num_inference_steps": count, "solver": solver, "batch_size": 8}
     call |= {"label": [i % CLASSES for i in range(n)], "guidance_scale": 2.0} if classes else {}
     expected = shared.sample(**call).array

@@ -14,6 +14,7 @@ from gensdk_runtime.backends import backend_names, create_backend
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import GRID_GAP, read_settings
+from gensdk_runtime.spec.conditions import LabelSpec
 from support.models import IMAGE, MODELS, diffusion_model, feedforward_model, generator, nan_images
 
 programs = pytest.mark.parametrize("program", MODELS)
@@ -89,21 +90,25 @@ def test_latents_replace_the_first_noise() -> None:
         assert not np.array_equal(first.array, model.sample(3, seed=0).array)
 
 
-def test_guidance_runs_two_passes_only_where_both_count() -> None:
-    calls: list[tuple[int, ...]] = []
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_guidance_runs_two_passes_only_where_both_count(lockstep: bool) -> None:
+    calls: list[tuple[float, ...]] = []
 
     def step(feeds: Any) -> Any:
-        calls.append((feeds["label"].shape[0], *feeds["guidance_weights"]))
+        weights = feeds["guidance_weights"].reshape(len(feeds["label"]), -1)
+        assert weights.shape[1] == (1 if lockstep else 2)
+        assert (weights == weights[:, :1]).all()
+        calls.append((len(weights), *weights[:, 0]))
         return {"next_sample": feeds["sample"], "next_previous_x0": feeds["previous_x0"]}
 
-    with generator(diffusion_model(3), {"step": step}) as model:
+    with generator(diffusion_model(3, lockstep=lockstep), {"step": step}) as model:
         for arguments in ({"label": 1}, {"label": 1, "guidance_scale": 4.0}, {"guidance_scale": 4.0}):
             model.sample(2, seed=0, num_inference_steps=1, **arguments)
     assert calls == [(1, 1.0), (2, 4.0, -3.0), (1, 1.0)]
 
 
 def test_class_names_and_drawn_labels() -> None:
-    model = feedforward_model(3).model_copy(update={"class_names": ("cat", "dog", "owl")})
+    model = feedforward_model(3).with_condition(LabelSpec(num_classes=3, class_names=("cat", "dog", "owl")))
     with generator(model) as named:
         assert named.sample(2, label="dog").labels.tolist() == [1, 1]
         assert named.sample(3, label=["owl", 0, "1"]).labels.tolist() == [2, 0, 1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.fake import FakeSession, GraphFunction
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import (
     AscentSpec,
     AutoregressiveSpec,
@@ -47,33 +49,38 @@ def feedforward_model(classes: int | None = None, max_batch: int = 8) -> ModelSp
         family="test",
         program=FeedforwardSpec(graph="generator"),
         graphs=(graph,),
-        image=IMAGE,
-        num_classes=classes,
+        output=IMAGE,
+        conditions=label_conditions(classes),
         max_batch=max_batch,
     )
 
 
-def diffusion_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
-    time = [tensor("timestep", "timestep", 1, dtype="int64")]
+def diffusion_model(classes: int | None = None, max_batch: int = 8, *, lockstep: bool = False) -> ModelSpec:
+    """`lockstep`: with a step graph of the first contract, which has one step for all samples."""
+    time = [
+        tensor("timestep", "timestep", 1, dtype="int64") if lockstep else tensor("timestep", "timestep", "batch")
+    ]
     time += [label_tensor("guidance", "batch")] if classes else []
-    return _diffusion(
-        DiffusionSpec(graph="step", schedule=SCHEDULE), [_step("step", time, classes)], classes, max_batch
-    )
+    step = _step("step", time, classes, lockstep=lockstep)
+    return _diffusion(DiffusionSpec(graph="step", schedule=SCHEDULE), [step], classes, max_batch)
 
 
-def sharing_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
+def sharing_model(classes: int | None = None, max_batch: int = 8, *, lockstep: bool = False) -> ModelSpec:
     """A diffusion model with all the graphs that spare it work."""
     passes = ("guidance", "batch") if classes else ("batch",)
-    time = [tensor("embedding", "coefficient", *(passes if classes else (1,)), 5)]
+    rows: int | str = ("labels" if classes else 1) if lockstep else "rows"
+    times = (
+        tensor("timestep", "timestep", 1, dtype="int64") if lockstep else tensor("timestep", "timestep", "rows")
+    )
+    time = [tensor("embedding", "coefficient", *(passes if classes or not lockstep else (1,)), 5)]
     features = [tensor("deep_features", "state", *passes, 2, 3)]
-    label = [label_tensor("labels")] if classes else []
     embedding = GraphSpec(
         name="embedding",
-        inputs=(tensor("timestep", "timestep", 1, dtype="int64"), *label),
-        outputs=(tensor("embedding", "coefficient", "labels" if classes else 1, 5),),
+        inputs=(times, *([label_tensor(str(rows))] if classes else [])),
+        outputs=(tensor("embedding", "coefficient", rows, 5),),
     )
-    full = _step("step", time, classes, gives=features)
-    shallow = _step("shallow_step", [*time, *features], classes)
+    full = _step("step", time, classes, gives=features, lockstep=lockstep)
+    shallow = _step("shallow_step", [*time, *features], classes, lockstep=lockstep)
     program = DiffusionSpec(
         graph="step", embedding_graph="embedding", shallow_graph="shallow_step", schedule=SCHEDULE
     )
@@ -81,15 +88,21 @@ def sharing_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
 
 
 def _step(
-    name: str, time: Sequence[TensorSpec], classes: int | None, *, gives: Sequence[TensorSpec] = ()
+    name: str,
+    time: Sequence[TensorSpec],
+    classes: int | None,
+    *,
+    lockstep: bool,
+    gives: Sequence[TensorSpec] = (),
 ) -> GraphSpec:
+    each = () if lockstep else ("batch",)
     inputs = [
         image_tensor("sample", "state"),
         image_tensor("previous_x0", "state"),
         *time,
         tensor("noise", "noise", "batch", *IMAGE.shape, distribution="normal"),
-        tensor("coefficients", "coefficient", 8),
-        *([tensor("guidance_weights", "coefficient", "guidance")] if classes else []),
+        tensor("coefficients", "coefficient", *each, 8),
+        *([tensor("guidance_weights", "coefficient", "guidance", *each)] if classes else []),
     ]
     outputs = (image_tensor("next_sample", "state"), image_tensor("next_previous_x0"), *gives)
     return GraphSpec(name=name, inputs=tuple(inputs), outputs=outputs)
@@ -103,8 +116,8 @@ def _diffusion(
         family="test",
         program=program,
         graphs=tuple(graphs),
-        image=IMAGE,
-        num_classes=classes,
+        output=IMAGE,
+        conditions=label_conditions(classes),
         max_batch=max_batch,
     )
 
@@ -145,8 +158,8 @@ def autoregressive_model(classes: int | None = None, max_batch: int = 8) -> Mode
         family="test",
         program=AutoregressiveSpec(row_graph="row", pixel_graph="pixel", likelihood_graph="likelihood", levels=17),
         graphs=(row, pixel, likelihood),
-        image=IMAGE,
-        num_classes=classes,
+        output=IMAGE,
+        conditions=label_conditions(classes),
         max_batch=max_batch,
     )
 
@@ -171,17 +184,19 @@ def ascent_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
         family="test",
         program=program,
         graphs=(graph,),
-        image=IMAGE,
-        num_classes=classes,
+        output=IMAGE,
+        conditions=label_conditions(classes),
         max_batch=max_batch,
     )
 
 
-MODELS = {
+MODELS: dict[str, Callable[..., ModelSpec]] = {
     "ascent": ascent_model,
     "feedforward": feedforward_model,
     "diffusion": diffusion_model,
+    "diffusion in lockstep": partial(diffusion_model, lockstep=True),
     "sharing": sharing_model,
+    "sharing in lockstep": partial(sharing_model, lockstep=True),
     "autoregressive": autoregressive_model,
 }
 

@@ -18,7 +18,7 @@ from gensdk_export.onnx_export import OPSET
 from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs import make_program
-from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
@@ -46,7 +46,7 @@ class OneCall:
         self.model = model
         self.settings: DiffusionSettings | None = None
         self._table: SolverTable | None = None
-        if isinstance(program, DiffusionProgram) and isinstance(settings, DiffusionSettings):
+        if isinstance(program, DiffusionForm) and isinstance(settings, DiffusionSettings):
             if settings.cache_interval > 1:
                 raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
             self.settings, self._table = settings, program.table(settings)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,19 +84,31 @@ class BackgroundSession(Session):
         """Waits at most `timeout` seconds until the second backend is ready or has failed; True if that is so."""
         return self._settled.wait(timeout)
 
-    @contextmanager
-    def bound(self, sizes: Sizes, carry: Carry | None = None) -> Iterator[Bound]:
-        """As :meth:`Session.bound`, on the current backend, which stays the same to the end."""
-        with self._lent() as session, session.bound(sizes, carry) as bound:
-            yield bound
+    def lend(self, sizes: Sizes, carry: Carry | None = None) -> Bound:
+        """As :meth:`Session.lend`, on the backend that is current, to the end."""
+        session = self._take()
+        try:
+            return session.lend(sizes, carry)
+        except BaseException:
+            self._release(session)
+            raise
+
+    def give_back(self, bound: Bound, *, broken: bool = False) -> None:
+        """To the session that lent it."""
+        try:
+            bound.session.give_back(bound, broken=broken)
+        finally:
+            self._release(bound.session)
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
-        with self._lent() as session:
+        session = self._take()
+        try:
             return session.run(feeds)
+        finally:
+            self._release(session)
 
-    @contextmanager
-    def _lent(self) -> Iterator[Session]:
-        """The current session, which is not closed while it is lent."""
+    def _take(self) -> Session:
+        """The session that is current, which is not closed until it is released."""
         failure, self._failure = self._failure, None
         if failure is not None:
             said = printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
@@ -107,14 +118,14 @@ class BackgroundSession(Session):
                 raise self.closed_error()
             session = self._current
             self._users[id(session)] = self._users.get(id(session), 0) + 1
-        try:
-            yield session
-        finally:
-            with self._changing:
-                self._users[id(session)] -= 1
-                done = self._take_retired()
-            if done is not None:
-                done.close()
+            return session
+
+    def _release(self, session: Session) -> None:
+        with self._changing:
+            self._users[id(session)] -= 1
+            done = self._take_retired()
+        if done is not None:
+            done.close()
 
     def _change_over(self, open_second: Callable[[], Session]) -> None:
         second: Session | None = None

@@ -87,37 +87,46 @@ class Session(Closable):
 
     @contextmanager
     def bound(self, sizes: Sizes, carry: Carry | None = None) -> Iterator[Bound]:
+        """:meth:`lend` and :meth:`give_back`."""
+        bound = self.lend(sizes, carry)
+        try:
+            yield bound
+        except BaseException:
+            self.give_back(bound, broken=True)
+            raise
+        self.give_back(bound)
+
+    def lend(self, sizes: Sizes, carry: Carry | None = None) -> Bound:
         """Lends the graph with buffers for these `sizes`; see :class:`Bound`.
 
         Buffers are kept for the next caller with the same sizes. Raises :class:`BackendError` where the backend
         can't make them, or was closed.
         """
         carry = carry or {}
-        key = (tuple(sizes.items()), tuple(carry.items()))
-        bound = self._take_idle(key) or self._bind(sizes, carry)
-        try:
-            yield bound
-        except BaseException:
-            bound.close()  # a run that failed may have left it in any state
-            raise
-        self._give_back(key, bound)
+        return self._take_idle((tuple(sizes.items()), tuple(carry.items()))) or self._bind(sizes, carry)
+
+    def give_back(self, bound: Bound, *, broken: bool = False) -> None:
+        """Takes back what was lent; `broken` after a run that failed, which may have left it in any state."""
+        if broken:
+            bound.close()
+            return
+        with self._idle_lock:
+            surplus = [bound] if self._closed else []
+            if not self._closed:
+                self._idle[id(bound)] = (tuple(bound.sizes.items()), tuple(bound.carry.items())), bound
+            while len(self._idle) > MAX_IDLE_BOUND:
+                surplus.append(self._idle.popitem(last=False)[1][1])
+        for each in surplus:
+            each.close()
 
     def _take_idle(self, key: _BoundKey) -> Bound | None:
         with self._idle_lock:
             if self._closed:
                 raise self.closed_error()
-            found = next((number for number in reversed(self._idle) if self._idle[number][0] == key), None)
-            return None if found is None else self._idle.pop(found)[1]
-
-    def _give_back(self, key: _BoundKey, bound: Bound) -> None:
-        with self._idle_lock:
-            if not self._closed:
-                self._idle[id(bound)] = (key, bound)
-            surplus = [] if not self._closed else [bound]
-            while len(self._idle) > MAX_IDLE_BOUND:
-                surplus.append(self._idle.popitem(last=False)[1][1])
-        for each in surplus:
-            each.close()
+            for number in reversed(self._idle):
+                if self._idle[number][0] == key:
+                    return self._idle.pop(number)[1]
+            return None
 
     @property
     def closed(self) -> bool:

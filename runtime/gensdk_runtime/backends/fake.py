@@ -9,7 +9,7 @@ import numpy as np
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.backends.bound import Array
-from gensdk_runtime.spec.signature import GraphSpec, Precision, TensorSpec
+from gensdk_runtime.spec.signature import ROWS, GraphSpec, Precision, TensorSpec
 
 GraphFunction = Callable[[Feeds], Mapping[str, Array]]
 
@@ -54,6 +54,8 @@ class FakeSession(Session):
             for name, size in zip(spec.shape, feeds[spec.name].shape, strict=True):
                 sizes.setdefault(str(name), size)
             values = feeds[spec.name].astype(np.float64)
+            if "guidance" in spec.shape:  # the first pass counts
+                values = values.take([0], axis=spec.shape.index("guidance"))
             if axis in spec.shape:
                 rows = np.moveaxis(values, spec.shape.index(axis), 0).reshape(sizes[axis], -1)
                 mean = np.clip(rows, -1e3, 1e3).mean(axis=1)
@@ -65,9 +67,9 @@ class FakeSession(Session):
 
 
 def _samples_axis(graph: GraphSpec) -> str:
-    """The axis along which samples lie: "batch", or "labels" in a graph that computes something for each label."""
+    """The axis along which samples lie: "batch", or that of a graph which computes rows of something else."""
     axes = {axis for spec in graph.inputs for axis in spec.shape}
-    return "labels" if "labels" in axes and "batch" not in axes else "batch"
+    return next((axis for axis in ("batch", ROWS, "labels") if axis in axes), "batch")
 
 
 def _wave(spec: TensorSpec, phase: Array, sizes: Mapping[str, int], samples: str) -> Array:

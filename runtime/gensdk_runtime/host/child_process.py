@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 import gensdk_runtime
 from gensdk_runtime.errors import UnavailableError
@@ -105,6 +105,13 @@ def start_module(
         "processor_seconds": limits.processor_seconds,
     }
     return start_python(["-m", MAIN, json.dumps(order), *arguments], stdin=subprocess.PIPE, **how)
+
+
+def piped(stream: IO[AnyStr] | None) -> IO[AnyStr]:
+    """The stream of a child that was started with a pipe for it."""
+    if stream is None:
+        raise ValueError("expected a child with a pipe for this stream")
+    return stream
 
 
 def run_module(module: str, *arguments: str, timeout: float, limits: Limits | None = None, **how: Any) -> Finished:

@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_flag, check_number, check_row, check_whole, check_word
-from gensdk_runtime.conditions.inputs import check_count, check_latents
+from gensdk_runtime.arguments import check_count, check_flag, check_number, check_row, check_whole, check_word
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32, SampleKey, Seed, sample_keys
+from gensdk_runtime.plan.request import check_latents
 from gensdk_runtime.programs.base import Program
 
 Method = Literal["slerp", "lerp"]
@@ -81,21 +81,24 @@ def _orthogonal(direction: Float64) -> Float64:
     return across / length if length > 0 else np.zeros_like(direction)
 
 
+def _without_latent(program: Program[Any]) -> InputError:
+    return InputError(f"model {program.model.name!r} ({program.model.program.kind}) has no latent to walk through")
+
+
 class Latents:
     """The latent space of one program."""
 
     def __init__(self, program: Program[Any]) -> None:
-        shape = program.latent_shape
-        if shape is None:
-            kind = program.model.program.kind
-            raise InputError(f"model {program.model.name!r} ({kind}) has no latent to walk through")
-        self.shape = shape
+        if program.latent_shape is None:
+            raise _without_latent(program)
+        self.shape = program.latent_shape
         self._program = program
 
     def of(self, keys: Sequence[SampleKey]) -> Float32:
         """The latents that samples of these keys are made from, [n, ...]."""
         drawn = self._program.latents(keys)
-        assert drawn is not None  # noqa: S101 - there is a latent
+        if drawn is None:
+            raise _without_latent(self._program)
         return drawn
 
     def walk(self, points: Sequence[Point], n: int, *, method: Method | None, loop: bool) -> Walk:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.conditions.image import mirrored
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.translation import mirrored
 from gensdk_runtime.spec.signature import SourceSpec
 
 FADE = 16
@@ -122,11 +123,11 @@ def translate_tiles(
         for side, only in zip((height, width), fixed, strict=True)
     )
     image = _padded(image, rows.size, columns.size)
-    result: Images | None = None
+    strips = _strips(image, translate, rows, columns, scale)
+    first = next(strips)
+    result = np.empty((image.shape[0] * scale, first.shape[2], first.shape[0]), np.uint8)
     carry: Float32 | None = None  # the lower part of the last row of tiles, which the next one fades into
-    for index, joined in enumerate(_strips(image, translate, rows, columns, scale)):
-        if result is None:
-            result = np.empty((image.shape[0] * scale, joined.shape[2], joined.shape[0]), np.uint8)
+    for index, joined in enumerate(chain((first,), strips)):
         strip = joined * rows.weights(index, scale)[:, None]
         top = rows.starts[index] * scale
         if carry is not None:
@@ -135,7 +136,6 @@ def translate_tiles(
         done = following - top
         result[top:following] = to_bytes(strip[None, :, :done])[0]
         carry = strip[:, done:]
-    assert result is not None  # noqa: S101 - there is at least one tile
     return result[: height * scale, : width * scale]
 
 

@@ -16,11 +16,21 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.conditions.image import source_size, write_source
 from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import WITH_LATENTS, Int64, Program, Run, Wanted, fixed_shape, require_signature
+from gensdk_runtime.programs.base import (
+    WITH_LATENTS,
+    Int64,
+    Program,
+    Run,
+    Shape,
+    State,
+    Wanted,
+    fixed_shape,
+    require_signature,
+)
 from gensdk_runtime.programs.optimizers import make_optimizer
-from gensdk_runtime.programs.translation import source_size, write_source
 from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
 from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
@@ -48,10 +58,10 @@ class AscentProgram(Program[AscentSettings]):
     @property
     def spec(self) -> AscentSpec:
         """The model's program, or how it inverts."""
-        program = self.model.program
-        spec = program if isinstance(program, AscentSpec) else self.model.inversion
-        assert spec is not None  # noqa: S101 - whoever makes this program looked
-        return spec
+        inversion = self.model.inversion
+        if inversion is None or isinstance(self.model.program, AscentSpec):
+            return self.model.program_of(AscentSpec)
+        return inversion
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
@@ -61,7 +71,7 @@ class AscentProgram(Program[AscentSettings]):
     def check(self) -> None:
         """The tensors that :class:`AscentSpec` lists."""
         graphs = {name: self.sessions[name].graph for name in self.spec.graphs}
-        targets = {"target": Wanted(("batch", *self.model.require_image().shape))}
+        targets = {"target": Wanted(("batch", *self.model.output.shape))}
         if self.spec.features is not None:
             features = graphs[self.spec.features]
             require_signature(features, {"image": targets["target"]}, {"features": Wanted(None)})
@@ -80,13 +90,13 @@ class AscentProgram(Program[AscentSettings]):
 
     def _check_ends(self, graphs: Mapping[str, GraphSpec], variable: tuple[int | str, ...]) -> None:
         """What the variable starts from, and what becomes of it."""
-        image = ("batch", *self.model.require_image().shape)
+        image: Shape = ("batch", *self.model.output.shape)
         if self.spec.encoder is not None:
             require_signature(graphs[self.spec.encoder], {"image": Wanted(image)}, {"latent": Wanted(variable)})
         if self.spec.decoder is not None:
             decoder = graphs[self.spec.decoder]
             require_signature(decoder, {decoder.inputs[0].name: Wanted(variable)}, {"image": Wanted(image)})
-        elif variable not in (image, ("batch", self.model.require_image().channels, HEIGHT, WIDTH)):
+        elif variable not in (image, ("batch", self.model.output.shape[0], HEIGHT, WIDTH)):
             raise ManifestError(
                 f"expected a decoder, or a variable that is an image {list(image)}, got {list(variable)}; "
                 "export the bundle again"
@@ -98,7 +108,7 @@ class AscentProgram(Program[AscentSettings]):
         return (
             None
             if self.model.source is not None
-            else fixed_shape(self._objective(self.layers[0]).graph, "variable")
+            else fixed_shape(self.objective(self.layers[0]).graph, "variable")
         )
 
     @property
@@ -108,7 +118,7 @@ class AscentProgram(Program[AscentSettings]):
 
     def channels(self, layer: str) -> int | None:
         """How many channels `layer` lets one choose from; None where it has no such choice."""
-        spec = self._objective(layer).graph.input("channels")
+        spec = self.objective(layer).graph.input("channels")
         return None if spec is None else int(spec.shape[0])
 
     @property
@@ -137,35 +147,23 @@ class AscentProgram(Program[AscentSettings]):
         if channel >= count:
             raise InputError(f"expected channel of {layer!r} from 0 to {count - 1}, got {channel}")
 
-    def run(self, run: Run, settings: AscentSettings) -> None:
-        """The image of where the steps led."""
-        found = self.ascend(run, settings)
-        run.finish(self.image(run, found.variable))
+    def begin(self, run: Run, settings: AscentSettings) -> _Climb:
+        """A step is one evaluation of the gradient, and a move along it."""
+        return _Climb(self, run, settings)
 
     def ascend(self, run: Run, settings: AscentSettings) -> Ascended:
         """Makes the steps. Raises :class:`BackendError` where an objective or a gradient is not finite."""
-        session, total = self._objective(settings.layer or self.layers[0]), settings.num_inference_steps
-        evaluations = total + 1 if self.spec.keep == "best" else total
-        with session.bound(self._sizes(run, session.graph)) as bound:
-            self._write_fixed(run, bound, settings)
-            path = _Path(self._begin(run, bound, settings), settings, self.spec, self.model)
-            for step in range(evaluations):
-                shifts = _shifts(run, step, settings.jitter)
-                objective, gradient = self._evaluate(run, bound, path.x, shifts)
-                path.note(objective)
-                if step == total or not path.active.any():
-                    break
-                path.move(gradient, step)
-                if run.end_step(step, total, step, lambda: self.image(run, path.x), objective=path.objective):
-                    break
-        return path.end()
+        with self.begin(run, settings) as state:
+            while state.step():
+                pass
+            return state.path.end()
 
     def image(self, run: Run, variable: Float32) -> Float32:
         """The image of a variable, float32 [B, C, H, W]; one that was padded is cut."""
         if self.spec.decoder is None:
-            if run.sources is None:
+            if "image" not in run.conditions:
                 return variable
-            height, width = source_size(run.sources)
+            height, width = source_size(run.conditions["image"])
             return variable[:, :, :height, :width]
         session = self.sessions[self.spec.decoder]
         with session.bound({"batch": len(run)}) as bound:
@@ -173,23 +171,23 @@ class AscentProgram(Program[AscentSettings]):
             run.timed(bound)
             return bound.output("image").copy()
 
-    def _objective(self, layer: str) -> Session:
+    def objective(self, layer: str) -> Session:
+        """The gradient graph of `layer`."""
         return self.sessions[self.spec.objectives[layer]]
 
-    def _sizes(self, run: Run, graph: GraphSpec) -> dict[str, int]:
+    def sizes(self, run: Run, graph: GraphSpec) -> dict[str, int]:
         """The named axes: an image of the caller's is padded to a size that the graph takes."""
         sizes = {"batch": len(run)}
         named = {axis for spec in graph.inputs for axis in spec.shape}
         if named >= {HEIGHT, WIDTH}:
-            height, width = (
-                self.model.require_image().shape[1:] if run.sources is None else source_size(run.sources)
-            )
+            given = run.conditions.get("image")
+            height, width = self.model.output.shape[1:] if given is None else source_size(given)
             source = self.model.source
             sizes[HEIGHT] = height if source is None else source.padded(height)
             sizes[WIDTH] = width if source is None else source.padded(width)
         return sizes
 
-    def _write_fixed(self, run: Run, bound: Bound, settings: AscentSettings) -> None:
+    def write_fixed(self, run: Run, bound: Bound, settings: AscentSettings) -> None:
         """The inputs that no step changes."""
         graph = bound.session.graph
         if graph.input("target") is not None:
@@ -205,14 +203,15 @@ class AscentProgram(Program[AscentSettings]):
             if settings.channel is not None:
                 weights[settings.channel] = 1.0
 
-    def _begin(self, run: Run, bound: Bound, settings: AscentSettings) -> Float32:
+    def first_variable(self, run: Run, bound: Bound, settings: AscentSettings) -> Float32:
         """The first variable."""
         x = np.zeros(bound.input("variable").shape, np.float32)
-        if self.model.source is not None and run.sources is not None and self.spec.decoder is None:
-            write_source(run.sources, x, self.model.source)
+        given, source = run.conditions.get("image"), self.model.source
+        if source is not None and given is not None and self.spec.decoder is None:
+            write_source(given, x, source)
             return x
         start = settings.start
-        if start is None and run.latents is None and run.sources is not None and self.spec.encoder is not None:
+        if start is None and run.latents is None and given is not None and self.spec.encoder is not None:
             start = "encoder"
         if start == "encoder" and self.spec.encoder is not None:
             with self.sessions[self.spec.encoder].bound({"batch": len(run)}) as encoder:
@@ -223,10 +222,47 @@ class AscentProgram(Program[AscentSettings]):
             run.latent(x)
         return x
 
-    def _evaluate(self, run: Run, bound: Bound, x: Float32, shifts: Int64) -> tuple[Float32, Float32]:
-        """Objective [B] and gradient at `x`, each sample moved by its shift, and its gradient moved back."""
-        np.copyto(bound.input("variable"), _rolled(x, shifts))
-        run.timed(bound)
+
+class _Climb(State):
+    """A batch on its path, over the gradient graph of one objective."""
+
+    def __init__(self, program: AscentProgram, run: Run, settings: AscentSettings) -> None:
+        super().__init__(run)
+        self._program, self._settings = program, settings
+        session = program.objective(settings.layer or program.layers[0])
+        self._bound = self.borrow(session, program.sizes(run, session.graph))
+        program.write_fixed(run, self._bound, settings)
+        first = program.first_variable(run, self._bound, settings)
+        self.path = _Path(first, self._settings, program.spec, program.model)
+        self._looks_back = program.spec.keep == "best"
+        self._step = 0
+
+    def step(self) -> bool:
+        """The "best" variable takes an evaluation more than there are moves."""
+        step, total, path = self._step, self._settings.num_inference_steps, self.path
+        if step == total and not self._looks_back:
+            return False
+        objective, gradient = self._evaluate(_shifts(self.run, step, self._settings.jitter))
+        path.note(objective)
+        if step == total or not path.active.any():
+            return False
+        path.move(gradient, step)
+        self._step += 1
+        ended = self.run.end_step(step, total, step, self._image, objective=path.objective)
+        return not ended and (self._step < total or self._looks_back)
+
+    def finish(self) -> None:
+        """The image of where the steps led."""
+        self.run.finish(self._program.image(self.run, self.path.end().variable))
+
+    def _image(self) -> Float32:
+        return self._program.image(self.run, self.path.x)
+
+    def _evaluate(self, shifts: Int64) -> tuple[Float32, Float32]:
+        """Objective [B] and gradient here, each sample moved by its shift, and its gradient moved back."""
+        bound = self._bound
+        np.copyto(bound.input("variable"), _rolled(self.path.x, shifts))
+        self.run.timed(bound)
         objective, gradient = bound.output("objective"), _rolled(bound.output("gradient"), -shifts)
         finite = np.isfinite(objective) & np.isfinite(gradient).reshape(len(gradient), -1).all(axis=1)
         if not finite.all():
@@ -243,7 +279,7 @@ class _Path:
     """The variable of a batch on its way, and for each sample its best place and whether it still moves."""
 
     def __init__(self, x: Float32, settings: AscentSettings, spec: AscentSpec, model: ModelSpec) -> None:
-        self._settings, self._spec, self._range = settings, spec, model.require_image().value_range
+        self._settings, self._spec, self._range = settings, spec, model.output.value_range
         self._optimizer = make_optimizer(settings)
         self.x = self._projected(x)
         self.objective = np.zeros(len(x), np.float32)
@@ -305,10 +341,9 @@ def _sizes_of(graph: GraphSpec, output: str) -> tuple[int | str, ...]:
 
 def _target(run: Run) -> Float32:
     """The image to find again, float32 [B, C, H, W]."""
-    if run.sources is None:
+    if "image" not in run.conditions:
         raise InputError("this objective needs an image to find again; use invert(images)")
-    sources: Float32 = run.sources
-    return sources
+    return run.conditions["image"]
 
 
 def _shifts(run: Run, step: int, jitter: int) -> Int64:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from gensdk_runtime import noise
+from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
     Program,
     Run,
+    State,
     Wanted,
     carried_states,
-    label_wanted,
+    conditions_wanted,
+    image_input,
     require_signature,
     run_images,
-    write_label,
+    write_conditions,
 )
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings
@@ -37,8 +37,7 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
     @property
     def spec(self) -> AutoregressiveSpec:
         """The model's program."""
-        assert isinstance(self.model.program, AutoregressiveSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(AutoregressiveSpec)
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
@@ -47,13 +46,13 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
 
     def check(self) -> None:
         """The tensors that :class:`AutoregressiveSpec` lists."""
-        channels, height, width = self.model.require_image().shape
+        channels, height, width = self.model.output.shape
         row, pixel, likelihood = (self.sessions[name].graph for name in self.spec.graphs)
         context = row.output("context")
         features = context.shape[-1] if context is not None and context.shape else 0
         require_signature(
             row,
-            {"row": Wanted(("batch", channels, width)), **label_wanted(self.model, row, "batch")},
+            {"row": Wanted(("batch", channels, width)), **conditions_wanted(self.conditions, row, "batch")},
             {"context": Wanted((width, "batch", features))},
             states=True,
         )
@@ -63,36 +62,58 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
                 "pixel": Wanted(("batch", channels)),
                 "context": Wanted(("batch", features)),
                 "uniform": Wanted(("batch", channels)),
-                **label_wanted(self.model, pixel, "batch"),
+                **conditions_wanted(self.conditions, pixel, "batch"),
             },
             {"next_pixel": Wanted(("batch", channels))},
             states=True,
         )
-        images = {"images": Wanted(("batch", channels, height, width))}
-        label = label_wanted(self.model, likelihood, "batch")
-        require_signature(likelihood, images | label, {"log_likelihood": Wanted(("batch",))})
+        images = {image_input(likelihood): Wanted(("batch", channels, height, width))}
+        asked = conditions_wanted(self.conditions, likelihood, "batch")
+        require_signature(likelihood, images | asked, {"log_likelihood": Wanted(("batch",))})
 
-    def run(self, run: Run, settings: AutoregressiveSettings) -> None:
-        """A stopped run leaves the rows below at the lowest value."""
-        channels, height, width = self.model.require_image().shape
+    def begin(self, run: Run, settings: AutoregressiveSettings) -> State:
+        """A step is a row; a stopped run leaves the rows below at the lowest value."""
+        row, pixel = (self.sessions[name] for name in self.spec.sampling_graphs)
+        return _Rows(run, row, pixel, self)
+
+    def log_likelihood(self, run: Run) -> None:
+        """Fills the run with nats [count] of its sources, images float32 [len(run), C, H, W] on the model's grey
+        levels."""
+        run_images(self.sessions[self.spec.likelihood_graph], "log_likelihood", run)
+
+
+class _Rows(State):
+    """The rows of a batch from the top; those below the present one are at the lowest value."""
+
+    def __init__(self, run: Run, row: Session, pixel: Session, program: AutoregressiveProgram) -> None:
+        super().__init__(run)
+        output = program.model.output
+        channels, height, width = output.shape
         uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (height, width, channels))
-        uniforms = np.ascontiguousarray(uniforms.transpose(1, 2, 0, 3))  # [H, W, B, C]
-        images = np.full(
-            (len(run), channels, height, width), self.model.require_image().value_range[0], np.float32
-        )
-        with self._bound(self.spec.row_graph, run) as rows, self._bound(self.spec.pixel_graph, run) as pixels:
-            _clear(rows)
-            rows.input("row")[...] = 0
-            for i in range(height):
-                run.timed(rows)
-                self._draw_row(run, pixels, rows.output("context"), uniforms[i], images[:, :, i])
-                rows.input("row")[...] = images[:, :, i]
-                if run.end_step(i, height, i, lambda: images):
-                    break
-        run.finish(images)
+        self._uniforms = np.ascontiguousarray(uniforms.transpose(1, 2, 0, 3))  # [H, W, B, C]
+        self._images = np.full((len(run), *output.shape), output.value_range[0], np.float32)
+        carry, sizes = {"next_pixel": "pixel"}, {"batch": len(run)}
+        self._rows = self.borrow(row, sizes, carried_states(row.graph))
+        self._pixels = self.borrow(pixel, sizes, carried_states(pixel.graph) | carry)
+        for bound in (self._rows, self._pixels):
+            write_conditions(program.conditions, bound, run)
+        self._row = 0
+        _clear(self._rows)
+        self._rows.input("row")[...] = 0
 
-    def _draw_row(self, run: Run, pixels: Bound, context: Float32, uniforms: Float32, row: Float32) -> None:
-        """Draws `row` [B, C, W] from left to right; `context` [W, B, F] and `uniforms` [W, B, C]."""
+    def step(self) -> bool:
+        """One row, from left to right."""
+        i, height = self._row, self._images.shape[2]
+        self.run.timed(self._rows)
+        row = self._images[:, :, i]
+        self._draw_row(self._rows.output("context"), self._uniforms[i], row)
+        self._rows.input("row")[...] = row
+        self._row += 1
+        return not self.run.end_step(i, height, i, lambda: self._images) and self._row < height
+
+    def _draw_row(self, context: Float32, uniforms: Float32, row: Float32) -> None:
+        """Draws `row` [B, C, W] pixel after pixel; `context` [W, B, F] and `uniforms` [W, B, C]."""
+        run, pixels = self.run, self._pixels
         _clear(pixels)
         for j in range(row.shape[-1]):
             pixels.input("context")[...] = context[j]
@@ -100,21 +121,9 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
             run.timed(pixels)
             row[:, :, j] = pixels.output("next_pixel")
 
-    @contextmanager
-    def _bound(self, graph: str, run: Run) -> Iterator[Bound]:
-        """A graph with its states (and the pixel) going back in, and its label written."""
-        session = self.sessions[graph]
-        carry = carried_states(session.graph)
-        if graph == self.spec.pixel_graph:
-            carry["next_pixel"] = "pixel"
-        with session.bound({"batch": len(run)}, carry) as bound:
-            write_label(bound, run)
-            yield bound
-
-    def log_likelihood(self, run: Run) -> None:
-        """Fills the run with nats [count] of its sources, images float32 [len(run), C, H, W] on the model's grey
-        levels."""
-        run_images(self.sessions[self.spec.likelihood_graph], "log_likelihood", run)
+    def finish(self) -> None:
+        """See :class:`State`."""
+        self.run.finish(self._images)
 
 
 def _clear(bound: Bound) -> None:

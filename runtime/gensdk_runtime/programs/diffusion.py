@@ -1,111 +1,59 @@
-"""A solver over a denoiser. The solver's update lies in the step graph; the loop feeds it a table's rows."""
+"""A solver over a denoiser. The solver's update lies in the step graph; each step feeds it a table's row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import WITH_LATENTS, Int64, Program, Run
-from gensdk_runtime.programs.diffusion_graphs import CARRY, check_graphs
+from gensdk_runtime.programs.base import WITH_LATENTS, Program, Run
+from gensdk_runtime.programs.diffusion_graphs import check_graphs, is_lockstep
+from gensdk_runtime.programs.diffusion_state import Cohort, DiffusionState, Lane, Steps
+from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
 from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 
-
-@dataclass(frozen=True)
-class Passes:
-    """The denoiser's passes over a batch: int64 `labels` [G, B] and their `weights` [G]."""
-
-    labels: Int64
-    weights: Float32
-
-    @cached_property
-    def distinct(self) -> tuple[int, ...]:
-        """Each label once, rising."""
-        first = self.labels.flat[0]
-        return (int(first),) if (self.labels == first).all() else tuple(np.unique(self.labels).tolist())
-
-    @cached_property
-    def places(self) -> Int64:
-        """Where in :attr:`distinct` each label stands, [G, B]."""
-        return np.searchsorted(self.distinct, self.labels)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """A solver's table, as the loop feeds it: for each step the float32 row, and whether it adds noise."""
-
-    timesteps: tuple[int, ...]
-    coefficients: tuple[Float32, ...]
-    noisy: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, table: SolverTable) -> Steps:
-        """Rounded once."""
-        rows = tuple(table.coefficients.astype(np.float32))
-        return cls(tuple(table.timesteps.tolist()), rows, tuple((table.noise_scale > 0).tolist()))
-
-
 MAX_RESOLVED = 256
 MAX_KEPT_LABELS = 256
 """What is kept for the next call: so many settings, and so many labels of batches up to that size."""
 
 
-class DiffusionProgram(Program[DiffusionSettings]):
-    """DDPM, DDIM and DPM-Solver++ with classifier-free guidance; see :class:`DiffusionSpec` for the graphs.
-
-    Keeps nothing between batches but the time embeddings, which depend on no sample.
-    """
+class DiffusionForm(Program[DiffusionSettings]):
+    """What a diffusion model's sampling is, step by step or in one call: its settings and its tables."""
 
     Settings = DiffusionSettings
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self._resolved: dict[tuple[Any, ...], DiffusionSettings] = {}
-        self._known: dict[DiffusionSettings, Steps] = {}
-        self._made: dict[tuple[bytes, float], Passes] = {}
         super().__init__(model, sessions)
-        name = self.spec.embedding_graph
-        self._embeddings = TimeEmbeddings(sessions[name]) if name is not None and name in sessions else None
 
     @property
     def spec(self) -> DiffusionSpec:
         """The model's program."""
-        assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(DiffusionSpec)
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
         """Walks between first noises x_T."""
         return WITH_LATENTS
 
-    def check(self) -> None:
-        """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
-        check_graphs(self.model, self.spec, {name: self.sessions[name].graph for name in self.spec.graphs})
-        low, high = self.model.require_image().value_range
-        if low != -high:
-            raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
-
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The image's own shape."""
-        return self.model.require_image().shape
+        return self.model.output.shape
 
-    @property
-    def null_label(self) -> int | None:
-        """The class after the last one."""
-        return self.model.num_classes
+    def null(self, kind: str) -> Any | None:
+        """Of labels the class after the last one."""
+        return self.model.num_classes if kind == "label" else None
 
     def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
@@ -126,6 +74,8 @@ class DiffusionProgram(Program[DiffusionSettings]):
         """Refuses guidance without classes, shared features without their graph, and steps that can't be."""
         if options.get("solver") not in (None, "ddim") and options.get("eta") is None:
             settings = settings.model_copy(update={"eta": 0.0})  # the default eta is meant for DDIM
+        if options.get("solver") == "lcm" != self.defaults.solver and options.get("timestep_spacing") is None:
+            settings = settings.model_copy(update={"timestep_spacing": "skipping"})  # as such models learned
         if self.model.num_classes is None and settings.guidance_scale != 1.0:
             raise InputError("guidance_scale needs a model with classes; this one has none")
         if settings.cache_interval > 1 and self.spec.shallow_graph is None:
@@ -138,60 +88,73 @@ class DiffusionProgram(Program[DiffusionSettings]):
 
     def table(self, settings: DiffusionSettings) -> SolverTable:
         """The solver's table for these settings."""
-        clip_range = self.model.require_image().value_range[1] if settings.clip_sample else None
+        clip_range = self.model.output.value_range[1] if settings.clip_sample else None
         return _table(self.spec.schedule, self.spec.prediction_type, settings, clip_range)
 
-    def run(self, run: Run, settings: DiffusionSettings) -> None:
-        """From noise x_T down the time steps; a stopped run keeps its present estimate of x_0."""
-        steps = self._steps(settings)
-        passes = self._passes(run, settings.guidance_scale)
-        with self._lend(self.spec.graph, len(run), passes) as full:
-            run.latent(full.input("sample"))
-            if settings.cache_interval > 1 and self.spec.shallow_graph is not None:
-                with self._lend(self.spec.shallow_graph, len(run), passes) as shallow:
-                    self._loop(run, steps, passes, (full, *[shallow] * (settings.cache_interval - 1)))
-            else:
-                self._loop(run, steps, passes, (full,))
 
-    def _loop(self, run: Run, steps: Steps, passes: Passes | None, turns: Sequence[Bound]) -> None:
-        """All steps, on the graphs of `turns` one after another."""
+class DiffusionProgram(DiffusionForm):
+    """Solvers with classifier-free guidance; see :class:`DiffusionSpec` for the graphs.
+
+    Keeps nothing between batches but the time embeddings, which depend on no sample.
+    """
+
+    def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
+        self._known: dict[DiffusionSettings, Steps] = {}
+        self._made: dict[tuple[bytes, float], Passes] = {}
+        super().__init__(model, sessions)
+        self._lockstep = is_lockstep(sessions[self.spec.graph].graph)
+        name = self.spec.embedding_graph
+        self._embeddings = None if name is None else TimeEmbeddings(sessions[name])
+
+    def check(self) -> None:
+        """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
+        check_graphs(self.model, self.spec, {name: self.sessions[name].graph for name in self.spec.graphs})
+        low, high = self.model.output.value_range
+        if low != -high:
+            raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
+
+    def fit(self, settings: DiffusionSettings, options: Mapping[str, Any]) -> DiffusionSettings:
+        """Refuses fractions of time steps where the graphs take whole ones, too."""
+        settings = super().fit(settings, options)
+        spec = self.sessions[self.spec.embedding_graph or self.spec.graph].graph.input("timestep")
+        if spec is not None and spec.dtype == "int64" and (self.table(settings).timesteps % 1).any():
+            raise InputError(
+                f"solver {settings.solver!r} with timestep_spacing {settings.timestep_spacing!r} and "
+                f"{settings.num_inference_steps} steps needs fractions of time steps, which this bundle's graphs "
+                "don't take; export it again, or take another timestep_spacing"
+            )
+        return settings
+
+    def begin(self, run: Run, settings: DiffusionSettings | Sequence[DiffusionSettings]) -> DiffusionState:
+        """From noise x_T down the time steps. `settings`: for all members, or one for each of them.
+
+        Nobody hears of the steps of a run whose members differ: they need not end together.
+        """
+        if isinstance(settings, DiffusionSettings):
+            return DiffusionState(run, self._lane(run, settings, None))
+        if len(settings) != len(run):
+            raise InputError(f"expected settings for each of {len(run)} samples, got {len(settings)}")
+        first, *others = (
+            self._lane(run, each, np.flatnonzero([one == each for one in settings]))
+            for each in dict.fromkeys(settings)
+        )
+        state = DiffusionState(run, first)
+        for lane in others:
+            state.join(DiffusionState(run, lane))
+        return state
+
+    def _lane(self, run: Run, settings: DiffusionSettings, places: NDArray[np.intp] | None) -> Lane:
+        """The members at `places`, before their first step."""
+        steps, passes = self._steps(settings), self._passes(run, places, settings.guidance_scale)
         embeddings = self._embeddings_of(steps, passes)
-        bound = turns[0]
-        for step, timestep in enumerate(steps.timesteps):
-            turn = turns[step % len(turns)]
-            if turn is not bound:
-                _hand_over(bound, turn)
-                bound = turn
-            if embeddings is None:
-                bound.input("timestep")[0] = timestep
-            else:
-                spread(embeddings[step], passes, bound.input("embedding"))
-            np.copyto(bound.input("coefficients"), steps.coefficients[step])
-            if steps.noisy[step]:  # else what lies there is multiplied by zero
-                noise.normal(run.keys, step + 1, self.latent_shape, out=bound.input("noise"))
-            run.timed(bound)
-            if run.watched and run.end_step(
-                step, len(steps.timesteps), timestep, partial(bound.output, "next_previous_x0")
-            ):
-                run.finish(bound.output("next_previous_x0"))
-                return
-        run.finish(bound.output("next_sample"))
-
-    @contextmanager
-    def _lend(self, graph: str, batch: int, passes: Passes | None) -> Iterator[Bound]:
-        """A step's buffers with all that stays the same from step to step."""
-        sizes = {"batch": batch} if passes is None else {"batch": batch, "guidance": len(passes.weights)}
-        with self.sessions[graph].bound(sizes, CARRY) as bound:
-            bound.input("previous_x0").fill(0)
-            bound.input("noise").fill(0)
-            if passes is not None:
-                np.copyto(bound.input("guidance_weights"), passes.weights)
-                if self._embeddings is None:
-                    np.copyto(bound.input("label"), passes.labels)
-            yield bound
+        names = [self.spec.graph]
+        if settings.cache_interval > 1 and self.spec.shallow_graph is not None:
+            names.append(self.spec.shallow_graph)
+        cohort = Cohort(run, places, steps, passes, embeddings=embeddings, interval=settings.cache_interval)
+        return Lane(tuple(self.sessions[name] for name in names), cohort, shared=not self._lockstep)
 
     def _steps(self, settings: DiffusionSettings) -> Steps:
-        """What :meth:`table` says, as the loop takes it; kept beside the resolved settings."""
+        """What :meth:`table` says, as steps are fed; kept beside the resolved settings."""
         steps = self._known.get(settings)
         if steps is None:
             steps = Steps.of(self.table(settings))
@@ -205,45 +168,26 @@ class DiffusionProgram(Program[DiffusionSettings]):
             return None
         return self._embeddings.sequence(steps.timesteps, () if passes is None else passes.distinct)
 
-    def _passes(self, run: Run, scale: float) -> Passes | None:
+    def _passes(self, run: Run, places: NDArray[np.intp] | None, scale: float) -> Passes | None:
         """None for a model without classes; kept for small batches."""
-        if self.model.num_classes is None:
+        none = self.model.num_classes
+        if none is None:
             return None
-        if run.labels is None or len(run) > MAX_KEPT_LABELS:
-            return self._make_passes(run, self.model.num_classes, scale)
-        key = run.labels.tobytes(), scale
+        labels = run.conditions.get("label")
+        if labels is None:
+            labels = np.full(len(run), none, np.int64)
+        if places is not None:
+            labels = labels[places]
+        if len(labels) > MAX_KEPT_LABELS:
+            return Passes.of(labels.copy(), none, scale, each=not self._lockstep)
+        key = labels.tobytes(), scale
         passes = self._made.get(key)
         if passes is None:
-            passes = self._make_passes(run, self.model.num_classes, scale)
+            passes = Passes.of(labels.copy(), none, scale, each=not self._lockstep)
             if len(self._made) >= MAX_RESOLVED:
                 self._made.clear()
             self._made[key] = passes
         return passes
-
-    def _make_passes(self, run: Run, none: int, scale: float) -> Passes:
-        """Two passes only where both halves count."""
-        null = np.full(len(run), none, np.int64)
-        labels = null if run.labels is None else run.labels.copy()
-        if scale == 1.0 or bool((labels == null).all()):
-            return Passes(labels[None], np.ones(1, np.float32))
-        # eps = w eps(label) + (1 - w) eps(none): Ho & Salimans (2022), eq. 6, with w counted as diffusers does
-        return Passes(np.stack([labels, null]), np.array([scale, 1.0 - scale], np.float32))
-
-
-def spread(rows: Float32, passes: Passes | None, out: Float32) -> None:
-    """Writes to each place of `out` [..., F] the row of `rows` [L, F] that belongs to its label."""
-    if passes is None or len(rows) == 1:
-        np.copyto(out, rows[0])
-    else:
-        np.take(rows, passes.places, axis=0, out=out, mode="clip")
-
-
-def _hand_over(source: Bound, target: Bound) -> None:
-    """What the next step needs of the last one, where another graph makes it."""
-    for output, name in CARRY.items():
-        np.copyto(target.input(name), source.output(output))
-    if target.session.graph.input("deep_features") is not None:
-        np.copyto(target.input("deep_features"), source.output("deep_features"))
 
 
 @lru_cache(maxsize=64)

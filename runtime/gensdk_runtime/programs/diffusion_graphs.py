@@ -8,29 +8,36 @@ from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.base import Shape, Wanted, require_signature
 from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
 from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
-from gensdk_runtime.spec.signature import GraphSpec
+from gensdk_runtime.spec.signature import ROWS, GraphSpec
 
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
 """Outputs of a step that are inputs of the next one."""
 
 
+def is_lockstep(step: GraphSpec) -> bool:
+    """True for a step graph of the first contract: one time step and one row of coefficients for all samples."""
+    spec = step.input("coefficients")
+    return spec is not None and spec.shape == (NUM_COEFFICIENTS,)
+
+
 def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, GraphSpec]) -> None:
     """Raises :class:`ManifestError` unless `graphs`, by name, have the tensors of :class:`DiffusionSpec`."""
-    conditional = model.num_classes is not None
+    step, conditional = graphs[spec.graph], model.num_classes is not None
+    lockstep = is_lockstep(step)
+    each: Shape = () if lockstep else ("batch",)
     passes: Shape = ("guidance", "batch") if conditional else ("batch",)
-    images = Wanted(("batch", *model.require_image().shape))
+    images = Wanted(("batch", *model.output.shape))
     inputs = dict.fromkeys(("sample", "previous_x0", "noise"), images)
-    inputs["coefficients"] = Wanted((NUM_COEFFICIENTS,))
+    inputs["coefficients"] = Wanted((*each, NUM_COEFFICIENTS))
     if conditional:
-        inputs["guidance_weights"] = Wanted(("guidance",))
+        inputs["guidance_weights"] = Wanted(("guidance", *each))
     if spec.embedding_graph is None:
-        inputs["timestep"] = Wanted((1,), "int64")
+        inputs["timestep"] = Wanted((1,), "int64") if lockstep else Wanted(each)
         inputs |= {"label": Wanted(passes, "int64")} if conditional else {}
     else:
-        size = _check_embedding(graphs[spec.embedding_graph], conditional=conditional)
-        inputs["embedding"] = Wanted((*(passes if conditional else (1,)), size))
+        size = _check_embedding(graphs[spec.embedding_graph], conditional=conditional, lockstep=lockstep)
+        inputs["embedding"] = Wanted((*(passes if conditional else each or (1,)), size))
     outputs = dict.fromkeys(CARRY, images)
-    step = graphs[spec.graph]
     if spec.shallow_graph is not None:
         features = {"deep_features": Wanted((*passes, *_features(step, len(passes))))}
         require_signature(graphs[spec.shallow_graph], inputs | features, outputs)
@@ -38,13 +45,14 @@ def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, Gra
     require_signature(step, inputs, outputs)
 
 
-def _check_embedding(graph: GraphSpec, *, conditional: bool) -> int:
+def _check_embedding(graph: GraphSpec, *, conditional: bool, lockstep: bool) -> int:
     """The size of an embedding."""
-    inputs = {"timestep": Wanted((1,), "int64")}
-    inputs |= {"label": Wanted(("labels",), "int64")} if conditional else {}
+    rows = ("labels" if conditional else 1) if lockstep else ROWS
+    inputs = {"timestep": Wanted((1,), "int64") if lockstep else Wanted((ROWS,))}
+    inputs |= {"label": Wanted((rows,), "int64")} if conditional else {}
     spec = graph.output("embedding")
     size = spec.shape[-1] if spec is not None and spec.shape else 1
-    require_signature(graph, inputs, {"embedding": Wanted(("labels" if conditional else 1, size))})
+    require_signature(graph, inputs, {"embedding": Wanted((rows, size))})
     if not isinstance(size, int):
         raise ManifestError(
             f"graph {graph.name!r}: expected embeddings of a fixed size, got {size!r}; export again"

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.programs.base import (
     WITH_LATENTS,
+    OneRun,
     Program,
     Run,
     Wanted,
+    conditions_wanted,
     fixed_shape,
-    label_wanted,
+    image_input,
     require_signature,
     run_images,
-    write_label,
+    write_conditions,
 )
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
@@ -49,10 +53,11 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         need."""
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
-        wanted |= label_wanted(self.model, graph, "batch")
-        outputs = {self._result: Wanted(("batch", *self.model.output.shape))}
+        wanted |= conditions_wanted(self.conditions, graph, "batch")
+        output = self.model.output
+        outputs = {output.tensor: Wanted(("batch", *output.shape), output.dtype)}
         if self.makes_uint8:
-            channels, height, width = self.model.require_image().shape
+            channels, height, width = output.shape
             outputs["pixels"] = Wanted(("batch", height, width, channels), "uint8")
             outputs["image_sum"] = Wanted(("batch",))
         require_signature(graph, wanted, outputs)
@@ -61,20 +66,21 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
     def _check_ways_back(self) -> None:
         if self.spec.encoder is None and self.spec.classifier is None:
             return
-        images = {"images": Wanted(("batch", *self.model.require_image().shape))}
+        images = Wanted(("batch", *self.model.output.shape))
         if (encoder := self._of_images(self.spec.encoder)) is not None:
             latent = {"latent": Wanted(("batch", *(self.latent_shape or ())))}
-            require_signature(encoder.graph, images | label_wanted(self.model, encoder.graph, "batch"), latent)
+            asked = conditions_wanted(self.conditions, encoder.graph, "batch")
+            require_signature(encoder.graph, {image_input(encoder.graph): images, **asked}, latent)
         if (classifier := self._of_images(self.spec.classifier)) is not None:
             logits = classifier.graph.output("logits")
             classes = logits.shape[-1] if logits is not None and logits.shape else 0
-            require_signature(classifier.graph, images, {"logits": Wanted(("batch", classes))})
+            wanted = {image_input(classifier.graph): images}
+            require_signature(classifier.graph, wanted, {"logits": Wanted(("batch", classes))})
 
     @property
     def spec(self) -> FeedforwardSpec:
         """The model's program."""
-        assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(FeedforwardSpec)
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
@@ -96,10 +102,11 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         return spec is not None and spec.distribution == "uniform"
 
     @property
-    def encodes_labels(self) -> bool:
-        """Whether the encoder wants a label."""
+    def encoder_conditions(self) -> tuple[str, ...]:
+        """The kinds of conditions that the encoder wants."""
         encoder = self._of_images(self.spec.encoder)
-        return encoder is not None and encoder.graph.input("label") is not None
+        inputs = () if encoder is None else {spec.name for spec in encoder.graph.inputs}
+        return tuple(each.kind for each in self.conditions if each.tensor in inputs)
 
     @property
     def num_logits(self) -> int:
@@ -122,34 +129,30 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
     def _judge(self, name: str | None, output: str, run: Run) -> None:
         """One output of a graph that takes images, of a model that has it."""
         session = self._of_images(name)
-        if session is None or run.sources is None:
+        if session is None or "image" not in run.conditions:
             raise BackendError(f"model {self.model.name!r} has no graph for this, or no images came")
         run_images(session, output, run)
 
-    def run(self, run: Run, settings: FeedforwardSettings) -> None:
+    def begin(self, run: Run, settings: FeedforwardSettings) -> OneRun:
         """Each noise input draws from a stream of its own, in the order of the graph's inputs."""
-        graph = self._session.graph
-        with self._session.bound({"batch": len(run)}) as bound:
-            write_label(bound, run)
-            for stream, spec in enumerate(spec for spec in graph.inputs if spec.role == "noise"):
-                out = bound.input(spec.name)
-                if stream == noise.LATENT_STREAM and run.latents is not None:
-                    run.latent(out)
-                else:
-                    draw = noise.uniform if spec.distribution == "uniform" else noise.normal
-                    draw(run.keys, stream, out.shape[1:], out=out)
-            run.timed(bound)
-            if run.images.dtype == np.uint8:
-                check_sums(graph, bound.output("image_sum")[: len(run.images)])
-                run.finish(bound.output("pixels"))
+        state = OneRun(run, self._session, {"batch": len(run)}, partial(self._read, len(run.data)))
+        write_conditions(self.conditions, state.bound, run)
+        noises = (spec for spec in self._session.graph.inputs if spec.role == "noise")
+        for stream, spec in enumerate(noises):
+            out = state.bound.input(spec.name)
+            if stream == noise.LATENT_STREAM and run.latents is not None:
+                run.latent(out)
             else:
-                run.finish(bound.output(self._result))
-            run.end_step(0, 1, 0, lambda: bound.output(self._result))
+                draw = noise.uniform if spec.distribution == "uniform" else noise.normal
+                draw(run.keys, stream, out.shape[1:], out=out)
+        return state
 
-    @property
-    def _result(self) -> str:
-        """The output that holds the samples."""
-        return "image" if self.model.points is None else "points"
+    def _read(self, count: int, bound: Bound, in_bytes: bool) -> Array:
+        """The samples; bytes after a look at the sums of the `count` that are wanted."""
+        if not (in_bytes and self.makes_uint8):  # samples of another kind may be bytes themselves
+            return bound.output(self.model.output.tensor)
+        check_sums(self._session.graph, bound.output("image_sum")[:count])
+        return bound.output("pixels")
 
     @property
     def _session(self) -> Session:

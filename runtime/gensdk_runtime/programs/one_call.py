@@ -12,10 +12,19 @@ import numpy as np
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
+from gensdk_runtime.conditions.base import Condition
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
-from gensdk_runtime.programs.base import Program, Run, Wanted, require_signature, write_label
-from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.base import (
+    OneRun,
+    Program,
+    Run,
+    Shape,
+    Wanted,
+    require_signature,
+    write_conditions,
+)
+from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings, DiffusionSettings
@@ -25,14 +34,14 @@ SAMPLER = "sampler"
 """The name of the graph, and of its session."""
 
 
-class OneCallDiffusion(DiffusionProgram):
+class OneCallDiffusion(DiffusionForm):
     """All steps of one solver in one run, with the settings that :attr:`OneCallSpec.settings` gives."""
 
     def __init__(self, model: ModelSpec, one_call: OneCallSpec, session: Session) -> None:
         if one_call.settings is None:
             raise ManifestError("the one-call graph of a diffusion model has no settings; export it again")
         self.baked = one_call.settings
-        super().__init__(model, {SAMPLER: session})  # time embeddings are in the graph
+        super().__init__(model, {SAMPLER: session})
 
     def check(self) -> None:
         """The tensors of :func:`sampler_graph`."""
@@ -42,20 +51,17 @@ class OneCallDiffusion(DiffusionProgram):
         """Only the settings that are part of the graph, and nobody hears of its steps."""
         return settings == self.baked and not listening
 
-    def run(self, run: Run, settings: DiffusionSettings) -> None:
+    def begin(self, run: Run, settings: DiffusionSettings) -> OneRun:
         """Noise is drawn for the steps that add some; the others multiply what lies there by zero."""
-        with self.sessions[SAMPLER].bound({"batch": len(run)}) as bound:
-            run.latent(bound.input("latents"))
-            write_label(bound, run)
-            scale = self.table(settings).noise_scale
-            if scale.any():
-                fresh = bound.input("noise")
-                for step in np.flatnonzero(scale):
-                    noise.normal(run.keys, int(step) + 1, self.latent_shape, out=fresh[step])
-                fresh[scale == 0] = 0
-            run.timed(bound)
-            run.finish(bound.output("images"))
-            run.end_step(0, 1, 0, lambda: bound.output("images"))
+        state = _whole_run(run, self.sessions[SAMPLER], self.conditions)
+        run.latent(state.bound.input("latents"))
+        scale = self.table(settings).noise_scale
+        if scale.any():
+            fresh = state.bound.input("noise")
+            for step in np.flatnonzero(scale):
+                noise.normal(run.keys, int(step) + 1, self.latent_shape, out=fresh[step])
+            fresh[scale == 0] = 0
+        return state
 
 
 class OneCallAutoregressive(AutoregressiveProgram):
@@ -72,15 +78,19 @@ class OneCallAutoregressive(AutoregressiveProgram):
         """There are no settings, but nobody may listen to the rows."""
         return not listening
 
-    def run(self, run: Run, settings: AutoregressiveSettings) -> None:
+    def begin(self, run: Run, settings: AutoregressiveSettings) -> OneRun:
         """The uniforms go in as they are drawn."""
-        with self.sessions[SAMPLER].bound({"batch": len(run)}) as bound:
-            uniforms = bound.input("uniform")
-            noise.uniform(run.keys, noise.LATENT_STREAM, uniforms.shape[1:], out=uniforms)
-            write_label(bound, run)
-            run.timed(bound)
-            run.finish(bound.output("images"))
-            run.end_step(0, 1, 0, lambda: bound.output("images"))
+        state = _whole_run(run, self.sessions[SAMPLER], self.conditions)
+        uniforms = state.bound.input("uniform")
+        noise.uniform(run.keys, noise.LATENT_STREAM, uniforms.shape[1:], out=uniforms)
+        return state
+
+
+def _whole_run(run: Run, session: Session, conditions: Sequence[Condition[Any]]) -> OneRun:
+    """The one step, with its conditions written."""
+    state = OneRun(run, session, {"batch": len(run)}, lambda bound, _: bound.output("images"))
+    write_conditions(conditions, state.bound, run)
+    return state
 
 
 def make_one_call(model: ModelSpec, one_call: OneCallSpec, session: Session) -> Program[Any]:
@@ -99,9 +109,9 @@ def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSp
     adds noise. Autoregressive: ``uniform`` [B, H, W, C]. ``label`` int64 [B] where the model has classes (for
     diffusion the class `num_classes` means "none"). Gives ``images`` [B, C, H, W].
     """
-    image = ("batch", *model.require_image().shape)
+    image: Shape = ("batch", *model.output.shape)
     if isinstance(model.program, AutoregressiveSpec):
-        channels, height, width = model.require_image().shape
+        channels, height, width = model.output.shape
         inputs = [_noise("uniform", ("batch", height, width, channels), "uniform")]
         labelled = any(model.graph(name).input("label") for name in model.program.sampling_graphs)
     else:
@@ -112,7 +122,7 @@ def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSp
     if labelled:
         inputs.append(TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition"))
     images = TensorSpec(
-        name="images", dtype="float32", shape=image, role="image", value_range=model.require_image().value_range
+        name="images", dtype="float32", shape=image, role="image", value_range=model.output.value_range
     )
     return GraphSpec(name=SAMPLER, inputs=tuple(inputs), outputs=(images,))
 

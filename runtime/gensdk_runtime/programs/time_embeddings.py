@@ -5,69 +5,116 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import numpy as np
+
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.noise import Float32
+from gensdk_runtime.spec.signature import MAX_ROWS, ROWS
 
 MAX_KEPT_BYTES = 64 * 2**20
 """Of all embeddings that wait for the next call; the longest unused ones are forgotten."""
+MAX_ELEMENTS = 2**22
+"""Of the embeddings that one call of the graph makes."""
 
-_Key = tuple[str, int, tuple[int, ...]]
-_SequenceKey = tuple[str, tuple[int, ...], tuple[int, ...]]
+Timesteps = tuple[float, ...]
+Labels = tuple[int, ...]
+_Key = tuple[str, Timesteps, Labels]
 
 
 class TimeEmbeddings:
-    """The outputs of one embedding graph (see :class:`DiffusionSpec`), kept by time step and labels.
+    """The outputs of one embedding graph (see :class:`DiffusionSpec`), kept by time steps and labels.
 
     Threads may share it. Two that miss the same one at once both compute it, and get the same.
     """
 
     def __init__(self, session: Session, max_bytes: int = MAX_KEPT_BYTES) -> None:
+        timestep = session.graph.input("timestep")
         self._session = session
+        self._many = timestep is not None and timestep.shape == (ROWS,)
         self._max_bytes = max_bytes
         self._kept: OrderedDict[_Key, Float32] = OrderedDict()
         self._bytes = 0
-        self._last: tuple[_SequenceKey, Sequence[Float32]] | None = None
+        self._last: tuple[_Key, Sequence[Float32]] | None = None
         self._lock = new_lock()
 
-    def sequence(self, timesteps: tuple[int, ...], labels: tuple[int, ...] = ()) -> Sequence[Float32]:
-        """:meth:`rows` of each time step; the last sequence is found again at once."""
-        key, last = (self._session.backend, timesteps, labels), self._last
+    def sequence(self, timesteps: Timesteps, labels: Labels = ()) -> Sequence[Float32]:
+        """For each time step read-only float32 [L, F], a row for each of `labels`; [1, F] for a model without
+        classes. The last sequence is found again at once."""
+        key, last = (self._session.backend, timesteps, labels), self._last  # a session may change its backend
         if last is not None and last[0] == key:
             return last[1]
-        found = tuple(self.rows(timestep, labels) for timestep in timesteps)
+        found: Sequence[Float32]
+        if self._many:
+            found = tuple(self._together(*key))
+        else:
+            found = tuple(self._one_step(key[0], timestep, labels) for timestep in timesteps)
         self._last = key, found
         return found
 
-    def rows(self, timestep: int, labels: tuple[int, ...] = ()) -> Float32:
-        """Read-only float32 [L, F], a row for each of `labels`; [1, F] for a model without classes."""
-        key = (self._session.backend, timestep, labels)  # a session may go over to another backend
-        with self._lock:
-            rows = self._kept.get(key)
-            if rows is not None:
-                self._kept.move_to_end(key)
-                return rows
-        rows = self._compute(timestep, labels)
-        rows.setflags(write=False)
-        self._keep(key, rows)
-        return rows
+    def _together(self, backend: str, timesteps: Timesteps, labels: Labels) -> Float32:
+        """[S, L, F]; each label is kept by itself, and those that are missing are made in one run."""
+        alone: list[Labels] = [(label,) for label in labels] or [()]
+        kept = {one: self._find((backend, timesteps, one)) for one in alone}
+        missing = [one for one, column in kept.items() if column is None]
+        if missing:
+            times = list(timesteps) * len(missing)
+            made = self._compute(times, [label for one in missing for label in one * len(timesteps)])
+            for one, column in zip(missing, made.reshape(len(missing), len(timesteps), -1), strict=True):
+                kept[one] = self._keep((backend, timesteps, one), column.copy())
+        columns = [column for column in kept.values() if column is not None]
+        together = columns[0][:, None] if len(columns) == 1 else np.stack(columns, axis=1)
+        together.setflags(write=False)
+        return together
 
-    def _compute(self, timestep: int, labels: tuple[int, ...]) -> Float32:
-        """Labels are padded to a power of two: a backend with static shapes meets few of them."""
+    def _compute(self, times: Sequence[float], labels: Sequence[int]) -> Float32:
+        """[R, F] of R `times` and as many `labels`, or none.
+
+        Rows are padded to a power of two: a backend with static shapes meets few of them. And to two at least: the
+        product of a single row is summed up in another order, and what a sample gets must depend on no other.
+        """
+        spec = self._session.graph.outputs[0]
+        step = max(2, min(MAX_ROWS, MAX_ELEMENTS // spec.sample_elements))
+        parts = []
+        for first in range(0, len(times), step):
+            count = min(step, len(times) - first)
+            places = np.minimum(first + np.arange(max(2, 1 << (count - 1).bit_length())), len(times) - 1)
+            with self._session.bound({ROWS: len(places)}) as bound:
+                bound.input("timestep")[...] = np.array(times)[places]
+                if labels:
+                    bound.input("label")[...] = np.array(labels)[places]
+                bound.run()
+                parts.append(bound.output("embedding")[:count].copy())
+        return np.concatenate(parts)
+
+    def _one_step(self, backend: str, timestep: float, labels: Labels) -> Float32:
+        """[L, F], or [1, F], by a graph of the first contract, which takes one time step."""
+        key = (backend, (timestep,), labels)
+        rows = self._find(key)
+        if rows is not None:
+            return rows
         size = 1 << (len(labels) - 1).bit_length() if labels else 1
         with self._session.bound({"labels": size} if labels else {}) as bound:
             bound.input("timestep")[0] = timestep
             if labels:
                 bound.input("label")[...] = labels + labels[-1:] * (size - len(labels))
             bound.run()
-            rows: Float32 = bound.output("embedding")[: max(1, len(labels))].copy()
-        return rows
+            return self._keep(key, bound.output("embedding")[: max(1, len(labels))].copy())
 
-    def _keep(self, key: _Key, rows: Float32) -> None:
+    def _find(self, key: _Key) -> Float32 | None:
+        with self._lock:
+            rows = self._kept.get(key)
+            if rows is not None:
+                self._kept.move_to_end(key)
+            return rows
+
+    def _keep(self, key: _Key, rows: Float32) -> Float32:
+        rows.setflags(write=False)
         with self._lock:
             if key in self._kept or rows.nbytes > self._max_bytes:
-                return
+                return rows
             self._kept[key] = rows
             self._bytes += rows.nbytes
             while self._bytes > self._max_bytes:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return rows

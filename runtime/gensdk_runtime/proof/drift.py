@@ -86,9 +86,9 @@ def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
     """Compares whole samples, float32 [n, C, H, W] or points [n, D], in the unit of the model's value range."""
     spec = TensorSpec(
         name="samples",
-        dtype="float32",
+        dtype=model.output.dtype,
         shape=("batch", *model.output.shape),
-        role="image" if model.points is None else "points",
+        role=model.output.role,
         value_range=model.output.value_range,
     )
     graph = GraphSpec(name="samples", inputs=(spec,), outputs=(spec,))
@@ -97,7 +97,7 @@ def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
 
 
 def degenerate(samples: Array) -> str:
-    """What makes `samples` (float [n, ...]) no samples at all, in a few words; empty where they are fine."""
+    """The defect that makes `samples` (float [n, ...]) useless, in a few words; empty where they are fine."""
     if not np.isfinite(samples).all():
         return "NaN or infinity in the samples"
     if samples.size > 1 and float(np.ptp(samples)) == 0.0:
@@ -173,14 +173,16 @@ class _Tally:
         )
 
 
-def _scale(model: ModelSpec, call: Call, spec: TensorSpec, reference: Array) -> float:
+def _scale(model: ModelSpec, call: Call, spec: TensorSpec, reference: Array) -> float | Array:
+    """One for all values, or one for each sample [B, 1, ...]."""
     if spec.value_range is not None:
         scale = (spec.value_range[1] - spec.value_range[0]) / 2
     else:
         scale = max(1.0, float(np.abs(reference).max()))
     estimates_x0 = spec.name == "next_previous_x0" and "coefficients" in call.feeds
     if isinstance(model.program, DiffusionSpec) and estimates_x0:
-        scale *= max(1.0, abs(float(call.feeds["coefficients"][1])))
+        factors: Array = np.maximum(1.0, np.abs(call.feeds["coefficients"][..., 1], dtype=np.float64))
+        return scale * factors.reshape(-1, *[1] * (reference.ndim - 1))
     return scale
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import numpy as np
 from pydantic import ConfigDict, ValidationError, model_validator
@@ -24,8 +23,7 @@ MAX_WORD = 200
 """Characters of an option."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option of the programs of a `kind`: its `value` there, its type, what it may be, and what it means.
 
     `value`: the default, or that of the settings which :func:`options_of` was asked for; None: left open.

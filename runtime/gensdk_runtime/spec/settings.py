@@ -8,18 +8,17 @@ its range and a sentence, and a line in :class:`SampleOptions`, which tells type
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from gensdk_runtime.spec.strict import StrictModel
 
-SolverName = Literal["ddpm", "ddim", "dpmsolver++"]
-TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic"]
+SolverName = Literal["ddpm", "ddim", "dpmsolver++", "euler", "euler_ancestral", "lcm"]
+TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic", "karras", "skipping"]
 OptimizerName = Literal["adam", "sgd", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
 Start = Literal["encoder", "noise", "zeros"]
-Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class ProgramSettings(StrictModel):
@@ -65,82 +64,62 @@ class AutoregressiveSettings(ProgramSettings):
 class DiffusionSettings(ProgramSettings):
     """How a solver leads from noise to images; the names are those of diffusers."""
 
-    solver: Annotated[SolverName, Field(description="The sampler that leads from noise to images.")] = "ddim"
-    num_inference_steps: Annotated[int, Field(ge=1, le=100_000, description="Steps of the solver.")] = 20
-    eta: Annotated[
-        float,
-        Field(
-            ge=0, le=1, description="Share of fresh noise in the steps of DDIM: 0 is none, 1 is as much as DDPM."
-        ),
-    ] = 0.0
-    guidance_scale: Annotated[
-        float, Field(ge=0, le=100, description="How strongly a label is followed; 1 is without guidance.")
-    ] = 1.0
-    timestep_spacing: Annotated[
-        TimestepSpacing, Field(description="Which time steps of the training are taken.")
-    ] = "trailing"
-    clip_sample: Annotated[
-        bool, Field(description="The estimate of x_0 is clipped to the range of the images.")
-    ] = True
-    use_clipped_model_output: Annotated[
-        bool, Field(description="DDIM goes on from the clipped estimate of x_0.")
-    ] = True
-    cache_interval: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=1000,
-            description="Deep features are computed every so many steps and taken from the last such step between "
-            "(DeepCache, Ma et al. 2023), by bundles exported with --share-features; 1 is exact.",
-        ),
-    ] = 1
+    solver: SolverName = Field("ddim", description="The sampler that leads from noise to images.")
+    num_inference_steps: int = Field(20, ge=1, le=100_000, description="Steps of the solver.")
+    eta: float = Field(
+        0.0, ge=0, le=1, description="Share of fresh noise in the steps of DDIM: 0 is none, 1 is as much as DDPM."
+    )
+    guidance_scale: float = Field(
+        1.0, ge=0, le=100, description="How strongly a label is followed; 1 is without guidance."
+    )
+    timestep_spacing: TimestepSpacing = Field(
+        "trailing", description="Which time steps of the training are taken."
+    )
+    clip_sample: bool = Field(True, description="The estimate of x_0 is clipped to the range of the images.")
+    use_clipped_model_output: bool = Field(True, description="DDIM goes on from the clipped estimate of x_0.")
+    cache_interval: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Deep features are computed every so many steps and taken from the last such step between "
+        "(DeepCache, Ma et al. 2023), by bundles exported with --share-features; 1 is exact.",
+    )
 
 
 @register_settings("ascent")
 class AscentSettings(ProgramSettings):
     """How an input is optimized."""
 
-    optimizer: Annotated[OptimizerName, Field(description="What makes steps of gradients.")] = "adam"
-    learning_rate: Annotated[float, Field(gt=0, le=1e6, description="Size of a step of the optimizer.")] = 0.05
-    lr_schedule: Annotated[
-        LearningRateSchedule,
-        Field(
-            description="The learning rate stays, or falls in a line to 0 at the last step, which lets a search "
-            "come to rest where the objective has kinks."
-        ),
-    ] = "constant"
-    num_inference_steps: Annotated[int, Field(ge=0, le=100_000, description="Steps of the optimizer.")] = 100
-    momentum: Annotated[
-        float, Field(ge=0, lt=1, description="Share of the last step that SGD adds to the next.")
-    ] = 0.0
-    beta1: Annotated[float, Field(ge=0, lt=1, description="How slowly Adam's mean of the gradients changes.")] = (
-        0.9
+    optimizer: OptimizerName = Field("adam", description="What makes steps of gradients.")
+    learning_rate: float = Field(0.05, gt=0, le=1e6, description="Size of a step of the optimizer.")
+    lr_schedule: LearningRateSchedule = Field(
+        "constant",
+        description="The learning rate stays, or falls in a line to 0 at the last step, which lets a search come "
+        "to rest where the objective has kinks.",
     )
-    beta2: Annotated[
-        float, Field(ge=0, lt=1, description="How slowly Adam's mean of the squared gradients changes.")
-    ] = 0.999
-    patience: Annotated[
-        int, Field(ge=0, le=100_000, description="Steps without progress after which a sample stops; 0 is never.")
-    ] = 0
-    tolerance: Annotated[
-        float,
-        Field(ge=0, lt=1, description="Progress is an objective that is better than the best by this share."),
-    ] = 1e-3
-    jitter: Annotated[
-        int,
-        Field(ge=0, le=1024, description="Pixels that an image is moved by in each step, and back, at most."),
-    ] = 0
-    layer: Annotated[
-        Word | None, Field(description="What is to be optimized, by its name in the bundle; open: its first.")
-    ] = None
-    channel: Annotated[
-        Annotated[int, Field(ge=0)] | None,
-        Field(description="The one channel of the layer that counts; open: all."),
-    ] = None
-    start: Annotated[
-        Start | None,
-        Field(description="Where the search begins; open: the encoder where there is one, or as the bundle says."),
-    ] = None
+    num_inference_steps: int = Field(100, ge=0, le=100_000, description="Steps of the optimizer.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Share of the last step that SGD adds to the next.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="How slowly Adam's mean of the gradients changes.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="How slowly Adam's mean of the squared gradients changes.")
+    patience: int = Field(
+        0, ge=0, le=100_000, description="Steps without progress after which a sample stops; 0 is never."
+    )
+    tolerance: float = Field(
+        1e-3, ge=0, lt=1, description="Progress is an objective that is better than the best by this share."
+    )
+    jitter: int = Field(
+        0, ge=0, le=1024, description="Pixels that an image is moved by in each step, and back, at most."
+    )
+    layer: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="What is to be optimized, by its name in the bundle; open: its first.",
+    )
+    channel: int | None = Field(None, ge=0, description="The one channel of the layer that counts; open: all.")
+    start: Start | None = Field(
+        None, description="Where the search begins; open: the encoder where there is one, or as the bundle says."
+    )
 
 
 class AscentOptions(TypedDict, total=False):

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Literal
 from pydantic import Field
 
 from gensdk_runtime.errors import BackendError, UnavailableError
-from gensdk_runtime.host.child_process import Limits, death, end, start_module
+from gensdk_runtime.host.child_process import Limits, death, end, piped, start_module
 from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.fingerprint import has_nvidia_gpu
@@ -78,21 +78,20 @@ class Child(Closable):
         Raises :class:`ChildLostError` where none comes within `patience` seconds; the child is gone then, and the
         next question starts another. Raises :class:`UnavailableError` where no child can be started.
         """
-        if self._process is None:
-            self._start()
-            first = self._ask(self._opening, patience)
+        process = self._process
+        if process is None:
+            process = self._start()
+            first = self._ask(process, self._opening, patience)
             if first.error:
                 self.close()
                 raise UnavailableError(first.error)
-        return self._ask(question, patience)
+        return self._ask(process, question, patience)
 
-    def _ask(self, question: Question, patience: float) -> Answer:
-        process = self._process
-        assert process is not None  # noqa: S101 - started by ask()
-        assert process.stdin is not None  # noqa: S101 - a pipe
+    def _ask(self, process: subprocess.Popen[bytes], question: Question, patience: float) -> Answer:
+        pipe = piped(process.stdin)
         with contextlib.suppress(OSError):  # it is gone: the empty answer tells
-            process.stdin.write(question.model_dump_json().encode() + b"\n")
-            process.stdin.flush()
+            pipe.write(question.model_dump_json().encode() + b"\n")
+            pipe.flush()
         try:
             line = self._answers.get(timeout=patience)
         except queue.Empty:
@@ -107,16 +106,16 @@ class Child(Closable):
             self.close()
             raise
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         # lifeline: the worker reads its input itself. GENSDK_TUNE: no measuring within measuring.
         # Memory: a GPU's driver takes address space as it likes, so there only ONNX Runtime's own bound holds.
         limits = Limits(memory=None) if has_nvidia_gpu() else Limits()
         process = start_module(
             MODULE, limits=limits, lifeline=False, environment={"GENSDK_TUNE": "off", CHILD: "1"}
         )
-        assert process.stdout is not None  # noqa: S101 - a pipe
         self._process, self._answers = process, queue.SimpleQueue()
-        Thread(target=_listen, args=(process.stdout, self._answers), daemon=True).start()
+        Thread(target=_listen, args=(piped(process.stdout), self._answers), daemon=True).start()
+        return process
 
     def close(self) -> int | None:
         """Ends the child, whatever it does; its exit code. May be called twice."""

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median_low
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import examples_of
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.noise import sample_keys
@@ -90,8 +89,5 @@ def time_batches(
 
 def _run(model: ModelSpec, batch: int, first: int) -> Run:
     keys = sample_keys(batch, [(0, first + i) for i in range(batch)])
-    labels: Any = None
-    if model.num_classes is not None:
-        labels = np.arange(first, first + batch, dtype=np.int64) % model.num_classes
-    images = np.empty((batch, *model.output.shape), np.float32)
-    return Run(keys=keys, images=images, labels=labels, sources=example_images(model, batch), first=first)
+    data = np.empty((batch, *model.output.shape), model.output.dtype)
+    return Run(keys=keys, data=data, conditions=examples_of(model, batch, first=first), first=first)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.conditions.inputs import check_batch_size
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.plan.costs import CostTable, Round
 from gensdk_runtime.plan.fingerprint import measurement_key
@@ -156,7 +156,7 @@ def _check_precisions(manifest: Manifest, precisions: Sequence[Precision] | None
 def _check_batches(model: ModelSpec, batches: Sequence[int]) -> list[int]:
     if not batches:
         raise InputError("expected batch sizes to measure at, got none; leave batches out for powers of two")
-    return [check_batch_size(size, model.max_batch) for size in batches]
+    return [check_whole(size, "batch_size", least=1, most=model.max_batch) for size in batches]
 
 
 @contextmanager

@@ -1,0 +1,332 @@
+"""A batch of a diffusion model under way, whose members may differ in solver, steps, guidance and step.
+
+Members that began together with the same settings go in lockstep: a :class:`Cohort`. Cohorts that may share the
+calls of a graph lie side by side in one :class:`Lane`. A step graph of the first contract has one time step and
+one row of coefficients for all of its batch, so there each cohort has a lane of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime import noise
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.noise import Float32, SampleKey
+from gensdk_runtime.programs.base import Borrower, Run, State
+from gensdk_runtime.programs.diffusion_graphs import CARRY
+from gensdk_runtime.programs.guidance import Passes
+from gensdk_runtime.programs.solvers import NO_CLIP, SolverTable
+
+REST = np.array([0.0, 0.0, NO_CLIP, 1.0, 0.0, 0.0, 0.0, 0.0], np.float32)
+"""The row of coefficients that leaves a sample as it is."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A solver's table, as steps are fed: float32 `coefficients` [S, 8] in one array, its `rows`, and whether each
+    step adds noise."""
+
+    timesteps: tuple[float, ...]
+    coefficients: Float32
+    rows: tuple[Float32, ...]
+    noisy: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, table: SolverTable) -> Steps:
+        """Rounded once."""
+        coefficients = table.coefficients.astype(np.float32)
+        noisy = tuple((table.noise_scale > 0).tolist())
+        times = tuple(int(time) if time.is_integer() else time for time in table.timesteps.tolist())
+        return cls(times, coefficients, tuple(coefficients), noisy)
+
+
+class Cohort:
+    """Members of one run that go in lockstep: those at `places` of it, or with None all.
+
+    `embeddings`: of each step, float32 [L, F] for the labels that occur; None for a graph that takes time steps.
+    `interval`: only every so many steps are computed in full.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        places: NDArray[np.intp] | None,
+        steps: Steps,
+        passes: Passes | None,
+        *,
+        embeddings: Sequence[Float32] | None,
+        interval: int,
+    ) -> None:
+        self.run, self.steps, self.passes, self.interval = run, steps, passes, interval
+        self.keys: Sequence[SampleKey] = run.keys if places is None else [run.keys[place] for place in places]
+        self.step, self.done = 0, False
+        self.berth: Berth | None = None
+        self._at = slice(None)
+        self._places = places
+        self._tells = run.watched and places is None
+        self._embeddings = embeddings
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def write(self, bound: Bound) -> None:
+        """Writes what the next step is fed into the members' part of the batch."""
+        at, step = self._at, self.step
+        if self.done:
+            bound.input("coefficients")[at] = REST
+            return
+        if self._embeddings is None:
+            bound.input("timestep")[at] = self.steps.timesteps[step]
+        elif self.passes is None:
+            bound.input("embedding")[at] = self._embeddings[step][0]
+        else:
+            self.passes.spread(self._embeddings[step], bound.input("embedding")[:, at])
+        bound.input("coefficients")[at] = self.steps.rows[step]
+        if self.steps.noisy[step]:  # else what lies there is multiplied by zero
+            fresh = bound.input("noise")[at]
+            noise.normal(self.keys, step + 1, fresh.shape[1:], out=fresh)
+
+    def end_step(self, bound: Bound, seconds: float) -> bool:
+        """Takes the result after the last step, or where a listener ends the run; True if there is more to do."""
+        if self.done:
+            return False
+        step, run, end = self.step, self.run, len(self.steps.rows)
+        run.graph_seconds += seconds
+        self.step = step + 1
+        if self._tells:
+            timestep, at = self.steps.timesteps[step], self._at
+            if run.end_step(step, end, timestep, lambda: bound.output("next_previous_x0")[at]):
+                self._take(bound.output("next_previous_x0"))
+                return False
+        if step + 1 < end:
+            return True
+        self._take(bound.output("next_sample"))
+        return False
+
+    def stop(self) -> None:
+        """Takes the present estimate of x_0 as the result; zeros before the first step."""
+        if self.done:
+            return
+        if self.berth is None or self.berth.last is None:
+            self._take(np.zeros((1, *self.run.data.shape[1:]), np.float32).repeat(len(self), 0))
+        else:
+            self._take(self.berth.last.output("next_previous_x0"))
+
+    def _take(self, images: Float32) -> None:
+        self.done = True
+        run, images = self.run, images[self._at]
+        if self._places is None:
+            run.finish(images)
+        else:
+            wanted = self._places < len(run.data)  # the others are what the batch was padded with
+            run.data[self._places[wanted]] = images[wanted]
+
+    def move(self, berth: Berth, bound: Bound, at: slice) -> None:
+        """Goes to its part of other buffers, of which `bound` runs next, with all that it has by now."""
+        old, was = self.berth, self._at
+        self.berth, self._at = berth, at
+        if self.passes is not None:
+            self.passes = berth.write_passes(self.passes, at)
+        if old is None or old.last is None:
+            self._begin(bound.input("sample")[at])
+            return
+        for output, name in CARRY.items():
+            bound.input(name)[at] = old.last.output(output)[was]
+        if bound is not berth.full:
+            features, out = old.features(), bound.input("deep_features")
+            if self.passes is None:
+                out[at] = features[was]
+            else:  # a pass that is added has the label of the first, and so its features
+                out[:, at] = features[: len(out), was] if len(out) <= len(features) else features[:1, was]
+
+    def _begin(self, sample: Float32) -> None:
+        """Writes x_T into `sample`."""
+        if self.run.latents is None:
+            noise.normal(self.keys, noise.LATENT_STREAM, sample.shape[1:], out=sample)
+        else:
+            sample[...] = self.run.latents if self._places is None else self.run.latents[self._places]
+
+
+class Berth(Borrower):
+    """The buffers of one batch: those of the step graph, and of the shallow one where steps share features.
+
+    `full` runs every `interval` steps; `last` is what ran last.
+    """
+
+    def __init__(self, graphs: Sequence[Session], interval: int, *, batch: int, passes: int) -> None:
+        super().__init__()
+        sizes = {"batch": batch, "guidance": passes} if passes else {"batch": batch}
+        self._bounds = [self.borrow(graph, sizes, CARRY) for graph in graphs]
+        self.full = self._bounds[0]
+        self.last: Bound | None = None
+        self._turns = (self.full, *[self._bounds[-1]] * (interval - 1))
+        for bound in self._bounds:
+            bound.input("previous_x0").fill(0)
+            bound.input("noise").fill(0)
+
+    def due(self, number: int) -> Bound:
+        """What runs in step `number`."""
+        return self._turns[number % len(self._turns)]
+
+    def ready(self, number: int) -> Bound:
+        """The same, given what the step before has made."""
+        bound, last = self._turns[number % len(self._turns)], self.last
+        if bound is not last:
+            if last is not None:
+                self._hand_over(last, bound)
+            self.last = bound
+        return bound
+
+    def _hand_over(self, last: Bound, bound: Bound) -> None:
+        for output, name in CARRY.items():
+            np.copyto(bound.input(name), last.output(output))
+        if bound is not self.full:
+            np.copyto(bound.input("deep_features"), last.output("deep_features"))
+
+    def features(self) -> Float32:
+        """The deep features of the last full step."""
+        if self.last is self.full:
+            return self.full.output("deep_features")
+        return self._bounds[-1].input("deep_features")
+
+    def write_passes(self, passes: Passes, at: slice) -> Passes:
+        """Writes what of guidance stays the same from step to step; the passes as they run in this batch."""
+        for bound in self._bounds:
+            weights = bound.input("guidance_weights")
+            passes = passes.padded(len(weights))
+            (weights if weights.ndim == 1 else weights[:, at])[...] = passes.weights
+            if bound.session.graph.input("label") is not None:
+                bound.input("label")[:, at] = passes.labels
+        return passes
+
+
+class Lane:
+    """Cohorts that share the calls of `graphs`, one after another in the batch; just one unless it is `shared`."""
+
+    def __init__(self, graphs: tuple[Session, ...], cohort: Cohort, *, shared: bool) -> None:
+        self.cohorts = [cohort]
+        self.more = True
+        self._graphs, self._interval, self._shared = graphs, cohort.interval, shared
+        self._number = 0
+        self._settled = False
+        self._berths: list[Berth] = []
+
+    def step(self) -> bool:
+        """One step of all cohorts; True if one of them has more to do."""
+        if not self._settled:
+            self._settle()
+        bound = self._berths[0].ready(self._number)
+        for cohort in self.cohorts:
+            cohort.write(bound)
+        start = perf_counter()
+        bound.run()
+        seconds = perf_counter() - start
+        self._number += 1
+        self.more = False
+        for cohort in self.cohorts:
+            if cohort.end_step(bound, seconds):
+                self.more = True
+        return self.more
+
+    def _settle(self) -> None:
+        """Lays the cohorts that have more to do side by side in buffers of their size, with what they have."""
+        self.cohorts = [cohort for cohort in self.cohorts if not cohort.done]
+        batch = sum(len(cohort) for cohort in self.cohorts)
+        passes = max(0 if cohort.passes is None else len(cohort.passes) for cohort in self.cohorts)
+        berth, first = Berth(self._graphs, self._interval, batch=batch, passes=passes), 0
+        for cohort in self.cohorts:
+            at = slice(first, first := first + len(cohort)) if self._shared else slice(None)
+            cohort.move(berth, berth.due(self._number), at)
+        for old in self._berths:
+            old.close()
+        self._berths, self._settled = [berth], True
+
+    def takes(self, other: Lane) -> bool:
+        """True if the cohorts of `other` can go on in this lane: the same graphs are due at the same times."""
+        interval = self._interval
+        alike = self._shared and self._graphs == other._graphs and interval == other._interval
+        return alike and self._number % interval == other._number % interval
+
+    def add(self, other: Lane) -> None:
+        """Takes over the cohorts of `other`."""
+        self.cohorts += other.cohorts
+        self.more = self.more or other.more
+        self._berths += other._berths
+        self._settled = False
+
+    def remove(self, run: Run) -> None:
+        """Lets the cohorts of `run` go, with what they have."""
+        for cohort in self.cohorts:
+            if cohort.run is run:
+                cohort.stop()
+                self._settled = False
+        self.cohorts = [cohort for cohort in self.cohorts if cohort.run is not run]
+        self.more = not all(cohort.done for cohort in self.cohorts)
+
+    def close(self, *, broken: bool = False) -> None:
+        """Gives the buffers back."""
+        while self._berths:
+            self._berths.pop().close(broken=broken)
+
+
+class DiffusionState(State):
+    """Runs under way. Between two steps others may join, and one may leave.
+
+    Who lets them join sees to it that they are no more samples than the model's `max_batch`. A run that is done
+    has its images; its samples rest where they lie, at the cost of the others, until it leaves or others join.
+    """
+
+    def __init__(self, run: Run, lane: Lane) -> None:
+        super().__init__(run)
+        self._lanes = [lane]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs that have more to do."""
+        cohorts = [cohort for lane in self._lanes for cohort in lane.cohorts if not cohort.done]
+        return tuple({id(cohort.run): cohort.run for cohort in cohorts}.values())
+
+    def step(self) -> bool:
+        """One step of each run."""
+        more = False
+        for lane in self._lanes:
+            if lane.more and lane.step():
+                more = True
+        return more
+
+    def finish(self) -> None:
+        """See :class:`State`."""
+        for lane in self._lanes:
+            for cohort in lane.cohorts:
+                cohort.stop()
+
+    def join(self, other: DiffusionState) -> None:
+        """Takes over all runs of `other`, which is used up; each goes on from the step that it is at."""
+        for lane in other._lanes:
+            for mine in self._lanes:
+                if mine.takes(lane):
+                    mine.add(lane)
+                    break
+            else:
+                self._lanes.append(lane)
+        other._lanes = []
+
+    def leave(self, run: Run) -> None:
+        """Ends `run` here: its images are its samples, or its present estimate of x_0 where it has more to do."""
+        for lane in self._lanes:
+            lane.remove(run)
+        gone = [lane for lane in self._lanes if not lane.cohorts]
+        self._lanes = [lane for lane in self._lanes if lane.cohorts]
+        for lane in gone:
+            lane.close()
+
+    def close(self, *, broken: bool = False) -> None:
+        """See :class:`Borrower`."""
+        for lane in self._lanes:
+            lane.close(broken=broken)

@@ -1,0 +1,311 @@
+"""Members of one batch that differ in everything: each comes out exactly as it does alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gensdk_runtime.backends.base import Feeds, Session
+from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.backends.fake import FakeSession
+from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.noise import SampleKey
+from gensdk_runtime.programs import make_program
+from gensdk_runtime.programs.base import Program, Run, StepEnd
+from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.diffusion_state import DiffusionState
+from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.settings import DiffusionSettings
+from support.models import IMAGE, MODELS
+
+CLASSES = 3
+DIFFUSION = [name for name in MODELS if MODELS[name]().program.kind == "diffusion"]
+models = pytest.mark.parametrize("model", DIFFUSION)
+conditional = pytest.mark.parametrize("classes", [None, CLASSES], ids=["plain", "labels"])
+
+
+def denoised(feeds: Feeds) -> tuple[Array, Array]:
+    """What each pass [G, B, C, H, W] predicts of its own sample, time and label; and the deep features of it."""
+    sample = feeds["sample"][None].astype(np.float64)
+    if "embedding" in feeds:
+        time = feeds["embedding"].astype(np.float64) @ np.arange(1.0, 6.0)
+    else:
+        time = np.sin(feeds["timestep"].astype(np.float64))[None] + feeds.get("label", np.zeros((1, 1)))
+    time = np.broadcast_to(time, (len(feeds.get("guidance_weights", [1])), sample.shape[1]))
+    deep = np.repeat(np.tanh(time[..., None, None] + sample[:, :, 0, :2, :3]), 1, axis=0)
+    if "deep_features" in feeds:
+        deep = feeds["deep_features"].reshape(deep.shape).astype(np.float64)
+    return np.sin(sample + time[..., None, None, None]) + deep.mean(axis=(-2, -1))[..., None, None, None], deep
+
+
+def step(feeds: Feeds) -> dict[str, Array]:
+    """DiffusionStep over that denoiser, in NumPy: nothing depends on the batch that a sample is in."""
+    passes, deep = denoised(feeds)
+    weights = feeds.get("guidance_weights", np.ones((1, 1), np.float32)).astype(np.float64)
+    eps = (weights.reshape(len(weights), -1)[..., None, None, None] * passes).sum(axis=0)
+    x, e, clip, a, b, c, d, s = np.moveaxis(feeds["coefficients"].reshape(-1, 8, 1, 1, 1).astype(np.float64), 1, 0)
+    x0 = np.clip(x * feeds["sample"] + e * eps, -clip, clip)
+    known = a * feeds["sample"] + d * feeds["previous_x0"] + s * feeds["noise"]
+    sample = np.tanh(known + b * x0 + c * eps)  # an untrained denoiser's samples would grow beyond float32
+    outputs = {"next_sample": sample, "next_previous_x0": x0, "deep_features": deep}
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in outputs.items()}
+
+
+def program(name: str, classes: int | None) -> DiffusionProgram:
+    model = MODELS[name](classes)
+
+    def function(feeds: Feeds, graph: str) -> dict[str, Array]:
+        outputs = step(feeds)
+        wanted = {spec.name: spec.shape for spec in model.graph(graph).outputs}
+        features = outputs["deep_features"]
+        outputs["deep_features"] = features if classes else features[0]
+        return {output: outputs[output] for output in wanted}
+
+    def session(graph: Any) -> Session:
+        run = None if graph.name == "embedding" else lambda feeds: function(feeds, graph.name)
+        return FakeSession(graph, run, backend="fake", precision="fp32")
+
+    made = make_program(model, {graph.name: session(graph) for graph in model.graphs})
+    assert isinstance(made, DiffusionProgram)
+    return made
+
+
+def options(model: str, classes: int | None) -> st.SearchStrategy[dict[str, Any]]:
+    """What a member's settings may be."""
+    choices: dict[str, Any] = {
+        "solver": st.sampled_from(["ddim", "ddpm", "dpmsolver++"]),
+        "num_inference_steps": st.integers(1, 7),
+        "timestep_spacing": st.sampled_from(["leading", "trailing", "quadratic"]),
+        "clip_sample": st.booleans(),
+    }
+    if classes:
+        choices["guidance_scale"] = st.sampled_from([1.0, 1.5, 4.0])
+    if "sharing" in model:
+        choices["cache_interval"] = st.integers(1, 3)
+    noisy = st.fixed_dictionaries({**choices, "solver": st.just("ddim"), "eta": st.sampled_from([0.3, 1.0])})
+    return st.fixed_dictionaries(choices) | noisy
+
+
+def a_run(classes: int | None, seed: int, n: int, padded: int = 0) -> Run:
+    """`n` samples, some of them without a label."""
+    labels = (np.arange(n + padded) + seed) % (CLASSES + 1) if classes else None
+    keys = tuple(SampleKey(seed, min(i, n - 1)) for i in range(n + padded))
+    if labels is not None:
+        labels[n:] = labels[n - 1]
+    return Run(keys, np.full((n, *IMAGE.shape), np.nan, np.float32), labels)
+
+
+def alone(made: DiffusionProgram, run: Run, place: int, settings: Any) -> NDArray[np.float32]:
+    labels = None if run.labels is None else run.labels[place : place + 1]
+    single = Run(run.keys[place : place + 1], np.empty((1, *IMAGE.shape), np.float32), labels)
+    made.run(single, settings)
+    return single.images[0]
+
+
+def assert_each_is_alone(made: DiffusionProgram, run: Run, each: list[DiffusionSettings]) -> None:
+    for place, image in enumerate(run.images):
+        np.testing.assert_array_equal(image, alone(made, run, place, each[place]))
+
+
+@models
+@conditional
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_halves_at_different_steps_are_each_as_alone(model: str, classes: int | None, data: st.DataObject) -> None:
+    """Solver, steps, guidance, features and step index differ; each half has its own run."""
+    made = program(model, classes)
+    halves, states = [], []
+    for seed in range(data.draw(st.integers(2, 3))):
+        run, chosen = (
+            a_run(classes, seed, data.draw(st.integers(1, 3))),
+            made.resolve(data.draw(options(model, classes))),
+        )
+        states.append(made.begin(run, chosen))
+        for _ in range(data.draw(st.integers(0, chosen.num_inference_steps))):
+            states[-1].step()
+        halves.append((run, chosen))
+    first, *others = states
+    with first:
+        for other in others:
+            first.join(other)
+            for _ in range(data.draw(st.integers(0, 2))):
+                first.step()
+        while first.step():
+            pass
+        first.finish()
+    assert halves
+    for run, chosen in halves:
+        assert_each_is_alone(made, run, [chosen] * len(run))
+
+
+@models
+@conditional
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_members_of_one_run_have_settings_of_their_own(
+    model: str, classes: int | None, data: st.DataObject
+) -> None:
+    made = program(model, classes)
+    n, padded = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 2))
+    drawn = data.draw(st.lists(options(model, classes), min_size=1, max_size=3))
+    each = [made.resolve(drawn[data.draw(st.integers(0, len(drawn) - 1))]) for _ in range(n)]
+    run = a_run(classes, 5, n, padded)
+    made.run(run, [*each, *each[-1:] * padded])
+    assert_each_is_alone(made, run, each)
+
+
+@models
+@conditional
+@pytest.mark.parametrize("interval", [1, 2])
+def test_who_leaves_has_its_estimate_and_the_others_go_on(model: str, classes: int | None, interval: int) -> None:
+    made = program(model, classes)
+    plan = {"num_inference_steps": 5, **({"cache_interval": interval} if "sharing" in model else {})}
+    long, short = made.resolve(plan), made.resolve({**plan, "num_inference_steps": 2, "solver": "ddpm"})
+    stays, goes, ends = (a_run(classes, seed, 2) for seed in range(3))
+    with made.begin(stays, long) as state:
+        state.join(made.begin(goes, long))
+        state.join(made.begin(ends, short))
+        assert state.runs == (stays, goes, ends)
+        state.step()
+        state.step()
+        assert state.runs == (stays, goes)
+        assert_each_is_alone(made, ends, [short] * 2)
+        state.leave(ends)
+        state.leave(goes)
+        assert state.runs == (stays,)
+        while state.step():
+            pass
+    assert_each_is_alone(made, stays, [long] * 2)
+    stopped = a_run(classes, 1, 2)
+    stopped.on_step_end = lambda info: info.step == 1
+    made.run(stopped, long)
+    np.testing.assert_array_equal(goes.images, stopped.images)
+
+
+@models
+def test_joining_and_leaving_gives_every_buffer_back(model: str) -> None:
+    made = program(model, CLASSES)
+    lent: dict[int, int] = {}
+    for session in made.sessions.values():
+        count_loans(session, lent)
+    plan = made.resolve({"num_inference_steps": 4})
+    with made.begin(a_run(CLASSES, 0, 2), plan) as state:
+        state.step()
+        other = a_run(CLASSES, 1, 1)
+        joining = made.begin(other, plan)
+        joining.step()
+        state.join(joining)
+        state.step()
+        state.leave(other)
+        state.step()
+        assert sum(lent.values()) == 1
+    assert sum(lent.values()) == 0
+    state = made.begin(a_run(CLASSES, 0, 2), plan)
+    state.step()
+    state.close(broken=True)
+    state.close()
+    assert sum(lent.values()) == 0
+
+
+def count_loans(session: Session, lent: dict[int, int]) -> None:
+    lend, give_back = session.lend, session.give_back
+
+    def lending(*arguments: Any) -> Any:
+        bound = lend(*arguments)
+        lent[id(bound)] = lent.get(id(bound), 0) + 1
+        return bound
+
+    def returned(bound: Any, *, broken: bool = False) -> None:
+        lent[id(bound)] -= 1
+        give_back(bound, broken=broken)
+
+    session.lend, session.give_back = lending, returned  # type: ignore[method-assign]
+
+
+@models
+def test_each_run_hears_of_its_own_steps_and_may_end_alone(model: str) -> None:
+    made = program(model, None)
+    heard: dict[int, list[tuple[int, int]]] = {0: [], 1: []}
+    runs = [a_run(None, seed, 2) for seed in range(2)]
+
+    def listener(which: int, last: int) -> Any:
+        def hear(info: StepEnd) -> bool:
+            heard[which].append((info.step, info.num_steps))
+            assert info.x0.shape == (2, *IMAGE.shape)
+            return info.step == last
+
+        return hear
+
+    runs[0].on_step_end, runs[1].on_step_end = listener(0, 9), listener(1, 1)
+    plans = [made.resolve({"num_inference_steps": count}) for count in (3, 6)]
+    with made.begin(runs[0], plans[0]) as state:
+        state.step()
+        state.join(made.begin(runs[1], plans[1]))
+        while state.step():
+            pass
+    assert heard == {0: [(0, 3), (1, 3), (2, 3)], 1: [(0, 6), (1, 6)]}
+    assert [run.stopped for run in runs] == [False, True]
+    assert all(np.isfinite(run.images).all() for run in runs)
+    assert all(run.graph_seconds > 0 for run in runs)
+
+
+def test_settings_for_others_than_the_members_are_refused() -> None:
+    made = program("diffusion", None)
+    with pytest.raises(InputError, match="settings for each of 3 samples, got 2"):
+        made.begin(a_run(None, 0, 3), [made.resolve({})] * 2)
+
+
+@models
+def test_a_state_that_never_ran_ends_at_zero(model: str) -> None:
+    made = program(model, None)
+    run = a_run(None, 0, 2)
+    with made.begin(run, made.resolve({})) as state:
+        state.finish()
+    assert (run.images == 0).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_is_begin_step_and_finish(name: str) -> None:
+    """Each program by hand gives what its run gives; what is closed half-way gives its buffers back."""
+    model: ModelSpec = MODELS[name](CLASSES)
+    sessions: dict[str, Session] = {
+        graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs
+    }
+    made: Program[Any] = make_program(model, sessions)
+    plan, whole, by_hand = made.resolve({}), a_run(CLASSES, 0, 2), a_run(CLASSES, 0, 2)
+    for run in (whole, by_hand):
+        run.labels = np.array([2, 1])
+    heard: list[int] = []
+    whole.on_step_end = lambda info: bool(heard.append(info.step))
+    made.run(whole, plan)
+    with made.begin(by_hand, plan) as state:
+        count = 1
+        while state.step():
+            count += 1
+        state.finish()
+    np.testing.assert_array_equal(by_hand.images, whole.images)
+    assert count == len(heard)
+    lent: dict[int, int] = {}
+    for session in sessions.values():
+        count_loans(session, lent)
+    with made.begin(a_run(CLASSES, 0, 2), plan) as state:
+        state.step()
+    assert set(lent.values()) == {0}
+
+
+def test_a_run_that_fails_gives_no_broken_buffers_back() -> None:
+    def fail(feeds: Feeds) -> dict[str, Array]:
+        raise BackendError("no more")
+
+    model = MODELS["diffusion"]()
+    session = FakeSession(model.graphs[0], fail, backend="fake", precision="fp32")
+    made = make_program(model, {"step": session})
+    with pytest.raises(BackendError, match="no more"):
+        made.run(a_run(None, 0, 1), made.resolve({}))
+    assert not session._idle
+    assert isinstance(made.begin(a_run(None, 0, 1), made.resolve({})), DiffusionState)
