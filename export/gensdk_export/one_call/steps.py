@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gensdk_export.one_call.parts import Files, Part
 from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends import create_backend
+from gensdk_runtime.programs.base import Shape
 from gensdk_runtime.programs.diffusion_graphs import CARRY
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
@@ -36,7 +37,8 @@ def draw_steps(
     stands in for them.
     """
     assert isinstance(model.program, DiffusionSpec)  # noqa: S101 - the caller has its table
-    image, rows = ("batch", *model.require_image().shape), table.coefficients.astype(np.float32)
+    image: Shape = ("batch", *model.output.shape)
+    rows = table.coefficients.astype(np.float32)
     body = Part("steps", prefix="steps.")
     starts, labels, weights = [inputs["latents"]] * len(CARRY), None, None
     if "label" in inputs:
