@@ -64,13 +64,14 @@ class DiffusionLoop(Peer):
 
     def __init__(self, step: Graph, table: SolverTable) -> None:
         self._step = step
-        self._timesteps = [np.array([t], np.int64) for t in table.timesteps]
-        self._rows = list(table.coefficients.astype(np.float32))
+        self._timesteps = table.timesteps.astype(np.float32)
+        self._rows = table.coefficients.astype(np.float32)
 
     def run(self, noise: Float32) -> Float32:
         """From x_T to x_0; DDIM with eta 0 uses neither fresh noise nor the estimate before."""
         sample, zeros = noise, np.zeros_like(noise)
-        for timestep, row in zip(self._timesteps, self._rows, strict=True):
+        timesteps, rows = (np.repeat(each[:, None], len(noise), axis=1) for each in (self._timesteps, self._rows))
+        for timestep, row in zip(timesteps, rows, strict=True):
             feeds: dict[str, NDArray[Any]] = {"sample": sample, "previous_x0": zeros, "timestep": timestep}
             (sample,) = self._step({**feeds, "noise": zeros, "coefficients": row})
         return sample

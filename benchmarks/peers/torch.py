@@ -39,7 +39,7 @@ class TorchDiffusion(Peer):
 
     def __init__(self, denoiser: Callable[[Tensor, Tensor], Tensor], table: SolverTable) -> None:
         self._denoiser = denoiser
-        self._timesteps = [torch.tensor([t]) for t in table.timesteps.tolist()]
+        self._timesteps = [torch.tensor([int(t)]) for t in table.timesteps]
         self._rows = table.coefficients.tolist()
 
     @torch.inference_mode()

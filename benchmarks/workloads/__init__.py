@@ -24,7 +24,7 @@ class Model:
     """What a workload's function builds.
 
     `plan` is what gensdk exports. `network` is what a PyTorch user would call, over the same weights: of a
-    diffusion model (x [N, C, H, W], timestep int64 [1]) to eps, of an autoregressive one images [N, C, H, W] to
+    diffusion model (x [N, C, H, W], timestep [N] or [1]) to eps, of an autoregressive one images [N, C, H, W] to
     logits [N, C, H, W, levels], of others the generator.
     """
 

@@ -39,7 +39,7 @@ def build_unet() -> nn.Module:
 
 
 class Denoiser(nn.Module):
-    """(x [N, 3, 32, 32], timestep int64 [1]) to eps of x's shape."""
+    """(x [N, 3, 32, 32], timestep [N] or [1]) to eps of x's shape."""
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ class DiffusersUNet(SharingDenoiser):
         self.max_depth = len(self.unet.up_blocks[-1].resnets)
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        """X [N, C, H, W] and timestep int64 [1] or [N] to eps of x's shape."""
+        """X [N, C, H, W] and timestep [1] or [N] to eps of x's shape."""
         return self.denoise(x, self.embed(timestep))
 
     def embed(self, timestep: Tensor, label: Tensor | None = None) -> Tensor:

@@ -30,7 +30,7 @@ class Unlabelled(nn.Module):
         self.register_buffer("none", torch.tensor([classes]), persistent=False)
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        """X [N, 1, 8, 8] and timestep int64 [1] to eps of x's shape."""
+        """X [N, 1, 8, 8] and timestep [N] or [1] to eps of x's shape."""
         return cast(Tensor, self.unet(x, timestep, self.none))
 
 

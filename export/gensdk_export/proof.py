@@ -22,12 +22,12 @@ from gensdk_runtime.proof.drift import measure_drift
 from gensdk_runtime.proof.golden import Call, Golden, GoldenBounds
 from gensdk_runtime.proof.verify import VerifyReport, replay
 from gensdk_runtime.spec.manifest import ModelSpec, Precision16Report
-from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec, Precision
+from gensdk_runtime.spec.signature import HEIGHT, ROWS, WIDTH, GraphSpec, Precision
 
 if TYPE_CHECKING:
     from gensdk_training.plan import ExportPlan
 
-PROVED_SIZES = {"batch": (1, 2, 3), "guidance": (1, 2)}
+PROVED_SIZES = {"batch": (1, 2, 3), "guidance": (1, 2), ROWS: (1, 2, 3)}
 """Sizes of named axes that every exported graph must get right; other axes: those of the golden calls."""
 FLIPPED_FP32 = 1e-3
 """Share of discrete pixels that may flip against the original in float32, each fed with the true past."""

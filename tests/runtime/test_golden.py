@@ -273,10 +273,12 @@ def test_non_finite_and_constant_outputs_are_problems() -> None:
         measure_drift(model, [(call, {"image": broken[:1]})])
 
 
-def test_an_early_estimate_of_x0_is_judged_by_the_noise_it_came_from() -> None:
-    model = diffusion_model()
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_an_early_estimate_of_x0_is_judged_by_the_noise_it_came_from(lockstep: bool) -> None:
+    model = diffusion_model(lockstep=lockstep)
     shape = (2, *model.output.shape)
     coefficients = np.array([158, -158, 1, 1, 0, 0, 0, 0], np.float32)
+    coefficients = coefficients if lockstep else np.stack([coefficients] * 2)
     zeros = np.zeros(shape, np.float32)
     call = Call("step", 0, {"coefficients": coefficients}, {"next_sample": zeros, "next_previous_x0": zeros})
     x0_off = measure_drift(model, [(call, {"next_sample": zeros, "next_previous_x0": zeros + 0.0158})])
@@ -284,6 +286,19 @@ def test_an_early_estimate_of_x0_is_judged_by_the_noise_it_came_from() -> None:
     assert x0_off.scaled == pytest.approx(1e-4, rel=0.01)
     assert x0_off.max_abs == pytest.approx(0.0158, rel=0.01)
     assert sample_off.scaled == pytest.approx(0.0158, rel=0.01)
+
+
+def test_each_estimate_of_x0_is_judged_by_its_own_noise() -> None:
+    model = diffusion_model()
+    zeros = np.zeros((2, *model.output.shape), np.float32)
+    coefficients = np.zeros((2, 8), np.float32)
+    coefficients[:, 1] = -158, 0.5
+    call = Call("step", 0, {"coefficients": coefficients}, {"next_sample": zeros, "next_previous_x0": zeros})
+    for place, scaled in ((0, 1e-4), (1, 0.0158)):
+        off = zeros.copy()
+        off[place] = 0.0158
+        drift = measure_drift(model, [(call, {"next_sample": zeros, "next_previous_x0": off})])
+        assert drift.scaled == pytest.approx(scaled, rel=0.01)
 
 
 def test_discrete_pixels_flip_and_are_counted() -> None:

@@ -179,11 +179,15 @@ def test_guidance_is_the_weighted_sum_of_both_answers() -> None:
     step = DiffusionStep(denoiser, conditional=True)
     x, zero = images(family, 4), torch.zeros(4, 1, 8, 8)
     label, none = torch.tensor([0, 1, 2, 0]), torch.full((4,), 3)
-    timestep = torch.tensor([700])
-    only_eps = torch.tensor([0.0, 0, 1, 0, 0, 1, 0, 0])
+    timestep = torch.tensor([700.0, 3.0, 0.0, 700.0])
+    only_eps = torch.tensor([0.0, 0, 1, 0, 0, 1, 0, 0]).expand(4, 8)
+    weights = torch.tensor([3.0, 1.0, 3.0, 0.5])
     with torch.no_grad():
-        guided, _ = step(x, zero, timestep, zero, only_eps, torch.stack([none, label]), torch.tensor([-2.0, 3.0]))
-        expected = 3 * denoiser(x, timestep, label) - 2 * denoiser(x, timestep, none)
+        guided, _ = step(
+            x, zero, timestep, zero, only_eps, torch.stack([none, label]), torch.stack([1 - weights, weights])
+        )
+        scale = weights.reshape(-1, 1, 1, 1)
+        expected = scale * denoiser(x, timestep, label) + (1 - scale) * denoiser(x, timestep, none)
     assert torch.allclose(guided, expected, atol=1e-5)
     assert not torch.allclose(denoiser(x, timestep, label), denoiser(x, timestep, none), atol=1e-6)
 
@@ -207,6 +211,32 @@ def test_the_sinusoid_is_that_of_diffusers() -> None:
     assert torch.allclose(Sinusoid(32)(timesteps), expected, atol=2e-4)
 
 
+def test_whole_time_steps_are_the_same_as_integers_and_as_floats() -> None:
+    """Training gives int64, sampling float32: to the bit."""
+    whole = torch.arange(1000)
+    assert torch.equal(Sinusoid(32)(whole), Sinusoid(32)(whole.float()))
+    denoiser = build(conditional=True).build_networks()["denoiser"].eval()
+    with torch.no_grad():
+        rows = denoiser.embed(whole, torch.arange(1000) % 4)
+        assert torch.equal(rows, denoiser.embed(whole.float(), torch.arange(1000) % 4))
+
+
+def test_half_precision_does_not_round_time_steps() -> None:
+    """Beyond 2048 half knows even numbers alone."""
+    seen: list[Tensor] = []
+
+    class Watching(nn.Module):
+        def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+            seen.extend((x, timestep))
+            return x
+
+    x, rows = torch.randn(2, 1, 4, 4), torch.tensor([[1.0, 0, 1, 1, 0, 0, 0, 0]] * 2)
+    half = halve(DiffusionStep(Watching(), conditional=False), ["denoiser"])
+    half(x, x, torch.tensor([4001.0, 0.1]), x, rows)
+    assert [tensor.dtype for tensor in seen] == [torch.float16, torch.float32]
+    assert seen[1].tolist() == pytest.approx([4001.0, 0.1])
+
+
 def test_half_precision_keeps_the_time_embedding() -> None:
     """At t = 999 a half-precision sinusoid is noise; computed apart, it keeps the whole step near float32's."""
     family = build(conditional=True, channels=16)
@@ -214,10 +244,10 @@ def test_half_precision_keeps_the_time_embedding() -> None:
     plan = family.export_plan(family.build_networks())
     half = halve(plan.modules["step"], plan.half["step"])
     x, zero = images(family, 4), torch.zeros(4, 1, 8, 8)
-    coefficients = torch.tensor([0.0, 0, 1, 0, 0, 1, 0, 0])
+    coefficients = torch.tensor([0.0, 0, 1, 0, 0, 1, 0, 0]).expand(4, 8)
     with torch.no_grad():
-        embedding = plan.modules["embedding"](torch.tensor([999]), torch.tensor([0, 1, 2, 3]))
-        feeds = (x, zero, embedding[None], zero, coefficients, torch.ones(1))
+        embedding = plan.modules["embedding"](torch.full((4,), 999.0), torch.tensor([0, 1, 2, 3]))
+        feeds = (x, zero, embedding[None], zero, coefficients, torch.ones(1, 4))
         expected, got = plan.modules["step"](*feeds)[0], half(*feeds)[0]
     assert "embedding" not in plan.half
     assert got.dtype == torch.float32

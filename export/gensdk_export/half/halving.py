@@ -3,7 +3,8 @@
 Precision is a matter of the exported types, so it is written into the module itself, as casts in forward hooks:
 the structure and the names of the submodules stay.
 
-- A *region* is halved: its float inputs are cast to half, its outputs back to float32.
+- A *region* is halved: its float inputs are cast to half, its outputs back to float32. What has one number a
+  sample stays float32: it is a time step, which half would round.
 - A *sealed island* in it (norms, recurrent cells, modules with ``fp32_island = True``) keeps float32 weights,
   takes float32 and gives half, so that everything around it stays half.
 - An *open island*, chosen by measurement, gives float32: it may stand where values exceed the range of half.
@@ -39,7 +40,7 @@ def halve(module: nn.Module, regions: Collection[str], islands: Collection[str] 
     for region in regions:
         root = module.get_submodule(region)
         if entry(region) not in islands:
-            root.register_forward_pre_hook(_casting_inputs(torch.float16), with_kwargs=True)
+            root.register_forward_pre_hook(_casting_inputs(torch.float16, least_axes=2), with_kwargs=True)
         for name, part in half_parts(module, region, islands):
             if name in islands:
                 for inner in part.modules():  # some modules call their children from other methods than forward
@@ -92,19 +93,19 @@ def _halve_own_tensors(part: nn.Module) -> bool:
     return bool(own_tensors(part))
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """`value` with every float tensor in it (lists, tuples, dicts) cast."""
+def _cast(value: Any, dtype: torch.dtype, least_axes: int = 0) -> Any:
+    """`value` with every float tensor in it (lists, tuples, dicts) cast that has as many axes."""
     if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
+        return value.to(dtype) if value.is_floating_point() and value.dim() >= least_axes else value
     if isinstance(value, tuple | list):
-        return type(value)(_cast(item, dtype) for item in value)
+        return type(value)(_cast(item, dtype, least_axes) for item in value)
     if isinstance(value, dict):
-        return {key: _cast(item, dtype) for key, item in value.items()}
+        return {key: _cast(item, dtype, least_axes) for key, item in value.items()}
     return value
 
 
-def _casting_inputs(dtype: torch.dtype) -> Callable[[nn.Module, Any, Any], tuple[Any, Any]]:
-    return lambda _, args, kwargs: (_cast(args, dtype), _cast(kwargs, dtype))
+def _casting_inputs(dtype: torch.dtype, least_axes: int = 0) -> Callable[[nn.Module, Any, Any], tuple[Any, Any]]:
+    return lambda _, args, kwargs: (_cast(args, dtype, least_axes), _cast(kwargs, dtype, least_axes))
 
 
 def _casting_outputs(dtype: torch.dtype) -> Callable[[nn.Module, Any, Any], Any]:

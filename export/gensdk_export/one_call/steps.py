@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gensdk_export.one_call.parts import Files, Part
+from gensdk_export.one_call.parts import Files, Part, Shape
 from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.programs.base import Shape
-from gensdk_runtime.programs.diffusion_graphs import CARRY
+from gensdk_runtime.programs.diffusion_graphs import CARRY, is_lockstep
 from gensdk_runtime.programs.solvers import SolverTable
+from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
 from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
@@ -34,37 +36,51 @@ def draw_steps(
     """Adds the sampler to `main`; its images [B, C, H, W].
 
     The first step's ``previous_x0``, and noise where the solver adds none, are multiplied by zero: what is at hand
-    stands in for them.
+    stands in for them. A row of coefficients stands for all samples, which are at one step.
     """
     assert isinstance(model.program, DiffusionSpec)  # noqa: S101 - the caller has its table
+    step = model.graph(model.program.graph)
     image: Shape = ("batch", *model.output.shape)
     rows = table.coefficients.astype(np.float32)
+    rows = rows if is_lockstep(step) else rows[:, None]
     body = Part("steps", prefix="steps.")
-    starts, labels, weights = [inputs["latents"]] * len(CARRY), None, None
+    starts, feeds, labels = [inputs["latents"]] * len(CARRY), {}, None
     if "label" in inputs:
+        weights = _weights(main, inputs["label"], settings.guidance_scale, lockstep=is_lockstep(step))
+        feeds["guidance_weights"] = body.keep("guidance_weights", "float32", _shape(step, "guidance_weights"))
         labels = body.keep("label", "int64", ("guidance", "batch"))
-        weights = body.constant(guidance_weights(settings.guidance_scale))
-        starts = [_label_passes(main, inputs["label"], settings.guidance_scale, model), *starts]
-    feeds = {name: body.input(name, "float32", image) for name in CARRY.values()}
+        starts = [weights, _label_passes(main, inputs["label"], settings.guidance_scale, model), *starts]
+    feeds |= {name: body.input(name, "float32", image) for name in CARRY.values()}
     feeds["coefficients"] = body.input("coefficients", "float32", rows.shape[1:])
     sequences = [main.constant(rows)]
     feeds["noise"] = feeds["sample"]
     if "noise" in inputs:
         feeds["noise"] = body.input("noise", "float32", image)
         sequences.append(inputs["noise"])
-    timed, times = _time(body, labels, model, files, table.timesteps)
+    timed, times = _time(_Passes(body, feeds["sample"], labels), model, files, table.timesteps)
     sequences.append(main.constant(times))
-    if weights is not None:
-        feeds["guidance_weights"] = weights
-    done = body.inline(onnx.load_from_string(files[model.program.graph]), feeds | timed)
+    done = body.inline(onnx.load_from_string(files[step.name]), feeds | timed)
     for name in CARRY:
         body.output(name, done[name], "float32", image)
     return main.scan(body, starts, sequences)[-len(CARRY)]
 
 
-def guidance_weights(scale: float) -> NDArray[np.float32]:
-    """[G]: Ho & Salimans (2022), eq. 6, with the scale counted as diffusers does."""
-    return np.array([scale, 1.0 - scale] if scale != 1.0 else [1.0], np.float32)
+def _shape(graph: GraphSpec, name: str) -> Shape:
+    spec = graph.input(name)
+    assert spec is not None  # noqa: S101 - the program has checked its graphs
+    return spec.shape
+
+
+def _weights(main: Part, label: str, scale: float, *, lockstep: bool) -> str:
+    """Guidance weights [G, B], or [G] of a step graph of the first contract.
+
+    Ho & Salimans (2022), eq. 6, with the scale counted as diffusers does.
+    """
+    weights = np.array([scale, 1.0 - scale] if scale != 1.0 else [1.0], np.float32)
+    if lockstep:
+        return main.constant(weights)
+    passes = main.add("Concat", main.constant(np.array([len(weights)])), main.add("Shape", label), axis=0)
+    return main.add("Expand", main.constant(weights[:, None]), passes)
 
 
 def _label_passes(main: Part, label: str, scale: float, model: ModelSpec) -> str:
@@ -76,34 +92,61 @@ def _label_passes(main: Part, label: str, scale: float, model: ModelSpec) -> str
     return main.add("Concat", labels, main.add("Expand", none, main.add("Shape", labels)), axis=0)
 
 
+@dataclass(frozen=True)
+class _Passes:
+    """The passes over a batch inside the `body` of the scan: ``sample`` [B, ...] and where there are classes
+    `labels` [G, B]."""
+
+    body: Part
+    sample: str
+    labels: str | None
+
+    def each(self, row: str, size: int | None = None) -> str:
+        """[1] as [B], or with `size` [1, F] as [B, F]."""
+        shape = self.body.add("Shape", self.sample, start=0, end=1)
+        if size is not None:
+            shape = self.body.add("Concat", shape, self.body.constant(np.array([size])), axis=0)
+        return self.body.add("Expand", row, shape)
+
+
 def _time(
-    body: Part, labels: str | None, model: ModelSpec, files: Files, timesteps: NDArray[np.int64]
-) -> tuple[dict[str, str], NDArray[np.int64] | NDArray[np.float32]]:
-    """What the step graph takes of time and `labels` [G, B], and the constant [S, ...] that it comes from."""
+    passes: _Passes, model: ModelSpec, files: Files, timesteps: NDArray[Any]
+) -> tuple[dict[str, str], NDArray[Any]]:
+    """What the step graph takes of time and labels, and the constant [S, ...] that it comes from."""
     assert isinstance(model.program, DiffusionSpec)  # noqa: S101 - as above
+    body, labels, lockstep = passes.body, passes.labels, is_lockstep(model.graph(model.program.graph))
+    dtype = "int64" if lockstep else "float32"
+    times = timesteps[:, None].astype(dtype)
     if model.program.embedding_graph is None:
-        timed = {"timestep": body.input("timestep", "int64", (1,))}
-        return timed | ({} if labels is None else {"label": labels}), timesteps[:, None]
+        timestep = body.input("timestep", dtype, (1,))
+        timed = {"timestep": timestep if lockstep else passes.each(timestep)}
+        return timed | ({} if labels is None else {"label": labels}), times
     graph = model.graph(model.program.embedding_graph)
     features = int(graph.outputs[0].shape[-1])
     distinct = 1 if model.num_classes is None else model.num_classes + 1
     if len(timesteps) * distinct * features * 4 <= MAX_EMBEDDING_BYTES:
         known = _embeddings(graph, files[graph.name], timesteps, distinct)
         row = body.input("embeddings", "float32", known.shape[1:])
-        return {"embedding": row if labels is None else body.add("Gather", row, labels, axis=0)}, known
-    feeds = {"timestep": body.input("timestep", "int64", (1,))}
+        if labels is not None:
+            return {"embedding": body.add("Gather", row, labels, axis=0)}, known
+        return {"embedding": row if lockstep else passes.each(row, features)}, known
+    timestep = body.input("timestep", dtype, (1,))
+    feeds = {"timestep": timestep}
     if labels is not None:
-        feeds["label"] = body.add("Reshape", labels, body.constant(np.array([-1], np.int64)))
+        feeds["label"] = body.add("Reshape", labels, body.constant(np.array([-1])))
+        if not lockstep:
+            feeds["timestep"] = body.add("Expand", timestep, body.add("Shape", feeds["label"]))
     value = body.inline(onnx.load_from_string(files[graph.name]), feeds)["embedding"]
     if labels is not None:
-        last = body.constant(np.array([features], np.int64))
+        last = body.constant(np.array([features]))
         value = body.add("Reshape", value, body.add("Concat", body.add("Shape", labels), last, axis=0))
-    return {"embedding": value}, timesteps[:, None]
+    elif not lockstep:
+        value = passes.each(value, features)
+    return {"embedding": value}, times
 
 
-def _embeddings(graph: GraphSpec, file: bytes, timesteps: NDArray[np.int64], distinct: int) -> NDArray[np.float32]:
+def _embeddings(graph: GraphSpec, file: bytes, timesteps: NDArray[Any], distinct: int) -> NDArray[np.float32]:
     """[S, L, F]: the embedding of each time step and label, or [S, 1, F] for a model without classes."""
-    labels = {"label": np.arange(distinct)} if graph.input("label") is not None else {}
+    labels = tuple(range(distinct)) if graph.input("label") is not None else ()
     with create_backend("onnxruntime").open(graph, MemoryGraph(file), precision="fp32") as session:
-        steps = [session.run({"timestep": timesteps[i : i + 1], **labels}) for i in range(len(timesteps))]
-    return np.stack([outputs["embedding"] for outputs in steps])
+        return np.stack(TimeEmbeddings(session).sequence(tuple(timesteps.tolist()), labels))

@@ -92,7 +92,7 @@ class Through:
 
     @property
     def source(self) -> SourceSpec:
-        """What goes in."""
+        """What goes in; :class:`InputError` for a model that translates no images."""
         return source_of(self.model)
 
     @property
@@ -108,9 +108,9 @@ class Through:
 
 def translate(through: Through, images: Any) -> Images | list[Images]:
     """See :meth:`gensdk_runtime.generator.Generator.translate`."""
-    source = through.source
+    channels = through.source.channels
     through = replace(through, tile=_check_tile(through.tile), resize=check_size(through.resize))
-    array = as_images(images, source.channels)
+    array = as_images(images, channels)
     label = through.given.label
     if isinstance(array, list):
         return [translate_one(through.labelled(each), image) for image, each in _labelled(array, label)]
@@ -237,7 +237,7 @@ def _has_alpha(through: Through, image: Images) -> bool:
 
 def _with_alpha(through: Through, image: Images) -> Images:
     """Colours are translated, and transparency goes through the same geometry; what looks at all of an image would
-    see colours that nobody sees, and gets it on white."""
+    see colours that transparency hides, and gets it on white."""
     colours, alpha = image[..., :-1], image[..., -1:]
     if through.field.whole or through.model.output.shape[0] not in (1, 3):
         tell(f"model {through.model.name!r} looks at all of an image: transparency was laid over white")

@@ -40,7 +40,7 @@ class Batches:
     _first: int = field(default=0, init=False)
 
     def next(self, found: Round) -> list[Run]:
-        """The runs of the next round. What a batch is padded with repeats its last sample."""
+        """The runs of the next round. The last sample is repeated where a batch is padded."""
         if found.counts == (len(self.data),) and found.batch in (None, len(self.data)):
             whole, listens = (self.keys, self.data, self.conditions, self.latents), self.on_step_end
             return [Run(*whole, on_step_end=listens, size=len(self.data))]

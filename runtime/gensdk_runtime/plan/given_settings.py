@@ -1,4 +1,4 @@
-"""What ``sample(settings=...)`` stands for: options, and of a record of samples also what they were drawn from."""
+"""Resolves ``sample(settings=...)``: options, and of a record of samples also what they were drawn from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one call of ``sample`` comes down to: checked, resolved and split, but for its seeds.
+"""The request of one call of ``sample``: checked, resolved and split, but for its seeds.
 
 Applications ask for the same again and again, so requests are kept.
 """

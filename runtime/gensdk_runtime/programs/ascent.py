@@ -58,10 +58,10 @@ class AscentProgram(Program[AscentSettings]):
     @property
     def spec(self) -> AscentSpec:
         """The model's program, or how it inverts."""
-        program = self.model.program
-        spec = program if isinstance(program, AscentSpec) else self.model.inversion
-        assert spec is not None  # noqa: S101 - whoever makes this program looked
-        return spec
+        inversion = self.model.inversion
+        if inversion is None or isinstance(self.model.program, AscentSpec):
+            return self.model.program_of(AscentSpec)
+        return inversion
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:

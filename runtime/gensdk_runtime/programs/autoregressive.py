@@ -37,8 +37,7 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
     @property
     def spec(self) -> AutoregressiveSpec:
         """The model's program."""
-        assert isinstance(self.model.program, AutoregressiveSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(AutoregressiveSpec)
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:

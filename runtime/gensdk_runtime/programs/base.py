@@ -31,10 +31,10 @@ Shape = tuple[int | str, ...]
 class StepEnd:
     """What ``callback_on_step_end`` gets: step `step` of `num_steps` has ended for these samples.
 
-    `timestep` is the model's time step (a row for autoregressive models); `first` is the place of the first of the
-    `count` samples; `x0` is the present estimate of the images, float32 [count, C, H, W], or points [count, D];
-    `objective`, of a model that optimizes its input, is what each sample's objective was before this step, float32
-    [count].
+    `timestep` is the model's time step, an int where it is whole (a row for autoregressive models); `first` is the
+    place of the first of the `count` samples; `x0` is the present estimate of the images, float32 [count, C, H,
+    W], or points [count, D]; `objective`, of a model that optimizes its input, is what each sample's objective was
+    before this step, float32 [count].
     """
 
     step: int

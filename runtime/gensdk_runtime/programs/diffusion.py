@@ -39,8 +39,7 @@ class DiffusionForm(Program[DiffusionSettings]):
     @property
     def spec(self) -> DiffusionSpec:
         """The model's program."""
-        assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(DiffusionSpec)
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
@@ -76,6 +75,8 @@ class DiffusionForm(Program[DiffusionSettings]):
         """Refuses guidance without classes, shared features without their graph, and steps that can't be."""
         if options.get("solver") not in (None, "ddim") and options.get("eta") is None:
             settings = settings.model_copy(update={"eta": 0.0})  # the default eta is meant for DDIM
+        if options.get("solver") == "lcm" != self.defaults.solver and options.get("timestep_spacing") is None:
+            settings = settings.model_copy(update={"timestep_spacing": "skipping"})  # as such models learned
         if self.model.num_classes is None and settings.guidance_scale != 1.0:
             raise InputError("guidance_scale needs a model with classes; this one has none")
         if settings.cache_interval > 1 and self.spec.shallow_graph is None:
@@ -112,6 +113,18 @@ class DiffusionProgram(DiffusionForm):
         low, high = self.model.output.value_range
         if low != -high:
             raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
+
+    def fit(self, settings: DiffusionSettings, options: Mapping[str, Any]) -> DiffusionSettings:
+        """Refuses fractions of time steps where the graphs take whole ones, too."""
+        settings = super().fit(settings, options)
+        spec = self.sessions[self.spec.embedding_graph or self.spec.graph].graph.input("timestep")
+        if spec is not None and spec.dtype == "int64" and (self.table(settings).timesteps % 1).any():
+            raise InputError(
+                f"solver {settings.solver!r} with timestep_spacing {settings.timestep_spacing!r} and "
+                f"{settings.num_inference_steps} steps needs fractions of time steps, which this bundle's graphs "
+                "don't take; export it again, or take another timestep_spacing"
+            )
+        return settings
 
     def begin(self, run: Run, settings: DiffusionSettings | Sequence[DiffusionSettings]) -> DiffusionState:
         """From noise x_T down the time steps. `settings`: for all members, or one for each of them.

@@ -42,7 +42,8 @@ class Steps:
         """Rounded once."""
         coefficients = table.coefficients.astype(np.float32)
         noisy = tuple((table.noise_scale > 0).tolist())
-        return cls(tuple(table.timesteps.tolist()), coefficients, tuple(coefficients), noisy)
+        times = tuple(int(time) if time.is_integer() else time for time in table.timesteps.tolist())
+        return cls(times, coefficients, tuple(coefficients), noisy)
 
 
 class Cohort:

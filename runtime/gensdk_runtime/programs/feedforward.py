@@ -80,8 +80,7 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
     @property
     def spec(self) -> FeedforwardSpec:
         """The model's program."""
-        assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(FeedforwardSpec)
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:

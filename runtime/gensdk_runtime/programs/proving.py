@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.programs.solvers import SOLVERS
+from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.spec.manifest import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import TensorSpec
 
+Float64 = NDArray[np.float64]
 MAX_STEPS = 20
 """Steps of the main diffusion run; its own default where that is less."""
 SHORT_STEPS = 5
@@ -23,8 +25,8 @@ GUIDANCE = 2.0
 def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]:
     """The options of the runs that prove `model`, main run first, in `steps` steps where that is not None.
 
-    A diffusion model gets a run for each solver, and one with shared features; one that climbs gets one for each
-    layer.
+    A diffusion model gets a run for each of some solvers that use all that a step can use, and one with shared
+    features; one that climbs gets one for each layer.
     """
     program = model.program
     if isinstance(program, AscentSpec):
@@ -36,7 +38,8 @@ def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]
     guided = {} if model.num_classes is None else {"guidance_scale": GUIDANCE}
     short = {"num_inference_steps": min(SHORT_STEPS, longest)}
     runs: list[dict[str, Any]] = [{"solver": main, "num_inference_steps": first, **guided}]
-    runs += [{"solver": solver, **short} for solver in sorted(SOLVERS) if solver != main]
+    others = make_schedule(program.schedule).proving
+    runs += [{"solver": solver, **short} for solver in others if solver != main]
     return runs if program.shallow_graph is None else [*runs, {**short, "cache_interval": 2}]
 
 
@@ -66,14 +69,15 @@ def one_same(model: ModelSpec) -> bool:
     return isinstance(model.program, AutoregressiveSpec)
 
 
-def magnified(model: ModelSpec, output: str, feeds: Mapping[str, NDArray[Any]]) -> float:
-    """By how much a graph magnifies the rounding of its network in this output: at least 1.
+def magnified(model: ModelSpec, output: str, feeds: Mapping[str, NDArray[Any]]) -> Float64:
+    """By how much a graph magnifies the rounding of its network in this output, at least 1: [], or [B, 1, 1, 1].
 
     A diffusion step's estimate of x_0 is ``x * sample + e * eps`` (:mod:`gensdk_runtime.programs.solvers`).
     """
     if not isinstance(model.program, DiffusionSpec) or output != "next_previous_x0" or "coefficients" not in feeds:
-        return 1.0
-    return max(1.0, abs(float(feeds["coefficients"][1])))
+        return np.ones(())
+    factors: Float64 = np.maximum(1.0, np.abs(feeds["coefficients"][..., 1], dtype=np.float64))
+    return factors.reshape(-1, *[1] * len(model.output.shape))
 
 
 def discrete_step(model: ModelSpec, graph: str, spec: TensorSpec) -> float | None:

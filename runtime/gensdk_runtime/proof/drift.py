@@ -98,7 +98,7 @@ def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
 
 
 def degenerate(samples: Array) -> str:
-    """What makes `samples` (float [n, ...]) no samples at all, in a few words; empty where they are fine."""
+    """The defect that makes `samples` (float [n, ...]) useless, in a few words; empty where they are fine."""
     if not np.isfinite(samples).all():
         return "NaN or infinity in the samples"
     if samples.size > 1 and float(np.ptp(samples)) == 0.0:
@@ -174,7 +174,8 @@ class _Tally:
         )
 
 
-def _scale(model: ModelSpec, call: Call, spec: TensorSpec, reference: Array) -> float:
+def _scale(model: ModelSpec, call: Call, spec: TensorSpec, reference: Array) -> float | Array:
+    """One for all values, or one for each sample [B, 1, ...]."""
     if spec.value_range is not None:
         scale = (spec.value_range[1] - spec.value_range[0]) / 2
     else:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.conditions import LabelSpec, SourceSpec
 from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Name
 from gensdk_runtime.spec.kinds import AnyCondition, AnyOutput, ConditionSpec
@@ -15,7 +16,7 @@ from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.spec.strict import StrictModel
 
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 class FeedforwardSpec(StrictModel):
@@ -45,20 +46,25 @@ class FeedforwardSpec(StrictModel):
 class ScheduleSpec(StrictModel):
     """A noise schedule over `num_train_timesteps`; see :mod:`gensdk_runtime.programs.schedules`.
 
-    `betas`: of the kind "betas", which no formula gives, beta of each time step.
+    `betas`: of the kind "betas", which no formula gives, beta of each time step. `shift`: of the kind "flow", how
+    much of its sampling steps lie where there is more noise. `original_inference_steps`: how many time steps a
+    latent consistency model learned.
     """
 
-    kind: Literal["linear", "scaled_linear", "cosine", "betas"] = "linear"
+    kind: Literal["linear", "scaled_linear", "cosine", "betas", "flow"] = "linear"
     num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] = 1000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     betas: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(max_length=10_000)] | None = None
+    shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    original_inference_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
 
     @model_serializer(mode="wrap")
     def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without betas where there are none, as it was before there could be any."""
+        """Without what older versions don't know, where it has no meaning."""
         data: dict[str, Any] = whole(self)
-        return {name: value for name, value in data.items() if name != "betas" or value is not None}
+        newer = {"betas": None, "shift": 1.0, "original_inference_steps": 50}
+        return {name: value for name, value in data.items() if name not in newer or value != newer[name]}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -66,6 +72,8 @@ class ScheduleSpec(StrictModel):
             raise ValueError("a schedule has betas where its kind is 'betas', and only there")
         if self.betas is not None and len(self.betas) != self.num_train_timesteps:
             raise ValueError(f"{len(self.betas)} betas for {self.num_train_timesteps} time steps")
+        if self.shift != 1.0 and self.kind != "flow":
+            raise ValueError("a schedule has a shift where its kind is 'flow', and only there")
         return self
 
 
@@ -83,8 +91,8 @@ class DiffusionSpec(StrictModel):
     in place of ``timestep`` and ``label``.
     `shallow_graph`: a cheap step that takes ``deep_features`` (with classes [G, B, ...], otherwise [B, ...]) from
     an earlier run of the step graph, which has them as an output; in all else it is as the step graph.
-    `prediction_type`, as diffusers calls it: what the denoiser tells. The graphs are the same: the coefficients
-    of the solver differ.
+    `prediction_type`, as diffusers calls it: what the denoiser tells: eps, v, x_0 ("sample") or eps - x_0
+    ("flow"). The graphs are the same: the coefficients of the solver differ.
 
     The first contract, of older bundles, has one step for all samples: ``timestep`` int64 [1], ``coefficients``
     [8], ``guidance_weights`` [G]; the embedding graph ``timestep`` int64 [1] and ``label`` int64 [L] to [1, F] or
@@ -103,6 +111,8 @@ class DiffusionSpec(StrictModel):
     def _check(self) -> Self:
         if self.defaults.cache_interval > 1 and self.shallow_graph is None:
             raise ValueError("a default cache_interval over 1 needs a shallow_graph")
+        if self.prediction_type != "sample" and (self.prediction_type == "flow") != (self.schedule.kind == "flow"):
+            raise ValueError(f"no prediction_type {self.prediction_type!r} on a schedule {self.schedule.kind!r}")
         return self
 
     @property
@@ -182,6 +192,7 @@ class AscentSpec(StrictModel):
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
+SpecT = TypeVar("SpecT", bound=StrictModel)
 ProgramSpec = Annotated[
     FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec, Field(discriminator="kind")
 ]
@@ -256,6 +267,14 @@ class ModelSpec(StrictModel):
         """The images that the model translates; None for a model that takes none."""
         source = self.condition("image")
         return source if isinstance(source, SourceSpec) else None
+
+    def program_of(self, kind: type[SpecT]) -> SpecT:
+        """The program, which is of this `kind`; :class:`ManifestError` for another."""
+        if not isinstance(self.program, kind):
+            raise ManifestError(
+                f"expected {kind.__name__}, but model {self.name!r} is of kind {self.program.kind}"
+            )
+        return self.program
 
     @cached_property
     def largest_tensor(self) -> int:

@@ -55,7 +55,7 @@ class _Stopwatch:
 
 
 def time_batches(
-    model: ModelSpec, runner: Runner, pool: ThreadPoolExecutor | None, *, batch: int, workers: int, seconds: float
+    model: ModelSpec, runner: Runner, pool: ThreadPoolExecutor, *, batch: int, workers: int, seconds: float
 ) -> Reading:
     """Times batches of `batch` samples, one on each of `workers` threads of `pool`, for about so many `seconds`.
 
@@ -77,12 +77,13 @@ def time_batches(
         runner.program.run(run, settings)
         return perf_counter() - start
 
+    at_once = map if workers == 1 else pool.map  # in this thread where there is one batch
     with no_garbage_collection():
-        watches = [watched(runs[0])] if pool is None else list(pool.map(watched, runs))
+        watches = list(at_once(watched, runs))
         whole, step = max(watch.whole for watch in watches), max(watch.first for watch in watches)
         readings: list[float] = []
         while sum(readings) < seconds and whole < seconds:
-            readings.append(unwatched(runs[0]) if pool is None else max(pool.map(unwatched, runs)))
+            readings.append(max(at_once(unwatched, runs)))
     return Reading(median_low(readings) if readings else whole, step)
 
 

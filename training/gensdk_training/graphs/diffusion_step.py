@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, Role, TensorSpec
+from gensdk_runtime.spec.signature import ROWS, GraphSpec, ImageSpec, Role, TensorSpec
 from gensdk_training.networks.denoiser import EmbeddingDenoiser, SharingDenoiser
 
 
@@ -14,8 +14,8 @@ class DiffusionStep(nn.Module):
     """One step of any solver whose update is linear in (x_t, x_0, eps, previous x_0, noise).
 
     The coefficients are those of :class:`gensdk_runtime.programs.solvers.SolverTable`, where the formula is
-    derived. `denoiser` maps (x [N, C, H, W], timestep int64 [1] or [N], label int64 [N] or none) to eps of x's
-    shape.
+    derived. Each sample has its own time step, coefficients and guidance. `denoiser` maps (x [N, C, H, W],
+    timestep float32 [N], label int64 [N] or none) to eps of x's shape.
     """
 
     def __init__(self, denoiser: nn.Module, *, conditional: bool) -> None:
@@ -37,13 +37,14 @@ class DiffusionStep(nn.Module):
         if label is None or guidance_weights is None:
             eps = self.denoiser(sample, timestep)
         else:
-            eps = self.denoiser(for_each_pass(sample, label), timestep, label.reshape(-1))
+            passes = for_each_pass(sample, label), for_each_pass(timestep, label)
+            eps = self.denoiser(*passes, label.flatten())
             eps = guided(eps, guidance_weights)
         return solver_update(sample, previous_x0, eps, noise, coefficients)
 
 
 class EmbeddedStep(nn.Module):
-    """As :class:`DiffusionStep`, given the embedding [1, F] or [G, B, F].
+    """As :class:`DiffusionStep`, given the embedding [B, F] or [G, B, F].
 
     `depth` > 0: with the deep features, for a :class:`ShallowStep` of that depth.
     """
@@ -65,7 +66,7 @@ class EmbeddedStep(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Returns (next sample, estimate of x_0), and deep features [B, ...] or [G, B, ...] where it has them."""
         if guidance_weights is None:
-            eps, *features = self.denoiser(sample, embedding[0])
+            eps, *features = self.denoiser(sample, embedding)
         else:
             eps, *features = self.denoiser(for_each_pass(sample, embedding), embedding.flatten(0, 1))
             eps = guided(eps, guidance_weights)
@@ -92,7 +93,7 @@ class ShallowStep(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns (next sample, estimate of x_0), each [B, C, H, W]."""
         if guidance_weights is None:
-            eps = self.denoiser(sample, embedding[0], deep_features)
+            eps = self.denoiser(sample, embedding, deep_features)
         else:
             passes = for_each_pass(sample, embedding)
             eps = self.denoiser(passes, embedding.flatten(0, 1), deep_features.flatten(0, 1))
@@ -108,7 +109,7 @@ class TimeEmbedding(nn.Module):
         self.denoiser = denoiser
 
     def forward(self, timestep: Tensor, label: Tensor | None = None) -> Tensor:
-        """Int64 [1], and int64 [L] where the model has classes, to float32 [1, F] or [L, F]."""
+        """Float32 [R], and int64 [R] where the model has classes, to float32 [R, F]."""
         return self.denoiser.embed(timestep, label)
 
 
@@ -150,26 +151,33 @@ def for_each_pass(sample: Tensor, passes: Tensor) -> Tensor:
 
 
 def guided(eps: Tensor, weights: Tensor) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): the sum of G passes [G * B, ...], weighted by [G]."""
-    passes = eps.reshape(weights.shape[0], -1, *eps.shape[1:])
-    return (weights.reshape(-1, *([1] * eps.dim())) * passes).sum(0)
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): G passes [G * B, ...], summed with weights [G, B]."""
+    passes = eps.reshape(*weights.shape, *eps.shape[1:])
+    return (weights.reshape(*weights.shape, *([1] * (eps.dim() - 1))) * passes).sum(0)
 
 
 def solver_update(
     sample: Tensor, previous_x0: Tensor, eps: Tensor, noise: Tensor, coefficients: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(next sample, estimate of x_0); see :mod:`gensdk_runtime.programs.solvers`."""
-    x, e, clip, a, b, c, d, s = (coefficients[i] for i in range(8))
+    """(next sample, estimate of x_0), each [B, C, ...], with a row of `coefficients` [B, 8] for each sample; see
+    :mod:`gensdk_runtime.programs.solvers`."""
+    x, e, clip, a, b, c, d, s = columns(coefficients, sample)
     x0 = torch.minimum(torch.maximum(x * sample + e * eps, -clip), clip)
     return a * sample + b * x0 + c * eps + d * previous_x0 + s * noise, x0
 
 
+def columns(coefficients: Tensor, sample: Tensor) -> tuple[Tensor, ...]:
+    """Each column of `coefficients` [B, 8], shaped [B, 1, ...] to stand beside `sample` [B, C, ...]."""
+    rows = coefficients.reshape(-1, NUM_COEFFICIENTS, *[1] * (sample.dim() - 2))
+    return torch.split(rows, 1, dim=1)
+
+
 def embedding_graph(size: int, *, conditional: bool, name: str = "embedding") -> GraphSpec:
     """The signature of :class:`TimeEmbedding` for embeddings of `size` values."""
-    inputs = [TensorSpec(name="timestep", dtype="int64", shape=(1,), role="timestep")]
+    inputs = [_floats("timestep", "timestep", ROWS)]
     if conditional:
-        inputs.append(TensorSpec(name="label", dtype="int64", shape=("labels",), role="condition"))
-    output = _floats("embedding", "coefficient", "labels" if conditional else 1, size)
+        inputs.append(TensorSpec(name="label", dtype="int64", shape=(ROWS,), role="condition"))
+    output = _floats("embedding", "coefficient", ROWS, size)
     return GraphSpec(name=name, inputs=tuple(inputs), outputs=(output,))
 
 
@@ -191,19 +199,19 @@ def step_graph(
     sample = _floats("sample", "state", "batch", *image.shape)
     inputs = [sample, sample.model_copy(update={"name": "previous_x0"})]
     if embedding is None:
-        inputs.append(TensorSpec(name="timestep", dtype="int64", shape=(1,), role="timestep"))
+        inputs.append(_floats("timestep", "timestep", "batch"))
     else:
-        inputs.append(_floats("embedding", "coefficient", *(passes if conditional else (1,)), embedding))
+        inputs.append(_floats("embedding", "coefficient", *passes, embedding))
     inputs += [
         sample.model_copy(update={"name": "noise", "role": "noise", "distribution": "normal"}),
-        _floats("coefficients", "coefficient", NUM_COEFFICIENTS),
+        _floats("coefficients", "coefficient", "batch", NUM_COEFFICIENTS),
     ]
     if takes is not None:
         inputs.append(_floats("deep_features", "state", *passes, *takes))
     if conditional and embedding is None:
         inputs.append(TensorSpec(name="label", dtype="int64", shape=passes, role="condition"))
     if conditional:
-        inputs.append(_floats("guidance_weights", "coefficient", "guidance"))
+        inputs.append(_floats("guidance_weights", "coefficient", *passes))
     outputs = [
         sample.model_copy(update={"name": "next_sample"}),
         sample.model_copy(update={"name": "next_previous_x0", "role": "image", "value_range": image.value_range}),

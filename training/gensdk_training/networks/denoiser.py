@@ -1,9 +1,10 @@
 """What a denoiser may offer beyond eps(x, t), so that sampling does no work twice.
 
-Any module that maps (x [N, C, H, W], timestep int64 [1] or [N], label int64 [N] or none) to eps of x's shape can
-be sampled. One that is a :class:`EmbeddingDenoiser` has what depends on the time step (and the label) alone
-computed once for each time step. One that is a :class:`SharingDenoiser` can also spare most of itself in some
-steps, by features of the step before.
+Any module that maps (x [N, C, H, W], timestep [N], label int64 [N] or none) to eps of x's shape can be sampled.
+Sampling gives it float32 time steps, whatever it was trained with; it takes whole ones as it takes integers. One
+that is an :class:`EmbeddingDenoiser` has what depends on the time step (and the label) alone computed once for all
+time steps. One that is a :class:`SharingDenoiser` can also spare most of itself in some steps, by features of the
+step before.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ class EmbeddingDenoiser(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, timestep: Tensor, label: Tensor | None = None) -> Tensor:
-        """All that does not depend on x: timestep int64 [1] or [N], label int64 [N] to float32 [N, F].
+        """All that does not depend on x: timestep [N], or [1] for all, and label int64 [N] to float32 [N, F].
 
-        [1, F] where there is one time step and no label. A row depends on its own time step and label alone.
+        A row depends on its own time step and label alone.
         """
 
     @abstractmethod
     def denoise(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """X [N, C, H, W] with its embeddings [N, F], or [F] for all of them, to eps [N, C, H, W]."""
+        """X [N, C, H, W] with its embeddings [N, F] to eps [N, C, H, W]."""
 
 
 class SharingDenoiser(EmbeddingDenoiser):

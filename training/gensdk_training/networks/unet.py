@@ -78,7 +78,7 @@ class Sinusoid(nn.Module):
         self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents).float(), persistent=False)
 
     def forward(self, timestep: Tensor) -> Tensor:
-        """int64 [N] to float32 [N, features], each within [-1, 1]."""
+        """[N] to float32 [N, features], each within [-1, 1]; of whole numbers the same whatever their type."""
         phases = timestep.to(self.frequencies.dtype).unsqueeze(1) * self.frequencies
         return torch.cat([phases.cos(), phases.sin()], dim=1)
 
@@ -92,9 +92,7 @@ class AdaptiveNorm(nn.GroupNorm):
         return self.weight * scale, self.bias * scale + shift
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
-        """[N, C, H, W], normalized, with a merged scale and shift [N, C, 1, 1], or [C] for all."""
-        if scale.dim() == 1:
-            return functional.group_norm(x, self.num_groups, scale, shift, self.eps)
+        """[N, C, H, W], normalized, with a merged scale and shift [N, C, 1, 1] or [1, C, 1, 1]."""
         return functional.group_norm(x, self.num_groups, eps=self.eps) * scale + shift
 
 
@@ -125,7 +123,7 @@ class ResidualBlock(nn.Module):
 
 
 Modulations = Mapping[ResidualBlock, tuple[Tensor, Tensor]]
-"""The scale and shift of each block: [N, C, 1, 1] each, or [C] where one is for all."""
+"""The scale and shift of each block: [N, C, 1, 1] each, or [1, C, 1, 1] for all."""
 
 
 class SelfAttention(nn.Module):
@@ -243,7 +241,7 @@ class UNet(SharingDenoiser):
         self.embedding_size = sum(2 * block.norm_out.num_channels for block in self._blocks())
 
     def forward(self, x: Tensor, timestep: Tensor, label: Tensor | None = None) -> Tensor:
-        """X [N, C, H, W], timestep int64 [N] or [1], label int64 [N]; gives eps [N, C, H, W]."""
+        """X [N, C, H, W], timestep [N] or [1], label int64 [N]; gives eps [N, C, H, W]."""
         embedding = self.embed(timestep, label)
         return self.denoise(x, embedding)
 
@@ -297,12 +295,10 @@ class UNet(SharingDenoiser):
         return [part for part in self.modules() if isinstance(part, ResidualBlock)]
 
     def _modulations(self, embedding: Tensor) -> Modulations:
-        """The parts of an embedding [N, F] or [F]."""
+        """The parts of an embedding [N, F] or [1, F]."""
         blocks = self._blocks()
         widths = [block.norm_out.num_channels for block in blocks for _ in range(2)]
-        if embedding.dim() > 1:
-            embedding = embedding.reshape(-1, self.embedding_size, 1, 1)
-        parts = iter(torch.split(embedding, widths, dim=0 if embedding.dim() == 1 else 1))
+        parts = iter(torch.split(embedding.reshape(-1, self.embedding_size, 1, 1), widths, dim=1))
         return {block: (next(parts), next(parts)) for block in blocks}
 
 

@@ -17,7 +17,16 @@ from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.backends.tensorrt.package import Toolkit, reason
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.onnx_files.scan import scan
-from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec, Precision, SourceSpec, TensorSpec
+from gensdk_runtime.spec.signature import (
+    HEIGHT,
+    MAX_ROWS,
+    ROWS,
+    WIDTH,
+    GraphSpec,
+    Precision,
+    SourceSpec,
+    TensorSpec,
+)
 
 FLAGS = ("strongly typed", "no TF32")
 """What every network and builder here is set to: part of an engine's identity."""
@@ -84,8 +93,8 @@ class GraphFile:
 class Recipe:
     """What engine to build of `graph`.
 
-    `axes` gives the sizes of its named axes. ``guidance`` is known, and so is ``labels``, which time embeddings
-    are computed for: the classes of a batch and "none", padded to a power of two.
+    `axes` gives the sizes of its named axes. Known are ``guidance`` and what time embeddings are computed for:
+    ``rows``, and of older bundles ``labels``, the classes of a batch and "none", padded to a power of two.
     """
 
     graph: GraphSpec
@@ -95,7 +104,8 @@ class Recipe:
     def sizes(self) -> dict[str, AxisRange]:
         """The range of each named axis of the inputs; :class:`BackendError` for an axis that has none."""
         labels = 1 << self.axes["batch"].maximum.bit_length() if "batch" in self.axes else 1
-        known = {"guidance": GUIDANCE, "labels": AxisRange(1, min(16, labels), labels), **self.axes}
+        rows = {ROWS: AxisRange(1, 32, MAX_ROWS), "labels": AxisRange(1, min(16, labels), labels)}
+        known = {"guidance": GUIDANCE, **rows, **self.axes}
         named = dict.fromkeys(axis for spec in self.graph.inputs for axis in spec.shape if isinstance(axis, str))
         for axis in named:
             if axis not in known:
