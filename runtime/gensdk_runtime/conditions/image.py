@@ -79,6 +79,14 @@ class ImageCondition(Condition[SourceSpec]):
             write_source(values, bound.input(self.tensor), self.spec)
 
 
+def source_of(model: ModelSpec) -> SourceSpec:
+    """The images that a model translates; :class:`InputError` for a model that translates none."""
+    source = model.source
+    if source is None:
+        raise InputError(f"model {model.name!r} does not translate images; use sample()")
+    return source
+
+
 def example_images(spec: SourceSpec, n: int, *, seed: int = 0) -> NDArray[np.uint8]:
     """uint8 [n, H, W, C] at the size of `spec`, of smooth colours: the same on every machine."""
     coarse = noise.uniform(noise.sample_keys(n, seed), _STREAM, (_CELLS, _CELLS, spec.channels))

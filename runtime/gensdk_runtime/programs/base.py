@@ -282,7 +282,8 @@ class Program(ABC, Generic[SettingsT]):
         """Whether it can fill ``run.data`` with bytes."""
         return False
 
-    def null(self, kind: str) -> Any | None:
+    @classmethod
+    def null(cls, model: ModelSpec, kind: str) -> Any | None:
         """The value of this kind of condition that means "not asked for", where the model knows one."""
         return None
 

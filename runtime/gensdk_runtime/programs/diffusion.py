@@ -52,9 +52,10 @@ class DiffusionForm(Program[DiffusionSettings]):
         """The image's own shape."""
         return self.model.output.shape
 
-    def null(self, kind: str) -> Any | None:
+    @classmethod
+    def null(cls, model: ModelSpec, kind: str) -> Any | None:
         """Of labels the class after the last one."""
-        return self.model.num_classes if kind == "label" else None
+        return model.num_classes if kind == "label" else None
 
     def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""

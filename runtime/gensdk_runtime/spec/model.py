@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gensdk_runtime.errors import InputError, ManifestError
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.conditions import LabelSpec, SourceSpec
 from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Name
 from gensdk_runtime.spec.kinds import PROGRAMS, AnyCondition, AnyOutput, AnyProgram, ConditionSpec, ProgramSpec
-from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.spec.strict import StrictModel
@@ -269,15 +268,6 @@ class ModelSpec(StrictModel):
         """The images that the model translates; None for a model that takes none."""
         source = self.condition("image")
         return source if isinstance(source, SourceSpec) else None
-
-    def require_image(self) -> ImageSpec:
-        """The images that the model makes; :class:`InputError` for a model that makes something else."""
-        if not isinstance(self.output, ImageSpec):
-            raise InputError(
-                f"this is for images, but model {self.name!r} makes {self.output.kind} of shape "
-                f"{list(self.output.shape)}; use a model of images, or sample() and its array"
-            )
-        return self.output
 
     def program_of(self, kind: type[SpecT]) -> SpecT:
         """The program, which is of this `kind`; :class:`ManifestError` for another."""
