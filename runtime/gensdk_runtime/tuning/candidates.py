@@ -21,7 +21,7 @@ SIZES = (1, 4, 8, 16, 64, 256)
 
 PREPARED_BYTES = 2**29
 MAX_PREPARED = 3
-"""Bytes of weights and number of batch sizes that one graph is prepared for, where each size is."""
+"""Bytes of weights and number of batch sizes that one graph is prepared for, where each is prepared."""
 
 _PROCESSOR = {"onnxruntime": "cpu", "openvino": "cpu", "tensorrt": None}
 """The provider that a backend takes where none is named, if that runs on the processor."""
