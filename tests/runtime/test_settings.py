@@ -14,9 +14,9 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.request import ARGUMENTS
 from gensdk_runtime.plan.sampling import SampleArguments
-from gensdk_runtime.programs import PROGRAMS
 from gensdk_runtime.proof.golden import Call, Golden, Trajectory, TrajectorySettings
 from gensdk_runtime.spec.field_words import type_of
+from gensdk_runtime.spec.kinds import PROGRAMS
 from gensdk_runtime.spec.options import (
     Option,
     OptionValues,
@@ -47,8 +47,13 @@ def sampler(kind: str) -> Generator:
     return generator(MODELS[MODEL_OF[kind]](3))
 
 
-def test_each_program_has_settings_and_each_settings_a_program() -> None:
-    assert {kind: program.Settings for kind, program in PROGRAMS.items()} == SETTINGS
+@every_program
+def test_each_program_has_settings_and_each_settings_a_program(kind: str) -> None:
+    PROGRAMS.load(kind)
+    program = PROGRAMS.known_class(kind)
+    assert program is not None
+    assert program.Settings is SETTINGS[kind]
+    assert program.Spec is PROGRAMS.spec(kind)
 
 
 @pytest.mark.parametrize(

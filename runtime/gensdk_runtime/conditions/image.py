@@ -17,7 +17,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.spec.conditions import SourceSpec
-from gensdk_runtime.spec.model import ModelSpec, program_graphs
+from gensdk_runtime.spec.model import ModelSpec
 
 _CELLS = 6
 _STREAM = 1
@@ -139,7 +139,7 @@ def check_sources(images: Any, spec: SourceSpec, n: int | None, largest: tuple[i
 
 def max_source_size(model: ModelSpec) -> tuple[int, int]:
     """The largest height and width that the graph of a translation model takes at once."""
-    spec = model.graph(program_graphs(model.program)[0]).input("source")
+    spec = model.graph(model.program.graphs[0]).input("source")
     axes = MAX_SIDE, MAX_SIDE
     if spec is not None and len(spec.shape) == 4:
         axes = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]  # type: ignore[assignment]

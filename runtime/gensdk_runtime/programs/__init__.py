@@ -6,21 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.programs.ascent import AscentProgram
-from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program
-from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.programs.translation import TranslationProgram
+from gensdk_runtime.spec.kinds import PROGRAMS
 from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
-
-PROGRAMS: dict[str, type[Program[Any]]] = {
-    "feedforward": FeedforwardProgram,
-    "diffusion": DiffusionProgram,
-    "autoregressive": AutoregressiveProgram,
-    "ascent": AscentProgram,
-}
-
 
 ABILITIES = ("encode", "reconstruct", "invert", "detect", "classify", "log_likelihood", "latents", "interpolate",
              "walk", "traverse", "arithmetic", "translate", "dream")  # fmt: skip
@@ -30,9 +20,8 @@ _INVERTED = frozenset(("encode", "reconstruct", "invert", "detect"))
 
 def program_type(model: ModelSpec) -> type[Program[Any]]:
     """The program that the model names."""
-    if model.source is not None and model.program.kind == "feedforward":
-        return TranslationProgram
-    return PROGRAMS[model.program.kind]
+    found: type[Program[Any]] = PROGRAMS.class_of(model.program)
+    return TranslationProgram if found is FeedforwardProgram and model.source is not None else found
 
 
 def abilities(model: ModelSpec) -> tuple[str, ...]:
