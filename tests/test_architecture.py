@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import gensdk
-from gensdk_runtime.programs import PROGRAMS
-from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS
+from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS, PROGRAMS
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
@@ -211,7 +210,7 @@ def test_a_branch_on_a_kind_counts() -> None:
 
 def test_kinds_are_asked_of_nowhere_else() -> None:
     """A new kind is a file of its own: nothing branches on kinds but their rooms, and what is named here."""
-    kinds = {*PROGRAMS, *OUTPUTS.names, *CONDITIONS.names}
+    kinds = {*PROGRAMS.names, *OUTPUTS.names, *CONDITIONS.names}
     found: dict[str, list[int]] = {}
     asked: set[str] = set()
     for path in FILES:
