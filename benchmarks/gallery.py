@@ -26,7 +26,7 @@ from gallery_recipes import gallery_runs
 from gensdk_export.export import ExportOptions, export_run
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import FOLDER as EMBEDDED
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import GensdkError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_pixels import fit_size
@@ -96,7 +96,7 @@ def draw(path: Path, pictures: Path) -> Entry:
 
 
 def _samples(generator: Generator) -> Images:
-    if generator.model.points is not None:
+    if generator.model.output.kind == "points":
         return generator.sample(POINTS, seed=0, progress=False).picture()
     classes = generator.model.num_classes
     labels = [i % classes for i in range(SHOWN)] if classes else None
@@ -107,9 +107,7 @@ def _translations(generator: Generator, path: Path) -> Images:
     """Each source beside its translation, and beside its target where the run kept one."""
     examples = Examples.load(path.with_suffix(""))
     if examples is None:
-        made_up = example_images(generator.model, TRANSLATED)
-        assert made_up is not None
-        examples = Examples(made_up)
+        examples = Examples(required_examples(generator.model, TRANSLATED)["image"])
     kept = Examples(
         examples.sources[:TRANSLATED], None if examples.targets is None else examples.targets[:TRANSLATED]
     )

@@ -28,7 +28,7 @@ def of_sampling(prepared: Prepared, case: Case) -> int:
     model = prepared.describe()
     program = model.program
     if isinstance(program, AutoregressiveSpec):
-        _, height, width = model.image.shape
+        _, height, width = model.output.shape
         row, pixel = (prepared.graph(name) for name in (program.row_graph, program.pixel_graph))
         return height * of_graph(row, case.batch) + height * width * of_graph(pixel, case.batch)
     name = "step" if case.steps else program.graph

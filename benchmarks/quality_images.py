@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from quality_subject import (
     sample_and_judge,
 )
 from recipes import RECIPES
-from rows import Row, above, at_least, at_most
+from rows import Gate, Row, above, at_least, at_most
 
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.settings import SampleOptions
@@ -43,6 +43,15 @@ GUIDANCE = 2.0
 FEW_STEPS = SampleOptions(solver="dpmsolver++", num_inference_steps=10, timestep_spacing="quadratic")
 """The best solver at 10 steps; docs/performance.md has the others."""
 
+FEW = (5, 10, 20)
+"""Steps at which a flow is measured beside a ddpm of the same network and training."""
+
+FLOW_STEPS = SampleOptions(solver="euler", timestep_spacing="trailing")
+"""How a flow is sampled."""
+
+FLOW_GATES: Mapping[str, Mapping[int, Gate]] = {"digits": {10: at_most(15)}, "mnist": {}}
+"""Bounds of its classifier-FID at some numbers of steps, on each data."""
+
 
 def measure_ddpm(subject: Subject) -> Iterator[Row]:
     with subject.generator() as generator:
@@ -53,6 +62,7 @@ def measure_ddpm(subject: Subject) -> Iterator[Row]:
             gate = at_most(15) if steps == 50 else None
             yield subject.row(f"classifier-FID, DDIM {steps}", report.fid, gate, against(report))
         yield few_steps(subject, generator)
+        yield from at_few_steps(subject, generator, FEW_STEPS)
         if subject.distill:
             yield from measure_students(subject, generator)
         guided = sample_and_judge(subject, generator, num_inference_steps=50, guidance_scale=GUIDANCE)
@@ -81,6 +91,38 @@ def few_steps(subject: Subject, generator: Generator) -> Row:
     )
     name = f"classifier-FID, {FEW_STEPS['solver']} {FEW_STEPS['num_inference_steps']}"
     return subject.row(name, few.mean(), at_most(float(many.mean())), detail)
+
+
+def at_few_steps(
+    subject: Subject, generator: Generator, options: SampleOptions, gates: Mapping[int, Gate] | None = None
+) -> Iterator[Row]:
+    """Classifier-FID in each number of FEW steps, each from the noise of PAIRED_SEEDS."""
+    for steps in FEW:
+        drawn = SampleOptions(**{**options, "num_inference_steps": steps})
+        fids = np.array([sample_and_judge(subject, generator, seed, **drawn).fid for seed in PAIRED_SEEDS])
+        detail = (
+            f"{drawn['timestep_spacing']} spacing, {len(fids)} seeds of {COUNT}; "
+            f"+- {fids.std(ddof=1) / math.sqrt(len(fids)):.3f} (standard error)"
+        )
+        name = f"classifier-FID, {drawn['solver']} {steps} steps"
+        yield subject.row(name, fids.mean(), (gates or {}).get(steps), detail)
+
+
+def measure_flow(subject: Subject) -> Iterator[Row]:
+    """Few steps of Euler's method and of DPM-Solver++; guided, the labels."""
+    with subject.generator() as generator:
+        yield from at_few_steps(subject, generator, FLOW_STEPS, FLOW_GATES[subject.recipe.data])
+        guided = sample_and_judge(
+            subject, generator, **FLOW_STEPS, num_inference_steps=20, guidance_scale=GUIDANCE
+        )
+    detail = f"guidance_scale {GUIDANCE:g}, 20 steps; FID then {guided.fid:.2f}"
+    yield subject.row("label accuracy, guided", guided.label_accuracy or 0.0, at_least(0.95), detail)
+
+
+def measure_mnist_ddpm(subject: Subject) -> Iterator[Row]:
+    """What the flow of MNIST is measured beside."""
+    with subject.generator() as generator:
+        yield from at_few_steps(subject, generator, FEW_STEPS)
 
 
 def measure_students(subject: Subject, generator: Generator) -> Iterator[Row]:
@@ -154,6 +196,9 @@ def measure_mnist_vae(subject: Subject) -> Iterator[Row]:
 
 MEASURES = {
     "digits-ddpm": measure_ddpm,
+    "digits-flow": measure_flow,
+    "mnist-ddpm": measure_mnist_ddpm,
+    "mnist-flow": measure_flow,
     "digits-dcgan": measure_gan,
     "digits-cgan": measure_gan,
     "digits-vae": measure_digits_vae,

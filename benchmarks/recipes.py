@@ -42,8 +42,13 @@ class Recipe:
         )
 
 
+_SMALL_UNET = {"conditional": True, "multipliers": [1, 2, 4], "blocks": 1, "steps": 4000, "lr_schedule": "cosine"}
+
 RECIPES: dict[str, Recipe] = {
     "digits-ddpm": Recipe("ddpm", "digits", {"conditional": True}, share_features=1),
+    "digits-flow": Recipe("flow", "digits", {"conditional": True}),
+    "mnist-ddpm": Recipe("ddpm", "mnist", _SMALL_UNET),
+    "mnist-flow": Recipe("flow", "mnist", _SMALL_UNET),
     "digits-dcgan": Recipe(
         "dcgan",
         "digits",
@@ -99,7 +104,7 @@ RECIPES: dict[str, Recipe] = {
         {"latent": 32, "hidden": [512, 256], "batch_size": 128, "steps": 8000, "lr_schedule": "cosine"},
     ),
 }
-"""Models of images from noise: the four embedded bundles, a cgan, and the model of the MNIST gate."""
+"""Models of images from noise: the four embedded bundles, a flow beside each ddpm, a cgan, a VAE of MNIST."""
 
 EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-vae", "digits-pixelcnn")
 """Those that gensdk ships."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,3 +83,43 @@ def test_a_name_that_is_taken_is_an_error(reference_backend: str) -> None:
         register_backend(reference_backend)(Other)
     with pytest.raises(InputError, match="'reference'"):
         get_backend("referense")
+
+
+PACKAGE = """
+from gensdk_runtime.backends import register_backend
+from gensdk_runtime.backends.fake import FakeBackend
+
+@register_backend("installed-elsewhere")
+class Elsewhere(FakeBackend):
+    pass
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package with an entry point, as pip lays it out."""
+    (tmp_path / "gensdk_elsewhere.py").write_text(PACKAGE)
+    information = tmp_path / "gensdk_elsewhere-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: gensdk-elsewhere\nVersion: 1.0\n")
+    points = "[gensdk.backends]\ninstalled-elsewhere = gensdk_elsewhere\nempty-handed = json\n"
+    (information / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    backends._BACKENDS.pop("installed-elsewhere", None)
+    sys.modules.pop("gensdk_elsewhere", None)
+
+
+def test_an_installed_package_is_found_by_its_entry_point(installed: Path) -> None:
+    with Generator.load("digits-dcgan", backend="installed-elsewhere") as model:
+        assert model.sample(1, seed=0).settings["backend"] == "installed-elsewhere"
+    with pytest.raises(InputError, match="registers none of this name"):
+        get_backend("empty-handed")
+
+
+def test_what_lies_in_the_working_directory_is_not_installed(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(installed)
+    with pytest.raises(InputError, match="no backend 'installed-elsewhere'"):
+        get_backend("installed-elsewhere")

@@ -29,7 +29,7 @@ def open_peer(prepared: Prepared, case: Case, *, compiled: bool = False) -> Peer
     if isinstance(getattr(unet, "unet", None), UNet2DModel):
         unet = cast(nn.Module, unet.unet)
     else:
-        unet = Clothed(unet, spec.image)
+        unet = Clothed(unet, spec.output)
     if compiled:
         unet.compile(dynamic=False, options={"freezing": True})
     pipeline: Any = _make_pipeline(unet, scheduler(spec))
@@ -54,7 +54,7 @@ def scheduler(spec: ModelSpec) -> Any:
         beta_schedule="linear",
         timestep_spacing=defaults.timestep_spacing,
         clip_sample=defaults.clip_sample,
-        clip_sample_range=spec.image.value_range[1],
+        clip_sample_range=spec.output.value_range[1],
         set_alpha_to_one=True,
     )
 

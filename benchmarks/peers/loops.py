@@ -32,7 +32,7 @@ def solver_rows(model: ModelSpec, case: Case) -> SolverTable:
         "ddim",
         case.steps or defaults.num_inference_steps,
         timestep_spacing=defaults.timestep_spacing,
-        clip_range=model.image.value_range[1],
+        clip_range=model.output.value_range[1],
         use_clipped_model_output=defaults.use_clipped_model_output,
     )
 
@@ -95,7 +95,7 @@ class PixelLoop(Peer):
     def __init__(self, model: ModelSpec, row: Graph, pixel: Graph) -> None:
         assert isinstance(model.program, AutoregressiveSpec)
         self._row, self._pixel = row, pixel
-        self._image = model.image
+        self._image = model.output
         self._states = state_shapes(model)
 
     def run(self, noise: Float32) -> Float32:

@@ -39,7 +39,7 @@ class TorchDiffusion(Peer):
 
     def __init__(self, denoiser: Callable[[Tensor, Tensor], Tensor], table: SolverTable) -> None:
         self._denoiser = denoiser
-        self._timesteps = [torch.tensor([t]) for t in table.timesteps.tolist()]
+        self._timesteps = [torch.tensor([int(t)]) for t in table.timesteps]
         self._rows = table.coefficients.tolist()
 
     @torch.inference_mode()
@@ -72,7 +72,7 @@ class TorchPixels(Peer):
 
     def __init__(self, model: Model, row: Callable[..., Any], pixel: Callable[..., Any]) -> None:
         spec = model.plan.model
-        self._row, self._pixel, self._image = row, pixel, spec.image
+        self._row, self._pixel, self._image = row, pixel, spec.output
         self._states = state_shapes(spec)
 
     @torch.inference_mode()

@@ -36,11 +36,11 @@ class TorchNaive(Peer):
         model = prepared.load()
         spec = model.plan.model
         assert isinstance(spec.program, AutoregressiveSpec)
-        if spec.image.channels != 1:
+        if spec.output.channels != 1:
             raise ValueError("one pass draws one channel; only grey images are sampled here")
-        self._network, self._levels, self._image = model.network, spec.program.levels, spec.image
+        self._network, self._levels, self._image = model.network, spec.program.levels, spec.output
         self._passes = 8 if case.batch < 8 else 1
-        self.scale = spec.image.height * spec.image.width / self._passes
+        self.scale = spec.output.height * spec.output.width / self._passes
 
     @torch.inference_mode()
     def run(self, noise: Float32) -> Float32:

@@ -14,9 +14,9 @@ def draw_noise(model: ModelSpec, batch: int, *, seed: int) -> NDArray[np.float32
     """float32 [batch, ...]; see :mod:`peers` for the shapes."""
     keys = noise.sample_keys(batch, seed)
     if isinstance(model.program, AutoregressiveSpec):
-        channels, height, width = model.image.shape
+        channels, height, width = model.output.shape
         return noise.uniform(keys, noise.LATENT_STREAM, (height, width, channels))
-    shape: tuple[int, ...] = model.image.shape
+    shape: tuple[int, ...] = model.output.shape
     if isinstance(model.program, FeedforwardSpec):
         graph = model.graph(model.program.graph)
         shape = fixed_shape(graph, graph.inputs[0].name)

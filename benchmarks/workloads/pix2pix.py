@@ -76,7 +76,7 @@ def build() -> Model:
         family="pix2pix",
         program=FeedforwardSpec(graph="generator"),
         graphs=(GraphSpec(name="generator", inputs=(source,), outputs=(image,)),),
-        image=IMAGE,
+        output=IMAGE,
         max_batch=16,
     )
     network = UNetGenerator(IMAGE.channels, WIDTHS)

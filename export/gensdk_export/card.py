@@ -135,13 +135,13 @@ def _options(model: ModelSpec) -> Iterator[str]:
 
 
 def _kind(model: ModelSpec) -> str:
-    return "images" if model.points is None else "points"
+    return "images" if model.output.kind == "image" else "points"
 
 
 def _output(model: ModelSpec) -> dict[str, str]:
     low_high = list(model.output.value_range)
-    if model.points is not None:
-        return {"points": f"{model.points.dimensions} dimensions, expected in {low_high}"}
+    if model.output.kind == "points":
+        return {"points": f"{model.output.shape[0]} dimensions, expected in {low_high}"}
     return {"images": f"{' x '.join(map(str, model.output.shape))}, values in {low_high}"}
 
 

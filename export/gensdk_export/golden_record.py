@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.programs.solvers import SOLVERS
+from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.proof.drift import degenerate
 from gensdk_runtime.proof.golden import (
     Call,
@@ -59,7 +59,7 @@ def record_golden(
     generator = Generator.from_sessions(plan.model, sessions)
     runs = []
     if sources is None:
-        sources = example_images(plan.model, samples)
+        sources = required_examples(plan.model, samples).get("image")
     for settings in golden_settings(plan.model, samples=samples, steps=steps):
         begun = Trajectory(settings, np.empty(0, np.float32), (), sources)
         try:
@@ -123,7 +123,8 @@ def _shallow_proof(model: ModelSpec, settings: TrajectorySettings, calls: tuple[
 
 
 def golden_settings(model: ModelSpec, *, samples: int, steps: int | None) -> Iterator[TrajectorySettings]:
-    """The runs that prove `model`; a diffusion model gets one for each solver, and one with shared features."""
+    """The runs that prove `model`; a diffusion model gets one for each of some solvers that use
+    all that a step can use, and one with shared features."""
     seeds = tuple(range(samples))
     labels = None if model.num_classes is None else tuple(seed % model.num_classes for seed in seeds)
     program = model.program
@@ -136,7 +137,7 @@ def golden_settings(model: ModelSpec, *, samples: int, steps: int | None) -> Ite
         return
     longest = program.schedule.num_train_timesteps
     main = program.defaults.solver
-    for solver in sorted(SOLVERS, key=lambda name: name != main):
+    for solver in dict.fromkeys((main, *make_schedule(program.schedule).proving)):
         wanted = (steps or min(MAX_STEPS, program.defaults.num_inference_steps)) if solver == main else SHORT_STEPS
         yield TrajectorySettings.from_dict(
             {

@@ -41,7 +41,7 @@ def with_proved_field(model: ModelSpec, graphs: Mapping[str, bytes]) -> ModelSpe
     field = source.receptive_field.model_copy(
         update={"whole": True, "margin": 0, "grid": 1, "reason": "pixels far away moved it in a trial"}
     )
-    return found.model_copy(update={"source": source.model_copy(update={"receptive_field": field})})
+    return found.with_condition(source.model_copy(update={"receptive_field": field}))
 
 
 def _moves_far_away(model: ModelSpec, source: SourceSpec, data: bytes) -> bool:

@@ -57,7 +57,7 @@ def dream(
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.media.image_sets import load_image
     from gensdk_runtime.media.images import encode_image, write_atomically
-    from gensdk_runtime.samples import check_target
+    from gensdk_runtime.outputs.image import check_target
 
     check_target(output)
     started = perf_counter()

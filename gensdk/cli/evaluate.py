@@ -117,7 +117,7 @@ def _print(report: Any) -> None:
 
 def _check_targets(output: Path | None, json_file: str | None) -> None:
     """Checks before long work that the files can be written."""
-    from gensdk_runtime.samples import check_folder
+    from gensdk_runtime.outputs.base import check_folder
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"expected a .html path for --output, got {str(output)[-60:]!r}")

@@ -38,7 +38,7 @@ def inspect(bundle: str, as_json: bool) -> None:
     model, origin = manifest.model, manifest.provenance
     size = sum(entry.size for entry in manifest.files.values())
     shape = " x ".join(str(axis) for axis in model.output.shape)
-    kind = "images" if model.points is None else "points"
+    kind = "images" if model.output.kind == "image" else "points"
     classes = f", {model.num_classes} classes" if model.num_classes else ""
     say(f"{model.name}: {model.family}, program {model.program.kind}, {kind} {shape}{classes}")
     say(f"{path} ({size / 1000:.0f} kB, schema {manifest.schema_version}, all checksums hold)")

@@ -77,7 +77,7 @@ def interpolate(
 ) -> None:
     """Walk through the latent space of BUNDLE, from seed to seed or along one axis."""
     from gensdk_runtime.generator import Generator
-    from gensdk_runtime.samples import check_target
+    from gensdk_runtime.outputs.image import check_target
     from gensdk_runtime.stream.animation import SUFFIXES, check_animation, save_animation
 
     target = Path(output)

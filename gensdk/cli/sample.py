@@ -70,12 +70,11 @@ def sample(
 ) -> None:
     """Draw samples from BUNDLE: a folder, a .gsdk file, or an embedded name (see gensdk list)."""
     from gensdk_runtime.generator import Generator
-    from gensdk_runtime.samples import check_target
+    from gensdk_runtime.outputs.base import Arrangement, output_of
 
     if not output.strip():
         raise InputError("expected a path for --output, got an empty one")
-    if Path(output).suffix.lower() != ".csv":  # for points alone, which the bundle says
-        check_target(output)
+    arrangement = Arrangement(layout, columns, scale)
     seeds, labels = parse_seed(seed), parse_label(label)
     if n is None:
         n = next((len(given) for given in (seeds, labels) if isinstance(given, list)), 16)
@@ -84,10 +83,7 @@ def sample(
             raise InputError(
                 f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
             )
-        points = generator.model.points is not None
-        check_target(output, points=points)
-        if points and (layout != "auto" or columns is not None or scale is not None):
-            raise InputError(f"--layout, --columns and --scale are for images; {bundle} makes points")
+        output_of(generator.model.output).check_target(output, arrangement)
         samples = generator.sample(n, seed=seeds, label=labels, settings=options, **given)
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings

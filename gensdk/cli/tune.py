@@ -34,7 +34,7 @@ Generator.load(backend="auto") does a short version by itself when it first meet
 @click.option("--batch", metavar="1,8,64", help="Samples to measure at. [default: powers of two]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="At most so many CPU threads, and no GPU.")
 @click.option(
-    "--budget", type=float, default=30, show_default=True, help="Seconds of measuring; loading comes on top."
+    "--budget", type=float, default=20, show_default=True, help="Seconds of measuring; loading comes on top."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--clear", is_flag=True, help="Forget what was measured for BUNDLE, and measure nothing.")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, did_you_mean
 
+MAX_SAMPLES = 10_000_000
 SHOWN = 40
 """Characters of a value that a message quotes."""
 
@@ -111,3 +112,8 @@ def as_array(value: Any, what: str) -> NDArray[Any]:
     if array.dtype == object:
         raise InputError(f"expected {what} as an array of numbers, got {type(value).__name__}")
     return array
+
+
+def check_count(n: object) -> int:
+    """A number of samples from 1 to ten million."""
+    return check_whole(n, "n", least=1, most=MAX_SAMPLES)

@@ -12,11 +12,11 @@ from typing import Any, Literal, Self, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_flag, check_word
+from gensdk_runtime.arguments import check_count, check_flag, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.conditions.given_images import Picture, check_size
-from gensdk_runtime.conditions.inputs import check_count
+from gensdk_runtime.conditions.label import Label
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.methods.dream import dream
@@ -26,13 +26,14 @@ from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
 from gensdk_runtime.methods.prepared import Prepared
 from gensdk_runtime.methods.translate import Given, Through, translate
 from gensdk_runtime.noise import Seeds, sample_keys
+from gensdk_runtime.outputs.base import OutputType
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.plan.origin import Origin
-from gensdk_runtime.plan.request import Asked, Label
+from gensdk_runtime.plan.request import Asked
 from gensdk_runtime.plan.runner import runner_of
 from gensdk_runtime.plan.runners import Runners
-from gensdk_runtime.plan.sampling import OutputType, SampleArguments, Sampling
+from gensdk_runtime.plan.sampling import SampleArguments, Sampling
 from gensdk_runtime.programs import ABILITIES, abilities
 from gensdk_runtime.programs.base import StepCallback
 from gensdk_runtime.samples import Samples
@@ -118,8 +119,10 @@ class Generator(Closable):
         `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`, but that `settings` gives
         options alone.
         """
-        asked = Asked(n, label, batch_size, size=check_size(size))
-        return Prepared(self._sampling, asked, self._sampling.options(settings, options), output_type, warm=warm)
+        asked = Asked(n, batch_size, size=check_size(size))
+        conditions, others = self._sampling.asked_for({"label": label}, dict(options))
+        chosen = self._sampling.options(settings, others)
+        return Prepared(self._sampling, asked, conditions, chosen, output_type, warm=warm)
 
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session]) -> Self:
@@ -203,9 +206,8 @@ class Generator(Closable):
         return self._sampling.sample(
             n,
             seed=seed,
-            label=label,
+            conditions={"label": label, "image": image},
             latents=latents,
-            image=image,
             callback_on_step_end=callback_on_step_end,
             progress=progress,
             batch_size=batch_size,
@@ -361,7 +363,7 @@ class Generator(Closable):
         where the backend fails or gives NaN.
         """
         return invert(
-            self._executor,
+            self._sampling,
             images,
             options,
             seed=seed,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gensdk.cli.main import run
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.image import example_images
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image
@@ -27,11 +27,7 @@ Export = Callable[[str], Any]
 
 def images(n: int) -> np.ndarray:
     """uint8 [n, 8, 8, 1]."""
-    spec = SourceSpec(channels=1, height=8, width=8)
-    model = type("Model", (), {"source": spec})
-    found = example_images(model, n)  # type: ignore[arg-type]
-    assert found is not None
-    return found
+    return example_images(SourceSpec(channels=1, height=8, width=8), n)
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gensdk_export.importers.diffusers.folder import diffusers_plan, import_diffusers
-from gensdk_export.importers.diffusers.scheduler import PLAIN, TAKEN
+from gensdk_export.importers.diffusers.scheduler import SCHEDULERS, read_sampling
 from gensdk_runtime import noise
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
@@ -22,6 +22,7 @@ from gensdk_runtime.proof.verify import verify_bundle
 from gensdk_training.torch_backend import torch_sessions
 
 diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIZE, SEED, N, STEPS = 8, 5, 2, 10
 
@@ -52,6 +53,7 @@ def ddim(**settings: Any) -> Any:
 
 PIPELINES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "ddpm": (ddpm, {}, {}),
+    "ddpm, x_0": (ddpm, {"prediction_type": "sample"}, {}),
     "ddpm, cosine, v": (ddpm, {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}, {}),
     "ddim": (ddim, {}, {}),
     "ddim, scaled": (ddim, {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}, {}),
@@ -107,6 +109,57 @@ def test_the_same_noise_gives_the_same_images(name: str, tmp_path: Path, monkeyp
     samples = generator.sample(N, seed=SEED, num_inference_steps=STEPS, **options)
     assert samples.settings["solver"] == name[:4]
     np.testing.assert_allclose(unit(samples.array), expected, atol=1e-4)
+    assert np.ptp(expected) > 0.5
+
+
+ALONE: dict[str, tuple[Any, dict[str, Any]]] = {
+    "euler, leading": (diffusers.EulerDiscreteScheduler, {"timestep_spacing": "leading"}),
+    "euler, v, scaled": (
+        diffusers.EulerDiscreteScheduler,
+        {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear", "timestep_spacing": "trailing"},
+    ),
+    "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, {"timestep_spacing": "trailing"}),
+    "lcm": (diffusers.LCMScheduler, {}),
+    "lcm, clipped, of 20": (diffusers.LCMScheduler, {"clip_sample": True, "original_inference_steps": 20}),
+}
+"""Schedulers that lie beside a U-Net, without a pipeline."""
+
+
+def by_scheduler(unet: Any, scheduler: Any, steps: int, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """What the scheduler makes of our noise, [n, C, H, W], starting from noise of variance 1."""
+    keys = noise.sample_keys(N, SEED)
+    streams = iter(range(1, steps + 1))
+
+    def drawn(shape: Any, **_: Any) -> torch.Tensor:
+        return torch.from_numpy(noise.normal(keys, next(streams), tuple(shape)[1:]))
+
+    for name in ("euler_ancestral_discrete", "lcm", "flow_match_euler_discrete"):
+        monkeypatch.setattr(f"diffusers.schedulers.scheduling_{name}.randn_tensor", drawn)
+    scheduler.set_timesteps(steps)
+    state = torch.from_numpy(noise.normal(keys, noise.LATENT_STREAM, (3, SIZE, SIZE)))
+    scales = hasattr(scheduler, "is_scale_input_called")  # Euler's methods divide x_t by alpha
+    state = state * (scheduler.sigmas[0] ** 2 + 1) ** 0.5 if scales else state
+    with torch.inference_mode():
+        for t in scheduler.timesteps:
+            given = scheduler.scale_model_input(state, t) if scales else state
+            state = scheduler.step(unet(given, t, return_dict=False)[0], t, state).prev_sample
+    result: np.ndarray = state.numpy()
+    return result
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_scheduler_beside_a_network_gives_the_same_images(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, settings = ALONE[name]
+    unet, scheduler = make_unet(), make(**settings)
+    plan, _, _ = diffusers_plan(save(tmp_path / "faces", unet, scheduler))
+    expected = by_scheduler(unet, scheduler, STEPS, monkeypatch)
+    generator = Generator.from_sessions(plan.model, torch_sessions(plan))
+    samples = generator.sample(N, seed=SEED, num_inference_steps=STEPS)
+    assert samples.settings["solver"] == name.split(",", maxsplit=1)[0]
+    scale = max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(samples.array / scale, expected / scale, atol=1e-4)
     assert np.ptp(expected) > 0.5
 
 
@@ -171,7 +224,27 @@ def save(folder: Path, unet: Any, scheduler: Any) -> Path:
         ({"out_channels": 6}, diffusers.DDPMScheduler, "3 in and 6 out"),
         ({}, diffusers.PNDMScheduler, "got 'PNDMScheduler', which takes other steps"),
         ({}, lambda: diffusers.DDPMScheduler(trained_betas=[0.1] * 1000), "schedule abar"),
-        ({}, lambda: diffusers.DDPMScheduler(prediction_type="sample"), "prediction_type epsilon"),
+        ({}, lambda: diffusers.EulerAncestralDiscreteScheduler(prediction_type="sample"), "epsilon or v_pred"),
+        ({}, lambda: diffusers.EulerDiscreteScheduler(use_beta_sigmas=True), "use_beta_sigmas=False, got True"),
+        ({}, lambda: diffusers.EulerDiscreteScheduler(sigma_max=80.0), "sigma_max=None, got 80.0"),
+        (
+            {},
+            lambda: diffusers.EulerDiscreteScheduler(interpolation_type="log_linear"),
+            "interpolation_type=linear",
+        ),
+        (
+            {},
+            lambda: diffusers.EulerDiscreteScheduler(use_karras_sigmas=True, timestep_spacing="leading"),
+            "timestep_spacing linspace with use_karras_sigmas, got 'leading'",
+        ),
+        ({}, lambda: diffusers.LCMScheduler(timestep_scaling=1.0), "timestep_scaling=10.0, got 1.0"),
+        (
+            {},
+            lambda: diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+            "use_dynamic_shifting=False",
+        ),
+        ({}, lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift_terminal=0.1), "shift_terminal=None"),
+        ({}, diffusers.UniPCMultistepScheduler, "which takes other steps"),
         ({}, lambda: diffusers.DDPMScheduler(thresholding=True), "thresholding=False"),
         ({}, lambda: diffusers.DDIMScheduler(set_alpha_to_one=False), "set_alpha_to_one=True"),
         ({}, lambda: diffusers.DDIMScheduler(steps_offset=1), "steps_offset=0"),
@@ -209,7 +282,7 @@ def test_what_does_not_fit(unet: dict[str, Any], scheduler: Any, message: str, t
         ("scheduler", {"clip_sample": "false"}, "clip_sample as true or false"),
         ("scheduler", {"thresholding": "False"}, "thresholding=False"),
         ("scheduler", {"timestep_spacing": "quadratic"}, "timestep_spacing leading or trailing"),
-        ("scheduler", {"prediction_type": ["epsilon"]}, "prediction_type epsilon or v_prediction"),
+        ("scheduler", {"prediction_type": ["epsilon"]}, "prediction_type epsilon or v_prediction or sample"),
         ("scheduler", {"variance_type": "fixed_small_x"}, "variance_type"),
         ("scheduler", {"_class_name": "DDPMWuerstchenScheduler"}, "which takes other steps"),
         ("scheduler", {"beta_start": "1e-4"}, "beta_start"),
@@ -234,11 +307,53 @@ def test_settings_that_diffusers_does_not_know_are_told(tmp_path: Path) -> None:
     assert {guess.what: guess.value for guess in guesses}["left out"] == "skip_prk_steps"
 
 
-def test_every_setting_of_both_schedulers_is_known() -> None:
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_setting_of_a_scheduler_is_known(name: str) -> None:
     """A version of diffusers with a new setting fails here, not in somebody's samples."""
-    for scheduler in (diffusers.DDPMScheduler, diffusers.DDIMScheduler):
-        names = set(inspect.signature(scheduler.__init__).parameters) - {"self"}
-        assert names <= TAKEN | set(PLAIN)
+    scheduler, known = getattr(diffusers, name), SCHEDULERS[name]
+    names = set(inspect.signature(scheduler.__init__).parameters) - {"self"}
+    assert names <= {*known.taken, *known.plain}
+    assert read_sampling({"_class_name": name}, "", None) == read_sampling(
+        {**scheduler().config, "_class_name": name}, "", None
+    ), "what a configuration leaves out is as diffusers has it"
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "pipeline", "solver", "expected"),
+    [
+        (diffusers.EulerDiscreteScheduler, {}, "", None, {"solver": "euler", "timestep_spacing": "linspace"}),
+        (
+            diffusers.EulerDiscreteScheduler,
+            {"use_karras_sigmas": True},
+            "",
+            None,
+            {"solver": "euler", "timestep_spacing": "karras"},
+        ),
+        (diffusers.EulerDiscreteScheduler, {}, "DDIMPipeline", None, {"solver": "ddim"}),
+        (diffusers.EulerDiscreteScheduler, {}, "", "dpmsolver++", {"solver": "dpmsolver++"}),
+        (diffusers.LCMScheduler, {}, "", None, {"timestep_spacing": "skipping", "num_inference_steps": 4}),
+        (diffusers.LCMScheduler, {}, "", "ddim", {"solver": "ddim", "timestep_spacing": "leading"}),
+        (diffusers.FlowMatchEulerDiscreteScheduler, {}, "", None, {"timestep_spacing": "linspace"}),
+        (
+            diffusers.FlowMatchEulerDiscreteScheduler,
+            {"use_karras_sigmas": True, "stochastic_sampling": True},
+            "",
+            None,
+            {"solver": "lcm", "timestep_spacing": "karras"},
+        ),
+    ],
+)
+def test_a_scheduler_gives_the_defaults(
+    make: Any, settings: dict[str, Any], pipeline: str, solver: Any, expected: dict[str, Any]
+) -> None:
+    config = {**make(**settings).config, "_class_name": make.__name__}
+    defaults = read_sampling(config, pipeline, solver).defaults.model_dump()
+    assert {name: defaults[name] for name in expected} == expected
+
+
+def test_another_solver_must_suit_a_flow() -> None:
+    with pytest.raises(ExportError, match=r"expected --solver euler or .* with FlowMatch.*, got 'ddim'"):
+        read_sampling({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "", "ddim")
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_the_multiple_and_the_ranges_are_found(tmp_path: Path) -> None:
         source = bundle.manifest.model.source
         assert source is not None
         assert source.multiple == 4
-        assert source.value_range == bundle.manifest.model.image.value_range == (-1.0, 1.0)
+        assert source.value_range == bundle.manifest.model.output.value_range == (-1.0, 1.0)
         assert bundle.manifest.model.max_batch > 1
 
 

@@ -331,5 +331,5 @@ def test_what_comes_first_tells_the_range_that_a_model_takes(name: str, end: str
         model = bundle.manifest.model
     assert model.source is not None
     assert model.source.value_range == expected
-    assert model.image.value_range[1] == 1.0  # nothing that came out in the trial is of 255
+    assert model.output.value_range[1] == 1.0  # nothing that came out in the trial is of 255
     assert {"range of the source", "range of the result"} <= {guess.what for guess in report.guesses}

@@ -20,6 +20,7 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.spec.conditions import LabelSpec
 from support.browser import CHROMIUM, DRIVER, MISSING, Browser, browser, served
 
 EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-pixelcnn")
@@ -86,7 +87,8 @@ def test_names_from_a_bundle_become_no_markup(tab: Browser, tmp_path: Path, runt
     name = "<img src=x onerror=alert(1)>"
     with Bundle.open("digits-dcgan") as bundle:
         files = {name: bundle.read(name) for name in bundle.manifest.files}
-        model = bundle.manifest.model.model_copy(update={"class_names": (name, *map(str, range(1, 10)))})
+        label = LabelSpec(num_classes=10, class_names=(name, *map(str, range(1, 10))))
+        model = bundle.manifest.model.with_condition(label)
         write_bundle(tmp_path / "named.gsdk", bundle.manifest.model_copy(update={"model": model}), files).close()
     write_page(tmp_path / "named.gsdk", tmp_path / "page", onnxruntime_web_folder=runtime_files)
     with served(tmp_path / "page") as url:

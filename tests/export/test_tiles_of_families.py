@@ -13,7 +13,7 @@ from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_runtime.backends import create_backend
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods import translate
 from gensdk_runtime.methods.tiles import Cut
@@ -50,8 +50,7 @@ def _translates(name: str, family: Any) -> bool:
 
 def opened(plan: ExportPlan) -> Generator:
     graph = plan.model.graphs[0]
-    images = example_images(plan.model, 1)
-    assert images is not None
+    images = required_examples(plan.model, 1)["image"]
     feeds: dict[str, Any] = {"source": (images.transpose(0, 3, 1, 2) / 127.5 - 1).astype(np.float32)}
     if plan.model.num_classes:
         feeds["label"] = np.zeros(1, np.int64)
@@ -90,7 +89,7 @@ def test_a_trial_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
     model = translation_model(1)
     assert model.source is not None
     source = model.source.model_copy(update={"receptive_field": claimed})
-    monkeypatch.setattr(receptive_proof, "with_field", lambda *_: model.model_copy(update={"source": source}))
+    monkeypatch.setattr(receptive_proof, "with_field", lambda *_: model.with_condition(source))
     for draw, whole in ((GLOBAL["instance_norm"][0], True), (LOCAL["convolution"][0], False)):
         found = with_proved_field(model, {GRAPH: translation_onnx(model, draw)}).source
         assert found is not None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.verify import load_golden, verify_bundle
@@ -98,8 +98,7 @@ def test_it_verifies_in_both_precisions(exported: tuple[Path, ExportPlan, bool])
 
 def test_it_draws_what_pytorch_draws(exported: tuple[Path, ExportPlan, bool]) -> None:
     path, made, _ = exported
-    images = example_images(made.model, 3)
-    assert images is not None
+    images = required_examples(made.model, 3)["image"]
     with Generator.load(path, backend="onnxruntime", threads=1) as loaded:
         samples = loaded.sample(image=images, label=label_of(made, 3))
         np.testing.assert_allclose(samples.array, expected(made, images), atol=1e-5)

@@ -52,7 +52,7 @@ def inverting_model(**changes: Any) -> ModelSpec:
         program=FeedforwardSpec(graph="generator"),
         inversion=AscentSpec.model_validate({**spec, **changes}),
         graphs=graphs,
-        image=IMAGE,
+        output=IMAGE,
         max_batch=4,
     )
 

@@ -228,7 +228,7 @@ def test_a_batch_with_and_without_labels_is_each_by_itself(lockstep: bool) -> No
 
     def run(places: list[int]) -> Array:
         images = np.empty((len(places), *program.latent_shape), np.float32)
-        program.run(Run(tuple(keys[place] for place in places), images, labels[places]), found)
+        program.run(Run(tuple(keys[place] for place in places), images, {"label": labels[places]}), found)
         return images
 
     together = run([0, 1, 2])

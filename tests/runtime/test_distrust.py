@@ -116,7 +116,7 @@ def test_a_signature_that_does_not_fit_its_program_does_not_blame_the_caller() -
 def test_a_diffusion_model_needs_a_symmetric_range() -> None:
     image = IMAGE.model_copy(update={"value_range": (0.0, 1.0)})
     with pytest.raises(ManifestError, match=r"\[-x, x\]"):
-        generator(diffusion_model().model_copy(update={"image": image}))
+        generator(diffusion_model().model_copy(update={"output": image}))
 
 
 def test_a_program_that_refuses_leaves_no_graph_open() -> None:
@@ -130,8 +130,8 @@ def test_a_program_that_refuses_leaves_no_graph_open() -> None:
     path = embedded_path("digits-ddpm")
     assert path is not None
     with Bundle.open(path) as bundle:
-        image = bundle.manifest.model.image.model_copy(update={"value_range": (0.0, 1.0)})
-        model = bundle.manifest.model.model_copy(update={"image": image})
+        image = bundle.manifest.model.output.model_copy(update={"value_range": (0.0, 1.0)})
+        model = bundle.manifest.model.model_copy(update={"output": image})
         changed = replace(bundle, manifest=bundle.manifest.model_copy(update={"model": model}))
         with pytest.raises(ManifestError):
             Generator.load(changed, backend=Watching())
@@ -270,9 +270,9 @@ def test_schedules_without_signal_or_noise_are_refused(spec) -> None:
 
 
 def test_class_names_stay_printable_and_messages_short() -> None:
-    model = feedforward_model(2).model_dump(mode="json")
+    label = {"kind": "label", "num_classes": 2, "class_names": ["a", "\x1b[2Jb"]}
     with pytest.raises(GensdkError, match="printed"):
-        ModelSpec.from_dict({**model, "class_names": ["a", "\x1b[2Jb"]}, what="model")
+        ModelSpec.from_dict({**feedforward_model().model_dump(mode="json"), "conditions": [label]}, what="model")
     assert len(did_you_mean("zzz", [f"class {i}" for i in range(1000)])) < 500
 
 

@@ -14,6 +14,7 @@ from gensdk_runtime.backends import backend_names, create_backend
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import GRID_GAP, read_settings
+from gensdk_runtime.spec.conditions import LabelSpec
 from support.models import IMAGE, MODELS, diffusion_model, feedforward_model, generator, nan_images
 
 programs = pytest.mark.parametrize("program", MODELS)
@@ -107,7 +108,7 @@ def test_guidance_runs_two_passes_only_where_both_count(lockstep: bool) -> None:
 
 
 def test_class_names_and_drawn_labels() -> None:
-    model = feedforward_model(3).model_copy(update={"class_names": ("cat", "dog", "owl")})
+    model = feedforward_model(3).with_condition(LabelSpec(num_classes=3, class_names=("cat", "dog", "owl")))
     with generator(model) as named:
         assert named.sample(2, label="dog").labels.tolist() == [1, 1]
         assert named.sample(3, label=["owl", 0, "1"]).labels.tolist() == [2, 0, 1]

@@ -218,7 +218,7 @@ def test_thinning_keeps_the_ends_and_the_budget(first: int, second: int, budget:
 def test_the_recorder_copies() -> None:
     model = feedforward_model()
     graph = model.graphs[0]
-    image = np.zeros((2, *model.image.shape), np.float32)
+    image = np.zeros((2, *model.output.shape), np.float32)
     recorder = Recorder()
     fake = FakeSession(graph, lambda feeds: {"image": image}, backend="fake", precision="fp32")
     session = recorder.wrap({graph.name: fake})[graph.name]
@@ -231,7 +231,7 @@ def test_the_recorder_copies() -> None:
 
 
 def image_call(value: float = 0.0, *, graph: str = "generator") -> tuple[Call, dict[str, Any]]:
-    shape = (2, *feedforward_model().image.shape)
+    shape = (2, *feedforward_model().output.shape)
     reference = np.linspace(-1, 1, math.prod(shape), dtype=np.float32).reshape(shape)
     return Call(graph, 0, {}, {"image": reference}), {"image": reference + np.float32(value)}
 
@@ -276,7 +276,7 @@ def test_non_finite_and_constant_outputs_are_problems() -> None:
 @pytest.mark.parametrize("lockstep", [False, True])
 def test_an_early_estimate_of_x0_is_judged_by_the_noise_it_came_from(lockstep: bool) -> None:
     model = diffusion_model(lockstep=lockstep)
-    shape = (2, *model.image.shape)
+    shape = (2, *model.output.shape)
     coefficients = np.array([158, -158, 1, 1, 0, 0, 0, 0], np.float32)
     coefficients = coefficients if lockstep else np.stack([coefficients] * 2)
     zeros = np.zeros(shape, np.float32)

@@ -118,10 +118,11 @@ def test_gifs_that_store_what_changed_are_put_together() -> None:
     patch[0, 0] = (0, 255, 0)
     part = encode_gif(patch[None], fps=10)
     at = part.index(b"\x2c")
-    palette = np.frombuffer(part[at + 10 : at + 778], np.uint8).reshape(256, 3)
+    flags = part[at + 9]  # a palette of its own, and the logarithm of its size
+    palette = np.frombuffer(part, np.uint8, 3 << (flags & 7) + 1, at + 10).reshape(-1, 3)
     clear = int(np.flatnonzero((palette == (0, 255, 0)).all(axis=1))[0])
     control = b"\x21\xf9" + struct.pack("<BBHBB", 4, 5, 25, clear, 0)
-    place = b"\x2c" + struct.pack("<HHHHB", 7, 3, 6, 5, 0x87)
+    place = b"\x2c" + struct.pack("<HHHHB", 7, 3, 6, 5, flags)
     found = list(frames(gif[:second] + control + place + part[at + 10 :], 3))
     wanted = base.copy()
     wanted[3:8, 7:13] = (200, 10, 10)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.spec.conditions import LabelSpec
 from gensdk_runtime.spec.manifest import (
     MAX_MANIFEST_BYTES,
     SCHEMA_VERSION,
@@ -29,12 +30,13 @@ from support.models import MODELS
 from support.tiny_bundle import GRAPH, sealed, tiny_files, tiny_manifest
 
 VALID = sealed(tiny_files())["manifest.json"]
+LABEL = {"kind": "label", "num_classes": 2}
 ENTRY = {"sha256": "0" * 64, "size": 1}
 
 
 def rich_manifest() -> Manifest:
     """A manifest that uses every field."""
-    model = MODELS["autoregressive"](3).model_copy(update={"class_names": ("a", "b", "ü")})
+    model = MODELS["autoregressive"](3).with_condition(LabelSpec(num_classes=3, class_names=("a", "b", "ü")))
     graphs = {graph.name: {"fp32": f"graphs/{graph.name}.onnx"} for graph in model.graphs}
     engine = EngineSpec(
         graph="row",
@@ -141,10 +143,21 @@ def test_a_draft_is_sealed_with_files_and_refused_on_disk_without() -> None:
         (changed("model", "name", to="a b"), "is no name"),
         (changed("model", "max_batch", to="8"), "valid integer"),
         (changed("model", "max_batch", to=8.0), "valid integer"),
-        (changed("model", "image", "value_range", to=[1.0, 1.0]), "empty"),
-        (changed("model", "image", "value_range", to=[-1.0, 1e999]), "finite"),
+        (changed("model", "output", "value_range", to=[1.0, 1.0]), r"^x/manifest\.json: model\.output.*empty"),
+        (changed("model", "output", "value_range", to=[-1.0, 1e999]), "finite"),
+        (
+            changed("model", "output", "chanels", to=1),
+            r"model\.output: unknown key 'chanels'; did you mean 'channels'",
+        ),
+        (changed("model", "output", to=None), "expected output, an object with a kind"),
+        (changed("model", "output", to={"channels": 1}), "expected output, an object with a kind such as 'image'"),
+        (changed("model", "output", "kind", to="smell"), r"no output of the kind 'smell'.*image, points.*upgrade"),
+        (changed("model", "output", to={"kind": "points", "dimensions": 2**13}), "less than or equal to 4096"),
+        (changed("model", "conditions", to=[{"kind": "\x1b[2J"}]), r"\\x1b"),
+        (changed("model", "conditions", to=[LABEL, LABEL]), "two conditions are of one kind"),
         (changed("model", "program", "graph", to="other"), "needs a graph 'other', which is missing"),
-        (changed("model", "class_names", to=["a"]), "class_names"),
+        (changed("model", "conditions", to=[{**LABEL, "class_names": ["a"]}]), "1 class_names for num_classes 2"),
+        (changed("model", "conditions", to=[{**LABEL, "class_name": ["a"]}]), "did you mean 'class_names'"),
         (changed("provenance", "config", to={"lr": float("nan")}), "not writable as JSON"),
         (changed("graph_files", to={}), "has no fp32 file"),
         (changed("graph_files", "ghost", to={"fp32": GRAPH}), "'ghost' has a file or an engine but is no graph"),

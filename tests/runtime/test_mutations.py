@@ -130,7 +130,7 @@ def test_what_was_measured_is_read_as_hostile_too(tmp_path, monkeypatch) -> None
         manifest = bundle.manifest
     key = {"bundle": "x", "precision": "fp32"}
     table = CostTable(costs=(Cost(choice=Choice(backend="onnxruntime"), batch=1, seconds=0.1),))
-    path = store.save_table(key, table, manifest, "short")
+    path = store.save_table(key, table, manifest)
     assert path is not None
     original, rng = path.read_bytes(), random.Random(2)
     for _ in range(ROUNDS):

@@ -12,11 +12,13 @@ from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import read_settings
+from gensdk_runtime.outputs.image import check_target
 from gensdk_runtime.outputs.points import MARGIN, SIZE, scatter
-from gensdk_runtime.samples import Samples, check_target
+from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, PointsSpec
-from support.models import IMAGE, diffusion_model, feedforward_model, generator, label_tensor, tensor
+from support.models import diffusion_model, feedforward_model, generator, label_tensor, tensor
 
 RANGE = (-4.0, 4.0)
 
@@ -30,8 +32,8 @@ def points_model(dimensions: int = 2, classes: int | None = None) -> ModelSpec:
         family="test",
         program=FeedforwardSpec(graph="generator"),
         graphs=(GraphSpec(name="generator", inputs=tuple(inputs), outputs=(out,)),),
-        points=PointsSpec(dimensions=dimensions, value_range=RANGE),
-        num_classes=classes,
+        output=PointsSpec(dimensions=dimensions, value_range=RANGE),
+        conditions=label_conditions(classes),
         max_batch=8,
     )
 
@@ -54,25 +56,13 @@ def test_points_don_t_depend_on_their_batch(dimensions: int) -> None:
     np.testing.assert_array_equal(again.points, samples.points[7:9])
 
 
-def test_a_model_makes_either_images_or_points() -> None:
+def test_points_are_made_by_feedforward_models() -> None:
     model = points_model()
-    assert model.output == model.points
     assert model.largest_tensor == 5
-    assert feedforward_model().output == IMAGE
-    both = {**model.model_dump(mode="json"), "image": IMAGE.model_dump(mode="json")}
-    for data in (both, {**both, "image": None, "points": None}):
-        with pytest.raises(ManifestError, match="either images or points"):
-            ModelSpec.from_dict(data, what="model", error=ManifestError)
-    diffusion = {**diffusion_model().model_dump(mode="json"), "image": None, "points": {"dimensions": 2}}
-    with pytest.raises(ManifestError, match="a model of points is feedforward, not diffusion"):
+    diffusion = {**diffusion_model().model_dump(mode="json"), "output": {"kind": "points", "dimensions": 2}}
+    with pytest.raises(ManifestError, match="'points' is made by feedforward, not diffusion"):
         ModelSpec.from_dict(diffusion, what="model", error=ManifestError)
     assert ModelSpec.from_json(model.to_json(), what="model") == model
-
-
-def test_an_older_manifest_without_points_is_read_as_it_is() -> None:
-    data = feedforward_model().model_dump(mode="json")
-    del data["points"]
-    assert ModelSpec.from_dict(data, what="model") == feedforward_model()
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
@@ -118,10 +108,10 @@ def test_what_is_for_images_is_refused() -> None:
     with generator(points_model()) as model:
         for attempt, message in (
             (lambda: model.sample(2, output_type="uint8"), "which have no bytes"),
-            (lambda: model.sample(2).images, "which have no pixels"),
+            (lambda: model.sample(2).images, "are points, not images"),
             (lambda: model.translate(np.zeros((4, 4, 3), np.uint8)), "does not translate"),
             (lambda: model.log_likelihood(np.zeros((1, 2))), "needs an autoregressive model"),
-            (model.model.require_image, r"makes points \[n, 2\]"),
+            (model.model.require_image, r"makes points of shape \[2\]"),
         ):
             with pytest.raises(InputError, match=message):
                 attempt()

@@ -101,13 +101,13 @@ def test_onnx_runtime_keeps_to_the_limit(threads, used, monkeypatch) -> None:
 
 @LIMITS
 def test_openvino_keeps_to_the_limit(threads, used, monkeypatch) -> None:
-    pytest.importorskip("openvino")
+    openvino = pytest.importorskip("openvino")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     from openvino import Model, opset8
 
     from gensdk_runtime.backends.openvino.compiler import Compiler
 
     node = opset8.parameter([1, 3, 8, 8], dtype=np.float32)
-    compiler = Compiler(None, None, "CPU", threads, SimpleNamespace(inputs=()))  # type: ignore[arg-type]
+    compiler = Compiler(openvino, None, "CPU", threads, SimpleNamespace(inputs=()))  # type: ignore[arg-type]
     settings = compiler._settings(Model([opset8.relu(node)], [node], "m"), streams=1)
     assert settings["INFERENCE_NUM_THREADS"] == used

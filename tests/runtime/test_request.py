@@ -78,7 +78,7 @@ def test_what_is_equal_to_a_kept_argument_is_checked_all_the_same(given: dict[st
 def test_what_is_kept_is_bounded() -> None:
     with load() as kept:
         for n in range(1, request.MAX_KEPT + 3):
-            kept._sampling.requests.get(request.Asked(n), {})
+            kept._sampling.requests.get(request.Asked(n), {}, {})
         assert len(kept._sampling.requests._kept) <= request.MAX_KEPT
 
 

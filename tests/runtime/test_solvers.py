@@ -1,170 +1,177 @@
-"""Solver laws, and equality with diffusers' schedulers step by step."""
+"""Laws of solvers and time steps; equality with diffusers' schedulers is in test_solvers_diffusers.py."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.programs.schedules import NoiseSchedule, make_schedule
-from gensdk_runtime.programs.solvers import SOLVERS, SPACINGS, SolverTable, solver_table, timesteps
-from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.programs.schedules import FlowSchedule, Schedule, make_schedule
+from gensdk_runtime.programs.solvers import SolverTable, solver_table
+from gensdk_runtime.programs.spacings import SPACINGS, Levels, levels, timesteps
+from gensdk_runtime.spec.manifest import ScheduleSpec
+from support.solver_steps import step
 
-THEIR_SPACINGS = ("leading", "linspace", "trailing")
-BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
-PEERS = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler, "dpmsolver++": DPMSolverMultistepScheduler}
-
-
-def schedule(kind: str = "linear", total: int = 1000) -> NoiseSchedule:
-    return make_schedule(ScheduleSpec(kind=kind, num_train_timesteps=total))  # type: ignore[arg-type]
+KINDS = ("linear", "scaled_linear", "cosine", "flow")
 
 
-def walk(table: SolverTable, start: Any, eps: Any, noise: Any) -> list[Any]:
-    """The states after each step, in float64, by the formula of the module's docstring."""
-    sample, previous, states = start, np.zeros_like(start), []
-    for i, row in enumerate(table.coefficients):
-        sample, previous = step(row, sample, eps[i], previous, noise[i])
-        states.append(sample)
-    return states
+def schedule(kind: str = "linear", total: int = 1000, **options: Any) -> Any:
+    return make_schedule(ScheduleSpec(kind=kind, num_train_timesteps=total, **options))  # type: ignore[arg-type]
 
 
-def step(row: Any, sample: Any, told: Any, previous: Any, noise: Any) -> tuple[Any, Any]:
-    """The next sample and x_0, where the denoiser told `told`."""
-    x, e, clip, a, b, c, d, s = row
-    x0 = np.clip(x * sample + e * told, -clip, clip)
-    return a * sample + b * x0 + c * told + d * previous + s * noise, x0
-
-
-@dataclass(frozen=True)
-class Case:
-    """One combination of settings that gensdk takes and that diffusers has too."""
-
-    solver: Any
-    spacing: Any
-    steps: int
-    kind: str
-    prediction: Any
-    clip: float | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    """What gensdk's table and diffusers' step() both take, by the same names."""
-
-    def __str__(self) -> str:
-        clip = "clip" if self.clip else "free"
-        of_ddim = [f"{name}={value}" for name, value in self.options.items()]
-        return "-".join([self.solver, self.spacing, str(self.steps), self.kind, self.prediction, clip, *of_ddim])
-
-    def ours(self) -> SolverTable:
-        return solver_table(
-            schedule(self.kind),
-            self.solver,
-            self.steps,
-            timestep_spacing=self.spacing,
-            clip_range=self.clip,
-            prediction_type=self.prediction,
-            **self.options,
-        )
-
-    def theirs(self) -> Any:
-        """The scheduler, with its time steps set; by a list where diffusers has no such spacing."""
-        settings: dict[str, Any] = {"beta_schedule": BETAS[self.kind], "prediction_type": self.prediction}
-        if self.spacing in THEIR_SPACINGS:
-            settings["timestep_spacing"] = self.spacing
-        if self.solver == "dpmsolver++":
-            settings |= {"algorithm_type": "dpmsolver++", "solver_order": 2}
-        else:
-            settings |= {"clip_sample": self.clip is not None, "clip_sample_range": self.clip or 1.0}
-        scheduler = PEERS[self.solver](**settings)
-        if self.kind == "cosine" or self.spacing == "quadratic":
-            # abar falls to 2e-9 and close steps cancel, where float32 cumulative products keep four digits
-            scheduler.alphas_cumprod = torch.from_numpy(schedule(self.kind).alphas_cumprod)
-        if self.spacing in THEIR_SPACINGS:
-            scheduler.set_timesteps(self.steps)
-        elif self.solver == "ddim":  # its set_timesteps takes no list
-            scheduler.timesteps, scheduler.num_inference_steps = torch.from_numpy(self.times()), self.steps
-        else:
-            scheduler.set_timesteps(timesteps=self.times().tolist())
-        return scheduler
-
-    def times(self) -> Any:
-        return timesteps(1000, self.steps, self.spacing, self.solver).copy()
-
-
-def valid_cases() -> list[Case]:
-    """Every combination but those that one of the two doesn't have.
-
-    - `eta` and `use_clipped_model_output` belong to DDIM: gensdk refuses another solver's eta, and DDPM and
-      DPM-Solver++ go on from x_0 alone, so the second changes nothing in their tables.
-    - DPM-Solver++ isn't clipped: diffusers' one has no `clip_sample`.
-    """
-    of_solver: dict[str, list[dict[str, Any]]] = {
-        "ddim": [
-            {"clip": clip, "options": {"eta": eta, "use_clipped_model_output": clipped}}
-            for clip in (1.0, None)
-            for eta in (0.0, 0.7, 1.0)
-            for clipped in (True, False)
-        ],
-        "ddpm": [{"clip": 1.0}, {"clip": None}],
-        "dpmsolver++": [{}],
-    }
+def cases() -> list[Any]:
+    """Each solver on each kind of schedule that takes it, at each spacing."""
     return [
-        Case(solver, spacing, steps, kind, prediction, **settings)
-        for solver in SOLVERS
-        for settings in of_solver[solver]
+        pytest.param(kind, solver, spacing, id=f"{kind}-{solver}-{spacing}")
+        for kind in KINDS
+        for solver in schedule(kind).solvers
         for spacing in SPACINGS
-        for steps in (1, 2, 7, 10, 25, 50)
-        for kind in BETAS
-        for prediction in get_args(PredictionType)
     ]
 
 
-@pytest.mark.parametrize("kind", BETAS)
-def test_schedules_are_those_of_diffusers(kind: str) -> None:
-    theirs = DDPMScheduler(beta_schedule=BETAS[kind])
-    np.testing.assert_allclose(schedule(kind).betas, theirs.betas.numpy(), rtol=2e-5, atol=1e-7)
-    np.testing.assert_allclose(schedule(kind).alphas_cumprod, theirs.alphas_cumprod.numpy(), atol=1e-6)
+every_case = pytest.mark.parametrize(("kind", "solver", "spacing"), cases())
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("case", valid_cases(), ids=str)
-def test_equals_diffusers_step_by_step(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same time steps, and the same states from the same noise and answers, step by step."""
-    theirs, ours = case.theirs(), case.ours()
-    assert theirs.timesteps.tolist() == ours.timesteps.tolist()
-    steps = len(ours)
-    rng = np.random.default_rng(steps)
-    start, told, noise = rng.normal(size=(3, 3, 4, 4)), *rng.normal(size=(2, steps, 3, 3, 4, 4))
-    state = torch.from_numpy(start)
-    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: fresh)
-    for i, mine in enumerate(walk(ours, start, told, noise)):
-        fresh = torch.from_numpy(noise[i])
-        extra = {**case.options, "variance_noise": fresh} if case.solver == "ddim" else {}
-        follow_the_list(theirs, i)
-        state = theirs.step(torch.from_numpy(told[i]), int(ours.timesteps[i]), state, **extra).prev_sample
-        scale = max(1.0, float(np.abs(mine).max()))  # unclipped states grow to 1 / alpha_T
-        np.testing.assert_allclose(mine / scale, state.double().numpy() / scale, atol=1e-5)
+def table_of(
+    plan: Schedule, solver: Any, spacing: Any, steps: int = 20, **options: Any
+) -> tuple[SolverTable, Levels]:
+    options = {"prediction_type": plan.prediction_types[0], **options}
+    return (
+        solver_table(plan, solver, steps, timestep_spacing=spacing, **options),
+        levels(plan, solver, steps, spacing),
+    )
 
 
-def follow_the_list(theirs: Any, i: int) -> None:
-    """Makes diffusers' DDIM step from its i-th time step to the next in its list.
-
-    It goes to t - T // S, which the lists of uneven spacings don't hold; T and S are used for nothing else.
-    """
-    if not isinstance(theirs, DDIMScheduler):
-        return
-    now, after = [*theirs.timesteps.tolist(), -1][i : i + 2]
-    if max(now - theirs.config.num_train_timesteps // theirs.num_inference_steps, -1) != after:
-        theirs.register_to_config(num_train_timesteps=now - after)
-        theirs.num_inference_steps = 1
+def told(prediction: str, x0: Any, eps: Any, alpha: float, sigma: float) -> Any:
+    """What a denoiser says of alpha x_0 + sigma eps."""
+    return {"epsilon": eps, "v_prediction": alpha * eps - sigma * x0, "sample": x0, "flow": eps - x0}[prediction]
 
 
-@pytest.mark.parametrize("solver", [solver for solver in SOLVERS if solver != "ddim"])
+@every_case
+def test_all_that_a_denoiser_may_tell_leads_to_the_same_states(kind: str, solver: Any, spacing: Any) -> None:
+    plan = schedule(kind)
+    assert len(plan.prediction_types) > 1
+    options = [{"use_clipped_model_output": kept} for kept in ((True, False) if solver == "ddim" else (True,))]
+    for option in options:
+        tables = [table_of(plan, solver, spacing, prediction_type=p, **option)[0] for p in plan.prediction_types]
+        now = levels(plan, solver, 20, spacing)
+        random = np.random.default_rng(0)
+        sample = random.normal(size=(2, 1, 4, 4))
+        previous = np.zeros_like(sample)
+        for i in range(20):
+            x0, fresh = random.normal(size=(2, *sample.shape))
+            eps = (sample - now.alpha[i] * x0) / now.sigma[i]
+            says = [told(p, x0, eps, now.alpha[i], now.sigma[i]) for p in plan.prediction_types]
+            after = [
+                step(table.coefficients[i], sample, say, previous, fresh)
+                for table, say in zip(tables, says, strict=True)
+            ]
+            for other in after[1:]:
+                np.testing.assert_allclose(other, after[0], atol=1e-6)
+            sample, previous = after[0]
+
+
+@every_case
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_a_step_keeps_image_and_noise_in_their_proportion(
+    kind: str, solver: Any, spacing: Any, eta: float
+) -> None:
+    """alpha x_0 + sigma eps becomes alpha' x_0 + sigma' eps', eps' of variance 1, however much noise is added."""
+    plan = schedule(kind)
+    options = {"eta": eta} if solver == "ddim" else {}
+    table, now = table_of(plan, solver, spacing, clip_range=None, prediction_type="sample", **options)
+    _, _, _, a, b, c, d, s = table.coefficients.T
+    skips = solver == "lcm" and kind != "flow"  # there x_0 is c_skip sample + c_out x_0
+    bound = 1e-9 + skips * 0.25 / ((10 * table.timesteps) ** 2 + 0.25)
+    assert (np.abs(a * now.alpha + b + c + d - now.next_alpha) <= bound).all()
+    assert (np.abs(np.hypot(a * now.sigma, s) - now.next_sigma) <= bound).all()
+    assert s[-1] == 0
+    assert s.any() == (solver in ("ddpm", "euler_ancestral", "lcm") or bool(options.get("eta")))
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "cosine"])
+@pytest.mark.parametrize("spacing", [spacing for spacing in SPACINGS if spacing != "linspace"])
+@pytest.mark.parametrize(("euler", "same"), [("euler", "ddim"), ("euler_ancestral", "ddpm")])
+def test_eulers_methods_are_ddim_and_ddpm(euler: Any, same: Any, spacing: Any, kind: str) -> None:
+    """On the same time steps; "linspace" gives Euler fractions of them."""
+    ours, theirs = (solver_table(schedule(kind), name, 20, timestep_spacing=spacing) for name in (euler, same))
+    np.testing.assert_allclose(ours.coefficients, theirs.coefficients, rtol=1e-9, atol=1e-12)
+
+
+def test_euler_on_a_line_moves_along_the_velocity() -> None:
+    """x + (t' - t) u, and x_0 = x - t u."""
+    table = solver_table(schedule("flow"), "euler", 5, prediction_type="flow", clip_range=None)
+    assert table.timesteps.tolist() == pytest.approx([1000, 800, 600, 400, 200])
+    x, u, zero = np.random.default_rng(0).normal(size=(3, 4))
+    for t, row in zip(table.timesteps / 1000, table.coefficients, strict=True):
+        following, x0 = step(row, x, u, zero, zero)
+        np.testing.assert_allclose(following, x - 0.2 * u, atol=1e-12)
+        np.testing.assert_allclose(x0, x - t * u, atol=1e-12)
+
+
+@given(shift=st.floats(0.1, 20), steps=st.integers(1, 100), spacing=st.sampled_from(SPACINGS))
+def test_a_shift_above_one_goes_to_more_noise(shift: float, steps: int, spacing: Any) -> None:
+    steps = min(steps, 50) if spacing == "skipping" else steps
+    plain, shifted = (timesteps(FlowSchedule(1000, s), "euler", steps, spacing) for s in (1.0, shift))
+    assert (np.sign(np.round(shifted - plain, 9)) * np.sign(shift - 1) >= 0).all()
+    assert shifted[0] == pytest.approx(1000) or spacing == "leading"
+
+
+@given(total=st.integers(2, 2000), data=st.data(), kind=st.sampled_from(KINDS), spacing=st.sampled_from(SPACINGS))
+def test_timesteps_fall_within_the_schedule(total: int, data: Any, kind: str, spacing: Any) -> None:
+    plan = schedule(kind, total)
+    solver = data.draw(st.sampled_from(plan.solvers))
+    most = total - 1 if solver == "dpmsolver++" and spacing in ("leading", "linspace") else total
+    most = min(most, 50) if spacing == "skipping" else most
+    steps = data.draw(st.integers(1, most))
+    times = timesteps(plan, solver, steps, spacing)
+    assert len(times) == steps
+    assert times[0] <= total if kind == "flow" else times[0] < total
+    assert times[-1] > 0 if kind == "flow" else times[-1] >= 0
+    assert (np.diff(times) < 0).all()
+    if kind != "flow" and spacing != "karras" and not (spacing == "linspace" and solver.startswith("euler")):
+        assert not (times % 1).any()
+    table = solver_table(plan, solver, steps, timestep_spacing=spacing, prediction_type=plan.prediction_types[0])
+    assert np.isfinite(table.coefficients).all()
+
+
+@given(total=st.integers(1, 2000), data=st.data())
+def test_quadratic_time_steps_are_squares_where_there_is_room(total: int, data: Any) -> None:
+    steps = data.draw(st.integers(1, max(1, int(((total - 1) / 2) ** 0.5))))
+    plan = schedule("cosine", total)
+    times = timesteps(plan, "dpmsolver++", steps, "quadratic")
+    np.testing.assert_allclose(times, (np.arange(steps, 0, -1) / steps) ** 2 * (total - 1), atol=0.5)
+    assert timesteps(plan, "ddim", total, "quadratic").tolist() == list(range(total))[::-1]
+
+
+@given(steps=st.integers(1, 1000), spacing=st.sampled_from([name for name in SPACINGS if name != "skipping"]))
+def test_ddim_with_eta_one_has_the_variance_of_ddpm(steps: int, spacing: Any) -> None:
+    ddim = solver_table(schedule(), "ddim", steps, eta=1.0, timestep_spacing=spacing)
+    ddpm = solver_table(schedule(), "ddpm", steps, timestep_spacing=spacing)
+    np.testing.assert_allclose(ddim.noise_scale, ddpm.noise_scale, atol=1e-12)
+
+
+@every_case
+def test_a_perfect_denoiser_lands_on_its_image(kind: str, solver: Any, spacing: Any) -> None:
+    plan = schedule(kind)
+    table, now = table_of(plan, solver, spacing)
+    random = np.random.default_rng(0)
+    image, sample = random.uniform(-1, 1, (2, 1, 4, 4)), random.normal(size=(2, 1, 4, 4))
+    previous = np.zeros_like(image)
+    for i, row in enumerate(table.coefficients):
+        eps = (sample - now.alpha[i] * image) / now.sigma[i]
+        says = told(plan.prediction_types[0], image, eps, now.alpha[i], now.sigma[i])
+        sample, previous = step(row, sample, says, previous, random.normal(size=image.shape))
+    last = table.timesteps[-1]
+    at_most = 2.0 if last < 1 else 1 / last**2  # of LCM's boundary condition, which keeps the sample at t = 0
+    np.testing.assert_allclose(sample, image, atol=at_most if solver == "lcm" else 1e-9)
+
+
+@pytest.mark.parametrize("solver", [solver for solver in schedule().solvers if solver != "ddim"])
 def test_keeping_the_models_eps_is_for_ddim_alone(solver: Any) -> None:
     kept, derived = (
         solver_table(schedule(), solver, 10, use_clipped_model_output=clipped) for clipped in (False, True)
@@ -172,88 +179,22 @@ def test_keeping_the_models_eps_is_for_ddim_alone(solver: Any) -> None:
     np.testing.assert_array_equal(kept.coefficients, derived.coefficients)
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_eps_and_the_v_that_it_means_lead_to_the_same_states(solver: Any, spacing: Any) -> None:
-    plan = schedule("cosine")
-    of_eps, of_v = (
-        solver_table(plan, solver, 20, timestep_spacing=spacing, prediction_type=kind)  # type: ignore[arg-type]
-        for kind in ("epsilon", "v_prediction")
-    )
-    assert len(of_eps) == len(of_v) == 20
-    random = np.random.default_rng(0)
-    ours = theirs = random.normal(size=(2, 1, 4, 4))
-    previous = [np.zeros_like(ours)] * 2
-    for t, row, other in zip(of_eps.timesteps, of_eps.coefficients, of_v.coefficients, strict=True):
-        eps, fresh = random.normal(size=(2, *ours.shape))
-        alpha, sigma = np.sqrt(plan.alphas_cumprod[t]), np.sqrt(1 - plan.alphas_cumprod[t])
-        ours, previous[0] = step(row, ours, eps, previous[0], fresh)
-        theirs, previous[1] = step(other, theirs, (eps - sigma * theirs) / alpha, previous[1], fresh)
-        np.testing.assert_allclose(theirs, ours, atol=1e-6)
-
-
-@given(
-    total=st.integers(2, 2000),
-    data=st.data(),
-    solver=st.sampled_from(SOLVERS),
-    spacing=st.sampled_from(SPACINGS),
-)
-def test_timesteps_fall_within_the_schedule(total: int, data: Any, solver: Any, spacing: Any) -> None:
-    most = total - 1 if solver == "dpmsolver++" and spacing in ("leading", "linspace") else total
-    steps = data.draw(st.integers(1, most))
-    times = timesteps(total, steps, spacing, solver)
-    assert len(times) == steps
-    assert times[0] < total
-    assert times[-1] >= 0
-    assert (np.diff(times) < 0).all()
-    table = solver_table(schedule("cosine", total), solver, steps, timestep_spacing=spacing)
-    assert np.isfinite(table.coefficients).all()
-
-
-@given(total=st.integers(1, 2000), data=st.data())
-def test_quadratic_time_steps_are_squares_where_there_is_room(total: int, data: Any) -> None:
-    steps = data.draw(st.integers(1, max(1, int(((total - 1) / 2) ** 0.5))))
-    times = timesteps(total, steps, "quadratic", "dpmsolver++")
-    np.testing.assert_allclose(times, (np.arange(steps, 0, -1) / steps) ** 2 * (total - 1), atol=0.5)
-    assert timesteps(total, total, "quadratic", "ddim").tolist() == list(range(total))[::-1]
-
-
-@given(steps=st.integers(1, 1000), spacing=st.sampled_from(SPACINGS))
-def test_ddim_with_eta_one_has_the_variance_of_ddpm(steps: int, spacing: Any) -> None:
-    ddim = solver_table(schedule(), "ddim", steps, eta=1.0, timestep_spacing=spacing)
-    ddpm = solver_table(schedule(), "ddpm", steps, timestep_spacing=spacing)
-    np.testing.assert_allclose(ddim.noise_scale, ddpm.noise_scale, atol=1e-12)
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("kind", ["linear", "cosine"])
-def test_a_perfect_denoiser_lands_on_its_image(solver: Any, kind: str) -> None:
-    plan = schedule(kind)
-    image = np.random.default_rng(0).uniform(-1, 1, (2, 1, 4, 4))
-    table = solver_table(plan, solver, 20)
-    sample = np.random.default_rng(1).normal(size=image.shape)
-    previous = np.zeros_like(image)
-    for t, (x, e, clip, a, b, c, d, s) in zip(table.timesteps, table.coefficients, strict=True):
-        abar = plan.alphas_cumprod[t]
-        eps = (sample - np.sqrt(abar) * image) / np.sqrt(1 - abar)
-        x0 = np.clip(x * sample + e * eps, -clip, clip)
-        sample = a * sample + b * x0 + c * eps + d * previous + s * np.zeros_like(image)
-        previous = x0
-    np.testing.assert_allclose(sample, image, atol=1e-9)
-
-
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("kind", "arguments", "message"),
     [
-        ({"solver": "dimm"}, "did you mean 'ddim'"),
-        ({"timestep_spacing": "trail"}, "did you mean 'trailing'"),
-        ({"num_inference_steps": 0}, "from 1 to 1000, got 0"),
-        ({"num_inference_steps": 1001}, "from 1 to 1000, got 1001"),
-        ({"eta": 1.5}, r"eta in \[0, 1\], got 1.5"),
-        ({"solver": "ddpm", "eta": 0.5}, "eta belongs to solver 'ddim'"),
+        ("linear", {"solver": "dimm"}, "did you mean 'ddim'"),
+        ("linear", {"timestep_spacing": "trail"}, "did you mean 'trailing'"),
+        ("linear", {"num_inference_steps": 0}, "from 1 to 1000, got 0"),
+        ("linear", {"num_inference_steps": 1001}, "from 1 to 1000, got 1001"),
+        ("linear", {"num_inference_steps": 51, "timestep_spacing": "skipping"}, "from 1 to 50, got 51"),
+        ("linear", {"eta": 1.5}, r"eta in \[0, 1\], got 1.5"),
+        ("linear", {"solver": "ddpm", "eta": 0.5}, "eta belongs to solver 'ddim'"),
+        ("linear", {"prediction_type": "flow"}, "expected prediction_type epsilon or v_prediction or sample on"),
+        ("flow", {"prediction_type": "flow"}, "expected solver euler or euler_ancestral or dpmsolver.. or lcm on"),
+        ("flow", {"solver": "euler"}, "expected prediction_type flow or sample on this schedule, got 'epsilon'"),
     ],
 )
-def test_refusals_name_the_remedy(arguments: dict[str, Any], message: str) -> None:
+def test_refusals_name_the_remedy(kind: str, arguments: dict[str, Any], message: str) -> None:
     known: dict[str, Any] = {"solver": "ddim", "num_inference_steps": 10, **arguments}
     with pytest.raises(InputError, match=message):
-        solver_table(schedule(), **known)
+        solver_table(schedule(kind), **known)

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,13 @@ from click.testing import CliRunner
 
 from gensdk.cli.sample import sample
 from gensdk.cli.tune import tune as tune_verb
-from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
+from gensdk_runtime.plan.runner import Runner
+from gensdk_runtime.programs.base import Run
 from gensdk_runtime.tuning import auto as auto_module
 from gensdk_runtime.tuning import child as child_module
 from gensdk_runtime.tuning import measurement as measurement_module
@@ -28,12 +31,13 @@ from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.auto import Tuned, Wanted, faster
 from gensdk_runtime.tuning.candidates import Processor, batch_sizes, candidates
 from gensdk_runtime.tuning.child import Child, ChildLostError, Question
-from gensdk_runtime.tuning.measurement import Effort, Measurement, Point
+from gensdk_runtime.tuning.measurement import Candidate, Measurement
+from gensdk_runtime.tuning.stopwatch import time_batches
 from gensdk_runtime.tuning.tune import tune
 from support.models import feedforward_model
 from support.step_bundle import write_step_bundle
 
-QUICK = Effort(budget=0.6, reading=0.001, patience=60.0, rounds=2, thorough=False)
+QUICK = 0.6
 ONE, TWO = Choice(threads=1), Choice(threads=1, workers=2)
 
 
@@ -67,9 +71,9 @@ def opening(bundle: Bundle) -> Question:
 
 
 def test_real_choices_have_real_costs(bundle) -> None:
-    found = Measurement(bundle, ["fp32"], QUICK, choices=[ONE, TWO], batches=[1, 4]).run()
-    assert found.failures == {}
-    table = found.tables["fp32"]
+    measurement = Measurement(bundle, ["fp32"], QUICK, choices=[ONE, TWO], batches=[1, 4])
+    table = measurement.run()["fp32"]
+    assert measurement.failures == {}
     assert {(cost.choice, cost.batch) for cost in table.costs} == {(ONE, 1), (ONE, 4), (TWO, 1), (TWO, 2)}
     assert all(0 < cost.seconds < 60 for cost in table.costs)
 
@@ -77,10 +81,10 @@ def test_real_choices_have_real_costs(bundle) -> None:
 def test_what_can_not_run_loses_its_place_alone(bundle) -> None:
     gone = Choice(backend="onnxruntime:cuda")
     broken = Choice(backend="onnxruntime:nonsense")
-    found = Measurement(bundle, ["fp32"], QUICK, choices=[gone, broken, ONE], batches=[1]).run()
-    assert found.tables["fp32"].choices == (ONE,)
-    assert len(found.failures) == 2
-    assert any("nonsense" in reason for reason in found.failures.values())
+    measurement = Measurement(bundle, ["fp32"], QUICK, choices=[gone, broken, ONE], batches=[1])
+    assert measurement.run()["fp32"].choices == (ONE,)
+    assert len(measurement.failures) == 2
+    assert any("nonsense" in reason for reason in measurement.failures.values())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -138,7 +142,7 @@ def test_the_first_auto_measures_and_the_second_remembers(bundle, measured_here,
 def test_off_means_neither_measured_nor_remembered(bundle, measured_here, monkeypatch) -> None:
     key = measurement_key(bundle.manifest, "fp32", None)
     table = CostTable(costs=(Cost(choice=ONE, batch=1, seconds=1.0),))
-    store.save_table(key, table, bundle.manifest, "full")
+    store.save_table(key, table, bundle.manifest)
     assert tuned(bundle, "fp32", None).table == table
     monkeypatch.setenv("GENSDK_TUNE", "off")
     assert tuned(bundle, "fp32", None) is None
@@ -164,9 +168,7 @@ def test_a_choice_that_was_removed_is_a_fallback_that_is_said(bundle, path, meas
     """Measured fastest for larger batches, but its provider is gone."""
     gone = Choice(backend="onnxruntime:tensorrt")
     rows = (Cost(choice=ONE, batch=1, seconds=1.0), Cost(choice=gone, batch=8, seconds=1.5))
-    store.save_table(
-        measurement_key(bundle.manifest, "fp32", None), CostTable(costs=rows), bundle.manifest, "full"
-    )
+    store.save_table(measurement_key(bundle.manifest, "fp32", None), CostTable(costs=rows), bundle.manifest)
     with Generator.load(path) as generator:
         assert "fallback" not in generator.sample(1, seed=0, num_inference_steps=1).settings
         settings = generator.sample(8, seed=0, num_inference_steps=1).settings
@@ -180,7 +182,7 @@ def test_a_choice_that_was_removed_is_a_fallback_that_is_said(bundle, path, meas
 def test_nothing_of_what_was_measured_works_any_more(bundle, measured_here) -> None:
     gone = Choice(backend="onnxruntime:tensorrt")
     table = CostTable(costs=(Cost(choice=gone, batch=8, seconds=1.5),))
-    store.save_table(measurement_key(bundle.manifest, "fp32", None), table, bundle.manifest, "full")
+    store.save_table(measurement_key(bundle.manifest, "fp32", None), table, bundle.manifest)
     with Generator.load(bundle) as generator:
         settings = generator.sample(2, seed=0, num_inference_steps=1).settings
     assert settings["backend"] == "onnxruntime"
@@ -232,7 +234,7 @@ def test_the_verb(path, measured_here) -> None:
 def test_remembering_is_fast_enough_to_import_nothing(bundle, measured_here) -> None:
     """What a warm load may not do, rather than how long it takes: no child, no backend, no measuring code."""
     key = measurement_key(bundle.manifest, "fp32", None)
-    store.save_table(key, CostTable(costs=(Cost(choice=ONE, batch=1, seconds=1.0),)), bundle.manifest, "full")
+    store.save_table(key, CostTable(costs=(Cost(choice=ONE, batch=1, seconds=1.0),)), bundle.manifest)
     program = (
         "import sys; from gensdk_runtime.bundles.bundle import Bundle\n"
         "from gensdk_runtime.tuning.auto import Wanted\n"
@@ -249,10 +251,10 @@ def test_remembering_is_fast_enough_to_import_nothing(bundle, measured_here) -> 
 
 
 HERE = {
-    "onnxruntime": Availability(True, devices=("cpu", "cuda")),
-    "openvino": Availability(True, devices=("cpu", "gpu")),
-    "tensorrt": Availability(True, devices=("NVIDIA H100",)),
-    "fake": Availability(True, devices=("none",)),
+    "onnxruntime": ("cpu", "cuda"),
+    "openvino": ("cpu", "gpu"),
+    "tensorrt": ("NVIDIA H100",),
+    "fake": ("none",),
 }
 
 
@@ -284,23 +286,63 @@ def test_one_call_doubles_what_there_is() -> None:
 
 @pytest.mark.parametrize("max_batch", [1, 2, 8, 64, 100, 65536])
 @pytest.mark.parametrize("workers", [1, 2, 16])
-@pytest.mark.parametrize("thorough", [False, True])
-def test_batch_sizes_fit_the_model(max_batch, workers, thorough) -> None:
+def test_batch_sizes_fit_the_model(max_batch, workers) -> None:
     model = feedforward_model(max_batch=max_batch)
-    sizes = batch_sizes(model, Choice(threads=1, workers=workers), thorough=thorough)
+    sizes = batch_sizes(model, Choice(threads=1, workers=workers))
     assert sizes == sorted(set(sizes))
     assert sizes[0] == 1 or max_batch == 1
     assert 1 <= sizes[-1] <= max_batch
     assert sizes[-1] * workers <= max(1024, workers)
 
 
-@pytest.mark.parametrize(("weights", "count"), [(1, 8), (150 * 2**20, 3), (2**33, 2)])
+@pytest.mark.parametrize(("weights", "count"), [(1, 3), (150 * 2**20, 3), (2**33, 2)])
 def test_large_weights_are_prepared_for_few_batch_sizes(weights, count) -> None:
     model = feedforward_model(max_batch=1024)
-    sizes = batch_sizes(model, Choice(backend="openvino"), thorough=True, weights=weights, padded=True)
+    sizes = batch_sizes(model, Choice(backend="openvino"), weights=weights, padded=True)
     assert len(sizes) == count
     assert (sizes[0], sizes[-1]) == (1, 1024)
 
 
-def test_the_time_of_a_point_is_the_lower_quartile() -> None:
-    assert Point(ONE, "fp32", 1, readings=[5.0, 1.0, 2.0, 3.0, 90.0]).seconds == 2.0
+def test_a_cost_is_the_lower_quartile_of_its_readings() -> None:
+    candidate = Candidate(ONE, "fp32", [1, 8], readings={1: [5.0, 1.0, 2.0, 3.0, 90.0], 8: [9.0]})
+    assert [(cost.batch, cost.seconds) for cost in candidate.costs] == [(1, 2.0), (8, 9.0)]
+
+
+def test_a_batch_that_fails_costs_the_choice_all_larger_ones() -> None:
+    candidate = Candidate(ONE, "fp32", [1, 4, 8], readings={1: [1.0], 8: [9.0], 4: [4.0]})
+    candidate.give_up(4)
+    assert candidate.sizes == [1]
+    assert candidate.readings == {1: [1.0]}
+
+
+class Steps:
+    """A program of `count` steps of `seconds` each, which counts its runs and steps."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self.count, self.seconds, self.runs, self.steps = count, seconds, 0, 0
+
+    def resolve(self, options: dict[str, object]) -> None:
+        return None
+
+    def covers(self, settings: None, *, listening: bool) -> bool:
+        return True
+
+    def run(self, run: Run, settings: None) -> None:
+        self.runs += 1
+        for step in range(self.count):
+            time.sleep(self.seconds)
+            self.steps += 1
+            if run.end_step(step, self.count, 0, lambda: run.images):
+                break
+
+
+@pytest.mark.parametrize(("steps", "seconds"), [(20, 0.001), (2000, 0.001), (1, 0.001), (1, 0.03)])
+def test_a_reading_ends_by_the_clock(steps: int, seconds: float) -> None:
+    """Whatever the number of steps: a long run is stopped, a short one is repeated, and the whole is told."""
+    program = Steps(steps, seconds)
+    runner = Runner("fp32", {}, program)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as pool:
+        found = time_batches(feedforward_model(), runner, pool, batch=2, workers=1, seconds=0.02)
+    assert found.seconds >= steps * seconds * 0.999
+    assert program.steps <= 0.02 / seconds + 2 * steps if program.runs > 1 else program.steps <= 0.02 / seconds + 1
+    assert found.step >= seconds * 0.999

@@ -49,17 +49,17 @@ def key(manifest) -> dict[str, str]:
 
 def test_what_is_kept_is_found_again(manifest, key) -> None:
     assert store.load_table(key, manifest) is None
-    path = store.save_table(key, TABLE, manifest, "short")
+    path = store.save_table(key, TABLE, manifest)
     assert path is not None
     assert store.load_table(key, manifest) == TABLE
     other = TABLE.only([Choice(threads=1)])
-    store.save_table(key, other, manifest, "full")
+    store.save_table(key, other, manifest)
     assert store.load_table(key, manifest) == other
     assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing half-written is left"
 
 
 def test_another_bundle_precision_thread_limit_or_gpu_is_another_key(manifest, key, tmp_path, monkeypatch) -> None:
-    store.save_table(key, TABLE, manifest, "short")
+    store.save_table(key, TABLE, manifest)
     with Bundle.open(write_step_bundle(tmp_path / "other.gsdk", width=4)) as bundle:
         assert bundle_identity(bundle.manifest) != bundle_identity(manifest)
         assert store.load_table(measurement_key(bundle.manifest, "fp32", None), bundle.manifest) is None
@@ -98,7 +98,7 @@ DAMAGE = {
     "no JSON": lambda data: b"\xff\x00" * 100,
     "deep": lambda data: b"[" * 100_000,
     "huge": lambda data: data[:-1] + b" " * store.MAX_BYTES + b"}",
-    "newer": edited(lambda stored: stored.update(schema_version=2)),
+    "newer": edited(lambda stored: stored.update(schema_version=3)),
     "unknown key": edited(lambda stored: stored.update(code="print(1)")),
     "foreign": edited(lambda stored: stored["key"].update(cpu="another")),
     "no costs": edited(lambda stored: stored["table"].update(costs=[])),
@@ -116,11 +116,11 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_what_can_not_be_trusted_is_ignored_and_rewritten(damage, manifest, key) -> None:
-    path = store.save_table(key, TABLE, manifest, "short")
+    path = store.save_table(key, TABLE, manifest)
     assert path is not None
     path.write_bytes(damage(path.read_bytes()))
     assert store.load_table(key, manifest) is None
-    assert store.save_table(key, TABLE, manifest, "short") == path
+    assert store.save_table(key, TABLE, manifest) == path
     assert store.load_table(key, manifest) == TABLE
 
 
@@ -129,8 +129,8 @@ def test_a_cache_that_can_not_be_written_is_said_once(manifest, key, monkeypatch
     blocked.write_text("in the way")
     monkeypatch.setenv("GENSDK_CACHE", str(blocked))
     with caplog.at_level(logging.WARNING, logger="gensdk"):
-        assert store.save_table(key, TABLE, manifest, "short") is None
-        assert store.save_table(measurement_key(manifest, "fp16", None), TABLE, manifest, "short") is None
+        assert store.save_table(key, TABLE, manifest) is None
+        assert store.save_table(measurement_key(manifest, "fp16", None), TABLE, manifest) is None
     assert len(caplog.records) == 1
     assert "can't be kept" in caplog.text
     assert store.load_table(key, manifest) == TABLE, "this process remembers"
@@ -138,7 +138,7 @@ def test_a_cache_that_can_not_be_written_is_said_once(manifest, key, monkeypatch
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 def test_a_folder_that_others_may_write_to_is_not_used(manifest, key, cache, caplog) -> None:
-    store.save_table(key, TABLE, manifest, "short")
+    store.save_table(key, TABLE, manifest)
     (cache / store.FOLDER).chmod(0o777)
     assert store.load_table(key, manifest) is None
 
@@ -146,11 +146,11 @@ def test_a_folder_that_others_may_write_to_is_not_used(manifest, key, cache, cap
 def test_clearing_forgets_what_is_named(manifest, key) -> None:
     other = measurement_key(manifest, "fp16", None)
     for each in (key, other):
-        store.save_table(each, TABLE, manifest, "short")
+        store.save_table(each, TABLE, manifest)
     assert store.clear_tables([key]) == 1
     assert store.load_table(key, manifest) is None
     assert store.load_table(other, manifest) == TABLE
-    assert store.clear_tables() == 1
+    assert store.clear_tables([key, other]) == 1
 
 
 def test_only_one_measures_at_a_time(cache) -> None:

@@ -23,4 +23,4 @@ def store_costs(bundle: str | Path, choices: Sequence[Choice]) -> None:
     """Keeps :func:`table_for` in the cache that GENSDK_CACHE names."""
     with Bundle.open(bundle) as opened:
         manifest = opened.manifest
-        store.save_table(measurement_key(manifest, "fp32", None), table_for(choices), manifest, "short")
+        store.save_table(measurement_key(manifest, "fp32", None), table_for(choices), manifest)

@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from gensdk_runtime.bundles.writer import write_bundle
+from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import FeedforwardSpec, Manifest, ModelSpec
 from gensdk_runtime.spec.signature import (
     HEIGHT,
@@ -39,9 +40,11 @@ def inverting_model(*, scale: int = 1, channels: int = 3, classes: int | None = 
         family="test",
         program=FeedforwardSpec(graph=GRAPH),
         graphs=(GraphSpec(name=GRAPH, inputs=inputs, outputs=(image, pixels, total)),),
-        image=ImageSpec(channels=channels, height=16 * scale, width=24 * scale),
-        source=SourceSpec(channels=channels, height=16, width=24, scale=scale, margin=0),
-        num_classes=classes,
+        output=ImageSpec(channels=channels, height=16 * scale, width=24 * scale),
+        conditions=(
+            SourceSpec(channels=channels, height=16, width=24, scale=scale, margin=0),
+            *label_conditions(classes),
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.fake import FakeSession, GraphFunction
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import (
     AscentSpec,
     AutoregressiveSpec,
@@ -48,8 +49,8 @@ def feedforward_model(classes: int | None = None, max_batch: int = 8) -> ModelSp
         family="test",
         program=FeedforwardSpec(graph="generator"),
         graphs=(graph,),
-        image=IMAGE,
-        num_classes=classes,
+        output=IMAGE,
+        conditions=label_conditions(classes),
         max_batch=max_batch,
     )
 
@@ -115,8 +116,8 @@ def _diffusion(
         family="test",
         program=program,
         graphs=tuple(graphs),
-        image=IMAGE,
-        num_classes=classes,
+        output=IMAGE,
+        conditions=label_conditions(classes),
         max_batch=max_batch,
     )
 
@@ -157,8 +158,8 @@ def autoregressive_model(classes: int | None = None, max_batch: int = 8) -> Mode
         family="test",
         program=AutoregressiveSpec(row_graph="row", pixel_graph="pixel", likelihood_graph="likelihood", levels=17),
         graphs=(row, pixel, likelihood),
-        image=IMAGE,
-        num_classes=classes,
+        output=IMAGE,
+        conditions=label_conditions(classes),
         max_batch=max_batch,
     )
 
@@ -183,8 +184,8 @@ def ascent_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
         family="test",
         program=program,
         graphs=(graph,),
-        image=IMAGE,
-        num_classes=classes,
+        output=IMAGE,
+        conditions=label_conditions(classes),
         max_batch=max_batch,
     )
 

@@ -37,6 +37,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "ddpm": {"channels": 24},
     "deepdream": {"channels": [32, 64]},
     "fgan": {"hidden": [512]},
+    "flow": {"channels": 24},
     "gan": {"hidden": [512]},
     "glo": {"channels": 32},
     "gmm": {"components": 8},

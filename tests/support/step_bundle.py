@@ -40,13 +40,13 @@ def step_model(image: ImageSpec, *, name: str = "tiny", max_batch: int = 64) -> 
         ),
     )
     program = DiffusionSpec(graph="step", schedule=ScheduleSpec())
-    return ModelSpec(name=name, family="test", program=program, graphs=(graph,), image=image, max_batch=max_batch)
+    return ModelSpec(name=name, family="test", program=program, graphs=(graph,), output=image, max_batch=max_batch)
 
 
 def step_onnx(model: ModelSpec, *, width: int, layers: int, seed: int = 0) -> bytes:
     """The step graph with a denoiser of 3x3 convolutions, see DiffusionStep for the update."""
     rng = np.random.default_rng(seed)
-    channels = [model.image.channels, *[width] * (layers - 1), model.image.channels]
+    channels = [model.output.channels, *[width] * (layers - 1), model.output.channels]
     nodes, constants, here = [], [], "sample"
     for i, (before, after) in enumerate(itertools.pairwise(channels)):
         kernel = rng.standard_normal((after, before, 3, 3)) / np.sqrt(9 * before)

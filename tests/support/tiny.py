@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import examples_of
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ddpm": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
     "deepdream": {"channels": [8, 8]},
     "fgan": {"latent": 4, "hidden": [32]},
+    "flow": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 40},
     "gan": {"latent": 4, "hidden": [32], "packing": 2},
     "glo": {"channels": 8, "latent": 8},
     "gmm": {"components": 3},
@@ -87,6 +88,4 @@ def with_source(family: str, info: DataInfo) -> DataInfo:
 
 def given(model: ModelSpec, n: int) -> dict[str, Any]:
     """Arguments that `model` needs for `n` samples: labels in turn, images to translate."""
-    labels = {"label": [i % model.num_classes for i in range(n)]} if model.num_classes else {}
-    images = example_images(model, n)
-    return labels if images is None else {**labels, "image": images}
+    return dict(examples_of(model, n))

@@ -38,7 +38,7 @@ def tiny_manifest() -> Manifest:
         family="test",
         program=FeedforwardSpec(graph="scale"),
         graphs=(GraphSpec(name="scale", inputs=(z,), outputs=(image,)),),
-        image=ImageSpec(channels=1, height=2, width=2),
+        output=ImageSpec(channels=1, height=2, width=2),
     )
     return Manifest(model=model, graph_files={"scale": {"fp32": GRAPH}})
 

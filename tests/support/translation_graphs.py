@@ -264,8 +264,8 @@ def translation_model(multiple: int, *, size: int | None = None, scale: int = 1)
         family="test",
         program=FeedforwardSpec(graph=GRAPH),
         graphs=(GraphSpec(name=GRAPH, inputs=(source,), outputs=(image,)),),
-        image=ImageSpec(channels=3, height=side * scale, width=side * scale),
-        source=SourceSpec(channels=3, height=side, width=side, multiple=multiple, scale=scale, margin=1),
+        output=ImageSpec(channels=3, height=side * scale, width=side * scale),
+        conditions=(SourceSpec(channels=3, height=side, width=side, multiple=multiple, scale=scale, margin=1),),
     )
 
 

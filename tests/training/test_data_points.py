@@ -11,7 +11,9 @@ from accelerate import Accelerator
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import SampleKey
+from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.samples import Samples, Timings
+from gensdk_runtime.spec.outputs import PointsSpec
 from gensdk_training.data import load_data
 from gensdk_training.data.feed import Feed
 from gensdk_training.data.mixtures import MIXTURES
@@ -237,7 +239,14 @@ def test_points_are_no_domain_no_classifier_s_images_and_can_t_be_flipped(tmp_pa
 def test_drawn_points_can_be_trained_on(suffix: str, tmp_path: Path) -> None:
     points = cloud().astype(np.float32)
     keys = tuple(SampleKey(0, i) for i in range(50))
-    samples = Samples(points, keys, None, (-9.0, 9.0), {}, Timings(0.0, 0.0, ()))
+    samples = Samples(
+        points,
+        keys,
+        output_of(PointsSpec(dimensions=points.shape[1], value_range=(-9.0, 9.0))),
+        {},
+        {},
+        Timings(0.0, 0.0, ()),
+    )
     np.testing.assert_array_equal(loaded(samples.save(tmp_path / f"drawn.{suffix}")).points, points)
 
 

@@ -53,7 +53,7 @@ class OfImages(nn.Module):
 
 def levels(times: list[int]) -> tuple[Tensor, Tensor]:
     """Alpha and sigma at these time steps and at the end."""
-    abar = torch.tensor([*(ABAR[t].item() for t in times), 1.0], dtype=torch.float64)
+    abar = torch.tensor([*(ABAR[int(t)].item() for t in times), 1.0], dtype=torch.float64)
     return abar.sqrt(), (1 - abar).sqrt()
 
 

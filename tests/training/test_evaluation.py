@@ -153,10 +153,10 @@ def test_data_without_a_test_part_says_how_to_keep_one(tmp_path: Path) -> None:
 
 def test_a_model_that_translates_is_refused_in_words() -> None:
     model = feedforward_model()
-    source = SourceSpec(channels=1, height=model.image.height, width=model.image.width)
+    source = SourceSpec(channels=1, height=model.output.height, width=model.output.width)
     check_model(model)
     with pytest.raises(InputError, match="translates images"):
-        check_model(model.model_copy(update={"source": source}))
+        check_model(model.model_copy(update={"conditions": (source,)}))
 
 
 def test_the_gallery_has_a_row_for_every_family(tmp_path: Path) -> None:

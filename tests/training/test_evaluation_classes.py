@@ -13,6 +13,7 @@ from PIL import Image
 
 from gensdk.cli.main import run
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import ImageSpec
 from gensdk_training.data import ArrayDataset, load_data
@@ -58,9 +59,9 @@ def write_digits(root: Path, names: dict[int, str], *, lacking: tuple[int, ...] 
 
 def model_of(names: tuple[str, ...] | None, side: int = 4) -> ModelSpec:
     """A model of grey pictures, with classes of these names."""
-    model = feedforward_model(classes=len(names) if names else None)
     image = ImageSpec(channels=1, height=side, width=side)
-    return model.model_copy(update={"class_names": names, "image": image})
+    conditions = label_conditions(len(names) if names else None, names)
+    return feedforward_model().model_copy(update={"conditions": conditions, "output": image})
 
 
 def measured(bundle: str, source: Path | str, count: int = 300, **data: Any) -> EvaluationReport:

@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ddpm": {"channels": 8},
     "deepdream": {"channels": [8, 8]},
     "fgan": {"hidden": [16], "latent": 4},
+    "flow": {"channels": 8},
     "gan": {"hidden": [16], "latent": 4},
     "glo": {"channels": 8, "latent": 8},
     "gmm": {"components": 3},
@@ -71,11 +72,15 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "saturating": {"loss": "saturating"},
         "spectral": {"spectral_norm": True, "discriminator_steps": 2},
     },
-    "ddpm": {"velocity": {"prediction_type": "v_prediction"}},
+    "ddpm": {
+        "velocity": {"prediction_type": "v_prediction"},
+        "image": {"prediction_type": "sample", "schedule": "scaled_linear"},
+    },
     "fgan": {
         name: {"divergence": name, "loss": "saturating" if name == "pearson" else "non_saturating"}
         for name in ("kl", "reverse_kl", "pearson", "squared_hellinger", "total_variation")
     },
+    "flow": {"logit_normal": {"time_sampling": "logit_normal"}},
     "gan": {
         "packed": {"packing": 2, "discriminator_steps": 2},
         "saturating": {"loss": "saturating"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
@@ -89,7 +89,7 @@ def test_every_family_previews_the_same_in_one_thread_and_in_eight(family: str) 
     sessions = torch_sessions(plan)
     assert set(sessions) == {graph.name for graph in plan.model.graphs}
     with Generator.from_sessions(plan.model, sessions) as generator:
-        images = {"image": example_images(plan.model, 4)} if plan.model.source else {}
+        images = required_examples(plan.model, 4)
         alone = generator.sample(4, seed=1, progress=False, **images).array
         with ThreadPoolExecutor(8) as pool:
             for together in pool.map(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_training.families.cyclegan import CycleGan, CycleGanConfig
@@ -237,7 +237,7 @@ def test_a_label_chooses_the_domain() -> None:
     info = DataInfo(name="x", channels=3, height=16, width=16, count=9, num_classes=3)
     family = StarGan(StarGanConfig(channels=4, blocks=1), info)
     plan = family.export_plan(family.build_networks())
-    images = example_images(plan.model, 1)
+    images = required_examples(plan.model, 1)["image"]
     with Generator.from_sessions(plan.model, torch_sessions(plan)) as live:
         drawn = [live.sample(image=images, label=label).array for label in range(3)]
         with pytest.raises(InputError, match="label"):

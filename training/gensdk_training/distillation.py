@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -97,7 +98,7 @@ class Distillation:
         drawn for each image. The student predicts v.
         """
         turn = torch.randint(self.steps, (len(images),), device=images.device)
-        timestep = torch.from_numpy(self._student.timesteps.copy()).to(images.device)[turn]
+        timestep = torch.from_numpy(self._student.timesteps.astype(np.int64)).to(images.device)[turn]
         abar = torch.from_numpy(self.schedule.alphas_cumprod).to(images.device)[timestep].reshape(-1, 1, 1, 1)
         noise = torch.randn_like(images)
         noisy = abar.sqrt().to(images.dtype) * images + (1 - abar).sqrt().to(images.dtype) * noise
@@ -119,7 +120,7 @@ class Distillation:
         state = noisy
         for i in range(self.teacher_steps):
             step = turn * self.teacher_steps + i
-            timestep = torch.from_numpy(self._of_noise.timesteps.copy()).to(noisy.device)[step]
+            timestep = torch.from_numpy(self._of_noise.timesteps.astype(np.int64)).to(noisy.device)[step]
             rows = torch.where(velocity, self._rows(self._of_velocity, step), self._rows(self._of_noise, step))
             state, _ = solver_update(state, zero, teacher(state, timestep, *labels), zero, rows.to(noisy))
         _, _, _, a, b, *_ = columns(self._rows(self._student, turn).to(noisy), noisy)
@@ -149,16 +150,24 @@ class Distillation:
         return torch.from_numpy(table.coefficients.copy()).to(numbers.device)[numbers]
 
 
-def open_teacher(path: str, data: DataInfo, settings: Mapping[str, object]) -> TrainedRun:
-    """The run of ddpm at `path`, which was trained on images and labels as in `data`, with these `settings`.
+def open_teacher(
+    path: str,
+    data: DataInfo,
+    settings: Mapping[str, object],
+    *,
+    family: str = "ddpm",
+    option: str = "distill_from",
+) -> TrainedRun:
+    """The run of `family` at `path`, which was trained on images and labels as in `data`, with these `settings`.
 
-    Raises :class:`InputError` where there is none, or names what differs.
+    `option`: what the user gave the path as. Raises :class:`InputError` where there is none, or
+    names what differs.
     """
     from gensdk_training.run import load_run  # here: run.py finds the families, and they find this module
 
     run = load_run(Path(path))
-    if run.config.family != "ddpm":
-        raise InputError(f"distill_from needs a run of 'ddpm', got one of {run.config.family!r} in {path}")
+    if run.config.family != family:
+        raise InputError(f"{option} needs a run of {family!r}, got one of {run.config.family!r} in {path}")
     needed = [(key, getattr(run.data_info, key), getattr(data, key)) for key in ("image", "num_classes")]
     needed += [(key, getattr(run.family.config, key), value) for key, value in settings.items()]
     for key, teachers, value in needed:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import examples_of
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image, write_atomically
 from gensdk_runtime.samples import Samples
@@ -37,14 +38,11 @@ def sample_networks(
     starts from the sources of `examples` (at most so many), or from made-up pictures.
     """
     plan = family.export_plan(networks)
-    sources = example_images(plan.model, count)
-    if sources is not None and examples is not None:
-        sources = examples.sources[:count]
-        count = len(sources)
-    classes = plan.model.num_classes
-    labels = [index % classes for index in range(count)] if classes else None
+    sources: dict[str, Any] = {} if examples is None else {"image": examples.sources[:count]}
+    count = len(sources["image"]) if sources else count
+    asked: dict[str, Any] = {**examples_of(plan.model, count), **sources}
     with Generator.from_sessions(plan.model, torch_sessions(plan, device=device)) as generator:
-        return generator.sample(count, seed=seed, label=labels, image=sources, progress=False)
+        return generator.sample(count, seed=seed, progress=False, **asked)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ from functools import cache
 from typing import Any, TypeVar
 
 from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.host.installed import load_entry_point
 from gensdk_training.family import Family
 
 AnyFamily = Family[Any]
 FamilyT = TypeVar("FamilyT", bound=type[AnyFamily])
 
+ENTRY_POINTS = "gensdk.families"
+"""The group by which families of other packages are found; an entry point's name is the family's."""
 _FAMILIES: dict[str, type[AnyFamily]] = {}
 
 
@@ -47,6 +50,8 @@ def families() -> dict[str, type[AnyFamily]]:
 def get_family(name: str) -> type[AnyFamily]:
     """The family called `name`; :class:`InputError` names the nearest one where there is none."""
     known = families()
+    if name not in known and load_entry_point(ENTRY_POINTS, name):
+        known = families()
     if name not in known:
         raise InputError(f"no family {name!r}{did_you_mean(name, known)}")
     return known[name]

@@ -18,8 +18,7 @@ from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 def draw_rows(main: Part, inputs: Mapping[str, str], model: ModelSpec, files: Files) -> str:
     """Adds the sampler to `main`; its images [B, C, H, W]."""
-    spec = model.program
-    assert isinstance(spec, AutoregressiveSpec)  # noqa: S101 - of the programs that take many calls the other one
+    spec = model.program_of(AutoregressiveSpec)
     row, pixel = model.graph(spec.row_graph), model.graph(spec.pixel_graph)
     uniforms = main.add("Transpose", inputs["uniform"], perm=[1, 2, 0, 3])  # [H, W, B, C]
     batch = main.add("Shape", inputs["uniform"], start=0, end=1)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from gensdk_runtime.arguments import shown
 from gensdk_runtime.backends.base import Availability, Backend
 from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.host.installed import load_entry_point
 
 BackendT = TypeVar("BackendT", bound=type[Backend])
 
@@ -21,6 +22,8 @@ _MODULES = {
 _BACKENDS: dict[str, type[Backend]] = {}
 
 BACKGROUND = ":background"
+ENTRY_POINTS = "gensdk.backends"
+"""The group by which backends of other packages are found; an entry point's name is the backend's."""
 
 
 def register_backend(name: str) -> Callable[[BackendT], BackendT]:
@@ -44,10 +47,12 @@ def backend_names() -> tuple[str, ...]:
 
 def get_backend(name: str) -> type[Backend]:
     """The backend class called `name`; :class:`InputError` names the nearest one where there is none."""
-    if name not in backend_names():
+    if name not in backend_names() and not load_entry_point(ENTRY_POINTS, name):
         raise InputError(f"no backend {shown(name)!r}{did_you_mean(name[:80], (*backend_names(), 'auto'))}")
-    if name not in _BACKENDS:
+    if name not in _BACKENDS and name in _MODULES:
         importlib.import_module(_MODULES[name])
+    if name not in _BACKENDS:
+        raise InputError(f"the package that should bring backend {name!r} registers none of this name")
     return _BACKENDS[name]
 
 

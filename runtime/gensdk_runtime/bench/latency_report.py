@@ -86,7 +86,7 @@ class Subject(StrictModel):
 
     bundle: Text
     model: Text
-    image: tuple[int, int, int] | tuple[int]
+    image: Annotated[tuple[int, ...], Field(min_length=1, max_length=8)]
     backend: Text
     precision: Text
     batch: Annotated[int, Field(ge=1, le=65536)]

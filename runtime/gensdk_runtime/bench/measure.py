@@ -25,7 +25,7 @@ from gensdk_runtime.bench.latency_report import (
     Subject,
 )
 from gensdk_runtime.bench.machine import speed_probe_ns
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.garbage import no_garbage_collection
@@ -123,10 +123,7 @@ def _open(target: Target, options: SamplingOptions, stack: ExitStack) -> _Calls:
     model = sampler.model
     if not 1 <= target.batch <= model.max_batch:
         raise InputError(f"batch {target.batch}: {target.name} takes 1 to {model.max_batch} samples at once")
-    keywords: dict[str, Any] = {"seed": 0}
-    images = example_images(model, target.batch)
-    if images is not None:
-        keywords["image"] = images
+    keywords: dict[str, Any] = {"seed": 0, **required_examples(model, target.batch)}
     start = perf_counter_ns()
     samples = sampler.sample(target.batch, progress=False, **keywords, **options.keywords())
     first_call_ns = perf_counter_ns() - start

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.arguments import as_array, check_whole, shown
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.media.image_pixels import MAX_SIDE, to_channels
+from gensdk_runtime.spec.outputs import ImageFormat
 
 Images = NDArray[np.uint8]
 
@@ -121,3 +122,29 @@ def check_size(size: Any) -> tuple[int, int] | None:
         raise InputError(f"expected resize as (height, width), got {shown(size)}")
     height, width = (check_whole(side, "each side of resize", least=1, most=MAX_SIDE) for side in size)
     return height, width
+
+
+def checked_images(images: Any, spec: ImageFormat, size: tuple[int, int] | None = None) -> NDArray[Any]:
+    """uint8 [n, H, W, C], or floats [n, C, H, W] within the value range, of one pixel or more; `size`: (H, W).
+
+    Grey bytes may come without their channel.
+    """
+    array, sides = as_array(images, "images"), size or ("H", "W")
+    if array.dtype == np.uint8:
+        if array.ndim == 3 and spec.channels == 1:
+            array = array[..., None]
+        kind, axes = "uint8", ("n", *sides, spec.channels)
+    elif array.dtype.kind == "f":
+        kind, axes = "float", ("n", spec.channels, *sides)
+    else:
+        raise InputError(f"expected images as uint8 NHWC or float NCHW, got dtype {array.dtype}")
+    wanted = [have if isinstance(axis, str) else axis for axis, have in zip(axes, array.shape, strict=False)]
+    if array.ndim != 4 or list(array.shape) != wanted:
+        raise InputError(f"expected {kind} images [{', '.join(map(str, axes))}], got {list(array.shape)}")
+    if not array.size:
+        raise InputError(f"expected at least one image with pixels, got shape {list(array.shape)}")
+    low, high = spec.value_range
+    slack = 1e-3 * (high - low)  # what half precision rounds away
+    if kind == "float" and not (array.min() >= low - slack and array.max() <= high + slack):  # NaN fails both
+        raise InputError(f"expected float images within [{low:g}, {high:g}], got values outside or NaN")
+    return array

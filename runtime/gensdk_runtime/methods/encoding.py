@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.conditions.inputs import check_images, check_iterations, check_labels, check_mask
+from gensdk_runtime.arguments import check_whole
+from gensdk_runtime.conditions.base import check_known
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.inversion import invert
 from gensdk_runtime.noise import Float32
@@ -18,7 +19,7 @@ from gensdk_runtime.plan.executor import Executor, Work
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
-from gensdk_runtime.programs.base import Int64, Program, Run
+from gensdk_runtime.programs.base import Program, Run
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import ModelSpec
@@ -30,16 +31,17 @@ def encode(sampling: Sampling, images: Any, label: Any, batch_size: int | None) 
     """See :meth:`gensdk_runtime.generator.Generator.encode`."""
     model = sampling.model
     if inverts(model):
-        starts = [0] * len(as_images(images, model))  # the place of an image plays no part
-        return invert(sampling.executor, images, {}, seed=starts, batch_size=batch_size).latents
+        starts = [0] * len(sampling.output.given(images))  # the place of an image plays no part
+        return invert(sampling, images, {}, seed=starts, batch_size=batch_size).latents
     program = _require_encoder(sampling)
-    pixels = as_images(images, model)
-    labels = check_labels(label, len(pixels), model)
-    if labels is None and program.encodes_labels:
-        raise InputError(f"the encoder of {model.name!r} is conditional: pass label, one for each image")
+    pixels = sampling.output.given(images)
+    asked = _asked(sampling, {"label": label}, len(pixels))
+    for kind in program.encoder_conditions:
+        if kind not in asked:
+            raise InputError(f"the encoder of {model.name!r} is conditional: pass {kind}, one for each image")
     latents = np.empty((len(pixels), *(program.latent_shape or ())), np.float32)
     judging = _Judging("encoding", "latents", _task(FeedforwardProgram, FeedforwardProgram.encode))
-    judging.fill(latents, pixels, labels, sampling.executor, batch_size)
+    judging.fill(latents, {**asked, "image": pixels}, sampling.executor, batch_size)
     return latents
 
 
@@ -48,10 +50,10 @@ def classify(sampling: Sampling, images: Any, batch_size: int | None) -> Float32
     model, program = sampling.model, _program(sampling, FeedforwardProgram)
     if program is None or program.spec.classifier is None:
         raise InputError(f"model {model.name!r} has no classifier; a semi-supervised family (sgan) exports one")
-    pixels = as_images(images, model)
+    pixels = sampling.output.given(images)
     found = np.empty((len(pixels), program.num_logits), np.float32)
     judging = _Judging("classifying", "logits", _task(FeedforwardProgram, FeedforwardProgram.classify))
-    judging.fill(found, pixels, None, sampling.executor, batch_size)
+    judging.fill(found, {"image": pixels}, sampling.executor, batch_size)
     logits = found.astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Float32 = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -63,13 +65,13 @@ def log_likelihood(sampling: Sampling, images: Any, label: Any, batch_size: int 
     model, program = sampling.model, _program(sampling, AutoregressiveProgram)
     if program is None:
         raise InputError(f"log_likelihood needs an autoregressive model; {model.name!r} is {model.program.kind}")
-    pixels = check_images(images, model.require_image(), levels=program.spec.levels)
-    labels = decoding_labels(model, label, len(pixels))
+    pixels = sampling.output.given(images, levels=program.spec.levels)
+    asked = _decoding(sampling, label, len(pixels))
     nats = np.empty(len(pixels), np.float32)
     task = _task(AutoregressiveProgram, AutoregressiveProgram.log_likelihood)
     judging = _Judging("judging", "likelihoods", task, infinite=True)
-    judging.fill(nats, pixels, labels, sampling.executor, batch_size)
-    bits: NDArray[np.float64] = -nats.astype(np.float64) / (np.log(2.0) * np.prod(model.require_image().shape))
+    judging.fill(nats, {**asked, "image": pixels}, sampling.executor, batch_size)
+    bits: NDArray[np.float64] = -nats.astype(np.float64) / (np.log(2.0) * np.prod(model.output.shape))
     return bits
 
 
@@ -86,21 +88,21 @@ def reconstruct(
     model = sampling.model
     if not inverts(model):
         _require_encoder(sampling)
-    known = as_images(images, model)
-    numbers = decoding_labels(model, label, len(known))
-    labels = None if numbers is None else numbers.tolist()
+    known = sampling.output.given(images)
+    asked = _decoding(sampling, label, len(known))
+    numbers = asked.get("label")
 
     def again(present: Float32) -> Samples:
-        latents = encode(sampling, present, labels, batch_size)
+        latents = encode(sampling, present, numbers, batch_size)
         return sampling.sample(
-            len(known), seed=0, label=labels, latents=latents, batch_size=batch_size, progress=False
+            len(known), seed=0, conditions=asked, latents=latents, batch_size=batch_size, progress=False
         )
 
     if mask is None:
         return again(known)
-    weights = check_mask(mask, len(known), model.require_image())
-    times = check_iterations(num_iterations)
-    return _completed(known, weights, sum(model.require_image().value_range) / 2, again, times)
+    weights = sampling.output.mask(mask, len(known))
+    times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
+    return _completed(known, weights, sum(model.output.value_range) / 2, again, times)
 
 
 def _completed(
@@ -128,15 +130,16 @@ class _Judging:
     infinite: bool = False
 
     def fill(
-        self, data: NDArray[Any], pixels: Float32, labels: Int64 | None, executor: Executor, size: int | None
+        self, data: NDArray[Any], given: Mapping[str, NDArray[Any]], executor: Executor, size: int | None
     ) -> None:
-        """Fills `data` [n, ...] from `pixels` [n, C, H, W], in batches of `size`."""
-        rounds = executor.plan(len(pixels), size, fixed=True, accept=lambda program: False)
+        """Fills `data` [n, ...] from what is `given`, the "image" [n, C, H, W] and conditions, in batches of
+        `size`."""
+        rounds = executor.plan(len(data), size, fixed=True, accept=lambda program: False)
         executor.run(
             Work(
                 self.task,
                 rounds,
-                Batches((), labels, None, data, pixels),
+                Batches((), given, None, data),
                 self.what,
                 self.made,
                 halves=size is None,
@@ -178,14 +181,20 @@ def _require_encoder(sampling: Sampling) -> FeedforwardProgram:
     return program
 
 
-def decoding_labels(model: ModelSpec, label: Any, n: int) -> Int64 | None:
-    """Labels that decoding needs; :class:`InputError` where a conditional model gets none."""
-    labels = check_labels(label, n, model)
-    if labels is None and model.num_classes is not None:
-        raise InputError(f"model {model.name!r} is conditional: pass label, one for each image")
-    return labels
+def _asked(sampling: Sampling, given: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
+    """The checked values of the conditions that were given, by kind."""
+    given = {kind: value for kind, value in given.items() if value is not None}
+    check_known(given, sampling.model)
+    conditions = sampling.program.conditions
+    return {each.kind: each.check(given[each.kind], n) for each in conditions if each.kind in given}
 
 
-def as_images(images: Any, model: ModelSpec) -> Float32:
-    """`images` float32 [n, C, H, W] in the model's value range, checked."""
-    return check_images(images, model.require_image(), levels=None)
+def _decoding(sampling: Sampling, label: Any, n: int) -> dict[str, NDArray[Any]]:
+    """What decoding needs; :class:`InputError` where a conditional model gets nothing."""
+    asked = _asked(sampling, {"label": label}, n)
+    for condition in sampling.program.conditions:
+        if condition.kind not in asked:
+            raise InputError(
+                f"model {sampling.model.name!r} is conditional: pass {condition.kind}, one for each image"
+            )
+    return asked

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_callback, check_number
-from gensdk_runtime.conditions.inputs import check_images
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.noise import Float32, Seeds, sample_keys
 from gensdk_runtime.plan.batches import Batches
-from gensdk_runtime.plan.executor import Executor, Work
+from gensdk_runtime.plan.executor import Work
 from gensdk_runtime.plan.runner import Runner
+from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs.ascent import Ascended, AscentProgram
 from gensdk_runtime.programs.base import Int64, Run, StepCallback
 from gensdk_runtime.spec.settings import AscentOptions
@@ -108,7 +108,7 @@ def check_threshold(threshold: object) -> float | None:
 
 
 def invert(
-    executor: Executor,
+    sampling: Sampling,
     images: Any,
     options: Mapping[str, Any],
     *,
@@ -118,11 +118,11 @@ def invert(
     on_step_end: StepCallback | None = None,
 ) -> Inversion:
     """See :meth:`gensdk_runtime.generator.Generator.invert`."""
-    model = executor.model
+    model, executor = sampling.model, sampling.executor
     if model.inversion is None:
         raise InputError(f"model {model.name!r} has no inversion; train anogan, glo or gon for one")
     check_callback(on_step_end, "callback_on_step_end")
-    targets = check_images(images, model.require_image(), levels=None)
+    targets = sampling.output.given(images)
     keys = sample_keys(len(targets), seed)
     rounds = executor.plan(len(targets), batch_size, fixed=True, accept=lambda program: False)
     programs = {id(runner): AscentProgram(model, runner.sessions) for _, runner in rounds}
@@ -133,16 +133,16 @@ def invert(
         program = programs[id(runner)]
         found = program.ascend(run, settings)
         run.finish(program.image(run, found.variable))
-        return found.first(len(run.images))
+        return found.first(len(run.data))
 
-    batches = Batches(keys, None, None, np.empty_like(targets), targets, on_step_end)
+    batches = Batches(keys, {"image": targets}, None, np.empty_like(targets), on_step_end)
     halves = batch_size is None
     work = Work(task, rounds, batches, "inverting", "images", halves=halves, progress=progress)
     done = executor.run(work)
-    count = sum(len(each.run.images) for each in done)
+    count = sum(len(each.run.data) for each in done)
     return Inversion(
         latents=np.concatenate([each.found.variable for each in done]),
-        images=batches.images[:count],
+        images=batches.data[:count],
         targets=targets[:count],
         objective=np.concatenate([each.found.objective for each in done]),
         steps=np.concatenate([each.found.steps for each in done]),

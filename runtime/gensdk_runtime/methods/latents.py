@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_flag, check_number, check_row, check_whole, check_word
-from gensdk_runtime.conditions.inputs import check_count, check_latents
+from gensdk_runtime.arguments import check_count, check_flag, check_number, check_row, check_whole, check_word
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32, SampleKey, Seed, sample_keys
+from gensdk_runtime.plan.request import check_latents
 from gensdk_runtime.programs.base import Program
 
 Method = Literal["slerp", "lerp"]

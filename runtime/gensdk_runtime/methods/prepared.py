@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.translate import Given, Through, translate, way_of
 from gensdk_runtime.noise import Seeds
+from gensdk_runtime.outputs.base import OutputType
 from gensdk_runtime.plan.request import Asked, Request
-from gensdk_runtime.plan.sampling import OutputType, Sampling
+from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.samples import Samples
 
 Size = tuple[int, int]
@@ -26,17 +27,24 @@ class Prepared:
     """
 
     def __init__(
-        self, sampling: Sampling, asked: Asked, options: Mapping[str, Any], output_type: OutputType, *, warm: bool
+        self,
+        sampling: Sampling,
+        asked: Asked,
+        conditions: Mapping[str, Any],
+        options: Mapping[str, Any],
+        output_type: OutputType,
+        *,
+        warm: bool,
     ) -> None:
         self._source = sampling.model.source
         if self._source is not None and asked.size is None:
             asked = asked._replace(size=(self._source.height, self._source.width))
         self._sampling, self._asked = sampling, asked
-        self._options, self._output_type = options, output_type
+        self._conditions, self._options, self._output_type = conditions, options, output_type
         self._through: Through | None = None
         self._planned: tuple[Any, Request] | None = None
         if self._source is not None and asked.size is not None:
-            through = Through(sampling, given=Given(label=asked.label, options=options))
+            through = Through(sampling, given=Given(label=conditions.get("label"), options=options))
             if way_of(through, *asked.size).how != "whole":
                 self._through = through
                 return
@@ -48,7 +56,7 @@ class Prepared:
         """What was planned; planned anew where a backend was left out meanwhile, or memory was short."""
         requests = self._sampling.requests
         if self._planned is None or self._planned[0] != requests.state:
-            self._planned = requests.state, requests.get(self._asked, self._options)
+            self._planned = requests.state, requests.get(self._asked, self._conditions, self._options)
         return self._planned[1]
 
     def draw(self, seed: Seeds | None = None, *, latents: Any = None, image: Any = None) -> Samples:
@@ -62,7 +70,11 @@ class Prepared:
                 "resized; use translate(image)"
             )
         return self._sampling.draw(
-            self._request(), seed=seed, latents=latents, image=image, output_type=self._output_type
+            self._request(),
+            seed=seed,
+            latents=latents,
+            conditions={} if image is None else {"image": image},
+            output_type=self._output_type,
         )
 
     def translate(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -83,6 +95,6 @@ class Prepared:
         if self._through is not None:
             whole = translate(self._through, image)
             return whole if isinstance(whole, np.ndarray) else whole[0]
-        samples = self._sampling.draw(self._request(), image=image[None], output_type="uint8")
+        samples = self._sampling.draw(self._request(), conditions={"image": image[None]}, output_type="uint8")
         first: NDArray[np.uint8] = samples.images[0]
         return first

@@ -15,8 +15,8 @@ from math import lcm
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.conditions.image import mirrored
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.translation import mirrored
 from gensdk_runtime.spec.signature import SourceSpec
 
 FADE = 16

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.conditions.given_images import Images, as_image, as_images, check_size
-from gensdk_runtime.conditions.inputs import max_source_size
+from gensdk_runtime.conditions.image import max_source_size
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.host.memory import Room, available_memory, in_words
 from gensdk_runtime.media.image_pixels import MAX_SIDE
@@ -78,8 +78,7 @@ class Through:
         given = self.given
         return self.sampling.sample(
             seed=given.seed,
-            label=given.label,
-            image=image,
+            conditions={"label": given.label, "image": image},
             callback_on_step_end=given.callback_on_step_end,
             batch_size=batch_size,
             output_type="uint8" if bytes_ else "float32",
@@ -92,8 +91,9 @@ class Through:
 
     @property
     def source(self) -> SourceSpec:
-        """What goes in."""
-        assert self.model.source is not None  # noqa: S101 - translate_all looked
+        """What goes in; :class:`InputError` for a model that translates no images."""
+        if self.model.source is None:
+            raise InputError(f"model {self.model.name!r} does not translate images; use sample()")
         return self.model.source
 
     @property
@@ -109,11 +109,9 @@ class Through:
 
 def translate(through: Through, images: Any) -> Images | list[Images]:
     """See :meth:`gensdk_runtime.generator.Generator.translate`."""
-    model = through.model
-    if model.source is None:
-        raise InputError(f"model {model.name!r} does not translate images; use sample()")
+    channels = through.source.channels
     through = replace(through, tile=_check_tile(through.tile), resize=check_size(through.resize))
-    array = as_images(images, through.source.channels)
+    array = as_images(images, channels)
     label = through.given.label
     if isinstance(array, list):
         return [translate_one(through.labelled(each), image) for image, each in _labelled(array, label)]
@@ -240,7 +238,7 @@ def _has_alpha(through: Through, image: Images) -> bool:
 
 def _with_alpha(through: Through, image: Images) -> Images:
     """Colours are translated, and transparency goes through the same geometry; what looks at all of an image would
-    see colours that nobody sees, and gets it on white."""
+    see colours that transparency hides, and gets it on white."""
     colours, alpha = image[..., :-1], image[..., -1:]
     if through.field.whole or through.model.require_image().channels not in (1, 3):
         tell(f"model {through.model.name!r} looks at all of an image: transparency was laid over white")

@@ -1,16 +1,26 @@
-"""Points as files: a table of numbers, and a picture of where they lie."""
+"""Points: where they lie is drawn, and their numbers go into a table."""
 
 from __future__ import annotations
 
 from math import floor, log10
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import to_array, to_picture
-
-Uint8 = NDArray[np.uint8]
+from gensdk_runtime.media.images import SUFFIXES, encode_image
+from gensdk_runtime.outputs.base import (
+    AS_IT_IS,
+    Arrangement,
+    Array,
+    Drawn,
+    Output,
+    Uint8,
+    register_output,
+)
+from gensdk_runtime.spec.outputs import PointsSpec
 
 SIZE = 512
 """Pixels of a picture's plot, a side."""
@@ -33,6 +43,41 @@ _PALETTE: Uint8 = (
     .view(np.uint8)
     .reshape(-1, 4)[:, 1:]
 )
+
+
+@register_output
+class PointsOutput(Output[PointsSpec]):
+    """float32 [n, D], in the units of the model's data."""
+
+    Spec: ClassVar = PointsSpec
+    plural = "points"
+    suffixes = (*SUFFIXES, ".npz", ".csv")
+
+    def in_words(self, data: Array) -> str:
+        """As in "points of 2 dimensions"."""
+        return f"points of {data.shape[1]} dimensions"
+
+    @property
+    def facts(self) -> str:
+        """Dimensions and range."""
+        return f"{self.spec.dimensions} dimensions, expected in {list(self.spec.value_range)}"
+
+    def picture(self, samples: Drawn, arrangement: Arrangement = AS_IT_IS) -> Uint8:
+        """Where the points lie; `arrangement` is for images."""
+        return scatter(self.array(samples.data), self.spec.value_range, samples.conditions.get("label"))
+
+    def shown(self, samples: Drawn) -> Uint8 | None:
+        """All of them."""
+        return self.picture(samples) if len(samples) else None
+
+    def encoded(self, samples: Drawn, suffix: str) -> bytes:
+        """A picture, the arrays, or a table."""
+        if suffix == ".npz":
+            return self.npz(samples)
+        if suffix == ".csv":
+            asked = None if samples.settings.get("labels") is None else samples.conditions.get("label")
+            return csv_bytes(self.array(samples.data), asked)
+        return encode_image(self.picture(samples), suffix, samples.settings)
 
 
 def scatter(

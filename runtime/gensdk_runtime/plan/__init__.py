@@ -1,1 +1,1 @@
-"""What one call comes down to: which graphs run, on what, in which batches."""
+"""Plans and runs one call: which graphs run, on what, in which batches."""

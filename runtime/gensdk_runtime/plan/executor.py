@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from gensdk_runtime.arguments import check_whole
+from gensdk_runtime.conditions.base import Growth
 from gensdk_runtime.errors import BackendError, OutOfMemoryError, tell
 from gensdk_runtime.host.forking import new_lock, renew_in_children
 from gensdk_runtime.host.memory import Room
@@ -40,7 +41,7 @@ class Done(NamedTuple, Generic[FoundT]):
 
 @dataclass(frozen=True)
 class Work(Generic[FoundT]):
-    """All batches of one call: `task` runs one of them over a runner, and fills ``run.images``.
+    """All batches of one call: `task` runs one of them over a runner, and fills ``run.data``.
 
     `what` is done, as a progress bar says it: "sampling"; `made`: what comes out, in the plural. `halves`: the
     caller left the batch size open, so a batch that does not fit into memory may be run in two halves. `infinite`:
@@ -92,15 +93,15 @@ class Executor:
         if workers is not None:
             workers.shutdown(wait=False)
 
-    def limit(self, batch_size: int | None, size: tuple[int, int] | None = None) -> int:
+    def limit(self, batch_size: int | None, growth: Growth | None = None) -> int:
         """The largest batch: what the caller asked for, or what the bundle takes and fits into memory.
 
-        `size`: height and width of the images that go in, where they may differ from the model's own. Raises
-        :class:`InputError` for a `batch_size` that the bundle does not take.
+        `growth`: of samples that are not of the model's own size. Raises :class:`InputError` for a `batch_size`
+        that the bundle does not take.
         """
         if batch_size is not None:
             return check_whole(batch_size, "batch_size", least=1, most=self.model.max_batch)
-        most = largest_batch(self.model, size=size)
+        most = largest_batch(self.model, growth=growth)
         return most if self.most is None else min(most, self.most)
 
     def plan(
@@ -108,7 +109,7 @@ class Executor:
         n: int,
         batch_size: int | None = None,
         *,
-        size: tuple[int, int] | None = None,
+        growth: Growth | None = None,
         fixed: bool = False,
         accept: Accept | None = None,
     ) -> Rounds:
@@ -117,7 +118,7 @@ class Executor:
         `fixed`: in batches of :meth:`limit`, and not as was measured to be cheapest. `accept`: whether a one-call
         program will do. Raises as :meth:`limit` does, and :class:`BackendError` where nothing can be opened.
         """
-        limit = self.limit(batch_size, size)
+        limit = self.limit(batch_size, growth)
         # What was measured holds for samples of the model's own size: larger ones go in batches that fit.
         given = fixed or batch_size is not None or limit < largest_batch(self.model)
         return self.runners.plan(n, limit if given else None, limit, accept=accept)
@@ -135,7 +136,7 @@ class Executor:
                 for found, runner in work.rounds:
                     fresh = work.batches.next(found)
                     for run in fresh if bar.shown else ():
-                        run.on_progress = bar.share(len(run.images))
+                        run.on_progress = bar.share(len(run.data))
                     begun = self._round(work, runner, fresh)
                     done += begun
                     stopped = begun[-1].run.stopped
@@ -179,7 +180,7 @@ class Executor:
         try:
             found = work.task(runner, run)
         except (MemoryError, OutOfMemoryError):
-            count = len(run.images)
+            count = len(run.data)
             if not work.halves or count == 1 or run.on_step_end is not None:
                 raise
             self._shrink(count)
@@ -213,8 +214,8 @@ class Executor:
                 raise BackendError(f"no thread can be started ({failure})") from None
 
     def _check(self, work: Work[FoundT], runner: Runner, run: Run) -> None:
-        made = run.images
-        if made.dtype == np.uint8:  # the program checked
+        made = run.data
+        if made.dtype.kind != "f":  # of bytes the program checked it
             return
         if isfinite(np.add.reduce(made, axis=None)):  # one pass; NaN and infinity survive a sum
             return

@@ -44,7 +44,7 @@ def bundle_identity(manifest: Manifest) -> str:
 
 
 def has_nvidia_gpu() -> bool:
-    """Whether there are signs of an NVIDIA GPU; asking its driver would take long."""
+    """True if there are signs of an NVIDIA GPU; asking its driver would take long."""
     return bool(_gpus())
 
 

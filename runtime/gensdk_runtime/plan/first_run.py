@@ -1,9 +1,9 @@
 """Runs a graph that may never end for the first time in a process of its own, which can be ended.
 
-A graph with graphs inside its nodes (Loop, Scan, If) may run for ever, and nobody can tell from the file. Such a
-graph of a bundle is run once by ``python -m gensdk_runtime.plan.first_run BUNDLE GRAPH PRECISION SHA256``, at
-batch 1 and with zeros; whether it came to an end is remembered for this machine. Any other error is left to the
-real run. What it can't do: a graph that waits for a certain input, or for the second run, gets through.
+A graph with graphs inside its nodes (Loop, Scan, If) may run for ever, which the file does not show. Such a graph
+of a bundle is run once by ``python -m gensdk_runtime.plan.first_run BUNDLE GRAPH PRECISION SHA256``, at batch 1
+and with zeros; whether it came to an end is remembered for this machine. Any other error is left to the real run.
+What it can't do: a graph that waits for a certain input, or for the second run, gets through.
 """
 
 from __future__ import annotations

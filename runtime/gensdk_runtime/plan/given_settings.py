@@ -1,8 +1,9 @@
-"""What ``sample(settings=...)`` stands for: options, and of a record of samples also what they were drawn from."""
+"""Resolves ``sample(settings=...)``: options, and of a record of samples also what they were drawn from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gensdk_runtime.errors import InputError
@@ -15,7 +16,8 @@ _DRAWN_FROM = ("n", "seeds", "labels", "latents")
 
 
 class GivenSettings(NamedTuple):
-    """`options` of the program; `n`, `seed` and `label` of samples that were recorded, None where none were.
+    """`options` of the program; `n`, `seed` and `conditions`, by kind, of samples that were recorded, where some
+    were.
 
     `from_latents`: those were drawn from latents of the caller's.
     """
@@ -23,7 +25,7 @@ class GivenSettings(NamedTuple):
     options: Mapping[str, Any]
     n: int | None = None
     seed: Seeds | None = None
-    label: Any = None
+    conditions: Mapping[str, Any] = MappingProxyType({})
     from_latents: bool = False
 
     def under(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -37,9 +39,10 @@ class GivenSettings(NamedTuple):
             raise InputError("these settings are of samples that were drawn from latents; pass latents too")
 
 
-def given_settings(settings: object, own: type[ProgramSettings]) -> GivenSettings:
+def given_settings(settings: object, own: type[ProgramSettings], recorded: Mapping[str, str]) -> GivenSettings:
     """What `settings` stand for: an object of the class `own`, of which what was set counts; options by name,
-    or :attr:`Samples.settings`. Raises :class:`InputError` for anything else."""
+    or :attr:`Samples.settings`, which call conditions as `recorded` says of their kinds. Raises
+    :class:`InputError` for anything else."""
     if isinstance(settings, ProgramSettings):
         if not isinstance(settings, own):
             raise InputError(f"expected settings as {own.__name__}, got {type(settings).__name__}")
@@ -47,10 +50,11 @@ def given_settings(settings: object, own: type[ProgramSettings]) -> GivenSetting
     if not isinstance(settings, Mapping):
         kind = type(settings).__name__
         raise InputError(f"expected settings as {own.__name__}, a dict of options or Samples.settings, got {kind}")
+    rest = {*ABOUT, *_DRAWN_FROM, *recorded.values()}
     return GivenSettings(
-        {str(name): value for name, value in settings.items() if name not in (*ABOUT, *_DRAWN_FROM)},
+        {str(name): value for name, value in settings.items() if name not in rest},
         n=settings.get("n"),
         seed=settings.get("seeds"),
-        label=settings.get("labels"),
+        conditions={kind: settings[name] for kind, name in recorded.items() if settings.get(name) is not None},
         from_latents=settings.get("latents") is not None,
     )

@@ -1,22 +1,23 @@
-"""What one call of ``sample`` comes down to: checked, resolved and split, but for its seeds.
+"""The request of one call of ``sample``: checked, resolved and split, but for its seeds.
 
 Applications ask for the same again and again, so requests are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.conditions.inputs import check_count, check_labels
+from gensdk_runtime.arguments import as_array, check_count
+from gensdk_runtime.conditions.base import Condition, Size
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.executor import Executor, Rounds
 from gensdk_runtime.programs.base import Program
-
-Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.integer] | NDArray[np.str_]
 
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
@@ -30,32 +31,33 @@ _PLAIN = (int, float, str, bool, type(None))
 
 
 class Asked(NamedTuple):
-    """Arguments of a call: `listening` where a callback listens to steps; `size`, height and width, of the sources
-    of a translation model."""
+    """Arguments of a call: `listening` where a callback listens to steps; `size`, such as height and width, of
+    what samples are made from, where their own follows from it."""
 
     n: int
-    label: Label | None = None
     batch_size: int | None = None
     listening: bool = False
-    size: tuple[int, int] | None = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True)
 class Request:
     """`n` samples with `settings`, in `rounds`, each with its open runner.
 
-    `size`: height and width of the images that go in. `labels`: read-only int64 [n], None where there are none or
-    where `draws_labels`, each from its sample's seed; `unlabelled`: they are not the caller's, but the model's "no
-    class". `splits`: the batch size was left open. `record`: what results say of `settings`.
+    `shape`: of a sample; `size`: of what it is made from, see :class:`Asked`. `conditions`: those that were asked
+    for, by kind, read-only [n, ...]; `drawn`: those of which each sample's comes from its seed; `unasked`: the
+    kinds whose values are not the caller's, but the model's "none". `splits`: the batch size was left open.
+    `record`: what results say of `settings`.
     """
 
     n: int
     settings: Any
-    labels: NDArray[np.int64] | None
-    draws_labels: bool
-    unlabelled: bool
+    shape: tuple[int, ...]
+    conditions: Mapping[str, NDArray[Any]]
+    drawn: tuple[Condition[Any], ...]
+    unasked: frozenset[str]
     rounds: Rounds
-    size: tuple[int, int] | None
+    size: Size | None
     splits: bool
     record: Mapping[str, Any]
 
@@ -74,56 +76,83 @@ class Requests:
         """What a request was planned for: where it has changed, it must be made anew."""
         return self._executor.runners.generation, self._executor.most
 
-    def get(self, asked: Asked, options: Mapping[str, Any]) -> Request:
-        """The request for these arguments of :meth:`Generator.sample`, where None means "left open".
+    def get(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
+        """The request for these arguments of :meth:`Generator.sample`: `conditions` by kind, as the caller passed
+        them, and `options`, of which None means "left open".
 
         Raises as it does: :class:`InputError` for arguments that don't fit, :class:`BackendError` where nothing
         can be opened.
         """
         runners = self._executor.runners
         runners.look()
-        given = (asked.n, asked.label, asked.batch_size, *options.values())
+        given = (asked.n, asked.batch_size, *conditions.values(), *options.values())
         if not all(type(value) in _PLAIN for value in given):
-            return self._make(asked, options)
+            return self._make(asked, conditions, options)
         # 1, 1.0 and True are one key of a dict, but not one argument; what was dropped must be planned anew
-        key = (asked, *options.items(), *map(type, given))
+        key = (asked, *conditions.items(), *options.items(), *map(type, given))
         kept = self._kept.get(key)
         if kept is not None and kept[0] == self.state:
             return kept[1]
-        made = self._make(asked, options)
+        made = self._make(asked, conditions, options)
         if made.n <= MAX_KEPT_SAMPLES:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = self.state, made
         return made
 
-    def _make(self, asked: Asked, options: Mapping[str, Any]) -> Request:
+    def _make(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
         count = check_count(asked.n)
         settings = self._program.resolve(options, others=ARGUMENTS)
-        labels = check_labels(asked.label, count, self._model)
-        null = self._program.null_label
-        open_label = labels is None and self._model.num_classes is not None
-        if open_label and null is not None:
-            labels = np.full(count, null, np.int64)
-        if labels is not None:
-            labels.setflags(write=False)
+        kept: dict[str, NDArray[Any]] = {}
+        drawn: list[Condition[Any]] = []
+        unasked: set[str] = set()
+        growth, shape = None, self._model.output.shape
+        for condition in self._program.conditions:
+            kind = condition.kind
+            if not condition.kept:
+                if asked.size is not None and condition.own_size is not None:
+                    growth, shape = condition.growth(asked.size), condition.sample_shape(asked.size)
+            elif kind in conditions:
+                kept[kind] = condition.check(conditions[kind], count)
+            elif (null := self._program.null(kind)) is not None:
+                kept[kind] = condition.filled(count, null)
+                unasked.add(kind)
+            else:
+                drawn.append(condition)
+        for values in kept.values():
+            values.setflags(write=False)
 
         def accept(program: Program[Any]) -> bool:
             return program.covers(settings, listening=asked.listening)
 
         # A caller who listens hears of each batch, and may end in the middle of one: how large it is must not be
         # this machine's affair.
-        rounds = self._executor.plan(
-            count, asked.batch_size, size=asked.size, fixed=asked.listening, accept=accept
-        )
+        rounds = self._executor.plan(count, asked.batch_size, growth=growth, fixed=asked.listening, accept=accept)
         return Request(
             count,
             settings,
-            labels,
-            draws_labels=open_label and null is None,
-            unlabelled=open_label and null is not None,
+            shape,
+            kept,
+            tuple(drawn),
+            frozenset(unasked),
             rounds=rounds,
             size=asked.size,
             splits=asked.batch_size is None,
             record=self._program.describe(settings),
         )
+
+
+def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float32:
+    """Finite float32 [n, *shape], contiguous."""
+    if shape is None:
+        raise InputError("this model takes no latents; leave latents out")
+    given = as_array(latents, "latents")
+    if given.dtype.kind not in "fiub":
+        kind = given.dtype if isinstance(latents, np.ndarray) else type(latents).__name__
+        raise InputError(f"expected latents as a float array, got {kind}")
+    array = np.ascontiguousarray(given, dtype=np.float32)
+    if array.shape != (n, *shape):
+        raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise InputError("latents hold NaN or infinity; expected finite numbers")
+    return array

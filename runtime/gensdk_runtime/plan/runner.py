@@ -34,7 +34,7 @@ class Runner:
 
     @property
     def survives_fork(self) -> bool:
-        """Whether a forked child can go on with all of them."""
+        """True if a forked child can go on with all of them."""
         return all(session.survives_fork for session in self.sessions.values())
 
     def close(self) -> None:

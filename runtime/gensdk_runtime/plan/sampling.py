@@ -5,30 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 from time import perf_counter
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime import noise
-from gensdk_runtime.arguments import check_callback, check_word
-from gensdk_runtime.conditions.inputs import check_latents, check_sources
+from gensdk_runtime.arguments import check_callback
+from gensdk_runtime.conditions.base import Size, check_known
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
-from gensdk_runtime.media.value_range import to_uint8
-from gensdk_runtime.noise import SampleKey, Seeds, sample_keys
+from gensdk_runtime.noise import Seeds, sample_keys
+from gensdk_runtime.outputs.base import OutputType, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
 from gensdk_runtime.plan.given_settings import given_settings
-from gensdk_runtime.plan.request import Asked, Label, Request, Requests
+from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Program, Run, StepCallback
-from gensdk_runtime.programs.translation import source_size
 from gensdk_runtime.samples import Samples, Timings
 from gensdk_runtime.spec.settings import ProgramSettings, SampleOptions
 
-OutputType = Literal["float32", "uint8"]
-OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 FEW = 64
 """Samples that fit into memory wherever the model does."""
 
@@ -44,12 +40,13 @@ class SampleArguments(SampleOptions, total=False):
 
 
 class _Call(NamedTuple):
-    """What a call is given beside its request; `start`: when it began."""
+    """What a call is given beside its request; `fresh`: the conditions that no request keeps; `start`: when it
+    began."""
 
     start: float
     seed: Seeds | None
     latents: NDArray[np.float32] | None
-    sources: NDArray[Any] | None
+    fresh: Mapping[str, NDArray[Any]]
     callback_on_step_end: StepCallback | None
     progress: bool | None
     output_type: OutputType
@@ -58,23 +55,26 @@ class _Call(NamedTuple):
 class Sampling:
     """What :meth:`Generator.sample` does, for it and for the methods that are built on sampling.
 
-    `program`: that of the runner that was opened first, for what does not depend on how graphs are run.
+    `program`: that of the runner that was opened first, for what does not depend on how graphs are run. `output`:
+    what works with the samples.
     """
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self.model = executor.model
         self.program: Program[Any] = executor.runners.first.program
+        self.output = output_of(self.model.output)
         self.requests = Requests(self.program, executor)
+        self._recorded = {condition.kind: f"{condition.kind}s" for condition in self.program.conditions}
+        self._fresh = tuple(condition for condition in self.program.conditions if not condition.kept)
 
     def sample(
         self,
         n: int | None = None,
         *,
         seed: Seeds | None = None,
-        label: Label | None = None,
+        conditions: Mapping[str, Any] | None = None,
         latents: NDArray[np.float32] | None = None,
-        image: NDArray[Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
@@ -82,32 +82,59 @@ class Sampling:
         settings: ProgramSettings | Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Samples:
-        """See :meth:`gensdk_runtime.generator.Generator.sample`; `options` are those of the program."""
+        """See :meth:`gensdk_runtime.generator.Generator.sample`: `conditions` by kind, of which None is left open;
+        `options` of the program, and of conditions that :meth:`Generator.sample` does not name."""
         start = perf_counter()
+        asked_for, options = self.asked_for(conditions or {}, options or {})
         if settings is not None:
-            given = given_settings(settings, self.program.Settings)
+            given = given_settings(settings, self.program.Settings, self._recorded)
             options = given.under(options)
             given.check_latents(latents)
             if n is None:
                 n = given.n
                 seed = given.seed if seed is None else seed
-                label = given.label if label is None else label
+                asked_for = {**given.conditions, **asked_for}
         if callback_on_step_end is not None:
             check_callback(callback_on_step_end, "callback_on_step_end")
-        sources = self._sources(image, n)
-        size = None if sources is None else source_size(sources)
+        fresh, size = self._checked(asked_for, n)
         if n is None:
-            n = 1 if sources is None else len(sources)
-        asked = Asked(n, label, batch_size, callback_on_step_end is not None, size)
-        request = self.requests.get(asked, options or {})
-        call = _Call(start, seed, latents, sources, callback_on_step_end, progress, output_type)
+            n = next((len(values) for values in fresh.values()), 1)
+        asked = Asked(n, batch_size, callback_on_step_end is not None, size)
+        request = self.requests.get(asked, asked_for, options)
+        call = _Call(start, seed, latents, fresh, callback_on_step_end, progress, output_type)
         return self._carry_out(request, call)
+
+    def asked_for(
+        self, conditions: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """The conditions that were given, by kind, some of them among the options; and the other options."""
+        asked_for = {kind: value for kind, value in conditions.items() if value is not None}
+        if options:
+            named = [name for name in options if name in self._recorded]
+            if named:
+                asked_for |= {kind: options[kind] for kind in named if options[kind] is not None}
+                options = {name: value for name, value in options.items() if name not in named}
+        if asked_for:
+            check_known(asked_for, self.model)
+        return asked_for, options
+
+    def _checked(self, given: dict[str, Any], n: int | None) -> tuple[dict[str, NDArray[Any]], Size | None]:
+        """Takes those conditions out of `given` that no request keeps: their values, and their size."""
+        fresh, size = {}, None
+        for condition in self._fresh:
+            values = fresh[condition.kind] = condition.check(given.pop(condition.kind, None), n)
+            size = size or condition.size(values)
+        return fresh, size
 
     def options(
         self, settings: ProgramSettings | Mapping[str, Any] | None, options: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """`options`, and those in `settings` that are not among them."""
-        return options if settings is None else given_settings(settings, self.program.Settings).under(options)
+        return (
+            options
+            if settings is None
+            else given_settings(settings, self.program.Settings, self._recorded).under(options)
+        )
 
     def draw(
         self,
@@ -115,50 +142,57 @@ class Sampling:
         *,
         seed: Seeds | None = None,
         latents: NDArray[np.float32] | None = None,
-        image: NDArray[Any] | None = None,
+        conditions: Mapping[str, Any] | None = None,
         output_type: OutputType = "float32",
     ) -> Samples:
         """What :meth:`sample` gives for a request that was made before, with no progress bar and no callback."""
         start = perf_counter()
-        sources = self._sources(image, request.n)
-        if sources is not None and source_size(sources) != request.size:
-            wanted, got = list(request.size or ()), list(source_size(sources))
-            raise InputError(f"expected images of {wanted} (height, width), as was prepared, got {got}")
-        return self._carry_out(request, _Call(start, seed, latents, sources, None, False, output_type))
+        asked_for, _ = self.asked_for(conditions or {}, {})
+        fresh, size = self._checked(asked_for, request.n)
+        if size != request.size:
+            wanted, got = list(request.size or ()), list(size or ())
+            raise InputError(f"expected {' and '.join(fresh)} of size {wanted}, as was prepared, got {got}")
+        return self._carry_out(request, _Call(start, seed, latents, fresh, None, False, output_type))
 
     def warm(self, request: Request, output_type: OutputType) -> None:
         """Runs a request once, so that graphs are bound and memory is there."""
-        image, source = None, self.model.source
-        if source is not None and request.size is not None:
-            image = np.zeros((request.n, *request.size, source.channels), np.uint8)
-        self.draw(request, seed=0, image=image, output_type=output_type)
+        size = request.size or ()
+        conditions = {each.kind: each.sized(request.n, size) for each in self._fresh}
+        self.draw(request, seed=0, conditions=conditions, output_type=output_type)
 
     def _carry_out(self, request: Request, call: _Call) -> Samples:
-        data = self._empty(request.n, call.output_type, request.size)
-        keys = sample_keys(request.n, call.seed)
-        labels = self._drawn_labels(keys) if request.draws_labels else request.labels
-        latents = call.latents
+        if request.n > FEW or request.size is not None:
+            check_room(request.n, prod(request.shape))
+        makes_bytes = call.output_type == "uint8" and self.program.makes_uint8
+        data = self.output.empty(request.n, call.output_type, request.shape, makes_bytes=makes_bytes)
+        keys, latents, rows = sample_keys(request.n, call.seed), call.latents, request.conditions
+        if request.drawn:
+            rows = {**rows, **{condition.kind: condition.drawn(keys) for condition in request.drawn}}
         if latents is not None:
             latents = check_latents(latents, request.n, self.program.latent_shape)
         # Asked before it runs: a batch ends on the backend that it began on.
         record = {**request.record, **self.executor.runners.record(request.rounds)}
-        batches = Batches(keys, labels, latents, data, call.sources, call.callback_on_step_end)
+        conditions = {**rows, **call.fresh} if call.fresh else rows
+        batches = Batches(keys, conditions, latents, data, call.callback_on_step_end)
         done = self._execute(request, batches, call.progress)
-        count, stopped = sum(len(each.run.images) for each in done), any(each.run.stopped for each in done)
+        count, stopped = sum(len(each.run.data) for each in done), any(each.run.stopped for each in done)
         if count < len(data):
             data, keys = data[:count], keys[:count]
-        if data.dtype != call.output_type:
-            data = to_uint8(data, self.model.require_image().value_range)
+        kept: dict[str, NDArray[Any]] = {}
+        told: dict[str, Any] = {"labels": None}  # which every record has
+        for kind, values in rows.items():
+            kept[kind] = values[:count].copy()  # a request keeps its own
+            told[self._recorded[kind]] = None if kind in request.unasked else kept[kind].tolist()
         return Samples(
-            data=data,
+            data=self.output.of_type(data, call.output_type),
             seeds=keys,
-            labels=None if labels is None else labels[:count].copy(),  # a request keeps its own
-            value_range=self.model.output.value_range,
+            output=self.output,
+            conditions=kept,
             settings={
                 "model": self.model.name,
                 "n": count,
                 "seeds": [list(key) for key in keys],
-                "labels": None if labels is None or request.unlabelled else labels[:count].tolist(),
+                **told,
                 **record,
                 **({} if latents is None else {"latents": "given"}),
                 **({"stopped": True} if stopped else {}),
@@ -178,39 +212,3 @@ class Sampling:
             runner.program.run_timed(run, settings)
 
         return self.executor.run(Work(task, request.rounds, batches, halves=request.splits, progress=progress))
-
-    def _drawn_labels(self, keys: tuple[SampleKey, ...]) -> NDArray[np.int64]:
-        """A class for each sample, from its seed."""
-        classes = self.model.num_classes or 1
-        drawn = noise.uniform(keys, noise.LABEL_STREAM, (1,))[:, 0]
-        return np.minimum(drawn * classes, classes - 1).astype(np.int64)
-
-    def _sources(self, image: Any, n: int | None) -> NDArray[Any] | None:
-        """The checked images of a translation model; None for a model that takes none."""
-        if self.model.source is None:
-            if image is not None:
-                raise InputError(f"model {self.model.name!r} takes no image; leave image out")
-            return None
-        if image is None:
-            raise InputError(f"model {self.model.name!r} translates images: pass image, one for each sample")
-        return check_sources(image, self.model, n)
-
-    def _empty(self, n: int, output_type: str, size: tuple[int, int] | None) -> NDArray[Any]:
-        """What the samples are drawn into: bytes only where the graph makes them."""
-        if type(output_type) is not str or output_type not in OUTPUT_TYPES:
-            check_word(output_type, "output_type", OUTPUT_TYPES)
-        if n > FEW and size is None:
-            check_room(n, prod(self.model.output.shape))
-        if self.model.points is not None:
-            if output_type == "uint8":
-                raise InputError(
-                    f"model {self.model.name!r} makes points, which have no bytes; leave output_type out"
-                )
-            return np.empty((n, *self.model.points.shape), np.float32)
-        channels, height, width = self.model.require_image().shape
-        if size is not None and self.model.source is not None:
-            height, width = (side * self.model.source.scale for side in size)
-            check_room(n, channels * height * width)
-        if output_type == "uint8" and self.program.makes_uint8:
-            return np.empty((n, height, width, channels), np.uint8)
-        return np.empty((n, channels, height, width), np.float32)

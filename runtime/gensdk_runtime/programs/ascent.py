@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.conditions.image import source_size, write_source
 from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
@@ -23,13 +24,13 @@ from gensdk_runtime.programs.base import (
     Int64,
     Program,
     Run,
+    Shape,
     State,
     Wanted,
     fixed_shape,
     require_signature,
 )
 from gensdk_runtime.programs.optimizers import make_optimizer
-from gensdk_runtime.programs.translation import source_size, write_source
 from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
 from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
@@ -57,10 +58,10 @@ class AscentProgram(Program[AscentSettings]):
     @property
     def spec(self) -> AscentSpec:
         """The model's program, or how it inverts."""
-        program = self.model.program
-        spec = program if isinstance(program, AscentSpec) else self.model.inversion
-        assert spec is not None  # noqa: S101 - whoever makes this program looked
-        return spec
+        inversion = self.model.inversion
+        if inversion is None or isinstance(self.model.program, AscentSpec):
+            return self.model.program_of(AscentSpec)
+        return inversion
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
@@ -70,7 +71,7 @@ class AscentProgram(Program[AscentSettings]):
     def check(self) -> None:
         """The tensors that :class:`AscentSpec` lists."""
         graphs = {name: self.sessions[name].graph for name in self.spec.graphs}
-        targets = {"target": Wanted(("batch", *self.model.require_image().shape))}
+        targets = {"target": Wanted(("batch", *self.model.output.shape))}
         if self.spec.features is not None:
             features = graphs[self.spec.features]
             require_signature(features, {"image": targets["target"]}, {"features": Wanted(None)})
@@ -89,13 +90,13 @@ class AscentProgram(Program[AscentSettings]):
 
     def _check_ends(self, graphs: Mapping[str, GraphSpec], variable: tuple[int | str, ...]) -> None:
         """What the variable starts from, and what becomes of it."""
-        image = ("batch", *self.model.require_image().shape)
+        image: Shape = ("batch", *self.model.output.shape)
         if self.spec.encoder is not None:
             require_signature(graphs[self.spec.encoder], {"image": Wanted(image)}, {"latent": Wanted(variable)})
         if self.spec.decoder is not None:
             decoder = graphs[self.spec.decoder]
             require_signature(decoder, {decoder.inputs[0].name: Wanted(variable)}, {"image": Wanted(image)})
-        elif variable not in (image, ("batch", self.model.require_image().channels, HEIGHT, WIDTH)):
+        elif variable not in (image, ("batch", self.model.output.shape[0], HEIGHT, WIDTH)):
             raise ManifestError(
                 f"expected a decoder, or a variable that is an image {list(image)}, got {list(variable)}; "
                 "export the bundle again"
@@ -160,9 +161,9 @@ class AscentProgram(Program[AscentSettings]):
     def image(self, run: Run, variable: Float32) -> Float32:
         """The image of a variable, float32 [B, C, H, W]; one that was padded is cut."""
         if self.spec.decoder is None:
-            if run.sources is None:
+            if "image" not in run.conditions:
                 return variable
-            height, width = source_size(run.sources)
+            height, width = source_size(run.conditions["image"])
             return variable[:, :, :height, :width]
         session = self.sessions[self.spec.decoder]
         with session.bound({"batch": len(run)}) as bound:
@@ -179,9 +180,8 @@ class AscentProgram(Program[AscentSettings]):
         sizes = {"batch": len(run)}
         named = {axis for spec in graph.inputs for axis in spec.shape}
         if named >= {HEIGHT, WIDTH}:
-            height, width = (
-                self.model.require_image().shape[1:] if run.sources is None else source_size(run.sources)
-            )
+            given = run.conditions.get("image")
+            height, width = self.model.output.shape[1:] if given is None else source_size(given)
             source = self.model.source
             sizes[HEIGHT] = height if source is None else source.padded(height)
             sizes[WIDTH] = width if source is None else source.padded(width)
@@ -206,11 +206,12 @@ class AscentProgram(Program[AscentSettings]):
     def first_variable(self, run: Run, bound: Bound, settings: AscentSettings) -> Float32:
         """The first variable."""
         x = np.zeros(bound.input("variable").shape, np.float32)
-        if self.model.source is not None and run.sources is not None and self.spec.decoder is None:
-            write_source(run.sources, x, self.model.source)
+        given, source = run.conditions.get("image"), self.model.source
+        if source is not None and given is not None and self.spec.decoder is None:
+            write_source(given, x, source)
             return x
         start = settings.start
-        if start is None and run.latents is None and run.sources is not None and self.spec.encoder is not None:
+        if start is None and run.latents is None and given is not None and self.spec.encoder is not None:
             start = "encoder"
         if start == "encoder" and self.spec.encoder is not None:
             with self.sessions[self.spec.encoder].bound({"batch": len(run)}) as encoder:
@@ -278,7 +279,7 @@ class _Path:
     """The variable of a batch on its way, and for each sample its best place and whether it still moves."""
 
     def __init__(self, x: Float32, settings: AscentSettings, spec: AscentSpec, model: ModelSpec) -> None:
-        self._settings, self._spec, self._range = settings, spec, model.require_image().value_range
+        self._settings, self._spec, self._range = settings, spec, model.output.value_range
         self._optimizer = make_optimizer(settings)
         self.x = self._projected(x)
         self.objective = np.zeros(len(x), np.float32)
@@ -340,10 +341,9 @@ def _sizes_of(graph: GraphSpec, output: str) -> tuple[int | str, ...]:
 
 def _target(run: Run) -> Float32:
     """The image to find again, float32 [B, C, H, W]."""
-    if run.sources is None:
+    if "image" not in run.conditions:
         raise InputError("this objective needs an image to find again; use invert(images)")
-    sources: Float32 = run.sources
-    return sources
+    return run.conditions["image"]
 
 
 def _shifts(run: Run, step: int, jitter: int) -> Int64:

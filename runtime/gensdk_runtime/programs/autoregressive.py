@@ -14,14 +14,14 @@ from gensdk_runtime.programs.base import (
     State,
     Wanted,
     carried_states,
-    label_wanted,
+    conditions_wanted,
+    image_input,
     require_signature,
     run_images,
-    write_label,
+    write_conditions,
 )
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings
-from gensdk_runtime.spec.signature import ImageSpec
 
 
 class AutoregressiveProgram(Program[AutoregressiveSettings]):
@@ -37,8 +37,7 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
     @property
     def spec(self) -> AutoregressiveSpec:
         """The model's program."""
-        assert isinstance(self.model.program, AutoregressiveSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(AutoregressiveSpec)
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
@@ -47,13 +46,13 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
 
     def check(self) -> None:
         """The tensors that :class:`AutoregressiveSpec` lists."""
-        channels, height, width = self.model.require_image().shape
+        channels, height, width = self.model.output.shape
         row, pixel, likelihood = (self.sessions[name].graph for name in self.spec.graphs)
         context = row.output("context")
         features = context.shape[-1] if context is not None and context.shape else 0
         require_signature(
             row,
-            {"row": Wanted(("batch", channels, width)), **label_wanted(self.model, row, "batch")},
+            {"row": Wanted(("batch", channels, width)), **conditions_wanted(self.conditions, row, "batch")},
             {"context": Wanted((width, "batch", features))},
             states=True,
         )
@@ -63,19 +62,19 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
                 "pixel": Wanted(("batch", channels)),
                 "context": Wanted(("batch", features)),
                 "uniform": Wanted(("batch", channels)),
-                **label_wanted(self.model, pixel, "batch"),
+                **conditions_wanted(self.conditions, pixel, "batch"),
             },
             {"next_pixel": Wanted(("batch", channels))},
             states=True,
         )
-        images = {"images": Wanted(("batch", channels, height, width))}
-        label = label_wanted(self.model, likelihood, "batch")
-        require_signature(likelihood, images | label, {"log_likelihood": Wanted(("batch",))})
+        images = {image_input(likelihood): Wanted(("batch", channels, height, width))}
+        asked = conditions_wanted(self.conditions, likelihood, "batch")
+        require_signature(likelihood, images | asked, {"log_likelihood": Wanted(("batch",))})
 
     def begin(self, run: Run, settings: AutoregressiveSettings) -> State:
         """A step is a row; a stopped run leaves the rows below at the lowest value."""
         row, pixel = (self.sessions[name] for name in self.spec.sampling_graphs)
-        return _Rows(run, row, pixel, self.model.require_image())
+        return _Rows(run, row, pixel, self)
 
     def log_likelihood(self, run: Run) -> None:
         """Fills the run with nats [count] of its sources, images float32 [len(run), C, H, W] on the model's grey
@@ -86,17 +85,18 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
 class _Rows(State):
     """The rows of a batch from the top; those below the present one are at the lowest value."""
 
-    def __init__(self, run: Run, row: Session, pixel: Session, image: ImageSpec) -> None:
+    def __init__(self, run: Run, row: Session, pixel: Session, program: AutoregressiveProgram) -> None:
         super().__init__(run)
-        channels, height, width = image.shape
+        output = program.model.output
+        channels, height, width = output.shape
         uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (height, width, channels))
         self._uniforms = np.ascontiguousarray(uniforms.transpose(1, 2, 0, 3))  # [H, W, B, C]
-        self._images = np.full((len(run), *image.shape), image.value_range[0], np.float32)
+        self._images = np.full((len(run), *output.shape), output.value_range[0], np.float32)
         carry, sizes = {"next_pixel": "pixel"}, {"batch": len(run)}
         self._rows = self.borrow(row, sizes, carried_states(row.graph))
         self._pixels = self.borrow(pixel, sizes, carried_states(pixel.graph) | carry)
         for bound in (self._rows, self._pixels):
-            write_label(bound, run)
+            write_conditions(program.conditions, bound, run)
         self._row = 0
         _clear(self._rows)
         self._rows.input("row")[...] = 0

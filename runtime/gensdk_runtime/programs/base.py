@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound, Carry, Sizes
+from gensdk_runtime.conditions.base import Condition, conditions_of
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.spec.manifest import ModelSpec
@@ -30,10 +31,10 @@ Shape = tuple[int | str, ...]
 class StepEnd:
     """What ``callback_on_step_end`` gets: step `step` of `num_steps` has ended for these samples.
 
-    `timestep` is the model's time step (a row for autoregressive models); `first` is the place of the first of the
-    `count` samples; `x0` is the present estimate of the images, float32 [count, C, H, W], or points [count, D];
-    `objective`, of a model that optimizes its input, is what each sample's objective was before this step, float32
-    [count].
+    `timestep` is the model's time step, an int where it is whole (a row for autoregressive models); `first` is the
+    place of the first of the `count` samples; `x0` is the present estimate of the images, float32 [count, C, H,
+    W], or points [count, D]; `objective`, of a model that optimizes its input, is what each sample's objective was
+    before this step, float32 [count].
     """
 
     step: int
@@ -53,18 +54,17 @@ StepCallback = Callable[[StepEnd], object]
 class Run:
     """One batch on its way: what it depends on, and the clock of its graph calls. Belongs to one thread.
 
-    The graphs run a batch of len(run) samples, of which the first len(`images`) are wanted: a batch may be padded
-    to a size that the backend is fast at; `size` tells it where no `keys` do, since nothing is drawn. `images`
-    takes the result: float32 [count, C, H, W] or points [count, D], or uint8 [count, H, W, C] for a program that
-    :attr:`Program.makes_uint8`; of another task what that makes. `sources`, for a translation
-    model: uint8 [len(run), H, W, C] or float32 [len(run), C, H, W].
+    The graphs run a batch of len(run) samples, of which the first len(`data`) are wanted: a batch may be padded
+    to a size that the backend is fast at; `size` tells it where no `keys` do, since nothing is drawn. `data` takes
+    the result [count, ...], of the model's kind of output, or uint8 images [count, H, W, C] for a program that
+    :attr:`Program.makes_uint8`; of another task what that makes. `conditions`: what the samples are asked to be,
+    by kind, [len(run), ...]; of a task that judges images, those are the "image".
     """
 
     keys: tuple[SampleKey, ...]
-    images: NDArray[Any]
-    labels: Int64 | None = None
+    data: NDArray[Any]
+    conditions: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     latents: Float32 | None = None
-    sources: NDArray[Any] | None = None
     first: int = 0
     on_step_end: StepCallback | None = None
     on_progress: Callable[[float], None] | None = None
@@ -78,21 +78,20 @@ class Run:
 
     def halved(self) -> list[Run]:
         """The same work as two batches, without what this one was padded with."""
-        count = len(self.images)
+        count = len(self.data)
         middle = (count + 1) // 2
         return [self._part(slice(0, middle)), self._part(slice(middle, count))]
 
     def _part(self, some: slice) -> Run:
-        images = self.images[some]
+        data = self.data[some]
         return Run(
             keys=self.keys[some],
-            images=images,
-            labels=None if self.labels is None else self.labels[some],
+            data=data,
+            conditions={kind: values[some] for kind, values in self.conditions.items()},
             latents=None if self.latents is None else self.latents[some],
-            sources=None if self.sources is None else self.sources[some],
             first=self.first + some.start,
             on_step_end=self.on_step_end,
-            size=len(images),
+            size=len(data),
         )
 
     def timed(self, bound: Bound) -> None:
@@ -119,15 +118,15 @@ class Run:
         if self.on_progress is not None:
             self.on_progress((step + 1) / num_steps)
         if self.on_step_end is not None:
-            count = len(self.images)
+            count = len(self.data)
             height = None if objective is None else objective[:count].copy()
             info = StepEnd(step, num_steps, timestep, self.first, count, x0()[:count].copy(), height)
             self.stopped = bool(self.on_step_end(info))
         return self.stopped
 
-    def finish(self, images: NDArray[Any]) -> None:
+    def finish(self, made: NDArray[Any]) -> None:
         """Keeps the result [len(run), ...] without what it was padded with."""
-        np.copyto(self.images, images[: len(self.images)])
+        np.copyto(self.data, made[: len(self.data)])
 
     def latent(self, out: Float32) -> None:
         """Writes the latents that the caller gave, or standard normal noise, into `out` [len(self), ...]."""
@@ -178,7 +177,7 @@ class State(Borrower, ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Fills ``run.images`` with the samples, or where steps are left with the present estimate."""
+        """Fills ``run.data`` with the samples, or where steps are left with the present estimate."""
 
 
 class OneRun(State):
@@ -203,7 +202,7 @@ class OneRun(State):
 
     def finish(self) -> None:
         """See :class:`State`."""
-        self.run.finish(self._read(self.bound, self.run.images.dtype == np.uint8))
+        self.run.finish(self._read(self.bound, self.run.data.dtype == np.uint8))
 
 
 WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithmetic"))
@@ -221,6 +220,7 @@ class Program(ABC, Generic[SettingsT]):
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self.model = model
         self.sessions = sessions
+        self.conditions = conditions_of(model)
         self.check()
 
     @classmethod
@@ -275,12 +275,11 @@ class Program(ABC, Generic[SettingsT]):
 
     @property
     def makes_uint8(self) -> bool:
-        """Whether it can fill ``run.images`` with bytes."""
+        """Whether it can fill ``run.data`` with bytes."""
         return False
 
-    @property
-    def null_label(self) -> int | None:
-        """The label that means "no class", where the model knows one."""
+    def null(self, kind: str) -> Any | None:
+        """The value of this kind of condition that means "not asked for", where the model knows one."""
         return None
 
     def run_timed(self, run: Run, settings: SettingsT) -> None:
@@ -290,7 +289,7 @@ class Program(ABC, Generic[SettingsT]):
         run.seconds = perf_counter() - start
 
     def run(self, run: Run, settings: SettingsT) -> None:
-        """Fills ``run.images``. Ends early where ``run.end_step`` returns True."""
+        """Fills ``run.data``. Ends early where ``run.end_step`` returns True."""
         with self.begin(run, settings) as state:
             while state.step():
                 pass
@@ -350,27 +349,34 @@ def carried_states(graph: GraphSpec) -> dict[str, str]:
     return carry
 
 
-def label_wanted(model: ModelSpec, graph: GraphSpec, *shape: str) -> dict[str, Wanted]:
-    """The label input, for a graph that has one."""
-    if graph.input("label") is None:
-        return {}
-    if model.num_classes is None:
-        raise ManifestError(f"graph {graph.name!r} needs a label, but the model has no classes; export again")
-    return {"label": Wanted(shape, "int64")}
+def conditions_wanted(
+    conditions: Sequence[Condition[Any]], graph: GraphSpec, *axes: int | str
+) -> dict[str, Wanted]:
+    """The inputs that take conditions, for those that the graph has one for; `axes` come before a row's own."""
+    return {
+        condition.tensor: Wanted((*axes, *condition.row_shape), condition.dtype)
+        for condition in conditions
+        if graph.input(condition.tensor) is not None
+    }
 
 
-def write_label(bound: Bound, run: Run) -> None:
-    """Writes the label input int64 [B], where the graph has one."""
-    if bound.session.graph.input("label") is not None and run.labels is not None:
-        np.copyto(bound.input("label"), run.labels)
+def write_conditions(conditions: Sequence[Condition[Any]], bound: Bound, run: Run) -> None:
+    """Writes what the samples are asked to be into the inputs that the graph has for it."""
+    for condition in conditions:
+        values = run.conditions.get(condition.kind)
+        if values is not None:
+            condition.write(bound, values)
+
+
+def image_input(graph: GraphSpec) -> str:
+    """What a graph that judges images calls them: ``image``, and in bundles of older versions ``images``."""
+    return "image" if graph.input("image") is not None else "images"
 
 
 def run_images(session: Session, output: str, run: Run) -> None:
-    """Fills the run with one output of a graph that takes its sources as ``images``, and its label if it wants
-    one."""
-    feeds: dict[str, Any] = {"images": run.sources}
-    if session.graph.input("label") is not None and run.labels is not None:
-        feeds["label"] = run.labels
+    """Fills the run with one output of a graph that takes its images, and what else is given if it wants that."""
+    feeds = {kind: values for kind, values in run.conditions.items() if session.graph.input(kind) is not None}
+    feeds[image_input(session.graph)] = run.conditions["image"]
     start = perf_counter()
     found = session.run(feeds)[output]
     run.graph_seconds += perf_counter() - start

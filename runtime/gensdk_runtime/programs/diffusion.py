@@ -39,8 +39,7 @@ class DiffusionForm(Program[DiffusionSettings]):
     @property
     def spec(self) -> DiffusionSpec:
         """The model's program."""
-        assert isinstance(self.model.program, DiffusionSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(DiffusionSpec)
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
@@ -50,12 +49,11 @@ class DiffusionForm(Program[DiffusionSettings]):
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The image's own shape."""
-        return self.model.require_image().shape
+        return self.model.output.shape
 
-    @property
-    def null_label(self) -> int | None:
-        """The class after the last one."""
-        return self.model.num_classes
+    def null(self, kind: str) -> Any | None:
+        """Of labels the class after the last one."""
+        return self.model.num_classes if kind == "label" else None
 
     def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
@@ -78,6 +76,8 @@ class DiffusionForm(Program[DiffusionSettings]):
         """Refuses guidance without classes, shared features without their graph, and steps that can't be."""
         if options.get("solver") not in (None, "ddim") and options.get("eta") is None:
             settings = settings.model_copy(update={"eta": 0.0})  # the default eta is meant for DDIM
+        if options.get("solver") == "lcm" != self.defaults.solver and options.get("timestep_spacing") is None:
+            settings = settings.model_copy(update={"timestep_spacing": "skipping"})  # as such models learned
         if self.model.num_classes is None and settings.guidance_scale != 1.0:
             raise InputError("guidance_scale needs a model with classes; this one has none")
         if settings.cache_interval > 1 and self.spec.shallow_graph is None:
@@ -90,7 +90,7 @@ class DiffusionForm(Program[DiffusionSettings]):
 
     def table(self, settings: DiffusionSettings) -> SolverTable:
         """The solver's table for these settings."""
-        clip_range = self.model.require_image().value_range[1] if settings.clip_sample else None
+        clip_range = self.model.output.value_range[1] if settings.clip_sample else None
         return _table(self.spec.schedule, self.spec.prediction_type, settings, clip_range)
 
 
@@ -111,9 +111,21 @@ class DiffusionProgram(DiffusionForm):
     def check(self) -> None:
         """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
         check_graphs(self.model, self.spec, {name: self.sessions[name].graph for name in self.spec.graphs})
-        low, high = self.model.require_image().value_range
+        low, high = self.model.output.value_range
         if low != -high:
             raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
+
+    def fit(self, settings: DiffusionSettings, options: Mapping[str, Any]) -> DiffusionSettings:
+        """Refuses fractions of time steps where the graphs take whole ones, too."""
+        settings = super().fit(settings, options)
+        spec = self.sessions[self.spec.embedding_graph or self.spec.graph].graph.input("timestep")
+        if spec is not None and spec.dtype == "int64" and (self.table(settings).timesteps % 1).any():
+            raise InputError(
+                f"solver {settings.solver!r} with timestep_spacing {settings.timestep_spacing!r} and "
+                f"{settings.num_inference_steps} steps needs fractions of time steps, which this bundle's graphs "
+                "don't take; export it again, or take another timestep_spacing"
+            )
+        return settings
 
     def begin(self, run: Run, settings: DiffusionSettings | Sequence[DiffusionSettings]) -> DiffusionState:
         """From noise x_T down the time steps. `settings`: for all members, or one for each of them.
@@ -178,7 +190,7 @@ class DiffusionProgram(DiffusionForm):
         none = self.model.num_classes
         if none is None:
             return None
-        labels = run.labels
+        labels = run.conditions.get("label")
         if labels is None:
             labels = np.full(len(run), none, np.int64)
         if places is not None:

@@ -26,7 +26,7 @@ def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, Gra
     lockstep = is_lockstep(step)
     each: Shape = () if lockstep else ("batch",)
     passes: Shape = ("guidance", "batch") if conditional else ("batch",)
-    images = Wanted(("batch", *model.require_image().shape))
+    images = Wanted(("batch", *model.output.shape))
     inputs = dict.fromkeys(("sample", "previous_x0", "noise"), images)
     inputs["coefficients"] = Wanted((*each, NUM_COEFFICIENTS))
     if conditional:

@@ -42,7 +42,8 @@ class Steps:
         """Rounded once."""
         coefficients = table.coefficients.astype(np.float32)
         noisy = tuple((table.noise_scale > 0).tolist())
-        return cls(tuple(table.timesteps.tolist()), coefficients, tuple(coefficients), noisy)
+        times = tuple(int(time) if time.is_integer() else time for time in table.timesteps.tolist())
+        return cls(times, coefficients, tuple(coefficients), noisy)
 
 
 class Cohort:
@@ -113,7 +114,7 @@ class Cohort:
         if self.done:
             return
         if self.berth is None or self.berth.last is None:
-            self._take(np.zeros((1, *self.run.images.shape[1:]), np.float32).repeat(len(self), 0))
+            self._take(np.zeros((1, *self.run.data.shape[1:]), np.float32).repeat(len(self), 0))
         else:
             self._take(self.berth.last.output("next_previous_x0"))
 
@@ -123,8 +124,8 @@ class Cohort:
         if self._places is None:
             run.finish(images)
         else:
-            wanted = self._places < len(run.images)  # the others are what the batch was padded with
-            run.images[self._places[wanted]] = images[wanted]
+            wanted = self._places < len(run.data)  # the others are what the batch was padded with
+            run.data[self._places[wanted]] = images[wanted]
 
     def move(self, berth: Berth, bound: Bound, at: slice) -> None:
         """Goes to its part of other buffers, of which `bound` runs next, with all that it has by now."""

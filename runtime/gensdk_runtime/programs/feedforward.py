@@ -16,11 +16,12 @@ from gensdk_runtime.programs.base import (
     Program,
     Run,
     Wanted,
+    conditions_wanted,
     fixed_shape,
-    label_wanted,
+    image_input,
     require_signature,
     run_images,
-    write_label,
+    write_conditions,
 )
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
@@ -52,10 +53,11 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         need."""
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
-        wanted |= label_wanted(self.model, graph, "batch")
-        outputs = {self._result: Wanted(("batch", *self.model.output.shape))}
+        wanted |= conditions_wanted(self.conditions, graph, "batch")
+        output = self.model.output
+        outputs = {output.tensor: Wanted(("batch", *output.shape), output.dtype)}
         if self.makes_uint8:
-            channels, height, width = self.model.require_image().shape
+            channels, height, width = output.shape
             outputs["pixels"] = Wanted(("batch", height, width, channels), "uint8")
             outputs["image_sum"] = Wanted(("batch",))
         require_signature(graph, wanted, outputs)
@@ -64,20 +66,21 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
     def _check_ways_back(self) -> None:
         if self.spec.encoder is None and self.spec.classifier is None:
             return
-        images = {"images": Wanted(("batch", *self.model.require_image().shape))}
+        images = Wanted(("batch", *self.model.output.shape))
         if (encoder := self._of_images(self.spec.encoder)) is not None:
             latent = {"latent": Wanted(("batch", *(self.latent_shape or ())))}
-            require_signature(encoder.graph, images | label_wanted(self.model, encoder.graph, "batch"), latent)
+            asked = conditions_wanted(self.conditions, encoder.graph, "batch")
+            require_signature(encoder.graph, {image_input(encoder.graph): images, **asked}, latent)
         if (classifier := self._of_images(self.spec.classifier)) is not None:
             logits = classifier.graph.output("logits")
             classes = logits.shape[-1] if logits is not None and logits.shape else 0
-            require_signature(classifier.graph, images, {"logits": Wanted(("batch", classes))})
+            wanted = {image_input(classifier.graph): images}
+            require_signature(classifier.graph, wanted, {"logits": Wanted(("batch", classes))})
 
     @property
     def spec(self) -> FeedforwardSpec:
         """The model's program."""
-        assert isinstance(self.model.program, FeedforwardSpec)  # noqa: S101 - chosen by the kind
-        return self.model.program
+        return self.model.program_of(FeedforwardSpec)
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
@@ -99,10 +102,11 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         return spec is not None and spec.distribution == "uniform"
 
     @property
-    def encodes_labels(self) -> bool:
-        """Whether the encoder wants a label."""
+    def encoder_conditions(self) -> tuple[str, ...]:
+        """The kinds of conditions that the encoder wants."""
         encoder = self._of_images(self.spec.encoder)
-        return encoder is not None and encoder.graph.input("label") is not None
+        inputs = () if encoder is None else {spec.name for spec in encoder.graph.inputs}
+        return tuple(each.kind for each in self.conditions if each.tensor in inputs)
 
     @property
     def num_logits(self) -> int:
@@ -125,14 +129,14 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
     def _judge(self, name: str | None, output: str, run: Run) -> None:
         """One output of a graph that takes images, of a model that has it."""
         session = self._of_images(name)
-        if session is None or run.sources is None:
+        if session is None or "image" not in run.conditions:
             raise BackendError(f"model {self.model.name!r} has no graph for this, or no images came")
         run_images(session, output, run)
 
     def begin(self, run: Run, settings: FeedforwardSettings) -> OneRun:
         """Each noise input draws from a stream of its own, in the order of the graph's inputs."""
-        state = OneRun(run, self._session, {"batch": len(run)}, partial(self._read, len(run.images)))
-        write_label(state.bound, run)
+        state = OneRun(run, self._session, {"batch": len(run)}, partial(self._read, len(run.data)))
+        write_conditions(self.conditions, state.bound, run)
         noises = (spec for spec in self._session.graph.inputs if spec.role == "noise")
         for stream, spec in enumerate(noises):
             out = state.bound.input(spec.name)
@@ -145,15 +149,10 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
 
     def _read(self, count: int, bound: Bound, in_bytes: bool) -> Array:
         """The samples; bytes after a look at the sums of the `count` that are wanted."""
-        if not in_bytes:
-            return bound.output(self._result)
+        if not (in_bytes and self.makes_uint8):  # samples of another kind may be bytes themselves
+            return bound.output(self.model.output.tensor)
         check_sums(self._session.graph, bound.output("image_sum")[:count])
         return bound.output("pixels")
-
-    @property
-    def _result(self) -> str:
-        """The output that holds the samples."""
-        return "image" if self.model.points is None else "points"
 
     @property
     def _session(self) -> Session:

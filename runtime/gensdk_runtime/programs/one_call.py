@@ -12,9 +12,18 @@ import numpy as np
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
+from gensdk_runtime.conditions.base import Condition
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
-from gensdk_runtime.programs.base import OneRun, Program, Run, Wanted, require_signature, write_label
+from gensdk_runtime.programs.base import (
+    OneRun,
+    Program,
+    Run,
+    Shape,
+    Wanted,
+    require_signature,
+    write_conditions,
+)
 from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
@@ -44,7 +53,7 @@ class OneCallDiffusion(DiffusionForm):
 
     def begin(self, run: Run, settings: DiffusionSettings) -> OneRun:
         """Noise is drawn for the steps that add some; the others multiply what lies there by zero."""
-        state = _whole_run(run, self.sessions[SAMPLER])
+        state = _whole_run(run, self.sessions[SAMPLER], self.conditions)
         run.latent(state.bound.input("latents"))
         scale = self.table(settings).noise_scale
         if scale.any():
@@ -71,16 +80,16 @@ class OneCallAutoregressive(AutoregressiveProgram):
 
     def begin(self, run: Run, settings: AutoregressiveSettings) -> OneRun:
         """The uniforms go in as they are drawn."""
-        state = _whole_run(run, self.sessions[SAMPLER])
+        state = _whole_run(run, self.sessions[SAMPLER], self.conditions)
         uniforms = state.bound.input("uniform")
         noise.uniform(run.keys, noise.LATENT_STREAM, uniforms.shape[1:], out=uniforms)
         return state
 
 
-def _whole_run(run: Run, session: Session) -> OneRun:
-    """The one step, with its labels written."""
+def _whole_run(run: Run, session: Session, conditions: Sequence[Condition[Any]]) -> OneRun:
+    """The one step, with its conditions written."""
     state = OneRun(run, session, {"batch": len(run)}, lambda bound, _: bound.output("images"))
-    write_label(state.bound, run)
+    write_conditions(conditions, state.bound, run)
     return state
 
 
@@ -100,9 +109,9 @@ def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSp
     adds noise. Autoregressive: ``uniform`` [B, H, W, C]. ``label`` int64 [B] where the model has classes (for
     diffusion the class `num_classes` means "none"). Gives ``images`` [B, C, H, W].
     """
-    image = ("batch", *model.require_image().shape)
+    image: Shape = ("batch", *model.output.shape)
     if isinstance(model.program, AutoregressiveSpec):
-        channels, height, width = model.require_image().shape
+        channels, height, width = model.output.shape
         inputs = [_noise("uniform", ("batch", height, width, channels), "uniform")]
         labelled = any(model.graph(name).input("label") for name in model.program.sampling_graphs)
     else:
@@ -113,7 +122,7 @@ def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSp
     if labelled:
         inputs.append(TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition"))
     images = TensorSpec(
-        name="images", dtype="float32", shape=image, role="image", value_range=model.require_image().value_range
+        name="images", dtype="float32", shape=image, role="image", value_range=model.output.value_range
     )
     return GraphSpec(name=SAMPLER, inputs=tuple(inputs), outputs=(images,))
 

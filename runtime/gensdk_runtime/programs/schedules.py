@@ -1,18 +1,22 @@
 """Noise schedules in float64, written once: training draws from them and solvers are built on them.
 
-Notation of Ho, Jain & Abbeel (2020), "Denoising Diffusion Probabilistic Models": beta_t, alpha_t = 1 - beta_t,
-abar_t = prod alpha_s; x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (eq. 4).
+A noisy image is ``x_t = alpha x_0 + sigma eps``. Ho, Jain & Abbeel (2020), "Denoising Diffusion Probabilistic
+Models": beta_t, alpha_t = 1 - beta_t, abar_t = prod alpha_s; alpha^2 = abar_t, sigma^2 = 1 - abar_t (eq. 4).
+Lipman et al. (2023), "Flow Matching for Generative Modeling": a straight line, alpha = 1 - t, sigma = t.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import ScheduleSpec
+from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.settings import SolverName
 
 Float64 = NDArray[np.float64]
 
@@ -25,43 +29,121 @@ MIN_SIGNAL = 1e-30
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """`betas` and `alphas_cumprod`: float64 [T], for the time steps 0 .. T - 1."""
+    """Variance preserving: alpha^2 + sigma^2 = 1.
+
+    `betas` and `alphas_cumprod`: float64 [T], for the time steps 0 .. T - 1. `original_inference_steps`: of them,
+    those that a latent consistency model learned.
+    """
+
+    solvers: ClassVar[tuple[SolverName, ...]] = (
+        "ddpm",
+        "ddim",
+        "dpmsolver++",
+        "euler",
+        "euler_ancestral",
+        "lcm",
+    )
+    proving: ClassVar[tuple[SolverName, ...]] = ("ddpm", "ddim", "dpmsolver++")
+    """Solvers that between them use all that a step can use."""
+    prediction_types: ClassVar[tuple[PredictionType, ...]] = ("epsilon", "v_prediction", "sample")
 
     betas: Float64
     alphas_cumprod: Float64
+    original_inference_steps: int = 50
+
+    @classmethod
+    def of(cls, spec: ScheduleSpec) -> NoiseSchedule:
+        """The schedule that `spec` names.
+
+        Raises :class:`InputError` where beta_start exceeds beta_end, and where the schedule has no noise at its
+        first step or no signal at its last one in floating point: solvers divide by both.
+        """
+        betas = _betas(spec)
+        alphas_cumprod: Float64 = np.cumprod(1.0 - betas, dtype=np.float64)
+        if alphas_cumprod[0] >= 1.0 or alphas_cumprod[-1] < MIN_SIGNAL:
+            raise InputError(
+                f"expected noise schedule abar below 1 and above {MIN_SIGNAL:g}, got {alphas_cumprod[0]:g} to "
+                f"{alphas_cumprod[-1]:g}; change beta_start, beta_end or num_train_timesteps"
+            )
+        return cls(betas, alphas_cumprod, min(spec.original_inference_steps, len(betas)))
 
     @property
     def num_train_timesteps(self) -> int:
         """T."""
         return len(self.betas)
 
+    @cached_property
+    def ratios(self) -> Float64:
+        """sigma / alpha at each time step, [T]: the sigma of Karras et al. (2022), who divide x_t by alpha."""
+        return np.asarray(np.sqrt((1.0 - self.alphas_cumprod) / self.alphas_cumprod))
 
-def make_schedule(spec: ScheduleSpec) -> NoiseSchedule:
-    """The schedule that `spec` names.
+    def levels(self, timesteps: Float64) -> tuple[Float64, Float64]:
+        """alpha and sigma at these time steps, [S] each; between two whole ones sigma / alpha lies on a line."""
+        whole = timesteps.astype(np.int64)
+        if (whole == timesteps).all():
+            now = self.alphas_cumprod[whole]
+            return np.sqrt(now), np.sqrt(1.0 - now)
+        return levels_of(np.interp(timesteps, np.arange(self.num_train_timesteps), self.ratios))
 
-    Raises :class:`InputError` where beta_start exceeds beta_end, and where the schedule has no noise at its first
-    step or no signal at its last one in floating point: solvers divide by both.
+
+@dataclass(frozen=True)
+class FlowSchedule:
+    """A straight line from noise to image: alpha = 1 - t, sigma = t, for t in (0, 1].
+
+    Time steps are counted as diffusers does, as t T in (0, T]. `shift`: sampling takes its steps at
+    ``shift t / (1 + (shift - 1) t)``; above 1 more of them are noisy, as larger images need (Esser et al. 2024,
+    "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", eq. 23).
     """
-    betas: Float64
+
+    solvers: ClassVar[tuple[SolverName, ...]] = ("euler", "euler_ancestral", "dpmsolver++", "lcm")
+    proving: ClassVar[tuple[SolverName, ...]] = ("euler", "euler_ancestral", "dpmsolver++")
+    prediction_types: ClassVar[tuple[PredictionType, ...]] = ("flow", "sample")
+
+    num_train_timesteps: int
+    shift: float = 1.0
+    original_inference_steps: int = 50
+
+    @classmethod
+    def of(cls, spec: ScheduleSpec) -> FlowSchedule:
+        """The schedule that `spec` names."""
+        steps = min(spec.original_inference_steps, spec.num_train_timesteps)
+        return cls(spec.num_train_timesteps, spec.shift, steps)
+
+    def shifted(self, times: Float64) -> Float64:
+        """The times t in (0, 1], shifted."""
+        return self.shift * times / (1.0 + (self.shift - 1.0) * times)
+
+    def levels(self, timesteps: Float64) -> tuple[Float64, Float64]:
+        """alpha and sigma at these time steps, [S] each."""
+        times = timesteps / self.num_train_timesteps
+        return 1.0 - times, times
+
+
+Schedule = NoiseSchedule | FlowSchedule
+
+
+def make_schedule(spec: ScheduleSpec) -> Schedule:
+    """The schedule that `spec` names; raises as :meth:`NoiseSchedule.of`."""
+    return FlowSchedule.of(spec) if spec.kind == "flow" else NoiseSchedule.of(spec)
+
+
+def levels_of(ratios: Float64) -> tuple[Float64, Float64]:
+    """alpha and sigma of a variance preserving schedule from sigma / alpha."""
+    alpha = 1.0 / np.sqrt(1.0 + ratios**2)
+    return alpha, ratios * alpha
+
+
+def _betas(spec: ScheduleSpec) -> Float64:
+    """[T], of the schedules that have betas."""
     if spec.kind in ("linear", "scaled_linear") and spec.beta_start > spec.beta_end:
         raise InputError(f"expected beta_start <= beta_end, got {spec.beta_start} > {spec.beta_end}")
+    steps = spec.num_train_timesteps
     if spec.kind == "linear":
-        betas = np.linspace(spec.beta_start, spec.beta_end, spec.num_train_timesteps, dtype=np.float64)
-    elif spec.kind == "scaled_linear":  # of latent diffusion (Rombach et al. 2022): linear in sqrt(beta)
-        betas = (
-            np.linspace(spec.beta_start**0.5, spec.beta_end**0.5, spec.num_train_timesteps, dtype=np.float64) ** 2
-        )
-    elif spec.betas is not None:
-        betas = np.asarray(spec.betas, np.float64)
-    else:
-        betas = _cosine_betas(spec.num_train_timesteps)
-    alphas_cumprod: Float64 = np.cumprod(1.0 - betas, dtype=np.float64)
-    if alphas_cumprod[0] >= 1.0 or alphas_cumprod[-1] < MIN_SIGNAL:
-        raise InputError(
-            f"expected noise schedule abar below 1 and above {MIN_SIGNAL:g}, got {alphas_cumprod[0]:g} to "
-            f"{alphas_cumprod[-1]:g}; change beta_start, beta_end or num_train_timesteps"
-        )
-    return NoiseSchedule(betas=betas, alphas_cumprod=alphas_cumprod)
+        return np.linspace(spec.beta_start, spec.beta_end, steps, dtype=np.float64)
+    if spec.kind == "scaled_linear":  # of latent diffusion (Rombach et al. 2022): linear in sqrt(beta)
+        roots: Float64 = np.linspace(spec.beta_start**0.5, spec.beta_end**0.5, steps, dtype=np.float64)
+        return roots**2
+    return _cosine_betas(steps) if spec.betas is None else np.asarray(spec.betas, np.float64)
 
 
 def _cosine_betas(steps: int) -> Float64:

@@ -1,13 +1,17 @@
 """Solvers as stateless tables: a row of coefficients for each step, computed once in float64.
 
-All three solvers are linear in what a step knows, so one formula, inside the step graph, serves them all::
+All solvers are linear in what a step knows, so one formula, inside the step graph, serves them all::
 
-    x_0   = clip(x * sample + e * eps, -clip, clip)
-    next  = a * sample + b * x_0 + c * eps + d * previous_x_0 + s * noise
+    x_0   = clip(x * sample + e * told, -clip, clip)
+    next  = a * sample + b * x_0 + c * told + d * previous_x_0 + s * noise
 
-A row is (x, e, clip, a, b, c, d, s). A denoiser that predicts v = alpha eps - sigma x_0 instead of eps stands in
-the same two places of the same formula, with other numbers in the row. The time step before `t` is taken from the
-real list of time steps, never computed as ``t - T // S``, so uneven spacings are right too.
+A row is (x, e, clip, a, b, c, d, s), `told` what the denoiser predicts. With sample = alpha x_0 + sigma eps it is
+eps; or v = alpha eps - sigma x_0, x_0 itself, or u = eps - x_0, which stand in the same two places of the same
+formula, with other numbers in the row. The time step before `t` is taken from the real list of time steps, never
+computed as ``t - T // S``, so uneven spacings are right too.
+
+Euler's method on x_t / alpha (Karras et al. 2022) is DDIM in other variables, its ancestral kind is DDPM, and on a
+straight line Euler's step is ``sample + (t' - t) u``.
 """
 
 from __future__ import annotations
@@ -16,10 +20,10 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.programs.schedules import Float64, NoiseSchedule
+from gensdk_runtime.programs.schedules import Float64, NoiseSchedule, Schedule
+from gensdk_runtime.programs.spacings import Levels, levels
 from gensdk_runtime.spec.manifest import PredictionType
 from gensdk_runtime.spec.settings import SolverName, TimestepSpacing
 
@@ -27,14 +31,17 @@ NUM_COEFFICIENTS = 8
 NO_CLIP = float(np.finfo(np.float32).max)
 
 SOLVERS: tuple[str, ...] = get_args(SolverName)
-SPACINGS: tuple[str, ...] = get_args(TimestepSpacing)
+
+LCM_SIGMA_DATA, LCM_TIMESTEP_SCALING = 0.5, 10.0
+"""Of the boundary condition of Luo et al. (2023), "Latent Consistency Models", as trained."""
 
 
 @dataclass(frozen=True)
 class SolverTable:
-    """`timesteps`: int64 [S], falling. `coefficients`: float64 [S, 8], rows as in this module's docstring."""
+    """`timesteps`: float64 [S], falling, whole or not (see :func:`gensdk_runtime.programs.spacings.timesteps`).
+    `coefficients`: float64 [S, 8], rows as in this module's docstring."""
 
-    timesteps: NDArray[np.int64]
+    timesteps: Float64
     coefficients: Float64
 
     def __len__(self) -> int:
@@ -46,18 +53,8 @@ class SolverTable:
         return np.asarray(self.coefficients[:, 7])
 
 
-@dataclass(frozen=True)
-class _Levels:
-    """alpha = sqrt(abar) and sigma = sqrt(1 - abar) at each step [S] and at the step after it [S]."""
-
-    alpha: Float64
-    sigma: Float64
-    next_alpha: Float64
-    next_sigma: Float64
-
-
 def solver_table(
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     solver: SolverName,
     num_inference_steps: int,
     *,
@@ -73,8 +70,9 @@ def solver_table(
     `clip_range` clips the estimate of x_0 to [-clip_range, clip_range]; None leaves it. Then DDIM goes on with the
     eps that belongs to the clipped x_0; without `use_clipped_model_output` (diffusers' default) it keeps the
     model's own, and the sample leaves the noise level that the next step expects, the more steps the further.
-    `prediction_type`: what the denoiser tells, "epsilon" or "v_prediction".
-    Raises :class:`InputError` for unknown names, and for more steps than the schedule holds.
+    `prediction_type`: what the denoiser tells, "epsilon", "v_prediction", "sample" (x_0) or "flow" (eps - x_0).
+    Raises :class:`InputError` for unknown names, for a solver or prediction that this schedule doesn't take, and
+    for more steps than it holds.
     """
     if solver not in SOLVERS:
         raise InputError(f"no solver {solver!r}{did_you_mean(str(solver), SOLVERS)}")
@@ -82,81 +80,52 @@ def solver_table(
         raise InputError(f"expected eta in [0, 1], got {eta}")
     if eta and solver != "ddim":
         raise InputError(f"eta belongs to solver 'ddim'; solver {solver!r} takes none, got {eta}")
-    steps = timesteps(schedule.num_train_timesteps, num_inference_steps, timestep_spacing, solver)
-    levels = _levels(schedule, steps)
-    rows = np.zeros((len(steps), NUM_COEFFICIENTS))
-    rows[:, 0] = 1.0 / levels.alpha
-    rows[:, 1] = -levels.sigma / levels.alpha
+    for what, got, known in (
+        ("solver", solver, schedule.solvers),
+        ("prediction_type", prediction_type, schedule.prediction_types),
+    ):
+        if got not in known:
+            raise InputError(f"expected {what} {' or '.join(known)} on this schedule, got {got!r}")
+    now = levels(schedule, solver, num_inference_steps, timestep_spacing)
+    rows = np.zeros((len(now.timesteps), NUM_COEFFICIENTS))
     rows[:, 2] = NO_CLIP if clip_range is None else clip_range
     if solver == "dpmsolver++":
-        rows[:, 3:7] = _dpmsolver_2m(levels)
+        rows[:, 3:7] = _dpmsolver_2m(now)
     elif solver == "ddim":
-        rows[:, 3:] = _ddim(levels, eta, from_x0=use_clipped_model_output)
+        rows[:, 3:] = _ddim(now, eta, from_x0=use_clipped_model_output)
+    elif solver == "ddpm":
+        rows[:, 3:] = _ddpm(now)
+    elif solver == "lcm":
+        rows[:, 3:] = _lcm(now, skips=isinstance(schedule, NoiseSchedule))
     else:
-        rows[:, 3:] = _ddpm(levels)
-    if prediction_type == "v_prediction":
-        _take_velocity(rows, levels)
-    steps.setflags(write=False)  # tables are shared between calls
+        rows[:, 3:] = _euler(now, ancestral=solver == "euler_ancestral")
+    _take_prediction(rows, now, prediction_type)
+    now.timesteps.setflags(write=False)  # tables are shared between calls
     rows.setflags(write=False)
-    return SolverTable(timesteps=steps, coefficients=rows)
+    return SolverTable(timesteps=now.timesteps, coefficients=rows)
 
 
-def timesteps(
-    num_train_timesteps: int, num_inference_steps: int, spacing: TimestepSpacing, solver: SolverName
-) -> NDArray[np.int64]:
-    """The falling time steps, int64 [S].
+def _take_prediction(rows: Float64, v: Levels, prediction_type: PredictionType) -> None:
+    """Completes rows whose c stands before eps, in place, for a denoiser that tells something else.
 
-    "leading", "linspace" and "trailing" as in Lin et al. (2023), "Common Diffusion Noise Schedules", table 2;
-    DPM-Solver++ leaves out the last of S + 1 points where the spacing would end at 0, as its authors do.
-    "quadratic" is denser where there is little noise, t_i = (i / S)^2 (T - 1) for i = S .. 1: Song, Meng & Ermon
-    (2020), appendix D.2, ending as DPM-Solver++'s authors do; points that would fall together move apart.
-    Raises :class:`InputError` for an unknown spacing or a number of steps that the schedule doesn't hold.
+    With ``x_0 = x sample + e told`` and ``eps = p sample + q told``. For v, Salimans & Ho (2022), appendix D:
+    nothing is divided by alpha, so where x_t is nearly all noise, and eps tells x_0 badly, v tells it well.
     """
-    if spacing not in SPACINGS:
-        raise InputError(f"no timestep_spacing {spacing!r}{did_you_mean(str(spacing), SPACINGS)}")
-    total, count = num_train_timesteps, num_inference_steps
-    drops_last = solver == "dpmsolver++" and spacing in ("leading", "linspace")
-    most = total - 1 if drops_last else total
-    if not 1 <= count <= most:
-        raise InputError(f"expected num_inference_steps from 1 to {most}, got {count}")
-    points = count + 1 if drops_last else count
-    if spacing == "trailing":
-        steps = np.round(np.arange(count, 0, -1) * (total / count)) - 1
-    elif spacing == "quadratic":
-        steps = _quadratic(total, count)[::-1]
-    elif spacing == "leading":
-        steps = np.arange(points)[::-1][:count] * float(total // points)
-    else:
-        steps = np.linspace(0, total - 1, points).round()[::-1][:count]
-    return steps.astype(np.int64)
+    zero, one = np.zeros_like(v.alpha), np.ones_like(v.alpha)
+    if prediction_type == "epsilon":
+        x, e, p, q = 1.0 / v.alpha, -v.sigma / v.alpha, zero, one
+    elif prediction_type == "v_prediction":
+        x, e, p, q = v.alpha, -v.sigma, v.sigma, v.alpha
+    elif prediction_type == "sample":
+        x, e, p, q = zero, one, 1.0 / v.sigma, -v.alpha / v.sigma
+    else:  # alpha + sigma = 1
+        x, e, p, q = one, -v.sigma, one, v.alpha
+    rows[:, 0], rows[:, 1] = x, e
+    rows[:, 3] += rows[:, 5] * p
+    rows[:, 5] *= q
 
 
-def _quadratic(total: int, count: int) -> Float64:
-    """Rising, each at least one above the one below, within 0 .. total - 1."""
-    numbers = np.arange(count)
-    squares = np.round(((numbers + 1) / count) ** 2 * (total - 1))
-    apart = np.maximum.accumulate(squares - numbers) + numbers
-    return np.minimum(apart, total - count + numbers)
-
-
-def _levels(schedule: NoiseSchedule, steps: NDArray[np.int64]) -> _Levels:
-    now = schedule.alphas_cumprod[steps]
-    after = np.append(now[1:], 1.0)
-    return _Levels(np.sqrt(now), np.sqrt(1.0 - now), np.sqrt(after), np.sqrt(1.0 - after))
-
-
-def _take_velocity(rows: Float64, levels: _Levels) -> None:
-    """Changes rows for eps into rows for v, in place.
-
-    Salimans & Ho (2022), appendix D: x_0 = alpha x_t - sigma v, and so eps = sigma x_t + alpha v. Nothing is
-    divided by alpha: where x_t is nearly all noise, eps tells x_0 badly, and v tells it well.
-    """
-    rows[:, 0], rows[:, 1] = levels.alpha, -levels.sigma
-    rows[:, 3] += rows[:, 5] * levels.sigma
-    rows[:, 5] *= levels.alpha
-
-
-def _ddpm(v: _Levels) -> Float64:
+def _ddpm(v: Levels) -> Float64:
     """Ho et al. (2020), eq. 7, with the posterior variance; (a, b, c, d, s) as columns [S, 5]."""
     alpha_t = (v.alpha / v.next_alpha) ** 2
     beta_t = 1.0 - alpha_t
@@ -166,7 +135,7 @@ def _ddpm(v: _Levels) -> Float64:
     return np.stack([a, b, np.zeros_like(a), np.zeros_like(a), s], axis=1)
 
 
-def _ddim(v: _Levels, eta: float, *, from_x0: bool) -> Float64:
+def _ddim(v: Levels, eta: float, *, from_x0: bool) -> Float64:
     """Song, Meng & Ermon (2020), eq. 12 with sigma from eq. 16; (a, b, c, d, s) as columns [S, 5].
 
     `from_x0` replaces eps by (sample - alpha x_0) / sigma, which differs from it where x_0 was clipped.
@@ -180,12 +149,38 @@ def _ddim(v: _Levels, eta: float, *, from_x0: bool) -> Float64:
     return np.stack([zero, v.next_alpha, direction, zero, s], axis=1)
 
 
-def _dpmsolver_2m(v: _Levels) -> Float64:
+def _euler(v: Levels, *, ancestral: bool) -> Float64:
+    """Karras et al. (2022), algorithm 1 with sigma / alpha as their sigma; (a, b, c, d, s) as columns [S, 5].
+
+    `ancestral`: down to less noise than the next step has, and noise added up to it, as k-diffusion does.
+    """
+    kept = (v.next_sigma * v.alpha) / (v.sigma * v.next_alpha) if ancestral else np.ones_like(v.alpha)
+    a = kept * v.next_sigma / v.sigma
+    zero = np.zeros_like(a)
+    s = v.next_sigma * np.sqrt(np.maximum(1.0 - kept**2, 0.0))
+    return np.stack([a, v.next_alpha - a * v.alpha, zero, zero, s], axis=1)
+
+
+def _lcm(v: Levels, *, skips: bool) -> Float64:
+    """Luo et al. (2023), algorithm 3: to x_0, and back to the next step's noise; (a, b, c, d, s) as [S, 5].
+
+    `skips`: with the boundary condition (eq. 9), x_0 becomes c_skip sample + c_out x_0.
+    """
+    scaled = v.timesteps * LCM_TIMESTEP_SCALING if skips else np.full_like(v.alpha, np.inf)
+    c_skip = LCM_SIGMA_DATA**2 / (scaled**2 + LCM_SIGMA_DATA**2)
+    c_out = np.sqrt(1.0 - c_skip)
+    zero = np.zeros_like(c_skip)
+    return np.stack([v.next_alpha * c_skip, v.next_alpha * c_out, zero, zero, v.next_sigma], axis=1)
+
+
+def _dpmsolver_2m(v: Levels) -> Float64:
     """Lu et al. (2022), "DPM-Solver++", algorithm 2 (2M); (a, b, c, d) as columns [S, 4].
 
-    The first step knows no earlier x_0, and the last one goes to sigma = 0; both are of first order.
+    The first step knows no earlier x_0, and the last one goes to sigma = 0; both are of first order. So is the one
+    after a first step from pure noise, where alpha is 0.
     """
-    log_snr = np.log(v.alpha) - np.log(v.sigma)
+    with np.errstate(divide="ignore"):
+        log_snr = np.log(v.alpha) - np.log(v.sigma)
     h = np.append(np.diff(log_snr), np.inf)
     b = -v.next_alpha * np.expm1(-h)
     d = np.zeros_like(b)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gensdk_runtime.backends.bound import Array, Bound
+from gensdk_runtime.conditions.image import source_size
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.media.value_range import to_floats, to_uint8
-from gensdk_runtime.programs.base import OneRun, Run, Wanted, label_wanted, require_signature, write_label
+from gensdk_runtime.programs.base import (
+    OneRun,
+    Run,
+    Wanted,
+    conditions_wanted,
+    require_signature,
+    write_conditions,
+)
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
@@ -39,14 +43,14 @@ class TranslationProgram(FeedforwardProgram):
             if _is_bytes(spec)
             else ("batch", source.channels, height, width)
         )
-        inputs = {"source": Wanted(shape, spec.dtype)} | label_wanted(self.model, graph, "batch")
+        inputs = conditions_wanted(self.conditions, graph, "batch") | {"source": Wanted(shape, spec.dtype)}
         if spec.dtype not in ("float32", "uint8"):
             raise ManifestError(f"graph {graph.name!r}: a source is float32 or uint8, not {spec.dtype}")
         for axis, name, size in ((height, HEIGHT, source.height), (width, WIDTH, source.width)):
             if axis not in (name, size):
                 raise ManifestError(f"graph {graph.name!r}: expected axis {name!r} or {size}, got {axis!r}")
         out = (result_axis(height, source.scale), result_axis(width, source.scale))
-        channels = self.model.require_image().channels
+        channels = self.model.output.shape[0]
         outputs = {"image": Wanted(("batch", channels, *out))}
         if self.makes_uint8:
             outputs["pixels"] = Wanted(("batch", *out, channels), "uint8")
@@ -63,8 +67,7 @@ class TranslationProgram(FeedforwardProgram):
         """Bytes stay bytes where the graph takes and makes them."""
         spec = self._session.graph.input("source")
         assert spec is not None  # noqa: S101 - check() looked
-        assert run.sources is not None  # noqa: S101 - the generator asks for them
-        height, width = source_size(run.sources)
+        height, width = source_size(run.conditions["image"])
         rows, columns = height * self.source.scale, width * self.source.scale
         padded = tuple(
             axis if isinstance(axis, int) else self.source.padded(size)
@@ -72,12 +75,11 @@ class TranslationProgram(FeedforwardProgram):
         )
 
         def read(bound: Bound, in_bytes: bool) -> Array:
-            found = self._read(len(run.images), bound, in_bytes)
+            found = self._read(len(run.data), bound, in_bytes)
             return found[:, :rows, :columns] if in_bytes else found[:, :, :rows, :columns]
 
         state = OneRun(run, self._session, self._sizes(len(run), *padded), read)
-        write_label(state.bound, run)
-        write_source(run.sources, state.bound.input("source"), self.source)
+        write_conditions(self.conditions, state.bound, run)
         return state
 
     def _sizes(self, batch: int, height: int, width: int) -> dict[str, int]:
@@ -103,36 +105,3 @@ def result_axis(axis: int | str, scale: int) -> int | str:
     if isinstance(axis, int):
         return axis * scale
     return axis if scale == 1 else {HEIGHT: RESULT_HEIGHT, WIDTH: RESULT_WIDTH}.get(axis, axis)
-
-
-def source_size(sources: Array) -> tuple[int, int]:
-    """Height and width of uint8 [n, H, W, C] or float32 [n, C, H, W]."""
-    height, width = sources.shape[1:3] if sources.dtype == np.uint8 else sources.shape[2:]
-    return int(height), int(width)
-
-
-def write_source(sources: Array, out: Array, spec: SourceSpec) -> None:
-    """Writes uint8 [n, H, W, C] or float32 [n, C, H, W] into the upper left of `out`, as uint8 [n, H', W', C] or
-    float32 [n, C, H', W'], and mirrors it into the rest."""
-    height, width = source_size(sources)
-    rows, columns = mirrored(height, source_size(out)[0]), mirrored(width, source_size(out)[1])
-    if out.dtype == np.uint8:
-        bytes_in = sources if sources.dtype == np.uint8 else to_uint8(sources, spec.value_range)
-        out[:, :height, :width] = bytes_in
-        out[:, height:, :width] = out[:, rows, :width]
-        out[:, :, width:] = out[:, :, columns]
-        return
-    inside = out[:, :, :height, :width]
-    if sources.dtype == np.uint8:
-        to_floats(sources, spec.value_range, out=inside)
-    else:
-        np.copyto(inside, sources)
-    out[:, :, height:, :width] = out[:, :, rows, :width]
-    out[:, :, :, width:] = out[:, :, :, columns]
-
-
-def mirrored(size: int, padded: int) -> NDArray[np.intp]:
-    """Which of `size` places the places beyond it show."""
-    if size == padded:
-        return np.empty(0, np.intp)
-    return np.pad(np.arange(size), (0, padded - size), mode="reflect" if size > 1 else "edge")[size:]

@@ -86,9 +86,9 @@ def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
     """Compares whole samples, float32 [n, C, H, W] or points [n, D], in the unit of the model's value range."""
     spec = TensorSpec(
         name="samples",
-        dtype="float32",
+        dtype=model.output.dtype,
         shape=("batch", *model.output.shape),
-        role="image" if model.points is None else "points",
+        role=model.output.role,
         value_range=model.output.value_range,
     )
     graph = GraphSpec(name="samples", inputs=(spec,), outputs=(spec,))
@@ -97,7 +97,7 @@ def sample_drift(model: ModelSpec, reference: Array, samples: Array) -> Drift:
 
 
 def degenerate(samples: Array) -> str:
-    """What makes `samples` (float [n, ...]) no samples at all, in a few words; empty where they are fine."""
+    """The defect that makes `samples` (float [n, ...]) useless, in a few words; empty where they are fine."""
     if not np.isfinite(samples).all():
         return "NaN or infinity in the samples"
     if samples.size > 1 and float(np.ptp(samples)) == 0.0:

@@ -1,4 +1,4 @@
-"""Golden trajectories: what PyTorch computed when the bundle was made, kept so that anyone can replay it.
+"""Golden trajectories: PyTorch's computations when the bundle was made, kept so that anyone can replay them.
 
 A trajectory is one sampling run: its settings (seeds and all), some of the graph calls it made (feeds in,
 outputs back) and its final samples. A golden file is one ``.npz``: plain arrays, each stored once, and an index
@@ -114,7 +114,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Golden:
-    """What a bundle is proved by: trajectories from PyTorch, and the bounds that each precision keeps."""
+    """The proof of a bundle: trajectories from PyTorch, and the bounds that each precision keeps."""
 
     trajectories: tuple[Trajectory, ...]
     bounds: Mapping[Precision, GoldenBounds] = field(default_factory=dict)

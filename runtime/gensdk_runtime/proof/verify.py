@@ -44,7 +44,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether the replay keeps its bounds."""
+        """True if the replay keeps its bounds."""
         return not self.problem
 
 
@@ -63,7 +63,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every check holds."""
+        """True if every check holds."""
         return all(check.ok for check in self.checks)
 
     @property

@@ -98,7 +98,7 @@ def with_field(model: ModelSpec, data: bytes) -> ModelSpec:
     if model.source is None:
         return model
     source = model.source.model_copy(update={"receptive_field": receptive_field(model, data)})
-    return model.model_copy(update={"source": source})
+    return model.with_condition(source)
 
 
 def _sizes(graph: GraphSpec, source: SourceSpec) -> list[tuple[int, int]]:

@@ -8,296 +8,56 @@ draft: :func:`gensdk_runtime.bundles.writer.write_bundle` seals it with the chec
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from gensdk_runtime.errors import InputError, ManifestError
-from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
-from gensdk_runtime.spec.signature import (
-    BundlePath,
-    Finite,
-    GraphSpec,
-    ImageSpec,
-    Name,
-    PointsSpec,
-    Precision,
-    SourceSpec,
+from gensdk_runtime.errors import ManifestError
+from gensdk_runtime.spec.fields import BundlePath, Finite, Name, Precision
+from gensdk_runtime.spec.model import (
+    AscentSpec,
+    AutoregressiveSpec,
+    DiffusionSpec,
+    FeedforwardSpec,
+    ModelSpec,
+    PredictionType,
+    ProgramSpec,
+    ScheduleSpec,
+    program_graphs,
 )
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.settings import DiffusionSettings
+from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.spec.strict import StrictModel
+from gensdk_runtime.spec.upgrade import upgraded
 
-SCHEMA_VERSION = 1
+__all__ = [
+    "MANIFEST_FILE",
+    "MAX_MANIFEST_BYTES",
+    "SCHEMA_VERSION",
+    "AscentSpec",
+    "AutoregressiveSpec",
+    "DiffusionSpec",
+    "EngineSpec",
+    "FeedforwardSpec",
+    "FileEntry",
+    "Manifest",
+    "ModelSpec",
+    "OneCallSpec",
+    "Precision16Report",
+    "PredictionType",
+    "ProgramSpec",
+    "ScheduleSpec",
+    "program_graphs",
+]
+
+SCHEMA_VERSION = 2
 """Raised when a reader of the older schema could misread the newer one."""
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 * 2**20
-PredictionType = Literal["epsilon", "v_prediction"]
-
-
-class FeedforwardSpec(StrictModel):
-    """One run of `graph`: noise, and a label where the model has classes, become images or points.
-
-    The graph's first noise input is the latent; its output ``image``, or ``points``, is the result. A translation
-    model (one with a :class:`SourceSpec`) takes ``source`` in place of noise: float32 [B, C, H, W], or uint8 [B,
-    H, W, C].
-
-    `encoder`, the way back: ``images`` float32 [B, C, H, W] in the model's value range, and ``label`` int64 [B]
-    where it wants one, to ``latent`` [B, ...] of the shape of `graph`'s latent.
-    `classifier`: ``images`` to ``logits`` [B, K], one for each class.
-    """
-
-    kind: Literal["feedforward"] = "feedforward"
-    graph: Name
-    encoder: Name | None = None
-    classifier: Name | None = None
-
-    @property
-    def graphs(self) -> tuple[str, ...]:
-        """The graphs that there are, by name; the one that makes images first."""
-        names = (self.graph, self.encoder, self.classifier)
-        return tuple(name for name in names if name is not None)
-
-
-class ScheduleSpec(StrictModel):
-    """A noise schedule over `num_train_timesteps`; see :mod:`gensdk_runtime.programs.schedules`.
-
-    `betas`: of the kind "betas", which no formula gives, beta of each time step.
-    """
-
-    kind: Literal["linear", "scaled_linear", "cosine", "betas"] = "linear"
-    num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    betas: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(max_length=10_000)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without betas where there are none, as it was before there could be any."""
-        data: dict[str, Any] = whole(self)
-        return {name: value for name, value in data.items() if name != "betas" or value is not None}
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.kind == "betas") != (self.betas is not None):
-            raise ValueError("a schedule has betas where its kind is 'betas', and only there")
-        if self.betas is not None and len(self.betas) != self.num_train_timesteps:
-            raise ValueError(f"{len(self.betas)} betas for {self.num_train_timesteps} time steps")
-        return self
-
-
-class DiffusionSpec(StrictModel):
-    """A solver over `graph`, the step graph, which holds the denoiser *and* the solver's update.
-
-    Inputs of the step graph (B samples; G = 2 where guidance runs both halves, otherwise 1): ``sample`` [B, C, H,
-    W] and ``previous_x0`` [B, C, H, W] (state), ``timestep`` [B], ``noise`` [B, C, H, W], ``coefficients`` [B, 8]
-    (rows of :class:`gensdk_runtime.programs.solvers.SolverTable`); and for a model with classes ``label`` int64
-    [G, B], where the class `num_classes` means "none", with ``guidance_weights`` [G, B]. Outputs: ``next_sample``
-    and ``next_previous_x0`` [B, C, H, W]. So each sample may be at a step of its own.
-
-    `embedding_graph`, run for all time steps at once: ``timestep`` [R], and for a model with classes ``label``
-    int64 [R], to ``embedding`` [R, F]. The step graph then takes ``embedding`` [B, F], or with classes [G, B, F],
-    in place of ``timestep`` and ``label``.
-    `shallow_graph`: a cheap step that takes ``deep_features`` (with classes [G, B, ...], otherwise [B, ...]) from
-    an earlier run of the step graph, which has them as an output; in all else it is as the step graph.
-    `prediction_type`, as diffusers calls it: what the denoiser tells. The graphs are the same: the coefficients
-    of the solver differ.
-
-    The first contract, of older bundles, has one step for all samples: ``timestep`` int64 [1], ``coefficients``
-    [8], ``guidance_weights`` [G]; the embedding graph ``timestep`` int64 [1] and ``label`` int64 [L] to [1, F] or
-    [L, F], of which the step graph takes [1, F] or [G, B, F].
-    """
-
-    kind: Literal["diffusion"] = "diffusion"
-    graph: Name
-    embedding_graph: Name | None = None
-    shallow_graph: Name | None = None
-    schedule: ScheduleSpec
-    prediction_type: PredictionType = "epsilon"
-    defaults: DiffusionSettings = DiffusionSettings()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.defaults.cache_interval > 1 and self.shallow_graph is None:
-            raise ValueError("a default cache_interval over 1 needs a shallow_graph")
-        return self
-
-    @property
-    def graphs(self) -> tuple[str, ...]:
-        """The graphs that there are, by name."""
-        names = (self.graph, self.embedding_graph, self.shallow_graph)
-        return tuple(name for name in names if name is not None)
-
-
-class AutoregressiveSpec(StrictModel):
-    """Pixel after pixel, rows from the top, in `levels` grey levels, with all caches as explicit state.
-
-    `row_graph`, once a row: ``row`` [B, C, W], the finished row above (zeros at the top), states, ``label``
-    int64 [B] where the model has classes; gives ``context`` [W, B, F] and the next states.
-    `pixel_graph`, once a pixel: ``pixel`` [B, C], the one to the left (zeros at the edge), ``context``
-    [B, F], ``uniform`` [B, C], states, ``label``; gives ``next_pixel`` [B, C] and the next states. States
-    of the row graph start at zero with the image, those of the pixel graph with the row.
-    `likelihood_graph`: ``images`` [B, C, H, W], ``label``; gives ``log_likelihood`` [B] in nats.
-    """
-
-    kind: Literal["autoregressive"] = "autoregressive"
-    row_graph: Name
-    pixel_graph: Name
-    likelihood_graph: Name
-    levels: Annotated[int, Field(ge=2, le=256)]
-
-    @property
-    def graphs(self) -> tuple[str, ...]:
-        """The three graphs, by name."""
-        return (self.row_graph, self.pixel_graph, self.likelihood_graph)
-
-    @property
-    def sampling_graphs(self) -> tuple[str, ...]:
-        """The graphs that draw, by name."""
-        return (self.row_graph, self.pixel_graph)
-
-
-class AscentSpec(StrictModel):
-    """Gradient steps on an input, the gradient itself being a graph.
-
-    `objectives`: gradient graphs by what their objective is called; the first is the default. Inputs: ``variable``
-    [B, ...], what is optimized; and as the objective needs them ``target`` [B, C, H, W], the image to find again,
-    ``target_features`` [B, ...], which `features` (a graph from ``image``) gives of it once, and ``channels`` [K],
-    the weight of each channel. Outputs: ``objective`` [B] and ``gradient``, shaped as ``variable``.
-
-    The variable starts as the image that is given, as what `encoder` (a graph from ``image`` to ``latent``) makes
-    of it, or else at `start`. `decoder` (a graph whose one input is the variable, to ``image``) makes the image of
-    it; None: it is an image. `normalize`: gradients are divided by their mean absolute value (Mordvintsev et al.
-    2015). `project`: after each step an image is clipped to its "range".
-    `keep`: the "last" variable, or the "best" one, which takes one run of the graph more.
-    """
-
-    kind: Literal["ascent"] = "ascent"
-    objectives: Annotated[dict[Name, Name], Field(min_length=1, max_length=31)]
-    decoder: Name | None = None
-    encoder: Name | None = None
-    features: Name | None = None
-    maximize: bool = False
-    start: Literal["noise", "zeros"] = "noise"
-    normalize: bool = False
-    project: Literal["none", "range"] = "none"
-    keep: Literal["last", "best"] = "best"
-    defaults: AscentSettings = AscentSettings()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.defaults.layer not in (None, *self.objectives):
-            raise ValueError(f"the default layer {self.defaults.layer!r} is none of the objectives")
-        if self.defaults.start == "encoder" and self.encoder is None:
-            raise ValueError("a default start at the encoder needs an encoder")
-        return self
-
-    @property
-    def graphs(self) -> tuple[str, ...]:
-        """All graphs by name, each once, the default objective's first."""
-        names = (*self.objectives.values(), self.decoder, self.encoder, self.features)
-        return tuple(dict.fromkeys(name for name in names if name is not None))
-
-
-ProgramSpec = Annotated[
-    FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec, Field(discriminator="kind")
-]
-
-
-class ModelSpec(StrictModel):
-    """What a model is: its graphs, and the program that turns them into images or points.
-
-    Either `image` or `points` is set; :attr:`output` is the one that is. `inversion`: how it finds the latent of
-    an image again; see :meth:`Generator.invert`.
-    """
-
-    name: Name
-    family: Name
-    program: ProgramSpec
-    graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1, max_length=32)]
-    image: ImageSpec | None = None
-    points: PointsSpec | None = None
-    source: SourceSpec | None = None
-    inversion: AscentSpec | None = None
-    num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    class_names: tuple[str, ...] | None = None
-    max_batch: Annotated[int, Field(ge=1, le=65536)] = 64
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        names = [graph.name for graph in self.graphs]
-        if len(set(names)) != len(names):
-            raise ValueError("two graphs have one name")
-        inversion = () if self.inversion is None else self.inversion.graphs
-        for name in (*program_graphs(self.program), *inversion):
-            if name not in names:
-                raise ValueError(f"the program needs a graph {name!r}, which is missing")
-        if (self.image is None) == (self.points is None):
-            raise ValueError("a model makes either images or points: expected image or points, and not both")
-        if self.points is not None and self.inversion is not None:
-            raise ValueError("an inversion finds the latents of images, and this is a model of points")
-        if self.points is not None and not isinstance(self.program, FeedforwardSpec):
-            raise ValueError(f"a model of points is feedforward, not {self.program.kind}")
-        self._check_source()
-        if self.class_names is not None and len(self.class_names) != self.num_classes:
-            raise ValueError(f"{len(self.class_names)} class_names for num_classes {self.num_classes}")
-        for name in self.class_names or ():
-            if not name.isprintable():  # they reach terminals
-                raise ValueError(f"class name {name[:60]!r} has characters that can't be printed")
-        return self
-
-    def _check_source(self) -> None:
-        source = self.source
-        if source is None:
-            return
-        if not isinstance(self.program, FeedforwardSpec | AscentSpec):
-            raise ValueError(f"a model with a source is feedforward or ascent, not {self.program.kind}")
-        if self.image is None:
-            raise ValueError("a model with a source makes images, not points")
-        if isinstance(self.program, FeedforwardSpec) and self.program.graphs != (self.program.graph,):
-            raise ValueError("a model with a source has no encoder and no classifier")
-        expected = (source.scale * source.height, source.scale * source.width)
-        if (self.image.height, self.image.width) != expected:
-            raise ValueError(f"expected images of {expected} from the source at its scale, got {self.image.shape}")
-
-    @property
-    def output(self) -> ImageSpec | PointsSpec:
-        """What the model makes: both kinds have a `shape`, of one sample, and a `value_range`."""
-        found = self.points if self.image is None else self.image
-        assert found is not None  # noqa: S101 - one of the two it is
-        return found
-
-    def require_image(self) -> ImageSpec:
-        """The images that the model makes; :class:`InputError` for a model of points."""
-        if self.image is None:
-            raise InputError(
-                f"this is for images, but model {self.name!r} makes points [n, {self.output.shape[0]}]; use "
-                "a model of images, or sample() and its float32 array"
-            )
-        return self.image
-
-    @cached_property
-    def largest_tensor(self) -> int:
-        """Elements that one sample takes of the largest tensor, the sample itself among them."""
-        tensors = (tensor for graph in self.graphs for tensor in (*graph.inputs, *graph.outputs))
-        source = 0 if self.source is None else math.prod(self.source.shape)
-        return max(math.prod(self.output.shape), source, *(tensor.sample_elements for tensor in tensors))
-
-    def graph(self, name: str) -> GraphSpec:
-        """The graph called `name`; KeyError where there is none."""
-        for graph in self.graphs:
-            if graph.name == name:
-                return graph
-        raise KeyError(name)
-
-
-def program_graphs(program: FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec) -> tuple[str, ...]:
-    """The names of the graphs that `program` runs."""
-    return program.graphs
 
 
 class FileEntry(StrictModel):
@@ -361,7 +121,7 @@ class Manifest(StrictModel):
     `files` lists every file of the bundle but the manifest itself; it is empty in a draft.
     """
 
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     gensdk_version: str = ""
     model: ModelSpec
     graph_files: dict[Name, dict[Precision, BundlePath]]
@@ -433,7 +193,8 @@ class Manifest(StrictModel):
 
     @classmethod
     def parse(cls, text: bytes, *, what: str) -> Manifest:
-        """Reads a manifest; :class:`ManifestError` says what is wrong, a newer schema first of all."""
+        """Reads a manifest, of an older schema too; :class:`ManifestError` says what is wrong, a newer schema
+        first of all."""
         if len(text) > MAX_MANIFEST_BYTES:
             raise ManifestError(f"{what}: {len(text)} bytes, at most {MAX_MANIFEST_BYTES} are read")
         try:
@@ -448,6 +209,8 @@ class Manifest(StrictModel):
                 f"{what}: schema version {str(version)[:20]}, but this gensdk reads up to {SCHEMA_VERSION};"
                 " upgrade gensdk"
             )
+        if version != SCHEMA_VERSION:
+            text = json.dumps(upgraded(raw)).encode()
         manifest = cls.from_json(text, what=what, error=ManifestError)
         if not manifest.files:
             raise ManifestError(f"{what}: it is a draft, without checksums; export the bundle again")

@@ -14,8 +14,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from gensdk_runtime.spec.strict import StrictModel
 
-SolverName = Literal["ddpm", "ddim", "dpmsolver++"]
-TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic"]
+SolverName = Literal["ddpm", "ddim", "dpmsolver++", "euler", "euler_ancestral", "lcm"]
+TimestepSpacing = Literal["leading", "linspace", "trailing", "quadratic", "karras", "skipping"]
 OptimizerName = Literal["adam", "sgd", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
 Start = Literal["encoder", "noise", "zeros"]

@@ -70,9 +70,11 @@ def _keys_at(settings: type[BaseModel], location: tuple[int | str, ...]) -> set[
 
 
 def _settings_in(annotation: object) -> Iterator[type[BaseModel]]:
-    """All settings that a type such as ``tuple[A, ...] | dict[str, B]`` is made of."""
+    """All settings in a type such as ``tuple[A, ...] | dict[str, B]``, and those that may stand for one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+        for kind in annotation.__subclasses__():
+            yield from _settings_in(kind)
     for argument in get_args(annotation):
         yield from _settings_in(argument)
 

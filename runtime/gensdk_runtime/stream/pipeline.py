@@ -11,7 +11,7 @@ from threading import Thread
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
-from gensdk_runtime.conditions.inputs import check_labels
+from gensdk_runtime.conditions.label import check_labels
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.video.view import as_grey, compose, difference

@@ -12,7 +12,7 @@ import numpy as np
 
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.media.images import SUFFIXES, encode_image, write_atomically
-from gensdk_runtime.samples import check_target
+from gensdk_runtime.outputs.image import check_target
 from gensdk_runtime.stream.figures import StreamFigures
 from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame
 from gensdk_runtime.stream.opencv import opencv

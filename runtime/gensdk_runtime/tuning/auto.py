@@ -25,6 +25,8 @@ from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.pruning import GAIN, counts_to_compare, pruned
 
 ENVIRONMENT = "GENSDK_TUNE"
+SHORT = 2.8
+"""Seconds for measuring a bundle that is met for the first time; loading comes on top."""
 MEASURING = "not measured: another process is measuring this bundle, and what it finds is taken when it is done"
 
 _failed: set[str] = set()  # bundles that could not be measured in this process
@@ -115,7 +117,7 @@ class Wanted:
 
     def _measure(self) -> Tuned | None:
         """Measures and stores; None, and not tried again in this process, where that can't be done."""
-        from gensdk_runtime.tuning.measurement import SHORT, Measurement
+        from gensdk_runtime.tuning.measurement import Measurement
 
         manifest = self.bundle.manifest
         _announce(manifest.model)
@@ -124,7 +126,7 @@ class Wanted:
             if found is not None:
                 return found
             try:
-                tables = Measurement(self.bundle, self.precisions, SHORT, self.threads).run().tables
+                tables = Measurement(self.bundle, self.precisions, SHORT, threads=self.threads).run()
             except (GensdkError, OSError):
                 tables = {}
         if set(tables) != set(self.precisions):
@@ -132,7 +134,7 @@ class Wanted:
             return None
         kept = {each: pruned(table, counts_to_compare(manifest.model, table)) for each, table in tables.items()}
         for each, table in kept.items():
-            store.save_table(self.key(each), table, manifest, "short")
+            store.save_table(self.key(each), table, manifest)
         return faster(manifest.model, kept)
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.host.processor import cores_to_fill, threads_per_core
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.plan.costs import Choice
@@ -17,9 +16,13 @@ MEASURED_BACKENDS = ("onnxruntime", "openvino", "tensorrt")
 MAX_ROUND = 1024
 """Samples of the largest round that is measured; what is larger is made of several."""
 
+SIZES = (1, 4, 8, 16, 64, 256)
+"""Batch sizes; between them costs lie on a line. All powers of two chose nothing better."""
+
 PREPARED_BYTES = 2**29
-MAX_PREPARED = 8
-"""Bytes of weights and number of batch sizes that one graph may be prepared for, where each size is."""
+MAX_PREPARED = 3
+"""Bytes of weights and number of batch sizes that one graph is prepared for, where each size is. Eight sizes chose
+nothing better than three, and preparing took most of the time."""
 
 _PROCESSOR = {"onnxruntime": "cpu", "openvino": "cpu", "tensorrt": None}
 """The provider that a backend takes where none is named, if that runs on the processor."""
@@ -47,7 +50,7 @@ class Processor:
 
 
 def candidates(
-    available: Mapping[str, Availability],
+    devices: Mapping[str, Sequence[str] | None],
     processor: Processor,
     *,
     one_call: bool = False,
@@ -56,16 +59,14 @@ def candidates(
 ) -> list[Choice]:
     """The choices of this machine; those with most threads first, and workers after what they are made of.
 
-    `available`: for each backend whether it runs here; `one_call`: the bundle has the whole sampler as one graph
-    too; `threads_only`: no GPU, since the caller bounded the threads of the processor; `thorough`: more thread
-    counts, and several workers for each.
+    `devices`: what each backend can run on here, None where it can't; `one_call`: the bundle has the whole sampler
+    as one graph too; `threads_only`: no GPU, since the caller bounded the threads of the processor; `thorough`:
+    more thread counts, and several workers for each.
     """
     found: list[Choice] = []
     for name in MEASURED_BACKENDS:
-        here = available.get(name)
-        if here is None or not here.available:
-            continue
-        for device in here.devices or ("",):
+        here = devices.get(name)
+        for device in () if here is None else here or ("",):
             if device.lower() == _PROCESSOR[name]:
                 found += _on_processor(name, processor, thorough=thorough)
             elif not threads_only and _PROCESSOR[name] is None:
@@ -91,9 +92,7 @@ def _on_processor(name: str, processor: Processor, *, thorough: bool) -> list[Ch
     return found
 
 
-def batch_sizes(
-    model: ModelSpec, choice: Choice, *, thorough: bool, weights: int = 0, padded: bool = False
-) -> list[int]:
+def batch_sizes(model: ModelSpec, choice: Choice, *, weights: int = 0, padded: bool = False) -> list[int]:
     """The batch sizes to measure a choice at, rising.
 
     Never more than the model takes and memory holds for all workers together. `padded`: each size has to be
@@ -101,9 +100,8 @@ def batch_sizes(
     """
     largest = min(largest_batch(model, choice.workers), max(1, MAX_ROUND // choice.workers))
     largest = max(1, min(largest, -(-largest_batch(model) // choice.workers)))
-    sizes: Sequence[int] = [2**power for power in range(11)] if thorough else (1, 4, 8, 16, 64, 256)
-    found = sorted({size for size in sizes if size < largest} | {largest})
+    found = sorted({size for size in SIZES if size < largest} | {largest})
     if not padded:
         return found
-    count = min(len(found), MAX_PREPARED if thorough else 3, max(2, PREPARED_BYTES // max(1, weights)))
+    count = min(len(found), MAX_PREPARED, max(2, PREPARED_BYTES // max(1, weights)))
     return [found[round(i * (len(found) - 1) / max(1, count - 1))] for i in range(count)]

@@ -48,15 +48,14 @@ class Question(StrictModel):
 class Answer(StrictModel):
     """What it says: `error`, or what was asked for.
 
-    `seconds` that a whole sampling run takes, and its first `step` alone; `available`, `version`, `devices` and
-    `padded` of a backend.
+    `seconds` that a whole sampling run takes, and its first `step` alone; `available`, `devices` and `padded` of a
+    backend.
     """
 
     error: Annotated[str, Field(max_length=1000)] = ""
     seconds: Annotated[float, Field(ge=0)] = 0.0
     step: Annotated[float, Field(ge=0)] = 0.0
     available: bool = False
-    version: Annotated[str, Field(max_length=200)] = ""
     devices: Annotated[tuple[Annotated[str, Field(max_length=50)], ...], Field(max_length=32)] = ()
     padded: bool = False
 

@@ -3,24 +3,21 @@
 A machine drifts by tens of percent within seconds, so candidates are interleaved: every round takes one reading of
 each point (a choice at a batch size), in an order drawn anew. What a point costs is the lower quartile of its
 readings: a disturbance only ever adds time, so low readings are the true ones; but the lowest alone is luck.
-Points that are clearly beaten are read no more.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
 
-from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, has_nvidia_gpu, installed_packages
-from gensdk_runtime.spec.manifest import Manifest
 from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.candidates import MEASURED_BACKENDS, Processor, batch_sizes, candidates
 from gensdk_runtime.tuning.child import Answer, Child, ChildLostError, Question
@@ -35,79 +32,57 @@ MAX_COPIED = 2**25
 """Bytes of weights. A backend that prepares each batch size holds them once for each worker: batches side by side
 took 250 MB more on a U-Net of 36 million parameters, so larger models are not measured that way."""
 
-REACH = (10.0, 2.0, 1.25)
-"""How far above the best a point may lie after one, two and more readings to be read again."""
+REACH = 3.0
+"""A point that takes so many times as long as the best known way to make as many samples is not read again."""
 
 MAX_CRASHES = 3
 """Of one backend; after that it is left alone."""
 
-
-@dataclass(frozen=True)
-class Effort:
-    """How much measuring may cost, in seconds: all but loading (`budget`), one `reading`, waiting for an answer
-    (`patience`). `rounds`: of readings, at most; `thorough` tries more thread counts and batch sizes."""
-
-    budget: float
-    reading: float
-    patience: float
-    rounds: int
-    thorough: bool
-
-
-SHORT = Effort(budget=2.8, reading=0.006, patience=10.0, rounds=5, thorough=False)
-"""The first ``auto`` load."""
-
-
-def full(budget: float) -> Effort:
-    """``gensdk tune`` with so many seconds."""
-    return Effort(budget, reading=0.02, patience=max(60.0, 2 * budget), rounds=25, thorough=True)
+ROUNDS, THOROUGH_ROUNDS = 5, 10
+"""Readings of one point, at most. More chose nothing better."""
 
 
 @dataclass
-class Point:
-    """A choice at a batch size, the readings of it in seconds, and what one of its steps takes."""
+class Candidate:
+    """A choice in one precision, the batch `sizes` to measure it at, rising, and its readings at each of them.
+
+    `preparing`: seconds that the backend takes to get ready for a batch size; `step`: those of a sample's step.
+    """
 
     choice: Choice
     precision: Precision
-    batch: int
+    sizes: list[int]
+    preparing: float = 0.0
     step: float = 0.0
-    readings: list[float] = field(default_factory=list)
+    readings: dict[int, list[float]] = field(default_factory=dict)
 
     @property
-    def seconds(self) -> float:
-        """The lower quartile."""
-        return sorted(self.readings)[(len(self.readings) - 1) // 4]
+    def costs(self) -> list[Cost]:
+        """The lower quartile of the readings at each size."""
+        return [
+            Cost(choice=self.choice, batch=batch, seconds=sorted(seconds)[(len(seconds) - 1) // 4])
+            for batch, seconds in self.readings.items()
+        ]
 
-
-@dataclass
-class _Loaded:
-    """A choice that runs: the `last` point that was read, the batch `sizes` to measure, and the seconds that
-    `preparing` for one of them takes."""
-
-    last: Point
-    sizes: list[int]
-    preparing: float
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The costs of each precision, and why choices have none."""
-
-    tables: Mapping[Precision, CostTable]
-    failures: Mapping[str, str]
+    def give_up(self, batch: int) -> None:
+        """Leaves out this batch size, which failed, and all larger ones."""
+        self.sizes = [size for size in self.sizes if size < batch]
+        self.readings = {size: seconds for size, seconds in self.readings.items() if size < batch}
 
 
 @dataclass
 class Measurement:
     """Costs of all that this machine has, from child processes that read the bundle from its path.
 
-    `threads`: at most so many of the processor's, and no GPU; `batches`: samples to measure at instead of the
-    usual sizes; `choices`: instead of this machine's candidates. A choice that fails or crashes is left out.
+    `budget`: seconds that it may take, loading not counted; `thorough`: tries more thread counts; `threads`: at
+    most so many of the processor's, and no GPU; `batches`: samples to measure at instead of the usual sizes;
+    `choices`: instead of this machine's candidates. What fails or crashes is left out, and told in `failures`.
     """
 
     bundle: Bundle
     precisions: Sequence[Precision]
-    effort: Effort
+    budget: float
+    thorough: bool = False
     threads: int | None = None
     batches: Sequence[int] | None = None
     on_stage: Callable[[str], None] = lambda stage: None
@@ -115,13 +90,15 @@ class Measurement:
 
     def __post_init__(self) -> None:
         self.failures: dict[str, str] = {}
+        self._reading = min(0.02, self.budget / 500)
+        self._patience = max(10.0, 3 * self.budget)
         self._children: dict[str, Child] = {}
         self._crashes: dict[str, int] = {}
         self._padded: set[str] = set()
-        self._points: list[Point] = []
+        self._candidates: list[Candidate] = []
 
-    def run(self) -> Measured:
-        """Reads each choice at ever larger batches while there is time, then again what may be the fastest."""
+    def run(self) -> dict[Precision, CostTable]:
+        """Loads all choices, reads each at its batch sizes, then again what may be the fastest; the costs."""
         with ExitStack() as stack, ThreadPoolExecutor(len(MEASURED_BACKENDS)) as pool:
             opening = Question(
                 kind="open",
@@ -132,20 +109,20 @@ class Measurement:
             for name in self._backends():
                 self._children[name] = stack.enter_context(Child(opening))
             self.on_stage(f"starting {', '.join(self._children) or 'nothing: no backend is installed'}")
-            available = dict(pool.map(self._availability, self._children))
+            devices = dict(zip(self._children, pool.map(self._devices, self._children), strict=True))
             choices = self.choices or candidates(
-                available,
+                devices,
                 Processor.here(self.threads),
                 one_call=self.bundle.manifest.one_call is not None,
                 threads_only=self.threads is not None,
-                thorough=self.effort.thorough,
+                thorough=self.thorough,
             )
             loads = pool.map(lambda name: self._load([c for c in choices if _base(c) == name]), self._children)
-            loaded = [each for of_backend in loads for each in of_backend]
+            self._candidates = [each for of_backend in loads for each in of_backend]
             start = monotonic()
-            self._read_first(loaded, start + FIRST_READINGS * self.effort.budget)
-            self._read_again(start + self.effort.budget)
-        return Measured(self._tables(), self.failures)
+            self._read_all(start + FIRST_READINGS * self.budget)
+            self._read_again(start + self.budget)
+        return self._tables()
 
     def _backends(self) -> list[str]:
         """The backends worth a process: installed, and with the hardware they need."""
@@ -158,110 +135,99 @@ class Measurement:
             if any(package.startswith(name) for package in packages) and (name != "tensorrt" or has_nvidia_gpu())
         ]
 
-    def _availability(self, name: str) -> tuple[str, Availability]:
-        try:
-            answer = self._children[name].ask(Question(kind="availability", backend=name), self.effort.patience)
-        except (ChildLostError, UnavailableError) as failure:
-            answer = Answer(error=str(failure)[:1000])
-        if answer.padded:
-            self._padded.add(name)
+    def _devices(self, backend: str) -> Sequence[str] | None:
+        """What a backend can run on here; None where it can't run."""
+        answer = self._ask(backend, Question(kind="availability", backend=backend))
         if answer.error:
-            self.failures[name] = answer.error
-        return name, Availability(
-            answer.available, version=answer.version, devices=answer.devices, reason=answer.error
-        )
+            self.failures[backend] = answer.error
+        if answer.padded:
+            self._padded.add(backend)
+        return answer.devices if answer.available else None
 
-    def _load(self, choices: Sequence[Choice]) -> list[_Loaded]:
-        """Opens the choices of one backend, in the order given, and runs each once."""
-        loaded: list[_Loaded] = []
+    def _load(self, choices: Sequence[Choice]) -> list[Candidate]:
+        """Opens the choices of one backend, in the order given, and runs each once; those that run."""
+        loaded: list[Candidate] = []
         for precision in self.precisions:
-            long, heavy = False, weights_bytes(self.bundle.manifest, precision) > MAX_COPIED
+            long, weights = False, self._weights(precision)
             for choice in choices:
-                if self.choices is None and heavy and choice.workers > 1 and _base(choice) in self._padded:
+                padded = _base(choice) in self._padded
+                if self.choices is None and padded and choice.workers > 1 and weights > MAX_COPIED:
                     continue
-                if long and not self.effort.thorough and (choice.spinning or choice.threads == 1):
+                if long and not self.thorough and (choice.spinning or choice.threads == 1):
                     continue
                 self.on_stage(f"loading {choice.label}, {precision}")
-                sizes, start = self._sizes(choice, precision), monotonic()
-                point = Point(choice, precision, sizes[0])
-                if self._read(point, warm=True):
-                    preparing = monotonic() - start if _base(choice) in self._padded else 0.0
-                    loaded.append(_Loaded(point, sizes, preparing))
-                    long |= choice.form == "steps" and point.step > LONG_STEP
+                candidate = Candidate(choice, precision, self._sizes(choice, weights, padded=padded))
+                start, first = monotonic(), candidate.sizes[0]
+                if self._read(candidate, first, warm=True):
+                    candidate.readings.clear()  # the other backends loaded at the same time
+                    candidate.preparing = monotonic() - start if padded else 0.0
+                    loaded.append(candidate)
+                    long |= choice.form == "steps" and candidate.step * first > LONG_STEP
         return loaded
 
-    def _read_first(self, loaded: Sequence[_Loaded], end: float) -> None:
-        """First readings of all choices in turn: at the smallest batch, then at larger ones as far as they end in
-        time. What was read while others were loading does not count."""
-        for rank in range(max((len(each.sizes) for each in loaded), default=0)):
-            for each in loaded:
-                if rank >= len(each.sizes):
-                    continue
-                point = Point(each.last.choice, each.last.precision, each.sizes[rank])
-                step = each.last.step * point.batch / each.last.batch
-                in_time = rank == 0 or monotonic() + each.preparing + 2 * step < end  # one of them to warm up
-                if in_time and self._read(point, warm=rank > 0):
-                    self._points.append(point)
-                    each.last = point
-                else:
-                    each.sizes = each.sizes[:rank]
+    def _weights(self, precision: Precision) -> int:
+        """Bytes of the files of all graphs: about what the weights take."""
+        manifest = self.bundle.manifest
+        names = {files[precision] for files in manifest.graph_files.values() if precision in files}
+        return sum(manifest.files[name].size for name in names)
 
-    def _sizes(self, choice: Choice, precision: Precision) -> list[int]:
-        model, thorough = self.bundle.manifest.model, self.effort.thorough
-        if self.batches is not None:
-            largest = batch_sizes(model, choice, thorough=thorough)[-1]
-            return sorted({min(-(-size // choice.workers), largest) for size in self.batches})
-        weights, padded = weights_bytes(self.bundle.manifest, precision), _base(choice) in self._padded
-        return batch_sizes(model, choice, thorough=thorough, weights=weights, padded=padded)
+    def _sizes(self, choice: Choice, weights: int, *, padded: bool) -> list[int]:
+        model = self.bundle.manifest.model
+        if self.batches is None:
+            return batch_sizes(model, choice, weights=weights, padded=padded)
+        largest = batch_sizes(model, choice)[-1]
+        return sorted({min(-(-size // choice.workers), largest) for size in self.batches})
+
+    def _read_all(self, end: float) -> None:
+        """First readings, of all candidates in turn: at the smallest batch, the largest, then those between, as
+        far as they end in time."""
+        waiting = [
+            (rank, number, batch)
+            for number, each in enumerate(self._candidates)
+            for rank, batch in enumerate(dict.fromkeys([each.sizes[0], each.sizes[-1], *each.sizes]))
+        ]
+        for rank, number, batch in sorted(waiting):
+            candidate = self._candidates[number]
+            expected = candidate.preparing + 2 * candidate.step * batch  # a step to warm up, and one that counts
+            if batch in candidate.sizes and (rank == 0 or monotonic() + expected < end):
+                self._read(candidate, batch, warm=rank > 0)
 
     def _read_again(self, end: float) -> None:
-        """Rounds over the points that may still be the best at their size, until time or rounds are over."""
+        """Rounds over what may still be the fastest at its size, until time or rounds are over."""
         order = random.Random(0)
-        for number in range(1, self.effort.rounds):
-            racing = self._racing()
-            order.shuffle(racing)
-            self.on_stage(f"round {number + 1}: {len(racing)} points")
-            for point in racing:
-                if monotonic() + max(point.step, self.effort.reading) > end:
+        for number in range(1, THOROUGH_ROUNDS if self.thorough else ROUNDS):
+            points = self._within_reach()
+            order.shuffle(points)
+            self.on_stage(f"round {number + 1}: {len(points)} points")
+            for candidate, batch in points:
+                if monotonic() + max(candidate.step * batch, self._reading) > end:
                     return
-                if point in self._points:  # it is not where its choice failed meanwhile
-                    self._read(point)
+                if batch in candidate.readings:  # it is not where the choice has failed meanwhile
+                    self._read(candidate, batch)
 
-    def _racing(self) -> list[Point]:
-        """Points within reach of the best known way to make as many samples; few readings need more room."""
+    def _within_reach(self) -> list[tuple[Candidate, int]]:
+        """Candidates and batch sizes that are not clearly beaten."""
         tables = self._tables()
         return [
-            point
-            for point in self._points
-            if point.seconds
-            <= REACH[min(len(point.readings), len(REACH)) - 1]
-            * tables[point.precision].cost(point.batch * point.choice.workers)
+            (candidate, cost.batch)
+            for candidate in self._candidates
+            for cost in candidate.costs
+            if cost.seconds <= REACH * tables[candidate.precision].cost(cost.samples)
         ]
 
-    def _read(self, point: Point, *, warm: bool = False) -> bool:
+    def _read(self, candidate: Candidate, batch: int, *, warm: bool = False) -> bool:
         """Takes one reading; False where it fails, which costs the choice this batch size and all larger ones."""
+        choice, precision = candidate.choice, candidate.precision
         question = Question(
-            kind="run",
-            choice=point.choice,
-            precision=point.precision,
-            batch=point.batch,
-            seconds=self.effort.reading,
-            warm=warm,
+            kind="run", choice=choice, precision=precision, batch=batch, seconds=self._reading, warm=warm
         )
-        answer = self._ask(_base(point.choice), question)
+        answer = self._ask(_base(choice), question)
         if answer.error or not answer.seconds:
-            self.failures[f"{point.choice.label}, {point.precision}, batch {point.batch}"] = (
-                answer.error or "it took no time"
-            )
-            lost = (point.choice, point.precision)
-            self._points = [
-                other
-                for other in self._points
-                if (other.choice, other.precision) != lost or other.batch < point.batch
-            ]
+            self.failures[f"{choice.label}, {precision}, batch {batch}"] = answer.error or "it took no time"
+            candidate.give_up(batch)
             return False
-        point.readings.append(answer.seconds)
-        point.step = answer.step
+        candidate.readings.setdefault(batch, []).append(answer.seconds)
+        candidate.step = answer.step / batch
         return True
 
     def _ask(self, base: str, question: Question) -> Answer:
@@ -269,7 +235,7 @@ class Measurement:
         if self._crashes.get(base, 0) >= MAX_CRASHES:
             return Answer(error=f"{base} crashed {MAX_CRASHES} times")
         try:
-            return self._children[base].ask(question, self.effort.patience)
+            return self._children[base].ask(question, self._patience)
         except ChildLostError as failure:
             self._crashes[base] = self._crashes.get(base, 0) + 1
             return Answer(error=str(failure)[:1000])
@@ -279,18 +245,11 @@ class Measurement:
     def _tables(self) -> dict[Precision, CostTable]:
         tables: dict[Precision, CostTable] = {}
         for precision in self.precisions:
-            points = [point for point in self._points if point.precision == precision]
-            costs = tuple(Cost(choice=p.choice, batch=p.batch, seconds=p.seconds) for p in points)
-            padded = tuple(dict.fromkeys(p.choice.backend for p in points if _base(p.choice) in self._padded))
+            costs = [cost for each in self._candidates if each.precision == precision for cost in each.costs]
+            padded = dict.fromkeys(c.choice.backend for c in costs if _base(c.choice) in self._padded)
             if costs:
-                tables[precision] = CostTable(costs=costs, padded=padded)
+                tables[precision] = CostTable(costs=tuple(costs), padded=tuple(padded))
         return tables
-
-
-def weights_bytes(manifest: Manifest, precision: Precision) -> int:
-    """About what the weights of one precision take: the files of its graphs."""
-    files = {files[precision] for files in manifest.graph_files.values() if precision in files}
-    return sum(manifest.files[file].size for file in files)
 
 
 def _base(choice: Choice) -> str:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median_low
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from gensdk_runtime.conditions.example_images import example_images
+from gensdk_runtime.conditions.base import examples_of
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.noise import sample_keys
@@ -56,7 +55,7 @@ class _Stopwatch:
 
 
 def time_batches(
-    model: ModelSpec, runner: Runner, pool: ThreadPoolExecutor | None, *, batch: int, workers: int, seconds: float
+    model: ModelSpec, runner: Runner, pool: ThreadPoolExecutor, *, batch: int, workers: int, seconds: float
 ) -> Reading:
     """Times batches of `batch` samples, one on each of `workers` threads of `pool`, for about so many `seconds`.
 
@@ -78,19 +77,17 @@ def time_batches(
         runner.program.run(run, settings)
         return perf_counter() - start
 
+    at_once = map if workers == 1 else pool.map  # in this thread where there is one batch
     with no_garbage_collection():
-        watches = [watched(runs[0])] if pool is None else list(pool.map(watched, runs))
+        watches = list(at_once(watched, runs))
         whole, step = max(watch.whole for watch in watches), max(watch.first for watch in watches)
         readings: list[float] = []
         while sum(readings) < seconds and whole < seconds:
-            readings.append(unwatched(runs[0]) if pool is None else max(pool.map(unwatched, runs)))
+            readings.append(max(at_once(unwatched, runs)))
     return Reading(median_low(readings) if readings else whole, step)
 
 
 def _run(model: ModelSpec, batch: int, first: int) -> Run:
     keys = sample_keys(batch, [(0, first + i) for i in range(batch)])
-    labels: Any = None
-    if model.num_classes is not None:
-        labels = np.arange(first, first + batch, dtype=np.int64) % model.num_classes
-    images = np.empty((batch, *model.output.shape), np.float32)
-    return Run(keys=keys, images=images, labels=labels, sources=example_images(model, batch), first=first)
+    data = np.empty((batch, *model.output.shape), model.output.dtype)
+    return Run(keys=keys, data=data, conditions=examples_of(model, batch, first=first), first=first)

@@ -36,11 +36,10 @@ Text = Annotated[str, Field(max_length=2000)]
 
 
 class StoredTable(StrictModel):
-    """One file: the key in words, whether it came from the short or the full measurement, and the costs."""
+    """One file: the key in words, and the costs."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     key: Annotated[dict[Text, Text], Field(max_length=64)]
-    measured: Literal["short", "full"]
     table: CostTable
 
 
@@ -58,11 +57,9 @@ def load_table(key: Mapping[str, str], manifest: Manifest) -> CostTable | None:
     return stored.table
 
 
-def save_table(
-    key: Mapping[str, str], table: CostTable, manifest: Manifest, measured: Literal["short", "full"]
-) -> Path | None:
+def save_table(key: Mapping[str, str], table: CostTable, manifest: Manifest) -> Path | None:
     """Keeps `table` for `key` and returns the file; None, and a word, where the cache can't be written."""
-    stored = StoredTable(key=dict(key), measured=measured, table=table)
+    stored = StoredTable(key=dict(key), table=table)
     if not _fits(table, manifest):
         raise InputError("expected costs of this bundle's own batch sizes and of known backends")
     try:
@@ -76,16 +73,15 @@ def save_table(
     return path
 
 
-def clear_tables(keys: Iterable[Mapping[str, str]] | None = None) -> int:
-    """Removes the stored costs of `keys` (of all, where None); how many there were."""
-    folder = cache_folder(FOLDER)
-    names = None if keys is None else {_name(key) for key in keys}
-    for name in list(_kept) if names is None else names:
-        _kept.pop(name, None)
-    gone = [path for path in folder.glob("*.json") if names is None or path.name in names]
-    for path in gone:
+def clear_tables(keys: Iterable[Mapping[str, str]]) -> int:
+    """Removes the stored costs of `keys`; how many files there were."""
+    paths = [cache_folder(FOLDER) / _name(key) for key in keys]
+    for path in paths:
+        _kept.pop(path.name, None)
+    there = [path for path in paths if path.exists()]
+    for path in there:
         path.unlink(missing_ok=True)
-    return len(gone)
+    return len(there)
 
 
 @contextlib.contextmanager

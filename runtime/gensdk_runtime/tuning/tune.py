@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.conditions.inputs import check_batch_size
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.plan.costs import CostTable, Round
 from gensdk_runtime.plan.fingerprint import measurement_key
@@ -20,7 +20,7 @@ from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.auto import check_threads
 from gensdk_runtime.tuning.pruning import USUAL_COUNTS, counts_to_compare, pruned
 
-DEFAULT_BUDGET = 30.0
+DEFAULT_BUDGET = 20.0
 
 
 @dataclass(frozen=True)
@@ -93,32 +93,39 @@ def tune(
     if not 0.1 <= budget_s <= 86400:
         raise InputError(f"expected a budget from 0.1 to 86400 seconds, got {budget_s:g}")
     check_threads(threads)
-    from gensdk_runtime.tuning.measurement import Measurement, full
+    from gensdk_runtime.tuning.measurement import Measurement
 
     with _open(bundle) as opened:
         manifest = opened.manifest
         wanted = _check_precisions(manifest, precisions)
         sizes = None if batches is None else _check_batches(manifest.model, batches)
+        measurement = Measurement(
+            opened,
+            wanted,
+            budget_s,
+            thorough=True,
+            threads=threads,
+            batches=sizes,
+            on_stage=on_stage or (lambda stage: None),
+        )
         with store.measuring_alone(patience=60.0):
-            measured = Measurement(
-                opened, wanted, full(budget_s), threads, sizes, on_stage or (lambda stage: None)
-            ).run()
-        if not measured.tables:
-            reasons = "; ".join(f"{what}: {why}" for what, why in measured.failures.items())
+            tables = measurement.run()
+        if not tables:
+            reasons = "; ".join(f"{what}: {why}" for what, why in measurement.failures.items())
             raise BackendError(
                 f"nothing could be measured ({reasons[:300] or 'no backend is installed'}); gensdk env"
             )
         reports = {}
-        for precision, table in measured.tables.items():
+        for precision, table in tables.items():
             kept = pruned(table, counts_to_compare(manifest.model, table))
             key = measurement_key(manifest, precision, threads)
-            reports[precision] = PrecisionReport(table, kept, store.save_table(key, kept, manifest, "full"))
+            reports[precision] = PrecisionReport(table, kept, store.save_table(key, kept, manifest))
         return TuneReport(
             bundle=str(opened.path),
             model=manifest.model.name,
             max_batch=manifest.model.max_batch,
             precisions=reports,
-            failures=dict(measured.failures),
+            failures=measurement.failures,
             seconds=time.monotonic() - start,
         )
 
@@ -149,7 +156,7 @@ def _check_precisions(manifest: Manifest, precisions: Sequence[Precision] | None
 def _check_batches(model: ModelSpec, batches: Sequence[int]) -> list[int]:
     if not batches:
         raise InputError("expected batch sizes to measure at, got none; leave batches out for powers of two")
-    return [check_batch_size(size, model.max_batch) for size in batches]
+    return [check_whole(size, "batch_size", least=1, most=model.max_batch) for size in batches]
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from gensdk_runtime.tuning.stopwatch import time_batches
 
 SETTLE = 0.003
 """Seconds until threads that spin after a run have gone to sleep."""
+MAX_WORKERS = 256
 PROCESSOR_SECONDS = 900
 """Of each processor, for one question: longer than the tuner waits for an answer."""
 
@@ -36,7 +37,7 @@ class Worker:
     def __init__(self) -> None:
         self._bundle: Bundle | None = None
         self._runners: dict[tuple[Choice, Precision], Runner] = {}
-        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._threads = ThreadPoolExecutor(MAX_WORKERS)  # it starts them only as they are needed
 
     def answer(self, question: Question) -> Answer:
         """What `question` asks for, or the error that came in its place."""
@@ -64,12 +65,11 @@ class Worker:
         key = (choice.alone, question.precision)
         if key not in self._runners:
             self._runners[key] = open_choice(self._bundle, choice.alone, question.precision)
-
         for seconds in (0.0, question.seconds) if question.warm else (question.seconds,):
             found = time_batches(
                 model,
                 self._runners[key],
-                self._pool(choice.workers),
+                self._threads,
                 batch=question.batch,
                 workers=choice.workers,
                 seconds=seconds,
@@ -78,20 +78,11 @@ class Worker:
             time.sleep(SETTLE)
         return Answer(seconds=found.seconds, step=found.step)
 
-    def _pool(self, workers: int) -> ThreadPoolExecutor | None:
-        if workers == 1:
-            return None
-        if workers not in self._pools:
-            self._pools[workers] = ThreadPoolExecutor(workers)
-        return self._pools[workers]
-
 
 def _availability(name: str) -> Answer:
     backend = get_backend(name)
     found = backend.availability()
-    return Answer(
-        available=found.available, version=found.version[:200], devices=found.devices, padded=backend.padded
-    )
+    return Answer(available=found.available, devices=found.devices, padded=backend.padded)
 
 
 def _own_output() -> BinaryIO:

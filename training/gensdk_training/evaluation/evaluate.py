@@ -88,7 +88,7 @@ def evaluate(
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
         check_options(manifest.model.program.kind, options or {})  # before a classifier is trained
-        if manifest.model.points is not None:
+        if manifest.model.output.kind == "points":
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
         reference = open_reference(manifest.model, data or data_of(manifest, source))

@@ -271,7 +271,7 @@ class Gmm(Family[GmmConfig]):
             family=self.name,
             program=FeedforwardSpec(graph="mixture"),
             graphs=(GraphSpec(name="mixture", inputs=(*graph.inputs, u), outputs=graph.outputs),),
-            image=self.data.image,
+            output=self.data.image,
         )
         sampler = MixtureSampler(mixture, self.data).eval()
         return ExportPlan(model=model, modules={"mixture": sampler}, half={"mixture": ("components",)})

@@ -27,6 +27,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
 from gensdk_training.graphs.pixel_steps import (
@@ -153,9 +154,8 @@ class PixelCnn(Family[PixelCnnConfig]):
             family=self.name,
             program=program,
             graphs=graphs,
-            image=image,
-            num_classes=self._num_classes,
-            class_names=self.data.class_names if self.config.conditional else None,
+            output=image,
+            conditions=label_conditions(self._num_classes, self.data.class_names),
         )
         heads = tuple(f"heads.{channel}" for channel in range(image.channels))
         return ExportPlan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec, ImageSpec
@@ -63,9 +64,8 @@ def diffusion_plan(
         family=family,
         program=program,
         graphs=graphs,
-        image=image,
-        num_classes=num_classes,
-        class_names=class_names,
+        output=image,
+        conditions=label_conditions(num_classes, class_names),
     )
     half = {graph.name: HALF for graph in graphs if graph.name != program.embedding_graph}
     return ExportPlan(model, {name: module.eval() for name, module in modules.items()}, half)

@@ -73,8 +73,8 @@ def dream_plan(
         family=family,
         program=program,
         graphs=tuple(graphs.values()),
-        image=image,
-        source=source,
+        output=image,
+        conditions=(source,),
         max_batch=max_batch,
     )
     modules = {graphs[key].name: InputGradient(Energy(layer.network)).eval() for key, layer in layers.items()}

@@ -9,8 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from gensdk_runtime.spec.conditions import label_conditions
+from gensdk_runtime.spec.kinds import OutputSpec
 from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, PointsSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, TensorSpec
 from gensdk_training.family import DataInfo, PointsInfo
 from gensdk_training.plan import ExportPlan
 
@@ -36,16 +38,15 @@ class LatentSampler(nn.Module):
         return made if self.scale is None else self.center + self.scale * made
 
 
-def latent_graph(name: str, output: ImageSpec | PointsSpec, *, latent: int, conditional: bool) -> GraphSpec:
-    """The signature of :class:`LatentSampler`: ``z`` (and ``label``) to ``image`` or ``points``."""
-    points = isinstance(output, PointsSpec)
+def latent_graph(name: str, output: OutputSpec, *, latent: int, conditional: bool) -> GraphSpec:
+    """The signature of :class:`LatentSampler`: ``z`` (and ``label``) to a sample."""
     z = TensorSpec(name="z", dtype="float32", shape=("batch", latent), role="noise", distribution="normal")
     label = TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition")
     out = TensorSpec(
-        name="points" if points else "image",
-        dtype="float32",
+        name=output.tensor,
+        dtype=output.dtype,
         shape=("batch", *output.shape),
-        role="points" if points else "image",
+        role=output.role,
         value_range=output.value_range,
     )
     return GraphSpec(name=name, inputs=(z, label) if conditional else (z,), outputs=(out,))
@@ -110,10 +111,8 @@ def latent_plan(
         family=family,
         program=FeedforwardSpec(graph=graph),
         graphs=(latent_graph(graph, output, latent=latent, conditional=conditional),),
-        image=output if isinstance(output, ImageSpec) else None,
-        points=output if isinstance(output, PointsSpec) else None,
-        num_classes=data.num_classes if conditional else None,
-        class_names=data.class_names if conditional else None,
+        output=output,
+        conditions=label_conditions(data.num_classes, data.class_names) if conditional else (),
     )
     return ExportPlan(
         model=model, modules={graph: LatentSampler(network, data.points).eval()}, half={graph: ("network",)}

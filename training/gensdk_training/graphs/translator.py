@@ -7,6 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from gensdk_runtime.programs.translation import result_axis
+from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, Axis, GraphSpec, ImageSpec, SourceSpec, TensorSpec
 from gensdk_training.plan import ExportPlan
@@ -73,9 +74,7 @@ def translation_plan(
         family=family,
         program=FeedforwardSpec(graph=GRAPH),
         graphs=(graph,),
-        image=image,
-        source=source,
-        num_classes=num_classes,
-        class_names=class_names,
+        output=image,
+        conditions=(source, *label_conditions(num_classes, class_names)),
     )
     return ExportPlan(model=model, modules={GRAPH: Translator(network).eval()}, half={GRAPH: ("network",)})

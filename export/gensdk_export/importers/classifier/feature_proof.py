@@ -75,7 +75,8 @@ def prove_gradients(plan: ExportPlan, files: GraphSet, *, atol: float) -> None:
     """Compares the gradient graphs `files` with autograd on images of the smallest size, one by one: most must
     keep the scaled difference `atol`, else :class:`ExportError`."""
     source = plan.model.source
-    assert source is not None  # noqa: S101 - a plan that dreams has one
+    if source is None:
+        raise ExportError(f"expected a plan that dreams on images, got {plan.model.name!r}")
     images = _images(source.channels, (source.smallest, source.smallest), SMALL_IMAGES)
     for graph in plan.model.graphs:
         channels = np.ones(fixed_shape(graph, "channels"), np.float32)

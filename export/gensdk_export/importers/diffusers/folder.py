@@ -4,8 +4,8 @@ Read are ``unet/config.json`` with its safetensors, ``scheduler/scheduler_config
 ``model_index.json`` of a DDPMPipeline or DDIMPipeline; also the older layout with all of them in one folder. The
 bundle samples as the pipeline does: its solver, steps, spacing and clipping are the defaults.
 
-It does not: take models with classes or text, other schedulers than those two, learned variances, or weights in
-pickle files.
+It does not: take models with classes or text, other schedulers than those of :data:`SCHEDULERS`, learned
+variances, or weights in pickle files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EITHER = " and ".join(PIPELINES)
 
 
 class Denoiser(nn.Module):
-    """(x [N, C, H, W], timestep [N]) to eps or v of x's shape, by a UNet2DModel."""
+    """(x [N, C, H, W], timestep [N]) to what the scheduler expects, of x's shape, by a UNet2DModel."""
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def diffusers_plan(
         image,
         sampling.schedule,
         name=bundle_name(Path(folder).resolve().name),
-        family="ddpm",
+        family=sampling.family,
         prediction_type=sampling.prediction,
         defaults=sampling.defaults,
     )

@@ -5,45 +5,128 @@ Every setting is taken over, refused with its reason, or told where diffusers it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from gensdk_export.importers.import_report import Guess
 from gensdk_runtime.errors import ExportError, UnavailableError
+from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
-from gensdk_runtime.spec.settings import DiffusionSettings, SolverName
+from gensdk_runtime.spec.settings import DiffusionSettings, SolverName, TimestepSpacing
 
 INSTALL = 'pip install "gensdk[diffusers]"'
 FORMULAS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 """The schedules of diffusers that a manifest names; of others it holds the numbers."""
-SOLVERS: Mapping[str, SolverName] = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
-STEPS: Mapping[SolverName, int] = {"ddpm": 1000, "ddim": 50, "dpmsolver++": 20}
-"""What the pipelines take by default; DPM-Solver++ as its authors advise."""
-PLAIN: Mapping[str, tuple[Any, str]] = {
+STEPS: Mapping[SolverName, int] = {
+    "ddpm": 1000,
+    "ddim": 50,
+    "dpmsolver++": 20,
+    "euler": 50,
+    "euler_ancestral": 50,
+    "lcm": 4,
+}
+"""What the pipelines take by default; DPM-Solver++ and LCM as their authors advise."""
+SPACINGS: tuple[TimestepSpacing, ...] = ("leading", "trailing", "linspace")
+PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "v_prediction", "sample")
+Plain = Mapping[str, tuple[Any, str]]
+
+_SIGMAS = "its noise levels are other ones"
+_BETWEEN = "its time steps lie between those of the list"
+_NO_SIGNAL = (False, "at no signal at all, solvers divide by zero")
+_OTHER_SIGMAS: Plain = {"use_exponential_sigmas": (False, _SIGMAS), "use_beta_sigmas": (False, _SIGMAS)}
+_CLIPPING: Plain = {
     "thresholding": (False, "dynamic thresholding looks at all pixels of an image"),
-    "rescale_betas_zero_snr": (False, "at no signal at all, solvers divide by zero"),
-    "steps_offset": (0, "its time steps lie between those of the list"),
-    "set_alpha_to_one": (True, "its last step would keep noise"),
     "clip_sample_range": (1.0, "a bundle clips to its images' range"),
 }
-"""Settings that must be as they stand here, and why; what is left out is so."""
-TAKEN = frozenset(
-    (
-        "num_train_timesteps",
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "trained_betas",
-        "variance_type",
-        "clip_sample",
-        "prediction_type",
-        "timestep_spacing",
-        *("dynamic_thresholding_ratio", "sample_max_value"),  # of thresholding, which is off
-    )
-)
-SPACINGS = ("leading", "trailing", "linspace")
-PREDICTIONS = ("epsilon", "v_prediction")
+_OF_BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+_OF_CLIPPING = ("clip_sample", "dynamic_thresholding_ratio", "sample_max_value")  # the last two of thresholding
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """What a class of diffusers' does, by our names.
+
+    `plain`: settings that must be as they stand here, and why; what is left out is so. `taken`: those that are
+    read, and those that it does not read itself. `usual`: what is left out, where it differs from the others'.
+    """
+
+    solver: SolverName
+    plain: Plain
+    taken: tuple[str, ...]
+    spacing: TimestepSpacing = "leading"
+    predictions: tuple[PredictionType, ...] = PREDICTIONS
+    clips: bool = False
+    family: str = "ddpm"
+    usual: Mapping[str, Any] = field(default_factory=dict)
+
+
+SCHEDULERS: Mapping[str, Scheduler] = {
+    "DDPMScheduler": Scheduler(
+        "ddpm",
+        {**_CLIPPING, "rescale_betas_zero_snr": _NO_SIGNAL, "steps_offset": (0, _BETWEEN)},
+        (*_OF_BETAS, *_OF_CLIPPING, "variance_type", "timestep_spacing"),
+        clips=True,
+    ),
+    "DDIMScheduler": Scheduler(
+        "ddim",
+        {
+            **_CLIPPING,
+            "rescale_betas_zero_snr": _NO_SIGNAL,
+            "steps_offset": (0, _BETWEEN),
+            "set_alpha_to_one": (True, "its last step would keep noise"),
+        },
+        (*_OF_BETAS, *_OF_CLIPPING, "timestep_spacing"),
+        clips=True,
+    ),
+    "EulerDiscreteScheduler": Scheduler(
+        "euler",
+        {
+            **_OTHER_SIGMAS,
+            "rescale_betas_zero_snr": _NO_SIGNAL,
+            "steps_offset": (0, _BETWEEN),
+            "interpolation_type": ("linear", _SIGMAS),
+            "sigma_min": (None, _SIGMAS),
+            "sigma_max": (None, _SIGMAS),
+            "timestep_type": ("discrete", "its denoiser takes log sigma for a time"),
+            "final_sigmas_type": ("zero", "its last step would keep noise"),
+        },
+        (*_OF_BETAS, "timestep_spacing", "use_karras_sigmas"),
+        spacing="linspace",
+    ),
+    "EulerAncestralDiscreteScheduler": Scheduler(
+        "euler_ancestral",
+        {"rescale_betas_zero_snr": _NO_SIGNAL, "steps_offset": (0, _BETWEEN)},
+        (*_OF_BETAS, "timestep_spacing"),
+        spacing="linspace",
+        predictions=("epsilon", "v_prediction"),
+    ),
+    "LCMScheduler": Scheduler(
+        "lcm",
+        {**_CLIPPING, "rescale_betas_zero_snr": _NO_SIGNAL, "timestep_scaling": (10.0, "x_0 is mixed otherwise")},
+        (
+            *(*_OF_BETAS, *_OF_CLIPPING, "original_inference_steps"),
+            *("timestep_spacing", "steps_offset", "set_alpha_to_one"),  # unread: it has time steps of its own
+        ),
+        usual={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    ),
+    "FlowMatchEulerDiscreteScheduler": Scheduler(
+        "euler",
+        {
+            **_OTHER_SIGMAS,
+            "use_dynamic_shifting": (False, "its shift depends on the size of the image"),
+            "invert_sigmas": (False, "its noise is where others have the image"),
+            "shift_terminal": (None, _SIGMAS),
+        },
+        (
+            *("num_train_timesteps", "shift", "use_karras_sigmas", "stochastic_sampling"),
+            *("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"),  # dynamic
+        ),
+        spacing="linspace",
+        predictions=("flow",),
+        family="flow",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +136,7 @@ class Sampling:
     schedule: ScheduleSpec
     defaults: DiffusionSettings
     prediction: PredictionType
+    family: str
     guesses: tuple[Guess, ...]
 
 
@@ -62,55 +146,89 @@ def read_sampling(config: Mapping[str, Any], pipeline: str, solver: SolverName |
     Raises :class:`ExportError` for what they can't do as diffusers does.
     """
     kind = str(config.get("_class_name"))
-    if kind not in SOLVERS:
-        names = " or ".join(SOLVERS)
-        raise ExportError(f"expected the scheduler {names}, got {kind[:60]!r}, which takes other steps")
-    own: SolverName = "ddim" if pipeline == "DDIMPipeline" else SOLVERS[kind]
-    chosen = solver or own
-    clips = _checked(config, chosen)
+    if kind not in SCHEDULERS:
+        *others, last = SCHEDULERS
+        raise ExportError(
+            f"expected the scheduler {', '.join(others)} or {last}, got {kind[:60]!r}, which takes other steps"
+        )
+    scheduler = SCHEDULERS[kind]
+    config = {**scheduler.usual, **config}
     schedule = _schedule(config, kind)
-    total, spacing = schedule.num_train_timesteps, str(config.get("timestep_spacing", "leading"))
+    own: SolverName = "ddim" if pipeline == "DDIMPipeline" else scheduler.solver
+    if _flag(config, "stochastic_sampling", usual=False):  # of flows: noise anew between steps, as LCM
+        own = "lcm"
+    chosen = solver or own
+    if chosen not in (known := make_schedule(schedule).solvers):
+        raise ExportError(f"expected --solver {' or '.join(known)} with {kind}, got {chosen!r}")
+    prediction = _checked(config, scheduler, chosen)
+    steps = min(STEPS[chosen], schedule.num_train_timesteps)
     defaults = {
         "solver": chosen,
-        "num_inference_steps": min(STEPS[chosen], total),
-        "timestep_spacing": spacing,
-        "clip_sample": clips,
+        "num_inference_steps": steps,
+        "timestep_spacing": _spacing(config, scheduler, chosen),
+        "clip_sample": "clip_sample" in scheduler.taken and _flag(config, "clip_sample", usual=scheduler.clips),
         "use_clipped_model_output": False,
     }
     return Sampling(
         schedule,
         DiffusionSettings.from_dict(defaults, what="scheduler_config.json", error=ExportError),
-        cast(PredictionType, str(config.get("prediction_type", "epsilon"))),
-        _told(config, f"{pipeline or 'no model_index.json'}, {kind}", chosen, min(STEPS[chosen], total), spacing),
+        prediction,
+        scheduler.family,
+        _told(config, scheduler, pipeline, chosen, steps),
     )
 
 
-def _checked(config: Mapping[str, Any], solver: SolverName) -> bool:
-    """Refuses settings that would sample otherwise; whether samples are clipped."""
-    for name, (wanted, why) in PLAIN.items():
+def _checked(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName) -> PredictionType:
+    """Refuses settings that would sample otherwise; what the denoiser tells."""
+    for name, (wanted, why) in scheduler.plain.items():
         value = config.get(name, wanted)
-        if isinstance(value, str) or value != wanted:
+        if isinstance(value, str) != isinstance(wanted, str) or value != wanted:
             raise ExportError(f"expected a scheduler with {name}={wanted}, got {str(value)[:60]}: {why}")
     variance = str(config.get("variance_type", "fixed_small"))
     if solver == "ddpm" and variance not in ("fixed_small", "fixed_small_log"):
         raise ExportError(
             f"expected variance_type fixed_small, got {variance[:40]!r}; give --solver ddim, which needs none"
         )
-    for name, known, usual in (
-        ("prediction_type", PREDICTIONS, "epsilon"),
-        ("timestep_spacing", SPACINGS, "leading"),
-    ):
-        value = config.get(name, usual)
-        if value not in known:
-            raise ExportError(f"expected {name} {' or '.join(known)}, got {str(value)[:40]!r}")
-    clips = config.get("clip_sample", True)
-    if not isinstance(clips, bool):
-        raise ExportError(f"expected clip_sample as true or false, got {str(clips)[:40]!r}")
-    return clips
+    return _one_of(config, "prediction_type", scheduler.predictions)
+
+
+def _spacing(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName) -> TimestepSpacing:
+    """Where the time steps lie: a latent consistency model has its own, and Karras's go from end to end."""
+    if solver == "lcm" == scheduler.solver:
+        return "skipping"
+    spacing = _one_of(config, "timestep_spacing", (scheduler.spacing, *SPACINGS))
+    if not _flag(config, "use_karras_sigmas", usual=False):
+        return spacing
+    if spacing != "linspace":
+        raise ExportError(f"expected timestep_spacing linspace with use_karras_sigmas, got {spacing!r}: {_SIGMAS}")
+    return "karras"
+
+
+ChoiceT = TypeVar("ChoiceT", bound=str)
+
+
+def _one_of(config: Mapping[str, Any], name: str, known: Sequence[ChoiceT]) -> ChoiceT:
+    """The setting `name`, one of `known`, which begins with the usual one."""
+    value = config.get(name, known[0])
+    for choice in known:
+        if value == choice:
+            return choice
+    raise ExportError(f"expected {name} {' or '.join(dict.fromkeys(known))}, got {str(value)[:40]!r}")
+
+
+def _flag(config: Mapping[str, Any], name: str, *, usual: bool) -> bool:
+    value = config.get(name, usual)
+    if not isinstance(value, bool):
+        raise ExportError(f"expected {name} as true or false, got {str(value)[:40]!r}")
+    return value
 
 
 def _schedule(config: Mapping[str, Any], kind: str) -> ScheduleSpec:
-    shape, total = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
+    total = config.get("num_train_timesteps", 1000)
+    if SCHEDULERS[kind].family == "flow":
+        flow = {"kind": "flow", "num_train_timesteps": total, "shift": config.get("shift", 1.0)}
+        return ScheduleSpec.from_dict(flow, what="scheduler_config.json", error=ExportError)
+    shape = config.get("beta_schedule", "linear")
     ends = {name: config[name] for name in ("beta_start", "beta_end") if name in config}
     data: dict[str, Any] = {"num_train_timesteps": total}
     if config.get("trained_betas") is None and isinstance(shape, str) and shape in FORMULAS:
@@ -118,6 +236,8 @@ def _schedule(config: Mapping[str, Any], kind: str) -> ScheduleSpec:
     else:
         betas = _betas(config, kind)
         data = {"kind": "betas", "num_train_timesteps": len(betas), "betas": betas}
+    if "original_inference_steps" in SCHEDULERS[kind].taken:
+        data["original_inference_steps"] = config.get("original_inference_steps", 50)
     return ScheduleSpec.from_dict(data, what="scheduler_config.json", error=ExportError)
 
 
@@ -143,13 +263,26 @@ def _betas(config: Mapping[str, Any], kind: str) -> list[float]:
         raise ExportError(f"{what}: {kind} of diffusers can't make its betas ({reason})") from None
 
 
-def _told(config: Mapping[str, Any], said: str, solver: SolverName, steps: int, spacing: str) -> tuple[Guess, ...]:
-    told = [Guess("sampling", f"{solver}, {steps} steps", said, "--solver")]
+def _told(
+    config: Mapping[str, Any], scheduler: Scheduler, pipeline: str, solver: SolverName, steps: int
+) -> tuple[Guess, ...]:
+    kind = str(config["_class_name"])
+    told = [
+        Guess("sampling", f"{solver}, {steps} steps", f"{pipeline or 'no model_index.json'}, {kind}", "--solver")
+    ]
+    spacing = config.get("timestep_spacing", scheduler.spacing)
     if solver == "ddim" and spacing != "leading":
         reason = "diffusers steps back by T // S, gensdk to the next time step in its list"
         told.append(Guess("steps that don't divide the training's", "sampled a little differently", reason))
-    others = [name for name in config if not name.startswith("_") and name not in TAKEN and name not in PLAIN]
+    if kind.startswith("Euler") and spacing != "leading":
+        reason = "diffusers starts at the noise of its first time step, gensdk at variance 1"
+        told.append(Guess("noise to start from", "a little more of it", reason))
+    if kind.startswith("Euler") and pipeline == "DDPMPipeline":
+        reason = f"{pipeline} doesn't scale what it gives the denoiser, as {kind} expects; gensdk does"
+        told.append(Guess("what the denoiser gets", "scaled", reason))
+    known = {*scheduler.taken, *scheduler.plain}
+    others = [name for name in config if not name.startswith("_") and name not in known]
     if others:
-        reason = f"{config['_class_name']} of diffusers has no such settings either"
+        reason = f"{kind} of diffusers has no such settings either"
         told.append(Guess("left out", ", ".join(name[:40] for name in others[:8]), reason))
     return tuple(told)

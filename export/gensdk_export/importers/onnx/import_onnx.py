@@ -118,24 +118,36 @@ def _model(file: OnnxFile, meaning: Meaning, tried: Tried, options: OnnxOptions)
         "family": IMPORTED,
         "program": {"kind": "feedforward", "graph": GRAPH},
         "graphs": [{"name": GRAPH, "inputs": _inputs(meaning, axes, options), "outputs": outputs}],
-        "image": image,
-        "source": None,
-        "num_classes": None if meaning.label is None else meaning.label.classes,
-        "class_names": options.class_names,
+        "output": {"kind": "image", **image},
+        "conditions": _conditions(meaning, tried, options, height, width),
         "max_batch": MAX_BATCH if tried.batch else 1,
     }
-    if meaning.source is not None:
-        data["source"] = {
-            "channels": meaning.channels,
-            "height": height,
-            "width": width,
-            "value_range": list(meaning.source.value_range),
-            "multiple": tried.multiple,
-            "smallest": tried.smallest,
-            "scale": tried.scale,
-            "margin": options.margin,
-        }
     return ModelSpec.from_dict(data, what=str(file.path), error=ExportError)
+
+
+def _conditions(
+    meaning: Meaning, tried: Tried, options: OnnxOptions, height: int, width: int
+) -> list[dict[str, Any]]:
+    """What the file takes beside noise: a class, and an image."""
+    conditions: list[dict[str, Any]] = []
+    if meaning.label is not None or options.class_names is not None:
+        classes = None if meaning.label is None else meaning.label.classes
+        conditions.append({"kind": "label", "num_classes": classes, "class_names": options.class_names})
+    if meaning.source is not None:
+        conditions.append(
+            {
+                "kind": "image",
+                "channels": meaning.channels,
+                "height": height,
+                "width": width,
+                "value_range": list(meaning.source.value_range),
+                "multiple": tried.multiple,
+                "smallest": tried.smallest,
+                "scale": tried.scale,
+                "margin": options.margin,
+            }
+        )
+    return conditions
 
 
 def _inputs(meaning: Meaning, axes: tuple[int | str, ...], options: OnnxOptions) -> list[Mapping[str, Any]]:

@@ -1,0 +1,86 @@
+"""Classes: by number or by name, one for all samples or one for each; left open, drawn from the seed."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime import noise
+from gensdk_runtime.arguments import shown
+from gensdk_runtime.conditions.base import Array, Condition, register_condition
+from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_runtime.noise import SampleKey
+from gensdk_runtime.spec.conditions import LabelSpec
+from gensdk_runtime.spec.model import ModelSpec
+
+Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.integer] | NDArray[np.str_]
+
+
+@register_condition
+class LabelCondition(Condition[LabelSpec]):
+    """int64 [n], the numbers of classes."""
+
+    Spec: ClassVar = LabelSpec
+    dtype = "int64"
+    absent = "has no classes"
+
+    def check(self, given: Any, n: int | None) -> Array:
+        """A class for all samples, or one for each."""
+        if isinstance(given, np.ndarray):
+            given = given.tolist()
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            return np.full(1 if n is None else n, self._number(given), np.int64)
+        if n is not None and len(given) != n:
+            raise InputError(f"expected one label for each of the {n} samples, got {len(given)}")
+        return np.array([self._number(entry) for entry in given], np.int64)
+
+    def drawn(self, keys: Sequence[SampleKey]) -> Array:
+        """A class for each sample, every one as likely."""
+        classes = self.spec.num_classes
+        places = noise.uniform(keys, noise.LABEL_STREAM, (1,))[:, 0] * classes
+        return np.minimum(places, classes - 1).astype(np.int64)
+
+    def examples(self, n: int, first: int = 0) -> Array:
+        """One class after another."""
+        return np.arange(first, first + n, dtype=np.int64) % self.spec.num_classes
+
+    def parsed(self, text: str) -> Any:
+        """One class number or name, or with commas a list of them."""
+        return parse_label(text)
+
+    def _number(self, label: Any) -> int:
+        names, classes = self.spec.class_names or (), self.spec.num_classes
+        if isinstance(label, str):
+            if label in names:
+                return names.index(label)
+            if not label.isascii() or not label.isdigit() or len(label) > 9:
+                known = names or (f"0 .. {classes - 1}",)
+                raise InputError(f"no class {label[:80]!r}{did_you_mean(label[:80], known)}")
+            label = int(label)
+        try:
+            number = operator.index(label)
+        except TypeError:
+            raise InputError(f"expected label as a class number or name, got {type(label).__name__}") from None
+        if isinstance(label, bool | np.bool_) or not 0 <= number < classes:
+            raise InputError(f"expected label from 0 to {classes - 1}, got {shown(label)}")
+        return number
+
+
+def parse_label(text: str) -> Any:
+    """One class number or name, or a list of them, of a command line."""
+    parts = [part.strip() for part in text.split(",")]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def check_labels(label: Any, n: int, model: ModelSpec) -> NDArray[np.int64] | None:
+    """int64 [n] of class numbers; None where none was given. :class:`InputError` for a model without classes."""
+    if label is None:
+        return None
+    spec = model.condition("label")
+    if not isinstance(spec, LabelSpec):
+        raise InputError(f"model {model.name!r} {LabelCondition.absent}; leave label out")
+    return LabelCondition(spec, model).check(label, n)

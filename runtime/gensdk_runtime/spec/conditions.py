@@ -1,0 +1,116 @@
+"""What samples of gensdk's models can be asked to be: of a class, or made from an image."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gensdk_runtime.spec.kinds import CONDITIONS, ConditionSpec
+from gensdk_runtime.spec.outputs import ImageFormat, ImageSpec
+from gensdk_runtime.spec.strict import StrictModel
+
+if TYPE_CHECKING:
+    from gensdk_runtime.spec.model import ModelSpec
+
+MAX_MARGIN = 4096
+"""Pixels around a place beyond which a model counts as seeing all of an image."""
+
+
+@CONDITIONS.register
+class LabelSpec(ConditionSpec):
+    """One of `num_classes` classes, by its number from 0 or by its name."""
+
+    kind: Literal["label"] = "label"
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)]
+    class_names: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"{len(self.class_names)} class_names for num_classes {self.num_classes}")
+        for name in self.class_names or ():
+            if not name.isprintable():  # they reach terminals
+                raise ValueError(f"class name {name[:60]!r} has characters that can't be printed")
+        return self
+
+
+def label_conditions(num_classes: int | None, class_names: tuple[str, ...] | None = None) -> tuple[LabelSpec, ...]:
+    """The condition of a model with so many classes; none of one without."""
+    return () if num_classes is None else (LabelSpec(num_classes=num_classes, class_names=class_names),)
+
+
+class ReceptiveField(StrictModel):
+    """What a place of a translation model's result depends on; see :mod:`gensdk_runtime.receptive_field.field`.
+
+    `whole`: on all of the source, for the `reason`; its images are never cut into tiles unless the caller says so.
+    Otherwise on `margin` pixels around it, where tiles begin at multiples of `grid`. A run of one image keeps in
+    memory ``bytes_per_pixel * p + bytes_per_square * p^2`` for p pixels of the source; both 0: not known.
+    """
+
+    whole: bool
+    reason: Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")] = ""
+    margin: Annotated[int, Field(ge=0, le=MAX_MARGIN)] = 0
+    grid: Annotated[int, Field(ge=1, le=MAX_MARGIN)] = 1
+    bytes_per_pixel: Annotated[float, Field(ge=0, le=2.0**40)] = 0.0
+    bytes_per_square: Annotated[float, Field(ge=0, le=2.0**40)] = 0.0
+
+    def in_words(self) -> str:
+        """Whether tiles give the same, and why not."""
+        if self.whole:
+            return f"not unless asked for: it looks at all of an image ({self.reason})"
+        return f"they give what the whole image gives; a place depends on {self.margin} pixels around it"
+
+    def memory(self, pixels: int) -> int:
+        """Bytes that a run of one image of so many pixels keeps at once, about; 0 where it is not known."""
+        return int(self.bytes_per_pixel * pixels + self.bytes_per_square * pixels**2)
+
+
+@CONDITIONS.register
+class SourceSpec(ImageFormat, ConditionSpec):
+    """The images that a translation model takes; `height` and `width` are those that it was trained at.
+
+    Where its graph has named axes, it takes others too: multiples of `multiple` from `smallest` on as they are,
+    and the runtime pads the rest and cuts the result. The result is `scale` times as high and wide. `margin`:
+    pixels around a place that its result depends on, as far as they matter; tiles of a large image overlap by at
+    least twice as much. `receptive_field`: what the graph says of it, which goes before `margin`; None in bundles
+    of older versions, whose graph is looked at when they are loaded.
+    """
+
+    kind: Literal["image"] = "image"
+    multiple: Annotated[int, Field(ge=1, le=1024)] = 1
+    smallest: Annotated[int, Field(ge=1, le=1024)] = 1
+    scale: Annotated[int, Field(ge=1, le=16)] = 1
+    margin: Annotated[int, Field(ge=0, le=1024)] = 32
+    receptive_field: ReceptiveField | None = None
+
+    @model_validator(mode="after")
+    def _check_multiple(self) -> Self:
+        if self.height % self.multiple or self.width % self.multiple:
+            raise ValueError(f"{self.height} x {self.width} is no multiple of {self.multiple}")
+        if min(self.height, self.width) < self.smallest:
+            raise ValueError(f"{self.height} x {self.width} is smaller than {self.smallest}")
+        return self
+
+    def padded(self, size: int) -> int:
+        """The height or width that an image of `size` pixels is padded to, where the axis is named."""
+        return -(-max(size, self.smallest) // self.multiple) * self.multiple
+
+    @property
+    def sample_elements(self) -> int:
+        """Those of one image."""
+        return math.prod(self.shape)
+
+    def check_model(self, model: ModelSpec) -> None:
+        """Images become images, `scale` times as large, by one graph or by gradient steps."""
+        program, output = model.program, model.output
+        if program.kind not in ("feedforward", "ascent"):
+            raise ValueError(f"a model with a source is feedforward or ascent, not {program.kind}")
+        if not isinstance(output, ImageSpec):
+            raise ValueError(f"a model with a source makes images, not {output.kind}")
+        if program.kind == "feedforward" and len(program.graphs) > 1:
+            raise ValueError("a model with a source has no encoder and no classifier")
+        expected = (self.scale * self.height, self.scale * self.width)
+        if (output.height, output.width) != expected:
+            raise ValueError(f"expected images of {expected} from the source at its scale, got {output.shape}")

@@ -1,0 +1,165 @@
+"""Kinds of outputs and of conditions: each is known by its ``kind``, under which a manifest names it.
+
+A kind is a spec, what a manifest says of it, and a class that works with it (:mod:`gensdk_runtime.outputs`,
+:mod:`gensdk_runtime.conditions`). Both may lie in one file. gensdk's own are named below; those of other packages
+are found by entry points of the groups ``gensdk.outputs`` and ``gensdk.conditions``, whose name is the kind. The
+file of a kind is loaded when a manifest first names it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import PlainValidator, SerializeAsAny
+
+from gensdk_runtime.errors import ManifestError
+from gensdk_runtime.spec.fields import Dtype, Range, Role
+from gensdk_runtime.spec.strict import StrictModel
+
+if TYPE_CHECKING:
+    from gensdk_runtime.spec.model import ModelSpec
+
+
+class OutputSpec(StrictModel):
+    """What a model makes. A kind's own spec adds its fields, and ``kind: Literal["..."] = "..."``.
+
+    The graph that makes the samples has an output of the name :attr:`tensor`, of `dtype` and of role `role`.
+    `made_by`: the programs that can make this kind.
+    """
+
+    dtype: ClassVar[Dtype] = "float32"
+    role: ClassVar[Role] = "output"
+    made_by: ClassVar[frozenset[str]] = frozenset(("feedforward",))
+
+    kind: str
+    value_range: Range = (-1.0, 1.0)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+
+    @property
+    def tensor(self) -> str:
+        """What the tensor is called that holds samples."""
+        return self.kind
+
+
+class ConditionSpec(StrictModel):
+    """What a sample is asked to be. A kind's own spec adds its fields, and ``kind: Literal["..."] = "..."``."""
+
+    kind: str
+
+    @property
+    def sample_elements(self) -> int:
+        """Elements that the condition of one sample takes in memory."""
+        return 1
+
+    def check_model(self, model: ModelSpec) -> None:
+        """Raises ValueError where `model` can't have this condition."""
+
+
+SpecT = TypeVar("SpecT", bound=StrictModel)
+
+
+class Kinds(Generic[SpecT]):
+    """The specs that are known, by kind. `modules`: where gensdk's own kinds lie."""
+
+    def __init__(self, base: type[StrictModel], what: str, group: str, modules: Mapping[str, str]) -> None:
+        self._base = base
+        self._what = what
+        self._group = group
+        self._modules = modules
+        self._specs: dict[str, type[SpecT]] = {}
+        self._classes: dict[str, type[Any]] = {}
+
+    def register(self, spec: type[SpecT]) -> type[SpecT]:
+        """Makes `spec` known under its kind; ValueError where another one has that name."""
+        self._add(self._specs, _kind_of(spec), spec)
+        return spec
+
+    def register_class(self, spec: type[SpecT], works: type[Any]) -> None:
+        """Makes the class known that works with the kind of `spec`; ValueError where it has another one."""
+        self._add(self._classes, _kind_of(spec), works)
+
+    def _add(self, table: dict[str, type[Any]], kind: str, added: type[Any]) -> None:
+        known = table.setdefault(kind, added)
+        if (known.__module__, known.__qualname__) != (added.__module__, added.__qualname__):
+            raise ValueError(f"two {self._what}s of the kind {kind!r}: {known.__module__}, {added.__module__}")
+
+    def known_class(self, kind: str) -> type[Any] | None:
+        """The class that works with a kind, where it is loaded."""
+        return self._classes.get(kind)
+
+    def class_of(self, spec: SpecT) -> type[Any]:
+        """The class that works with the kind of `spec`; ManifestError where there is none."""
+        kind = _kind_of(type(spec))
+        if kind not in self._classes:
+            self.load(kind)
+        if kind not in self._classes:
+            raise ManifestError(f"nothing works with the {self._what} {kind!r}; register a class for it")
+        return self._classes[kind]
+
+    def load(self, kind: str) -> bool:
+        """Loads the file of a kind, of gensdk or of a package that is installed; False where there is none."""
+        if kind in self._modules:
+            import_module(self._modules[kind])
+            return True
+        from gensdk_runtime.host.installed import load_entry_point  # here: few bundles need to look for packages
+
+        return load_entry_point(self._group, kind)
+
+    def spec(self, kind: str) -> type[SpecT]:
+        """The spec of a kind; ValueError where it is not known."""
+        if kind not in self._specs:
+            self.load(kind)
+        if kind not in self._specs:
+            known = ", ".join(sorted({*self._specs, *self._modules}))
+            raise ValueError(
+                f"no {self._what} of the kind {kind[:60]!r} is known (known: {known}); upgrade gensdk, or install "
+                "the package that brings it"
+            )
+        return self._specs[kind]
+
+    def read(self, value: Any) -> SpecT:
+        """A spec as it is, or from what a manifest says of it."""
+        if isinstance(value, self._base):
+            return cast(SpecT, value)
+        kind = value.get("kind") if isinstance(value, Mapping) else None
+        if not isinstance(kind, str):
+            raise ValueError(f"expected {self._what}, an object with a kind such as {min(self._modules)!r}")
+        try:
+            text = json.dumps(dict(value))
+        except TypeError as failure:
+            raise ValueError(f"not writable as JSON ({failure})") from None
+        return self.spec(kind).model_validate_json(text)
+
+
+def _kind_of(spec: type[StrictModel]) -> str:
+    kind = spec.model_fields["kind"].default
+    if not isinstance(kind, str):
+        raise TypeError(f'{spec.__qualname__} has no kind; give it kind: Literal["name"] = "name"')
+    return kind
+
+
+OUTPUTS: Kinds[OutputSpec] = Kinds(
+    OutputSpec,
+    "output",
+    "gensdk.outputs",
+    {"image": "gensdk_runtime.outputs.image", "points": "gensdk_runtime.outputs.points"},
+)
+CONDITIONS: Kinds[ConditionSpec] = Kinds(
+    ConditionSpec,
+    "condition",
+    "gensdk.conditions",
+    {"image": "gensdk_runtime.conditions.image", "label": "gensdk_runtime.conditions.label"},
+)
+
+AnyOutput = Annotated[OutputSpec, PlainValidator(OUTPUTS.read), SerializeAsAny()]
+"""The field that holds an output of any kind."""
+AnyCondition = Annotated[ConditionSpec, PlainValidator(CONDITIONS.read), SerializeAsAny()]
+"""The field that holds a condition of any kind."""

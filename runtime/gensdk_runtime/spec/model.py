@@ -1,0 +1,306 @@
+"""What a model is: its graphs, the program over them, what it makes and what it can be asked for."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from gensdk_runtime.errors import InputError, ManifestError
+from gensdk_runtime.spec.conditions import LabelSpec, SourceSpec
+from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Name
+from gensdk_runtime.spec.kinds import AnyCondition, AnyOutput, ConditionSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
+from gensdk_runtime.spec.signature import GraphSpec
+from gensdk_runtime.spec.strict import StrictModel
+
+PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
+
+
+class FeedforwardSpec(StrictModel):
+    """One run of `graph`: noise, and a label where the model has classes, become images or points.
+
+    The graph's first noise input is the latent; its output ``image``, or ``points``, is the result. A translation
+    model (one with a :class:`SourceSpec`) takes ``source`` in place of noise: float32 [B, C, H, W], or uint8 [B,
+    H, W, C].
+
+    `encoder`, the way back: ``images`` float32 [B, C, H, W] in the model's value range, and ``label`` int64 [B]
+    where it wants one, to ``latent`` [B, ...] of the shape of `graph`'s latent.
+    `classifier`: ``images`` to ``logits`` [B, K], one for each class.
+    """
+
+    kind: Literal["feedforward"] = "feedforward"
+    graph: Name
+    encoder: Name | None = None
+    classifier: Name | None = None
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs that there are, by name; the one that makes images first."""
+        names = (self.graph, self.encoder, self.classifier)
+        return tuple(name for name in names if name is not None)
+
+
+class ScheduleSpec(StrictModel):
+    """A noise schedule over `num_train_timesteps`; see :mod:`gensdk_runtime.programs.schedules`.
+
+    `betas`: of the kind "betas", which no formula gives, beta of each time step. `shift`: of the kind "flow", how
+    much of its sampling steps lie where there is more noise. `original_inference_steps`: how many time steps a
+    latent consistency model learned.
+    """
+
+    kind: Literal["linear", "scaled_linear", "cosine", "betas", "flow"] = "linear"
+    num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    betas: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(max_length=10_000)] | None = None
+    shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    original_inference_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
+
+    @model_serializer(mode="wrap")
+    def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what older versions don't know, where it has no meaning."""
+        data: dict[str, Any] = whole(self)
+        newer = {"betas": None, "shift": 1.0, "original_inference_steps": 50}
+        return {name: value for name, value in data.items() if name not in newer or value != newer[name]}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.kind == "betas") != (self.betas is not None):
+            raise ValueError("a schedule has betas where its kind is 'betas', and only there")
+        if self.betas is not None and len(self.betas) != self.num_train_timesteps:
+            raise ValueError(f"{len(self.betas)} betas for {self.num_train_timesteps} time steps")
+        if self.shift != 1.0 and self.kind != "flow":
+            raise ValueError("a schedule has a shift where its kind is 'flow', and only there")
+        return self
+
+
+class DiffusionSpec(StrictModel):
+    """A solver over `graph`, the step graph, which holds the denoiser *and* the solver's update.
+
+    Inputs of the step graph (B samples; G = 2 where guidance runs both halves, otherwise 1): ``sample`` [B, C, H,
+    W] and ``previous_x0`` [B, C, H, W] (state), ``timestep`` [B], ``noise`` [B, C, H, W], ``coefficients`` [B, 8]
+    (rows of :class:`gensdk_runtime.programs.solvers.SolverTable`); and for a model with classes ``label`` int64
+    [G, B], where the class `num_classes` means "none", with ``guidance_weights`` [G, B]. Outputs: ``next_sample``
+    and ``next_previous_x0`` [B, C, H, W]. So each sample may be at a step of its own.
+
+    `embedding_graph`, run for all time steps at once: ``timestep`` [R], and for a model with classes ``label``
+    int64 [R], to ``embedding`` [R, F]. The step graph then takes ``embedding`` [B, F], or with classes [G, B, F],
+    in place of ``timestep`` and ``label``.
+    `shallow_graph`: a cheap step that takes ``deep_features`` (with classes [G, B, ...], otherwise [B, ...]) from
+    an earlier run of the step graph, which has them as an output; in all else it is as the step graph.
+    `prediction_type`, as diffusers calls it: what the denoiser tells: eps, v, x_0 ("sample") or eps - x_0
+    ("flow"). The graphs are the same: the coefficients of the solver differ.
+
+    The first contract, of older bundles, has one step for all samples: ``timestep`` int64 [1], ``coefficients``
+    [8], ``guidance_weights`` [G]; the embedding graph ``timestep`` int64 [1] and ``label`` int64 [L] to [1, F] or
+    [L, F], of which the step graph takes [1, F] or [G, B, F].
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    graph: Name
+    embedding_graph: Name | None = None
+    shallow_graph: Name | None = None
+    schedule: ScheduleSpec
+    prediction_type: PredictionType = "epsilon"
+    defaults: DiffusionSettings = DiffusionSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.defaults.cache_interval > 1 and self.shallow_graph is None:
+            raise ValueError("a default cache_interval over 1 needs a shallow_graph")
+        if self.prediction_type != "sample" and (self.prediction_type == "flow") != (self.schedule.kind == "flow"):
+            raise ValueError(f"no prediction_type {self.prediction_type!r} on a schedule {self.schedule.kind!r}")
+        return self
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs that there are, by name."""
+        names = (self.graph, self.embedding_graph, self.shallow_graph)
+        return tuple(name for name in names if name is not None)
+
+
+class AutoregressiveSpec(StrictModel):
+    """Pixel after pixel, rows from the top, in `levels` grey levels, with all caches as explicit state.
+
+    `row_graph`, once a row: ``row`` [B, C, W], the finished row above (zeros at the top), states, ``label``
+    int64 [B] where the model has classes; gives ``context`` [W, B, F] and the next states.
+    `pixel_graph`, once a pixel: ``pixel`` [B, C], the one to the left (zeros at the edge), ``context``
+    [B, F], ``uniform`` [B, C], states, ``label``; gives ``next_pixel`` [B, C] and the next states. States
+    of the row graph start at zero with the image, those of the pixel graph with the row.
+    `likelihood_graph`: ``images`` [B, C, H, W], ``label``; gives ``log_likelihood`` [B] in nats.
+    """
+
+    kind: Literal["autoregressive"] = "autoregressive"
+    row_graph: Name
+    pixel_graph: Name
+    likelihood_graph: Name
+    levels: Annotated[int, Field(ge=2, le=256)]
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The three graphs, by name."""
+        return (self.row_graph, self.pixel_graph, self.likelihood_graph)
+
+    @property
+    def sampling_graphs(self) -> tuple[str, ...]:
+        """The graphs that draw, by name."""
+        return (self.row_graph, self.pixel_graph)
+
+
+class AscentSpec(StrictModel):
+    """Gradient steps on an input, the gradient itself being a graph.
+
+    `objectives`: gradient graphs by what their objective is called; the first is the default. Inputs: ``variable``
+    [B, ...], what is optimized; and as the objective needs them ``target`` [B, C, H, W], the image to find again,
+    ``target_features`` [B, ...], which `features` (a graph from ``image``) gives of it once, and ``channels`` [K],
+    the weight of each channel. Outputs: ``objective`` [B] and ``gradient``, shaped as ``variable``.
+
+    The variable starts as the image that is given, as what `encoder` (a graph from ``image`` to ``latent``) makes
+    of it, or else at `start`. `decoder` (a graph whose one input is the variable, to ``image``) makes the image of
+    it; None: it is an image. `normalize`: gradients are divided by their mean absolute value (Mordvintsev et al.
+    2015). `project`: after each step an image is clipped to its "range".
+    `keep`: the "last" variable, or the "best" one, which takes one run of the graph more.
+    """
+
+    kind: Literal["ascent"] = "ascent"
+    objectives: Annotated[dict[Name, Name], Field(min_length=1, max_length=31)]
+    decoder: Name | None = None
+    encoder: Name | None = None
+    features: Name | None = None
+    maximize: bool = False
+    start: Literal["noise", "zeros"] = "noise"
+    normalize: bool = False
+    project: Literal["none", "range"] = "none"
+    keep: Literal["last", "best"] = "best"
+    defaults: AscentSettings = AscentSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.defaults.layer not in (None, *self.objectives):
+            raise ValueError(f"the default layer {self.defaults.layer!r} is none of the objectives")
+        if self.defaults.start == "encoder" and self.encoder is None:
+            raise ValueError("a default start at the encoder needs an encoder")
+        return self
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """All graphs by name, each once, the default objective's first."""
+        names = (*self.objectives.values(), self.decoder, self.encoder, self.features)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+SpecT = TypeVar("SpecT", bound=StrictModel)
+ProgramSpec = Annotated[
+    FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec, Field(discriminator="kind")
+]
+
+
+class ModelSpec(StrictModel):
+    """What a model is: its graphs, the program that turns them into samples, what those are, and what a sample can
+    be asked to be.
+
+    `conditions`: at most one of a kind. `inversion`: how it finds the latent of an image again; see
+    :meth:`Generator.invert`.
+    """
+
+    name: Name
+    family: Name
+    program: ProgramSpec
+    graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1, max_length=32)]
+    output: AnyOutput
+    conditions: Annotated[tuple[AnyCondition, ...], Field(max_length=16)] = ()
+    inversion: AscentSpec | None = None
+    max_batch: Annotated[int, Field(ge=1, le=65536)] = 64
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [graph.name for graph in self.graphs]
+        if len(set(names)) != len(names):
+            raise ValueError("two graphs have one name")
+        inversion = () if self.inversion is None else self.inversion.graphs
+        for name in (*program_graphs(self.program), *inversion):
+            if name not in names:
+                raise ValueError(f"the program needs a graph {name!r}, which is missing")
+        self._check_output()
+        kinds = [condition.kind for condition in self.conditions]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("two conditions are of one kind")
+        for condition in self.conditions:
+            condition.check_model(self)
+        return self
+
+    def _check_output(self) -> None:
+        output = self.output
+        if math.prod(output.shape) > MAX_SAMPLE_ELEMENTS:
+            raise ValueError(f"a sample of {list(output.shape)} has over {MAX_SAMPLE_ELEMENTS} elements")
+        for needed in (self.program, *([] if self.inversion is None else [self.inversion])):
+            if needed.kind not in output.made_by:
+                known = ", ".join(sorted(output.made_by))
+                raise ValueError(f"an output of the kind {output.kind!r} is made by {known}, not {needed.kind}")
+
+    def condition(self, kind: str) -> ConditionSpec | None:
+        """The condition of this kind; None where the model has none."""
+        return next((condition for condition in self.conditions if condition.kind == kind), None)
+
+    def with_condition(self, spec: ConditionSpec) -> ModelSpec:
+        """This model with `spec` in place of its condition of the same kind."""
+        others = tuple(spec if each.kind == spec.kind else each for each in self.conditions)
+        return self.model_copy(update={"conditions": others})
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes a sample can be of; None for a model without classes."""
+        label = self.condition("label")
+        return label.num_classes if isinstance(label, LabelSpec) else None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the classes are called, where they have names."""
+        label = self.condition("label")
+        return label.class_names if isinstance(label, LabelSpec) else None
+
+    @property
+    def source(self) -> SourceSpec | None:
+        """The images that the model translates; None for a model that takes none."""
+        source = self.condition("image")
+        return source if isinstance(source, SourceSpec) else None
+
+    def require_image(self) -> ImageSpec:
+        """The images that the model makes; :class:`InputError` for a model that makes something else."""
+        if not isinstance(self.output, ImageSpec):
+            raise InputError(
+                f"this is for images, but model {self.name!r} makes {self.output.kind} of shape "
+                f"{list(self.output.shape)}; use a model of images, or sample() and its array"
+            )
+        return self.output
+
+    def program_of(self, kind: type[SpecT]) -> SpecT:
+        """The program, which is of this `kind`; :class:`ManifestError` for another."""
+        if not isinstance(self.program, kind):
+            raise ManifestError(
+                f"expected {kind.__name__}, but model {self.name!r} is of kind {self.program.kind}"
+            )
+        return self.program
+
+    @cached_property
+    def largest_tensor(self) -> int:
+        """Elements that one sample takes of the largest tensor, the sample itself among them."""
+        tensors = (tensor for graph in self.graphs for tensor in (*graph.inputs, *graph.outputs))
+        given = (condition.sample_elements for condition in self.conditions)
+        return max(math.prod(self.output.shape), *given, *(tensor.sample_elements for tensor in tensors))
+
+    def graph(self, name: str) -> GraphSpec:
+        """The graph called `name`; KeyError where there is none."""
+        for graph in self.graphs:
+            if graph.name == name:
+                return graph
+        raise KeyError(name)
+
+
+def program_graphs(program: FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec) -> tuple[str, ...]:
+    """The names of the graphs that `program` runs."""
+    return program.graphs
