@@ -122,7 +122,7 @@ def test_who_leaves_has_its_estimate_and_the_others_go_on(model: str, classes: i
     stopped = a_run(made, 1, 2)
     stopped.on_step_end = lambda info: info.step == 1
     made.run(stopped, long)
-    np.testing.assert_array_equal(goes.images, stopped.images)
+    np.testing.assert_array_equal(goes.data, stopped.data)
 
 
 @models
@@ -188,7 +188,7 @@ def test_each_run_hears_of_its_own_steps_and_may_end_alone(model: str) -> None:
             pass
     assert heard == {0: [(0, 3), (1, 3), (2, 3)], 1: [(0, 6), (1, 6)]}
     assert [run.stopped for run in runs] == [False, True]
-    assert all(np.isfinite(run.images).all() for run in runs)
+    assert all(np.isfinite(run.data).all() for run in runs)
     assert all(run.graph_seconds > 0 for run in runs)
 
 
@@ -204,7 +204,7 @@ def test_a_state_that_never_ran_ends_at_zero(model: str) -> None:
     run = a_run(made, 0, 2)
     with made.begin(run, made.resolve({})) as state:
         state.finish()
-    assert (run.images == 0).all()
+    assert (run.data == 0).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -224,7 +224,7 @@ def test_a_run_is_begin_step_and_finish(name: str) -> None:
         while state.step():
             count += 1
         state.finish()
-    np.testing.assert_array_equal(by_hand.images, whole.images)
+    np.testing.assert_array_equal(by_hand.data, whole.data)
     assert count == len(heard)
     lent: dict[int, int] = {}
     for session in sessions.values():
@@ -236,7 +236,7 @@ def test_a_run_is_begin_step_and_finish(name: str) -> None:
 
 def two_labelled() -> Run:
     images = np.empty((2, *IMAGE.shape), np.float32)
-    return Run((SampleKey(0, 0), SampleKey(0, 1)), images, np.array([2, 1]))
+    return Run((SampleKey(0, 0), SampleKey(0, 1)), images, {"label": np.array([2, 1])})
 
 
 def test_a_run_that_fails_gives_no_broken_buffers_back() -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import SampleKey
 from gensdk_runtime.programs.base import Run
 from gensdk_runtime.programs.diffusion import DiffusionProgram
-from gensdk_runtime.spec.settings import DiffusionSettings
+from gensdk_runtime.spec.settings import DiffusionSettings, SolverName, TimestepSpacing
 
 
 def member_options(program: DiffusionProgram) -> st.SearchStrategy[dict[str, Any]]:
-    """What the settings of one may be."""
+    """What the settings of one may be: whatever solver, steps and spacing go together."""
     choices: dict[str, Any] = {
-        "solver": st.sampled_from(["ddim", "ddpm", "dpmsolver++"]),
+        "solver": st.sampled_from(get_args(SolverName)),
         "num_inference_steps": st.integers(1, 7),
-        "timestep_spacing": st.sampled_from(["leading", "trailing", "quadratic"]),
+        "timestep_spacing": st.sampled_from(get_args(TimestepSpacing)),
         "clip_sample": st.booleans(),
     }
     if program.model.num_classes:
@@ -27,7 +28,15 @@ def member_options(program: DiffusionProgram) -> st.SearchStrategy[dict[str, Any
     if program.spec.shallow_graph is not None:
         choices["cache_interval"] = st.integers(1, 3)
     noisy = st.fixed_dictionaries({**choices, "solver": st.just("ddim"), "eta": st.sampled_from([0.3, 1.0])})
-    return st.fixed_dictionaries(choices) | noisy
+
+    def goes_together(options: dict[str, Any]) -> bool:
+        try:
+            program.resolve(options)
+        except InputError:
+            return False
+        return True
+
+    return (st.fixed_dictionaries(choices) | noisy).filter(goes_together)
 
 
 def a_run(program: DiffusionProgram, seed: int, n: int, padded: int = 0) -> Run:
@@ -35,21 +44,21 @@ def a_run(program: DiffusionProgram, seed: int, n: int, padded: int = 0) -> Run:
     classes = program.model.num_classes
     places = np.minimum(np.arange(n + padded), n - 1)
     keys = tuple(SampleKey(seed, int(place)) for place in places)
-    labels = (places + seed) % (classes + 1) if classes else None
+    labels = {"label": (places + seed) % (classes + 1)} if classes else {}
     return Run(keys, np.full((n, *program.latent_shape), np.nan, np.float32), labels)
 
 
 def alone(program: DiffusionProgram, run: Run, place: int, settings: DiffusionSettings) -> NDArray[np.float32]:
     """One member of a run as a batch of its own."""
-    labels = None if run.labels is None else run.labels[place : place + 1]
-    single = Run(run.keys[place : place + 1], np.empty((1, *program.latent_shape), np.float32), labels)
+    conditions = {kind: values[place : place + 1] for kind, values in run.conditions.items()}
+    single = Run(run.keys[place : place + 1], np.empty((1, *program.latent_shape), np.float32), conditions)
     program.run(single, settings)
-    return single.images[0]
+    return single.data[0]
 
 
 def assert_each_is_alone(program: DiffusionProgram, run: Run, each: list[DiffusionSettings]) -> None:
     """Every sample of the run, to the bit."""
-    for place, image in enumerate(run.images):
+    for place, image in enumerate(run.data):
         np.testing.assert_array_equal(image, alone(program, run, place, each[place]))
 
 

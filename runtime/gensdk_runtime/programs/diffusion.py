@@ -153,12 +153,12 @@ class DiffusionProgram(DiffusionForm):
     def _unmixed(self, run: Run, settings: Sequence[DiffusionSettings]) -> Sequence[DiffusionSettings]:
         """Guidance for the members with a class alone: of the first contract, its weights are those of the whole
         batch."""
-        labels = run.labels
-        if labels is None or not (labels == self.null_label).any():
+        labels, none = run.conditions.get("label"), self.model.num_classes
+        if labels is None or not (labels == none).any():
             return settings
         alone = {id(one): one.model_copy(update={"guidance_scale": 1.0}) for one in settings}
-        none = (labels == self.null_label).tolist()
-        return [alone[id(one)] if free else one for one, free in zip(settings, none, strict=True)]
+        free = (labels == none).tolist()
+        return [alone[id(one)] if each else one for one, each in zip(settings, free, strict=True)]
 
     def _lane(self, run: Run, settings: DiffusionSettings, places: NDArray[np.intp] | None) -> Lane:
         """The members at `places`, before their first step."""
