@@ -39,7 +39,8 @@ def draw_steps(
     stands in for them. A row of coefficients stands for all samples, which are at one step.
     """
     assert isinstance(model.program, DiffusionSpec)  # noqa: S101 - the caller has its table
-    step, image = model.graph(model.program.graph), ("batch", *model.require_image().shape)
+    step = model.graph(model.program.graph)
+    image: Shape = ("batch", *model.output.shape)
     rows = table.coefficients.astype(np.float32)
     rows = rows if is_lockstep(step) else rows[:, None]
     body = Part("steps", prefix="steps.")
