@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gensdk_runtime.methods.inversion import Detection as Detection
     from gensdk_runtime.methods.inversion import Inversion as Inversion
     from gensdk_runtime.noise import SampleKey as SampleKey
-    from gensdk_runtime.programs.base import StepEnd as StepEnd
+    from gensdk_runtime.programs.run import StepEnd as StepEnd
     from gensdk_runtime.samples import Samples as Samples
     from gensdk_runtime.samples import Timings as Timings
     from gensdk_runtime.spec.settings import AscentSettings as AscentSettings
@@ -62,7 +62,7 @@ _HOMES = {
     "generator": ("Generator",),
     "methods.inversion": ("Detection", "Inversion"),
     "noise": ("SampleKey",),
-    "programs.base": ("StepEnd",),
+    "programs.run": ("StepEnd",),
     "samples": ("Samples", "Timings"),
     "spec.settings": ("AscentSettings", "DiffusionSettings", "SampleOptions"),
     "stream": ("StreamOptions", "StreamReport", "translate_stream"),

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from gensdk import DiffusionSettings, Generator, SampleOptions, Samples
-from gensdk_runtime.programs.base import StepEnd
+from gensdk_runtime.programs.run import StepEnd
 
 
 def silent(step: StepEnd) -> None:

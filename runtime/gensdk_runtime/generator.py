@@ -30,7 +30,7 @@ from gensdk_runtime.plan.runner import runner_of
 from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.plan.sampling import SampleArguments, Sampling
 from gensdk_runtime.programs import ABILITIES, abilities
-from gensdk_runtime.programs.base import StepCallback
+from gensdk_runtime.programs.run import StepCallback
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.option_docs import takes_options

@@ -20,7 +20,8 @@ from gensdk import Generator, InputError
 from gensdk.cli.main import run as command
 from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.bench.latency_report import Report
-from gensdk_runtime.programs.base import OneRun, Program, Run, Wanted, register_program, require_signature
+from gensdk_runtime.programs.base import Program, Wanted, register_program, require_signature
+from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.proof.golden import TrajectorySettings
 from gensdk_runtime.spec.fields import Name
 from gensdk_runtime.spec.kinds import PROGRAMS, ProgramSpec

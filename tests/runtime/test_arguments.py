@@ -15,7 +15,7 @@ from PIL import Image
 from gensdk_runtime.errors import GensdkError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.host import memory
-from gensdk_runtime.programs.base import StepEnd
+from gensdk_runtime.programs.run import StepEnd
 from support.inverting_bundle import write_inverting_bundle
 from support.refusals import refusal_of
 

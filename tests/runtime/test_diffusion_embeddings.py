@@ -18,8 +18,8 @@ from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.noise import sample_keys
-from gensdk_runtime.programs.base import Run
 from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.run import Run
 from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
 from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec

@@ -23,7 +23,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
 from gensdk_runtime.plan.runner import Runner
-from gensdk_runtime.programs.base import Run
+from gensdk_runtime.programs.run import Run
 from gensdk_runtime.tuning import auto as auto_module
 from gensdk_runtime.tuning import child as child_module
 from gensdk_runtime.tuning import measurement as measurement_module

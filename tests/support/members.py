@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import SampleKey
-from gensdk_runtime.programs.base import Run
 from gensdk_runtime.programs.diffusion import DiffusionProgram
+from gensdk_runtime.programs.run import Run
 from gensdk_runtime.spec.settings import DiffusionSettings, SolverName, TimestepSpacing
 
 

@@ -19,8 +19,9 @@ from gensdk_runtime.plan.executor import Executor, Work
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
-from gensdk_runtime.programs.base import Program, Run
+from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
+from gensdk_runtime.programs.run import Run
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import ModelSpec
 

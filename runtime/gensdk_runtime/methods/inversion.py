@@ -17,8 +17,10 @@ from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Work
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.plan.sampling import Sampling
-from gensdk_runtime.programs.ascent import Ascended, AscentProgram
-from gensdk_runtime.programs.base import Int64, Run, StepCallback
+from gensdk_runtime.programs.ascent import AscentProgram
+from gensdk_runtime.programs.ascent_path import Ascended
+from gensdk_runtime.programs.base import Int64
+from gensdk_runtime.programs.run import Run, StepCallback
 from gensdk_runtime.spec.settings import AscentOptions
 
 

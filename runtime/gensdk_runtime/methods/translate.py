@@ -27,7 +27,7 @@ from gensdk_runtime.methods.tiles import DEFAULT_TILE, Cut, translate_tiles
 from gensdk_runtime.noise import Seeds
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs import abilities
-from gensdk_runtime.programs.base import StepCallback
+from gensdk_runtime.programs.run import StepCallback
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import ReceptiveField, SourceSpec

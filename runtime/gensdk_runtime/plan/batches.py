@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.conditions.base import Growth
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.plan.costs import Round
-from gensdk_runtime.programs.base import Run, StepCallback
+from gensdk_runtime.programs.run import Run, StepCallback
 from gensdk_runtime.spec.manifest import ModelSpec
 
 MAX_BATCH_ELEMENTS = 2**27

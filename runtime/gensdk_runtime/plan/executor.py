@@ -21,7 +21,7 @@ from gensdk_runtime.plan.batches import Batches, largest_batch
 from gensdk_runtime.plan.costs import Round
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.plan.runners import Accept, Runners
-from gensdk_runtime.programs.base import Run
+from gensdk_runtime.programs.run import Run
 from gensdk_runtime.spec.manifest import ModelSpec
 
 FoundT = TypeVar("FoundT")

@@ -21,7 +21,8 @@ from gensdk_runtime.plan.executor import Done, Executor, Work
 from gensdk_runtime.plan.given_settings import given_settings
 from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
-from gensdk_runtime.programs.base import Program, Run, StepCallback
+from gensdk_runtime.programs.base import Program
+from gensdk_runtime.programs.run import Run, StepCallback
 from gensdk_runtime.samples import Samples, Timings
 from gensdk_runtime.spec.settings import ProgramSettings, SampleOptions
 

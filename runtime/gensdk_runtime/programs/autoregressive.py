@@ -10,8 +10,6 @@ from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
     Program,
-    Run,
-    State,
     Wanted,
     carried_states,
     conditions_wanted,
@@ -21,6 +19,7 @@ from gensdk_runtime.programs.base import (
     run_images,
     write_conditions,
 )
+from gensdk_runtime.programs.run import Run, State
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import WITH_LATENTS, Program, Run, register_program
+from gensdk_runtime.programs.base import WITH_LATENTS, Program, register_program
 from gensdk_runtime.programs.diffusion_graphs import check_graphs, is_lockstep
 from gensdk_runtime.programs.diffusion_state import Cohort, DiffusionState, Lane, Steps
 from gensdk_runtime.programs.guidance import Passes
+from gensdk_runtime.programs.run import Run
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.time_embeddings import TimeEmbeddings

@@ -18,9 +18,9 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.noise import Float32, SampleKey
-from gensdk_runtime.programs.base import Borrower, Run, State
 from gensdk_runtime.programs.diffusion_graphs import CARRY
 from gensdk_runtime.programs.guidance import Passes
+from gensdk_runtime.programs.run import Borrower, Run, State
 from gensdk_runtime.programs.solvers import NO_CLIP, SolverTable
 
 REST = np.array([0.0, 0.0, NO_CLIP, 1.0, 0.0, 0.0, 0.0, 0.0], np.float32)

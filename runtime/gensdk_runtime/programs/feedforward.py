@@ -12,9 +12,7 @@ from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.programs.base import (
     WITH_LATENTS,
-    OneRun,
     Program,
-    Run,
     Wanted,
     conditions_wanted,
     fixed_shape,
@@ -24,6 +22,7 @@ from gensdk_runtime.programs.base import (
     run_images,
     write_conditions,
 )
+from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import GraphSpec

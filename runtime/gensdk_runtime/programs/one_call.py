@@ -15,16 +15,9 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.conditions.base import Condition
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
-from gensdk_runtime.programs.base import (
-    OneRun,
-    Program,
-    Run,
-    Shape,
-    Wanted,
-    require_signature,
-    write_conditions,
-)
+from gensdk_runtime.programs.base import Program, Shape, Wanted, require_signature, write_conditions
 from gensdk_runtime.programs.diffusion import DiffusionForm
+from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings, DiffusionSettings

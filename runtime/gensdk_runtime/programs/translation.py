@@ -5,15 +5,9 @@ from __future__ import annotations
 from gensdk_runtime.backends.bound import Array, Bound
 from gensdk_runtime.conditions.image import source_size
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.programs.base import (
-    OneRun,
-    Run,
-    Wanted,
-    conditions_wanted,
-    require_signature,
-    write_conditions,
-)
+from gensdk_runtime.programs.base import Wanted, conditions_wanted, require_signature, write_conditions
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
+from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
