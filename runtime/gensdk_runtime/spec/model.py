@@ -133,7 +133,8 @@ class AutoregressiveSpec(ProgramSpec):
     `pixel_graph`, once a pixel: ``pixel`` [B, C], the one to the left (zeros at the edge), ``context``
     [B, F], ``uniform`` [B, C], states, ``label``; gives ``next_pixel`` [B, C] and the next states. States
     of the row graph start at zero with the image, those of the pixel graph with the row.
-    `likelihood_graph`: ``image`` [B, C, H, W] (``images`` in older bundles), ``label``; gives ``log_likelihood`` [B] in nats.
+    `likelihood_graph`: ``image`` [B, C, H, W] (``images`` in older bundles), ``label``; gives ``log_likelihood``
+    [B] in nats.
     """
 
     kind: Literal["autoregressive"] = "autoregressive"
