@@ -158,16 +158,27 @@ class Comparison:
         """What a new process takes to its end, in turn."""
         for what, code in _FRESH.items():
             program = code.format(backend=self.backend, threads=self.threads) + _DONE
+            self._processes(program, 1)  # writes bytecode and fills caches
             seconds: tuple[list[NDArray[np.float64]], ...] = ([], [])
-            for number in range(-1, self.fresh_rounds):  # the first of each writes bytecode and fills caches
-                for side in (0, 1) if number % 2 else (1, 0):
-                    version = (self.new, self.old)[side]
-                    taken = first_sample(version.environment, program, version.paths).seconds(self.clock)
-                    if number >= 0:
-                        seconds[side].append(np.array([taken]))
-            medians = (np.median(np.concatenate(side)) for side in seconds)
-            detail = "{:.3f} s and {:.3f} s".format(*medians) + f", {self.fresh_rounds} processes each"
-            yield ratio_figure("startup", what, *seconds, SLOWER, detail=detail)
+            for _ in range(self.patience):
+                for side, more in zip(seconds, self._processes(program, self.fresh_rounds), strict=True):
+                    side.extend(more)
+                medians = (np.median(np.concatenate(side)) for side in seconds)
+                detail = "{:.3f} s and {:.3f} s".format(*medians) + f", {len(seconds[0])} processes each"
+                figure = ratio_figure("startup", what, *seconds, SLOWER, detail=detail)
+                if figure.verdict != "can't tell":
+                    break
+            yield figure
+
+    def _processes(self, program: str, rounds: int) -> tuple[list[NDArray[np.float64]], ...]:
+        """Seconds of so many processes of the new and of the old version; who comes first alternates."""
+        seconds: tuple[list[NDArray[np.float64]], ...] = ([], [])
+        for number in range(rounds):
+            for side in (0, 1) if number % 2 else (1, 0):
+                version = (self.new, self.old)[side]
+                found = first_sample(version.environment, program, version.paths)
+                seconds[side].append(np.array([found.seconds(self.clock)]))
+        return seconds
 
     def prepared(self) -> Iterator[Figure]:
         """What ``sample()`` and, where there is one, ``prepare()`` of the new version add to bare calls."""

@@ -21,14 +21,9 @@ def open_peer(prepared: Prepared, case: Case, *, static: bool = False) -> Peer:
 
     def open_graph(name: str, outputs: Sequence[str]) -> Graph:
         model = core.read_model(str(prepared.graph(name)))
-        config: dict[str, Any] = dict(_CONFIG)
         if static:
             model.reshape({port: _fixed(port.partial_shape, case.batch) for port in model.inputs})
-            if prepared.name == "digits-ddpm":
-                config["SNIPPETS_MODE"] = (
-                    "DISABLE"  # OpenVINO 2026.4.1 crashes when it compiles this one with them
-                )
-        compiled = core.compile_model(model, "CPU", config)
+        compiled = core.compile_model(model, "CPU", _CONFIG)
         request = compiled.create_infer_request()
         ports = [compiled.output(output) for output in outputs]
 

@@ -11,7 +11,6 @@ from recipes import RECIPES
 from torch import Tensor, nn
 
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.spec.manifest import program_graphs
 from gensdk_training.family import DataInfo
 from gensdk_training.registry import get_family
 from workloads import Model
@@ -52,7 +51,7 @@ def embedded_weights(wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     stored: dict[str, Tensor] = {}
     with Bundle.open("digits-ddpm") as bundle:
-        for name in program_graphs(bundle.manifest.model.program):
+        for name in bundle.manifest.model.program.graphs:
             graph = onnx.load_from_string(bundle.graph_source(name, "fp32").read()).graph
             for tensor in graph.initializer:
                 stored[tensor.name] = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())

@@ -19,7 +19,7 @@ import gensdk_training
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import FOLDER
 from gensdk_runtime.host.atomic import put_in_place, sibling
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, program_graphs
+from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
 from workloads import WORKLOADS, Model, Workload
 
@@ -125,7 +125,7 @@ def _make(target: Prepared, *, steps: int | None) -> None:
         target.graph("step").write_bytes(_plain_step(model))
         return
     with Bundle.open(target.bundle) as bundle:
-        for name in program_graphs(model.plan.model.program):
+        for name in model.plan.model.program.graphs:
             target.graph(name).write_bytes(bundle.graph_source(name, "fp32").read())
 
 

@@ -9,15 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gensdk_export.export_report import HEADING, MEASURED, GraphRow, engine_rows, row_text
+from gensdk_runtime.conditions.image import source_of
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.printable import markdown
-from gensdk_runtime.spec.manifest import (
-    AscentSpec,
-    DiffusionSpec,
-    EngineSpec,
-    ModelSpec,
-    Precision16Report,
-)
+from gensdk_runtime.programs import abilities, layers
+from gensdk_runtime.spec.manifest import EngineSpec, ModelSpec, Precision16Report
 from gensdk_runtime.spec.options import option_row, options_of
 from gensdk_runtime.spec.provenance import Provenance
 
@@ -70,32 +67,24 @@ def _family(name: str) -> tuple[str, str, str]:
 
 
 def _how_to_sample(model: ModelSpec, name: str) -> str:
-    if model.source is not None:
-        return _how_to_translate(model, name)
+    for ability, how in (("dream", _how_to_dream), ("translate", _how_to_translate)):
+        if ability in abilities(model):
+            return how(model, name)
     options = ", label=0" if model.num_classes else ""
-    if isinstance(model.program, DiffusionSpec):
-        options = f", num_inference_steps={model.program.defaults.num_inference_steps}{options}"
-    flags = " --label 0" if model.num_classes else ""
+    steps = getattr(getattr(model.program, "defaults", None), "num_inference_steps", None)
+    options = options if steps is None else f", num_inference_steps={steps}{options}"
+    flags, suffix = " --label 0" if model.num_classes else "", output_of(model.output).suffixes[0]
     return (
-        f"```sh\ngensdk sample {name} -n 64 --seed 0{flags} -o grid.png\ngensdk verify {name}\n```\n\n"
+        f"```sh\ngensdk sample {name} -n 64 --seed 0{flags} -o samples{suffix}\ngensdk verify {name}\n```\n\n"
         "```python\nfrom gensdk import Generator\n\n"
         f'with Generator.load("{name}") as generator:\n'
         f"    samples = generator.sample(64, seed=0{options})\n"
-        'samples.save("grid.png")\n```'
+        f'samples.save("samples{suffix}")\n```'
     )
 
 
 def _how_to_translate(model: ModelSpec, name: str) -> str:
-    label = ", label=0" if model.num_classes else ""
-    channels = model.source.channels if model.source is not None else 3
-    if isinstance(model.program, AscentSpec):
-        return (
-            f"```sh\ngensdk dream photo.jpg --bundle {name} -o dream.png\ngensdk verify {name}\n```\n\n"
-            "```python\nfrom gensdk import Generator\n\n"
-            f'with Generator.load("{name}") as generator:\n'
-            f"    result = generator.dream(image)  # uint8 [H, W, {channels}]\n```\n\n"
-            f"Layers: {', '.join(model.program.objectives)}."
-        )
+    label, channels = ", label=0" if model.num_classes else "", source_of(model).channels
     return (
         f"```sh\ngensdk verify {name}\n```\n\n"
         "```python\nfrom gensdk import Generator\n\n"
@@ -104,16 +93,26 @@ def _how_to_translate(model: ModelSpec, name: str) -> str:
     )
 
 
+def _how_to_dream(model: ModelSpec, name: str) -> str:
+    return (
+        f"```sh\ngensdk dream photo.jpg --bundle {name} -o dream.png\ngensdk verify {name}\n```\n\n"
+        "```python\nfrom gensdk import Generator\n\n"
+        f'with Generator.load("{name}") as generator:\n'
+        f"    result = generator.dream(image)  # uint8 [H, W, {source_of(model).channels}]\n```\n\n"
+        f"Layers: {', '.join(layers(model))}."
+    )
+
+
 def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
-    program = model.program
+    output = output_of(model.output)
     facts = {
         "family": model.family,
-        **_output(model),
-        "program": program.kind,
+        output.plural: output.facts,
+        "program": model.program.kind,
         "graphs": ", ".join(graph.name for graph in model.graphs),
         "classes": "none" if model.num_classes is None else str(model.num_classes),
         "largest batch": str(model.max_batch),
-        "data": f"{markdown(provenance.data)} ({provenance.data_count} {_kind(model)})"
+        "data": f"{markdown(provenance.data)} ({provenance.data_count} {output.plural})"
         if provenance.data
         else "not recorded",
         "training": _training(provenance),
@@ -132,17 +131,6 @@ def _options(model: ModelSpec) -> Iterator[str]:
         if defaults is not None:
             rows: list[tuple[str, ...]] = [option_row(option) for option in options_of(defaults)]
             yield f"## Options of {verb}()\n\n{_table(('option', 'default', 'values', ''), rows)}"
-
-
-def _kind(model: ModelSpec) -> str:
-    return "images" if model.output.kind == "image" else "points"
-
-
-def _output(model: ModelSpec) -> dict[str, str]:
-    low_high = list(model.output.value_range)
-    if model.output.kind == "points":
-        return {"points": f"{model.output.shape[0]} dimensions, expected in {low_high}"}
-    return {"images": f"{' x '.join(map(str, model.output.shape))}, values in {low_high}"}
 
 
 def _training(provenance: Provenance) -> str:

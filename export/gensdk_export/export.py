@@ -10,18 +10,19 @@ from typing import Any
 
 from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
 from gensdk_export.export_report import ExportReport
-from gensdk_export.golden_record import keep_within, record_examples, record_golden, samples_bound
+from gensdk_export.golden_record import keep_within, record_examples, record_golden
 from gensdk_export.gradient_rounding import JUMPS, gradient_bounds
 from gensdk_export.graphs import export_fp16, export_fp32, prepare_modules
 from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall, takes_many_calls
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
-from gensdk_export.rewrites.uint8 import with_uint8
+from gensdk_export.rewrites.uint8 import translates_at_once, with_uint8
 from gensdk_runtime.backends.tensorrt.build import image_axes
 from gensdk_runtime.errors import ExportError
+from gensdk_runtime.programs.proving import samples_bound
 from gensdk_runtime.proof.golden import Golden, GoldenBounds
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.signature import Precision
 from gensdk_training.plan import ExportPlan
@@ -115,8 +116,7 @@ def export_plan(
     say = on_stage or (lambda _: None)
     if options.engines:
         load_package(options.engine_runtime)  # before the long part
-    translates = plan.model.source is not None and isinstance(plan.model.program, FeedforwardSpec)
-    in_bytes = translates if options.uint8 is None else options.uint8
+    in_bytes = translates_at_once(plan.model) if options.uint8 is None else options.uint8
     plan, batch = _with_batch(with_uint8(plan) if in_bytes else plan, options.batch)
     one_call = _one_call(plan.model, options)
     say("sampling golden trajectories in PyTorch")

@@ -15,8 +15,9 @@ from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.methods.tiles import Cut
+from gensdk_runtime.programs import abilities
 from gensdk_runtime.receptive_field.field import with_field
-from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec, SourceSpec
 
 LARGEST_PROOF = 768
@@ -36,7 +37,7 @@ def with_proved_field(model: ModelSpec, graphs: Mapping[str, bytes]) -> ModelSpe
     source = found.source
     if source is None or source.receptive_field is None or source.receptive_field.whole:
         return found
-    if isinstance(model.program, AscentSpec) or not _moves_far_away(found, source, graphs[name]):
+    if "dream" in abilities(model) or not _moves_far_away(found, source, graphs[name]):
         return found
     field = source.receptive_field.model_copy(
         update={"whole": True, "margin": 0, "grid": 1, "reason": "pixels far away moved it in a trial"}

@@ -80,6 +80,7 @@ def detect(
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.media.image_sets import load_images
     from gensdk_runtime.methods.inversion import check_threshold
+    from gensdk_runtime.outputs.image import image_of
 
     check_threshold(threshold)
     if (normal is None) == (threshold is None):
@@ -90,7 +91,7 @@ def detect(
             raise InputError(
                 f"model {generator.model.name!r} can't judge images; train and export the family anogan"
             )
-        spec = generator.model.require_image()
+        spec = image_of(generator.model)
         how = _shaping(bundle, spec, size, fit, value_range)
         loaded = load_images(images, spec, how)
         names, given = loaded.names, loaded.images

@@ -57,12 +57,12 @@ def dream(
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.media.image_sets import load_image
     from gensdk_runtime.media.images import encode_image, write_atomically
-    from gensdk_runtime.outputs.image import check_target
+    from gensdk_runtime.outputs.image import check_target, image_of
 
     check_target(output)
     started = perf_counter()
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
-        given = load_image(image, generator.model.require_image().channels)
+        given = load_image(image, image_of(generator.model).channels)
         made = generator.dream(given, **how, **options)
         settings = {"model": generator.model.name, **{k: v for k, v in how.items() if v is not None}, **options}
     write_atomically(output, encode_image(made, output.suffix.lower(), settings))

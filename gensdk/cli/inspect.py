@@ -26,8 +26,8 @@ Examples:
 def inspect(bundle: str, as_json: bool) -> None:
     """Show what is in BUNDLE: program, graphs, precisions, engines, provenance, options. Checks every checksum."""
     from gensdk_runtime.bundles.bundle import Bundle
-    from gensdk_runtime.programs import abilities
-    from gensdk_runtime.spec.manifest import AscentSpec
+    from gensdk_runtime.outputs.base import output_of
+    from gensdk_runtime.programs import abilities, layers
 
     with Bundle.open(bundle) as opened:
         opened.verify_files()
@@ -37,10 +37,8 @@ def inspect(bundle: str, as_json: bool) -> None:
         return
     model, origin = manifest.model, manifest.provenance
     size = sum(entry.size for entry in manifest.files.values())
-    shape = " x ".join(str(axis) for axis in model.output.shape)
-    kind = "images" if model.output.kind == "image" else "points"
     classes = f", {model.num_classes} classes" if model.num_classes else ""
-    say(f"{model.name}: {model.family}, program {model.program.kind}, {kind} {shape}{classes}")
+    say(f"{model.name}: {model.family}, program {model.program.kind}, {output_of(model.output).of_shape}{classes}")
     say(f"{path} ({size / 1000:.0f} kB, schema {manifest.schema_version}, all checksums hold)")
     say(f"precisions: {', '.join(manifest.precisions)}; max_batch {model.max_batch}")
     say(f"methods: {', '.join(('sample', *abilities(model)))}")
@@ -49,8 +47,8 @@ def inspect(bundle: str, as_json: bool) -> None:
         say(f"trained {origin.steps:,} steps on {origin.data}, seed {origin.seed}{ema}, {origin.created}")
     if origin.unfinished:
         say(f"not finished: {origin.unfinished}")
-    if isinstance(model.program, AscentSpec):
-        say(f"layers: {', '.join(model.program.objectives)}")
+    if layers(model):
+        say(f"layers: {', '.join(layers(model))}")
     if model.source is not None and model.source.receptive_field is not None:
         say(f"tiles: {model.source.receptive_field.in_words()}")
     rows = []

@@ -79,7 +79,7 @@ def sample(
     if n is None:
         n = next((len(given) for given in (seeds, labels) if isinstance(given, list)), 16)
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
-        if generator.model.source is not None:
+        if generator.can("translate"):
             raise InputError(
                 f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
             )

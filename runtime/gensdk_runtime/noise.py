@@ -64,6 +64,8 @@ def sample_keys(n: int, seed: Seeds | None) -> tuple[SampleKey, ...]:
     Raises :class:`InputError` for negative or too large seeds, lists of another length, and a tuple of two ints,
     which may be two seeds or a pair.
     """
+    if type(seed) is int and 0 <= seed <= MAX_WORD:  # as most calls have it
+        return tuple([SampleKey(seed, i) for i in range(n)])
     if isinstance(seed, SampleKey):
         seed = [seed]
     elif isinstance(seed, tuple) and len(seed) == 2 and all(isinstance(entry, int | np.integer) for entry in seed):

@@ -143,7 +143,7 @@ def test_the_range_is_what_the_end_or_the_samples_show(name: str, tmp_path: Path
     report = import_onnx(path, tmp_path / "out.gsdk")
     z = np.random.default_rng(1).standard_normal((2, 6)).astype(np.float32)
     with Generator.load(tmp_path / "out.gsdk", backend="onnxruntime", threads=1) as loaded:
-        assert loaded.model.require_image().value_range == expected
+        assert loaded.model.output.value_range == expected
         samples = loaded.sample(2, latents=z)
     np.testing.assert_allclose(samples.array, run_onnx(path, z=z), atol=1e-5)
     assert "doubtful range of the result" not in told(report)

@@ -74,7 +74,7 @@ def bases(model: Any) -> dict[str, dict[str, Any]]:
         return {"sample": {"n": 1, "seed": 0, "num_inference_steps": 1}}
     if model.family == "ddpm":
         return {"sample": {"n": 1, "seed": 0, "num_inference_steps": 1}}
-    _, height, width = model.require_image().shape
+    _, height, width = model.output.shape
     images = np.zeros((1, height, width, 1), np.uint8)
     return {
         "sample": {"n": 1, "seed": 0},

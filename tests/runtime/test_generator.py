@@ -141,7 +141,7 @@ def test_nan_is_an_error_not_a_black_image() -> None:
         (feedforward_model, {"latents": "noise"}, "as a float array, got str"),
         (diffusion_model, {"num_inference_steps": 0}, "num_inference_steps"),
         (diffusion_model, {"num_inference_steps": 101}, "from 1 to 100, got 101"),
-        (diffusion_model, {"solver": "euler"}, "solver"),
+        (diffusion_model, {"solver": "eulr"}, "solver"),
         (diffusion_model, {"guidance_scale": 3.0}, "guidance_scale needs a model with classes"),
         (diffusion_model, {"eta": float("nan")}, "eta"),
         (lambda: diffusion_model(3), {"label": 3}, "label from 0 to 2, got 3"),

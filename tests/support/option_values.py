@@ -8,7 +8,7 @@ from typing import Any
 from onnx import TensorProto, helper
 
 from gensdk_runtime.bundles.writer import write_bundle
-from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.manifest import Manifest, ModelSpec
 from gensdk_runtime.spec.options import Option, options_of
 from gensdk_runtime.spec.settings import SETTINGS
 from gensdk_runtime.spec.signature import GraphSpec
@@ -41,8 +41,12 @@ def others(kind: str) -> dict[str, Any]:
 
 
 def fake_bundle(kind: str, target: Path) -> str:
-    """A bundle of a program's model whose graphs are empty: for the fake backend, which reads none."""
-    model = MODELS[MODEL_OF[kind]](3)
+    """A bundle of a program's model; see :func:`bundle_of_fakes`."""
+    return bundle_of_fakes(MODELS[MODEL_OF[kind]](3), target)
+
+
+def bundle_of_fakes(model: ModelSpec, target: Path) -> str:
+    """A bundle whose graphs are empty: for the fake backend, which reads none."""
     files = {graph.name: f"graphs/{graph.name}.onnx" for graph in model.graphs}
     manifest = Manifest(model=model, graph_files={name: {"fp32": file} for name, file in files.items()})
     write_bundle(target, manifest, {files[graph.name]: _signature_alone(graph) for graph in model.graphs})

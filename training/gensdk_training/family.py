@@ -16,6 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.outputs.base import output_of
+from gensdk_runtime.spec.kinds import OutputSpec
 from gensdk_runtime.spec.signature import Finite, ImageSpec, PointsSpec, Range
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.examples import Examples
@@ -64,11 +66,21 @@ class DataInfo(StrictModel):
     points: PointsInfo | None = None
 
     @property
-    def output(self) -> ImageSpec | PointsSpec:
+    def output(self) -> OutputSpec:
         """What a model of the data makes, as the runtime describes it."""
         if self.points is None:
             return self.image
         return PointsSpec(dimensions=self.channels, value_range=self.points.value_range)
+
+    @property
+    def kind(self) -> str:
+        """What several of them are called: "images", or "points"."""
+        return output_of(self.output).plural
+
+    @property
+    def on_a_grid(self) -> bool:
+        """True for data that convolutions and changes of pixels are for: images."""
+        return isinstance(self.output, ImageSpec)
 
     def require_points(self) -> PointsInfo:
         """The statistics of the points. InputError for images."""
@@ -188,15 +200,14 @@ class Family(ABC, Generic[ConfigT]):
     """The networks that sampling needs: their moving average is kept, previewed and exported."""
     needs_labels: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
-    makes: ClassVar[frozenset[Literal["images", "points"]]] = frozenset(("images",))
+    makes: ClassVar[frozenset[str]] = frozenset(("images",))
 
     def __init__(self, config: ConfigT, data: DataInfo) -> None:
         self.config = config
         self.data = data
-        kind = "images" if data.points is None else "points"
-        if kind not in self.makes:
+        if data.kind not in self.makes:
             raise InputError(
-                f"{self.name} makes {', '.join(self.makes)}, but {data.name!r} are {kind}; use other data"
+                f"{self.name} makes {', '.join(self.makes)}, but {data.name!r} are {data.kind}; use other data"
             )
         self.check()
 

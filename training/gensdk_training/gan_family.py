@@ -83,7 +83,7 @@ class Gan(Family[GanConfigT]):
         """Raises :class:`InputError` where config and data don't go together."""
         data = self.data
         if self.architecture == "conv":
-            if data.points is not None:
+            if not data.on_a_grid:
                 raise InputError(
                     f"architecture conv needs images, and {data.name!r} are points; set architecture=mlp"
                 )
@@ -92,7 +92,7 @@ class Gan(Family[GanConfigT]):
     @property
     def architecture(self) -> Literal["mlp", "conv"]:
         """The architecture that was asked for, or the one for this data."""
-        return self.config.architecture or ("conv" if self.data.points is None else "mlp")
+        return self.config.architecture or ("conv" if self.data.on_a_grid else "mlp")
 
     @property
     def num_classes(self) -> int | None:

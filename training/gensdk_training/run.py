@@ -172,7 +172,7 @@ def _check(config: RunConfig, data: Dataset) -> tuple[AnyFamily, DataDescription
     """The family, where it can learn these data, and what they are."""
     _check_schedule(config)
     family = config.build_family(data.info)
-    if config.data.augment and data.info.points is not None:
+    if config.data.augment and not data.info.on_a_grid:
         raise InputError("augment changes images, and the data are points; leave it out")
     return family, describe(data, fit=config.data.fit)
 

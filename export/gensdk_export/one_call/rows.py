@@ -36,7 +36,7 @@ def draw_rows(main: Part, inputs: Mapping[str, str], model: ModelSpec, files: Fi
     done["next_row"] = rows.add("Transpose", drawn, perm=[1, 2, 0])
     _hand_on(rows, row, "row", done)
 
-    drawn = main.loop(rows, model.require_image().height, _zeros(main, row, "row", batch))[-1]  # [H, B, C, W]
+    drawn = main.loop(rows, model.output.shape[1], _zeros(main, row, "row", batch))[-1]  # [H, B, C, W]
     return main.add("Transpose", drawn, perm=[1, 2, 0, 3])
 
 

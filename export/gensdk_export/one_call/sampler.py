@@ -17,11 +17,11 @@ from gensdk_export.onnx_check import MAX_IR_VERSION, check_onnx
 from gensdk_export.onnx_export import OPSET
 from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.programs import make_program
+from gensdk_runtime.programs import layers, make_program, one_run
 from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
 from gensdk_runtime.programs.solvers import SolverTable
-from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
@@ -37,7 +37,7 @@ class OneCall:
     def __init__(self, model: ModelSpec, changed: Mapping[str, Any] | None = None) -> None:
         if not takes_many_calls(model):
             raise InputError(f"a {model.program.kind} model takes one call as it is; leave one_call out")
-        if isinstance(model.program, AscentSpec):
+        if layers(model):
             raise InputError("the optimizer of an ascent model runs outside of its graphs; leave one_call out")
         # The program's own rules for settings; it needs no more of its graphs than their signatures.
         sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs}
@@ -77,4 +77,4 @@ class OneCall:
 
 def takes_many_calls(model: ModelSpec) -> bool:
     """True if sampling `model` runs graphs many times, so that a one-call graph differs from its own."""
-    return not isinstance(model.program, FeedforwardSpec)
+    return one_run(model) is None

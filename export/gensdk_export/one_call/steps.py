@@ -38,7 +38,8 @@ def draw_steps(
     The first step's ``previous_x0``, and noise where the solver adds none, are multiplied by zero: what is at hand
     stands in for them. A row of coefficients stands for all samples, which are at one step.
     """
-    step, image = model.graph(model.program_of(DiffusionSpec).graph), ("batch", *model.require_image().shape)
+    step = model.graph(model.program_of(DiffusionSpec).graph)
+    image: Shape = ("batch", *model.output.shape)
     rows = table.coefficients.astype(np.float32)
     rows = rows if is_lockstep(step) else rows[:, None]
     body = Part("steps", prefix="steps.")

@@ -23,9 +23,11 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, InputError
 from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sibling, sync
 from gensdk_runtime.noise import LATENT_STREAM
+from gensdk_runtime.outputs.image import image_of
 from gensdk_runtime.plan.batches import largest_batch
+from gensdk_runtime.programs import one_run, program_type
 from gensdk_runtime.proof.verify import load_golden
-from gensdk_runtime.spec.manifest import DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
@@ -88,7 +90,7 @@ def write_page(
         with Bundle.open(bundle) as opened:
             return write_page(opened, out, settings=settings, onnxruntime_web_folder=onnxruntime_web_folder)
     model = bundle.manifest.model
-    model.require_image()  # its scripts draw pictures
+    image_of(model)  # its scripts draw pictures
     sampler = _sampler(bundle, settings or {})
     files = {f"{RUNTIME_FOLDER}/{name}": data for name, data in onnxruntime_web(onnxruntime_web_folder).items()}
     files[f"{RUNTIME_FOLDER}/NOTICE.txt"] = NOTICE.encode()
@@ -104,8 +106,9 @@ def _sampler(bundle: Bundle, settings: Mapping[str, Any]) -> _Sampler:
     """The bundle's own one-call graph, or one made and proved now."""
     manifest, given = bundle.manifest, {name: value for name, value in settings.items() if value is not None}
     model = manifest.model
-    if isinstance(model.program, FeedforwardSpec) and not given:
-        graph = model.graph(model.program.graph)
+    alone = one_run(model)
+    if alone is not None and not given:
+        graph = model.graph(alone)
         return _Sampler(graph, bundle.graph_source(graph.name, "fp32").read(), None)
     if manifest.one_call is not None and not given:
         known = manifest.one_call
@@ -121,12 +124,12 @@ def _facts(model: ModelSpec, sampler: _Sampler) -> dict[str, Any]:
     graph, classes = sampler.graph, None
     if model.num_classes is not None:
         names = model.class_names or tuple(map(str, range(model.num_classes)))
-        none = model.num_classes if isinstance(model.program, DiffusionSpec) else None
+        none = program_type(model).null(model, "label")
         classes = {"count": model.num_classes, "names": list(names), "none": none}
-    output = "image" if isinstance(model.program, FeedforwardSpec) else graph.outputs[0].name
+    output = model.output.tensor if one_run(model) is not None else graph.outputs[0].name
     return {
         "name": model.name,
-        "image": model.require_image().model_dump(mode="json"),
+        "image": image_of(model).model_dump(mode="json"),
         "classes": classes,
         "inputs": _noise_inputs(graph),
         "label": "label" if graph.input("label") is not None else None,
@@ -156,7 +159,7 @@ def _noise_inputs(graph: GraphSpec) -> list[dict[str, Any]]:
 
 def _index(model: ModelSpec, sampler: _Sampler) -> str:
     """``index.html``; names from the bundle become text, never markup."""
-    image, settings = model.require_image(), sampler.settings
+    image, settings = image_of(model), sampler.settings
     about = f"Samples of {image.width} x {image.height} pixels from a model of the family {model.family}"
     if settings is not None:
         about += f", {settings.num_inference_steps} steps of {settings.solver}"

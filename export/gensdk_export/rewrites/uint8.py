@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import ExportError
-from gensdk_runtime.spec.manifest import FeedforwardSpec
+from gensdk_runtime.outputs.image import image_of
+from gensdk_runtime.programs import abilities, one_run
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.plan import ExportPlan
 
@@ -52,19 +54,24 @@ class Uint8Images(nn.Module):
         return (*outputs, pixels, image.sum(dim=(1, 2, 3)))
 
 
+def translates_at_once(model: ModelSpec) -> bool:
+    """True for a model that translates images in one run of one graph, which takes and makes bytes by default."""
+    return {"translate", "dream"} & set(abilities(model)) == {"translate"}
+
+
 def with_uint8(plan: ExportPlan) -> ExportPlan:
     """`plan` with :class:`Uint8Images` around its generator, and :class:`Uint8Source` where it translates images.
 
     Raises :class:`ExportError` for a program other than feedforward (those convert outside, once, at the end), and
     :class:`InputError` for a model of points.
     """
-    model, program = plan.model, plan.model.program
-    if not isinstance(program, FeedforwardSpec):
+    model, name = plan.model, one_run(plan.model)
+    if name is None:
         raise ExportError(
-            f"uint8 in the graph is for feedforward models, but {model.name!r} is {program.kind}; leave it out"
+            f"uint8 in the graph is for feedforward models, but {model.name!r} is {model.program.kind}; leave it "
+            "out"
         )
-    low_high = model.require_image().value_range
-    graph = model.graph(program.graph)
+    low_high, graph = image_of(model).value_range, model.graph(name)
     position = [spec.name for spec in graph.outputs].index("image")
     module, inputs, prefix = plan.modules[graph.name], graph.inputs, "module"
     if model.source is not None:

@@ -17,7 +17,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.spec.conditions import SourceSpec
-from gensdk_runtime.spec.model import ModelSpec, program_graphs
+from gensdk_runtime.spec.model import ModelSpec
 
 _CELLS = 6
 _STREAM = 1
@@ -79,6 +79,14 @@ class ImageCondition(Condition[SourceSpec]):
             write_source(values, bound.input(self.tensor), self.spec)
 
 
+def source_of(model: ModelSpec) -> SourceSpec:
+    """The images that a model translates; :class:`InputError` for a model that translates none."""
+    source = model.source
+    if source is None:
+        raise InputError(f"model {model.name!r} does not translate images; use sample()")
+    return source
+
+
 def example_images(spec: SourceSpec, n: int, *, seed: int = 0) -> NDArray[np.uint8]:
     """uint8 [n, H, W, C] at the size of `spec`, of smooth colours: the same on every machine."""
     coarse = noise.uniform(noise.sample_keys(n, seed), _STREAM, (_CELLS, _CELLS, spec.channels))
@@ -120,7 +128,7 @@ def check_sources(images: Any, spec: SourceSpec, n: int | None, largest: tuple[i
 
 def max_source_size(model: ModelSpec) -> tuple[int, int]:
     """The largest height and width that the graph of a translation model takes at once."""
-    spec = model.graph(program_graphs(model.program)[0]).input("source")
+    spec = model.graph(model.program.graphs[0]).input("source")
     axes = MAX_SIDE, MAX_SIDE
     if spec is not None and len(spec.shape) == 4:
         axes = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]  # type: ignore[assignment]

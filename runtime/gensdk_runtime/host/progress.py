@@ -17,6 +17,21 @@ PATIENCE = 1.0
 """Seconds before the bar appears: short work needs none, and rich is imported only when it does."""
 
 
+_asked: tuple[object, bool] = (None, False)
+"""The stream that was asked last whether it is a terminal, and its answer: asking is a call of the system."""
+
+
+def _on_a_terminal() -> bool:
+    """True if stderr is a terminal; programs without a console have no stderr."""
+    global _asked  # noqa: PLW0603 - of the process
+    stream = sys.stderr
+    if stream is None:
+        return False
+    if _asked[0] is not stream:
+        _asked = stream, stream.isatty()
+    return _asked[1]
+
+
 class Progress(Closable):
     """Counts `parts` of work, each from 0 to 1. `show`: None decides by whether stderr is a terminal.
 
@@ -27,8 +42,7 @@ class Progress(Closable):
     def __init__(self, parts: int, title: str, *, show: bool | None = None) -> None:
         self._parts = parts
         self._title = title
-        watched = sys.stderr is not None and sys.stderr.isatty()  # programs without a console have none
-        self._show = watched if show is None else show
+        self._show = _on_a_terminal() if show is None else show
         self._start = monotonic()
         self._done = 0.0
         self._bar: Any = None

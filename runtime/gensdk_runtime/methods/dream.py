@@ -11,7 +11,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE, Images, resize_floats
 from gensdk_runtime.methods.translate import Given, Through, translate_one
 from gensdk_runtime.plan.sampling import Sampling
-from gensdk_runtime.spec.manifest import AscentSpec
+from gensdk_runtime.programs import abilities
 
 MAX_OCTAVES = 32
 SMALLEST = 16
@@ -30,7 +30,7 @@ def dream(
     """See :meth:`gensdk_runtime.generator.Generator.dream`; `given` to each octave's sampling."""
     model = sampling.model
     source = model.source
-    if not isinstance(model.program, AscentSpec) or source is None:
+    if source is None or "dream" not in abilities(model):
         raise InputError(
             f"model {model.name!r} does not dream; export the family deepdream, or import a "
             "classifier with --dream"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.conditions.given_images import Images, as_image, as_images, check_size
-from gensdk_runtime.conditions.image import max_source_size
+from gensdk_runtime.conditions.image import max_source_size, source_of
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.host.memory import Room, available_memory, in_words
 from gensdk_runtime.media.image_pixels import MAX_SIDE
@@ -26,9 +26,10 @@ from gensdk_runtime.media.value_range import to_uint8
 from gensdk_runtime.methods.tiles import DEFAULT_TILE, Cut, translate_tiles
 from gensdk_runtime.noise import Seeds
 from gensdk_runtime.plan.sampling import Sampling
+from gensdk_runtime.programs import abilities
 from gensdk_runtime.programs.base import StepCallback
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import ReceptiveField, SourceSpec
 
 TILED_FROM = 1024 * 1024
@@ -92,14 +93,12 @@ class Through:
     @property
     def source(self) -> SourceSpec:
         """What goes in; :class:`InputError` for a model that translates no images."""
-        if self.model.source is None:
-            raise InputError(f"model {self.model.name!r} does not translate images; use sample()")
-        return self.model.source
+        return source_of(self.model)
 
     @property
     def ascends(self) -> bool:
         """It goes by gradient steps."""
-        return isinstance(self.model.program, AscentSpec)
+        return "dream" in abilities(self.model)
 
     @property
     def field(self) -> ReceptiveField:
@@ -228,7 +227,7 @@ def _in_tiles(through: Through, image: Images, tile: int) -> Images:
         tile=tile,
         spec=through.source,
         fixed=(fixed[0], fixed[1]),
-        to_bytes=partial(to_uint8, value_range=through.model.require_image().value_range),
+        to_bytes=partial(to_uint8, value_range=through.model.output.value_range),
     )
 
 
@@ -240,7 +239,7 @@ def _with_alpha(through: Through, image: Images) -> Images:
     """Colours are translated, and transparency goes through the same geometry; what looks at all of an image would
     see colours that transparency hides, and gets it on white."""
     colours, alpha = image[..., :-1], image[..., -1:]
-    if through.field.whole or through.model.require_image().channels not in (1, 3):
+    if through.field.whole or through.model.output.shape[0] not in (1, 3):
         tell(f"model {through.model.name!r} looks at all of an image: transparency was laid over white")
         share = alpha.astype(np.uint16)
         flat = (colours * share + 255 * (255 - share) + 127) // 255

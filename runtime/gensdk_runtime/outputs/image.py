@@ -26,6 +26,7 @@ from gensdk_runtime.outputs.base import (
     check_output_type,
     register_output,
 )
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 
 NUMBERED = re.compile(r"[0-9]{5,}\.png")
@@ -129,6 +130,17 @@ class ImageOutput(Output[ImageSpec]):
 def _enlarged(image: Uint8, scale: int) -> Uint8:
     enlarged: Uint8 = image.repeat(scale, axis=0).repeat(scale, axis=1)
     return enlarged
+
+
+def image_of(model: ModelSpec) -> ImageSpec:
+    """The images that a model makes; :class:`InputError` for a model that makes something else."""
+    output = model.output
+    if not isinstance(output, ImageSpec):
+        raise InputError(
+            f"this is for images, but model {model.name!r} makes {output.kind} of shape {list(output.shape)}; use "
+            "a model of images, or sample() and its array"
+        )
+    return output
 
 
 def check_target(path: str | Path, *, others: Sequence[str] = ()) -> None:

@@ -130,7 +130,7 @@ class Executor:
         or the executor was closed.
         """
         done: list[Done[FoundT]] = []
-        total = sum(found.samples for found, _ in work.rounds)
+        total = len(work.batches.data)
         try:
             with Progress(total, f"{work.what} {self.model.name}", show=work.progress) as bar:
                 for found, runner in work.rounds:

@@ -114,7 +114,7 @@ class Requests:
                     growth, shape = condition.growth(asked.size), condition.sample_shape(asked.size)
             elif kind in conditions:
                 kept[kind] = condition.check(conditions[kind], count)
-            elif (null := self._program.null(kind)) is not None:
+            elif (null := self._program.null(self._model, kind)) is not None:
                 kept[kind] = condition.filled(count, null)
                 unasked.add(kind)
             else:

@@ -175,7 +175,11 @@ class Sampling:
         conditions = {**rows, **call.fresh} if call.fresh else rows
         batches = Batches(keys, conditions, latents, data, call.callback_on_step_end)
         done = self._execute(request, batches, call.progress)
-        count, stopped = sum(len(each.run.data) for each in done), any(each.run.stopped for each in done)
+        count, stopped, graphs = 0, False, 0.0
+        for run, _ in done:
+            count += len(run.data)
+            stopped = stopped or run.stopped
+            graphs += run.graph_seconds
         if count < len(data):
             data, keys = data[:count], keys[:count]
         kept: dict[str, NDArray[Any]] = {}
@@ -199,8 +203,8 @@ class Sampling:
             },
             timings=Timings(
                 perf_counter() - call.start,
-                sum(each.run.graph_seconds for each in done),
-                tuple(each.run.seconds for each in done),
+                graphs,
+                tuple([run.seconds for run, _ in done]),
             ),
             stopped=stopped,
         )

@@ -6,21 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.programs.ascent import AscentProgram
-from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program
-from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.programs.translation import TranslationProgram
-from gensdk_runtime.spec.manifest import ModelSpec
-
-PROGRAMS: dict[str, type[Program[Any]]] = {
-    "feedforward": FeedforwardProgram,
-    "diffusion": DiffusionProgram,
-    "autoregressive": AutoregressiveProgram,
-    "ascent": AscentProgram,
-}
-
+from gensdk_runtime.spec.kinds import PROGRAMS
+from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
 
 ABILITIES = ("encode", "reconstruct", "invert", "detect", "classify", "log_likelihood", "latents", "interpolate",
              "walk", "traverse", "arithmetic", "translate", "dream")  # fmt: skip
@@ -30,15 +20,24 @@ _INVERTED = frozenset(("encode", "reconstruct", "invert", "detect"))
 
 def program_type(model: ModelSpec) -> type[Program[Any]]:
     """The program that the model names."""
-    if model.source is not None and model.program.kind == "feedforward":
-        return TranslationProgram
-    return PROGRAMS[model.program.kind]
+    found: type[Program[Any]] = PROGRAMS.class_of(model.program)
+    return TranslationProgram if found is FeedforwardProgram and model.source is not None else found
 
 
 def abilities(model: ModelSpec) -> tuple[str, ...]:
     """Those of :data:`ABILITIES` that `model` has, in that order."""
     found = program_type(model).abilities(model) | (_INVERTED if model.inversion is not None else set())
     return tuple(name for name in ABILITIES if name in found)
+
+
+def one_run(model: ModelSpec) -> str | None:
+    """The graph whose one run makes samples; None for a program of many runs."""
+    return model.program.graph if isinstance(model.program, FeedforwardSpec) else None
+
+
+def layers(model: ModelSpec) -> tuple[str, ...]:
+    """What :meth:`Generator.sample` may be asked to climb, the default first; empty for a model that does not."""
+    return tuple(model.program.objectives) if isinstance(model.program, AscentSpec) else ()
 
 
 def make_program(model: ModelSpec, sessions: Mapping[str, Session]) -> Program[Any]:

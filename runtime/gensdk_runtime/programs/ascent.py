@@ -28,6 +28,7 @@ from gensdk_runtime.programs.base import (
     State,
     Wanted,
     fixed_shape,
+    register_program,
     require_signature,
 )
 from gensdk_runtime.programs.optimizers import make_optimizer
@@ -50,9 +51,11 @@ class Ascended:
         return Ascended(self.variable[:count], self.objective[:count], self.steps[:count])
 
 
+@register_program
 class AscentProgram(Program[AscentSettings]):
     """See :class:`AscentSpec` for the graphs. Serves a model's sampling, or else its inversion."""
 
+    Spec = AscentSpec
     Settings = AscentSettings
 
     @property
@@ -123,7 +126,7 @@ class AscentProgram(Program[AscentSettings]):
 
     @property
     def defaults(self) -> AscentSettings:
-        """The bundle's."""
+        """The bundle's, for sampling or for inversion."""
         return self.spec.defaults
 
     def fit(self, settings: AscentSettings, options: Mapping[str, Any]) -> AscentSettings:

@@ -16,6 +16,7 @@ from gensdk_runtime.programs.base import (
     carried_states,
     conditions_wanted,
     image_input,
+    register_program,
     require_signature,
     run_images,
     write_conditions,
@@ -24,15 +25,12 @@ from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings
 
 
+@register_program
 class AutoregressiveProgram(Program[AutoregressiveSettings]):
     """See :class:`AutoregressiveSpec` for the graphs. All uniforms of a sample come from stream 0 at once."""
 
+    Spec = AutoregressiveSpec
     Settings = AutoregressiveSettings
-
-    @property
-    def defaults(self) -> AutoregressiveSettings:
-        """There is nothing to choose."""
-        return AutoregressiveSettings()
 
     @property
     def spec(self) -> AutoregressiveSpec:

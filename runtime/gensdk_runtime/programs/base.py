@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,10 @@ from gensdk_runtime.backends.bound import Bound, Carry, Sizes
 from gensdk_runtime.conditions.base import Condition, conditions_of
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
+from gensdk_runtime.spec.kinds import PROGRAMS, ProgramSpec
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.options import settings_under
-from gensdk_runtime.spec.settings import ProgramSettings
+from gensdk_runtime.spec.settings import SETTINGS, ProgramSettings, register_settings
 from gensdk_runtime.spec.signature import GraphSpec
 
 SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
@@ -212,9 +213,11 @@ WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithme
 class Program(ABC, Generic[SettingsT]):
     """A program over the sessions of one model. Holds no state between batches, so threads may share it.
 
-    `Settings` declares its options: arguments of :meth:`Generator.sample` beyond those that all programs share.
+    `Spec` is what a manifest says of it. `Settings` declares its options: arguments of :meth:`Generator.sample`
+    beyond those that all programs share.
     """
 
+    Spec: ClassVar[type[ProgramSpec]]
     Settings: ClassVar[type[ProgramSettings]]
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
@@ -233,9 +236,10 @@ class Program(ABC, Generic[SettingsT]):
         """Raises :class:`ManifestError` unless the graphs have the tensors that the program needs."""
 
     @property
-    @abstractmethod
     def defaults(self) -> SettingsT:
         """The bundle's settings, which hold where the caller says nothing."""
+        own: Any = getattr(self.model.program, "defaults", None)
+        return cast(SettingsT, self.Settings() if own is None else own)
 
     def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> SettingsT:
         """The full settings for the options that the caller gave, where None is left to the bundle.
@@ -278,7 +282,8 @@ class Program(ABC, Generic[SettingsT]):
         """Whether it can fill ``run.data`` with bytes."""
         return False
 
-    def null(self, kind: str) -> Any | None:
+    @classmethod
+    def null(cls, model: ModelSpec, kind: str) -> Any | None:
         """The value of this kind of condition that means "not asked for", where the model knows one."""
         return None
 
@@ -298,6 +303,19 @@ class Program(ABC, Generic[SettingsT]):
     @abstractmethod
     def begin(self, run: Run, settings: SettingsT) -> State:
         """The batch before its first step."""
+
+
+ProgramT = TypeVar("ProgramT", bound=type[Program[Any]])
+
+
+def register_program(program: ProgramT) -> ProgramT:
+    """Makes a class the program of the models whose manifest names the kind of its `Spec`."""
+    PROGRAMS.register(program.Spec)
+    PROGRAMS.register_class(program.Spec, program)
+    kind = program.Spec.model_fields["kind"].default
+    if SETTINGS.get(kind) is not program.Settings:
+        register_settings(kind)(program.Settings)
+    return program
 
 
 @dataclass(frozen=True)

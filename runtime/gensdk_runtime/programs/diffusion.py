@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import WITH_LATENTS, Program, Run
+from gensdk_runtime.programs.base import WITH_LATENTS, Program, Run, register_program
 from gensdk_runtime.programs.diffusion_graphs import check_graphs, is_lockstep
 from gensdk_runtime.programs.diffusion_state import Cohort, DiffusionState, Lane, Steps
 from gensdk_runtime.programs.guidance import Passes
@@ -30,6 +30,7 @@ MAX_KEPT_LABELS = 256
 class DiffusionForm(Program[DiffusionSettings]):
     """What a diffusion model's sampling is, step by step or in one call: its settings and its tables."""
 
+    Spec = DiffusionSpec
     Settings = DiffusionSettings
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
@@ -51,9 +52,10 @@ class DiffusionForm(Program[DiffusionSettings]):
         """The image's own shape."""
         return self.model.output.shape
 
-    def null(self, kind: str) -> Any | None:
+    @classmethod
+    def null(cls, model: ModelSpec, kind: str) -> Any | None:
         """Of labels the class after the last one."""
-        return self.model.num_classes if kind == "label" else None
+        return model.num_classes if kind == "label" else None
 
     def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
@@ -64,11 +66,6 @@ class DiffusionForm(Program[DiffusionSettings]):
             if len(self._resolved) < MAX_RESOLVED:
                 self._resolved[key] = settings
         return settings
-
-    @property
-    def defaults(self) -> DiffusionSettings:
-        """The bundle's."""
-        return self.spec.defaults
 
     def fit(self, settings: DiffusionSettings, options: Mapping[str, Any]) -> DiffusionSettings:
         """Refuses guidance without classes, shared features without their graph, and steps that can't be."""
@@ -92,6 +89,7 @@ class DiffusionForm(Program[DiffusionSettings]):
         return _table(self.spec.schedule, self.spec.prediction_type, settings, clip_range)
 
 
+@register_program
 class DiffusionProgram(DiffusionForm):
     """Solvers with classifier-free guidance; see :class:`DiffusionSpec` for the graphs.
 

@@ -19,6 +19,7 @@ from gensdk_runtime.programs.base import (
     conditions_wanted,
     fixed_shape,
     image_input,
+    register_program,
     require_signature,
     run_images,
     write_conditions,
@@ -28,16 +29,13 @@ from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
 
+@register_program
 class FeedforwardProgram(Program[FeedforwardSettings]):
     """Noise, and a label where the model has classes, go in; images, or points, come out. With an encoder,
     images go back."""
 
+    Spec = FeedforwardSpec
     Settings = FeedforwardSettings
-
-    @property
-    def defaults(self) -> FeedforwardSettings:
-        """There is nothing to choose."""
-        return FeedforwardSettings()
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
+from gensdk_runtime.programs.proving import discrete_step, magnified
 from gensdk_runtime.proof.golden import Call, GoldenBounds
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 MAX_PSNR = 200.0
@@ -127,7 +128,7 @@ class _Tally:
                 expected, got = list(reference.shape), list(output.shape)
                 raise BackendError(f"{call.graph}.{spec.name}: expected shape {expected}, the backend gave {got}")
             self._note_range(spec.name, reference, output)
-            step = _discrete_step(self._model, call.graph, spec)
+            step = discrete_step(self._model, call.graph, spec)
             if not (np.isfinite(output).all() and np.isfinite(reference).all()):  # NaN compares as no difference
                 self._non_finite, worst = True, math.inf
             elif step is not None:
@@ -179,17 +180,4 @@ def _scale(model: ModelSpec, call: Call, spec: TensorSpec, reference: Array) -> 
         scale = (spec.value_range[1] - spec.value_range[0]) / 2
     else:
         scale = max(1.0, float(np.abs(reference).max()))
-    estimates_x0 = spec.name == "next_previous_x0" and "coefficients" in call.feeds
-    if isinstance(model.program, DiffusionSpec) and estimates_x0:
-        factors: Array = np.maximum(1.0, np.abs(call.feeds["coefficients"][..., 1], dtype=np.float64))
-        return scale * factors.reshape(-1, *[1] * (reference.ndim - 1))
-    return scale
-
-
-def _discrete_step(model: ModelSpec, graph: str, spec: TensorSpec) -> float | None:
-    """The distance of two neighbouring values of a discrete output; None for a continuous one."""
-    program = model.program
-    if not isinstance(program, AutoregressiveSpec) or graph != program.pixel_graph or spec.name != "next_pixel":
-        return None
-    low, high = spec.value_range or model.output.value_range
-    return (high - low) / (program.levels - 1)
+    return scale * magnified(model, spec.name, call.feeds)

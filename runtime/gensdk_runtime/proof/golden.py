@@ -40,7 +40,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class TrajectorySettings(OptionValues):
-    """The arguments of :meth:`Generator.sample` that make the samples: a seed and label for each, and options."""
+    """The arguments of :meth:`Generator.sample` that make the samples: a seed for each, and options.
+
+    `labels`: in golden files of older versions; newer ones have them among the conditions.
+    """
 
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=64)]
     labels: tuple[int, ...] | None = None
@@ -54,8 +57,7 @@ class TrajectorySettings(OptionValues):
 
     def sample_arguments(self) -> dict[str, Any]:
         """The settings as keyword arguments of :meth:`Generator.sample`."""
-        labels = {} if self.labels is None else {"label": list(self.labels)}
-        return {"n": len(self.seeds), "seed": list(self.seeds), **labels, **self.options}
+        return {"n": len(self.seeds), "seed": list(self.seeds), **self.options}
 
 
 class GoldenBounds(StrictModel):
@@ -96,20 +98,19 @@ class Call:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One sampling run: `samples` is float32 [n, C, H, W] or [n, D]; `calls` are all or some of its graph calls.
+    """One sampling run: `samples` [n, ...] of the model's kind; `calls` are all or some of its graph calls.
 
-    `sources`: of a translation model, uint8 [n, H, W, C].
+    `conditions`: what was asked for, by kind, [n, ...].
     """
 
     settings: TrajectorySettings
     samples: Array
     calls: tuple[Call, ...]
-    sources: Array | None = None
+    conditions: Mapping[str, Array] = field(default_factory=dict)
 
     def sample_arguments(self) -> dict[str, Any]:
         """The keyword arguments of :meth:`Generator.sample` that make the samples."""
-        given = self.settings.sample_arguments()
-        return given if self.sources is None else {**given, "image": self.sources}
+        return {**self.settings.sample_arguments(), **self.conditions}
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Golden:
             _TrajectoryRecord(
                 settings=run.settings,
                 samples=store.add(run.samples),
-                sources=None if run.sources is None else store.add(run.sources),
+                conditions={kind: store.add(values) for kind, values in run.conditions.items()},
                 calls=tuple(
                     _CallRecord(
                         graph=call.graph,
@@ -164,7 +165,7 @@ class Golden:
         try:
             trajectories = tuple(
                 Trajectory(
-                    record.settings,
+                    record.settings.model_copy(update={"labels": None}),
                     arrays[record.samples],
                     tuple(
                         Call(
@@ -175,7 +176,7 @@ class Golden:
                         )
                         for call in record.calls
                     ),
-                    None if record.sources is None else arrays[record.sources],
+                    record.conditions_of(arrays),
                 )
                 for record in index.trajectories
             )
@@ -252,7 +253,17 @@ class _TrajectoryRecord(StrictModel):
     settings: TrajectorySettings
     samples: ArrayKey
     sources: ArrayKey | None = None
+    conditions: dict[Name, ArrayKey] = Field(default_factory=dict)
     calls: tuple[_CallRecord, ...]
+
+    def conditions_of(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """The conditions by kind; files of older versions have labels and sources in their place."""
+        found = {kind: arrays[key] for kind, key in self.conditions.items()}
+        if self.settings.labels is not None:
+            found["label"] = np.array(self.settings.labels, np.int64)
+        if self.sources is not None:
+            found["image"] = arrays[self.sources]
+        return found
 
 
 class _Index(StrictModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.runner import Runner, open_runner
 from gensdk_runtime.plan.runners import Runners
+from gensdk_runtime.programs.proving import one_same, options_beside
 from gensdk_runtime.proof.drift import Drift, degenerate, measure_drift, sample_drift
 from gensdk_runtime.proof.golden import Golden, GoldenBounds, Trajectory, TrajectorySettings
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
+from gensdk_runtime.spec.manifest import ModelSpec, OneCallSpec
 from gensdk_runtime.spec.options import in_words
 from gensdk_runtime.spec.signature import Precision
 
@@ -191,15 +192,13 @@ def replay_one_call(
 ) -> Check:
     """Whole samples of the one-call graph against those that `generator` makes step by step on the same backend.
 
-    Seeds and labels are those of the first golden trajectory, the settings those that are part of the graph.
+    Seeds and conditions are those of the first golden trajectory, the settings those that are part of the graph.
     `atol`: largest scaled difference; None only reports it. Of an autoregressive model at least one sample must be
     the same, pixel for pixel: one pixel on the edge of its CDF changes all that come after it.
     """
-    model, seeds = generator.model, golden.trajectories[0].settings
-    given = TrajectorySettings(seeds=seeds.seeds, labels=seeds.labels).sample_arguments()
-    if spec.settings is not None and isinstance(model.program, DiffusionSpec):
-        defaults = model.program.defaults.model_dump()
-        given |= {name: value for name, value in spec.settings.model_dump().items() if value != defaults[name]}
+    model, first = generator.model, golden.trajectories[0]
+    given = replace(first, settings=TrajectorySettings(seeds=first.settings.seeds)).sample_arguments()
+    given |= options_beside(model, spec.settings)
     whole = Generator(model, Runners({Choice(backend=runner.label, form="one_call"): runner}))
     try:
         expected = generator.sample(**given, progress=False).array
@@ -211,7 +210,7 @@ def replay_one_call(
     if not problem and atol is not None and drift.scaled > atol:
         problem = f"differs from step by step by {drift.scaled:.2e}, allowed {atol:.2e}"
     same = (samples == expected).reshape(len(samples), -1).all(axis=1)
-    if not problem and isinstance(model.program, AutoregressiveSpec) and not same.any():
+    if not problem and one_same(model) and not same.any():
         problem = f"none of {len(samples)} samples is the same as step by step"
     return Check("one call", runner.precision, runner.label, drift, atol, problem)
 

@@ -14,8 +14,9 @@ from math import gcd, lcm
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import IntegrityError
 from gensdk_runtime.onnx_files.nodes import OnnxGraph, read_graph
+from gensdk_runtime.programs import abilities
 from gensdk_runtime.receptive_field.analysis import Analysis, analyse, inputs_of
-from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import (
     HEIGHT,
     MAX_MARGIN,
@@ -67,7 +68,7 @@ def receptive_field(model: ModelSpec, data: bytes) -> ReceptiveField:
         seen_far = _sighting(nodes, graph, source, far)
         fit = fit if seen_far.memory is None else _memory([sizes[0], far], [found[0], seen_far])
     blank = ReceptiveField(whole=True, bytes_per_pixel=fit.linear, bytes_per_square=fit.square)
-    if isinstance(model.program, AscentSpec):
+    if "dream" in abilities(model):
         return blank.model_copy(update={"reason": GRADIENT})
     reason = next((each.whole for each in found if each.whole), "")
     if not reason and any(each.ratios != found[0].ratios for each in found):

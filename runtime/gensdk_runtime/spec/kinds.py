@@ -1,9 +1,9 @@
-"""Kinds of outputs and of conditions: each is known by its ``kind``, under which a manifest names it.
+"""Kinds of programs, outputs and conditions: each is known by its ``kind``, under which a manifest names it.
 
-A kind is a spec, what a manifest says of it, and a class that works with it (:mod:`gensdk_runtime.outputs`,
-:mod:`gensdk_runtime.conditions`). Both may lie in one file. gensdk's own are named below; those of other packages
-are found by entry points of the groups ``gensdk.outputs`` and ``gensdk.conditions``, whose name is the kind. The
-file of a kind is loaded when a manifest first names it.
+A kind is a spec, what a manifest says of it, and a class that works with it (:mod:`gensdk_runtime.programs`,
+:mod:`gensdk_runtime.outputs`, :mod:`gensdk_runtime.conditions`). Both may lie in one file. gensdk's own are named
+below; those of other packages are found by entry points of the groups ``gensdk.programs``, ``gensdk.outputs`` and
+``gensdk.conditions``, whose name is the kind. The file of a kind is loaded when a manifest first names it.
 """
 
 from __future__ import annotations
@@ -63,6 +63,23 @@ class ConditionSpec(StrictModel):
         """Raises ValueError where `model` can't have this condition."""
 
 
+class ProgramSpec(StrictModel):
+    """How samples come out of a model's graphs. A kind's own spec adds the names of its graphs, its ``defaults``
+    where it has options (of the program's settings), and ``kind: Literal["..."] = "..."``.
+
+    `makes`: kinds of outputs that it makes, beside those whose own spec names the program.
+    """
+
+    makes: ClassVar[frozenset[str]] = frozenset()
+
+    kind: str
+
+    @property
+    @abstractmethod
+    def graphs(self) -> tuple[str, ...]:
+        """The names of the graphs that the program runs; the one that makes samples first."""
+
+
 SpecT = TypeVar("SpecT", bound=StrictModel)
 
 
@@ -113,6 +130,12 @@ class Kinds(Generic[SpecT]):
 
         return load_entry_point(self._group, kind)
 
+    def load_others(self) -> None:
+        """Loads the files of all kinds of packages that are installed."""
+        from gensdk_runtime.host.installed import load_entry_points  # here, as above
+
+        load_entry_points(self._group)
+
     def spec(self, kind: str) -> type[SpecT]:
         """The spec of a kind; ValueError where it is not known."""
         if kind not in self._specs:
@@ -146,6 +169,12 @@ def _kind_of(spec: type[StrictModel]) -> str:
     return kind
 
 
+PROGRAMS: Kinds[ProgramSpec] = Kinds(
+    ProgramSpec,
+    "program",
+    "gensdk.programs",
+    {kind: f"gensdk_runtime.programs.{kind}" for kind in ("feedforward", "diffusion", "autoregressive", "ascent")},
+)
 OUTPUTS: Kinds[OutputSpec] = Kinds(
     OutputSpec,
     "output",
@@ -159,6 +188,8 @@ CONDITIONS: Kinds[ConditionSpec] = Kinds(
     {"image": "gensdk_runtime.conditions.image", "label": "gensdk_runtime.conditions.label"},
 )
 
+AnyProgram = Annotated[ProgramSpec, PlainValidator(PROGRAMS.read), SerializeAsAny()]
+"""The field that holds a program of any kind."""
 AnyOutput = Annotated[OutputSpec, PlainValidator(OUTPUTS.read), SerializeAsAny()]
 """The field that holds an output of any kind."""
 AnyCondition = Annotated[ConditionSpec, PlainValidator(CONDITIONS.read), SerializeAsAny()]

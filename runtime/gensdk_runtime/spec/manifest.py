@@ -23,9 +23,7 @@ from gensdk_runtime.spec.model import (
     FeedforwardSpec,
     ModelSpec,
     PredictionType,
-    ProgramSpec,
     ScheduleSpec,
-    program_graphs,
 )
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.settings import DiffusionSettings
@@ -48,9 +46,7 @@ __all__ = [
     "OneCallSpec",
     "Precision16Report",
     "PredictionType",
-    "ProgramSpec",
     "ScheduleSpec",
-    "program_graphs",
 ]
 
 SCHEMA_VERSION = 2

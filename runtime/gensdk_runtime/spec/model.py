@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gensdk_runtime.errors import InputError, ManifestError
+from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.conditions import LabelSpec, SourceSpec
 from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Name
-from gensdk_runtime.spec.kinds import AnyCondition, AnyOutput, ConditionSpec
-from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.kinds import PROGRAMS, AnyCondition, AnyOutput, AnyProgram, ConditionSpec, ProgramSpec
 from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.spec.strict import StrictModel
@@ -20,7 +19,8 @@ from gensdk_runtime.spec.strict import StrictModel
 PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
-class FeedforwardSpec(StrictModel):
+@PROGRAMS.register
+class FeedforwardSpec(ProgramSpec):
     """One run of `graph`: noise, and a label where the model has classes, become images or points.
 
     The graph's first noise input is the latent; its output ``image``, or ``points``, is the result. A translation
@@ -78,7 +78,8 @@ class ScheduleSpec(StrictModel):
         return self
 
 
-class DiffusionSpec(StrictModel):
+@PROGRAMS.register
+class DiffusionSpec(ProgramSpec):
     """A solver over `graph`, the step graph, which holds the denoiser *and* the solver's update.
 
     Inputs of the step graph (B samples; G = 2 where guidance runs both halves, otherwise 1): ``sample`` [B, C, H,
@@ -123,7 +124,8 @@ class DiffusionSpec(StrictModel):
         return tuple(name for name in names if name is not None)
 
 
-class AutoregressiveSpec(StrictModel):
+@PROGRAMS.register
+class AutoregressiveSpec(ProgramSpec):
     """Pixel after pixel, rows from the top, in `levels` grey levels, with all caches as explicit state.
 
     `row_graph`, once a row: ``row`` [B, C, W], the finished row above (zeros at the top), states, ``label``
@@ -151,7 +153,8 @@ class AutoregressiveSpec(StrictModel):
         return (self.row_graph, self.pixel_graph)
 
 
-class AscentSpec(StrictModel):
+@PROGRAMS.register
+class AscentSpec(ProgramSpec):
     """Gradient steps on an input, the gradient itself being a graph.
 
     `objectives`: gradient graphs by what their objective is called; the first is the default. Inputs: ``variable``
@@ -193,10 +196,7 @@ class AscentSpec(StrictModel):
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
-SpecT = TypeVar("SpecT", bound=StrictModel)
-ProgramSpec = Annotated[
-    FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec, Field(discriminator="kind")
-]
+SpecT = TypeVar("SpecT", bound=ProgramSpec)
 
 
 class ModelSpec(StrictModel):
@@ -209,7 +209,7 @@ class ModelSpec(StrictModel):
 
     name: Name
     family: Name
-    program: ProgramSpec
+    program: AnyProgram
     graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1, max_length=32)]
     output: AnyOutput
     conditions: Annotated[tuple[AnyCondition, ...], Field(max_length=16)] = ()
@@ -222,7 +222,7 @@ class ModelSpec(StrictModel):
         if len(set(names)) != len(names):
             raise ValueError("two graphs have one name")
         inversion = () if self.inversion is None else self.inversion.graphs
-        for name in (*program_graphs(self.program), *inversion):
+        for name in (*self.program.graphs, *inversion):
             if name not in names:
                 raise ValueError(f"the program needs a graph {name!r}, which is missing")
         self._check_output()
@@ -238,7 +238,7 @@ class ModelSpec(StrictModel):
         if math.prod(output.shape) > MAX_SAMPLE_ELEMENTS:
             raise ValueError(f"a sample of {list(output.shape)} has over {MAX_SAMPLE_ELEMENTS} elements")
         for needed in (self.program, *([] if self.inversion is None else [self.inversion])):
-            if needed.kind not in output.made_by:
+            if needed.kind not in output.made_by and output.kind not in needed.makes:
                 known = ", ".join(sorted(output.made_by))
                 raise ValueError(f"an output of the kind {output.kind!r} is made by {known}, not {needed.kind}")
 
@@ -269,15 +269,6 @@ class ModelSpec(StrictModel):
         source = self.condition("image")
         return source if isinstance(source, SourceSpec) else None
 
-    def require_image(self) -> ImageSpec:
-        """The images that the model makes; :class:`InputError` for a model that makes something else."""
-        if not isinstance(self.output, ImageSpec):
-            raise InputError(
-                f"this is for images, but model {self.name!r} makes {self.output.kind} of shape "
-                f"{list(self.output.shape)}; use a model of images, or sample() and its array"
-            )
-        return self.output
-
     def program_of(self, kind: type[SpecT]) -> SpecT:
         """The program, which is of this `kind`; :class:`ManifestError` for another."""
         if not isinstance(self.program, kind):
@@ -299,8 +290,3 @@ class ModelSpec(StrictModel):
             if graph.name == name:
                 return graph
         raise KeyError(name)
-
-
-def program_graphs(program: FeedforwardSpec | DiffusionSpec | AutoregressiveSpec | AscentSpec) -> tuple[str, ...]:
-    """The names of the graphs that `program` runs."""
-    return program.graphs

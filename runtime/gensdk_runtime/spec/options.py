@@ -15,6 +15,7 @@ from pydantic import ConfigDict, ValidationError, model_validator
 from gensdk_runtime.arguments import shown
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.spec.field_words import type_of, values_of
+from gensdk_runtime.spec.kinds import PROGRAMS
 from gensdk_runtime.spec.settings import SETTINGS, ProgramSettings
 from gensdk_runtime.spec.strict import StrictModel, first_problem
 
@@ -160,7 +161,10 @@ class OptionValues(StrictModel):
 
 def _by_any_program(name: str, value: Any, *, as_text: bool = False) -> Any:
     """The value of an option, read from its text or not, as the first program has it that takes it."""
-    known = [cls for cls in SETTINGS.values() if name in cls.model_fields]
+    known = _programs_with(name)
+    if not known:
+        PROGRAMS.load_others()
+        known = _programs_with(name)
     if not known:
         raise InputError(f"no option {shown(name)!r}{did_you_mean(name[:80], all_options())}")
     for cls in known:
@@ -170,6 +174,10 @@ def _by_any_program(name: str, value: Any, *, as_text: bool = False) -> Any:
         except ValidationError as failure:
             problem = _wrong(failure, cls, {name: value})
     raise InputError(problem)
+
+
+def _programs_with(name: str) -> list[type[ProgramSettings]]:
+    return [cls for cls in SETTINGS.values() if name in cls.model_fields]
 
 
 def _plain(name: str, value: Any) -> Any:

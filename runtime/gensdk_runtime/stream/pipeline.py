@@ -11,6 +11,7 @@ from threading import Thread
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
+from gensdk_runtime.conditions.image import source_of
 from gensdk_runtime.conditions.label import check_labels
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
@@ -102,13 +103,9 @@ def keeps_alpha(generator: Generator, sinks: Sequence[Sink], options: StreamOpti
 def check_model(generator: Generator, options: StreamOptions) -> None:
     """Raises :class:`InputError` unless the model turns RGB or grey images into such, and has its label."""
     model = generator.model
-    if model.source is None:
-        raise InputError(f"model {model.name!r} does not translate images; use sample(), or gensdk sample")
-    if model.source.channels not in (1, 3) or model.require_image().channels not in (1, 3, 4):
-        raise InputError(
-            f"streams hold RGB or grey; model {model.name!r} turns {model.source.channels} channels into "
-            f"{model.require_image().channels}"
-        )
+    channels, made = source_of(model).channels, model.output.shape[0]
+    if channels not in (1, 3) or made not in (1, 3, 4):
+        raise InputError(f"streams hold RGB or grey; model {model.name!r} turns {channels} channels into {made}")
     if options.label is None and model.num_classes is not None:
         known = ", ".join(model.class_names or (f"0 .. {model.num_classes - 1}",))
         raise InputError(f"model {model.name!r} has classes: pass label, one of {known}")
@@ -155,7 +152,7 @@ class _Stream:
         self._pool = None if realtime else ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gensdk-translate")
         self._interrupts = Interrupts()
         self._playing_since: float | None = None
-        self._grey = generator.model.source is not None and generator.model.source.channels == 1
+        self._grey = source_of(generator.model).channels == 1
 
     def run(self, capture: Capture) -> StreamReport:
         """Runs to the end, in the calling thread and two more, which are gone afterwards."""

@@ -25,7 +25,7 @@ from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.pruning import GAIN, counts_to_compare, pruned
 
 ENVIRONMENT = "GENSDK_TUNE"
-SHORT = 2.8
+SHORT = 1.6
 """Seconds for measuring a bundle that is met for the first time; loading comes on top."""
 MEASURING = "not measured: another process is measuring this bundle, and what it finds is taken when it is done"
 

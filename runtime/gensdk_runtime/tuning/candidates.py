@@ -17,12 +17,11 @@ MAX_ROUND = 1024
 """Samples of the largest round that is measured; what is larger is made of several."""
 
 SIZES = (1, 4, 8, 16, 64, 256)
-"""Batch sizes; between them costs lie on a line. All powers of two chose nothing better."""
+"""Batch sizes; the cost of those between lies on a line."""
 
 PREPARED_BYTES = 2**29
 MAX_PREPARED = 3
-"""Bytes of weights and number of batch sizes that one graph is prepared for, where each size is. Eight sizes chose
-nothing better than three, and preparing took most of the time."""
+"""Bytes of weights and number of batch sizes that one graph is prepared for, where each is prepared."""
 
 _PROCESSOR = {"onnxruntime": "cpu", "openvino": "cpu", "tensorrt": None}
 """The provider that a backend takes where none is named, if that runs on the processor."""

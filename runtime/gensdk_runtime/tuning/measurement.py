@@ -39,7 +39,7 @@ MAX_CRASHES = 3
 """Of one backend; after that it is left alone."""
 
 ROUNDS, THOROUGH_ROUNDS = 5, 10
-"""Readings of one point, at most. More chose nothing better."""
+"""Readings of one point, at most."""
 
 
 @dataclass

@@ -88,7 +88,7 @@ def test_slower_fails_and_only_slower_fails(bundle, tmp_path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["--fail-on", "p50:+5%"], ["--precision", "fp61"], ["--baseline", "none.json"], ["--batch", "1000"],
-     ["--backend", "fakes"], ["--percentile", "101"], ["--warmup", "-1"], ["--set", "solver=euler"],
+     ["--backend", "fakes"], ["--percentile", "101"], ["--warmup", "-1"], ["--set", "solver=heun"],
      ["--set", "cache_intervall=3"], ["--set", "eta"], ["--plot", "plot.gif"]],
 )  # fmt: skip
 def test_bad_arguments_are_input_errors(bundle, arguments) -> None:
@@ -97,7 +97,7 @@ def test_bad_arguments_are_input_errors(bundle, arguments) -> None:
     assert "\n" not in str(result.exception)
 
 
-@pytest.mark.parametrize("arguments", [["--batch", "1;2"], ["--solver", "euler"], ["--eta", "much"]])
+@pytest.mark.parametrize("arguments", [["--batch", "1;2"], ["--solver", "heun"], ["--eta", "much"]])
 def test_lists_that_are_none_and_unknown_choices_are_usage_errors(bundle, arguments) -> None:
     assert CliRunner().invoke(bench, [bundle, *arguments]).exit_code == 2
 

@@ -12,7 +12,7 @@ from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import read_settings
-from gensdk_runtime.outputs.image import check_target
+from gensdk_runtime.outputs.image import check_target, image_of
 from gensdk_runtime.outputs.points import MARGIN, SIZE, scatter
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.conditions import label_conditions
@@ -111,7 +111,7 @@ def test_what_is_for_images_is_refused() -> None:
             (lambda: model.sample(2).images, "are points, not images"),
             (lambda: model.translate(np.zeros((4, 4, 3), np.uint8)), "does not translate"),
             (lambda: model.log_likelihood(np.zeros((1, 2))), "needs an autoregressive model"),
-            (model.model.require_image, r"makes points of shape \[2\]"),
+            (lambda: image_of(model.model), r"makes points of shape \[2\]"),
         ):
             with pytest.raises(InputError, match=message):
                 attempt()

@@ -97,18 +97,18 @@ def a_run(classes: int | None, seed: int, n: int, padded: int = 0) -> Run:
     keys = tuple(SampleKey(seed, min(i, n - 1)) for i in range(n + padded))
     if labels is not None:
         labels[n:] = labels[n - 1]
-    return Run(keys, np.full((n, *IMAGE.shape), np.nan, np.float32), labels)
+    return Run(keys, np.full((n, *IMAGE.shape), np.nan, np.float32), {} if labels is None else {"label": labels})
 
 
 def alone(made: DiffusionProgram, run: Run, place: int, settings: Any) -> NDArray[np.float32]:
-    labels = None if run.labels is None else run.labels[place : place + 1]
-    single = Run(run.keys[place : place + 1], np.empty((1, *IMAGE.shape), np.float32), labels)
+    asked = {kind: values[place : place + 1] for kind, values in run.conditions.items()}
+    single = Run(run.keys[place : place + 1], np.empty((1, *IMAGE.shape), np.float32), asked)
     made.run(single, settings)
-    return single.images[0]
+    return single.data[0]
 
 
 def assert_each_is_alone(made: DiffusionProgram, run: Run, each: list[DiffusionSettings]) -> None:
-    for place, image in enumerate(run.images):
+    for place, image in enumerate(run.data):
         np.testing.assert_array_equal(image, alone(made, run, place, each[place]))
 
 
@@ -184,7 +184,7 @@ def test_who_leaves_has_its_estimate_and_the_others_go_on(model: str, classes: i
     stopped = a_run(classes, 1, 2)
     stopped.on_step_end = lambda info: info.step == 1
     made.run(stopped, long)
-    np.testing.assert_array_equal(goes.images, stopped.images)
+    np.testing.assert_array_equal(goes.data, stopped.data)
 
 
 @models
@@ -250,7 +250,7 @@ def test_each_run_hears_of_its_own_steps_and_may_end_alone(model: str) -> None:
             pass
     assert heard == {0: [(0, 3), (1, 3), (2, 3)], 1: [(0, 6), (1, 6)]}
     assert [run.stopped for run in runs] == [False, True]
-    assert all(np.isfinite(run.images).all() for run in runs)
+    assert all(np.isfinite(run.data).all() for run in runs)
     assert all(run.graph_seconds > 0 for run in runs)
 
 
@@ -266,7 +266,7 @@ def test_a_state_that_never_ran_ends_at_zero(model: str) -> None:
     run = a_run(None, 0, 2)
     with made.begin(run, made.resolve({})) as state:
         state.finish()
-    assert (run.images == 0).all()
+    assert (run.data == 0).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -279,7 +279,7 @@ def test_a_run_is_begin_step_and_finish(name: str) -> None:
     made: Program[Any] = make_program(model, sessions)
     plan, whole, by_hand = made.resolve({}), a_run(CLASSES, 0, 2), a_run(CLASSES, 0, 2)
     for run in (whole, by_hand):
-        run.labels = np.array([2, 1])
+        run.conditions = {"label": np.array([2, 1])}
     heard: list[int] = []
     whole.on_step_end = lambda info: bool(heard.append(info.step))
     made.run(whole, plan)
@@ -288,7 +288,7 @@ def test_a_run_is_begin_step_and_finish(name: str) -> None:
         while state.step():
             count += 1
         state.finish()
-    np.testing.assert_array_equal(by_hand.images, whole.images)
+    np.testing.assert_array_equal(by_hand.data, whole.data)
     assert count == len(heard)
     lent: dict[int, int] = {}
     for session in sessions.values():

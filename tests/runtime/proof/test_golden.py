@@ -290,7 +290,7 @@ def test_an_early_estimate_of_x0_is_judged_by_the_noise_it_came_from(lockstep: b
 
 def test_each_estimate_of_x0_is_judged_by_its_own_noise() -> None:
     model = diffusion_model()
-    zeros = np.zeros((2, *model.image.shape), np.float32)
+    zeros = np.zeros((2, *model.output.shape), np.float32)
     coefficients = np.zeros((2, 8), np.float32)
     coefficients[:, 1] = -158, 0.5
     call = Call("step", 0, {"coefficients": coefficients}, {"next_sample": zeros, "next_previous_x0": zeros})

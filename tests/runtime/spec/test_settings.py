@@ -14,9 +14,9 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.request import ARGUMENTS
 from gensdk_runtime.plan.sampling import SampleArguments
-from gensdk_runtime.programs import PROGRAMS
 from gensdk_runtime.proof.golden import Call, Golden, Trajectory, TrajectorySettings
 from gensdk_runtime.spec.field_words import type_of
+from gensdk_runtime.spec.kinds import PROGRAMS
 from gensdk_runtime.spec.options import (
     Option,
     OptionValues,
@@ -47,8 +47,13 @@ def sampler(kind: str) -> Generator:
     return generator(MODELS[MODEL_OF[kind]](3))
 
 
-def test_each_program_has_settings_and_each_settings_a_program() -> None:
-    assert {kind: program.Settings for kind, program in PROGRAMS.items()} == SETTINGS
+@every_program
+def test_each_program_has_settings_and_each_settings_a_program(kind: str) -> None:
+    PROGRAMS.load(kind)
+    program = PROGRAMS.known_class(kind)
+    assert program is not None
+    assert program.Settings is SETTINGS[kind]
+    assert program.Spec is PROGRAMS.spec(kind)
 
 
 @pytest.mark.parametrize(
@@ -294,14 +299,15 @@ def test_help_tells_every_option(method: str, kinds: list[str] | None) -> None:
 
 @every_option
 def test_each_option_is_proved_by_golden_trajectories(option: Option) -> None:
-    """Stored flat beside seeds and labels, as ever, and drawn with again."""
+    """Stored flat beside seeds, as ever, and drawn with again; labels that stand there in older files are read."""
     value = another(option)
     settings = TrajectorySettings.from_dict({"seeds": [0, 4], "labels": [1, 2], option.name: value}, what="golden")
-    assert settings.sample_arguments() == {"n": 2, "seed": [0, 4], "label": [1, 2], option.name: value}
+    assert settings.sample_arguments() == {"n": 2, "seed": [0, 4], option.name: value}
     calls = (Call("g", 0, {"x": np.zeros(1)}, {"y": np.ones(1)}),)
     golden = Golden((Trajectory(settings, np.zeros((2, 1), np.float32), calls),))
     (run,) = Golden.from_bytes(golden.to_bytes()).trajectories
-    assert run.settings == settings
+    assert run.settings == settings.model_copy(update={"labels": None})
+    assert run.sample_arguments()["label"].tolist() == [1, 2]
     with sampler(option.kind) as model:
         assert model.sample(**run.sample_arguments()).settings[option.name] == value
 

@@ -332,7 +332,7 @@ class Steps:
         for step in range(self.count):
             time.sleep(self.seconds)
             self.steps += 1
-            if run.end_step(step, self.count, 0, lambda: run.images):
+            if run.end_step(step, self.count, 0, lambda: run.data):
                 break
 
 

@@ -34,16 +34,17 @@ class InputsDescription(StrictModel):
 class DataDescription(StrictModel):
     """A data set as it is trained on.
 
-    `count` images of `height` x `width` x `channels`, or points of `channels` dimensions. `classes`: images of
-    each, by name, empty without labels. `sizes`: images as they were found, by "WIDTHxHEIGHT"; `fit`: how they
-    were brought to one size. `skipped` files that can't be used, by `reasons`, the first ones as `skipped_files`.
-    `left_out`: files that are no images by their suffix. `links` that were followed, `outside` of them out of the
-    folder. All other fields are texts, empty if there is nothing to report.
+    `kind`: what its samples are called, in the plural. `count` images of `height` x `width` x `channels`, or
+    points of `channels` dimensions. `classes`: images of each, by name, empty without labels. `sizes`: images as
+    they were found, by "WIDTHxHEIGHT"; `fit`: how they were brought to one size. `skipped` files that can't be
+    used, by `reasons`, the first ones as `skipped_files`. `left_out`: files that are no images by their suffix.
+    `links` that were followed, `outside` of them out of the folder. All other fields are texts, empty if there is
+    nothing to report.
     """
 
     schema_version: Literal[1] = 1
     name: str
-    kind: Literal["images", "points"]
+    kind: str
     count: int
     height: int
     width: int
@@ -86,7 +87,7 @@ class DataDescription(StrictModel):
 
     def _sizes(self) -> str:
         wanted = f"{self.width}x{self.height}"
-        if self.kind == "points" or list(self.sizes) == [wanted]:
+        if not self.sizes or list(self.sizes) == [wanted]:
             return ""
         found = f"{len(self.sizes)} sizes" if len(self.sizes) > 1 else "found"
         return f"{found} (width x height): {listed(self.sizes)}; all brought to {wanted} ({self.fit})"
@@ -125,7 +126,7 @@ def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
     others = () if dataset.sources is None else _of_inputs(dataset.sources)
     return DataDescription(
         name=info.name,
-        kind="images" if info.points is None else "points",
+        kind=info.kind,
         count=len(dataset),
         height=info.height,
         width=info.width,

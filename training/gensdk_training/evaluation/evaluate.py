@@ -49,6 +49,8 @@ SHOWN, PAIRED, RANKED = 64, 16, 16
 """Samples, nearest pairs, and worst and best samples that the page shows."""
 _GIVE = "give an extractor (--extractor FILE.onnx)"
 PACKAGES = ("gensdk", "torch", "numpy")
+OF_KIND = {"points": evaluate_points}
+"""How models are measured whose output is of another kind than images."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,10 @@ def evaluate(
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
         check_options(manifest.model.program.kind, options or {})  # before a classifier is trained
-        if manifest.model.output.kind == "points":
+        own = OF_KIND.get(manifest.model.output.kind)
+        if own is not None:
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
-            return evaluate_points(opened, data or data_of(manifest, source), asked, named=metrics is not None)
+            return own(opened, data or data_of(manifest, source), asked, named=metrics is not None)
         reference = open_reference(manifest.model, data or data_of(manifest, source))
         try:
             judge, why_not = _extractor(reference, extractor, onnx, say)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.outputs.image import image_of
+from gensdk_runtime.programs import abilities
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import Manifest, ModelSpec
 from gensdk_training.data.classes import among, as_classes, listed_names, of_classes
@@ -74,7 +76,7 @@ class Reference:
 
 def check_model(model: ModelSpec) -> None:
     """Raises :class:`InputError` for a model whose output these measures don't know."""
-    if model.source is not None:
+    if "translate" in abilities(model):
         raise InputError(
             f"{model.name!r} translates images, and evaluate measures models that sample; compare its "
             "translations with their targets (Generator.translate gives them)"
@@ -88,7 +90,7 @@ def open_reference(model: ModelSpec, data: DataConfig) -> Reference:
     the training images, are left out, with a note. Raises :class:`InputError` for data that has no test part, only
     one image in a part, or no class in common with the model.
     """
-    image = model.require_image()
+    image = image_of(model)
     if data.source in MIXTURES or data.source.lower().endswith(".csv"):
         raise InputError(f"the model makes images, but {data.source!r} holds points; give the data it learned")
     shaped = data.model_copy(update={"size": (image.height, image.width), "channels": image.channels, "only": ()})
@@ -162,7 +164,7 @@ def draw(
 
     Raises :class:`InputError` for a count that is too small, or too large to hold.
     """
-    shape = generator.model.require_image().shape
+    shape = image_of(generator.model).shape
     if not 2 <= count <= MAX_SAMPLES or count * math.prod(shape) > MAX_BYTES:
         most = min(MAX_SAMPLES, MAX_BYTES // math.prod(shape))
         raise InputError(f"expected 2 to {most} samples of {list(shape)}, got {count}")

@@ -60,7 +60,7 @@ class WganGp(Gan[WganGpConfig]):
         """``lambda E (||grad D(x_hat)||_2 - 1)^2``."""
         weight = self.config.penalty
         if weight is None:
-            weight = IMAGE_PENALTY if self.data.points is None else POINT_PENALTY
+            weight = IMAGE_PENALTY if self.data.on_a_grid else POINT_PENALTY
         return weight * gradient_penalty(judge, real, fake)
 
     def generator_loss(self, on_fake: Tensor) -> Tensor:

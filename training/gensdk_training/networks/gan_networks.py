@@ -79,7 +79,7 @@ class MlpGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = data.output.shape
-        self.bounded = data.points is None
+        self.bounded = data.on_a_grid
         self.labelled = LabelledLatent(latent, classes=classes, embedding=embedding)
         self.body = linears(self.labelled.size, *hidden, math.prod(self.shape))
 
