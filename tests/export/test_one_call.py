@@ -38,6 +38,7 @@ from gensdk_runtime.proof.verify import load_golden, verify_bundle
 from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, OneCallSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.signature import GraphSpec, Precision
+from support.old_bundles import bundle as old_bundle
 from support.plans import family_plan, linear_plan
 
 STEPS, WHOLE = Choice(threads=1), Choice(threads=1, form="one_call")
@@ -46,6 +47,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("digits-ddpm", {"solver": "ddpm", "num_inference_steps": 6}),
     ("digits-ddpm", {"solver": "dpmsolver++", "num_inference_steps": 5, "guidance_scale": 3.0}),
     ("digits-ddpm", {"eta": 1.0, "num_inference_steps": 4, "clip_sample": False}),
+    ("digits-ddpm of the first contract", {"solver": "ddpm", "num_inference_steps": 6}),
+    ("digits-ddpm of the first contract", {"num_inference_steps": 5, "guidance_scale": 3.0}),
     ("digits-pixelcnn", {}),
 ]
 
@@ -84,7 +87,8 @@ def both_forms(
 
 
 def embedded(name: str) -> tuple[ModelSpec, dict[str, bytes]]:
-    with Bundle.open(name) as bundle:
+    first, old, _ = name.partition(" of the first contract")
+    with Bundle.open(old_bundle(first) if old else name) as bundle:
         return bundle.manifest.model, graph_files(bundle)
 
 

@@ -22,7 +22,7 @@ OK = real.cudaError_t.cudaSuccess
 WRONG = real.cudaError_t.cudaErrorInvalidValue
 KINDS = real.cudaMemcpyKind
 DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(float16)": "float16"}
-LIMITS = {"guidance": 2, "labels": 128}
+LIMITS = {"guidance": 2, "labels": 128, "rows": 1024}
 LARGEST = 64
 
 

@@ -59,6 +59,8 @@ class DiffusionForm(Program[DiffusionSettings]):
 
     def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
+        if not all(isinstance(value, int | float | str | None) for value in options.values()):
+            return super().resolve(options, others=others)  # of others not even the name need be told
         key = tuple((name, type(value), str(value)) for name, value in options.items())
         settings = self._resolved.get(key)
         if settings is None:
@@ -129,17 +131,32 @@ class DiffusionProgram(DiffusionForm):
         Nobody hears of the steps of a run whose members differ: they need not end together.
         """
         if isinstance(settings, DiffusionSettings):
-            return DiffusionState(run, self._lane(run, settings, None))
+            if settings.guidance_scale == 1.0 or not self._lockstep:
+                return DiffusionState(run, self._lane(run, settings, None))
+            settings = [settings] * len(run)
         if len(settings) != len(run):
             raise InputError(f"expected settings for each of {len(run)} samples, got {len(settings)}")
-        first, *others = (
-            self._lane(run, each, np.flatnonzero([one == each for one in settings]))
-            for each in dict.fromkeys(settings)
-        )
+        if self._lockstep:
+            settings = self._unmixed(run, settings)
+        distinct = list(dict.fromkeys({id(one): one for one in settings}.values()))
+        if len(distinct) == 1:
+            return DiffusionState(run, self._lane(run, distinct[0], None))
+        places = [np.flatnonzero([one is each or one == each for one in settings]) for each in distinct]
+        first, *others = (self._lane(run, *members) for members in zip(distinct, places, strict=True))
         state = DiffusionState(run, first)
         for lane in others:
             state.join(DiffusionState(run, lane))
         return state
+
+    def _unmixed(self, run: Run, settings: Sequence[DiffusionSettings]) -> Sequence[DiffusionSettings]:
+        """Guidance for the members with a class alone: of the first contract, its weights are those of the whole
+        batch."""
+        labels, none = run.conditions.get("label"), self.model.num_classes
+        if labels is None or not (labels == none).any():
+            return settings
+        alone = {id(one): one.model_copy(update={"guidance_scale": 1.0}) for one in settings}
+        free = (labels == none).tolist()
+        return [alone[id(one)] if each else one for one, each in zip(settings, free, strict=True)]
 
     def _lane(self, run: Run, settings: DiffusionSettings, places: NDArray[np.intp] | None) -> Lane:
         """The members at `places`, before their first step."""

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
@@ -18,9 +17,8 @@ from gensdk_runtime.noise import SampleKey
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.base import Program, Run, StepEnd
 from gensdk_runtime.programs.diffusion import DiffusionProgram
-from gensdk_runtime.programs.diffusion_state import DiffusionState
 from gensdk_runtime.spec.manifest import ModelSpec
-from gensdk_runtime.spec.settings import DiffusionSettings
+from support.members import a_run, assert_each_is_alone, assert_halves_are_each_as_alone, member_options
 from support.models import IMAGE, MODELS
 
 CLASSES = 3
@@ -75,72 +73,12 @@ def program(name: str, classes: int | None) -> DiffusionProgram:
     return made
 
 
-def options(model: str, classes: int | None) -> st.SearchStrategy[dict[str, Any]]:
-    """What a member's settings may be."""
-    choices: dict[str, Any] = {
-        "solver": st.sampled_from(["ddim", "ddpm", "dpmsolver++"]),
-        "num_inference_steps": st.integers(1, 7),
-        "timestep_spacing": st.sampled_from(["leading", "trailing", "quadratic"]),
-        "clip_sample": st.booleans(),
-    }
-    if classes:
-        choices["guidance_scale"] = st.sampled_from([1.0, 1.5, 4.0])
-    if "sharing" in model:
-        choices["cache_interval"] = st.integers(1, 3)
-    noisy = st.fixed_dictionaries({**choices, "solver": st.just("ddim"), "eta": st.sampled_from([0.3, 1.0])})
-    return st.fixed_dictionaries(choices) | noisy
-
-
-def a_run(classes: int | None, seed: int, n: int, padded: int = 0) -> Run:
-    """`n` samples, some of them without a label."""
-    labels = (np.arange(n + padded) + seed) % (CLASSES + 1) if classes else None
-    keys = tuple(SampleKey(seed, min(i, n - 1)) for i in range(n + padded))
-    if labels is not None:
-        labels[n:] = labels[n - 1]
-    return Run(keys, np.full((n, *IMAGE.shape), np.nan, np.float32), {} if labels is None else {"label": labels})
-
-
-def alone(made: DiffusionProgram, run: Run, place: int, settings: Any) -> NDArray[np.float32]:
-    asked = {kind: values[place : place + 1] for kind, values in run.conditions.items()}
-    single = Run(run.keys[place : place + 1], np.empty((1, *IMAGE.shape), np.float32), asked)
-    made.run(single, settings)
-    return single.data[0]
-
-
-def assert_each_is_alone(made: DiffusionProgram, run: Run, each: list[DiffusionSettings]) -> None:
-    for place, image in enumerate(run.data):
-        np.testing.assert_array_equal(image, alone(made, run, place, each[place]))
-
-
 @models
 @conditional
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_halves_at_different_steps_are_each_as_alone(model: str, classes: int | None, data: st.DataObject) -> None:
-    """Solver, steps, guidance, features and step index differ; each half has its own run."""
-    made = program(model, classes)
-    halves, states = [], []
-    for seed in range(data.draw(st.integers(2, 3))):
-        run, chosen = (
-            a_run(classes, seed, data.draw(st.integers(1, 3))),
-            made.resolve(data.draw(options(model, classes))),
-        )
-        states.append(made.begin(run, chosen))
-        for _ in range(data.draw(st.integers(0, chosen.num_inference_steps))):
-            states[-1].step()
-        halves.append((run, chosen))
-    first, *others = states
-    with first:
-        for other in others:
-            first.join(other)
-            for _ in range(data.draw(st.integers(0, 2))):
-                first.step()
-        while first.step():
-            pass
-        first.finish()
-    assert halves
-    for run, chosen in halves:
-        assert_each_is_alone(made, run, [chosen] * len(run))
+    assert_halves_are_each_as_alone(program(model, classes), data)
 
 
 @models
@@ -152,9 +90,9 @@ def test_members_of_one_run_have_settings_of_their_own(
 ) -> None:
     made = program(model, classes)
     n, padded = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 2))
-    drawn = data.draw(st.lists(options(model, classes), min_size=1, max_size=3))
+    drawn = data.draw(st.lists(member_options(made), min_size=1, max_size=3))
     each = [made.resolve(drawn[data.draw(st.integers(0, len(drawn) - 1))]) for _ in range(n)]
-    run = a_run(classes, 5, n, padded)
+    run = a_run(made, 5, n, padded)
     made.run(run, [*each, *each[-1:] * padded])
     assert_each_is_alone(made, run, each)
 
@@ -166,7 +104,7 @@ def test_who_leaves_has_its_estimate_and_the_others_go_on(model: str, classes: i
     made = program(model, classes)
     plan = {"num_inference_steps": 5, **({"cache_interval": interval} if "sharing" in model else {})}
     long, short = made.resolve(plan), made.resolve({**plan, "num_inference_steps": 2, "solver": "ddpm"})
-    stays, goes, ends = (a_run(classes, seed, 2) for seed in range(3))
+    stays, goes, ends = (a_run(made, seed, 2) for seed in range(3))
     with made.begin(stays, long) as state:
         state.join(made.begin(goes, long))
         state.join(made.begin(ends, short))
@@ -181,7 +119,7 @@ def test_who_leaves_has_its_estimate_and_the_others_go_on(model: str, classes: i
         while state.step():
             pass
     assert_each_is_alone(made, stays, [long] * 2)
-    stopped = a_run(classes, 1, 2)
+    stopped = a_run(made, 1, 2)
     stopped.on_step_end = lambda info: info.step == 1
     made.run(stopped, long)
     np.testing.assert_array_equal(goes.data, stopped.data)
@@ -194,9 +132,9 @@ def test_joining_and_leaving_gives_every_buffer_back(model: str) -> None:
     for session in made.sessions.values():
         count_loans(session, lent)
     plan = made.resolve({"num_inference_steps": 4})
-    with made.begin(a_run(CLASSES, 0, 2), plan) as state:
+    with made.begin(a_run(made, 0, 2), plan) as state:
         state.step()
-        other = a_run(CLASSES, 1, 1)
+        other = a_run(made, 1, 1)
         joining = made.begin(other, plan)
         joining.step()
         state.join(joining)
@@ -205,7 +143,7 @@ def test_joining_and_leaving_gives_every_buffer_back(model: str) -> None:
         state.step()
         assert sum(lent.values()) == 1
     assert sum(lent.values()) == 0
-    state = made.begin(a_run(CLASSES, 0, 2), plan)
+    state = made.begin(a_run(made, 0, 2), plan)
     state.step()
     state.close(broken=True)
     state.close()
@@ -231,7 +169,7 @@ def count_loans(session: Session, lent: dict[int, int]) -> None:
 def test_each_run_hears_of_its_own_steps_and_may_end_alone(model: str) -> None:
     made = program(model, None)
     heard: dict[int, list[tuple[int, int]]] = {0: [], 1: []}
-    runs = [a_run(None, seed, 2) for seed in range(2)]
+    runs = [a_run(made, seed, 2) for seed in range(2)]
 
     def listener(which: int, last: int) -> Any:
         def hear(info: StepEnd) -> bool:
@@ -257,13 +195,13 @@ def test_each_run_hears_of_its_own_steps_and_may_end_alone(model: str) -> None:
 def test_settings_for_others_than_the_members_are_refused() -> None:
     made = program("diffusion", None)
     with pytest.raises(InputError, match="settings for each of 3 samples, got 2"):
-        made.begin(a_run(None, 0, 3), [made.resolve({})] * 2)
+        made.begin(a_run(made, 0, 3), [made.resolve({})] * 2)
 
 
 @models
 def test_a_state_that_never_ran_ends_at_zero(model: str) -> None:
     made = program(model, None)
-    run = a_run(None, 0, 2)
+    run = a_run(made, 0, 2)
     with made.begin(run, made.resolve({})) as state:
         state.finish()
     assert (run.data == 0).all()
@@ -277,9 +215,7 @@ def test_a_run_is_begin_step_and_finish(name: str) -> None:
         graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs
     }
     made: Program[Any] = make_program(model, sessions)
-    plan, whole, by_hand = made.resolve({}), a_run(CLASSES, 0, 2), a_run(CLASSES, 0, 2)
-    for run in (whole, by_hand):
-        run.conditions = {"label": np.array([2, 1])}
+    plan, whole, by_hand = made.resolve({}), two_labelled(), two_labelled()
     heard: list[int] = []
     whole.on_step_end = lambda info: bool(heard.append(info.step))
     made.run(whole, plan)
@@ -293,9 +229,14 @@ def test_a_run_is_begin_step_and_finish(name: str) -> None:
     lent: dict[int, int] = {}
     for session in sessions.values():
         count_loans(session, lent)
-    with made.begin(a_run(CLASSES, 0, 2), plan) as state:
+    with made.begin(two_labelled(), plan) as state:
         state.step()
     assert set(lent.values()) == {0}
+
+
+def two_labelled() -> Run:
+    images = np.empty((2, *IMAGE.shape), np.float32)
+    return Run((SampleKey(0, 0), SampleKey(0, 1)), images, {"label": np.array([2, 1])})
 
 
 def test_a_run_that_fails_gives_no_broken_buffers_back() -> None:
@@ -305,7 +246,7 @@ def test_a_run_that_fails_gives_no_broken_buffers_back() -> None:
     model = MODELS["diffusion"]()
     session = FakeSession(model.graphs[0], fail, backend="fake", precision="fp32")
     made = make_program(model, {"step": session})
+    assert isinstance(made, DiffusionProgram)
     with pytest.raises(BackendError, match="no more"):
-        made.run(a_run(None, 0, 1), made.resolve({}))
+        made.run(a_run(made, 0, 1), made.resolve({}))
     assert not session._idle
-    assert isinstance(made.begin(a_run(None, 0, 1), made.resolve({})), DiffusionState)
