@@ -147,7 +147,6 @@ ELSEWHERE = {
     "export/gensdk_export/proof.py": "tries graphs at the sizes of images that they take",
     "export/gensdk_export/receptive_proof.py": "tries what a graph that translates images sees",
     "export/gensdk_export/rewrites/uint8.py": "makes images that go in and come out bytes",
-    "export/gensdk_export/one_call/steps.py": "builds the loop of the one program that has these steps",
 }
 """Where else there is a branch on a kind, and why."""
 NEEDING_IMAGES = {
