@@ -26,7 +26,7 @@ from gensdk_runtime.bench.measure import Target
 from gensdk_runtime.bench.suite import measure_in_turn
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from workloads import Case
 from workloads.prepare import Prepared
 
 from gensdk_runtime.host.child_process import run_module
-from gensdk_runtime.spec.manifest import AutoregressiveSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec
 
 _SIZES = (512, 1024, 1536, 2048)
 _TRIALS = 6

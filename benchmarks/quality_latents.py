@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from torch.nn import functional
 
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import FeedforwardSpec
+from gensdk_runtime.spec.model import FeedforwardSpec
 from gensdk_training.families.gmm import Gmm
 from gensdk_training.families.sgan import Classifier, Sgan, SganConfig
 from gensdk_training.family import Batch

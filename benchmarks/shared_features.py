@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import DiffusionSpec
+from gensdk_runtime.spec.model import DiffusionSpec
 
 if TYPE_CHECKING:
     from quality_subject import Subject

@@ -20,7 +20,7 @@ from workloads import Case, Workload
 from workloads.noise import draw_noise
 from workloads.prepare import Prepared
 
-from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 
 OPEN_SECONDS = 600.0
 RUN_SECONDS = 300.0

@@ -95,8 +95,8 @@ def make_bundle(path: Path) -> Path:
     from workloads.pix2pix import IMAGE, WIDTHS, UNetGenerator
 
     from gensdk_export.export import ExportOptions, export_plan
+    from gensdk_runtime.spec.conditions import SourceSpec
     from gensdk_runtime.spec.provenance import Provenance
-    from gensdk_runtime.spec.signature import SourceSpec
     from gensdk_training.graphs.translator import translation_plan
 
     torch.manual_seed(0)

@@ -16,7 +16,8 @@ from gensdk_runtime import backends
 from gensdk_runtime.backends import get_backend, register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.bundles.embedded import embedded_names
-from gensdk_runtime.spec.signature import GraphSpec, Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import GraphSpec
 
 MOST = 40
 """Lines that an addition may take."""

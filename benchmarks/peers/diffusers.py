@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from workloads import Case
 from workloads.prepare import Prepared
 
-from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
-from gensdk_runtime.spec.signature import ImageSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from peers import Float32, Peer
 
 _make_pipeline: Callable[..., Any] = DDIMPipeline  # diffusers' constructors have no types

@@ -8,7 +8,7 @@ from workloads import Case
 from workloads.prepare import Prepared
 
 from gensdk import Generator
-from gensdk_runtime.spec.manifest import AutoregressiveSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec
 from peers import SEED, Float32, Peer
 
 

@@ -13,7 +13,7 @@ from workloads.prepare import Prepared
 from gensdk_runtime.programs.base import fixed_shape
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
 from peers import Float32, Peer
 
 Feeds = Mapping[str, NDArray[Any]]

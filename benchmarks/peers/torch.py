@@ -12,7 +12,7 @@ from workloads import Case, Model
 from workloads.prepare import Prepared
 
 from gensdk_runtime.programs.solvers import SolverTable
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec, DiffusionSpec
 from peers import Float32, Peer
 from peers.loops import solver_rows, state_shapes
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from workloads import Case
 from workloads.prepare import Prepared
 
-from gensdk_runtime.spec.manifest import AutoregressiveSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec
 from gensdk_training.networks.grey_levels import draw_level, value_of
 from peers import Float32, Peer
 

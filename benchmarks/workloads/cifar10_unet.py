@@ -11,8 +11,8 @@ from typing import cast
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import ScheduleSpec
-from gensdk_runtime.spec.signature import ImageSpec
+from gensdk_runtime.spec.model import ScheduleSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from workloads import Model
 from workloads.diffusers_unet import DiffusersUNet

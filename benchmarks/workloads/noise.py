@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.programs.base import fixed_shape
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec, FeedforwardSpec, ModelSpec
 
 
 def draw_noise(model: ModelSpec, batch: int, *, seed: int) -> NDArray[np.float32]:

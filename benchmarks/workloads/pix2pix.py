@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.plan import ExportPlan
 from workloads import Model
 from workloads.batch_norms import calibrate_batch_norms

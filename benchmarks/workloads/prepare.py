@@ -19,7 +19,7 @@ import gensdk_training
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import FOLDER
 from gensdk_runtime.host.atomic import put_in_place, sibling
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec, DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
 from workloads import WORKLOADS, Model, Workload
 

@@ -15,7 +15,8 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.printable import markdown
 from gensdk_runtime.programs import abilities, layers
-from gensdk_runtime.spec.manifest import EngineSpec, ModelSpec, Precision16Report
+from gensdk_runtime.spec.manifest import EngineSpec, Precision16Report
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.options import option_row, options_of
 from gensdk_runtime.spec.provenance import Provenance
 

@@ -12,8 +12,9 @@ from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
 from gensdk_runtime.backends.tensorrt.supply import Supplier
 from gensdk_runtime.errors import BackendError, ExportError, UnavailableError
 from gensdk_runtime.host.known_files import remember
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import EngineSpec
-from gensdk_runtime.spec.signature import GraphSpec, Precision
+from gensdk_runtime.spec.signature import GraphSpec
 
 __all__ = ["AxisRange", "Engine", "EngineRuntime", "build_engine", "load_package"]
 

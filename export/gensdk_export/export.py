@@ -22,9 +22,9 @@ from gensdk_runtime.backends.tensorrt.build import image_axes
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.programs.proving import samples_bound
 from gensdk_runtime.proof.golden import Golden, GoldenBounds
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.signature import Precision
 from gensdk_training.plan import ExportPlan
 from gensdk_training.run import load_run
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from gensdk_runtime.proof.drift import Drift
 from gensdk_runtime.proof.verify import Check, VerifyReport
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import EngineSpec, Precision16Report
-from gensdk_runtime.spec.signature import Precision
 
 
 @dataclass(frozen=True)

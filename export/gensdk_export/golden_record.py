@@ -25,8 +25,8 @@ from gensdk_runtime.proof.golden import (
     TrajectorySettings,
     thin_out,
 )
-from gensdk_runtime.spec.manifest import ModelSpec
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     from gensdk_training.plan import ExportPlan

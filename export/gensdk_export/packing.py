@@ -16,9 +16,10 @@ from gensdk_export.proof import GraphSet
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.proof.golden import Golden
-from gensdk_runtime.spec.manifest import Manifest, ModelSpec
+from gensdk_runtime.spec.fields import BundlePath, Precision
+from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.signature import BundlePath, Precision
 from gensdk_runtime.version import __version__
 
 if TYPE_CHECKING:

@@ -21,8 +21,10 @@ from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.proof.drift import measure_drift
 from gensdk_runtime.proof.golden import Call, Golden, GoldenBounds
 from gensdk_runtime.proof.verify import VerifyReport, replay
-from gensdk_runtime.spec.manifest import ModelSpec, Precision16Report
-from gensdk_runtime.spec.signature import HEIGHT, ROWS, WIDTH, GraphSpec, Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.manifest import Precision16Report
+from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.signature import HEIGHT, ROWS, WIDTH, GraphSpec
 
 if TYPE_CHECKING:
     from gensdk_training.plan import ExportPlan

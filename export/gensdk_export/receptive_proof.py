@@ -17,8 +17,9 @@ from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.methods.tiles import Cut
 from gensdk_runtime.programs import abilities
 from gensdk_runtime.receptive_field.field import with_field
-from gensdk_runtime.spec.manifest import ModelSpec
-from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec, SourceSpec
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
 
 LARGEST_PROOF = 768
 """Pixels a side: a model that sees farther is not tried, since a run would take long; its graph has the word."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gensdk_runtime.media.image_pixels import Fit
     from gensdk_runtime.media.image_sets import ImageSet, Shaping
     from gensdk_runtime.methods.inversion import Detection
-    from gensdk_runtime.spec.signature import ImageSpec
+    from gensdk_runtime.spec.outputs import ImageSpec
 
 SHOWN = 20
 

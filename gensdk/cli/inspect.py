@@ -10,7 +10,7 @@ import click
 from gensdk.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from gensdk_runtime.spec.manifest import ModelSpec
+    from gensdk_runtime.spec.model import ModelSpec
 
 EXAMPLES = """
 \b

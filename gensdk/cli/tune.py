@@ -11,7 +11,7 @@ from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from gensdk_runtime.plan.costs import CostTable, Round
-    from gensdk_runtime.spec.signature import Precision
+    from gensdk_runtime.spec.fields import Precision
     from gensdk_runtime.tuning.tune import PrecisionReport, TuneReport
 
 EXAMPLES = """

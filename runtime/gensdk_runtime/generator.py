@@ -32,10 +32,10 @@ from gensdk_runtime.plan.sampling import SampleArguments, Sampling
 from gensdk_runtime.programs import ABILITIES, abilities
 from gensdk_runtime.programs.run import StepCallback
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.option_docs import takes_options
 from gensdk_runtime.spec.settings import AscentOptions, ProgramSettings, SampleOptions
-from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.loading import described, open_runners
 
 if TYPE_CHECKING:
@@ -452,7 +452,7 @@ class Generator(Closable):
         `resize`: (height, width) that images are brought to before. Sizes that the graph does not take are padded
         and cut back. `tile`: cut images into tiles of about so many pixels, which overlap and are blended; 0:
         never; None: where an image has over a million pixels, or more than the graph takes, and tiles give what
-        the whole image gives, as the model's graph tells (:class:`gensdk_runtime.spec.signature.ReceptiveField`).
+        the whole image gives, as the model's graph tells (:class:`gensdk_runtime.spec.conditions.ReceptiveField`).
         A model that looks at all of an image (instance normalization, attention) gets it whole. Where a graph
         takes one size alone, larger images are resized for it and their results enlarged, with a
         :class:`GensdkWarning`.

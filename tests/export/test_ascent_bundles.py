@@ -17,7 +17,7 @@ from gensdk_runtime.conditions.image import example_images
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image
-from gensdk_runtime.spec.signature import SourceSpec
+from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_training.graphs.input_gradient import InputGradient
 
 pytestmark = pytest.mark.slow

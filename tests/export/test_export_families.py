@@ -15,7 +15,7 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.proof.verify import load_golden, verify_bundle
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec, DiffusionSpec
 from gensdk_training.registry import get_family
 from gensdk_training.torch_backend import torch_sessions
 from support.tiny import FAMILIES, POINT_FAMILIES, given

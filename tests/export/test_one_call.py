@@ -35,9 +35,11 @@ from gensdk_runtime.plan.runner import one_call_runner, open_runner, runner_of
 from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.proof.verify import load_golden, verify_bundle
-from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, OneCallSpec
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.manifest import OneCallSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.signature import GraphSpec, Precision
+from gensdk_runtime.spec.signature import GraphSpec
 from support.old_bundles import bundle as old_bundle
 from support.plans import family_plan, linear_plan
 

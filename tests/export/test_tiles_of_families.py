@@ -17,8 +17,8 @@ from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods import translate
 from gensdk_runtime.methods.tiles import Cut
-from gensdk_runtime.spec.manifest import FeedforwardSpec
-from gensdk_runtime.spec.signature import ReceptiveField
+from gensdk_runtime.spec.conditions import ReceptiveField
+from gensdk_runtime.spec.model import FeedforwardSpec
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import families
 from support.plans import family_plan

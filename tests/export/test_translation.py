@@ -18,8 +18,9 @@ from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.verify import load_golden, verify_bundle
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.signature import ImageSpec, SourceSpec
 from gensdk_training.graphs.translator import translation_plan
 from gensdk_training.plan import ExportPlan
 

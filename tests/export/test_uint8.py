@@ -14,7 +14,7 @@ from gensdk_runtime.errors import BackendError, ExportError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.value_range import to_uint8
 from gensdk_runtime.proof.verify import verify_bundle
-from gensdk_runtime.spec.manifest import FeedforwardSpec
+from gensdk_runtime.spec.model import FeedforwardSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.torch_backend import torch_sessions
 from support.plans import family_plan

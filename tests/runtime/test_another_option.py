@@ -25,7 +25,7 @@ from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.proof.golden import TrajectorySettings
 from gensdk_runtime.spec.fields import Name
 from gensdk_runtime.spec.kinds import PROGRAMS, ProgramSpec
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.settings import SETTINGS, ProgramSettings, register_settings
 from support.models import diffusion_model, feedforward_model, generator
 from support.option_values import bundle_of_fakes

@@ -8,18 +8,11 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from gensdk_runtime.bundles.writer import write_bundle
-from gensdk_runtime.spec.conditions import label_conditions
-from gensdk_runtime.spec.manifest import FeedforwardSpec, Manifest, ModelSpec
-from gensdk_runtime.spec.signature import (
-    HEIGHT,
-    RESULT_HEIGHT,
-    RESULT_WIDTH,
-    WIDTH,
-    GraphSpec,
-    ImageSpec,
-    SourceSpec,
-    TensorSpec,
-)
+from gensdk_runtime.spec.conditions import SourceSpec, label_conditions
+from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 
 GRAPH = "translator"
 

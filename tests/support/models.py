@@ -13,7 +13,8 @@ from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.fake import FakeSession, GraphFunction
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.conditions import label_conditions
-from gensdk_runtime.spec.manifest import (
+from gensdk_runtime.spec.fields import Role
+from gensdk_runtime.spec.model import (
     AscentSpec,
     AutoregressiveSpec,
     DiffusionSpec,
@@ -21,8 +22,9 @@ from gensdk_runtime.spec.manifest import (
     ModelSpec,
     ScheduleSpec,
 )
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.settings import AscentSettings
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, Role, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 IMAGE = ImageSpec(channels=1, height=4, width=6)
 SCHEDULE = ScheduleSpec(num_train_timesteps=100)

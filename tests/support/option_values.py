@@ -8,7 +8,8 @@ from typing import Any
 from onnx import TensorProto, helper
 
 from gensdk_runtime.bundles.writer import write_bundle
-from gensdk_runtime.spec.manifest import Manifest, ModelSpec
+from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.options import Option, options_of
 from gensdk_runtime.spec.settings import SETTINGS
 from gensdk_runtime.spec.signature import GraphSpec

@@ -10,14 +10,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from gensdk_runtime.spec.manifest import (
-    DiffusionSpec,
-    FileEntry,
-    Manifest,
-    ModelSpec,
-    ScheduleSpec,
-)
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.spec.manifest import FileEntry, Manifest
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec, ScheduleSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gensdk_runtime.conditions.base import examples_of
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig

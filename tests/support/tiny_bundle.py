@@ -15,8 +15,10 @@ from onnx import TensorProto, helper
 
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BundleError
-from gensdk_runtime.spec.manifest import FeedforwardSpec, FileEntry, Manifest, ModelSpec
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.spec.manifest import FileEntry, Manifest
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 GRAPH = "graphs/scale.onnx"
 

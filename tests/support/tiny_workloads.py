@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from workloads import Model
 
-from gensdk_runtime.spec.manifest import ScheduleSpec
-from gensdk_runtime.spec.signature import ImageSpec
+from gensdk_runtime.spec.model import ScheduleSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_training.families.dcgan import Dcgan, DcganConfig
 from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig
 from gensdk_training.family import DataInfo

@@ -8,17 +8,10 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.spec.signature import (
-    HEIGHT,
-    RESULT_HEIGHT,
-    RESULT_WIDTH,
-    WIDTH,
-    GraphSpec,
-    ImageSpec,
-    SourceSpec,
-    TensorSpec,
-)
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec, TensorSpec
 
 GRAPH = "translator"
 

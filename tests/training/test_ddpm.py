@@ -19,7 +19,7 @@ from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import make_schedule
-from gensdk_runtime.spec.manifest import ScheduleSpec
+from gensdk_runtime.spec.model import ScheduleSpec
 from gensdk_training.families.ddpm import Ddpm, DdpmConfig
 from gensdk_training.family import Batch, DataInfo
 from gensdk_training.graphs.diffusion_step import DiffusionStep

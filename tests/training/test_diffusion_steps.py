@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import DiffusionSpec, ScheduleSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ScheduleSpec
 from gensdk_training.family import DataInfo
 from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from gensdk_training.networks.unet import ResidualBlock, UNet, UNetShape

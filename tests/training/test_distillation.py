@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import make_schedule
-from gensdk_runtime.spec.manifest import DiffusionSpec, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.model import DiffusionSpec, PredictionType, ScheduleSpec
 from gensdk_training.checkpoint import checkpoint_paths, read_checkpoint
 from gensdk_training.distillation import Distillation, Teacher
 from gensdk_training.preview import sample_networks

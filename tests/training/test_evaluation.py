@@ -16,8 +16,8 @@ from gensdk.cli.main import run
 from gensdk_export.export import export_plan
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import Evaluation, evaluate
 from gensdk_training.evaluation.evaluation_page import page

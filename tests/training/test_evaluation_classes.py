@@ -14,8 +14,8 @@ from PIL import Image
 from gensdk.cli.main import run
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.conditions import label_conditions
-from gensdk_runtime.spec.manifest import ModelSpec
-from gensdk_runtime.spec.signature import ImageSpec
+from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_training.data import ArrayDataset, load_data
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import evaluate

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import DiffusionSpec
+from gensdk_runtime.spec.model import DiffusionSpec
 from gensdk_training.checkpoint import checkpoint_paths, read_checkpoint
 from gensdk_training.families.flow import Flow, FlowConfig
 from gensdk_training.family import Batch, DataInfo

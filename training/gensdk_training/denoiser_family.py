@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_training.family import Batch, Family, FamilyConfig, Phase, require_labels
 from gensdk_training.graphs.diffusion_plan import diffusion_plan

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import NoiseSchedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
-from gensdk_runtime.spec.manifest import PredictionType
+from gensdk_runtime.spec.model import PredictionType
 from gensdk_runtime.spec.settings import DiffusionSettings, TimestepSpacing
 from gensdk_training.family import DataInfo
 from gensdk_training.graphs.diffusion_step import columns, solver_update

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
+from gensdk_runtime.spec.fields import Finite, Range
 from gensdk_runtime.spec.kinds import OutputSpec
-from gensdk_runtime.spec.signature import Finite, ImageSpec, PointsSpec, Range
+from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan

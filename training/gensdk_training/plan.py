@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 if TYPE_CHECKING:  # a plan of a model that was never in PyTorch needs none
     from torch import nn

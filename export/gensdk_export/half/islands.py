@@ -13,7 +13,7 @@ from gensdk_export.half.halving import entry, half_parts, halve
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.proof.drift import Drift, allowed_flips, measure_drift
 from gensdk_runtime.proof.golden import Call, GoldenBounds
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_training.torch_backend import TorchSession
 

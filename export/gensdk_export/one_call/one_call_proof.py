@@ -19,8 +19,8 @@ from gensdk_runtime.plan.runner import one_call_runner
 from gensdk_runtime.programs.proving import one_same
 from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.proof.verify import Check, replay_one_call
+from gensdk_runtime.spec.fields import BundlePath, Precision
 from gensdk_runtime.spec.manifest import OneCallSpec
-from gensdk_runtime.spec.signature import BundlePath, Precision
 
 ATOL: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3}
 """Largest scaled difference of whole samples of a diffusion model. Half rounds differently in fused operators."""

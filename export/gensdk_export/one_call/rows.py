@@ -12,7 +12,7 @@ import onnx
 
 from gensdk_export.one_call.parts import Files, Part
 from gensdk_runtime.programs.base import carried_states
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 

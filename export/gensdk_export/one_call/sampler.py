@@ -21,7 +21,7 @@ from gensdk_runtime.programs import layers, make_program, one_run
 from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
 from gensdk_runtime.programs.solvers import SolverTable
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 

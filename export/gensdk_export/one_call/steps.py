@@ -16,7 +16,7 @@ from gensdk_runtime.backends import create_backend
 from gensdk_runtime.programs.diffusion_graphs import CARRY, is_lockstep
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
-from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 

@@ -27,7 +27,7 @@ from gensdk_runtime.outputs.image import image_of
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.programs import one_run, program_type
 from gensdk_runtime.proof.verify import load_golden
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 

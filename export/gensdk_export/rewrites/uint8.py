@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.outputs.image import image_of
 from gensdk_runtime.programs import abilities, one_run
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.plan import ExportPlan
 

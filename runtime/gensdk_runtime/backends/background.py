@@ -20,8 +20,10 @@ from gensdk_runtime.backends.tensorrt.supply import EngineSource
 from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
 from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.printable import printable
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import EngineSpec
-from gensdk_runtime.spec.signature import GraphSpec, Precision, SourceSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 
 class BackgroundBackend(Backend):

@@ -19,7 +19,8 @@ from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Siz
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.host.forking import abandon, new_lock, renew_in_children
-from gensdk_runtime.spec.signature import GraphSpec, Precision, TensorSpec
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 Feeds = Mapping[str, Array]
 _BoundKey = tuple[tuple[tuple[str, int], ...], tuple[tuple[str, str], ...]]

@@ -9,7 +9,8 @@ import numpy as np
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.backends.bound import Array
-from gensdk_runtime.spec.signature import ROWS, GraphSpec, Precision, TensorSpec
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import ROWS, GraphSpec, TensorSpec
 
 GraphFunction = Callable[[Feeds], Mapping[str, Array]]
 

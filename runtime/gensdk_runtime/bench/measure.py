@@ -30,7 +30,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.options import all_options
 
 T = TypeVar("T")

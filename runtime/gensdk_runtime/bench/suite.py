@@ -20,7 +20,7 @@ from gensdk_runtime.bench.machine import Machine, shown, this_machine
 from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
 
 COMPARISON_RUNS = 10
 """Runs of a measurement that is to be compared: each loads the model anew, and luck differs from load to load."""

@@ -34,8 +34,9 @@ from gensdk_runtime.host.scratch import scratch_folder
 from gensdk_runtime.onnx_files.inline import MAX_BYTES as MAX_ONNX_BYTES
 from gensdk_runtime.onnx_files.inline import inlined
 from gensdk_runtime.onnx_files.scan import scan
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.fields import Precision, check_path
 from gensdk_runtime.spec.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, EngineSpec, Manifest
-from gensdk_runtime.spec.signature import Precision, SourceSpec, check_path
 
 VERIFY_AT_OPEN = 64 * 2**20
 """A bundle of at most so many bytes is verified as a whole when it is opened (about 0.1 s)."""

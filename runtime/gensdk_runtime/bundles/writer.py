@@ -16,8 +16,8 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.files import CHUNK
 from gensdk_runtime.errors import BundleError, InputError
 from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sibling, sync
+from gensdk_runtime.spec.fields import check_path
 from gensdk_runtime.spec.manifest import MANIFEST_FILE, FileEntry, Manifest
-from gensdk_runtime.spec.signature import check_path
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from gensdk_runtime.bundles.files import AGAIN, CHUNK, is_dropping, missing
 from gensdk_runtime.errors import IntegrityError
 from gensdk_runtime.host.forking import open_in_children
-from gensdk_runtime.spec.signature import check_path
+from gensdk_runtime.spec.fields import check_path
 
 MAX_ENTRIES = 4096
 MAX_DIRECTORY_BYTES = 4 * 2**20  # of the list of entries at the end of the file

@@ -21,7 +21,7 @@ from gensdk_runtime.media.image_folder import list_images
 from gensdk_runtime.media.image_pixels import Fit, Images, fit_size, to_channels
 from gensdk_runtime.media.image_reader import CorruptImageError
 from gensdk_runtime.media.pixel_values import ValueRange, to_pixels
-from gensdk_runtime.spec.signature import ImageSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 
 log = logging.getLogger("gensdk.images")
 

@@ -23,7 +23,7 @@ from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.programs.run import Run
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 ProgramT = TypeVar("ProgramT", bound=Program[Any])
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.conditions.image import mirrored
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.spec.signature import SourceSpec
+from gensdk_runtime.spec.conditions import SourceSpec
 
 FADE = 16
 """Pixels of the source over which one tile fades into the next."""

@@ -1,7 +1,7 @@
 """Any images through a translation model: of several sizes, and larger than memory allows at once.
 
 An image goes through whole where it can. It is cut into tiles where the model's graph shows that tiles give the
-same (:class:`gensdk_runtime.spec.signature.ReceptiveField`), or where the caller says so. A graph that takes one
+same (:class:`gensdk_runtime.spec.conditions.ReceptiveField`), or where the caller says so. A graph that takes one
 size alone, and looks at all of an image, gets it resized. Whatever changes a result is said.
 """
 
@@ -29,8 +29,8 @@ from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs import abilities
 from gensdk_runtime.programs.run import StepCallback
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import ModelSpec
-from gensdk_runtime.spec.signature import ReceptiveField, SourceSpec
+from gensdk_runtime.spec.conditions import ReceptiveField, SourceSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 TILED_FROM = 1024 * 1024
 """Pixels of the source; a larger image is cut into tiles where nothing speaks against it."""

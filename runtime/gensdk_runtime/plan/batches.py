@@ -12,7 +12,7 @@ from gensdk_runtime.conditions.base import Growth
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.plan.costs import Round
 from gensdk_runtime.programs.run import Run, StepCallback
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 MAX_BATCH_ELEMENTS = 2**27
 """Elements of the largest tensor of a batch whose size the caller left open; a bundle may ask for far more."""

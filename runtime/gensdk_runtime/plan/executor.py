@@ -22,7 +22,7 @@ from gensdk_runtime.plan.costs import Round
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.plan.runners import Accept, Runners
 from gensdk_runtime.programs.run import Run
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 FoundT = TypeVar("FoundT")
 Rounds = Sequence[tuple[Round, Runner]]

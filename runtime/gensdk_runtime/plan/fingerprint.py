@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from gensdk_runtime.host.processor import cores_to_fill, cpu_model, usable_cores
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import Manifest
-from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.version import __version__
 
 _PACKAGES = ("cuda_bindings", "numpy", "nvidia_", "onnxruntime", "openvino", "tensorrt")

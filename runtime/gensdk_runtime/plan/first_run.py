@@ -17,7 +17,8 @@ from gensdk_runtime.bundles.bundle import Bundle, BundleGraph
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError
 from gensdk_runtime.host.child_process import Limits, death, run_module
 from gensdk_runtime.host.known_files import once
-from gensdk_runtime.spec.signature import GraphSpec, Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import GraphSpec
 
 ENVIRONMENT = "GENSDK_FIRST_RUN"
 SECONDS = 120.0

@@ -8,7 +8,7 @@ from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.origin import still_open
 from gensdk_runtime.plan.runner import Runner, open_runner
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
 
 
 def open_choice(bundle: Bundle, choice: Choice, precision: Precision) -> Runner:

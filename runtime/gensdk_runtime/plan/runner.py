@@ -14,8 +14,9 @@ from gensdk_runtime.plan.costs import Form
 from gensdk_runtime.plan.first_run import try_first
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.base import Program
-from gensdk_runtime.spec.manifest import ModelSpec, OneCallSpec
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.manifest import OneCallSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.programs.translation import TranslationProgram
 from gensdk_runtime.spec.kinds import PROGRAMS
-from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.model import AscentSpec, FeedforwardSpec, ModelSpec
 
 ABILITIES = ("encode", "reconstruct", "invert", "detect", "classify", "log_likelihood", "latents", "interpolate",
              "walk", "traverse", "arithmetic", "translate", "dream")  # fmt: skip

@@ -29,7 +29,7 @@ from gensdk_runtime.programs.base import (
     require_signature,
 )
 from gensdk_runtime.programs.run import Run, State
-from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.model import AscentSpec, ModelSpec
 from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import Int64
 from gensdk_runtime.programs.optimizers import make_optimizer
-from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.model import AscentSpec, ModelSpec
 from gensdk_runtime.spec.settings import AscentSettings
 
 

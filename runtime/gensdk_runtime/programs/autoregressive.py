@@ -20,7 +20,7 @@ from gensdk_runtime.programs.base import (
     write_conditions,
 )
 from gensdk_runtime.programs.run import Run, State
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, ModelSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec, ModelSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings
 
 

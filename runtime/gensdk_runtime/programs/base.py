@@ -19,7 +19,7 @@ from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.programs.run import Run, State
 from gensdk_runtime.spec.kinds import PROGRAMS, ProgramSpec
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.options import settings_under
 from gensdk_runtime.spec.settings import SETTINGS, ProgramSettings, register_settings
 from gensdk_runtime.spec.signature import GraphSpec

@@ -20,7 +20,7 @@ from gensdk_runtime.programs.run import Run
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
-from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 
 MAX_RESOLVED = 256

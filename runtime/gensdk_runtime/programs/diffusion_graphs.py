@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.base import Shape, Wanted, require_signature
 from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
-from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.signature import ROWS, GraphSpec
 
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}

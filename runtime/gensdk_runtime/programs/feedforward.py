@@ -23,7 +23,7 @@ from gensdk_runtime.programs.base import (
     write_conditions,
 )
 from gensdk_runtime.programs.run import OneRun, Run
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
 from gensdk_runtime.spec.signature import GraphSpec
 

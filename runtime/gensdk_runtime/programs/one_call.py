@@ -19,7 +19,8 @@ from gensdk_runtime.programs.base import Program, Shape, Wanted, require_signatu
 from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.programs.solvers import SolverTable
-from gensdk_runtime.spec.manifest import AutoregressiveSpec, DiffusionSpec, ModelSpec, OneCallSpec
+from gensdk_runtime.spec.manifest import OneCallSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec, DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.programs.schedules import make_schedule
-from gensdk_runtime.spec.manifest import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.model import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import TensorSpec
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import SolverName
 
 Float64 = NDArray[np.float64]

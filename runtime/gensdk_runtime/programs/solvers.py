@@ -24,7 +24,7 @@ import numpy as np
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.programs.schedules import Float64, NoiseSchedule, Schedule
 from gensdk_runtime.programs.spacings import Levels, levels
-from gensdk_runtime.spec.manifest import PredictionType
+from gensdk_runtime.spec.model import PredictionType
 from gensdk_runtime.spec.settings import SolverName, TimestepSpacing
 
 NUM_COEFFICIENTS = 8

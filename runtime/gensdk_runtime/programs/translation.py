@@ -8,9 +8,10 @@ from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.base import Wanted, conditions_wanted, require_signature, write_conditions
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.programs.run import OneRun, Run
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
-from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, SourceSpec, TensorSpec
+from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, TensorSpec
 
 
 class TranslationProgram(FeedforwardProgram):

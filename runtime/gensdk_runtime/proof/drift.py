@@ -26,7 +26,7 @@ from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.programs.proving import discrete_step, magnified
 from gensdk_runtime.proof.golden import Call, GoldenBounds
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 MAX_PSNR = 200.0

@@ -21,8 +21,8 @@ from gensdk_runtime.backends.base import Feeds, Session
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.bundles.arrays_file import read_npz
 from gensdk_runtime.errors import IntegrityError
+from gensdk_runtime.spec.fields import Name, Precision
 from gensdk_runtime.spec.options import OptionValues
-from gensdk_runtime.spec.signature import Name, Precision
 from gensdk_runtime.spec.strict import StrictModel
 
 INDEX = "index"

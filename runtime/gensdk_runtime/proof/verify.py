@@ -22,9 +22,10 @@ from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.programs.proving import one_same, options_beside
 from gensdk_runtime.proof.drift import Drift, degenerate, measure_drift, sample_drift
 from gensdk_runtime.proof.golden import Golden, GoldenBounds, Trajectory, TrajectorySettings
-from gensdk_runtime.spec.manifest import ModelSpec, OneCallSpec
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.manifest import OneCallSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.options import in_words
-from gensdk_runtime.spec.signature import Precision
 
 
 @dataclass(frozen=True)

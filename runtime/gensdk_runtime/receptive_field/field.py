@@ -16,17 +16,9 @@ from gensdk_runtime.errors import IntegrityError
 from gensdk_runtime.onnx_files.nodes import OnnxGraph, read_graph
 from gensdk_runtime.programs import abilities
 from gensdk_runtime.receptive_field.analysis import Analysis, analyse, inputs_of
-from gensdk_runtime.spec.manifest import ModelSpec
-from gensdk_runtime.spec.signature import (
-    HEIGHT,
-    MAX_MARGIN,
-    RESULT_HEIGHT,
-    RESULT_WIDTH,
-    WIDTH,
-    GraphSpec,
-    ReceptiveField,
-    SourceSpec,
-)
+from gensdk_runtime.spec.conditions import MAX_MARGIN, ReceptiveField, SourceSpec
+from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec
 
 MOST = 2**50
 """Bytes of a run that are told apart; hostile graphs ask for more."""

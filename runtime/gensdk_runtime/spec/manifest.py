@@ -1,8 +1,9 @@
 """What a bundle says about itself: typed, frozen, versioned, strict about unknown keys.
 
-:class:`ModelSpec` is what a model *is* (graphs, program, output); :class:`Manifest` is what a bundle *packs*
-(the model, the files of each precision, proofs, provenance, checksums). A manifest whose `files` is empty is a
-draft: :func:`gensdk_runtime.bundles.writer.write_bundle` seals it with the checksums of what it writes.
+The model (:class:`gensdk_runtime.spec.model.ModelSpec`) is its graphs, its program, what it makes and what it can
+be asked for; :class:`Manifest` is what a bundle *packs*: the model, the files of each precision, proofs,
+provenance, checksums. A manifest whose `files` is empty is a draft:
+:func:`gensdk_runtime.bundles.writer.write_bundle` seals it with the checksums of what it writes.
 """
 
 from __future__ import annotations
@@ -16,38 +17,12 @@ from pydantic import Field, model_validator
 
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.fields import BundlePath, Finite, Name, Precision
-from gensdk_runtime.spec.model import (
-    AscentSpec,
-    AutoregressiveSpec,
-    DiffusionSpec,
-    FeedforwardSpec,
-    ModelSpec,
-    PredictionType,
-    ScheduleSpec,
-)
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_runtime.spec.upgrade import upgraded
-
-__all__ = [
-    "MANIFEST_FILE",
-    "MAX_MANIFEST_BYTES",
-    "SCHEMA_VERSION",
-    "AscentSpec",
-    "AutoregressiveSpec",
-    "DiffusionSpec",
-    "EngineSpec",
-    "FeedforwardSpec",
-    "FileEntry",
-    "Manifest",
-    "ModelSpec",
-    "OneCallSpec",
-    "Precision16Report",
-    "PredictionType",
-    "ScheduleSpec",
-]
 
 SCHEMA_VERSION = 2
 """Raised when a reader of the older schema could misread the newer one."""

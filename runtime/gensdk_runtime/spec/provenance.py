@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gensdk_runtime.spec.signature import Finite, Json
+from gensdk_runtime.spec.fields import Finite, Json
 from gensdk_runtime.spec.strict import StrictModel
 
 UNFINISHED = "unfinished"

@@ -8,43 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.spec.conditions import MAX_MARGIN, ReceptiveField, SourceSpec
-from gensdk_runtime.spec.fields import (
-    MAX_SAMPLE_ELEMENTS,
-    Axis,
-    BundlePath,
-    Dtype,
-    Finite,
-    Json,
-    Name,
-    Precision,
-    Range,
-    Role,
-    check_path,
-)
-from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec
+from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Axis, Dtype, Name, Range, Role
 from gensdk_runtime.spec.strict import StrictModel
-
-__all__ = [
-    "MAX_MARGIN",
-    "MAX_SAMPLE_ELEMENTS",
-    "Axis",
-    "BundlePath",
-    "Dtype",
-    "Finite",
-    "GraphSpec",
-    "ImageSpec",
-    "Json",
-    "Name",
-    "PointsSpec",
-    "Precision",
-    "Range",
-    "ReceptiveField",
-    "Role",
-    "SourceSpec",
-    "TensorSpec",
-    "check_path",
-]
 
 HEIGHT, WIDTH = "height", "width"
 RESULT_HEIGHT, RESULT_WIDTH = "result_height", "result_width"

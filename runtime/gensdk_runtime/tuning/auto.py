@@ -19,8 +19,8 @@ from gensdk_runtime.plan.opening import open_choice
 from gensdk_runtime.plan.runner import open_runner
 from gensdk_runtime.plan.runners import Look, Runners
 from gensdk_runtime.printable import printable
-from gensdk_runtime.spec.manifest import ModelSpec
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.pruning import GAIN, counts_to_compare, pruned
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gensdk_runtime.host.processor import cores_to_fill, threads_per_core
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.plan.costs import Choice
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 MEASURED_BACKENDS = ("onnxruntime", "openvino", "tensorrt")
 """What ``auto`` may choose; backends of other packages, and the fake one, are taken only by name."""

@@ -16,7 +16,7 @@ from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.fingerprint import has_nvidia_gpu
 from gensdk_runtime.plan.first_run import CHILD
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.strict import StrictModel
 
 MODULE = "gensdk_runtime.tuning.worker"

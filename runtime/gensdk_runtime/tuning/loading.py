@@ -13,8 +13,8 @@ from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.origin import still_open
 from gensdk_runtime.plan.runner import Runner, open_runner
 from gensdk_runtime.plan.runners import Runners
-from gensdk_runtime.spec.manifest import ModelSpec
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.model import ModelSpec
 
 PRECISIONS = ("fp32", "fp16", "auto")
 

@@ -18,7 +18,7 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, has_nvidia_gpu, installed_packages
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.tuning.candidates import MEASURED_BACKENDS, Processor, batch_sizes, candidates
 from gensdk_runtime.tuning.child import Answer, Child, ChildLostError, Question
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.plan.costs import Choice, CostTable
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 GAIN = 0.03
 """What a choice has to gain at some number of samples to be kept: what two measurements of one thing differ by."""

@@ -16,7 +16,7 @@ from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.noise import sample_keys
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.run import Run, StepEnd
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.plan.costs import CostTable, Round
 from gensdk_runtime.plan.fingerprint import measurement_key
-from gensdk_runtime.spec.manifest import Manifest, ModelSpec
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.auto import check_threads
 from gensdk_runtime.tuning.pruning import USUAL_COUNTS, counts_to_compare, pruned

@@ -20,7 +20,7 @@ from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.fingerprint import bundle_identity
 from gensdk_runtime.plan.opening import open_choice
 from gensdk_runtime.plan.runner import Runner
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.tuning.child import Answer, Question
 from gensdk_runtime.tuning.stopwatch import time_batches
 

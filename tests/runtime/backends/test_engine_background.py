@@ -20,7 +20,8 @@ from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.signature import GraphSpec, Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import GraphSpec
 
 BUNDLE = "digits-ddpm"
 

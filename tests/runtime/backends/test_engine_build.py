@@ -22,8 +22,9 @@ from gensdk_runtime.backends.tensorrt.supply import EngineSource, Supplier, Untr
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import EngineSpec
-from gensdk_runtime.spec.signature import GraphSpec, Precision
+from gensdk_runtime.spec.signature import GraphSpec
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 GRAPHS = [

@@ -18,7 +18,7 @@ from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.verify import verify_bundle
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
 
 AVAILABLE = get_backend("tensorrt").availability()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not AVAILABLE.available, reason=AVAILABLE.reason)]

@@ -30,8 +30,9 @@ from gensdk_runtime.proof import golden as golden_module
 from gensdk_runtime.proof.drift import measure_drift
 from gensdk_runtime.proof.golden import Call, Golden, GoldenBounds, Recorder, Trajectory, TrajectorySettings
 from gensdk_runtime.proof.verify import check_golden, replay
-from gensdk_runtime.spec.manifest import ModelSpec, ScheduleSpec
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec
+from gensdk_runtime.spec.model import ModelSpec, ScheduleSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import GraphSpec
 from support.models import (
     IMAGE,
     MODELS,

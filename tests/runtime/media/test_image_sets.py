@@ -12,7 +12,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.gif import encode_gif
 from gensdk_runtime.media.image_pixels import fit_size
 from gensdk_runtime.media.image_sets import Shaping, load_image, load_images
-from gensdk_runtime.spec.signature import ImageSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_training.data import ArrayDataset, load_data
 from support.image_bytes import png
 from support.image_folders import numbers, write_image, write_images

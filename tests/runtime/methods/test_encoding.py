@@ -9,7 +9,7 @@ import pytest
 
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec
 from support.models import IMAGE, feedforward_model, generator, image_tensor, label_tensor, tensor
 

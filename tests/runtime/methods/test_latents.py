@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods.latents import lerp, slerp
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from support.models import MODELS, autoregressive_model, diffusion_model, feedforward_model, generator
 
 WITH_LATENT = ("feedforward", "diffusion", "sharing")

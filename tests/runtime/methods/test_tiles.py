@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gensdk_runtime.methods.tiles import Axis, smallest_tile, translate_tiles
-from gensdk_runtime.spec.signature import SourceSpec
+from gensdk_runtime.spec.conditions import SourceSpec
 
 
 @given(

@@ -16,8 +16,9 @@ from gensdk_runtime.outputs.image import check_target, image_of
 from gensdk_runtime.outputs.points import MARGIN, SIZE, scatter
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.conditions import label_conditions
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.spec.signature import GraphSpec, PointsSpec
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.outputs import PointsSpec
+from gensdk_runtime.spec.signature import GraphSpec
 from support.models import diffusion_model, feedforward_model, generator, label_tensor, tensor
 
 RANGE = (-4.0, 4.0)

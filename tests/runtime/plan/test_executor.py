@@ -14,7 +14,7 @@ from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError, GensdkWarning, InputError, OutOfMemoryError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.programs import ABILITIES
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from support.models import MODELS, generator
 from support.streams import slow_generator
 

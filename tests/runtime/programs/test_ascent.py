@@ -14,7 +14,7 @@ from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods.inversion import Detection
-from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.model import AscentSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from support.models import IMAGE, MODELS, ascent_model, feedforward_model, generator, image_tensor, tensor

@@ -21,7 +21,7 @@ from gensdk_runtime.noise import sample_keys
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.run import Run
 from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
-from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec
 from support.models import diffusion_model, generator, sharing_model, tensor
 

@@ -18,7 +18,7 @@ from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.diffusion import DiffusionProgram
 from gensdk_runtime.programs.run import Run, StepEnd
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from support.members import a_run, assert_each_is_alone, assert_halves_are_each_as_alone, member_options
 from support.models import IMAGE, MODELS
 

@@ -13,7 +13,7 @@ from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.spec.manifest import DiffusionSpec
+from gensdk_runtime.spec.model import DiffusionSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from support.models import SCHEDULE, diffusion_model, generator, sharing_model, tensor

@@ -11,7 +11,7 @@ import pytest
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.programs.schedules import NoiseSchedule
-from gensdk_runtime.spec.manifest import DiffusionSpec, ScheduleSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ScheduleSpec
 
 
 @pytest.fixture(scope="module")

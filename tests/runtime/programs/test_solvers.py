@@ -13,7 +13,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import FlowSchedule, Schedule, make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.spacings import SPACINGS, Levels, levels, timesteps
-from gensdk_runtime.spec.manifest import ScheduleSpec
+from gensdk_runtime.spec.model import ScheduleSpec
 from support.solver_steps import step
 
 KINDS = ("linear", "scaled_linear", "cosine", "flow")

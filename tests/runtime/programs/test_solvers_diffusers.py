@@ -23,7 +23,7 @@ from diffusers import (
 from gensdk_runtime.programs.schedules import FlowSchedule, Schedule, make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.spacings import SPACINGS, levels, timesteps
-from gensdk_runtime.spec.manifest import ScheduleSpec
+from gensdk_runtime.spec.model import ScheduleSpec
 from support.solver_steps import walk
 
 THEIR_SPACINGS = ("leading", "linspace", "trailing")

@@ -20,8 +20,9 @@ from gensdk_runtime.host import memory
 from gensdk_runtime.methods import translate
 from gensdk_runtime.methods.tiles import Cut
 from gensdk_runtime.receptive_field.field import receptive_field, with_field
-from gensdk_runtime.spec.manifest import Manifest, ModelSpec
-from gensdk_runtime.spec.signature import ReceptiveField
+from gensdk_runtime.spec.conditions import ReceptiveField
+from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.model import ModelSpec
 from support.onnx_graphs import OnnxBytes
 from support.translation_graphs import (
     GLOBAL,

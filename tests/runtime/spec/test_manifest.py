@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.spec.conditions import LabelSpec
+from gensdk_runtime.spec.fields import check_path
 from gensdk_runtime.spec.manifest import (
     MAX_MANIFEST_BYTES,
     SCHEMA_VERSION,
@@ -22,10 +23,10 @@ from gensdk_runtime.spec.manifest import (
     FileEntry,
     Manifest,
     Precision16Report,
-    ScheduleSpec,
 )
+from gensdk_runtime.spec.model import ScheduleSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.signature import ImageSpec, check_path
 from support.models import MODELS
 from support.tiny_bundle import GRAPH, sealed, tiny_files, tiny_manifest
 

@@ -20,7 +20,7 @@ from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.opening import open_choice
 from gensdk_runtime.plan.runner import Runner, runner_of
 from gensdk_runtime.plan.runners import Runners
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from support.models import MODELS, feedforward_model, generator, nan_images
 from support.step_bundle import write_step_bundle
 

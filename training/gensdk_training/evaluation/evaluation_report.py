@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gensdk_runtime.spec.signature import Finite, Json
+from gensdk_runtime.spec.fields import Finite, Json
 from gensdk_runtime.spec.strict import StrictModel
 
 Better = Literal["lower", "higher", "near floor"]

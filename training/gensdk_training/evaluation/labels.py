@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.data.classes import listed_names
 from gensdk_training.data.dataset import Dataset, Labels
 

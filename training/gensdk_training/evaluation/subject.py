@@ -16,7 +16,8 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.outputs.image import image_of
 from gensdk_runtime.programs import abilities
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.manifest import Manifest, ModelSpec
+from gensdk_runtime.spec.manifest import Manifest
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.data.classes import among, as_classes, listed_names, of_classes
 from gensdk_training.data.dataset import Dataset, Images, Labels
 from gensdk_training.data.mixtures import MIXTURES

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentSpec
+from gensdk_runtime.spec.model import AscentSpec
 from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.families.dcgan import Dcgan, DcganConfig

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.signature import SourceSpec
+from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, network_of, require_sources
 from gensdk_training.graphs.translator import translation_plan
 from gensdk_training.losses.adversarial import Game, decided_right, discriminator_loss, towards

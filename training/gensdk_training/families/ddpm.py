@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import NoiseSchedule
-from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_training.denoiser_family import SIZES, DenoiserConfig, DenoiserFamily
 from gensdk_training.distillation import Distillation, Teacher, open_teacher

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_runtime.spec.settings import AscentSettings
-from gensdk_runtime.spec.signature import SourceSpec
 from gensdk_training.examples import Examples
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, require_labels
 from gensdk_training.graphs.dreaming import DreamLayer, dream_plan

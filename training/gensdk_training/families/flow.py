@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import FlowSchedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
-from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_training.denoiser_family import DENOISER, SIZES, DenoiserConfig, DenoiserFamily
 from gensdk_training.distillation import Teacher, open_teacher

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.family import Batch, DataInfo, Family, FamilyConfig, Loss, Phase, network_of
 from gensdk_training.graphs.latent_sampler import latent_graph

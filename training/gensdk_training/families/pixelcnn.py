@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.conditions import label_conditions
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, require_labels
 from gensdk_training.graphs.pixel_steps import (
     ChannelHead,

@@ -6,9 +6,10 @@ from torch import nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.conditions import label_conditions
-from gensdk_runtime.spec.manifest import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec
+from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_training.graphs.diffusion_step import (
     DiffusionStep,
     EmbeddedStep,

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
-from gensdk_runtime.spec.signature import ROWS, GraphSpec, ImageSpec, Role, TensorSpec
+from gensdk_runtime.spec.fields import Role
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import ROWS, GraphSpec, TensorSpec
 from gensdk_training.networks.denoiser import EmbeddingDenoiser, SharingDenoiser
 
 

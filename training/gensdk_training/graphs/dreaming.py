@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AscentSpec, ModelSpec
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.model import AscentSpec, ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.settings import AscentSettings
-from gensdk_runtime.spec.signature import HEIGHT, WIDTH, ImageSpec, SourceSpec, TensorSpec
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, TensorSpec
 from gensdk_training.graphs.input_gradient import InputGradient, gradient_graph
 from gensdk_training.plan import ExportPlan
 

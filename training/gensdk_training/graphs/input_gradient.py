@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.signature import Axis, GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.spec.fields import Axis
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 
 class WithAutograd(nn.Module):

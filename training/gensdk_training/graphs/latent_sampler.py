@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.kinds import OutputSpec
-from gensdk_runtime.spec.manifest import AscentSpec, FeedforwardSpec, ModelSpec
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.spec.model import AscentSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.family import DataInfo, PointsInfo
 from gensdk_training.plan import ExportPlan
 

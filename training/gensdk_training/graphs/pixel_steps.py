@@ -12,8 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gensdk_runtime.spec.manifest import AutoregressiveSpec
-from gensdk_runtime.spec.signature import GraphSpec, ImageSpec, TensorSpec
+from gensdk_runtime.spec.model import AutoregressiveSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_training.networks.gated_stacks import GatedLayer, LabelBias, label_biases
 from gensdk_training.networks.grey_levels import draw_level, level_of, value_of
 

@@ -7,9 +7,11 @@ from typing import cast
 from torch import Tensor, nn
 
 from gensdk_runtime.programs.translation import result_axis
-from gensdk_runtime.spec.conditions import label_conditions
-from gensdk_runtime.spec.manifest import FeedforwardSpec, ModelSpec
-from gensdk_runtime.spec.signature import HEIGHT, WIDTH, Axis, GraphSpec, ImageSpec, SourceSpec, TensorSpec
+from gensdk_runtime.spec.conditions import SourceSpec, label_conditions
+from gensdk_runtime.spec.fields import Axis
+from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec, TensorSpec
 from gensdk_training.plan import ExportPlan
 
 GRAPH = "translator"

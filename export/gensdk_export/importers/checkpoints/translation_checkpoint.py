@@ -26,8 +26,9 @@ from gensdk_export.importers.checkpoints.checkpoint_tensors import read_weights
 from gensdk_export.importers.checkpoints.cyclegan_networks import GeneratorShape, build_generator
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
 from gensdk_runtime.errors import ExportError
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.signature import ImageSpec, SourceSpec
 from gensdk_training.graphs.translator import translation_plan
 from gensdk_training.networks.patches import Norm
 from gensdk_training.plan import ExportPlan

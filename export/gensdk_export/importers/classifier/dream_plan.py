@@ -24,9 +24,10 @@ from gensdk_export.importers.import_report import Guess, bundle_name
 from gensdk_export.importers.onnx.meaning import OnnxOptions, Picture, may_be_image, source_picture
 from gensdk_export.importers.onnx.reading import OnnxFile, Port, read_onnx
 from gensdk_runtime.errors import ExportError, InputError, did_you_mean
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.settings import AscentSettings
-from gensdk_runtime.spec.signature import ImageSpec, SourceSpec
 from gensdk_training.graphs.dreaming import DreamLayer, dream_plan
 from gensdk_training.plan import ExportPlan
 

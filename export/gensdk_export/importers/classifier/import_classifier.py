@@ -25,7 +25,7 @@ from gensdk_export.importers.onnx.meaning import OnnxOptions
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, prove
 from gensdk_runtime.proof.golden import Golden, GoldenBounds
-from gensdk_runtime.spec.signature import Precision
+from gensdk_runtime.spec.fields import Precision
 
 SAMPLES = 2
 GOLDEN_BYTES = 256 * 1024

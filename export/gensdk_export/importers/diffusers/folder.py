@@ -23,9 +23,9 @@ from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.importers.diffusers.scheduler import INSTALL, read_sampling
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name, check_size
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.settings import SolverName
-from gensdk_runtime.spec.signature import ImageSpec
 from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from gensdk_training.plan import ExportPlan
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from gensdk_export.importers.import_report import Guess
 from gensdk_runtime.errors import ExportError, UnavailableError
 from gensdk_runtime.programs.schedules import make_schedule
-from gensdk_runtime.spec.manifest import PredictionType, ScheduleSpec
+from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings, SolverName, TimestepSpacing
 
 INSTALL = 'pip install "gensdk[diffusers]"'

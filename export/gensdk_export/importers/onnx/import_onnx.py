@@ -28,7 +28,7 @@ from gensdk_export.packing import write_proved
 from gensdk_export.proof import GraphSet
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.programs.translation import result_axis
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH
 

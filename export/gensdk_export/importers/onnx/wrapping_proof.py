@@ -30,7 +30,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.drift import measure_drift, sample_drift
 from gensdk_runtime.proof.golden import Golden, GoldenBounds, Trajectory
 from gensdk_runtime.proof.verify import replay
-from gensdk_runtime.spec.manifest import ModelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.plan import ExportPlan
 
 SAMPLES = 2

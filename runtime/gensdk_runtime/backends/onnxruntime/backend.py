@@ -28,7 +28,8 @@ from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, Un
 from gensdk_runtime.host.forking import CUDA, OPENVINO, new_lock
 from gensdk_runtime.host.processor import thread_limit
 from gensdk_runtime.host.telemetry import quieten_onnxruntime
-from gensdk_runtime.spec.signature import GraphSpec, Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import GraphSpec
 
 INSTALL = 'pip install "gensdk[cpu]" (or "gensdk[gpu]" for an NVIDIA GPU; never both)'
 

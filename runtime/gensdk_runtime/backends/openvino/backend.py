@@ -14,7 +14,8 @@ from gensdk_runtime.backends.openvino.compiler import Compiled, Compiler, SizesK
 from gensdk_runtime.backends.openvino.importing import quiet_openvino, settle
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import OPENVINO
-from gensdk_runtime.spec.signature import GraphSpec, Precision
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import GraphSpec
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 INSTALL = 'pip install "gensdk[openvino]"'

@@ -20,7 +20,8 @@ from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, in
 from gensdk_runtime.backends.tensorrt.supply import EngineSource, Supplier
 from gensdk_runtime.errors import InputError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import CUDA
-from gensdk_runtime.spec.signature import GraphSpec, Precision, TensorSpec
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 Kind = Literal["rtx", "classic"]
 KINDS: Mapping[str, EngineRuntime] = {"rtx": "tensorrt-rtx", "classic": "tensorrt"}

@@ -17,16 +17,9 @@ from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.backends.tensorrt.package import Toolkit, reason
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.onnx_files.scan import scan
-from gensdk_runtime.spec.signature import (
-    HEIGHT,
-    MAX_ROWS,
-    ROWS,
-    WIDTH,
-    GraphSpec,
-    Precision,
-    SourceSpec,
-    TensorSpec,
-)
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import HEIGHT, MAX_ROWS, ROWS, WIDTH, GraphSpec, TensorSpec
 
 FLAGS = ("strongly typed", "no TF32")
 """What every network and builder here is set to: part of an engine's identity."""

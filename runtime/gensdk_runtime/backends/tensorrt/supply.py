@@ -16,8 +16,9 @@ from gensdk_runtime.backends.tensorrt.package import Toolkit
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.host.progress import Progress
 from gensdk_runtime.printable import printable
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import EngineSpec
-from gensdk_runtime.spec.signature import Precision, SourceSpec
 
 LoadedT = TypeVar("LoadedT")
 
