@@ -230,13 +230,16 @@ def settings_label(run: Trajectory) -> str:
 def check_golden(model: ModelSpec, golden: Golden) -> None:
     """Raises :class:`IntegrityError` unless all that was recorded fits `model`, and each graph has a call."""
     known = {graph.name: graph for graph in model.graphs}
+    kinds, dtype = {condition.kind for condition in model.conditions}, model.output.dtype
     for run in golden.trajectories:
         expected = (len(run.settings.seeds), *model.output.shape)
-        if run.samples.shape != expected or run.samples.dtype != np.float32:
+        if run.samples.shape != expected or run.samples.dtype != dtype:
             got = f"{run.samples.dtype} {list(run.samples.shape)}"
             raise IntegrityError(
-                f"golden file: expected samples float32 {list(expected)}, got {got}; export the bundle again"
+                f"golden file: expected samples {dtype} {list(expected)}, got {got}; export the bundle again"
             )
+        for kind in run.conditions.keys() - kinds:
+            raise IntegrityError(f"golden file: it gives {kind!r}, which the model does not take; export again")
         for call in run.calls:
             graph = known.get(call.graph)
             if graph is None or set(call.outputs) != {spec.name for spec in graph.outputs}:

@@ -204,6 +204,7 @@ def recorded(model: ModelSpec) -> Golden:
         lambda run: replace(run, calls=(replace(run.calls[0], outputs={"image": run.samples[:1]}),)),
         lambda run: replace(run, settings=TrajectorySettings(seeds=(0, 1), solver="ddim")),
         lambda run: replace(run, conditions={"label": np.array([0, 99])}),
+        lambda run: replace(run, conditions={"seed": np.array([7, 8])}),
     ],
 )
 def test_golden_files_that_do_not_fit_are_refused(change) -> None:

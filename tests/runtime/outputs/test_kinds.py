@@ -23,6 +23,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.outputs.base import register_output
 from gensdk_runtime.proof.drift import sample_drift
 from gensdk_runtime.proof.golden import Golden, Recorder, Trajectory, TrajectorySettings
+from gensdk_runtime.proof.verify import check_golden
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS
 from gensdk_runtime.spec.manifest import FileEntry, Manifest
@@ -156,6 +157,7 @@ def test_golden_trajectories_and_latencies() -> None:
         made = Generator.from_sessions(model(), sessions).sample(**run.sample_arguments()).array
         golden = Golden((Trajectory(run.settings, made, recorder.take(), run.conditions),))
         (read,) = Golden.from_bytes(golden.to_bytes()).trajectories
+        check_golden(model(), Golden((read,)))
         replayed = tunes.sample(**read.sample_arguments()).array
     assert read.calls[0].feeds["tempo"].tolist() == tempos.tolist()
     assert sample_drift(model(), read.samples, replayed).scaled == 0
