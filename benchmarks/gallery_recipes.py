@@ -20,6 +20,7 @@ _LINEAR = {"latent": 32, "hidden": [256, 256], "ema_decay": 0.998, "lr_schedule"
 DIGITS: dict[str, tuple[str, dict[str, Any]]] = {
     "digits-gan": ("gan", {**_LINEAR, "steps": 8000}),
     "digits-cgan": ("cgan", RECIPES["digits-cgan"].config),
+    "digits-flow": ("flow", RECIPES["digits-flow"].config),
     "digits-wgan": (
         "wgan",
         {
