@@ -95,6 +95,8 @@ def survives(graph: GraphSpec, data: bytes, sizes: dict[str, int]) -> bool:
         order = json.dumps({"graph": graph.model_dump_json(), "file": str(file), "sizes": sizes})
         with start_python(["-c", program, order], paths=[Path(__file__).resolve().parent]) as process:
             process.communicate()
+    if process.returncode > 0:
+        raise RuntimeError(f"graph {graph.name!r} can't be compiled, and that is no crash")
     return process.returncode == 0
 
 

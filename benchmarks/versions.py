@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,13 @@ import click
 from peers.child import BENCHMARKS, Child, child_environment
 
 from gensdk_runtime.host.atomic import put_in_place, sibling
-from gensdk_runtime.host.child_process import start_python
+from gensdk_runtime.host.child_process import run_program, start_python
+from gensdk_runtime.host.scratch import scratch_folder
 
 ROOTS = (".", "runtime", "training", "export")
 """Where the packages of a checkout lie."""
 RUN_SECONDS = 900.0
+GIT_SECONDS = 120.0
 
 TRANSLATOR = ["pix2pix", "--data", "digits", "--inputs", "digits", "--channels", "3", "--input-channels", "3"]
 TRANSLATOR += ["--size", "256", "--steps", "1", "--batch-size", "1", "--set", "channels=8", "--set", "depth=4"]
@@ -77,25 +78,25 @@ def locate(against: str, root: Path) -> Path:
         if not (folder / "gensdk" / "__init__.py").is_file():
             raise click.ClickException(f"expected a checkout of gensdk, but {folder} has no gensdk/__init__.py")
         return folder
-    commit = _git("rev-parse", "--verify", "--quiet", f"{against}^{{commit}}").decode().strip()
+    commit = _git("rev-parse", "--verify", "--quiet", f"{against}^{{commit}}").strip()
     if not commit:
         raise click.ClickException(f"{against!r} is neither a folder nor a commit of {BENCHMARKS.parent}")
     found = root / "commits" / commit
     if not found.is_dir():
         found.parent.mkdir(parents=True, exist_ok=True)
-        with sibling(found, folder=True) as new, tempfile.TemporaryFile() as archive:
-            archive.write(_git("archive", "--format=tar", commit))
-            archive.seek(0)
-            with tarfile.open(fileobj=archive) as tar:
+        with sibling(found, folder=True) as new, scratch_folder() as scratch:
+            archive = scratch / "commit.tar"
+            _git("archive", "--format=tar", f"--output={archive}", commit)
+            with tarfile.open(archive) as tar:
                 tar.extractall(new, filter="data")
             put_in_place(new, found)
     return found
 
 
-def _git(*arguments: str) -> bytes:
+def _git(*arguments: str) -> str:
     """What git prints about the checkout that this file lies in; empty where it fails."""
-    done = subprocess.run(["git", "-C", str(BENCHMARKS.parent), *arguments], capture_output=True, check=False)
-    return done.stdout if done.returncode == 0 else b""
+    done = run_program("git", "-C", str(BENCHMARKS.parent), *arguments, timeout=GIT_SECONDS)
+    return "" if done is None or done.code else done.output
 
 
 def make_translator(version: Version, folder: Path) -> Path:

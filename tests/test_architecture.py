@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import gensdk
+from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS, PROGRAMS
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
@@ -134,3 +135,93 @@ def test_the_face_shows_what_type_checkers_see() -> None:
     seen = {node.names[0].name for node in checked.body if isinstance(node, ast.ImportFrom)}
     assert seen | {"__version__"} == set(gensdk.__all__)
     assert all(getattr(gensdk, name) is not None for name in gensdk.__all__)
+
+
+KNOWING_KINDS = ("conditions", "outputs", "programs", "spec")
+"""The rooms of the runtime whose matter the kinds are."""
+ELSEWHERE = {
+    "runtime/gensdk_runtime/receptive_field/field.py": "looks into graphs that translate images, and no others",
+    "runtime/gensdk_runtime/tuning/loading.py": "imports that room where there are such graphs, and not otherwise",
+    "training/gensdk_training/family.py": "says of data what they are, for all others to ask",
+    "training/gensdk_training/data/feed.py": "deals out pairs of images where data have such",
+    "export/gensdk_export/proof.py": "tries graphs at the sizes of images that they take",
+    "export/gensdk_export/receptive_proof.py": "tries what a graph that translates images sees",
+    "export/gensdk_export/rewrites/uint8.py": "makes images that go in and come out bytes",
+}
+"""Where else there is a branch on a kind, and why."""
+NEEDING_IMAGES = {
+    "runtime/gensdk_runtime/methods/translate.py": "translates images",
+    "runtime/gensdk_runtime/stream/pipeline.py": "its frames are images",
+    "training/gensdk_training/evaluation/subject.py": "compares samples with images",
+    "export/gensdk_export/card.py": "tells how many channels the images have that are translated",
+    "export/gensdk_export/page/page.py": "its scripts draw pictures",
+    "export/gensdk_export/rewrites/uint8.py": "pixels are bytes",
+    "gensdk/cli/detect.py": "reads files of images",
+    "gensdk/cli/dream.py": "reads a file of an image",
+}
+"""What asks for images by name, which other models don't have, and why."""
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """All names and attributes in an expression."""
+    found = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return found | {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+
+
+def branches_on_kinds(tree: ast.AST, kinds: set[str]) -> list[int]:
+    """The lines that ask of what kind a program, an output, a condition or data are."""
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            types = names_in(node.args[1])
+            if any(name.endswith(("Spec", "Program", "Output", "Condition")) for name in types):
+                lines.append(node.lineno)
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            constants = {each.value for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant)}
+            asks = any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides)
+            missing = any(
+                isinstance(side, ast.Attribute)
+                and side.attr in ("source", "points", "image")
+                and names_in(side.value) & {"model", "data", "info"}
+                for side in sides
+            )
+            if (asks and constants & kinds) or (missing and None in constants):
+                lines.append(node.lineno)
+    return lines
+
+
+def test_a_branch_on_a_kind_counts() -> None:
+    """The counter sees each form of one, and takes nothing else for one."""
+    kinds = {"image", "points"}
+    for code in (
+        "isinstance(model.output, ImageSpec)",
+        "isinstance(program, (DiffusionProgram, X))",
+        "model.output.kind == 'points'",
+        "spec.kind in ('image', 'x')",
+        "data.points is None",
+        "self.model.source is not None",
+    ):
+        assert branches_on_kinds(ast.parse(code), kinds) == [1], code
+    for code in ("isinstance(x, str)", "array.dtype.kind == 'f'", "question.kind == 'open'", "x.source is None"):
+        assert branches_on_kinds(ast.parse(code), kinds) == [], code
+
+
+def test_kinds_are_asked_of_nowhere_else() -> None:
+    """A new kind is a file of its own: nothing branches on kinds but their rooms, and what is named here."""
+    kinds = {*PROGRAMS.names, *OUTPUTS.names, *CONDITIONS.names}
+    found: dict[str, list[int]] = {}
+    asked: set[str] = set()
+    for path in FILES:
+        where, tree = str(path.relative_to(ROOT)), ast.parse(path.read_text())
+        rooms = [f"runtime/gensdk_runtime/{room}/" for room in KNOWING_KINDS]
+        if where.startswith(tuple(rooms)):
+            continue
+        if lines := branches_on_kinds(tree, kinds):
+            found[where] = lines
+        calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+        if {"image_of", "source_of"} & {call.id for call in calls if isinstance(call, ast.Name)}:
+            asked.add(where)
+    assert {where: lines for where, lines in found.items() if where not in ELSEWHERE} == {}
+    assert sorted(asked) == sorted(NEEDING_IMAGES)
+    assert sorted(found) == sorted(ELSEWHERE), "an exception that is none any more"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gensdk_export.export_report import HEADING, MEASURED, GraphRow, engine_rows, row_text
+from gensdk_runtime.conditions.base import conditions_of
 from gensdk_runtime.conditions.image import source_of
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
@@ -70,10 +71,10 @@ def _how_to_sample(model: ModelSpec, name: str) -> str:
     for ability, how in (("dream", _how_to_dream), ("translate", _how_to_translate)):
         if ability in abilities(model):
             return how(model, name)
-    options = ", label=0" if model.num_classes else ""
+    options, flags = _asked(model)
     steps = getattr(getattr(model.program, "defaults", None), "num_inference_steps", None)
     options = options if steps is None else f", num_inference_steps={steps}{options}"
-    flags, suffix = " --label 0" if model.num_classes else "", output_of(model.output).suffixes[0]
+    suffix = output_of(model.output).suffixes[0]
     return (
         f"```sh\ngensdk sample {name} -n 64 --seed 0{flags} -o samples{suffix}\ngensdk verify {name}\n```\n\n"
         "```python\nfrom gensdk import Generator\n\n"
@@ -83,8 +84,16 @@ def _how_to_sample(model: ModelSpec, name: str) -> str:
     )
 
 
+def _asked(model: ModelSpec) -> tuple[str, str]:
+    """An example of each condition that has one: as arguments of a method, and of a command."""
+    shown = {each.kind: each.example for each in conditions_of(model) if each.example is not None}
+    return "".join(f", {kind}={value}" for kind, value in shown.items()), "".join(
+        f" --{kind} {value}" for kind, value in shown.items()
+    )
+
+
 def _how_to_translate(model: ModelSpec, name: str) -> str:
-    label, channels = ", label=0" if model.num_classes else "", source_of(model).channels
+    (label, _), channels = _asked(model), source_of(model).channels
     return (
         f"```sh\ngensdk verify {name}\n```\n\n"
         "```python\nfrom gensdk import Generator\n\n"
@@ -110,7 +119,7 @@ def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
         output.plural: output.facts,
         "program": model.program.kind,
         "graphs": ", ".join(graph.name for graph in model.graphs),
-        "classes": "none" if model.num_classes is None else str(model.num_classes),
+        "conditions": ", ".join(condition.in_words for condition in conditions_of(model)) or "none",
         "largest batch": str(model.max_batch),
         "data": f"{markdown(provenance.data)} ({provenance.data_count} {output.plural})"
         if provenance.data

@@ -26,6 +26,7 @@ Examples:
 def inspect(bundle: str, as_json: bool) -> None:
     """Show what is in BUNDLE: program, graphs, precisions, engines, provenance, options. Checks every checksum."""
     from gensdk_runtime.bundles.bundle import Bundle
+    from gensdk_runtime.conditions.base import conditions_of
     from gensdk_runtime.outputs.base import output_of
     from gensdk_runtime.programs import abilities, layers
 
@@ -37,8 +38,9 @@ def inspect(bundle: str, as_json: bool) -> None:
         return
     model, origin = manifest.model, manifest.provenance
     size = sum(entry.size for entry in manifest.files.values())
-    classes = f", {model.num_classes} classes" if model.num_classes else ""
-    say(f"{model.name}: {model.family}, program {model.program.kind}, {output_of(model.output).of_shape}{classes}")
+    conditions = conditions_of(model)
+    asked = "".join(f", {condition.in_words}" for condition in conditions)
+    say(f"{model.name}: {model.family}, program {model.program.kind}, {output_of(model.output).of_shape}{asked}")
     say(f"{path} ({size / 1000:.0f} kB, schema {manifest.schema_version}, all checksums hold)")
     say(f"precisions: {', '.join(manifest.precisions)}; max_batch {model.max_batch}")
     say(f"methods: {', '.join(('sample', *abilities(model)))}")
@@ -49,8 +51,8 @@ def inspect(bundle: str, as_json: bool) -> None:
         say(f"not finished: {origin.unfinished}")
     if layers(model):
         say(f"layers: {', '.join(layers(model))}")
-    if model.source is not None and model.source.receptive_field is not None:
-        say(f"tiles: {model.source.receptive_field.in_words()}")
+    for note in (note for condition in conditions for note in condition.notes):
+        say(note)
     rows = []
     for graph in model.graphs:
         for precision, file in manifest.graph_files[graph.name].items():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gensdk.cli.output import aside, print_json, say
 from gensdk.cli.program_options import program_options
 from gensdk_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from gensdk_runtime.spec.model import ModelSpec
 
 EXAMPLES = """
 \b
@@ -39,6 +43,13 @@ Examples:
     "--seed", help="An int, or one entry for each sample with commas, as in 3,4 or 0:17. [default: drawn]"
 )
 @click.option("--label", help="A class number or name for all, or one for each sample, with commas.")
+@click.option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    metavar="KIND=VALUE",
+    help="What samples are asked to be, of kinds that have no option of their own.",
+)
 @program_options()
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
@@ -58,6 +69,7 @@ def sample(
     output: str,
     seed: str | None,
     label: str | None,
+    conditions: tuple[str, ...],
     backend: str,
     precision: Any,
     threads: int | None,
@@ -84,7 +96,8 @@ def sample(
                 f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
             )
         output_of(generator.model.output).check_target(output, arrangement)
-        samples = generator.sample(n, seed=seeds, label=labels, settings=options, **given)
+        asked = parse_conditions(conditions, generator.model)
+        samples = generator.sample(n, seed=seeds, label=labels, settings=options, **asked, **given)
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings
     if "fallback" in samples.settings:
@@ -117,9 +130,17 @@ def _seed_entry(text: str) -> int | tuple[int, int]:
         raise InputError(f"expected a seed as 3, 0:17 or a list with commas, got {text[:60]!r}") from None
 
 
+def parse_conditions(pairs: Sequence[str], model: ModelSpec) -> dict[str, Any]:
+    """Conditions by kind from ``KIND=VALUE``, as the model's own understand their values."""
+    from gensdk_runtime.conditions.base import check_known, conditions_of
+
+    given = dict(pair.partition("=")[::2] for pair in pairs)
+    check_known(given, model)
+    return {each.kind: each.parsed(given[each.kind]) for each in conditions_of(model) if each.kind in given}
+
+
 def parse_label(text: str | None) -> Any:
     """One class number or name, or a list of them."""
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    return parts[0] if len(parts) == 1 else parts
+    from gensdk_runtime.conditions.label import parse_label as parsed
+
+    return None if text is None else parsed(text)

@@ -31,7 +31,7 @@ Generator.load(backend="auto") does a short version by itself when it first meet
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle")
 @click.option("--precision", metavar="fp32,fp16", help="[default: all that the bundle has]")
-@click.option("--batch", metavar="1,8,64", help="Samples to measure at. [default: powers of two]")
+@click.option("--batch", metavar="1,8,64", help="Samples to measure at. [default: 1,4,8,16,64,256]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="At most so many CPU threads, and no GPU.")
 @click.option(
     "--budget", type=float, default=20, show_default=True, help="Seconds of measuring; loading comes on top."

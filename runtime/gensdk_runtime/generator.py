@@ -7,11 +7,12 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime import methods
 from gensdk_runtime.arguments import check_count, check_flag, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
@@ -19,12 +20,6 @@ from gensdk_runtime.conditions.given_images import Picture, check_size
 from gensdk_runtime.conditions.label import Label
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
-from gensdk_runtime.methods.dream import dream
-from gensdk_runtime.methods.encoding import classify, encode, log_likelihood, reconstruct
-from gensdk_runtime.methods.inversion import Detection, Inversion, InvertArguments, check_threshold, invert
-from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
-from gensdk_runtime.methods.prepared import Prepared
-from gensdk_runtime.methods.translate import Given, Through, translate
 from gensdk_runtime.noise import Seeds, sample_keys
 from gensdk_runtime.outputs.base import OutputType
 from gensdk_runtime.plan.costs import Choice
@@ -42,6 +37,11 @@ from gensdk_runtime.spec.option_docs import takes_options
 from gensdk_runtime.spec.settings import AscentOptions, ProgramSettings, SampleOptions
 from gensdk_runtime.spec.signature import Precision
 from gensdk_runtime.tuning.loading import described, open_runners
+
+if TYPE_CHECKING:
+    from gensdk_runtime.methods.inversion import Detection, Inversion, InvertArguments
+    from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
+    from gensdk_runtime.methods.prepared import Prepared
 
 
 class Generator(Closable):
@@ -122,7 +122,7 @@ class Generator(Closable):
         asked = Asked(n, batch_size, size=check_size(size))
         conditions, others = self._sampling.asked_for({"label": label}, dict(options))
         chosen = self._sampling.options(settings, others)
-        return Prepared(self._sampling, asked, conditions, chosen, output_type, warm=warm)
+        return methods.prepared.Prepared(self._sampling, asked, conditions, chosen, output_type, warm=warm)
 
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session]) -> Self:
@@ -226,7 +226,7 @@ class Generator(Closable):
         range. `label` where the encoder wants one. Raises :class:`InputError` for a model without either, other
         shapes, and values out of range, and :class:`BackendError` where the backend fails or gives NaN.
         """
-        return encode(self._sampling, images, label, batch_size)
+        return methods.encoding.encode(self._sampling, images, label, batch_size)
 
     def reconstruct(
         self,
@@ -244,7 +244,7 @@ class Generator(Closable):
         missing pixels (what `images` holds there plays no part, but must be in the range). Known pixels stay as
         they are. For the rest as :meth:`encode`.
         """
-        return reconstruct(
+        return methods.encoding.reconstruct(
             self._sampling, images, label, mask=mask, num_iterations=num_iterations, batch_size=batch_size
         )
 
@@ -253,7 +253,7 @@ class Generator(Closable):
 
         Takes `images` and raises as :meth:`encode`.
         """
-        return classify(self._sampling, images, batch_size)
+        return methods.encoding.classify(self._sampling, images, batch_size)
 
     def log_likelihood(
         self, images: NDArray[Any], label: Label | None = None, *, batch_size: int | None = None
@@ -265,7 +265,7 @@ class Generator(Closable):
         :class:`InputError` for other programs, other shapes, and values out of range, and :class:`BackendError`
         where the backend fails or gives NaN.
         """
-        return log_likelihood(self._sampling, images, label, batch_size)
+        return methods.encoding.log_likelihood(self._sampling, images, label, batch_size)
 
     def latents(self, n: int, seed: Seeds) -> NDArray[np.float32]:
         """The latents, float32 [n, ...], that ``sample(n, seed=seed)`` starts from: z, or the first noise x_T.
@@ -362,7 +362,7 @@ class Generator(Closable):
         a model that has no inversion, for other shapes, values out of range and NaN, and :class:`BackendError`
         where the backend fails or gives NaN.
         """
-        return invert(
+        return methods.inversion.invert(
             self._sampling,
             images,
             options,
@@ -386,10 +386,10 @@ class Generator(Closable):
         the encoder gives, and search no further (Schlegl et al. 2019). `options` and the rest as for
         :meth:`invert`.
         """
-        check_threshold(threshold)
+        methods.inversion.check_threshold(threshold)
         if check_flag(fast, "fast"):
             options |= {"start": "encoder", "num_inference_steps": 0}
-        return Detection(self.invert(images, **options), threshold)
+        return methods.inversion.Detection(self.invert(images, **options), threshold)
 
     @takes_options("ascent")
     def dream(
@@ -409,8 +409,10 @@ class Generator(Closable):
         before. `tile` as in :meth:`translate`; `options` are listed below. A seed gives the same picture again.
         Raises as :meth:`sample` does.
         """
-        given = Given(seed=seed, callback_on_step_end=callback_on_step_end, options=options)
-        return dream(self._sampling, image, octaves=octaves, octave_scale=octave_scale, tile=tile, given=given)
+        given = methods.translate.Given(seed=seed, callback_on_step_end=callback_on_step_end, options=options)
+        return methods.dream.dream(
+            self._sampling, image, octaves=octaves, octave_scale=octave_scale, tile=tile, given=given
+        )
 
     @overload
     def translate(
@@ -458,7 +460,8 @@ class Generator(Closable):
         `label` as in :meth:`Generator.sample`. Raises as that does, and :class:`InputError` for an image that does
         not fit into memory, with the choices.
         """
-        return translate(Through(self._sampling, tile, resize, Given(label=label)), images)
+        through = methods.translate.Through(self._sampling, tile, resize, methods.translate.Given(label=label))
+        return methods.translate.translate(through, images)
 
     def close(self) -> None:
         """Frees the graphs; calls that are under way in other threads end, at the latest with
@@ -469,7 +472,7 @@ class Generator(Closable):
 
     @property
     def _latents(self) -> Latents:
-        return Latents(self._sampling.program)
+        return methods.latents.Latents(self._sampling.program)
 
     def _along(self, walk: Walk, label: Label | None, options: Mapping[str, Any]) -> Samples:
         """A sample for each latent of a walk."""

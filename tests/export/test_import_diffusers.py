@@ -118,8 +118,13 @@ ALONE: dict[str, tuple[Any, dict[str, Any]]] = {
         diffusers.EulerDiscreteScheduler,
         {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear", "timestep_spacing": "trailing"},
     ),
+    "euler, linspace": (diffusers.EulerDiscreteScheduler, {}),
+    "euler, karras": (diffusers.EulerDiscreteScheduler, {"use_karras_sigmas": True}),
     "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, {"timestep_spacing": "trailing"}),
     "lcm": (diffusers.LCMScheduler, {}),
+    "euler, flow": (diffusers.FlowMatchEulerDiscreteScheduler, {"shift": 3.0}),
+    "euler, flow, karras": (diffusers.FlowMatchEulerDiscreteScheduler, {"use_karras_sigmas": True}),
+    "lcm, flow": (diffusers.FlowMatchEulerDiscreteScheduler, {"stochastic_sampling": True}),
     "lcm, clipped, of 20": (diffusers.LCMScheduler, {"clip_sample": True, "original_inference_steps": 20}),
 }
 """Schedulers that lie beside a U-Net, without a pipeline."""

@@ -150,7 +150,7 @@ def autoregressive_model(classes: int | None = None, max_batch: int = 8) -> Mode
     )
     likelihood = GraphSpec(
         name="likelihood",
-        inputs=(tensor("images", "image", "batch", *IMAGE.shape), *label),
+        inputs=(tensor("image", "image", "batch", *IMAGE.shape), *label),
         outputs=(tensor("log_likelihood", "state", "batch"),),
     )
     return ModelSpec(

@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ddpm": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
     "deepdream": {"channels": [8, 8]},
     "fgan": {"latent": 4, "hidden": [32]},
-    "flow": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 40},
+    "flow": {"channels": 8, "norm_groups": 4, "num_train_timesteps": 50},
     "gan": {"latent": 4, "hidden": [32], "packing": 2},
     "glo": {"channels": 8, "latent": 8},
     "gmm": {"components": 3},

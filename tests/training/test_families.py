@@ -80,7 +80,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         name: {"divergence": name, "loss": "saturating" if name == "pearson" else "non_saturating"}
         for name in ("kl", "reverse_kl", "pearson", "squared_hellinger", "total_variation")
     },
-    "flow": {"logit_normal": {"time_sampling": "logit_normal"}},
+    "flow": {"logit_normal": {"time_sampling": "logit_normal", "shift": 2.0}},
     "gan": {
         "packed": {"packing": 2, "discriminator_steps": 2},
         "saturating": {"loss": "saturating"},

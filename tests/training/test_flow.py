@@ -145,7 +145,7 @@ def test_a_reflow_is_sampled_as_any_flow_is(teacher: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reflow_steps": 51}, "reflow_steps up to num_train_timesteps 40, got 51"),
+        ({"reflow_steps": 51}, "reflow_steps up to num_train_timesteps 50, got 51"),
         ({"channels": 16}, "channels=8, got 16; a student has the same"),
         ({"conditional": False}, "conditional=True, got False"),
         ({"reflow_from": "nowhere"}, "no run in nowhere"),

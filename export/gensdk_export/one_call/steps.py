@@ -38,8 +38,7 @@ def draw_steps(
     The first step's ``previous_x0``, and noise where the solver adds none, are multiplied by zero: what is at hand
     stands in for them. A row of coefficients stands for all samples, which are at one step.
     """
-    assert isinstance(model.program, DiffusionSpec)  # noqa: S101 - the caller has its table
-    step = model.graph(model.program.graph)
+    step = model.graph(model.program_of(DiffusionSpec).graph)
     image: Shape = ("batch", *model.output.shape)
     rows = table.coefficients.astype(np.float32)
     rows = rows if is_lockstep(step) else rows[:, None]
@@ -66,9 +65,7 @@ def draw_steps(
 
 
 def _shape(graph: GraphSpec, name: str) -> Shape:
-    spec = graph.input(name)
-    assert spec is not None  # noqa: S101 - the program has checked its graphs
-    return spec.shape
+    return graph.require_input(name).shape
 
 
 def _weights(main: Part, label: str, scale: float, *, lockstep: bool) -> str:
@@ -113,15 +110,15 @@ def _time(
     passes: _Passes, model: ModelSpec, files: Files, timesteps: NDArray[Any]
 ) -> tuple[dict[str, str], NDArray[Any]]:
     """What the step graph takes of time and labels, and the constant [S, ...] that it comes from."""
-    assert isinstance(model.program, DiffusionSpec)  # noqa: S101 - as above
-    body, labels, lockstep = passes.body, passes.labels, is_lockstep(model.graph(model.program.graph))
+    program = model.program_of(DiffusionSpec)
+    body, labels, lockstep = passes.body, passes.labels, is_lockstep(model.graph(program.graph))
     dtype = "int64" if lockstep else "float32"
     times = timesteps[:, None].astype(dtype)
-    if model.program.embedding_graph is None:
+    if program.embedding_graph is None:
         timestep = body.input("timestep", dtype, (1,))
         timed = {"timestep": timestep if lockstep else passes.each(timestep)}
         return timed | ({} if labels is None else {"label": labels}), times
-    graph = model.graph(model.program.embedding_graph)
+    graph = model.graph(program.embedding_graph)
     features = int(graph.outputs[0].shape[-1])
     distinct = 1 if model.num_classes is None else model.num_classes + 1
     if len(timesteps) * distinct * features * 4 <= MAX_EMBEDDING_BYTES:

@@ -68,6 +68,21 @@ class Condition(ABC, Generic[SpecT]):
         """The shape of a row as graphs take it."""
         return ()
 
+    @property
+    def in_words(self) -> str:
+        """What can be asked for, in a few words."""
+        return self.kind
+
+    @property
+    def example(self) -> str | None:
+        """What a reader of the model card may pass, as Python and a command line write it; None: nothing."""
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else ``gensdk inspect`` says, a line each."""
+        return ()
+
     @abstractmethod
     def check(self, given: Any, n: int | None) -> Array:
         """Values [n, ...] of what the caller passed as the argument of :meth:`Generator.sample` that is called as

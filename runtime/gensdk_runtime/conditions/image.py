@@ -38,6 +38,17 @@ class ImageCondition(Condition[SourceSpec]):
         return "source"
 
     @property
+    def in_words(self) -> str:
+        """Width before height, as images are told."""
+        return f"images of {self.spec.width} x {self.spec.height}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Whether tiles give the same."""
+        field = self.spec.receptive_field
+        return () if field is None else (f"tiles: {field.in_words()}",)
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """That of an image of the size that the model was trained at."""
         return self.spec.shape

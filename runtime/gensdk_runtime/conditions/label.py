@@ -28,6 +28,16 @@ class LabelCondition(Condition[LabelSpec]):
     dtype = "int64"
     absent = "has no classes"
 
+    @property
+    def in_words(self) -> str:
+        """How many classes."""
+        return f"{self.spec.num_classes} classes"
+
+    @property
+    def example(self) -> str:
+        """The first class."""
+        return "0"
+
     def check(self, given: Any, n: int | None) -> Array:
         """A class for all samples, or one for each."""
         if isinstance(given, np.ndarray):

@@ -14,7 +14,6 @@ from gensdk_runtime.plan.costs import Form
 from gensdk_runtime.plan.first_run import try_first
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.base import Program
-from gensdk_runtime.programs.one_call import make_one_call
 from gensdk_runtime.spec.manifest import ModelSpec, OneCallSpec
 from gensdk_runtime.spec.signature import Precision
 
@@ -78,6 +77,8 @@ def _open_one_call(bundle: Bundle, backend: Backend, precision: Precision) -> Ru
 
 def one_call_runner(model: ModelSpec, spec: OneCallSpec, session: Session) -> Runner:
     """A runner over the one-call graph of `model`, open in `session`."""
+    from gensdk_runtime.programs.one_call import make_one_call  # here: most bundles are run step by step
+
     program = make_one_call(model, spec, session)
     return Runner(session.precision, program.sessions, program)
 

@@ -53,14 +53,14 @@ class TranslationProgram(FeedforwardProgram):
 
     @property
     def source(self) -> SourceSpec:
-        """What goes in."""
-        assert self.model.source is not None  # noqa: S101 - chosen by it
+        """What goes in; :class:`ManifestError` for a model that takes no images."""
+        if self.model.source is None:
+            raise ManifestError(f"expected a model that takes images, got {self.model.name!r}")
         return self.model.source
 
     def begin(self, run: Run, settings: FeedforwardSettings) -> OneRun:
         """Bytes stay bytes where the graph takes and makes them."""
-        spec = self._session.graph.input("source")
-        assert spec is not None  # noqa: S101 - check() looked
+        spec = self._session.graph.require_input("source")
         height, width = source_size(run.conditions["image"])
         rows, columns = height * self.source.scale, width * self.source.scale
         padded = tuple(

@@ -121,6 +121,11 @@ class Kinds(Generic[SpecT]):
             raise ManifestError(f"nothing works with the {self._what} {kind!r}; register a class for it")
         return self._classes[kind]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The kinds that are known, those of packages that are not loaded aside."""
+        return tuple(sorted({*self._specs, *self._modules}))
+
     def load(self, kind: str) -> bool:
         """Loads the file of a kind, of gensdk or of a package that is installed; False where there is none."""
         if kind in self._modules:
@@ -141,10 +146,9 @@ class Kinds(Generic[SpecT]):
         if kind not in self._specs:
             self.load(kind)
         if kind not in self._specs:
-            known = ", ".join(sorted({*self._specs, *self._modules}))
             raise ValueError(
-                f"no {self._what} of the kind {kind[:60]!r} is known (known: {known}); upgrade gensdk, or install "
-                "the package that brings it"
+                f"no {self._what} of the kind {kind[:60]!r} is known (known: {', '.join(self.names)}); upgrade "
+                "gensdk, or install the package that brings it"
             )
         return self._specs[kind]
 

@@ -27,9 +27,9 @@ class FeedforwardSpec(ProgramSpec):
     model (one with a :class:`SourceSpec`) takes ``source`` in place of noise: float32 [B, C, H, W], or uint8 [B,
     H, W, C].
 
-    `encoder`, the way back: ``images`` float32 [B, C, H, W] in the model's value range, and ``label`` int64 [B]
+    `encoder`, the way back: ``image`` float32 [B, C, H, W] in the model's value range, and ``label`` int64 [B]
     where it wants one, to ``latent`` [B, ...] of the shape of `graph`'s latent.
-    `classifier`: ``images`` to ``logits`` [B, K], one for each class.
+    `classifier`: ``image`` to ``logits`` [B, K], one for each class. Bundles of older versions call it ``images``.
     """
 
     kind: Literal["feedforward"] = "feedforward"
@@ -133,7 +133,8 @@ class AutoregressiveSpec(ProgramSpec):
     `pixel_graph`, once a pixel: ``pixel`` [B, C], the one to the left (zeros at the edge), ``context``
     [B, F], ``uniform`` [B, C], states, ``label``; gives ``next_pixel`` [B, C] and the next states. States
     of the row graph start at zero with the image, those of the pixel graph with the row.
-    `likelihood_graph`: ``images`` [B, C, H, W], ``label``; gives ``log_likelihood`` [B] in nats.
+    `likelihood_graph`: ``image`` [B, C, H, W] (``images`` in older bundles), ``label``; gives ``log_likelihood``
+    [B] in nats.
     """
 
     kind: Literal["autoregressive"] = "autoregressive"

@@ -15,7 +15,6 @@ from gensdk_runtime.plan.runner import Runner, open_runner
 from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.spec.manifest import ModelSpec
 from gensdk_runtime.spec.signature import Precision
-from gensdk_runtime.tuning.auto import auto_runners
 
 PRECISIONS = ("fp32", "fp16", "auto")
 
@@ -30,6 +29,8 @@ def open_runners(
         kind = type(chosen).__name__
         raise InputError(f"expected backend as a name, such as 'auto' or 'onnxruntime', or a Backend, got {kind}")
     if backend == "auto":
+        from gensdk_runtime.tuning.auto import auto_runners  # here: who names a backend needs none of it
+
         return auto_runners(bundle, precision, threads)
     if precision == "auto":
         raise InputError("precision='auto' is chosen by measurement; it needs backend='auto'")

@@ -83,7 +83,7 @@ def tune(
 ) -> TuneReport:
     """Measures all that this machine has for `bundle`, and keeps what is fastest for ``backend="auto"``.
 
-    `precisions`: None for all that the bundle has. `batches`: sizes to measure, None for powers of two.
+    `precisions`: None for all that the bundle has. `batches`: sizes to measure at, None for the usual ones.
     `threads`: at most so many of the processor's threads, and no GPU; a later ``Generator.load(threads=...)``
     finds what was measured with the same number. `budget_s`: seconds of measuring, and of preparing backends for
     batch sizes; loading comes on top. Raises BundleError, InputError for arguments that don't fit, and
@@ -155,7 +155,7 @@ def _check_precisions(manifest: Manifest, precisions: Sequence[Precision] | None
 
 def _check_batches(model: ModelSpec, batches: Sequence[int]) -> list[int]:
     if not batches:
-        raise InputError("expected batch sizes to measure at, got none; leave batches out for powers of two")
+        raise InputError("expected batch sizes to measure at, got none; leave batches out for the usual ones")
     return [check_whole(size, "batch_size", least=1, most=model.max_batch) for size in batches]
 
 

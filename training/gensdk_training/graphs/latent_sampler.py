@@ -53,9 +53,9 @@ def latent_graph(name: str, output: OutputSpec, *, latent: int, conditional: boo
 
 
 def images_graph(name: str, image: ImageSpec, output: TensorSpec, *, conditional: bool = False) -> GraphSpec:
-    """The signature of a graph that takes ``images`` (and ``label``), such as an encoder."""
+    """The signature of a graph that takes ``image`` [B, C, H, W] (and ``label``), such as an encoder."""
     images = TensorSpec(
-        name="images",
+        name="image",
         dtype="float32",
         shape=("batch", *image.shape),
         role="image",

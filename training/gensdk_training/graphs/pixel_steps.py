@@ -160,7 +160,7 @@ def graph_specs(
     )
     likelihood = GraphSpec(
         name=LIKELIHOOD,
-        inputs=(_tensor("images", "batch", channels, height, width, role="image"), *label),
+        inputs=(_tensor("image", "batch", channels, height, width, role="image"), *label),
         outputs=(_tensor("log_likelihood", "batch", role="coefficient"),),
     )
     spec = AutoregressiveSpec(row_graph=ROW, pixel_graph=PIXEL, likelihood_graph=LIKELIHOOD, levels=levels)

@@ -5,7 +5,7 @@ normalization, attention, and chains of fully connected layers. Where an element
 snippet *and* an open one, the compiler (``tokenize_node`` in
 src/common/snippets/src/utils/tokenization_utils.cpp) merges them without looking whether one is closed, and
 reads through a null pointer: the process dies. ``group_norm(x) * (1 + scale)``, as in diffusion U-Nets, is such
-a graph. Switching snippets off altogether makes the step of `digits-ddpm` take 2 to 3 times as long.
+a graph. Switching snippets off altogether makes such a U-Net's step take up to 2.7 times as long.
 
 So an operation that changes nothing, an average over windows of one element, is put in between, on the smaller
 of the two tensors: what it gives is no snippet, and nothing is left to merge.

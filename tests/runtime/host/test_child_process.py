@@ -15,7 +15,7 @@ from gensdk_runtime.host.child_process import Limits, death, end, run_module, st
 from gensdk_runtime.host.memory_limit import memory_limit, parse_bytes
 from support.processes import alive, wait_until_gone
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 FOLDERS = ("gensdk", "runtime", "training", "export", "benchmarks")
 STARTERS = {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
 OTHERS = {"os.system", "os.popen", "os.fork", "os.posix_spawn", "os.execv", "os.execvp", "os.startfile"}

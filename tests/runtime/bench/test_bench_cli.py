@@ -29,7 +29,7 @@ QUICK = [
     "--patience",
     "1",
 ]
-EXAMPLE = Path(__file__).parents[1] / "test_latency_gate_example.py"
+EXAMPLE = Path(__file__).parents[2] / "test_latency_gate_example.py"
 
 
 @pytest.fixture(scope="module")

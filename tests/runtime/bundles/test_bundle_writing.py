@@ -261,7 +261,7 @@ print("seen", sorted(seen))
 
 @pytest.mark.parametrize(("kind", "swap"), [("folder", "exchange"), ("folder", "two steps"), ("zip", "rename")])
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new_bundle(tmp_path: Path, kind: str, swap: str) -> None:
-    tests = str(Path(__file__).parents[1])
+    tests = str(Path(__file__).parents[2])
     result = subprocess.run(
         [sys.executable, "-c", KILLS, tmp_path / "x", kind, swap],
         capture_output=True,

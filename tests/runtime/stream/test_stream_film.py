@@ -335,7 +335,7 @@ for source, sink in ((0, "third.mp4"), ("first.mp4", "window")):
 
 
 def test_videos_and_callbacks_need_no_opencv_and_what_does_says_how_to_install_it(tmp_path: Path) -> None:
-    tests = Path(__file__).parent.parent
+    tests = Path(__file__).parent.parent.parent
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tests)], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -141,7 +141,7 @@ def test_a_program_that_refuses_leaves_no_graph_open() -> None:
 
 def test_likelihoods_that_are_no_numbers() -> None:
     def lost(feeds: Feeds) -> dict[str, Array]:
-        return {"log_likelihood": np.full(len(feeds["images"]), np.nan, np.float32)}
+        return {"log_likelihood": np.full(len(feeds["image"]), np.nan, np.float32)}
 
     with (
         generator(autoregressive_model(), {"likelihood": lost}) as model,
