@@ -61,7 +61,7 @@ def test_every_verb_takes_a_model_of_points(
     ("arguments", "message"),
     [
         (["sample", "BUNDLE", "-o", "folder"], "can't write points to"),
-        (["sample", "BUNDLE", "-o", "x.gif"], "can't write .gif"),
+        (["sample", "BUNDLE", "-o", "x.gif"], "can't write points to x.gif"),
         (["sample", "BUNDLE", "-o", "x.png", "--columns", "2"], "are for images"),
         (["sample", "digits-vae", "-o", "x.csv"], "can't write .csv"),
         (["translate", "BUNDLE", "--source", "in.png", "--sink", "out.png"], "does not translate images"),

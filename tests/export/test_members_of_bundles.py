@@ -50,7 +50,7 @@ def black_box(*, conditional: bool) -> ExportPlan:
     model, network = plan.model, plan.modules["embedding"].denoiser
     return diffusion_plan(
         BlackBox(network),
-        model.require_image(),
+        model.output,
         model.program.schedule,  # type: ignore[union-attr]
         name="box",
         family="ddpm",

@@ -94,7 +94,7 @@ class Output(ABC, Generic[SpecT]):
         self.spec = spec
 
     def empty(self, n: int, output_type: str, shape: tuple[int, ...], *, makes_bytes: bool) -> Array:
-        """What `n` samples of `shape` are drawn into; `makes_bytes`: bytes are wanted, and the program makes them.
+        """What `n` samples of `shape` are drawn into; `makes_bytes`: the program can fill bytes.
 
         Raises :class:`InputError` for an `output_type` that this kind does not have.
         """

@@ -43,9 +43,9 @@ class ImageOutput(Output[ImageSpec]):
     suffixes = (*SUFFIXES, ".npz")
 
     def empty(self, n: int, output_type: str, shape: tuple[int, ...], *, makes_bytes: bool) -> Array:
-        """Bytes only where the graph makes them."""
+        """Bytes where they are wanted and the program makes them."""
         check_output_type(output_type)
-        if makes_bytes:
+        if makes_bytes and output_type == "uint8":
             channels, height, width = shape
             return np.empty((n, height, width, channels), np.uint8)
         return np.empty((n, *shape), np.float32)

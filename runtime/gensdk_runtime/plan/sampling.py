@@ -164,8 +164,7 @@ class Sampling:
     def _carry_out(self, request: Request, call: _Call) -> Samples:
         if request.n > FEW or request.size is not None:
             check_room(request.n, prod(request.shape))
-        makes_bytes = call.output_type == "uint8" and self.program.makes_uint8
-        data = self.output.empty(request.n, call.output_type, request.shape, makes_bytes=makes_bytes)
+        data = self.output.empty(request.n, call.output_type, request.shape, makes_bytes=self.program.makes_uint8)
         keys, latents, rows = sample_keys(request.n, call.seed), call.latents, request.conditions
         if request.drawn:
             rows = {**rows, **{condition.kind: condition.drawn(keys) for condition in request.drawn}}

@@ -67,6 +67,7 @@ class Cohort:
         self.keys: Sequence[SampleKey] = run.keys if places is None else [run.keys[place] for place in places]
         self.step, self.done = 0, False
         self.berth: Berth | None = None
+        self._padded = passes
         self._at = slice(None)
         self._places = places
         self._tells = run.watched and places is None
@@ -83,10 +84,10 @@ class Cohort:
             return
         if self._embeddings is None:
             bound.input("timestep")[at] = self.steps.timesteps[step]
-        elif self.passes is None:
+        elif self._padded is None:
             bound.input("embedding")[at] = self._embeddings[step][0]
         else:
-            self.passes.spread(self._embeddings[step], bound.input("embedding")[:, at])
+            self._padded.spread(self._embeddings[step], bound.input("embedding")[:, at])
         bound.input("coefficients")[at] = self.steps.rows[step]
         if self.steps.noisy[step]:  # else what lies there is multiplied by zero
             fresh = bound.input("noise")[at]
@@ -132,7 +133,7 @@ class Cohort:
         old, was = self.berth, self._at
         self.berth, self._at = berth, at
         if self.passes is not None:
-            self.passes = berth.write_passes(self.passes, at)
+            self._padded = berth.write_passes(self.passes, at)
         if old is None or old.last is None:
             self._begin(bound.input("sample")[at])
             return
@@ -306,8 +307,10 @@ class DiffusionState(State):
             for cohort in lane.cohorts:
                 cohort.stop()
 
-    def join(self, other: DiffusionState) -> None:
+    def join(self, other: State) -> bool:
         """Takes over all runs of `other`, which is used up; each goes on from the step that it is at."""
+        if not isinstance(other, DiffusionState):
+            return False
         for lane in other._lanes:
             for mine in self._lanes:
                 if mine.takes(lane):
@@ -316,6 +319,7 @@ class DiffusionState(State):
             else:
                 self._lanes.append(lane)
         other._lanes = []
+        return True
 
     def leave(self, run: Run) -> None:
         """Ends `run` here: its images are its samples, or its present estimate of x_0 where it has more to do."""

@@ -169,6 +169,10 @@ class State(Borrower, ABC):
     def finish(self) -> None:
         """Fills ``run.data`` with the samples, or where steps are left with the present estimate."""
 
+    def join(self, other: State) -> bool:
+        """Takes over the runs of `other`, each at the step that it is at; False where they can't share a batch."""
+        return False
+
 
 class OneRun(State):
     """One run of one graph is the whole loop.

@@ -107,8 +107,8 @@ def test_who_leaves_has_its_estimate_and_the_others_go_on(model: str, classes: i
     long, short = made.resolve(plan), made.resolve({**plan, "num_inference_steps": 2, "solver": "ddpm"})
     stays, goes, ends = (a_run(made, seed, 2) for seed in range(3))
     with made.begin(stays, long) as state:
-        state.join(made.begin(goes, long))
-        state.join(made.begin(ends, short))
+        assert state.join(made.begin(goes, long))
+        assert state.join(made.begin(ends, short))
         assert state.runs == (stays, goes, ends)
         state.step()
         state.step()
@@ -124,6 +124,27 @@ def test_who_leaves_has_its_estimate_and_the_others_go_on(model: str, classes: i
     stopped.on_step_end = lambda info: info.step == 1
     made.run(stopped, long)
     np.testing.assert_array_equal(goes.data, stopped.data)
+
+
+@models
+def test_passes_end_with_who_needs_them(model: str) -> None:
+    """Guidance of one costs the others a second pass while it is there, and no longer."""
+    made = program(model, CLASSES)
+    sizes: list[int] = []
+    graph = made.sessions[made.spec.graph]
+    lend = graph.lend
+    graph.lend = lambda *of: sizes.append(of[0]["guidance"]) or lend(*of)  # type: ignore[method-assign,func-returns-value]
+    plain, guided = made.resolve({"num_inference_steps": 4}), made.resolve({"guidance_scale": 2.0})
+    stays, goes = a_run(made, 0, 1), a_run(made, 1, 1)
+    with made.begin(stays, plain) as state:
+        state.step()
+        state.join(made.begin(goes, guided))
+        state.step()
+        state.leave(goes)
+        while state.step():
+            pass
+    assert sizes == ([1, 2] if "lockstep" in model else [1, 2, 1])
+    assert_each_is_alone(made, stays, [plain])
 
 
 @models
@@ -230,9 +251,10 @@ def test_a_run_is_begin_step_and_finish(name: str) -> None:
     lent: dict[int, int] = {}
     for session in sessions.values():
         count_loans(session, lent)
-    with made.begin(two_labelled(), plan) as state:
+    with made.begin(two_labelled(), plan) as state, made.begin(two_labelled(), plan) as other:
         state.step()
-    assert set(lent.values()) == {0}
+        assert state.join(other) == (model.program.kind == "diffusion")
+    assert set(lent.values()) <= {0}
 
 
 def two_labelled() -> Run:
