@@ -94,7 +94,7 @@ def source_of(model: ModelSpec) -> SourceSpec:
     """The images that a model translates; :class:`InputError` for a model that translates none."""
     source = model.source
     if source is None:
-        raise InputError(f"model {model.name!r} does not translate images; use sample()")
+        raise InputError(f"model {model.name!r} does not translate images; use sample(), or gensdk sample")
     return source
 
 
