@@ -57,35 +57,38 @@ class TimeEmbeddings:
         alone: list[Labels] = [(label,) for label in labels] or [()]
         kept = {one: self._find((backend, timesteps, one)) for one in alone}
         missing = [one for one, column in kept.items() if column is None]
-        if missing:
-            times = list(timesteps) * len(missing)
-            made = self._compute(times, [label for one in missing for label in one * len(timesteps)])
-            for one, column in zip(missing, made.reshape(len(missing), len(timesteps), -1), strict=True):
-                kept[one] = self._keep((backend, timesteps, one), column.copy())
-        columns = [column for column in kept.values() if column is not None]
-        together = columns[0][:, None] if len(columns) == 1 else np.stack(columns, axis=1)
+        together = self._compute(timesteps, missing) if missing else None
+        if together is not None:
+            for place, one in enumerate(missing):
+                column = together[:, place]
+                column = column.copy() if column.nbytes <= self._max_bytes else column
+                kept[one] = self._keep((backend, timesteps, one), column)
+        if len(missing) < len(alone) or together is None:
+            together = np.stack([column for column in kept.values() if column is not None], axis=1)
         together.setflags(write=False)
         return together
 
-    def _compute(self, times: Sequence[float], labels: Sequence[int]) -> Float32:
-        """[R, F] of R `times` and as many `labels`, or none.
+    def _compute(self, timesteps: Timesteps, missing: Sequence[Labels]) -> Float32:
+        """[S, M, F] for S time steps and each of M labels, or the one that is none.
 
         Rows are padded to a power of two: a backend with static shapes meets few of them. And to two at least: the
         product of a single row is summed up in another order, and what a sample gets must depend on no other.
         """
-        spec = self._session.graph.outputs[0]
-        step = max(2, min(MAX_ROWS, MAX_ELEMENTS // spec.sample_elements))
-        parts = []
+        times = np.repeat(np.array(timesteps), len(missing))
+        labels = np.tile(np.array(missing, np.int64).reshape(-1), len(timesteps))
+        size = self._session.graph.outputs[0].sample_elements
+        step = max(2, min(MAX_ROWS, MAX_ELEMENTS // size))
+        made = np.empty((len(times), size), np.float32)
         for first in range(0, len(times), step):
             count = min(step, len(times) - first)
             places = np.minimum(first + np.arange(max(2, 1 << (count - 1).bit_length())), len(times) - 1)
             with self._session.bound({ROWS: len(places)}) as bound:
-                bound.input("timestep")[...] = np.array(times)[places]
-                if labels:
-                    bound.input("label")[...] = np.array(labels)[places]
+                bound.input("timestep")[...] = times[places]
+                if labels.size:
+                    bound.input("label")[...] = labels[places]
                 bound.run()
-                parts.append(bound.output("embedding")[:count].copy())
-        return np.concatenate(parts)
+                made[first : first + count] = bound.output("embedding")[:count]
+        return made.reshape(len(timesteps), len(missing), size)
 
     def _one_step(self, backend: str, timestep: float, labels: Labels) -> Float32:
         """[L, F], or [1, F], by a graph of the first contract, which takes one time step."""
@@ -111,10 +114,9 @@ class TimeEmbeddings:
     def _keep(self, key: _Key, rows: Float32) -> Float32:
         rows.setflags(write=False)
         with self._lock:
-            if key in self._kept or rows.nbytes > self._max_bytes:
-                return rows
-            self._kept[key] = rows
-            self._bytes += rows.nbytes
-            while self._bytes > self._max_bytes:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+            if key not in self._kept and rows.nbytes <= self._max_bytes:
+                self._kept[key] = rows
+                self._bytes += rows.nbytes
+                while self._bytes > self._max_bytes:
+                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return rows
