@@ -1,4 +1,4 @@
-"""Solvers as applications meet them: the embedded digits-ddpm, whose graphs take whole time steps."""
+"""Solvers as applications meet them: the embedded digits-ddpm, and an older one that takes whole time steps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.programs.schedules import NoiseSchedule
 from gensdk_runtime.spec.manifest import DiffusionSpec, ScheduleSpec
+from support.old_bundles import bundle
+
+FRACTIONS = [
+    {"solver": "euler", "timestep_spacing": "karras", "num_inference_steps": 12},
+    {"solver": "euler_ancestral", "timestep_spacing": "linspace", "num_inference_steps": 20},
+    {"solver": "dpmsolver++", "timestep_spacing": "karras", "num_inference_steps": 8},
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +42,31 @@ def test_eulers_methods_draw_what_ddim_and_ddpm_draw(digits: Generator, euler: A
     np.testing.assert_allclose(ours.array, theirs.array, atol=1e-4)
 
 
+@pytest.mark.parametrize("settings", FRACTIONS)
+def test_fractions_of_time_steps_are_for_graphs_that_take_them(
+    digits: Generator, settings: dict[str, Any]
+) -> None:
+    samples = digits.sample(2, seed=0, label=[3, 8], **settings)
+    assert 0.3 < samples.array.std() < 0.9
+    with (
+        Generator.load(bundle("digits-ddpm"), backend="onnxruntime", threads=1) as old,
+        pytest.raises(
+            InputError, match="needs fractions of time steps, which this bundle's graphs don't"
+        ) as caught,
+    ):
+        old.sample(1, **settings)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"solver": "euler", "timestep_spacing": "karras"}, "needs fractions of time steps, which this bundle's"),
-        ({"solver": "euler", "timestep_spacing": "linspace", "num_inference_steps": 7}, "needs fractions of time"),
         ({"solver": "lcm", "num_inference_steps": 51}, "num_inference_steps from 1 to 50, got 51"),
         ({"solver": "eulre"}, "euler"),
+        ({"timestep_spacing": "karas"}, "karras"),
     ],
 )
-def test_what_its_graphs_or_the_schedule_do_not_take_is_refused(
+def test_what_a_schedule_does_not_take_is_refused(
     digits: Generator, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
