@@ -226,7 +226,7 @@ def test_points_are_no_domain_no_classifier_s_images_and_can_t_be_flipped(tmp_pa
     with pytest.raises(InputError, match="some of these data are points"):
         load_data("a=8gaussians,b=25gaussians")
     data = loaded("8gaussians")
-    with pytest.raises(InputError, match="expected uint8 images"):
+    with pytest.raises(InputError, match="expected images uint8"):
         LabelledImages.of(data)
     config = tiny_points("gan")
     flipped = config.model_copy(update={"data": config.data.model_copy(update={"augment": ("flip",)})})

@@ -129,7 +129,7 @@ def _facts(model: ModelSpec, sampler: _Sampler) -> dict[str, Any]:
     output = model.output.tensor if one_run(model) is not None else graph.outputs[0].name
     return {
         "name": model.name,
-        "image": image_of(model).model_dump(mode="json"),
+        "image": image_of(model).model_dump(mode="json", exclude={"kind"}),
         "classes": classes,
         "inputs": _noise_inputs(graph),
         "label": "label" if graph.input("label") is not None else None,

@@ -94,11 +94,11 @@ class Output(ABC, Generic[SpecT]):
         self.spec = spec
 
     def empty(self, n: int, output_type: str, shape: tuple[int, ...], *, makes_bytes: bool) -> Array:
-        """What `n` samples of `shape` are drawn into; `makes_bytes`: the program can fill bytes.
+        """What `n` samples of `shape` are drawn into; `makes_bytes`: bytes are wanted, and the
+        program makes them.
 
-        Raises :class:`InputError` for an `output_type` that this kind does not have.
+        Raises :class:`InputError` for an `output_type`, one of :data:`OUTPUT_TYPES`, that this kind does not have.
         """
-        check_output_type(output_type)
         if output_type == "uint8":
             raise InputError(f"this model makes {self.plural}, which have no bytes; leave output_type out")
         return np.empty((n, *shape), self.spec.dtype)

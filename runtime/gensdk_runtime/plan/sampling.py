@@ -15,7 +15,7 @@ from gensdk_runtime.conditions.base import Size, check_known
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
 from gensdk_runtime.noise import Seeds, sample_keys
-from gensdk_runtime.outputs.base import OutputType, output_of
+from gensdk_runtime.outputs.base import OutputType, check_output_type, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
 from gensdk_runtime.plan.given_settings import given_settings
@@ -164,7 +164,9 @@ class Sampling:
     def _carry_out(self, request: Request, call: _Call) -> Samples:
         if request.n > FEW or request.size is not None:
             check_room(request.n, prod(request.shape))
-        data = self.output.empty(request.n, call.output_type, request.shape, makes_bytes=self.program.makes_uint8)
+        check_output_type(call.output_type)
+        makes_bytes = call.output_type == "uint8" and self.program.makes_uint8
+        data = self.output.empty(request.n, call.output_type, request.shape, makes_bytes=makes_bytes)
         keys, latents, rows = sample_keys(request.n, call.seed), call.latents, request.conditions
         if request.drawn:
             rows = {**rows, **{condition.kind: condition.drawn(keys) for condition in request.drawn}}
