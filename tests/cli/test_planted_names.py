@@ -145,13 +145,12 @@ def sent(tmp_path) -> Path:
         files = {name: bundle.read(name) for name in bundle.manifest.files}
         data = json.loads(bundle.manifest.to_json())
     data["provenance"] |= FREE
-    data["model"]["class_names"] = [f"{number}{EVERYTHING}" for number in range(data["model"]["num_classes"] or 0)]
-    if not data["model"]["num_classes"]:
-        del data["model"]["class_names"]
+    (classes,) = (each for each in data["model"]["conditions"] if each["kind"] == "label")
+    classes["class_names"] = [f"{number}{EVERYTHING}" for number in range(classes["num_classes"])]
     try:
         draft = Manifest.from_json(json.dumps(data), what="planted")
     except GensdkError:  # class names are held to what is printable
-        data["model"].pop("class_names", None)
+        del classes["class_names"]
         draft = Manifest.from_json(json.dumps(data), what="planted")
     path = tmp_path / "sent [red]<script>.gsdk"
     write_bundle(path, draft, files).close()
