@@ -116,7 +116,7 @@ class Run:
 
     def finish(self, made: NDArray[Any]) -> None:
         """Keeps the result [len(run), ...] without what it was padded with."""
-        np.copyto(self.data, made[: len(self.data)])
+        self.data[...] = made[: len(self.data)]
 
     def latent(self, out: Float32) -> None:
         """Writes the latents that the caller gave, or standard normal noise, into `out` [len(self), ...]."""
