@@ -162,6 +162,7 @@ def test_allowed_drift_has_a_ceiling(
     ("options", "message"),
     [
         (OnnxOptions(roles={"xx": "image"}), "did you mean 'x'"),
+        (OnnxOptions(class_names=("a", "b")), "class_names name the classes of a label"),
         (OnnxOptions(roles={"x": "imgae"}), "did you mean 'image'"),  # type: ignore[dict-item]
         (OnnxOptions(output="z"), "no output 'z'"),
         (OnnxOptions(scale=2), "expected scale 1"),
