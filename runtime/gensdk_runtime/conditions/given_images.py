@@ -79,11 +79,6 @@ def as_images(images: Any, channels: int) -> Images | list[Images]:
     return _checked(images, channels)
 
 
-def as_image(image: Any) -> Images:
-    """One that was checked."""
-    return np.asarray(image, np.uint8)
-
-
 def _numbers(images: Any) -> bool:
     """Whether a list holds numbers, not images."""
     first = images

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
-from gensdk_runtime.conditions.base import check_known
+from gensdk_runtime.conditions.base import checked
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.inversion import invert
 from gensdk_runtime.noise import Float32
@@ -36,7 +36,7 @@ def encode(sampling: Sampling, images: Any, label: Any, batch_size: int | None) 
         return invert(sampling, images, {}, seed=starts, batch_size=batch_size).latents
     program = _require_encoder(sampling)
     pixels = sampling.output.given(images)
-    asked = _asked(sampling, {"label": label}, len(pixels))
+    asked = checked({"label": label}, model, len(pixels))
     for kind in program.encoder_conditions:
         if kind not in asked:
             raise InputError(f"the encoder of {model.name!r} is conditional: pass {kind}, one for each image")
@@ -182,17 +182,9 @@ def _require_encoder(sampling: Sampling) -> FeedforwardProgram:
     return program
 
 
-def _asked(sampling: Sampling, given: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
-    """The checked values of the conditions that were given, by kind."""
-    given = {kind: value for kind, value in given.items() if value is not None}
-    check_known(given, sampling.model)
-    conditions = sampling.program.conditions
-    return {each.kind: each.check(given[each.kind], n) for each in conditions if each.kind in given}
-
-
 def _decoding(sampling: Sampling, label: Any, n: int) -> dict[str, NDArray[Any]]:
     """What decoding needs; :class:`InputError` where a conditional model gets nothing."""
-    asked = _asked(sampling, {"label": label}, n)
+    asked = checked({"label": label}, sampling.model, n)
     for condition in sampling.program.conditions:
         if condition.kind not in asked:
             raise InputError(

@@ -226,9 +226,7 @@ def run_images(session: Session, output: str, run: Run) -> None:
 
 def fixed_shape(graph: GraphSpec, name: str) -> tuple[int, ...]:
     """The shape of input `name` without its batch axis; :class:`ManifestError` where another is dynamic."""
-    spec = graph.input(name)
-    if spec is None:
-        raise ManifestError(f"graph {graph.name!r} has no input {name!r}; export the bundle again")
+    spec = graph.require_input(name)
     sizes = [axis for axis in spec.shape if axis != "batch"]
     if any(isinstance(axis, str) for axis in sizes):
         raise ManifestError(

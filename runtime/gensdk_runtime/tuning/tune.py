@@ -41,7 +41,10 @@ class PrecisionReport:
                 for cost in self.measured.costs
             ],
             "kept": [choice.label for choice in self.kept.choices],
-            "plans": {str(n): _plan_dict(self.kept, n) for n in sizes},
+            "plans": {
+                str(n): {"seconds": self.kept.cost(n), "rounds": [*map(describe_round, self.kept.plan(n))]}
+                for n in sizes
+            },
             "stored": None if self.path is None else str(self.path),
         }
 
@@ -136,10 +139,6 @@ def clear(bundle: str | Path | Bundle, threads: int | None = None) -> int:
     with _open(bundle) as opened:
         keys = [measurement_key(opened.manifest, each, threads) for each in opened.manifest.precisions]
         return store.clear_tables(keys)
-
-
-def _plan_dict(table: CostTable, n: int) -> dict[str, Any]:
-    return {"seconds": table.cost(n), "rounds": [describe_round(found) for found in table.plan(n)]}
 
 
 def describe_round(found: Round) -> dict[str, Any]:
