@@ -115,12 +115,7 @@ class Samples:
         return self.output.picture(self, Arrangement(columns=columns, scale=scale))
 
     def save(
-        self,
-        path: str | Path,
-        *,
-        layout: Layout = "auto",
-        columns: int | None = None,
-        scale: int | None = None,
+        self, path: str | Path, *, layout: Layout = "auto", columns: int | None = None, scale: int | None = None
     ) -> Path:
         """Writes the samples and returns the path.
 

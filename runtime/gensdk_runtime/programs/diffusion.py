@@ -208,10 +208,7 @@ class DiffusionProgram(DiffusionForm):
 
 @lru_cache(maxsize=64)
 def _table(
-    schedule: ScheduleSpec,
-    prediction_type: PredictionType,
-    settings: DiffusionSettings,
-    clip_range: float | None,
+    schedule: ScheduleSpec, prediction_type: PredictionType, settings: DiffusionSettings, clip_range: float | None
 ) -> SolverTable:
     """Made once for each setting: an application samples with the same one again and again."""
     return solver_table(
