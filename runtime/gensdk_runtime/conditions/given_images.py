@@ -27,7 +27,7 @@ class Picture(Protocol):
 
 
 def is_picture(value: Any) -> bool:
-    """Whether this is an image of Pillow's; without importing it, since then it has been."""
+    """True for an image of Pillow's; without importing Pillow, which then is imported already."""
     return type(value).__module__.split(".")[0] == "PIL" and hasattr(value, "getbands")
 
 
@@ -80,7 +80,7 @@ def as_images(images: Any, channels: int) -> Images | list[Images]:
 
 
 def _numbers(images: Any) -> bool:
-    """Whether a list holds numbers, not images."""
+    """True if a list holds numbers, not images."""
     first = images
     while isinstance(first, list | tuple) and first:
         first = first[0]

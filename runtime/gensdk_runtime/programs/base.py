@@ -1,4 +1,4 @@
-"""The contract of a program: a loop over graphs that turns noise into images or points, one batch at a time."""
+"""The contract of a program: a loop over graphs that turns noise into samples, one batch at a time."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Program(ABC, Generic[SettingsT]):
         return settings.model_dump()
 
     def covers(self, settings: SettingsT, *, listening: bool) -> bool:
-        """Whether this form of the program can run with `settings`, and tell a listener of each step."""
+        """True if this form of the program can run with `settings`, and report its steps where `listening`."""
         return True
 
     @property
@@ -92,7 +92,7 @@ class Program(ABC, Generic[SettingsT]):
 
     @property
     def uniform_latent(self) -> bool:
-        """Whether the latent is uniform on [0, 1), not normal."""
+        """True if the latent is uniform on [0, 1), not normal."""
         return False
 
     def latents(self, keys: Sequence[SampleKey]) -> Float32 | None:
@@ -102,7 +102,7 @@ class Program(ABC, Generic[SettingsT]):
 
     @property
     def makes_uint8(self) -> bool:
-        """Whether it can fill ``run.data`` with bytes."""
+        """True if it can fill ``run.data`` with bytes."""
         return False
 
     @classmethod
