@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gensdk_runtime.backends import backend_names, create_backend
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
+from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import GRID_GAP
 from gensdk_runtime.spec.conditions import LabelSpec
@@ -202,3 +203,10 @@ def test_backends_are_known_by_name() -> None:
         create_backend("onnxruntime:cud")
     with pytest.raises(InputError, match="threads from 1"):
         create_backend("onnxruntime", threads=0)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
+def test_threads_may_be_numpys_numbers(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENSDK_TUNE", "off")
+    with Generator.load("digits-dcgan", backend=backend, threads=np.int64(1)) as model:  # type: ignore[arg-type]
+        assert len(model.sample(2, seed=0)) == 2

@@ -74,9 +74,12 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
         now = create_backend("onnxruntime", threads=threads, spinning=spinning)
         return BackgroundBackend(now, lambda: create_backend(final, threads=threads), label=spec)
     name, _, provider = spec.partition(":")
-    if threads is not None:
-        threads = check_whole(threads, "threads", least=1, most=1024)
-    return get_backend(name).create(provider=provider or None, threads=threads, spinning=spinning)
+    return get_backend(name).create(provider=provider or None, threads=check_threads(threads), spinning=spinning)
+
+
+def check_threads(threads: int | None) -> int | None:
+    """A number of threads that backends take, or None; :class:`InputError` for another one."""
+    return None if threads is None else check_whole(threads, "threads", least=1, most=1024)
 
 
 def availabilities() -> dict[str, Availability]:
