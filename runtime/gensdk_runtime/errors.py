@@ -12,7 +12,7 @@
     │   └── OutOfMemoryError       4   memory does not suffice for a run
     ├── TrainingError              6   training can't start or go on
     ├── ExportError                7   a model can't be exported
-    └── CheckFailedError                1   a check that was asked for did not hold (verify, bench --fail-on)
+    └── CheckFailedError           1   a check that was asked for did not hold (verify, bench --fail-on)
 
 Each message says in one line what was expected, what came, and what to do. `exit_code` is what the command
 line returns. Click's own usage errors return 2.

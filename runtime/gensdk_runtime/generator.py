@@ -119,7 +119,9 @@ class Generator(Closable):
         `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`, but that `settings` gives
         options alone.
         """
-        asked = Asked(n, batch_size, size=check_size(size))
+        asked = Asked(n, batch_size, size=check_size(size, "size"))
+        if asked.size is not None and all(each.own_size is None for each in self._sampling.program.conditions):
+            raise InputError(f"model {self.model.name!r} takes no images; leave size out")
         conditions, others = self._sampling.asked_for({"label": label}, dict(options))
         chosen = self._sampling.options(settings, others)
         return methods.prepared.Prepared(self._sampling, asked, conditions, chosen, output_type, warm=warm)

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from gensdk.cli.main import run
-from gensdk_runtime.conditions.image import example_images
+from gensdk_runtime.conditions.image import ImageCondition
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image
 from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_training.graphs.input_gradient import InputGradient
+from support.models import feedforward_model
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ Export = Callable[[str], Any]
 
 def images(n: int) -> np.ndarray:
     """uint8 [n, 8, 8, 1]."""
-    return example_images(SourceSpec(channels=1, height=8, width=8), n)
+    return ImageCondition(SourceSpec(channels=1, height=8, width=8), feedforward_model()).examples(n)
 
 
 def checksums(folder: Path) -> dict[str, str]:

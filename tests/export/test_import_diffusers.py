@@ -337,6 +337,14 @@ def test_every_setting_of_a_scheduler_is_known(name: str) -> None:
         (diffusers.EulerDiscreteScheduler, {}, "DDIMPipeline", None, {"solver": "ddim"}),
         (diffusers.EulerDiscreteScheduler, {}, "", "dpmsolver++", {"solver": "dpmsolver++"}),
         (diffusers.LCMScheduler, {}, "", None, {"timestep_spacing": "skipping", "num_inference_steps": 4}),
+        (diffusers.LCMScheduler, {"original_inference_steps": 2}, "", None, {"num_inference_steps": 2}),
+        (
+            diffusers.EulerDiscreteScheduler,
+            {"num_train_timesteps": 9},
+            "",
+            "dpmsolver++",
+            {"num_inference_steps": 8},
+        ),
         (diffusers.LCMScheduler, {}, "", "ddim", {"solver": "ddim", "timestep_spacing": "leading"}),
         (diffusers.FlowMatchEulerDiscreteScheduler, {}, "", None, {"timestep_spacing": "linspace"}),
         (

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from gensdk_runtime.backends import backend_names, create_backend
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
+from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
-from gensdk_runtime.media.images import GRID_GAP, read_settings
+from gensdk_runtime.media.images import GRID_GAP
 from gensdk_runtime.spec.conditions import LabelSpec
+from support.image_bytes import settings_in
 from support.models import IMAGE, MODELS, diffusion_model, feedforward_model, generator, nan_images
 
 programs = pytest.mark.parametrize("program", MODELS)
@@ -179,12 +181,12 @@ def test_saved_forms_hold_images_and_settings(program, tmp_path) -> None:
         samples = model.sample(5, seed=3)
     one = decode((samples.save(tmp_path / "folder") / "00002.png").read_bytes(), 1)[..., 0]
     np.testing.assert_array_equal(one, samples.images[2, :, :, 0])
-    settings_of_one = read_settings(tmp_path / "folder" / "00002.png")
+    settings_of_one = settings_in(tmp_path / "folder" / "00002.png")
     assert settings_of_one["seeds"] == [list(samples.seeds[2])]
     grid = decode(samples.save(tmp_path / "grid.png", scale=1, columns=3).read_bytes(), 1)[..., 0]
     assert grid.shape == (2 * IMAGE.height + GRID_GAP, 3 * IMAGE.width + 2 * GRID_GAP)
     np.testing.assert_array_equal(grid[IMAGE.height + GRID_GAP :, : IMAGE.width], samples.images[3, :, :, 0])
-    assert read_settings(tmp_path / "grid.png") == dict(samples.settings)
+    assert settings_in(tmp_path / "grid.png") == dict(samples.settings)
     with np.load(samples.save(tmp_path / "all.npz"), allow_pickle=False) as stored:
         np.testing.assert_array_equal(stored["array"], samples.array)
         assert [tuple(row) for row in stored["seeds"].tolist()] == [tuple(key) for key in samples.seeds]
@@ -201,3 +203,10 @@ def test_backends_are_known_by_name() -> None:
         create_backend("onnxruntime:cud")
     with pytest.raises(InputError, match="threads from 1"):
         create_backend("onnxruntime", threads=0)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
+def test_threads_may_be_numpys_numbers(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENSDK_TUNE", "off")
+    with Generator.load("digits-dcgan", backend=backend, threads=np.int64(1)) as model:  # type: ignore[arg-type]
+        assert len(model.sample(2, seed=0)) == 2

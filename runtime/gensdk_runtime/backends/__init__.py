@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from gensdk_runtime.arguments import shown
+from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.backends.base import Availability, Backend
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.host.installed import load_entry_point
@@ -74,11 +74,12 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
         now = create_backend("onnxruntime", threads=threads, spinning=spinning)
         return BackgroundBackend(now, lambda: create_backend(final, threads=threads), label=spec)
     name, _, provider = spec.partition(":")
-    if isinstance(threads, bool) or not isinstance(threads, int | None):
-        raise InputError(f"expected threads as an int, got {type(threads).__name__}")
-    if threads is not None and not 1 <= threads <= 1024:
-        raise InputError(f"expected threads from 1 to 1024, got {threads}")
-    return get_backend(name).create(provider=provider or None, threads=threads, spinning=spinning)
+    return get_backend(name).create(provider=provider or None, threads=check_threads(threads), spinning=spinning)
+
+
+def check_threads(threads: int | None) -> int | None:
+    """A number of threads that backends take, or None; :class:`InputError` for another one."""
+    return None if threads is None else check_whole(threads, "threads", least=1, most=1024)
 
 
 def availabilities() -> dict[str, Availability]:

@@ -156,6 +156,16 @@ def required_examples(model: ModelSpec, n: int) -> dict[str, Array]:
     return {each.kind: each.examples(n) for each in conditions_of(model) if each.required}
 
 
+def checked(given: Mapping[str, Any], model: ModelSpec, n: int) -> dict[str, Array]:
+    """The values [n, ...] of the conditions that were `given`, by kind; None is as if it were left out.
+
+    Raises :class:`InputError` for what does not fit, and for a condition that the model does not have.
+    """
+    given = {kind: value for kind, value in given.items() if value is not None}
+    check_known(given, model)
+    return {each.kind: each.check(given[each.kind], n) for each in conditions_of(model) if each.kind in given}
+
+
 def check_known(given: Mapping[str, Any], model: ModelSpec) -> None:
     """Raises :class:`InputError` where something was `given`, by kind, that the model can't be asked for."""
     known = [spec.kind for spec in model.conditions]

@@ -27,7 +27,7 @@ class Picture(Protocol):
 
 
 def is_picture(value: Any) -> bool:
-    """Whether this is an image of Pillow's; without importing it, since then it has been."""
+    """True for an image of Pillow's; without importing Pillow, which then is imported already."""
     return type(value).__module__.split(".")[0] == "PIL" and hasattr(value, "getbands")
 
 
@@ -79,13 +79,8 @@ def as_images(images: Any, channels: int) -> Images | list[Images]:
     return _checked(images, channels)
 
 
-def as_image(image: Any) -> Images:
-    """One that was checked."""
-    return np.asarray(image, np.uint8)
-
-
 def _numbers(images: Any) -> bool:
-    """Whether a list holds numbers, not images."""
+    """True if a list holds numbers, not images."""
     first = images
     while isinstance(first, list | tuple) and first:
         first = first[0]
@@ -114,13 +109,15 @@ def _checked(given: Any, channels: int) -> Images:
     return array
 
 
-def check_size(size: Any) -> tuple[int, int] | None:
-    """(height, width) in pixels, or None; :class:`InputError` for anything else."""
+def check_size(size: Any, what: str) -> tuple[int, int] | None:
+    """(height, width) in pixels, or None; :class:`InputError`, naming `what`, for anything else."""
     if size is None:
         return None
     if not isinstance(size, tuple | list) or len(size) != 2:
-        raise InputError(f"expected resize as (height, width), got {shown(size)}")
-    height, width = (check_whole(side, "each side of resize", least=1, most=MAX_SIDE) for side in size)
+        raise InputError(f"expected {what} as (height, width), got {shown(size)}")
+    height, width = (
+        check_whole(side, f"each side of {what} (height, width)", least=1, most=MAX_SIDE) for side in size
+    )
     return height, width
 
 

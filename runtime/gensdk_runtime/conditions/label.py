@@ -15,7 +15,6 @@ from gensdk_runtime.conditions.base import Array, Condition, register_condition
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.noise import SampleKey
 from gensdk_runtime.spec.conditions import LabelSpec
-from gensdk_runtime.spec.model import ModelSpec
 
 Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.integer] | NDArray[np.str_]
 
@@ -84,13 +83,3 @@ def parse_label(text: str) -> Any:
     """One class number or name, or a list of them, of a command line."""
     parts = [part.strip() for part in text.split(",")]
     return parts[0] if len(parts) == 1 else parts
-
-
-def check_labels(label: Any, n: int, model: ModelSpec) -> NDArray[np.int64] | None:
-    """int64 [n] of class numbers; None where none was given. :class:`InputError` for a model without classes."""
-    if label is None:
-        return None
-    spec = model.condition("label")
-    if not isinstance(spec, LabelSpec):
-        raise InputError(f"model {model.name!r} {LabelCondition.absent}; leave label out")
-    return LabelCondition(spec, model).check(label, n)

@@ -19,13 +19,7 @@ SMALLEST = 16
 
 
 def dream(
-    sampling: Sampling,
-    image: Any,
-    *,
-    octaves: int,
-    octave_scale: float,
-    tile: int | None,
-    given: Given,
+    sampling: Sampling, image: Any, *, octaves: int, octave_scale: float, tile: int | None, given: Given
 ) -> Images:
     """See :meth:`gensdk_runtime.generator.Generator.dream`; `given` to each octave's sampling."""
     model = sampling.model

@@ -11,15 +11,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import to_array, to_picture
 from gensdk_runtime.media.images import SUFFIXES, encode_image
-from gensdk_runtime.outputs.base import (
-    AS_IT_IS,
-    Arrangement,
-    Array,
-    Drawn,
-    Output,
-    Uint8,
-    register_output,
-)
+from gensdk_runtime.outputs.base import AS_IT_IS, Arrangement, Array, Drawn, Output, Uint8, register_output
 from gensdk_runtime.spec.outputs import PointsSpec
 
 SIZE = 512

@@ -2,7 +2,7 @@
 
 Each choice is a curve from the samples of a round to its seconds. Between measured sizes a round costs what lies
 on the line between them; where a choice is bound to the measured sizes (static shapes), it costs as much as the
-next larger one, to which it is padded. So padding is chosen only where it is cheaper than splitting.
+cheapest that is as large, to which it is padded. So padding is chosen only where it is cheaper than splitting.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from gensdk_runtime.host.forking import new_lock
 
@@ -29,6 +30,8 @@ class Planner:
         self._sizes = [sorted(curve) for curve in curves]
         self._seconds = [[curve[size] for size in sizes] for curve, sizes in zip(curves, self._sizes, strict=True)]
         self._padded = list(padded)
+        for seconds in (seconds for seconds, bound in zip(self._seconds, padded, strict=True) if bound):
+            seconds[:] = [*accumulate(reversed(seconds), min)][::-1]
         self._block = max(sizes[-1] for sizes in self._sizes)
         self._measured = self._cheapest_of_each_size()
         self._best: list[tuple[float, Step]] = [(0.0, (0, 0))]

@@ -125,8 +125,8 @@ class Requests:
         def accept(program: Program[Any]) -> bool:
             return program.covers(settings, listening=asked.listening)
 
-        # A caller who listens hears of each batch, and may end in the middle of one: how large it is must not be
-        # this machine's affair.
+        # A callback may end the run in the middle of a batch: what is drawn until then must not depend on what was
+        # measured here.
         rounds = self._executor.plan(count, asked.batch_size, growth=growth, fixed=asked.listening, accept=accept)
         return Request(
             count,

@@ -93,7 +93,7 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
 
     @property
     def uniform_latent(self) -> bool:
-        """Whether the first noise input is uniform."""
+        """True if the first noise input is uniform."""
         names = _noise_inputs(self._session.graph)
         spec = self._session.graph.input(names[0]) if names else None
         return spec is not None and spec.distribution == "uniform"

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.programs.spacings import most_steps
 from gensdk_runtime.spec.model import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
-from gensdk_runtime.spec.settings import DiffusionSettings
+from gensdk_runtime.spec.settings import DiffusionSettings, SolverName
 from gensdk_runtime.spec.signature import TensorSpec
 
 Float64 = NDArray[np.float64]
@@ -33,14 +34,22 @@ def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]
         return [{"layer": layer} for layer in program.objectives]
     if not isinstance(program, DiffusionSpec):
         return [{}]
-    longest, main = program.schedule.num_train_timesteps, program.defaults.solver
-    first = min(steps or min(MAX_STEPS, program.defaults.num_inference_steps), longest)
+    schedule, main = make_schedule(program.schedule), program.defaults.solver
+
+    def at_most(wanted: int, solver: SolverName) -> int:
+        return min(wanted, most_steps(schedule, solver, program.defaults.timestep_spacing))
+
+    first = at_most(steps or min(MAX_STEPS, program.defaults.num_inference_steps), main)
     guided = {} if model.num_classes is None else {"guidance_scale": GUIDANCE}
-    short = {"num_inference_steps": min(SHORT_STEPS, longest)}
     runs: list[dict[str, Any]] = [{"solver": main, "num_inference_steps": first, **guided}]
-    others = make_schedule(program.schedule).proving
-    runs += [{"solver": solver, **short} for solver in others if solver != main]
-    return runs if program.shallow_graph is None else [*runs, {**short, "cache_interval": 2}]
+    runs += [
+        {"solver": solver, "num_inference_steps": at_most(SHORT_STEPS, solver)}
+        for solver in schedule.proving
+        if solver != main
+    ]
+    if program.shallow_graph is not None:
+        runs.append({"num_inference_steps": at_most(SHORT_STEPS, main), "cache_interval": 2})
+    return runs
 
 
 def shared_step(model: ModelSpec) -> tuple[str, str] | None:

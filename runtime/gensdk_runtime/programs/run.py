@@ -37,7 +37,7 @@ class StepEnd:
 
 
 StepCallback = Callable[[StepEnd], object]
-"""Hears of each step; what it returns ends the run where it is true, and may be None."""
+"""Called after each step; a true result ends the run."""
 
 
 @dataclass
@@ -166,7 +166,7 @@ class State(Borrower, ABC):
 
     @abstractmethod
     def step(self) -> bool:
-        """Makes one step; True if there is more to do. ``run.end_step`` hears of it, and may end the run."""
+        """Makes one step and reports it to ``run.end_step``, which may end it; True if there is more to do."""
 
     @abstractmethod
     def finish(self) -> None:

@@ -57,7 +57,7 @@ class ReceptiveField(StrictModel):
     bytes_per_square: Annotated[float, Field(ge=0, le=2.0**40)] = 0.0
 
     def in_words(self) -> str:
-        """Whether tiles give the same, and why not."""
+        """In a line: do tiles give the same as the whole image, and if not, why."""
         if self.whole:
             return f"not unless asked for: it looks at all of an image ({self.reason})"
         return f"they give what the whole image gives; a place depends on {self.margin} pixels around it"

@@ -54,6 +54,10 @@ def test_what_is_prepared_is_checked_at_once() -> None:
     with generator(MODELS["diffusion"](3)) as model:
         with pytest.raises(InputError, match="num_inference_steps"):
             model.prepare(num_inference_steps=0)
+        with pytest.raises(InputError, match=r"expected size as \(height, width\), got 3"):
+            model.prepare(size=3)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="takes no images; leave size out"):
+            model.prepare(size=(4, 6))
         with pytest.raises(InputError, match="was not prepared to translate"):
             model.prepare(num_inference_steps=2).translate(np.zeros((4, 6, 1), np.uint8))
         prepared = model.prepare(num_inference_steps=2)

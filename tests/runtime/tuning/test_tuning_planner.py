@@ -113,6 +113,18 @@ def test_padding_is_chosen_only_where_it_is_cheaper() -> None:
 
     assert plan(2.9) == [(3, 8)]
     assert plan(3.1) == [(1, 1)] * 3
+    assert plan(0.9) == [(3, 8)]
+
+
+def test_what_is_padded_goes_to_the_cheapest_size() -> None:
+    choice = Choice(backend="openvino")
+    costs = [
+        Cost(choice=choice, batch=size, seconds=each) for size, each in ((1, 1.0), (3, 0.25), (5, 2.0), (8, 1.5))
+    ]
+    table = CostTable(costs=tuple(costs), padded=("openvino",))
+    assert [(found.samples, found.batch) for found in table.plan(7)] == [(3, 3), (3, 3), (1, 3)]
+    assert table.cost(7) == pytest.approx(0.75)
+    assert table.seconds(choice, 4) == 1.5
 
 
 def test_one_batch_does_not_wait_for_workers_it_does_not_use() -> None:
