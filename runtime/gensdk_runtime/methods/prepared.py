@@ -37,6 +37,8 @@ class Prepared:
         warm: bool,
     ) -> None:
         self._source = sampling.model.source
+        if asked.size is not None and not any(each.own_size for each in sampling.program.conditions):
+            raise InputError(f"model {sampling.model.name!r} makes samples of one size; leave size out")
         if self._source is not None and asked.size is None:
             asked = asked._replace(size=(self._source.height, self._source.width))
         self._sampling, self._asked = sampling, asked
@@ -83,11 +85,10 @@ class Prepared:
         Raises :class:`InputError` for a model that does not translate, and for another size or type.
         """
         source, size = self._source, self._asked.size
-        if source is None or size is None or self._asked.n != 1:
-            raise InputError(
-                f"model {self._sampling.model.name!r} was not prepared to translate an image; pass prepare(size="
-                "(height, width)) of a translation model"
-            )
+        if source is None or size is None:
+            raise InputError(f"model {self._sampling.model.name!r} does not translate images; use draw()")
+        if self._asked.n != 1:
+            raise InputError(f"expected prepare(1) for translate(image), got {self._asked.n}; use draw(image=...)")
         expected = (*size, source.channels)
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
             got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__

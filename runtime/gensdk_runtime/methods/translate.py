@@ -109,7 +109,7 @@ class Through:
 def translate(through: Through, images: Any) -> Images | list[Images]:
     """See :meth:`gensdk_runtime.generator.Generator.translate`."""
     channels = through.source.channels
-    through = replace(through, tile=_check_tile(through.tile), resize=check_size(through.resize))
+    through = replace(through, tile=_check_tile(through.tile), resize=check_size(through.resize, "resize"))
     array = as_images(images, channels)
     label = through.given.label
     if isinstance(array, list):

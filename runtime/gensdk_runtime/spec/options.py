@@ -92,14 +92,15 @@ def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: I
     caller takes, for the nearest match), of a wrong type and out of its range.
     """
     cls = type(defaults)
-    given = {name: _plain(name, value) for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in cls.model_fields:
             raise InputError(_unknown(name, cls, others))
+    given = {name: _plain(name, value) for name, value in given.items()}
     try:
         return cls.model_validate_json(json.dumps({**defaults.model_dump(), **given}))
     except ValidationError as failure:
-        raise InputError(_wrong(failure, cls, given)) from None
+        raise InputError(wrong_option(failure, cls, given)) from None
 
 
 def check_options(kind: str, options: Mapping[str, Any]) -> None:
@@ -172,7 +173,7 @@ def _by_any_program(name: str, value: Any, *, as_text: bool = False) -> Any:
             read = cls.model_validate_strings if as_text else cls.model_validate
             return getattr(read({name: value}), name)
         except ValidationError as failure:
-            problem = _wrong(failure, cls, {name: value})
+            problem = wrong_option(failure, cls, {name: value})
     raise InputError(problem)
 
 
@@ -202,8 +203,11 @@ def _unknown(name: str, cls: type[ProgramSettings], others: Iterable[str]) -> st
     return f"no option {shown(name)!r}{did_you_mean(name[:80], {*cls.model_fields, *others})}"
 
 
-def _wrong(failure: ValidationError, cls: type[ProgramSettings], given: Mapping[str, Any]) -> str:
-    """What is said of the first wrong value."""
+def wrong_option(failure: ValidationError, cls: type[ProgramSettings], given: Mapping[str, Any]) -> str:
+    """What is said of the first option of those `given` that settings do not have, or not with such a value."""
+    for name in given:
+        if name not in cls.model_fields:
+            return _unknown(name, cls, ())
     place = failure.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
     name = str(place[0]) if place else ""
     if name not in given:

@@ -117,6 +117,11 @@ def test_an_unknown_ability_is_answered_with_the_nearest() -> None:
         model.can("interpolat")
 
 
+def test_every_model_can_sample() -> None:
+    with generator(MODELS["feedforward"]()) as model:
+        assert model.can("sample")
+
+
 @pytest.mark.parametrize("bundle", embedded_names())
 def test_what_was_prepared_gives_what_sample_gives(bundle: str) -> None:
     with Generator.load(bundle, backend="onnxruntime") as model:
@@ -142,8 +147,15 @@ def test_what_is_prepared_is_checked_at_once() -> None:
     with generator(MODELS["diffusion"](3)) as model:
         with pytest.raises(InputError, match="num_inference_steps"):
             model.prepare(num_inference_steps=0)
-        with pytest.raises(InputError, match="was not prepared to translate"):
+        with pytest.raises(InputError, match="does not translate images"):
             model.prepare(num_inference_steps=2).translate(np.zeros((4, 6, 1), np.uint8))
+        with pytest.raises(InputError, match="leave size out"):
+            model.prepare(size=(8, 8))
+        with pytest.raises(InputError, match="expected size as"):
+            model.prepare(size=8)  # type: ignore[arg-type]
+        for name in ("seed", "image", "progress"):
+            with pytest.raises(InputError, match=rf"prepare\(\) takes no {name}"):
+                model.prepare(**{name: 3})
         prepared = model.prepare(num_inference_steps=2)
     with pytest.raises(BackendError, match="closed"):
         prepared.draw(0)
@@ -161,3 +173,5 @@ def test_a_prepared_translation_is_translate(size: tuple[int, int]) -> None:
             prepared.translate(image[1:])
         with pytest.raises(InputError, match="as was prepared"):
             prepared.translate(image.astype(np.float32))
+        with pytest.raises(InputError, match=r"expected prepare\(1\)"):
+            model.prepare(2, size=size).translate(image)
