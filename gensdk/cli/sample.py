@@ -13,6 +13,7 @@ from gensdk.cli.program_options import program_options
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from gensdk_runtime.conditions.base import Condition
     from gensdk_runtime.spec.model import ModelSpec
 
 EXAMPLES = """
@@ -143,4 +144,13 @@ def parse_conditions(pairs: Sequence[str], model: ModelSpec) -> dict[str, Any]:
             raise InputError(f"{kind[:60]} is given twice; give it once")
         given[kind] = text
     check_known(given, model)
-    return {each.kind: each.parsed(given[each.kind]) for each in conditions_of(model) if each.kind in given}
+    return {each.kind: _parsed(each, given[each.kind]) for each in conditions_of(model) if each.kind in given}
+
+
+def _parsed(condition: Condition[Any], text: str) -> Any:
+    try:
+        return condition.parsed(text)
+    except InputError:
+        raise
+    except ValueError as failure:  # of a number, in a kind of another package
+        raise InputError(f"{condition.kind}: can't read {text[:60]!r} ({failure})") from None

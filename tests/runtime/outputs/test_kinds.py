@@ -113,6 +113,8 @@ def test_a_condition_of_a_command_line() -> None:
     assert parse_conditions(["tempo=90"], model()) == {"tempo": 90.0}
     with pytest.raises(InputError, match="has no classes; leave label out"):
         parse_conditions(["label=1"], model())
+    with pytest.raises(InputError, match="tempo: can't read 'fast'"):
+        parse_conditions(["tempo=fast"], model())
     with pytest.raises(InputError, match="takes no tempa; did you mean 'tempo'"):
         parse_conditions(["tempa=1"], model())
 
