@@ -66,7 +66,7 @@ def test_every_verb_takes_a_model_of_points(
         (["sample", "BUNDLE", "-o", "x.gif"], "can't write points to x.gif"),
         (["sample", "BUNDLE", "-o", "x.png", "--columns", "2"], "are for images"),
         (
-            ["interpolate", "BUNDLE", "--from", "3", "--to", "4", "-o", "x.webp"],
+            ["interpolate", "BUNDLE", "--from", "3", "--to", "4", "-o", "x.txt"],
             "use a file with one of .png, .csv",
         ),
         (["sample", "digits-vae", "-o", "x.csv"], "can't write .csv"),
