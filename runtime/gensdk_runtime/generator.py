@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import methods
-from gensdk_runtime.arguments import check_count, check_flag, check_word
+from gensdk_runtime.arguments import check_count, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.conditions.given_images import Picture, check_size
@@ -390,9 +390,8 @@ class Generator(Closable):
         :meth:`invert`.
         """
         methods.inversion.check_threshold(threshold)
-        if check_flag(fast, "fast"):
-            options |= {"start": "encoder", "num_inference_steps": 0}
-        return methods.inversion.Detection(self.invert(images, **options), threshold)
+        found = self.invert(images, **methods.inversion.detect_options(options, fast))
+        return methods.inversion.Detection(found, threshold)
 
     @takes_options("ascent")
     def dream(

@@ -67,7 +67,7 @@ def test_every_verb_takes_a_model_of_points(
         (["sample", "BUNDLE", "-o", "x.png", "--columns", "2"], "are for images"),
         (
             ["interpolate", "BUNDLE", "--from", "3", "--to", "4", "-o", "x.txt"],
-            "use a file with one of .png, .csv",
+            "can't write points to x.txt",
         ),
         (["sample", "digits-vae", "-o", "x.csv"], "can't write .csv"),
         (["translate", "BUNDLE", "--source", "in.png", "--sink", "out.png"], "does not translate images"),

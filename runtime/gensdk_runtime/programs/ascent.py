@@ -121,7 +121,7 @@ class AscentProgram(Program[AscentSettings]):
         if settings.channel is not None:
             self._check_channel(layer, settings.channel)
         if settings.start == "encoder" and self.spec.encoder is None:
-            raise InputError("start 'encoder' needs an encoder, which this model has none; use 'noise' or 'zeros'")
+            raise InputError("start 'encoder' needs an encoder, and this model has none; use 'noise' or 'zeros'")
         if settings.jitter and self.spec.decoder is not None:
             raise InputError("jitter moves images; this model optimizes a latent: leave jitter out")
         return settings.model_copy(update={"layer": layer})

@@ -37,7 +37,7 @@ class StepEnd:
 
 
 StepCallback = Callable[[StepEnd], object]
-"""Hears of each step; what it returns ends the run where it is true, and may be None."""
+"""Is called after each step; a true value that it returns ends the run."""
 
 
 @dataclass
@@ -163,7 +163,7 @@ class State(Borrower, ABC):
 
     @abstractmethod
     def step(self) -> bool:
-        """Makes one step; True if there is more to do. ``run.end_step`` hears of it, and may end the run."""
+        """Makes one step; True if there is more to do. ``run.end_step`` is told of it, and may end the run."""
 
     @abstractmethod
     def finish(self) -> None:

@@ -103,12 +103,13 @@ def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: I
         raise InputError(wrong_option(failure, cls, given)) from None
 
 
-def check_options(kind: str, options: Mapping[str, Any]) -> None:
-    """Raises :class:`InputError` where the programs of a `kind` don't have these options, or not with such values.
+def check_options(kind: str, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> None:
+    """Raises :class:`InputError` where the programs of a `kind` don't have these options, or not with such values
+    (`others` as in :func:`settings_under`).
 
     What only the model itself can tell (its classes, its layers) is left to :meth:`Program.resolve`.
     """
-    settings_under(SETTINGS[kind](), options)
+    settings_under(SETTINGS[kind](), options, others=others)
 
 
 def parse_options(words: Iterable[str]) -> dict[str, Any]:
