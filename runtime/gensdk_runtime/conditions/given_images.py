@@ -27,7 +27,7 @@ class Picture(Protocol):
 
 
 def is_picture(value: Any) -> bool:
-    """Whether this is an image of Pillow's; without importing it, since then it has been."""
+    """True for an image of Pillow's. It need not be imported here: whoever has such an image has imported it."""
     return type(value).__module__.split(".")[0] == "PIL" and hasattr(value, "getbands")
 
 

@@ -39,7 +39,7 @@ class ImageCondition(Condition[SourceSpec]):
 
     @property
     def in_words(self) -> str:
-        """Width before height, as images are told."""
+        """Width before height, as sizes of images are usually written."""
         return f"images of {self.spec.width} x {self.spec.height}"
 
     @property
@@ -50,7 +50,7 @@ class ImageCondition(Condition[SourceSpec]):
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """That of an image of the size that the model was trained at."""
+        """The shape of an image of the size that the model was trained at."""
         return self.spec.shape
 
     def check(self, given: Any, n: int | None) -> Array:
@@ -60,7 +60,7 @@ class ImageCondition(Condition[SourceSpec]):
         return check_sources(given, self.spec, n, max_source_size(self.model))
 
     def examples(self, n: int, first: int = 0) -> Array:
-        """uint8 [n, H, W, C] of smooth colours; the same from every place on."""
+        """uint8 [n, H, W, C] of smooth colours; the same for every `first`."""
         return example_images(self.spec, n)
 
     @property

@@ -82,7 +82,7 @@ class AutoregressiveSettings(ProgramSettings):
 class DiffusionSettings(ProgramSettings):
     """How a solver leads from noise to images; the names are those of diffusers."""
 
-    solver: SolverName = Field(default="ddim", description="The sampler that leads from noise to images.")
+    solver: SolverName = Field(default="ddim", description="The method that leads from noise to images.")
     num_inference_steps: int = Field(default=20, ge=1, le=100_000, description="Steps of the solver.")
     eta: float = Field(
         default=0.0,
@@ -94,20 +94,18 @@ class DiffusionSettings(ProgramSettings):
         default=1.0, ge=0, le=100, description="How strongly a label is followed; 1 is without guidance."
     )
     timestep_spacing: TimestepSpacing = Field(
-        default="trailing", description="Which time steps of the training are taken."
+        default="trailing", description="How the steps are spread over the time steps of the training."
     )
-    clip_sample: bool = Field(
-        default=True, description="The estimate of x_0 is clipped to the range of the images."
-    )
+    clip_sample: bool = Field(default=True, description="Clip the estimate of x_0 to the range of the images.")
     use_clipped_model_output: bool = Field(
-        default=True, description="DDIM goes on from the clipped estimate of x_0."
+        default=True, description="Let DDIM go on from the clipped estimate of x_0."
     )
     cache_interval: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="Deep features are computed every so many steps and taken from the last such step between "
-        "(DeepCache, Ma et al. 2023), by bundles exported with --share-features; 1 is exact.",
+        description="Compute deep features every so many steps, and reuse them in the steps between "
+        "(DeepCache, Ma et al. 2023), for bundles exported with --share-features; 1 is exact.",
     )
 
 
@@ -116,7 +114,7 @@ class AscentSettings(ProgramSettings):
     """How an input is optimized."""
 
     optimizer: OptimizerName = Field(default="adam", description="What makes steps of gradients.")
-    learning_rate: float = Field(default=0.05, gt=0, le=1e6, description="Size of a step of the optimizer.")
+    learning_rate: float = Field(default=0.05, gt=0, le=1e6, description="Size of the optimizer's steps.")
     lr_schedule: LearningRateSchedule = Field(
         default="constant",
         description="The learning rate stays, or falls in a line to 0 at the last step, which lets a search come "
@@ -137,23 +135,27 @@ class AscentSettings(ProgramSettings):
         default=1e-3,
         ge=0,
         lt=1,
-        description="Progress is an objective that is better than the best by this share.",
+        description="By which share an objective must beat the best one to count as progress.",
     )
     jitter: int = Field(
-        default=0, ge=0, le=1024, description="Pixels that an image is moved by in each step, and back, at most."
+        default=0,
+        ge=0,
+        le=1024,
+        description="By how many pixels an image is moved at most before each step, and back after it.",
     )
     layer: str | None = Field(
         default=None,
         min_length=1,
         max_length=200,
-        description="What is to be optimized, by its name in the bundle; open: its first.",
+        description="The layer to optimize, by its name in the bundle; by default the first.",
     )
     channel: int | None = Field(
-        default=None, ge=0, description="The one channel of the layer that counts; open: all."
+        default=None, ge=0, description="The one channel of the layer to optimize; by default all of them."
     )
     start: Start | None = Field(
         default=None,
-        description="Where the search begins; open: the encoder where there is one, or as the bundle says.",
+        description="Where the search begins; by default at what the encoder makes of an image, where there is an "
+        "encoder, or as the bundle says.",
     )
 
 
