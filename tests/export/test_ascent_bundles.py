@@ -188,4 +188,12 @@ def test_the_command_line_detects_and_dreams(
     dream = ["dream", str(parts / "large.png"), "--bundle", str(exported("deepdream").bundle), "--octaves", "2"]
     assert run([*dream, "-o", str(made), *common]) == 0
     assert made.exists()
+    assert capsys.readouterr().err == ""
+    coloured = np.random.default_rng(0).integers(0, 256, (20, 20, 4), np.uint8)
+    (tmp_path / "coloured.png").write_bytes(encode_image(coloured, ".png", {}))
+    dream[1] = str(tmp_path / "coloured.png")
+    assert run([*dream, "-o", str(made), *common]) == 0
+    told_aside = capsys.readouterr().err
+    assert "colours are dropped" in told_aside
+    assert "transparency is laid over white" in told_aside
     assert run([*dream, "--layer", "conv9", "-o", str(made), *common]) == 5
