@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import check_flag
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.translate import Given, Through, translate, way_of
 from gensdk_runtime.noise import Seeds
-from gensdk_runtime.outputs.base import OutputType
+from gensdk_runtime.outputs.base import OutputType, check_output_type
 from gensdk_runtime.plan.request import Asked, Request
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.samples import Samples
@@ -51,7 +52,11 @@ class Prepared:
                 self._through = through
                 return
         request = self._request()
-        if warm:
+        check_output_type(output_type)
+        sampling.output.empty(
+            0, output_type, request.shape, makes_bytes=False
+        )  # refuses bytes where there are none
+        if check_flag(warm, "warm"):
             sampling.warm(request, output_type)
 
     def _request(self) -> Request:

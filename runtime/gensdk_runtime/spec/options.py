@@ -6,7 +6,7 @@ An option is a field of the settings of a program; see :mod:`gensdk_runtime.spec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import numpy as np
@@ -95,7 +95,7 @@ def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: I
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in cls.model_fields:
-            raise InputError(_unknown(name, cls, others))
+            raise InputError(_unknown(name, cls, tuple(others)))
     given = {name: _plain(name, value) for name, value in given.items()}
     try:
         return cls.model_validate_json(json.dumps({**defaults.model_dump(), **given}))
@@ -194,13 +194,15 @@ def _plain(name: str, value: Any) -> Any:
     return plain
 
 
-def _unknown(name: str, cls: type[ProgramSettings], others: Iterable[str]) -> str:
+def _unknown(name: str, cls: type[ProgramSettings], others: Collection[str]) -> str:
     """What is said of an option that settings do not have."""
     kind = kind_of(cls)
     elsewhere = [option.kind for option in all_options().get(name, ())]
     if elsewhere:
         model = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} model"
         return f"{name} means nothing to {model} (it is for {' and '.join(elsewhere)} models); leave it out"
+    if name in others:
+        return f"{name} is not an option of the program; pass it as an argument of its own"
     return f"no option {shown(name)!r}{did_you_mean(name[:80], {*cls.model_fields, *others})}"
 
 

@@ -143,6 +143,7 @@ def test_what_is_for_other_kinds_is_refused(drawn: Samples) -> None:
         (drawn.picture, "notes have no picture"),
         (lambda: drawn.save("x.txt", layout="grid"), "are for images, and these are notes"),
         (lambda: opened().sample(output_type="uint8"), "notes, which have no bytes"),
+        (lambda: opened().prepare(output_type="uint8", warm=False), "notes, which have no bytes"),
         (lambda: opened().translate(np.zeros((4, 4, 3), np.uint8)), "does not translate"),
     ):
         with pytest.raises(InputError, match=message):

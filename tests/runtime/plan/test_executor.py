@@ -153,6 +153,13 @@ def test_what_is_prepared_is_checked_at_once() -> None:
             model.prepare(size=(8, 8))
         with pytest.raises(InputError, match="expected size as"):
             model.prepare(size=8)  # type: ignore[arg-type]
+        for warm in (True, False):
+            with pytest.raises(InputError, match="did you mean 'uint8'"):
+                model.prepare(output_type="uint9", warm=warm)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="expected warm as True or False"):
+            model.prepare(warm="no")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="seed is not an option of the program; pass it as an argument"):
+            model.prepare(settings={"seed": 3})
         for name in ("seed", "image", "progress"):
             with pytest.raises(InputError, match=rf"prepare\(\) takes no {name}"):
                 model.prepare(**{name: 3})
