@@ -133,6 +133,8 @@ def test_dreams_climb_over_octaves_and_leave_the_weights_alone(exported: Export)
         other = generator.dream(photo, octaves=3, num_inference_steps=6, seed=1)
         with pytest.raises(InputError, match="no option 'octave'; did you mean 'octaves'"):
             generator.dream(photo, octave=3)
+        with pytest.raises(InputError, match="starts from the image that it is given; leave start out"):
+            generator.dream(photo, start="noise")
         layer = generator.dream(photo, octaves=1, num_inference_steps=2, layer="conv1", channel=3)
         with pytest.raises(InputError, match="octave_scale above 1"):
             generator.dream(photo, octave_scale=1.0)
