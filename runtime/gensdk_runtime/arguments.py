@@ -111,7 +111,7 @@ def as_array(value: Any, what: str) -> NDArray[Any]:
     except Exception as failure:  # whatever __array__ of a stranger raises
         reason = " ".join(str(failure).split())[:120]
         raise InputError(f"expected {what} as an array, got {type(value).__name__} ({reason})") from None
-    if array.dtype == object:
+    if array.dtype.kind in "OUS":
         raise InputError(f"expected {what} as an array of numbers, got {type(value).__name__}")
     return array
 

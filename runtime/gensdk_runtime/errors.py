@@ -116,9 +116,10 @@ def tell(message: str) -> None:
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Ends an error message: ``; did you mean 'x'?``, or the list of what is known when nothing is near."""
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
     if near:
-        return f"; did you mean '{near[0]}'?"
+        swapped = (name for name in near if sorted(name) == sorted(given))
+        return f"; did you mean '{next(swapped, near[0])}'?"
     if len(names) > MAX_LISTED:
         names = [*names[:MAX_LISTED], f"and {len(names) - MAX_LISTED} more"]
     return f"; known: {', '.join(names)}" if names else "; none is known"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import methods
-from gensdk_runtime.arguments import check_count, check_flag, check_word
+from gensdk_runtime.arguments import check_count, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.conditions.given_images import Picture, check_size
@@ -25,7 +25,7 @@ from gensdk_runtime.outputs.base import OutputType
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.plan.origin import Origin
-from gensdk_runtime.plan.request import Asked
+from gensdk_runtime.plan.request import ARGUMENTS, Asked
 from gensdk_runtime.plan.runner import runner_of
 from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.plan.sampling import SampleArguments, Sampling
@@ -119,6 +119,8 @@ class Generator(Closable):
         `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`, but that `settings` gives
         options alone.
         """
+        for name in (name for name in ARGUMENTS if name in options):
+            raise InputError(f"prepare() takes no {name}; pass it to draw(), or to sample()")
         asked = Asked(n, batch_size, size=check_size(size, "size"))
         if asked.size is not None and all(each.own_size is None for each in self._sampling.program.conditions):
             raise InputError(f"model {self.model.name!r} takes no images; leave size out")
@@ -156,10 +158,11 @@ class Generator(Closable):
     def can(self, ability: str) -> bool:
         """True if the model has what the method `ability` needs: "encode", "invert", "translate", ...
 
-        All are in :data:`gensdk_runtime.programs.ABILITIES`; :class:`InputError` for another name.
+        All are in :data:`gensdk_runtime.programs.ABILITIES`, and "sample", which every model can;
+        :class:`InputError` for another name.
         """
-        check_word(ability, "ability", ABILITIES)
-        return ability in abilities(self.model)
+        check_word(ability, "ability", ("sample", *ABILITIES))
+        return ability in ("sample", *abilities(self.model))
 
     @takes_options()
     def sample(
@@ -389,9 +392,8 @@ class Generator(Closable):
         :meth:`invert`.
         """
         methods.inversion.check_threshold(threshold)
-        if check_flag(fast, "fast"):
-            options |= {"start": "encoder", "num_inference_steps": 0}
-        return methods.inversion.Detection(self.invert(images, **options), threshold)
+        found = self.invert(images, **methods.inversion.detect_options(options, fast))
+        return methods.inversion.Detection(found, threshold)
 
     @takes_options("ascent")
     def dream(

@@ -72,8 +72,6 @@ def bases(model: Any) -> dict[str, dict[str, Any]]:
         return {"sample": {"image": picture[None]}, "translate": {"images": picture}}
     if model.family == "ddpm":
         return {"sample": {"n": 1, "seed": 0, "num_inference_steps": 1}}
-    if model.family == "ddpm":
-        return {"sample": {"n": 1, "seed": 0, "num_inference_steps": 1}}
     _, height, width = model.output.shape
     images = np.zeros((1, height, width, 1), np.uint8)
     return {
@@ -109,6 +107,14 @@ def test_arguments_of_every_method(generator: Generator) -> None:
     assert calls
     for method, given, what in calls:
         works_or_one_line(lambda call=method, given=given: call(**given), what)
+
+
+def test_a_path_is_no_image(tmp_path: Path) -> None:
+    with Generator.load(write_inverting_bundle(tmp_path / "negative.gsdk"), backend="onnxruntime") as loaded:
+        with pytest.raises(InputError, match="expected images as an array of numbers, got str"):
+            loaded.translate("photo.png")  # type: ignore[call-overload]
+        with pytest.raises(InputError, match="expected images as an array of numbers, got str"):
+            loaded.sample(image="photo.png")
 
 
 def test_arguments_of_loading() -> None:

@@ -140,7 +140,7 @@ def test_nan_is_an_error_not_a_black_image() -> None:
         (feedforward_model, {"batch_size": 9}, "batch_size from 1 to 8"),
         (feedforward_model, {"latents": np.zeros((2, 5))}, r"shape \[1, 5\], got \[2, 5\]"),
         (feedforward_model, {"latents": np.full((1, 5), np.nan)}, "NaN or infinity"),
-        (feedforward_model, {"latents": "noise"}, "as a float array, got str"),
+        (feedforward_model, {"latents": "noise"}, "as an array of numbers, got str"),
         (diffusion_model, {"num_inference_steps": 0}, "num_inference_steps"),
         (diffusion_model, {"num_inference_steps": 101}, "from 1 to 100, got 101"),
         (diffusion_model, {"solver": "eulr"}, "solver"),

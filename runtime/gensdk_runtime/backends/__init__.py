@@ -9,7 +9,7 @@ from typing import TypeVar
 from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.backends.base import Availability, Backend
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.host.installed import load_entry_point
+from gensdk_runtime.host.installed import load_entry_point, load_entry_points
 
 BackendT = TypeVar("BackendT", bound=type[Backend])
 
@@ -41,13 +41,14 @@ def register_backend(name: str) -> Callable[[BackendT], BackendT]:
 
 
 def backend_names() -> tuple[str, ...]:
-    """All backends that can be named, whether or not they can run here."""
+    """All backends that can be named, whether or not they can run here; of other packages the loaded ones."""
     return tuple(sorted(_MODULES.keys() | _BACKENDS.keys()))
 
 
 def get_backend(name: str) -> type[Backend]:
     """The backend class called `name`; :class:`InputError` names the nearest one where there is none."""
     if name not in backend_names() and not load_entry_point(ENTRY_POINTS, name):
+        load_entry_points(ENTRY_POINTS)
         raise InputError(f"no backend {shown(name)!r}{did_you_mean(name[:80], (*backend_names(), 'auto'))}")
     if name not in _BACKENDS and name in _MODULES:
         importlib.import_module(_MODULES[name])
@@ -83,5 +84,6 @@ def check_threads(threads: int | None) -> int | None:
 
 
 def availabilities() -> dict[str, Availability]:
-    """For each backend whether it can run here, and if not, why, and what mends it."""
+    """For each backend, also of other packages, whether it can run here, and if not, why, and what mends it."""
+    load_entry_points(ENTRY_POINTS)
     return {name: get_backend(name).availability() for name in backend_names()}

@@ -30,7 +30,7 @@ Size = tuple[int, ...]
 
 
 class Growth(NamedTuple):
-    """How much more than a sample of the model's own size takes what was given: `given` elements to `own` ones."""
+    """How the size of what was given compares with the model's own: `given` elements to `own` ones."""
 
     given: int
     own: int

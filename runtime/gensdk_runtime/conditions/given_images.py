@@ -27,7 +27,7 @@ class Picture(Protocol):
 
 
 def is_picture(value: Any) -> bool:
-    """True for an image of Pillow's; without importing Pillow, which then is imported already."""
+    """True for an image of Pillow's. It need not be imported here: whoever has such an image has imported it."""
     return type(value).__module__.split(".")[0] == "PIL" and hasattr(value, "getbands")
 
 

@@ -40,7 +40,7 @@ class ImageCondition(Condition[SourceSpec]):
 
     @property
     def in_words(self) -> str:
-        """Width before height, as images are told."""
+        """Width before height, as sizes of images are usually written."""
         return f"images of {self.spec.width} x {self.spec.height}"
 
     @property
@@ -51,7 +51,7 @@ class ImageCondition(Condition[SourceSpec]):
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """That of an image of the size that the model was trained at."""
+        """The shape of an image of the size that the model was trained at."""
         return self.spec.shape
 
     def check(self, given: Any, n: int | None) -> Array:

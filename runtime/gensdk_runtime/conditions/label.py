@@ -48,7 +48,7 @@ class LabelCondition(Condition[LabelSpec]):
         return np.array([self._number(entry) for entry in given], np.int64)
 
     def drawn(self, keys: Sequence[SampleKey]) -> Array:
-        """A class for each sample, every one as likely."""
+        """A class for each sample; all are equally likely."""
         classes = self.spec.num_classes
         places = noise.uniform(keys, noise.LABEL_STREAM, (1,))[:, 0] * classes
         return np.minimum(places, classes - 1).astype(np.int64)

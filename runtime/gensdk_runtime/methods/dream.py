@@ -12,8 +12,10 @@ from gensdk_runtime.media.image_pixels import MAX_SIDE, Images, resize_floats
 from gensdk_runtime.methods.translate import Given, Through, translate_one
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs import abilities
+from gensdk_runtime.spec.options import check_options
 
 MAX_OCTAVES = 32
+_ARGUMENTS = ("octaves", "octave_scale", "seed", "tile", "callback_on_step_end")
 SMALLEST = 16
 """Pixels of the smaller side of the first octave, at least; a smaller image has one octave alone."""
 
@@ -29,6 +31,7 @@ def dream(
             f"model {model.name!r} does not dream; export the family deepdream, or import a "
             "classifier with --dream"
         )
+    check_options("ascent", given.options, others=_ARGUMENTS)
     whole = _check(image, source.channels)
     sizes = octave_sizes(whole.shape[0], whole.shape[1], octaves, octave_scale)
     through = Through(sampling, tile=tile, given=given)

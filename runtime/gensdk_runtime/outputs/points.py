@@ -1,4 +1,4 @@
-"""Points: where they lie is drawn, and their numbers go into a table."""
+"""Points: drawn where they lie, or written as a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FONT_SIZE = 11
 RADIUS = 2
 """Pixels of one point's disk."""
 OPACITY = 0.6
-"""Of one point: where many lie on each other, it shows."""
+"""Of one point, so that places where many overlap look denser."""
 TICKS = 5
 BINS = 64
 """Of the histogram that stands for points of one dimension."""

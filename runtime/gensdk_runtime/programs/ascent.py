@@ -113,15 +113,17 @@ class AscentProgram(Program[AscentSettings]):
         return self.spec.defaults
 
     def fit(self, settings: AscentSettings, options: Mapping[str, Any]) -> AscentSettings:
-        """With the layer that holds. Refuses a layer, a channel and an encoder that the model does not have, and
-        jitter of what is no image."""
+        """With the layer that holds. Refuses a layer, a channel, a start and an encoder that the model does not
+        have, and jitter of what is no image."""
         layer = self.layers[0] if settings.layer is None else settings.layer
         if layer not in self.layers:
             raise InputError(f"no layer {layer[:80]!r}{did_you_mean(layer[:80], self.layers)}")
         if settings.channel is not None:
             self._check_channel(layer, settings.channel)
+        if options.get("start") is not None and self.latent_shape is None:
+            raise InputError("this model starts from the image that it is given; leave start out")
         if settings.start == "encoder" and self.spec.encoder is None:
-            raise InputError("start 'encoder' needs an encoder, which this model has none; use 'noise' or 'zeros'")
+            raise InputError("start 'encoder' needs an encoder, and this model has none; use 'noise' or 'zeros'")
         if settings.jitter and self.spec.decoder is not None:
             raise InputError("jitter moves images; this model optimizes a latent: leave jitter out")
         return settings.model_copy(update={"layer": layer})

@@ -129,7 +129,7 @@ class DiffusionProgram(DiffusionForm):
     def begin(self, run: Run, settings: DiffusionSettings | Sequence[DiffusionSettings]) -> DiffusionState:
         """From noise x_T down the time steps. `settings`: for all members, or one for each of them.
 
-        The steps of a run whose members differ are not reported, since they need not end together.
+        No callback is told of the steps of a run whose members differ: they need not end together.
         """
         if isinstance(settings, DiffusionSettings):
             if settings.guidance_scale == 1.0 or not self._lockstep:

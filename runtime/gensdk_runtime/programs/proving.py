@@ -27,7 +27,7 @@ def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]
     """The options of the runs that prove `model`, main run first, in `steps` steps where that is not None.
 
     A diffusion model gets a run for each of some solvers that use all that a step can use, and one with shared
-    features; one that climbs gets one for each layer.
+    features; an ascent model gets one for each layer.
     """
     program = model.program
     if isinstance(program, AscentSpec):

@@ -37,7 +37,7 @@ class StepEnd:
 
 
 StepCallback = Callable[[StepEnd], object]
-"""Called after each step; a true result ends the run."""
+"""Is called after each step; a true value that it returns ends the run."""
 
 
 @dataclass
@@ -166,7 +166,7 @@ class State(Borrower, ABC):
 
     @abstractmethod
     def step(self) -> bool:
-        """Makes one step and reports it to ``run.end_step``, which may end it; True if there is more to do."""
+        """Makes one step; True if there is more to do. ``run.end_step`` is told of it, and may end the run."""
 
     @abstractmethod
     def finish(self) -> None:

@@ -37,7 +37,7 @@ class LabelSpec(ConditionSpec):
 
 
 def label_conditions(num_classes: int | None, class_names: tuple[str, ...] | None = None) -> tuple[LabelSpec, ...]:
-    """The condition of a model with so many classes; none of one without."""
+    """The label condition of a model with classes; empty for a model without."""
     return () if num_classes is None else (LabelSpec(num_classes=num_classes, class_names=class_names),)
 
 

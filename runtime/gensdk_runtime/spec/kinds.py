@@ -123,7 +123,7 @@ class Kinds(Generic[SpecT]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The kinds that are known, those of packages that are not loaded aside."""
+        """The kinds that are known; of other packages those that are loaded."""
         return tuple(sorted({*self._specs, *self._modules}))
 
     def load(self, kind: str) -> bool:

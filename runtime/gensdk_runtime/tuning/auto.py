@@ -1,4 +1,4 @@
-"""``backend="auto"``: what measured fastest on this machine; a bundle that is new here is measured shortly."""
+"""``backend="auto"``: what measured fastest on this machine; a bundle that is new here is measured briefly."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def open_runners(
         raise InputError("precision='auto' is chosen by measurement; it needs backend='auto'")
     engine = backend if isinstance(backend, Backend) else create_backend(backend, threads=threads)
     if threads is not None and isinstance(backend, Backend):
-        raise InputError("threads goes with a backend's name; give your Backend its own")
+        raise InputError("threads goes with the name of a backend; a Backend of your own sets its threads itself")
 
     def again(choice: Choice) -> Runner:
         fresh = create_backend(backend, threads=threads) if isinstance(backend, str) else backend

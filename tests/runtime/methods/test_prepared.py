@@ -54,12 +54,22 @@ def test_what_is_prepared_is_checked_at_once() -> None:
     with generator(MODELS["diffusion"](3)) as model:
         with pytest.raises(InputError, match="num_inference_steps"):
             model.prepare(num_inference_steps=0)
-        with pytest.raises(InputError, match=r"expected size as \(height, width\), got 3"):
-            model.prepare(size=3)  # type: ignore[arg-type]
-        with pytest.raises(InputError, match="takes no images; leave size out"):
-            model.prepare(size=(4, 6))
-        with pytest.raises(InputError, match="was not prepared to translate"):
+        with pytest.raises(InputError, match="does not translate images"):
             model.prepare(num_inference_steps=2).translate(np.zeros((4, 6, 1), np.uint8))
+        with pytest.raises(InputError, match="takes no images; leave size out"):
+            model.prepare(size=(8, 8))
+        with pytest.raises(InputError, match=r"expected size as \(height, width\), got 8"):
+            model.prepare(size=8)  # type: ignore[arg-type]
+        for warm in (True, False):
+            with pytest.raises(InputError, match="did you mean 'uint8'"):
+                model.prepare(output_type="uint9", warm=warm)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="expected warm as True or False"):
+            model.prepare(warm="no")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="seed is not an option of the program; pass it as an argument"):
+            model.prepare(settings={"seed": 3})
+        for name in ("seed", "image", "progress"):
+            with pytest.raises(InputError, match=rf"prepare\(\) takes no {name}"):
+                model.prepare(**{name: 3})
         prepared = model.prepare(num_inference_steps=2)
     with pytest.raises(BackendError, match="closed"):
         prepared.draw(0)
@@ -77,6 +87,8 @@ def test_a_prepared_translation_is_translate(size: tuple[int, int]) -> None:
             prepared.translate(image[1:])
         with pytest.raises(InputError, match="as was prepared"):
             prepared.translate(image.astype(np.float32))
+        with pytest.raises(InputError, match=r"expected prepare\(1\)"):
+            model.prepare(2, size=size).translate(image)
 
 
 @pytest.mark.parametrize("settings", DIFFUSION, ids=str)

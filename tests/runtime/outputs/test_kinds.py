@@ -113,6 +113,8 @@ def test_a_condition_of_a_command_line() -> None:
     assert parse_conditions(["tempo=90"], model()) == {"tempo": 90.0}
     with pytest.raises(InputError, match="has no classes; leave label out"):
         parse_conditions(["label=1"], model())
+    with pytest.raises(InputError, match="tempo: can't read 'fast'"):
+        parse_conditions(["tempo=fast"], model())
     with pytest.raises(InputError, match="takes no tempa; did you mean 'tempo'"):
         parse_conditions(["tempa=1"], model())
 
@@ -141,6 +143,7 @@ def test_what_is_for_other_kinds_is_refused(drawn: Samples) -> None:
         (drawn.picture, "notes have no picture"),
         (lambda: drawn.save("x.txt", layout="grid"), "are for images, and these are notes"),
         (lambda: opened().sample(output_type="uint8"), "notes, which have no bytes"),
+        (lambda: opened().prepare(output_type="uint8", warm=False), "notes, which have no bytes"),
         (lambda: opened().translate(np.zeros((4, 4, 3), np.uint8)), "does not translate"),
     ):
         with pytest.raises(InputError, match=message):

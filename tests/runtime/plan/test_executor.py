@@ -113,3 +113,8 @@ def test_what_a_model_can_do_is_what_it_does(bundle: str, ability: str) -> None:
 def test_an_unknown_ability_is_answered_with_the_nearest() -> None:
     with generator(MODELS["feedforward"]()) as model, pytest.raises(InputError, match="interpolate"):
         model.can("interpolat")
+
+
+def test_every_model_can_sample() -> None:
+    with generator(MODELS["feedforward"]()) as model:
+        assert model.can("sample")

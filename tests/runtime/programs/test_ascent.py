@@ -151,6 +151,8 @@ def test_detection_tells_the_odd_from_the_usual() -> None:
         assert found.anomalous.tolist() == [False, False, True, True]
         assert found.heat_maps.shape == (4, *IMAGE.shape[1:])
         assert (model.detect(images, fast=True).inversion.steps == 0).all()
+        assert repr(found) == f"<Detection: 4 scores, 2 above {threshold + 1e-3:g}>"
+        assert repr(found.inversion).startswith("<Inversion: 4 latents [")
         with pytest.raises(InputError, match="there is no threshold"):
             _ = model.detect(images).anomalous
         with pytest.raises(InputError, match="quantile between 0 and 1"):
@@ -162,6 +164,25 @@ def test_nothing_is_judged_by_what_is_no_score(threshold: Any) -> None:
     _, images = targets(2)
     with linear() as model, pytest.raises(InputError, match="expected threshold as a"):
         model.detect(images, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("detect", {"fast": True, "num_inference_steps": 3}, "num_inference_steps means nothing"),
+        ("detect", {"fast": True, "start": "noise"}, "start means nothing"),
+        ("detect", {"thresold": 3}, "did you mean 'threshold'"),
+        ("detect", {"batchsize": 3}, "did you mean 'batch_size'"),
+        ("invert", {"batch": 3}, "did you mean 'batch_size'"),
+        ("invert", {"solver": "ddim"}, "solver means nothing to an ascent model"),
+    ],
+)
+def test_a_wrong_argument_is_answered_with_the_nearest_of_the_method(
+    method: str, given: dict[str, Any], message: str
+) -> None:
+    _, images = targets(2)
+    with linear() as model, pytest.raises(InputError, match=message):
+        getattr(model, method)(images, **given)
 
 
 def test_scores_that_are_not_finite_are_no_scores() -> None:

@@ -239,7 +239,7 @@ def test_what_was_drawn_from_latents_needs_them_again() -> None:
     ("settings", "said"),
     [
         ({"stepz": 3}, "no option 'stepz'; known: .*batch_size"),
-        ({"seed": 3}, "no option 'seed'"),
+        ({"seed": 3}, "seed is not an option of the program"),
         ({3: 3}, "no option '3'"),
         (AscentSettings(), "expected settings as DiffusionSettings, got AscentSettings"),
         ([("eta", 1)], "expected settings as DiffusionSettings, a dict of options or Samples.settings, got list"),
@@ -353,3 +353,29 @@ def test_choices_and_values_say_the_same() -> None:
     for option in chosen:
         assert tuple(option.values.split(" | ")) == option.choices
         assert all(isinstance(choice, str) for choice in get_args(option.annotation))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"solvr": "ddim"}, "no option 'solvr'; did you mean 'solver'?"),
+        ({"solver": "ddmi"}, "no solver 'ddmi'; did you mean 'ddim'?"),
+        ({"eta": 2.0}, "eta: expected number, 0 <= value <= 1, got 2.0"),
+        ({"jitter": 2}, "jitter means nothing to a diffusion model (it is for ascent models); leave it out"),
+    ],
+)
+def test_settings_are_refused_in_the_words_of_sample(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as made:
+        DiffusionSettings(**options)
+    with pytest.raises(InputError) as drawn, sampler("diffusion") as model:
+        model.sample(1, settings=options)
+    assert str(made.value) == said == str(drawn.value)
+
+
+def test_settings_take_numbers_of_numpy() -> None:
+    assert DiffusionSettings(num_inference_steps=np.int64(5)) == DiffusionSettings(num_inference_steps=5)
+
+
+def test_an_unknown_option_is_named_before_its_value_is_judged() -> None:
+    with sampler("diffusion") as model, pytest.raises(InputError, match="no option 'audio'"):
+        model.sample(1, audio=np.zeros(3))  # type: ignore[call-arg]
