@@ -150,7 +150,8 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     if given.dtype.kind not in "fiub":
         kind = given.dtype if isinstance(latents, np.ndarray) else type(latents).__name__
         raise InputError(f"expected latents as a float array, got {kind}")
-    array = np.ascontiguousarray(given, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        array = np.ascontiguousarray(given, dtype=np.float32)
     if array.shape != (n, *shape):
         raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
     if not np.isfinite(array).all():

@@ -194,7 +194,7 @@ def _checked(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName
 
 def _spacing(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName) -> TimestepSpacing:
     """Where the time steps lie: a latent consistency model has its own, and Karras's go from end to end."""
-    if solver == "lcm" == scheduler.solver:
+    if solver == "lcm" and scheduler.family != "flow":
         return "skipping"
     spacing = _one_of(config, "timestep_spacing", (scheduler.spacing, *SPACINGS))
     if not _flag(config, "use_karras_sigmas", usual=False):
