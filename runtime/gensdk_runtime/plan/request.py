@@ -119,6 +119,8 @@ class Requests:
                 unasked.add(kind)
             else:
                 drawn.append(condition)
+        if asked.size is not None and growth is None:
+            raise InputError(f"the samples of model {self._model.name!r} have one size; leave size out")
         for values in kept.values():
             values.setflags(write=False)
 

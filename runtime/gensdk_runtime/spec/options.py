@@ -199,6 +199,8 @@ def _unknown(name: str, cls: type[ProgramSettings], others: Iterable[str]) -> st
     if elsewhere:
         model = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} model"
         return f"{name} means nothing to {model} (it is for {' and '.join(elsewhere)} models); leave it out"
+    if name in others:
+        return f"{name} is an argument of other calls; leave it out of this one"
     return f"no option {shown(name)!r}{did_you_mean(name[:80], {*cls.model_fields, *others})}"
 
 

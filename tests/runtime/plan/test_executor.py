@@ -144,6 +144,10 @@ def test_what_is_prepared_is_checked_at_once() -> None:
             model.prepare(num_inference_steps=0)
         with pytest.raises(InputError, match="was not prepared to translate"):
             model.prepare(num_inference_steps=2).translate(np.zeros((4, 6, 1), np.uint8))
+        with pytest.raises(InputError, match="have one size; leave size out"):
+            model.prepare(size=(4, 6))
+        with pytest.raises(InputError, match="seed is an argument of other calls"):
+            model.prepare(seed=3)  # type: ignore[call-arg]
         prepared = model.prepare(num_inference_steps=2)
     with pytest.raises(BackendError, match="closed"):
         prepared.draw(0)
