@@ -118,6 +118,17 @@ def test_the_same_noise_gives_the_same_images(name: str, tmp_path: Path, monkeyp
     assert np.ptp(expected) > 0.5
 
 
+def test_times_that_are_looked_up_in_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = make_unet(time_embedding_type="learned", num_train_timesteps=1000)
+    pipeline = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler())
+    plan, _, _ = diffusers_plan(save_pipeline(pipeline, tmp_path / "faces"))
+    expected = by_diffusers(pipeline, STEPS, monkeypatch)
+    generator = Generator.from_sessions(plan.model, torch_sessions(plan))
+    np.testing.assert_allclose(
+        unit(generator.sample(N, seed=SEED, num_inference_steps=STEPS).array), expected, atol=1e-4
+    )
+
+
 ALONE: dict[str, tuple[Any, dict[str, Any]]] = {
     "euler, leading": (diffusers.EulerDiscreteScheduler, {"timestep_spacing": "leading"}),
     "euler, v, scaled": (
@@ -262,6 +273,12 @@ def save(folder: Path, unet: Any, scheduler: Any) -> Path:
         ({}, lambda: diffusers.DDIMScheduler(clip_sample_range=2.0), "clip_sample_range=1.0, got 2.0"),
         ({}, lambda: diffusers.DDIMScheduler(rescale_betas_zero_snr=True), "rescale_betas_zero_snr=False"),
         ({"sample_size": None}, diffusers.DDIMScheduler, "--size HxW"),
+        ({"time_embedding_type": "fourier"}, diffusers.DDPMScheduler, "positional or learned, got 'fourier'"),
+        (
+            {"time_embedding_type": "learned", "num_train_timesteps": 100},
+            diffusers.DDPMScheduler,
+            "num_train_timesteps of 1000 or more in unet/config.json",
+        ),
     ],
 )
 def test_what_does_not_fit(unet: dict[str, Any], scheduler: Any, message: str, tmp_path: Path) -> None:
@@ -344,6 +361,7 @@ def test_every_setting_of_a_scheduler_is_known(name: str) -> None:
         (diffusers.EulerDiscreteScheduler, {}, "", "dpmsolver++", {"solver": "dpmsolver++"}),
         (diffusers.LCMScheduler, {}, "", None, {"timestep_spacing": "skipping", "num_inference_steps": 4}),
         (diffusers.LCMScheduler, {}, "", "ddim", {"solver": "ddim", "timestep_spacing": "leading"}),
+        (diffusers.DDPMScheduler, {}, "", "lcm", {"solver": "lcm", "timestep_spacing": "skipping"}),
         (diffusers.FlowMatchEulerDiscreteScheduler, {}, "", None, {"timestep_spacing": "linspace"}),
         (
             diffusers.FlowMatchEulerDiscreteScheduler,
