@@ -59,7 +59,8 @@ def timesteps(
     drops_last = solver == "dpmsolver++" and spacing in ("leading", "linspace")
     most = schedule.original_inference_steps if spacing == "skipping" else total - 1 if drops_last else total
     if not 1 <= count <= most:
-        raise InputError(f"expected num_inference_steps from 1 to {most}, got {count}")
+        where = "" if most == total else f" with solver {solver!r} and timestep_spacing {spacing!r}"
+        raise InputError(f"expected num_inference_steps from 1 to {most}{where}, got {count}")
     if isinstance(schedule, FlowSchedule):
         return _of_flow(schedule, count, spacing, drops_last=drops_last) * total
     points = count + 1 if drops_last else count

@@ -158,8 +158,8 @@ def _looks_times_up(config: Mapping[str, Any], total: int) -> bool:
     kind, rows = config.get("time_embedding_type", "positional"), config.get("num_train_timesteps")
     if kind not in ("positional", "learned"):
         raise ExportError(
-            f"expected time_embedding_type positional or learned, got {str(kind)[:40]!r}: such a UNet2DModel divides "
-            "by its times, which are not those of these schedulers"
+            f"expected time_embedding_type positional or learned, got {str(kind)[:40]!r}: such a UNet2DModel "
+            "divides by its times, which are not those of these schedulers"
         )
     if kind == "learned" and (type(rows) is not int or rows < total):
         raise ExportError(
