@@ -360,6 +360,7 @@ def test_every_setting_of_a_scheduler_is_known(name: str) -> None:
         (diffusers.EulerDiscreteScheduler, {}, "DDIMPipeline", None, {"solver": "ddim"}),
         (diffusers.EulerDiscreteScheduler, {}, "", "dpmsolver++", {"solver": "dpmsolver++"}),
         (diffusers.LCMScheduler, {}, "", None, {"timestep_spacing": "skipping", "num_inference_steps": 4}),
+        (diffusers.LCMScheduler, {"original_inference_steps": 2}, "", None, {"num_inference_steps": 2}),
         (diffusers.LCMScheduler, {}, "", "ddim", {"solver": "ddim", "timestep_spacing": "leading"}),
         (diffusers.DDPMScheduler, {}, "", "lcm", {"solver": "lcm", "timestep_spacing": "skipping"}),
         (diffusers.FlowMatchEulerDiscreteScheduler, {}, "", None, {"timestep_spacing": "linspace"}),
