@@ -65,7 +65,10 @@ def record_golden(
                 few = min(INVERSION_STEPS, plan.model.inversion.defaults.num_inference_steps)
                 generator.invert(drawn.images, num_inference_steps=few, seed=list(settings.seeds))
         except BackendError as failure:
-            raise ExportError(f"the original model can't sample: {failure}; train it again") from failure
+            reason = str(failure).partition("; ")[0]  # its remedy is for bundles
+            raise ExportError(
+                f"the original model can't sample: {reason}; mend its network, or train it again"
+            ) from failure
         problem = degenerate(drawn.array)
         if problem:
             raise ExportError(f"{problem} (in the original already); train the model again")

@@ -105,6 +105,14 @@ class CheckFailedError(GensdkError):
     exit_code = 1
 
 
+def not_finite(what: str, backend: str, precision: str) -> BackendError:
+    """The error of results that came out NaN or infinite; `what`: how many of which."""
+    remedy = "look at what it was given" if precision == "fp32" else "use precision='fp32' meanwhile"
+    return BackendError(
+        f"{what} came out NaN or infinite ({backend}, {precision}); run gensdk verify, and {remedy}"
+    )
+
+
 def tell(message: str) -> None:
     """Warns with a :class:`GensdkWarning` that points to the line outside of gensdk that called."""
     level, frame = 2, sys._getframe(1)

@@ -122,8 +122,6 @@ class Generator(Closable):
         for name in (name for name in ARGUMENTS if name in options):
             raise InputError(f"prepare() takes no {name}; pass it to draw(), or to sample()")
         asked = Asked(n, batch_size, size=check_size(size, "size"))
-        if asked.size is not None and all(each.own_size is None for each in self._sampling.program.conditions):
-            raise InputError(f"model {self.model.name!r} takes no images; leave size out")
         conditions, others = self._sampling.asked_for({"label": label}, dict(options))
         chosen = self._sampling.options(settings, others)
         return methods.prepared.Prepared(self._sampling, asked, conditions, chosen, output_type, warm=warm)

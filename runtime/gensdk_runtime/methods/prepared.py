@@ -39,8 +39,6 @@ class Prepared:
         warm: bool,
     ) -> None:
         self._source = sampling.model.source
-        if asked.size is not None and not any(each.own_size for each in sampling.program.conditions):
-            raise InputError(f"model {sampling.model.name!r} makes samples of one size; leave size out")
         if self._source is not None and asked.size is None:
             asked = asked._replace(size=(self._source.height, self._source.width))
         self._sampling, self._asked = sampling, asked

@@ -119,6 +119,8 @@ class Requests:
                 unasked.add(kind)
             else:
                 drawn.append(condition)
+        if asked.size is not None and growth is None:
+            raise InputError(f"the samples of model {self._model.name!r} have one size; leave size out")
         for values in kept.values():
             values.setflags(write=False)
 
@@ -150,7 +152,8 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     if given.dtype.kind not in "fiub":
         kind = given.dtype if isinstance(latents, np.ndarray) else type(latents).__name__
         raise InputError(f"expected latents as a float array, got {kind}")
-    array = np.ascontiguousarray(given, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        array = np.ascontiguousarray(given, dtype=np.float32)
     if array.shape != (n, *shape):
         raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
     if not np.isfinite(array).all():

@@ -15,7 +15,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.conditions.image import source_size, write_source
-from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
+from gensdk_runtime.errors import InputError, ManifestError, did_you_mean, not_finite
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.ascent_path import Ascended, Path
 from gensdk_runtime.programs.base import (
@@ -255,11 +255,8 @@ class _Climb(State):
         finite = np.isfinite(objective) & np.isfinite(gradient).reshape(len(gradient), -1).all(axis=1)
         if not finite.all():
             bad = int((~finite).sum())
-            raise BackendError(
-                f"the gradient of {bad} of {len(finite)} samples came out NaN or infinite "
-                f"({bound.session.backend}, {bound.session.precision}); run gensdk verify, and use "
-                "precision='fp32' meanwhile"
-            )
+            what = f"the gradient of {bad} of {len(finite)} samples"
+            raise not_finite(what, bound.session.backend, bound.session.precision)
         return objective.copy(), gradient
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array, Bound
-from gensdk_runtime.errors import BackendError
+from gensdk_runtime.errors import BackendError, not_finite
 from gensdk_runtime.programs.base import (
     WITH_LATENTS,
     Program,
@@ -148,7 +148,7 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         """The samples; bytes after a look at the sums of the `count` that are wanted."""
         if not (in_bytes and self.makes_uint8):  # samples of another kind may be bytes themselves
             return bound.output(self.model.output.tensor)
-        check_sums(self._session.graph, bound.output("image_sum")[:count])
+        check_sums(self._session, bound.output("image_sum")[:count])
         return bound.output("pixels")
 
     @property
@@ -160,11 +160,9 @@ def _noise_inputs(graph: GraphSpec) -> list[str]:
     return [spec.name for spec in graph.inputs if spec.role == "noise"]
 
 
-def check_sums(graph: GraphSpec, sums: Array) -> None:
+def check_sums(session: Session, sums: Array) -> None:
     """Bytes can't be NaN, so the graph gives the sum of each image too."""
     if not np.isfinite(sums).all():
         bad = int((~np.isfinite(sums)).sum())
-        raise BackendError(
-            f"{bad} of {len(sums)} samples of graph {graph.name!r} came out NaN or infinite; run gensdk verify, "
-            "and use precision='fp32' meanwhile"
-        )
+        what = f"{bad} of {len(sums)} samples of graph {session.graph.name!r}"
+        raise not_finite(what, session.backend, session.precision)

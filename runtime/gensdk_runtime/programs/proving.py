@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.spacings import most_steps
 from gensdk_runtime.spec.model import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
-from gensdk_runtime.spec.settings import DiffusionSettings, SolverName
+from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import TensorSpec
 
 Float64 = NDArray[np.float64]
@@ -35,21 +35,14 @@ def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]
     if not isinstance(program, DiffusionSpec):
         return [{}]
     schedule, main = make_schedule(program.schedule), program.defaults.solver
-
-    def at_most(wanted: int, solver: SolverName) -> int:
-        return min(wanted, most_steps(schedule, solver, program.defaults.timestep_spacing))
-
-    first = at_most(steps or min(MAX_STEPS, program.defaults.num_inference_steps), main)
+    spacing = program.defaults.timestep_spacing
+    most = {solver: most_steps(schedule, solver, spacing) for solver in (main, *schedule.proving)}
+    first = min(steps or min(MAX_STEPS, program.defaults.num_inference_steps), most[main])
     guided = {} if model.num_classes is None else {"guidance_scale": GUIDANCE}
+    short = {solver: {"num_inference_steps": min(SHORT_STEPS, held)} for solver, held in most.items()}
     runs: list[dict[str, Any]] = [{"solver": main, "num_inference_steps": first, **guided}]
-    runs += [
-        {"solver": solver, "num_inference_steps": at_most(SHORT_STEPS, solver)}
-        for solver in schedule.proving
-        if solver != main
-    ]
-    if program.shallow_graph is not None:
-        runs.append({"num_inference_steps": at_most(SHORT_STEPS, main), "cache_interval": 2})
-    return runs
+    runs += [{"solver": solver, **few} for solver, few in short.items() if solver != main and most[solver]]
+    return runs if program.shallow_graph is None else [*runs, {**short[main], "cache_interval": 2}]
 
 
 def shared_step(model: ModelSpec) -> tuple[str, str] | None:

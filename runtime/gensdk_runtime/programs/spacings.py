@@ -58,7 +58,8 @@ def timesteps(
     total, count = schedule.num_train_timesteps, num_inference_steps
     drops_last, most = _drops_last(solver, spacing), most_steps(schedule, solver, spacing)
     if not 1 <= count <= most:
-        raise InputError(f"expected num_inference_steps from 1 to {most}, got {count}")
+        where = "" if most == total else f" with solver {solver!r} and timestep_spacing {spacing!r}"
+        raise InputError(f"expected num_inference_steps from 1 to {most}{where}, got {count}")
     if isinstance(schedule, FlowSchedule):
         return _of_flow(schedule, count, spacing, drops_last=drops_last) * total
     points = count + 1 if drops_last else count
@@ -77,7 +78,7 @@ def timesteps(
 
 
 def most_steps(schedule: Schedule, solver: SolverName, spacing: TimestepSpacing) -> int:
-    """How many steps of a solver the schedule holds."""
+    """The most steps that a solver can take; 0 where the schedule is too short for any."""
     if spacing == "skipping":
         return schedule.original_inference_steps
     return schedule.num_train_timesteps - _drops_last(solver, spacing)

@@ -56,7 +56,7 @@ def test_what_is_prepared_is_checked_at_once() -> None:
             model.prepare(num_inference_steps=0)
         with pytest.raises(InputError, match="does not translate images"):
             model.prepare(num_inference_steps=2).translate(np.zeros((4, 6, 1), np.uint8))
-        with pytest.raises(InputError, match="takes no images; leave size out"):
+        with pytest.raises(InputError, match="have one size; leave size out"):
             model.prepare(size=(8, 8))
         with pytest.raises(InputError, match=r"expected size as \(height, width\), got 8"):
             model.prepare(size=8)  # type: ignore[arg-type]

@@ -159,12 +159,12 @@ def read_sampling(config: Mapping[str, Any], pipeline: str, solver: SolverName |
     if _flag(config, "stochastic_sampling", usual=False):  # of flows: noise anew between steps, as LCM
         own = "lcm"
     chosen = solver or own
-    shape = make_schedule(schedule)
-    if chosen not in shape.solvers:
-        raise ExportError(f"expected --solver {' or '.join(shape.solvers)} with {kind}, got {chosen!r}")
+    made = make_schedule(schedule)
+    if chosen not in (known := made.solvers):
+        raise ExportError(f"expected --solver {' or '.join(known)} with {kind}, got {chosen!r}")
     prediction = _checked(config, scheduler, chosen)
     spacing = _spacing(config, scheduler, chosen)
-    steps = min(STEPS[chosen], most_steps(shape, chosen, spacing))
+    steps = min(STEPS[chosen], most_steps(made, chosen, spacing))
     defaults = {
         "solver": chosen,
         "num_inference_steps": steps,
@@ -197,7 +197,7 @@ def _checked(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName
 
 def _spacing(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName) -> TimestepSpacing:
     """Where the time steps lie: a latent consistency model has its own, and Karras's go from end to end."""
-    if solver == "lcm" == scheduler.solver:
+    if solver == "lcm" and scheduler.family != "flow":
         return "skipping"
     spacing = _one_of(config, "timestep_spacing", (scheduler.spacing, *SPACINGS))
     if not _flag(config, "use_karras_sigmas", usual=False):
