@@ -18,6 +18,8 @@ Step = tuple[int, int]
 """The number of a choice, and the samples that one round of it makes."""
 
 MAX_KEPT_PLANS = 64
+EXACT = 64
+"""Up to so many samples, or the largest round, all ways to split are weighed."""
 
 
 class Planner:
@@ -32,7 +34,7 @@ class Planner:
         self._padded = list(padded)
         for seconds in (seconds for seconds, bound in zip(self._seconds, padded, strict=True) if bound):
             seconds[:] = [*accumulate(reversed(seconds), min)][::-1]
-        self._block = max(sizes[-1] for sizes in self._sizes)
+        self._block = max(EXACT, *(sizes[-1] for sizes in self._sizes))
         self._measured = self._cheapest_of_each_size()
         self._best: list[tuple[float, Step]] = [(0.0, (0, 0))]
         self._plans: OrderedDict[int, tuple[float, tuple[Step, ...]]] = OrderedDict()
@@ -73,7 +75,7 @@ class Planner:
             return found
 
     def _make(self, n: int) -> tuple[float, tuple[Step, ...]]:
-        """Up to the largest round the table of best plans; beyond, one kind of round repeated comes before it."""
+        """Up to a block the table of best plans; beyond, one kind of round repeated comes before it."""
         self._extend(min(n, self._block))
         if n <= self._block:
             return self._best[n][0], self._trace(n)

@@ -127,6 +127,14 @@ def test_what_is_padded_goes_to_the_cheapest_size() -> None:
     assert table.seconds(choice, 4) == 1.5
 
 
+def test_rounds_of_several_sizes_are_combined_beyond_the_largest() -> None:
+    choice = Choice()
+    costs = [Cost(choice=choice, batch=size, seconds=each) for size, each in ((1, 1.0), (2, 0.75), (3, 1.0))]
+    table = CostTable(costs=tuple(costs))
+    assert [found.samples for found in table.plan(10)] == [3, 3, 2, 2]
+    assert table.cost(10) == pytest.approx(3.5)
+
+
 def test_one_batch_does_not_wait_for_workers_it_does_not_use() -> None:
     alone, both = Choice(threads=1), Choice(threads=1, workers=2)
     costs = (Cost(choice=both, batch=8, seconds=1.1), Cost(choice=alone, batch=8, seconds=1.0))
