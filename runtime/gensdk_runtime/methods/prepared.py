@@ -39,6 +39,8 @@ class Prepared:
         warm: bool,
     ) -> None:
         self._source = sampling.model.source
+        check_output_type(output_type)
+        check_flag(warm, "warm")
         if self._source is not None and asked.size is None:
             asked = asked._replace(size=(self._source.height, self._source.width))
         self._sampling, self._asked = sampling, asked
@@ -51,10 +53,9 @@ class Prepared:
                 self._through = through
                 return
         request, lease = self._request()
-        check_output_type(output_type)
-        # refuses bytes where there are none
+        # Refuses bytes of what has none.
         sampling.output.empty(0, output_type, request.shape, makes_bytes=False)
-        if check_flag(warm, "warm"):
+        if warm:
             sampling.warm(request, output_type, lease)
 
     def _request(self) -> tuple[Request, Lease]:
