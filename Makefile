@@ -37,9 +37,10 @@ demo: install
 zoo: install
 	$(BIN)/python benchmarks/zoo.py
 
-# A file a worker: the fixtures of a file are made once. One thread each, since the workers fill the machine.
+# A file a worker: the fixtures of a file are made once. One thread each, since the workers fill the machine. A worker
+# that crashes is not replaced: pytest-xdist would wait for ever for the rest of its file.
 test: $(VENV)/.developer
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --max-worker-restart 0
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff format --check $(SOURCES)

@@ -12,6 +12,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.translate import Given, Through, translate, way_of
 from gensdk_runtime.noise import Seeds
 from gensdk_runtime.outputs.base import OutputType
+from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.request import Asked, Request
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.samples import Samples
@@ -42,22 +43,24 @@ class Prepared:
         self._sampling, self._asked = sampling, asked
         self._conditions, self._options, self._output_type = conditions, options, output_type
         self._through: Through | None = None
-        self._planned: tuple[Any, Request] | None = None
+        self._planned: tuple[Any, Request, Lease] | None = None
         if self._source is not None and asked.size is not None:
             through = Through(sampling, given=Given(label=conditions.get("label"), options=options))
             if way_of(through, *asked.size).how != "whole":
                 self._through = through
                 return
-        request = self._request()
+        request, lease = self._request()
         if warm:
-            sampling.warm(request, output_type)
+            sampling.warm(request, output_type, lease)
 
-    def _request(self) -> Request:
-        """What was planned; planned anew where a backend was left out meanwhile, or memory was short."""
-        requests = self._sampling.requests
-        if self._planned is None or self._planned[0] != requests.state:
-            self._planned = requests.state, requests.get(self._asked, self._conditions, self._options)
-        return self._planned[1]
+    def _request(self) -> tuple[Request, Lease]:
+        """What was planned, and its buffers; planned anew where a backend was left out meanwhile, or memory was
+        short."""
+        requests, planned = self._sampling.requests, self._planned
+        if planned is None or planned[0] != requests.state:
+            request = requests.get(self._asked, self._conditions, self._options)
+            planned = self._planned = requests.state, request, Lease()
+        return planned[1:]
 
     def draw(self, seed: Seeds | None = None, *, latents: Any = None, image: Any = None) -> Samples:
         """The samples of one seed, as ``sample()`` with all else that was prepared gives them, to the bit.
@@ -69,8 +72,10 @@ class Prepared:
                 f"images of {list(self._asked.size or ())} go through {self._sampling.model.name!r} in tiles or "
                 "resized; use translate(image)"
             )
+        request, lease = self._request()
         return self._sampling.draw(
-            self._request(),
+            request,
+            lease=lease,
             seed=seed,
             latents=latents,
             conditions={} if image is None else {"image": image},
@@ -95,6 +100,7 @@ class Prepared:
         if self._through is not None:
             whole = translate(self._through, image)
             return whole if isinstance(whole, np.ndarray) else whole[0]
-        samples = self._sampling.draw(self._request(), conditions={"image": image[None]}, output_type="uint8")
+        request, lease = self._request()
+        samples = self._sampling.draw(request, conditions={"image": image[None]}, output_type="uint8", lease=lease)
         first: NDArray[np.uint8] = samples.images[0]
         return first

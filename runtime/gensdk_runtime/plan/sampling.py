@@ -19,6 +19,7 @@ from gensdk_runtime.outputs.base import OutputType, check_output_type, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
 from gensdk_runtime.plan.given_settings import given_settings
+from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Program
@@ -51,6 +52,7 @@ class _Call(NamedTuple):
     callback_on_step_end: StepCallback | None
     progress: bool | None
     output_type: OutputType
+    lease: Lease | None = None
 
 
 class Sampling:
@@ -145,21 +147,23 @@ class Sampling:
         latents: NDArray[np.float32] | None = None,
         conditions: Mapping[str, Any] | None = None,
         output_type: OutputType = "float32",
+        lease: Lease | None = None,
     ) -> Samples:
-        """What :meth:`sample` gives for a request that was made before, with no progress bar and no callback."""
+        """What :meth:`sample` gives for a request that was made before, with no progress bar and no callback;
+        `lease`: that of this request, which keeps its buffers."""
         start = perf_counter()
         asked_for, _ = self.asked_for(conditions or {}, {})
         fresh, size = self._checked(asked_for, request.n)
         if size != request.size:
             wanted, got = list(request.size or ()), list(size or ())
             raise InputError(f"expected {' and '.join(fresh)} of size {wanted}, as was prepared, got {got}")
-        return self._carry_out(request, _Call(start, seed, latents, fresh, None, False, output_type))
+        return self._carry_out(request, _Call(start, seed, latents, fresh, None, False, output_type, lease))
 
-    def warm(self, request: Request, output_type: OutputType) -> None:
+    def warm(self, request: Request, output_type: OutputType, lease: Lease) -> None:
         """Runs a request once, so that graphs are bound and memory is there."""
         size = request.size or ()
         conditions = {each.kind: each.sized(request.n, size) for each in self._fresh}
-        self.draw(request, seed=0, conditions=conditions, output_type=output_type)
+        self.draw(request, seed=0, conditions=conditions, output_type=output_type, lease=lease)
 
     def _carry_out(self, request: Request, call: _Call) -> Samples:
         if request.n > FEW or request.size is not None:
@@ -176,7 +180,7 @@ class Sampling:
         record = {**request.record, **self.executor.runners.record(request.rounds)}
         conditions = {**rows, **call.fresh} if call.fresh else rows
         batches = Batches(keys, conditions, latents, data, call.callback_on_step_end)
-        done = self._execute(request, batches, call.progress)
+        done = self._execute(request, batches, call)
         count, stopped, graphs = 0, False, 0.0
         for run, _ in done:
             count += len(run.data)
@@ -211,10 +215,15 @@ class Sampling:
             stopped=stopped,
         )
 
-    def _execute(self, request: Request, batches: Batches, progress: bool | None) -> list[Done[None]]:
-        settings = request.settings
+    def _execute(self, request: Request, batches: Batches, call: _Call) -> list[Done[None]]:
+        settings, lease = request.settings, call.lease
 
         def task(runner: Runner, run: Run) -> None:
-            runner.program.run_timed(run, settings)
+            if lease is None:
+                runner.program.run_timed(run, settings)
+            else:
+                lease.run(runner, run, settings)
 
-        return self.executor.run(Work(task, request.rounds, batches, halves=request.splits, progress=progress))
+        return self.executor.run(
+            Work(task, request.rounds, batches, halves=request.splits, progress=call.progress)
+        )

@@ -119,9 +119,7 @@ class Program(ABC, Generic[SettingsT]):
     def run(self, run: Run, settings: SettingsT) -> None:
         """Fills ``run.data``. Ends early where ``run.end_step`` returns True."""
         with self.begin(run, settings) as state:
-            while state.step():
-                pass
-            state.finish()
+            state.complete()
 
     @abstractmethod
     def begin(self, run: Run, settings: SettingsT) -> State:

@@ -128,6 +128,16 @@ class Cohort:
             wanted = self._places < len(run.data)  # the others are what the batch was padded with
             run.data[self._places[wanted]] = images[wanted]
 
+    def again(self, run: Run) -> bool:
+        """Begins anew with `run` where it lies; False if it has other members or asks for something else."""
+        old = self.run
+        alike = self._places is None and len(run) == len(old) and run.conditions is old.conditions
+        if self.berth is None or not alike or run.watched or old.watched or not self.berth.restart():
+            return False
+        self.run, self.keys, self.step, self.done = run, run.keys, 0, False
+        self._begin(self.berth.full.input("sample")[self._at])
+        return True
+
     def move(self, berth: Berth, bound: Bound, at: slice) -> None:
         """Goes to its part of other buffers, of which `bound` runs next, with all that it has by now."""
         old, was = self.berth, self._at
@@ -164,12 +174,23 @@ class Berth(Borrower):
         super().__init__()
         sizes = {"batch": batch, "guidance": passes} if passes else {"batch": batch}
         self._bounds = [self.borrow(graph, sizes, CARRY) for graph in graphs]
+        self._graphs = graphs
         self.full = self._bounds[0]
         self.last: Bound | None = None
         self._turns = (self.full, *[self._bounds[-1]] * (interval - 1))
         for bound in self._bounds:
             bound.input("previous_x0").fill(0)
             bound.input("noise").fill(0)
+
+    def restart(self) -> bool:
+        """To before the first step; False where a graph runs on another backend by now."""
+        pairs = zip(self._bounds, self._graphs, strict=True)
+        if any(bound.session.backend != graph.backend for bound, graph in pairs):
+            return False
+        for bound in self._bounds:
+            bound.input("previous_x0").fill(0)
+        self.last = None
+        return True
 
     def due(self, number: int) -> Bound:
         """What runs in step `number`."""
@@ -235,6 +256,14 @@ class Lane:
                 self.more = True
         return self.more
 
+    def again(self, run: Run) -> bool:
+        """Begins anew with `run` in place of the one run that there was; False where there were more."""
+        self._number = 0
+        if len(self.cohorts) != 1 or not self._settled or not self.cohorts[0].again(run):
+            return False
+        self.more = True
+        return True
+
     def _settle(self) -> None:
         """Lays the cohorts that have more to do side by side in buffers of their size, with what they have."""
         self.cohorts = [cohort for cohort in self.cohorts if not cohort.done]
@@ -283,6 +312,8 @@ class DiffusionState(State):
     has its images; its samples rest where they lie, at the cost of the others, until it leaves or others join.
     """
 
+    restarts = True
+
     def __init__(self, run: Run, lane: Lane) -> None:
         super().__init__(run)
         self._lanes = [lane]
@@ -292,6 +323,13 @@ class DiffusionState(State):
         """The runs that have more to do."""
         cohorts = [cohort for lane in self._lanes for cohort in lane.cohorts if not cohort.done]
         return tuple({id(cohort.run): cohort.run for cohort in cohorts}.values())
+
+    def again(self, run: Run) -> bool:
+        """See :class:`State`."""
+        if len(self._lanes) != 1 or not self._lanes[0].again(run):
+            return False
+        self.run = run
+        return True
 
     def step(self) -> bool:
         """One step of each run."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +157,9 @@ class State(Borrower, ABC):
     :meth:`step` until there is no more to do, then :meth:`finish`, then :meth:`close`.
     """
 
+    restarts: ClassVar[bool] = False
+    """Whether :meth:`again` may say yes."""
+
     def __init__(self, run: Run) -> None:
         super().__init__()
         self.run = run
@@ -168,6 +171,19 @@ class State(Borrower, ABC):
     @abstractmethod
     def finish(self) -> None:
         """Fills ``run.data`` with the samples, or where steps are left with the present estimate."""
+
+    def complete(self) -> None:
+        """All steps that are left, and :meth:`finish`."""
+        while self.step():
+            pass
+        self.finish()
+
+    def again(self, run: Run) -> bool:
+        """Begins anew with `run`, in the same buffers and with the same settings; False where it can't.
+
+        Of states whose :attr:`restarts` is true, once they are finished.
+        """
+        return False
 
     def join(self, other: State) -> bool:
         """Takes over the runs of `other`, each at the step that it is at; False where they can't share a batch."""

@@ -15,6 +15,7 @@ from gensdk_runtime.backends import availabilities, create_backend
 from gensdk_runtime.backends.openvino import compiler as openvino_compiler
 from gensdk_runtime.backends.openvino import snippets
 from gensdk_runtime.backends.openvino.backend import OpenVinoSession
+from gensdk_runtime.backends.openvino.importing import shared_core
 from gensdk_runtime.backends.openvino.norms import fuse_group_norms
 from gensdk_runtime.onnx_files import mapped_weights as onnx_weights
 from gensdk_runtime.onnx_files.mapped_weights import map_weights
@@ -94,6 +95,29 @@ def test_the_installed_release_crashes_if_it_is_said_to_have_the_fault() -> None
     )
 
 
+INTERRUPTED = """
+import signal
+from gensdk_runtime.generator import Generator
+
+first, second = (Generator.load("digits-dcgan", backend="openvino") for _ in range(2))
+for model in (first, second):
+    model.sample(1, seed=0)
+    model.close()
+del first, second, model
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_interrupts_after_models_were_closed_in_the_order_of_their_loading() -> None:
+    """Where a model is closed, no signal stack is given back that another one has freed."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 def compile_all(how: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", CRASHES, how]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -140,7 +164,7 @@ def test_group_norms_that_were_written_out_become_one_operation(ending: str, sca
         node("Add", ["shifted", "film4"], ["y"]),
     ]
     data = onnx_bytes(NORM, nodes, NORM_CONSTANTS)
-    model = openvino.Core().read_model(data)
+    model = shared_core(openvino).read_model(data)
     model.reshape({"x": [2, 6, 4, 4], "film": [2, 6]})
     fused = fuse_group_norms(model)
     assert fused == (scale == "ones")  # what is scaled by group is left as it is

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,11 @@ import pytest
 
 from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.bundles.embedded import embedded_names
-from gensdk_runtime.errors import BackendError, GensdkWarning, InputError, OutOfMemoryError
+from gensdk_runtime.errors import GensdkWarning, InputError, OutOfMemoryError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.programs import ABILITIES
 from gensdk_runtime.spec.model import ModelSpec
 from support.models import MODELS, generator
-from support.streams import slow_generator
 
 FITS = 4
 """Samples that fit into the memory of the backend below."""
@@ -115,53 +113,3 @@ def test_what_a_model_can_do_is_what_it_does(bundle: str, ability: str) -> None:
 def test_an_unknown_ability_is_answered_with_the_nearest() -> None:
     with generator(MODELS["feedforward"]()) as model, pytest.raises(InputError, match="interpolate"):
         model.can("interpolat")
-
-
-@pytest.mark.parametrize("bundle", embedded_names())
-def test_what_was_prepared_gives_what_sample_gives(bundle: str) -> None:
-    with Generator.load(bundle, backend="onnxruntime") as model:
-        for n in (1, 3):
-            prepared = model.prepare(n, label=2)
-            for seed in (0, 7):
-                found, expected = prepared.draw(seed), model.sample(n, seed=seed, label=2)
-                np.testing.assert_array_equal(found.array, expected.array)
-                assert found.seeds == expected.seeds
-                assert found.settings == expected.settings
-        assert prepared.draw().seeds != prepared.draw().seeds
-
-
-def test_threads_share_what_was_prepared() -> None:
-    with Generator.load("digits-dcgan", backend="onnxruntime") as model, ThreadPoolExecutor(8) as pool:
-        prepared = model.prepare(2, label=1)
-        alone = [prepared.draw(seed).array for seed in range(32)]
-        together = list(pool.map(lambda seed: prepared.draw(seed).array, range(32)))
-    np.testing.assert_array_equal(alone, together)
-
-
-def test_what_is_prepared_is_checked_at_once() -> None:
-    with generator(MODELS["diffusion"](3)) as model:
-        with pytest.raises(InputError, match="num_inference_steps"):
-            model.prepare(num_inference_steps=0)
-        with pytest.raises(InputError, match="was not prepared to translate"):
-            model.prepare(num_inference_steps=2).translate(np.zeros((4, 6, 1), np.uint8))
-        with pytest.raises(InputError, match="have one size; leave size out"):
-            model.prepare(size=(4, 6))
-        with pytest.raises(InputError, match="seed is an argument of other calls"):
-            model.prepare(seed=3)  # type: ignore[call-arg]
-        prepared = model.prepare(num_inference_steps=2)
-    with pytest.raises(BackendError, match="closed"):
-        prepared.draw(0)
-
-
-@pytest.mark.parametrize("size", [(16, 24), (33, 17)])
-def test_a_prepared_translation_is_translate(size: tuple[int, int]) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    with slow_generator(lambda first: None) as model:
-        prepared = model.prepare(size=size)
-        np.testing.assert_array_equal(prepared.translate(image), model.translate(image))
-        with pytest.raises(
-            InputError, match=rf"expected an image uint8 \[{size[0]}, {size[1]}, 3\], as was prepared"
-        ):
-            prepared.translate(image[1:])
-        with pytest.raises(InputError, match="as was prepared"):
-            prepared.translate(image.astype(np.float32))

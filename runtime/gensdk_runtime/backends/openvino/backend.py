@@ -11,7 +11,7 @@ from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Sizes
 from gensdk_runtime.backends.openvino.compiler import Compiled, Compiler, SizesKey, one_line
-from gensdk_runtime.backends.openvino.importing import quiet_openvino, settle
+from gensdk_runtime.backends.openvino.importing import quiet_openvino, settle, shared_core
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import OPENVINO
 from gensdk_runtime.spec.fields import Precision
@@ -46,7 +46,7 @@ class OpenVinoBackend(Backend):
             raise InputError(f"no OpenVINO device {provider!r}{did_you_mean(provider, DEVICES)}")
         self._ov = _import()
         OPENVINO.check()
-        self._core = self._ov.Core()
+        self._core = shared_core(self._ov)
         self.provider = provider
         self.threads = threads
         if DEVICES[provider] not in _found(self._core):
@@ -63,7 +63,7 @@ class OpenVinoBackend(Backend):
         try:
             OPENVINO.check()
             ov = _import()
-            found = _found(ov.Core())
+            found = _found(shared_core(ov))
         except (UnavailableError, RuntimeError) as failure:
             return Availability(False, reason=str(failure).split(";")[0], remedy=INSTALL)
         missing = {key: _missing(key) for key, device in DEVICES.items() if device not in found}

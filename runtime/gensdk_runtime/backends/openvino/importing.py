@@ -1,4 +1,5 @@
-"""Imports OpenVINO without its reports to Intel and Google; see :mod:`gensdk_runtime.host.telemetry`."""
+"""Imports OpenVINO without its reports to Intel and Google (see :mod:`gensdk_runtime.host.telemetry`), and makes
+the one ``Core`` of the process."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from gensdk_runtime.host.forking import open_in_children
+from gensdk_runtime.host.forking import abandon, open_in_children
 
 _IMPORTING = RLock()
 open_in_children(_IMPORTING)
 _settled = False
+_core: tuple[int, Any] | None = None
 
 
 @contextlib.contextmanager
@@ -54,6 +56,21 @@ def settle(openvino: Any) -> None:
         tensor = openvino.Tensor(np.zeros(1, np.float32), shared_memory=True)
         tensor.data.dtype  # noqa: B018 - the table of the other way
         _settled = True
+
+
+def shared_core(openvino: Any) -> Any:
+    """The ``Core`` of this process, which is never freed.
+
+    A Core gives the thread that makes it an alternate signal stack; when it is freed, it gives back the one that
+    was there before (2026.4). Of two, the one that was made first may be gone by then, with its stack: the next
+    Ctrl-C is a segmentation fault.
+    """
+    global _core  # noqa: PLW0603 - signal stacks are the process's
+    with _IMPORTING:
+        if _core is None or _core[0] != os.getpid():
+            _core = os.getpid(), openvino.Core()
+            abandon(_core)
+        return _core[1]
 
 
 def _opted_in() -> bool:
