@@ -21,7 +21,7 @@ from gensdk_runtime.conditions.label import Label
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.noise import Seeds, sample_keys
-from gensdk_runtime.outputs.base import OutputType
+from gensdk_runtime.outputs.base import OutputType, check_output_type
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.plan.origin import Origin
@@ -87,6 +87,7 @@ class Generator(Closable):
         bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or
         InputError.
         """
+        check_flag(trust_engines, "trust_engines")
         with ExitStack() as undo:
             opened = bundle if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             owned = None if opened is bundle else opened
@@ -119,7 +120,10 @@ class Generator(Closable):
         `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`, but that `settings` gives
         options alone.
         """
-        asked = Asked(n, batch_size, size=check_size(size))
+        warm = check_flag(warm, "warm")
+        check_output_type(output_type)
+        methods.prepared.check_kept(self._sampling, options, size)
+        asked = Asked(n, batch_size, size=check_size(size, "size"))
         conditions, others = self._sampling.asked_for({"label": label}, dict(options))
         chosen = self._sampling.options(settings, others)
         return methods.prepared.Prepared(self._sampling, asked, conditions, chosen, output_type, warm=warm)
@@ -387,9 +391,8 @@ class Generator(Closable):
         :meth:`invert`.
         """
         methods.inversion.check_threshold(threshold)
-        if check_flag(fast, "fast"):
-            options |= {"start": "encoder", "num_inference_steps": 0}
-        return methods.inversion.Detection(self.invert(images, **options), threshold)
+        given: Any = methods.inversion.fast_options(self.model, options) if check_flag(fast, "fast") else options
+        return methods.inversion.Detection(self.invert(images, **given), threshold)
 
     @takes_options("ascent")
     def dream(

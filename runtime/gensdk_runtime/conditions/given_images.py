@@ -114,13 +114,13 @@ def _checked(given: Any, channels: int) -> Images:
     return array
 
 
-def check_size(size: Any) -> tuple[int, int] | None:
-    """(height, width) in pixels, or None; :class:`InputError` for anything else."""
+def check_size(size: Any, what: str = "resize") -> tuple[int, int] | None:
+    """(height, width) in pixels, or None; :class:`InputError` for anything else, which calls it `what`."""
     if size is None:
         return None
     if not isinstance(size, tuple | list) or len(size) != 2:
-        raise InputError(f"expected resize as (height, width), got {shown(size)}")
-    height, width = (check_whole(side, "each side of resize", least=1, most=MAX_SIDE) for side in size)
+        raise InputError(f"expected {what} as (height, width), got {shown(size)}")
+    height, width = (check_whole(side, f"each side of {what}", least=1, most=MAX_SIDE) for side in size)
     return height, width
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from gensdk_runtime.arguments import as_array, check_number, check_whole
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE, Images, resize_floats
-from gensdk_runtime.methods.translate import Given, Through, translate_one
+from gensdk_runtime.methods.translate import Given, Through, check_tile, translate_one
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs import abilities
 
@@ -37,7 +37,7 @@ def dream(
         )
     whole = _check(image, source.channels)
     sizes = octave_sizes(whole.shape[0], whole.shape[1], octaves, octave_scale)
-    through = Through(sampling, tile=tile, given=given)
+    through = Through(sampling, tile=check_tile(tile), given=given)
     detail = np.zeros((1, 1, source.channels), np.float32)
     dreamt = whole
     for height, width in sizes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.conditions.base import check_known
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.methods.inversion import invert
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.batches import Batches
@@ -33,6 +33,7 @@ def encode(sampling: Sampling, images: Any, label: Any, batch_size: int | None) 
     model = sampling.model
     if inverts(model):
         starts = [0] * len(sampling.output.given(images))  # the place of an image plays no part
+        _asked(sampling, {"label": label}, len(starts))
         return invert(sampling, images, {}, seed=starts, batch_size=batch_size).latents
     program = _require_encoder(sampling)
     pixels = sampling.output.given(images)
@@ -89,6 +90,7 @@ def reconstruct(
     model = sampling.model
     if not inverts(model):
         _require_encoder(sampling)
+    times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
     known = sampling.output.given(images)
     asked = _decoding(sampling, label, len(known))
     numbers = asked.get("label")
@@ -102,7 +104,6 @@ def reconstruct(
     if mask is None:
         return again(known)
     weights = sampling.output.mask(mask, len(known))
-    times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
     return _completed(known, weights, sum(model.output.value_range) / 2, again, times)
 
 
@@ -154,8 +155,9 @@ def _task(kind: type[ProgramT], method: Callable[[ProgramT, Run], None]) -> Call
     """`method` of the runner's program, which is of this kind."""
 
     def task(runner: Runner, run: Run) -> None:
-        if isinstance(runner.program, kind):
-            method(runner.program, run)
+        if not isinstance(runner.program, kind):
+            raise BackendError(f"expected a runner of {kind.__name__}, got {type(runner.program).__name__}")
+        method(runner.program, run)
 
     return task
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_callback, check_number
+from gensdk_runtime.arguments import check_callback, check_flag, check_number, shown
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.noise import Float32, Seeds, sample_keys
 from gensdk_runtime.plan.batches import Batches
@@ -21,6 +21,7 @@ from gensdk_runtime.programs.ascent import AscentProgram
 from gensdk_runtime.programs.ascent_path import Ascended
 from gensdk_runtime.programs.base import Int64
 from gensdk_runtime.programs.run import Run, StepCallback
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.settings import AscentOptions
 
 
@@ -31,6 +32,10 @@ class InvertArguments(AscentOptions, total=False):
     batch_size: int | None
     callback_on_step_end: StepCallback | None
     progress: bool | None
+
+
+FAST: Mapping[str, Any] = {"start": "encoder", "num_inference_steps": 0}
+"""Options of a search that takes what the encoder gives."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +104,19 @@ class Detection:
 
     def normal_threshold(self, quantile: float = 0.95) -> float:
         """The score that the share `quantile` of these images, which are normal ones, stays below."""
-        if not 0 < quantile < 1:
+        if not 0 < check_number(quantile, "a quantile") < 1:
             raise InputError(f"expected a quantile between 0 and 1, got {quantile}")
         return float(np.quantile(self.scores.astype(np.float64), quantile))
+
+
+def fast_options(model: ModelSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a search that ends where the encoder says; :class:`InputError` where they say otherwise."""
+    if model.inversion is not None and model.inversion.encoder is None:
+        raise InputError(f"fast takes what an encoder gives, and model {model.name!r} has none; leave fast out")
+    for name, value in FAST.items():
+        if options.get(name) not in (None, value):
+            raise InputError(f"fast means {name}={value!r}, got {shown(options[name])}; leave one of them out")
+    return {**options, **FAST}
 
 
 def check_threshold(threshold: object) -> float | None:
@@ -124,6 +139,8 @@ def invert(
     if model.inversion is None:
         raise InputError(f"model {model.name!r} has no inversion; train anogan, glo or gon for one")
     check_callback(on_step_end, "callback_on_step_end")
+    if progress is not None:
+        check_flag(progress, "progress")
     targets = sampling.output.given(images)
     keys = sample_keys(len(targets), seed)
     rounds = executor.plan(len(targets), batch_size, fixed=True, accept=lambda program: False)

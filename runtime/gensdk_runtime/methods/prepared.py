@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,16 @@ from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.samples import Samples
 
 Size = tuple[int, int]
+
+
+def check_kept(sampling: Sampling, options: Mapping[str, Any], size: object) -> None:
+    """Raises :class:`InputError` where something of one call alone is among `options`, and for a `size` of samples
+    that have but one."""
+    for name in ("seed", "latents", *(condition.kind for condition in sampling.fresh)):
+        if options.get(name) is not None:
+            raise InputError(f"{name} is given to draw(), each time; leave it out of prepare()")
+    if size is not None and all(condition.own_size is None for condition in sampling.fresh):
+        raise InputError(f"model {sampling.model.name!r} makes samples of one size; leave size out")
 
 
 class Prepared:
@@ -40,6 +51,7 @@ class Prepared:
         if self._source is not None and asked.size is None:
             asked = asked._replace(size=(self._source.height, self._source.width))
         self._sampling, self._asked = sampling, asked
+        conditions = deepcopy(dict(conditions))  # what the caller does with them later is none of its affairs
         self._conditions, self._options, self._output_type = conditions, options, output_type
         self._through: Through | None = None
         self._planned: tuple[Any, Request] | None = None

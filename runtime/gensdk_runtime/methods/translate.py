@@ -109,7 +109,7 @@ class Through:
 def translate(through: Through, images: Any) -> Images | list[Images]:
     """See :meth:`gensdk_runtime.generator.Generator.translate`."""
     channels = through.source.channels
-    through = replace(through, tile=_check_tile(through.tile), resize=check_size(through.resize))
+    through = replace(through, tile=check_tile(through.tile), resize=check_size(through.resize))
     array = as_images(images, channels)
     label = through.given.label
     if isinstance(array, list):
@@ -267,7 +267,8 @@ def _by(size: Size) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _check_tile(tile: Any) -> int | None:
+def check_tile(tile: Any) -> int | None:
+    """Pixels of a tile, 0, or None; :class:`InputError` for anything else."""
     return None if tile is None else check_whole(tile, "tile", least=0, most=MAX_SIDE)
 
 

@@ -22,6 +22,7 @@ from gensdk_runtime.spec.strict import StrictModel, first_problem
 SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
 MAX_WORD = 200
 """Characters of an option."""
+MAX_WHOLE = 2**63
 
 
 class Option(NamedTuple):
@@ -92,10 +93,11 @@ def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: I
     caller takes, for the nearest match), of a wrong type and out of its range.
     """
     cls = type(defaults)
-    given = {name: _plain(name, value) for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in cls.model_fields:
             raise InputError(_unknown(name, cls, others))
+    given = {name: _plain(name, value) for name, value in given.items()}
     try:
         return cls.model_validate_json(json.dumps({**defaults.model_dump(), **given}))
     except ValidationError as failure:
@@ -185,6 +187,8 @@ def _plain(name: str, value: Any) -> Any:
     plain = value.item() if isinstance(value, np.generic) else value
     if not isinstance(plain, int | float | str):
         raise InputError(f"expected {name} as a number, a word or a bool, got {type(value).__name__}")
+    if isinstance(plain, int) and abs(plain) > MAX_WHOLE:  # beyond it neither JSON nor str() need take it
+        raise InputError(f"expected {name} as a number within 2^63, got {shown(plain)}")
     if isinstance(plain, str) and len(plain) > MAX_WORD:
         raise InputError(f"expected {name} as a word, got {len(plain)} characters")
     if isinstance(plain, str) and not plain.isprintable():
@@ -199,6 +203,8 @@ def _unknown(name: str, cls: type[ProgramSettings], others: Iterable[str]) -> st
     if elsewhere:
         model = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} model"
         return f"{name} means nothing to {model} (it is for {' and '.join(elsewhere)} models); leave it out"
+    if name in others:
+        return f"{name} is no option, but an argument of sample() itself; pass it there, beside the options"
     return f"no option {shown(name)!r}{did_you_mean(name[:80], {*cls.model_fields, *others})}"
 
 
