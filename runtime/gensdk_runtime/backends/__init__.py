@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from gensdk_runtime.arguments import shown
+from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.backends.base import Availability, Backend
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.host.installed import load_entry_point
@@ -75,10 +75,8 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
         now = create_backend("onnxruntime", threads=threads, spinning=spinning)
         return BackgroundBackend(now, lambda: create_backend(final, threads=threads), label=spec)
     name, _, provider = spec.partition(":")
-    if isinstance(threads, bool) or not isinstance(threads, int | None):
-        raise InputError(f"expected threads as an int, got {type(threads).__name__}")
-    if threads is not None and not 1 <= threads <= 1024:
-        raise InputError(f"expected threads from 1 to 1024, got {threads}")
+    if threads is not None:
+        threads = check_whole(threads, "threads", least=1, most=1024)
     return get_backend(name).create(provider=provider or None, threads=threads, spinning=spinning)
 
 

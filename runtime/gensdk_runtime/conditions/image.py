@@ -138,8 +138,10 @@ def check_sources(images: Any, spec: SourceSpec, n: int | None, largest: tuple[i
 
 
 def max_source_size(model: ModelSpec) -> tuple[int, int]:
-    """The largest height and width that the graph of a translation model takes at once."""
-    spec = model.graph(model.program.graphs[0]).input("source")
+    """The largest height and width that the graph of a translation model takes at once: as its ``source``, or as
+    the ``variable`` that gradient steps change."""
+    graph = model.graph(model.program.graphs[0])
+    spec = graph.input("source") or graph.input("variable")
     axes = MAX_SIDE, MAX_SIDE
     if spec is not None and len(spec.shape) == 4:
         axes = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]  # type: ignore[assignment]

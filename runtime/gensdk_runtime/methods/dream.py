@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime.arguments import as_array, check_number, check_whole
+from gensdk_runtime.conditions.given_images import is_picture, of_picture
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE, Images, resize_floats
 from gensdk_runtime.methods.translate import Given, Through, check_tile, translate_one
@@ -62,7 +63,7 @@ def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tu
 
 
 def _check(image: Any, channels: int) -> Images:
-    array = as_array(image, "an image")
+    array = of_picture(image, channels) if is_picture(image) else as_array(image, "an image")
     if array.ndim == 2 and channels == 1:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or not array.size:
