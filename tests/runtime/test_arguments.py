@@ -192,6 +192,9 @@ def test_a_graph_of_one_size_climbs_on_images_of_any(size: tuple[int, int]) -> N
         assert model.dream(picture, octaves=1).shape == picture.shape
         assert model.translate(picture).shape == picture.shape
         assert model.prepare(size=size).translate(picture).shape == picture.shape
+        shown = Image.fromarray(picture[..., 0])
+        for same in (shown, shown.convert("P")):  # the numbers of a palette are no greys
+            np.testing.assert_array_equal(model.dream(same, octaves=1), model.dream(picture, octaves=1))
         said = refusal_of(lambda: model.sample(image=picture[None]), InputError)
     assert ("at most 4 x 6 (height x width)" in said) == larger
 
