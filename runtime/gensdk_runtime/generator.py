@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import methods
-from gensdk_runtime.arguments import check_count, check_word
+from gensdk_runtime.arguments import check_count, check_flag, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.conditions.given_images import Picture, check_size
@@ -87,6 +87,7 @@ class Generator(Closable):
         bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or
         InputError.
         """
+        check_flag(trust_engines, "trust_engines")
         with ExitStack() as undo:
             opened = bundle if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             owned = None if opened is bundle else opened
@@ -390,7 +391,7 @@ class Generator(Closable):
         :meth:`invert`.
         """
         methods.inversion.check_threshold(threshold)
-        found = self.invert(images, **methods.inversion.detect_options(options, fast))
+        found = self.invert(images, **methods.inversion.detect_options(self.model, options, fast))
         return methods.inversion.Detection(found, threshold)
 
     @takes_options("ascent")

@@ -120,6 +120,18 @@ def test_class_names_and_drawn_labels() -> None:
             named.sample(1, label="dgo")
 
 
+def test_a_name_of_two_classes_stands_for_neither() -> None:
+    """ImageNet has two cranes; which one is meant, a name does not say."""
+    spec = LabelSpec(num_classes=4, class_names=("crane", "owl", "kite, red", "crane"))
+    with generator(feedforward_model(4).with_condition(spec)) as named:
+        assert named.sample(3, label=["owl", "0", 3]).labels.tolist() == [1, 0, 3]
+        with pytest.raises(InputError, match="2 classes are called 'crane'; pass the number of one, such as 0"):
+            named.sample(1, label="crane")
+        (condition,) = named._sampling.program.conditions
+        assert condition.parsed("kite, red") == "kite, red"
+        assert condition.parsed("owl, 3") == ["owl", "3"]
+
+
 def test_nan_is_an_error_not_a_black_image() -> None:
     with (
         generator(feedforward_model(), {"generator": nan_images}) as model,

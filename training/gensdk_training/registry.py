@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.host.installed import load_entry_point, load_entry_points
+from gensdk_runtime.spec.kinds import same_class
 from gensdk_training.family import Family
 
 AnyFamily = Family[Any]
@@ -25,7 +26,7 @@ def register(name: str) -> Callable[[FamilyT], FamilyT]:
 
     def decorate(family: FamilyT) -> FamilyT:
         known = _FAMILIES.get(name)
-        if known is not None and known.__qualname__ != family.__qualname__:
+        if known is not None and not same_class(known, family):
             raise ValueError(f"family {name!r} is registered twice: {known.__module__} and {family.__module__}")
         family.name = name
         _FAMILIES[name] = family

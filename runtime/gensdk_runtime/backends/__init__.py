@@ -10,6 +10,7 @@ from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.backends.base import Availability, Backend
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.host.installed import load_entry_point, load_entry_points
+from gensdk_runtime.spec.kinds import same_class
 
 BackendT = TypeVar("BackendT", bound=type[Backend])
 
@@ -31,7 +32,7 @@ def register_backend(name: str) -> Callable[[BackendT], BackendT]:
 
     def decorate(backend: BackendT) -> BackendT:
         known = _BACKENDS.get(name)
-        if known is not None and known.__qualname__ != backend.__qualname__:
+        if known is not None and not same_class(known, backend):
             raise ValueError(f"backend {name!r} is registered twice: {known.__module__} and {backend.__module__}")
         backend.name = name
         _BACKENDS[name] = backend

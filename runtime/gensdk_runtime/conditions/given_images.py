@@ -124,9 +124,10 @@ def check_size(size: Any, what: str) -> tuple[int, int] | None:
 def checked_images(images: Any, spec: ImageFormat, size: tuple[int, int] | None = None) -> NDArray[Any]:
     """uint8 [n, H, W, C], or floats [n, C, H, W] within the value range, of one pixel or more; `size`: (H, W).
 
-    Grey bytes may come without their channel.
+    Grey bytes may come without their channel. Of Pillow's pictures, one or a list, it takes the colours, upright,
+    whatever mode they are in.
     """
-    array, sides = as_array(images, "images"), size or ("H", "W")
+    array, sides = _pixels(images, spec.channels), size or ("H", "W")
     if array.dtype == np.uint8:
         if array.ndim == 3 and spec.channels == 1:
             array = array[..., None]
@@ -145,3 +146,15 @@ def checked_images(images: Any, spec: ImageFormat, size: tuple[int, int] | None 
     if kind == "float" and not (array.min() >= low - slack and array.max() <= high + slack):  # NaN fails both
         raise InputError(f"expected float images within [{low:g}, {high:g}], got values outside or NaN")
     return array
+
+
+def _pixels(images: Any, channels: int) -> NDArray[Any]:
+    """As an array; as which NumPy takes of Pillow's pictures the numbers of a palette, or hues, for colours."""
+    if is_picture(images):
+        return of_picture(images, channels)[None]
+    if not (isinstance(images, list | tuple) and any(map(is_picture, images))):
+        return as_array(images, "images")
+    rows = [of_picture(each, channels) if is_picture(each) else as_array(each, "images") for each in images]
+    if len({row.shape for row in rows}) > 1:
+        raise InputError(f"expected images of one size, got {list(rows[0].shape)} and others")
+    return np.stack(rows)

@@ -133,9 +133,11 @@ def source_axes(spec: TensorSpec) -> tuple[int | str, int | str]:
 
 
 def max_source_size(model: ModelSpec) -> tuple[int, int]:
-    """The largest height and width that the graph of a translation model takes at once."""
-    spec = model.graph(model.program.graphs[0]).input("source")
-    axes = (HEIGHT, WIDTH) if spec is None else source_axes(spec)
+    """The largest height and width that the graph of a translation model takes at once: as its ``source``, or as
+    the ``variable`` that gradient steps change."""
+    graph = model.graph(model.program.graphs[0])
+    spec = graph.input("source") or graph.input("variable")
+    axes = (HEIGHT, WIDTH) if spec is None or len(spec.shape) != 4 else source_axes(spec)
     height, width = (axis if isinstance(axis, int) else MAX_SIDE for axis in axes)
     return height, width
 

@@ -59,13 +59,13 @@ class LabelCondition(Condition[LabelSpec]):
 
     def parsed(self, text: str) -> Any:
         """One class number or name, or with commas a list of them."""
-        return parse_label(text)
+        return text if text in (self.spec.class_names or ()) else parse_label(text)
 
     def _number(self, label: Any) -> int:
         names, classes = self.spec.class_names or (), self.spec.num_classes
         if isinstance(label, str):
             if label in names:
-                return names.index(label)
+                return self._named(label)
             if not label.isascii() or not label.isdigit() or len(label) > 9:
                 known = names or (f"0 .. {classes - 1}",)
                 raise InputError(f"no class {label[:80]!r}{did_you_mean(label[:80], known)}")
@@ -77,6 +77,16 @@ class LabelCondition(Condition[LabelSpec]):
         if isinstance(label, bool | np.bool_) or not 0 <= number < classes:
             raise InputError(f"expected label from 0 to {classes - 1}, got {shown(label)}")
         return number
+
+    def _named(self, label: str) -> int:
+        """The one class of this name; ImageNet has two cranes."""
+        names = self.spec.class_names or ()
+        first, *others = (number for number, name in enumerate(names) if name == label)
+        if others:
+            raise InputError(
+                f"{1 + len(others)} classes are called {shown(label)!r}; pass the number of one, such as {first}"
+            )
+        return first
 
 
 def parse_label(text: str) -> Any:

@@ -32,6 +32,7 @@ def encode(sampling: Sampling, images: Any, label: Any, batch_size: int | None) 
     model = sampling.model
     if inverts(model):
         starts = [0] * len(sampling.output.given(images))  # the place of an image plays no part
+        checked({"label": label}, model, len(starts))
         return invert(sampling, images, {}, seed=starts, batch_size=batch_size).latents
     program = _require_encoder(sampling)
     pixels = sampling.output.given(images)
@@ -84,6 +85,7 @@ def reconstruct(
     model = sampling.model
     if not inverts(model):
         _require_encoder(sampling)
+    times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
     known = sampling.output.given(images)
     asked = _decoding(sampling, label, len(known))
     numbers = asked.get("label")
@@ -97,7 +99,6 @@ def reconstruct(
     if mask is None:
         return again(known)
     weights = sampling.output.mask(mask, len(known))
-    times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
     return _completed(known, weights, sum(model.output.value_range) / 2, again, times)
 
 

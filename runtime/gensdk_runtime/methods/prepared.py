@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Prepared:
         if self._source is not None and asked.size is None:
             asked = asked._replace(size=(self._source.height, self._source.width))
         self._sampling, self._asked = sampling, asked
+        conditions = deepcopy(dict(conditions))  # what the caller does with them later is none of its affairs
         self._conditions, self._options, self._output_type = conditions, options, output_type
         self._through: Through | None = None
         self._planned: tuple[Any, Request, Lease] | None = None

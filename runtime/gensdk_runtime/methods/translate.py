@@ -109,9 +109,7 @@ class Through:
 def translate(through: Through, images: Any) -> Images | list[Images]:
     """See :meth:`gensdk_runtime.generator.Generator.translate`."""
     channels = through.source.channels
-    if through.tile is not None:
-        check_whole(through.tile, "tile", least=0, most=MAX_SIDE)
-    through = replace(through, resize=check_size(through.resize, "resize"))
+    through = replace(through, tile=check_tile(through.tile), resize=check_size(through.resize, "resize"))
     array = as_images(images, channels)
     label = through.given.label
     if isinstance(array, list):
@@ -264,6 +262,11 @@ def _inside(size: Size, largest: Size) -> Size:
     share = min(1.0, largest[0] / size[0], largest[1] / size[1])
     height, width = (max(1, min(most, round(side * share))) for side, most in zip(size, largest, strict=True))
     return height, width
+
+
+def check_tile(tile: Any) -> int | None:
+    """Pixels of a tile, 0, or None; :class:`InputError` for anything else."""
+    return None if tile is None else check_whole(tile, "tile", least=0, most=MAX_SIDE)
 
 
 def _labelled(images: Sequence[Images] | Images, label: Any) -> list[tuple[Images, Any]]:

@@ -112,12 +112,14 @@ class Planner:
         return _large_first(tuple(steps))
 
     def _cheapest_of_each_size(self) -> list[tuple[int, float, int]]:
-        """(samples, seconds, choice) of the cheapest choice at each measured size, large ones first."""
-        cheapest: dict[int, tuple[float, int]] = {}
-        for choice, (sizes, seconds) in enumerate(zip(self._sizes, self._seconds, strict=True)):
-            for size, each in zip(sizes, seconds, strict=True):
-                cheapest[size] = min(cheapest.get(size, (each, choice)), (each, choice))
-        return [(size, *cheapest[size]) for size in sorted(cheapest, reverse=True)]
+        """(samples, seconds, choice) of the cheapest choice at each size that any was measured at, large ones
+        first."""
+        measured = {size for sizes in self._sizes for size in sizes}
+        choices = range(len(self._sizes))
+        return [
+            (size, *min((self.seconds(choice, size), choice) for choice in choices))
+            for size in sorted(measured, reverse=True)
+        ]
 
 
 def _large_first(steps: tuple[Step, ...]) -> tuple[Step, ...]:

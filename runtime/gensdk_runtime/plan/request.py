@@ -18,14 +18,12 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.executor import Executor, Rounds
 from gensdk_runtime.programs.base import Program
+from gensdk_runtime.spec.settings import CALL
 
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
-ARGUMENTS = (
-    *("seed", "label", "latents", "image", "settings"),
-    *("callback_on_step_end", "progress", "batch_size", "output_type"),
-)
+ARGUMENTS = (*CALL, "label", "image")
 """What :meth:`Generator.sample` takes by name beside options."""
 _PLAIN = (int, float, str, bool, type(None))
 

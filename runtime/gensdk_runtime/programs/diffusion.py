@@ -62,7 +62,7 @@ class DiffusionForm(Program[DiffusionSettings]):
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
         if not all(isinstance(value, int | float | str | None) for value in options.values()):
             return super().resolve(options, others=others)  # which refuses them
-        key = tuple((name, type(value), str(value)) for name, value in options.items())
+        key = tuple((name, type(value), value) for name, value in options.items())
         settings = self._resolved.get(key)
         if settings is None:
             settings = super().resolve(options, others=others)

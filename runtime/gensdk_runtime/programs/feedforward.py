@@ -9,7 +9,7 @@ import numpy as np
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array, Bound
-from gensdk_runtime.errors import BackendError, not_finite
+from gensdk_runtime.errors import BackendError, ManifestError, not_finite
 from gensdk_runtime.programs.base import (
     WITH_LATENTS,
     Program,
@@ -50,7 +50,12 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         need."""
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
-        wanted |= conditions_wanted(self.conditions, graph, "batch")
+        asked = conditions_wanted(self.conditions, graph, "batch")
+        for name in asked.keys() & wanted.keys():
+            raise ManifestError(
+                f"input {name!r} of graph {graph.name!r} is a condition and noise; export it again"
+            )
+        wanted |= asked
         output = self.model.output
         outputs = {output.tensor: Wanted(("batch", *output.shape), output.dtype)}
         if self.makes_uint8:
@@ -71,6 +76,8 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         if (classifier := self._of_images(self.spec.classifier)) is not None:
             logits = classifier.graph.output("logits")
             classes = logits.shape[-1] if logits is not None and logits.shape else 0
+            if not isinstance(classes, int):
+                raise ManifestError(f"graph {classifier.graph.name!r} does not say how many logits it gives")
             wanted = {image_input(classifier.graph): images}
             require_signature(classifier.graph, wanted, {"logits": Wanted(("batch", classes))})
 

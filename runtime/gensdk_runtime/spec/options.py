@@ -22,6 +22,7 @@ from gensdk_runtime.spec.strict import StrictModel, first_problem
 SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
 MAX_WORD = 200
 """Characters of an option."""
+MAX_WHOLE = 2**63
 
 
 class Option(NamedTuple):
@@ -187,6 +188,8 @@ def _plain(name: str, value: Any) -> Any:
     plain = value.item() if isinstance(value, np.generic) else value
     if not isinstance(plain, int | float | str):
         raise InputError(f"expected {name} as a number, a word or a bool, got {type(value).__name__}")
+    if isinstance(plain, int) and abs(plain) > MAX_WHOLE:  # beyond it neither JSON nor str() need take it
+        raise InputError(f"expected {name} as a number within 2^63, got {shown(plain)}")
     if isinstance(plain, str) and len(plain) > MAX_WORD:
         raise InputError(f"expected {name} as a word, got {len(plain)} characters")
     if isinstance(plain, str) and not plain.isprintable():

@@ -51,15 +51,24 @@ class ProgramSettings(StrictModel):
         return {name: value for name, value in whole(self).items() if value is not None}
 
 
+CALL = ("n", "seed", "latents", "settings", "callback_on_step_end", "progress", "batch_size", "output_type")
+"""Arguments of :meth:`Generator.sample` beside conditions and options."""
+TAKEN = frozenset((*CALL, "size", "warm"))
+"""Arguments of it and of :meth:`Generator.prepare`: no names of conditions and options."""
+
 SETTINGS: dict[str, type[ProgramSettings]] = {}
 """The settings of each kind of program."""
 AnySettings = TypeVar("AnySettings", bound=type[ProgramSettings])
 
 
 def register_settings(kind: str) -> Callable[[AnySettings], AnySettings]:
-    """Makes a class the settings of the programs of this `kind`. A second one for a kind is an error."""
+    """Makes a class the settings of the programs of this `kind`. A second one for a kind is an error,
+    and so is an option whose name :meth:`Generator.sample` has for something else."""
 
     def register(settings: AnySettings) -> AnySettings:
+        made: type[ProgramSettings] = settings
+        for name in TAKEN & set(made.model_fields):
+            raise ValueError(f"an option can't be called {name!r}, as an argument of sample() is; rename it")
         if kind in SETTINGS:
             raise ValueError(f"the program {kind!r} has settings already: {SETTINGS[kind].__name__}")
         SETTINGS[kind] = settings

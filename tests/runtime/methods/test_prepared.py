@@ -178,3 +178,18 @@ def test_a_forked_child_draws_the_same() -> None:
             os._exit(0 if np.array_equal(prepared.draw(0).array, expected) else 3)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         np.testing.assert_array_equal(prepared.draw(0).array, expected)
+
+
+@pytest.mark.parametrize("label", [[1, 2], np.array([1, 2])])
+def test_what_was_prepared_stays_as_it_was(label: Any) -> None:
+    """Also where it is planned anew after the caller changed what was passed."""
+    options = {"num_inference_steps": 2}
+    with Generator.load("digits-ddpm", backend="onnxruntime") as model:
+        prepared = model.prepare(2, label=label, settings=options)
+        before = prepared.draw(0)
+        label[:] = [0, 0]
+        options["num_inference_steps"] = 1
+        model._executor.runners.generation += 1
+        after = prepared.draw(0)
+    np.testing.assert_array_equal(after.array, before.array)
+    assert after.settings == before.settings

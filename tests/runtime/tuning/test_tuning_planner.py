@@ -79,6 +79,16 @@ def test_no_split_at_all_is_cheaper(table, n) -> None:
     assert table.cost(n) <= min(seconds) * (1 + 1e-9)
 
 
+def test_a_padded_round_may_be_the_cheapest_at_a_size_of_another() -> None:
+    """Three samples as four in a batch that is fast, and not as the three that another choice was measured at."""
+    slow, padded = Choice(backend="tensorrt"), Choice(backend="openvino", workers=2)
+    costs = [Cost(choice=slow, batch=3, seconds=1.0)]
+    costs += [Cost(choice=padded, batch=batch, seconds=cost) for batch, cost in ((1, 1.0), (2, 0.25), (3, 1.0))]
+    table = CostTable(costs=tuple(costs), padded=("openvino",))
+    assert table.cost(9) == pytest.approx(0.75)
+    assert [(found.choice, found.counts, found.batch) for found in table.plan(9)] == [(padded, (2, 1), 2)] * 3
+
+
 @given(tables(), st.lists(st.integers(1, 150), min_size=1, max_size=6))
 def test_a_plan_does_not_depend_on_what_was_asked_before(table, ns) -> None:
     fresh = [CostTable(costs=table.costs, padded=table.padded).plan(n) for n in ns]
