@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gensdk_runtime.backends.tensorrt.build import AxisRange, GraphFile, Recipe
+from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.device import find_gpu
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe
 from gensdk_runtime.backends.tensorrt.supply import Supplier
 from gensdk_runtime.errors import BackendError, ExportError, UnavailableError
 from gensdk_runtime.host.known_files import remember

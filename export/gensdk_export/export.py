@@ -18,7 +18,7 @@ from gensdk_export.one_call.sampler import OneCall, takes_many_calls
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
 from gensdk_export.rewrites.uint8 import translates_at_once, with_uint8
-from gensdk_runtime.backends.tensorrt.build import image_axes
+from gensdk_runtime.backends.tensorrt.recipe import image_axes
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.programs.proving import samples_bound
 from gensdk_runtime.proof.golden import Golden, GoldenBounds
