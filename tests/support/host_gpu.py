@@ -33,6 +33,7 @@ MAGIC = b"engine of the host\n"
 NO_MEMORY = real.cudaError_t.cudaErrorMemoryAllocation
 LIMITS = {"guidance": 2, "labels": 128, "rows": 1024}
 LARGEST = 64
+SIDES = ("height", "width")
 
 
 class HostCuda:
@@ -333,6 +334,7 @@ class HostEngine:
         self.inputs = {each.name: each for each in session.get_inputs()}
         self.tensors = self.inputs | {each.name: each for each in session.get_outputs()}
         self.num_io_tensors = len(self.tensors)
+        self._times: dict[str, int] | None = None
 
     def get_tensor_name(self, index: int) -> str:
         return list(self.tensors)[index]
@@ -347,6 +349,24 @@ class HostEngine:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(-1 if isinstance(axis, str) else axis for axis in self.tensors[name].shape)
+
+    def result_size(self, axis: str, sizes: dict[str, int]) -> int:
+        """Of an axis that outputs alone have, as a result that is so many times as high as its source."""
+        if self._times is None:
+            smallest = {name: self.get_tensor_profile_shape(name, 0)[0] for name in self.inputs}
+            feeds = {name: np.zeros(shape, DTYPES[self.inputs[name].type]) for name, shape in smallest.items()}
+            names = [name for name in self.tensors if name not in self.inputs]
+            made = zip(names, self.session.run(names, feeds), strict=True)
+            found = {
+                each: array.shape[place]
+                for name, array in made
+                for place, each in enumerate(self.tensors[name].shape)
+            }
+            named = zip(self.inputs["source"].shape, smallest["source"], strict=True)
+            self._times = {
+                f"result_{each}": found[f"result_{each}"] // size for each, size in named if each in SIDES
+            }
+        return self._times[axis] * sizes[axis.removeprefix("result_")]
 
     def get_tensor_location(self, name: str) -> Any:
         return self.trt.TensorLocation.DEVICE
@@ -420,7 +440,12 @@ class HostContext:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(
-            self.sizes[axis] if isinstance(axis, str) else axis for axis in self.engine.tensors[name].shape
+            axis
+            if isinstance(axis, int)
+            else self.sizes[axis]
+            if axis in self.sizes
+            else self.engine.result_size(axis, self.sizes)
+            for axis in self.engine.tensors[name].shape
         )
 
     def set_tensor_address(self, name: str, address: int) -> bool:

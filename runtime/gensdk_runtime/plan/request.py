@@ -127,7 +127,9 @@ class Requests:
 
         # A caller who listens hears of each batch, and may end in the middle of one: how large it is must not be
         # this machine's affair.
-        rounds = self._executor.plan(count, asked.batch_size, growth=growth, fixed=asked.listening, accept=accept)
+        rounds = self._executor.plan(
+            count, asked.batch_size, growth=growth, size=asked.size, fixed=asked.listening, accept=accept
+        )
         return Request(
             count,
             settings,
