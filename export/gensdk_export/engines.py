@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gensdk_runtime.backends.tensorrt.build import AxisRange, GraphFile, Recipe
+from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.device import find_gpu
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
 from gensdk_runtime.backends.tensorrt.supply import Supplier
 from gensdk_runtime.errors import BackendError, ExportError, UnavailableError
 from gensdk_runtime.host.known_files import remember
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import EngineSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.signature import GraphSpec
 
-__all__ = ["AxisRange", "Engine", "EngineRuntime", "build_engine", "load_package"]
+__all__ = ["AxisRange", "Engine", "EngineRuntime", "build_engine", "build_engines", "load_package"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def build_engine(
     supplier = Supplier(toolkit, gpu, EngineCache())
     recipe = Recipe(graph, precision, {**(axes or {}), "batch": batch})
     try:
+        others = {axis: allowed for axis, allowed in recipe.sizes().items() if axis != "batch"}
         data = supplier.fetched(recipe, GraphFile(onnx_file)).data
     except UnavailableError:
         raise
@@ -63,5 +66,31 @@ def build_engine(
         min_batch=batch.minimum,
         opt_batch=batch.optimum,
         max_batch=batch.maximum,
+        axes={axis: (size.minimum, size.optimum, size.maximum) for axis, size in others.items()},
     )
     return Engine(spec, data)
+
+
+def build_engines(
+    model: ModelSpec,
+    graphs: Sequence[tuple[GraphSpec, bytes, Precision]],
+    *,
+    batch: AxisRange | None,
+    axes: Mapping[str, AxisRange],
+    runtime: EngineRuntime,
+    say: Callable[[str], None],
+) -> list[Engine]:
+    """The engines of graphs of `model`, given with their ONNX files; `say` hears of each as it begins.
+
+    `batch` None: from 1 to the model's largest; `axes` go before those of the images that it translates. Raises as
+    :func:`build_engine` does.
+    """
+    is_rtx = runtime == "tensorrt-rtx"
+    images = image_axes(model.source, bounded=not is_rtx)
+    batch = batch or batch_axis(model.max_batch, images=bool(images), is_rtx=is_rtx)
+    engines = []
+    for graph, data, precision in graphs:
+        say(f"building the {precision} engine of {graph.name}")
+        sizes = {**images, **axes}
+        engines.append(build_engine(graph, data, precision=precision, batch=batch, axes=sizes, runtime=runtime))
+    return engines

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gensdk_export.engines import AxisRange, Engine, EngineRuntime, build_engine, load_package
+from gensdk_export.engines import AxisRange, EngineRuntime, build_engines, load_package
 from gensdk_export.export_report import ExportReport
 from gensdk_export.golden_record import keep_within, record_examples, record_golden
 from gensdk_export.gradient_rounding import JUMPS, gradient_bounds
@@ -17,8 +17,8 @@ from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall, takes_many_calls
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
+from gensdk_export.receptive_proof import with_proved_field
 from gensdk_export.rewrites.uint8 import translates_at_once, with_uint8
-from gensdk_runtime.backends.tensorrt.build import image_axes
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.programs.proving import samples_bound
 from gensdk_runtime.proof.golden import Golden, GoldenBounds
@@ -28,7 +28,6 @@ from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.plan import ExportPlan
 from gensdk_training.run import load_run
 
-LARGEST_OPTIMUM = 8
 PROVED_EXAMPLES = 4
 """Real images that a translation model is proved on."""
 ONE_CALL_ALREADY = "the model takes one call as it is; its own graph is the one-call graph"
@@ -50,9 +49,10 @@ class ExportOptions:
     translates images (None: where it does); `share_features` > 0 adds a graph for steps that share deep features,
     which computes so many blocks anew; `one_call` adds the graph that runs the whole sampler, with
     `one_call_settings` where they differ from the model's defaults. `engines` lists the precisions to build
-    engines for. `batch` is (min, opt, max) for engines, max also the bundle's largest batch; None: 1, up to 8, the
-    model's own. `axes` gives engines the sizes of other named axes. `atol`: largest difference from PyTorch in
-    float32, and `fp16_atol` in half, for images in [-1, 1] (:mod:`gensdk_runtime.proof.drift` for other outputs).
+    engines for, of the one-call graph too. `batch` is (min, opt, max) for engines, max also the bundle's largest
+    batch; None: 1 to the model's own. `axes` gives engines the sizes of other named axes. `atol`: largest
+    difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
+    (:mod:`gensdk_runtime.proof.drift` for other outputs).
     The golden file records `golden_samples` samples over `golden_steps` steps (None: the default, at most 20) in
     about `golden_bytes`. A translation model is proved on real images of its data too; `keep_examples` puts them
     into the bundle; leave it off for private images.
@@ -117,7 +117,7 @@ def export_plan(
     if options.engines:
         load_package(options.engine_runtime)  # before the long part
     in_bytes = translates_at_once(plan.model) if options.uint8 is None else options.uint8
-    plan, batch = _with_batch(with_uint8(plan) if in_bytes else plan, options.batch)
+    plan = _with_batch(with_uint8(plan) if in_bytes else plan, options.batch)
     one_call = _one_call(plan.model, options)
     say("sampling golden trajectories in PyTorch")
     modules = prepare_modules(plan)
@@ -144,20 +144,18 @@ def export_plan(
         proved = prove_one_call(one_call, sets, full)
         rows += proved.rows
 
-    engines: list[Engine] = []
-    for precision in options.engines:
-        for graph in plan.model.graphs:
-            say(f"building the {precision} engine of {graph.name}")
-            engines.append(
-                build_engine(
-                    graph,
-                    sets[precision].files[graph.name],
-                    precision=precision,
-                    batch=batch,
-                    axes={**image_axes(plan.model.source), **options.axes},
-                    runtime=options.engine_runtime,
-                )
-            )
+    graphs = [
+        (graph, sets[each].files[graph.name], each) for each in options.engines for graph in plan.model.graphs
+    ]
+    graphs += [] if proved is None else [proved.built(each) for each in options.engines]
+    engines = build_engines(
+        with_proved_field(plan.model, fp32.files) if graphs else plan.model,
+        graphs,
+        batch=options.batch,
+        axes=options.axes,
+        runtime=options.engine_runtime,
+        say=say,
+    )
     say("writing the bundle")
     return write_proved(
         plan.model,
@@ -185,14 +183,14 @@ def _one_call(model: ModelSpec, options: ExportOptions) -> OneCall | None:
     return OneCall(model, options.one_call_settings)
 
 
-def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> tuple[ExportPlan, AxisRange]:
-    """The plan with its largest batch, and the batch sizes of engines; :class:`ExportError` for one too large."""
+def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> ExportPlan:
+    """The plan with the largest batch of engines; :class:`ExportError` for one too large."""
     if batch is None:
-        largest = plan.model.max_batch
-        return plan, AxisRange(1, min(LARGEST_OPTIMUM, largest), largest)
+        return plan
     data = {**plan.model.model_dump(mode="json"), "max_batch": batch.maximum}
-    model = ModelSpec.from_dict(data, what="--batch", error=ExportError)  # before the long part
-    return replace(plan, model=model), batch
+    return replace(
+        plan, model=ModelSpec.from_dict(data, what="--batch", error=ExportError)
+    )  # before the long part
 
 
 def _bounds(model: ModelSpec, options: ExportOptions, jumps: Mapping[str, float]) -> dict[Precision, GoldenBounds]:

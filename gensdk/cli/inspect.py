@@ -63,8 +63,9 @@ def inspect(bundle: str, as_json: bool) -> None:
         for precision, file in files.items():
             rows.append((name, precision, f"{manifest.files[file].size / 1000:.1f}", file))
     for engine in manifest.engines:
-        batches = f"batch {engine.min_batch}..{engine.max_batch}"
-        made = f"{engine.file} ({engine.runtime} {engine.version}, {batches})"
+        sizes = {"batch": (engine.min_batch, engine.opt_batch, engine.max_batch), **engine.axes}
+        spans = ", ".join(f"{axis} {least}..{most}" for axis, (least, _, most) in sizes.items())
+        made = f"{engine.file} ({engine.runtime} {engine.version}, {spans})"
         rows.append((engine.graph, engine.precision, f"{manifest.files[engine.file].size / 1000:.1f}", made))
     print_table(("graph", "precision", "kB", "file"), rows)
     signature = []

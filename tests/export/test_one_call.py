@@ -350,3 +350,28 @@ def test_openvino_runs_it(name: str, changed: dict[str, Any]) -> None:
     with both_forms(*embedded(name), backend="openvino", **changed) as (steps, whole):
         expected = steps.sample(2, seed=0, label=3, **changed).array
         np.testing.assert_allclose(whole.sample(2, seed=0, label=3, **changed).array, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "settings"), [("ddpm", {"num_inference_steps": 3}), ("pixelcnn", {})])
+def test_its_engine_is_built_with_the_others(family: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
+    options = ExportOptions(
+        one_call=True,
+        one_call_settings=settings,
+        engines=("fp32",),
+        batch=AxisRange(1, 2, 4),
+        golden_steps=3 if settings else None,
+    )
+    report = export_plan(family_plan(family, channels=8), Provenance(), tmp_path / "bundle", options)
+    names = [graph.name for graph in report_model(tmp_path / "bundle").graphs]
+    assert [spec.graph for spec, _ in report.engines] == [*names, "sampler"]
+    with Bundle.open(tmp_path / "bundle") as bundle:
+        source = bundle.graph_source("sampler", "fp32")
+        (engine,) = source.engine_specs("fp32")
+        assert source.trusts(engine)
+        assert len(source.read_engine(engine)) > 10_000
+
+
+def report_model(path: Path) -> ModelSpec:
+    with Bundle.open(path) as bundle:
+        return bundle.manifest.model

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gensdk_runtime.backends.tensorrt.build import AxisRange, GraphFile, Recipe
+from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import load_package
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe
 from gensdk_runtime.backends.tensorrt.supply import Supplier
 from gensdk_runtime.bundles.bundle import Bundle
 

@@ -1,14 +1,16 @@
 """A GPU that isn't there: CUDA's runtime API and TensorRT's over the CPU's memory, for the logic around them.
 
 It is stricter than a real one. A stream's work is done as late as it may be, so a buffer that is changed too early
-shows; memory starts as garbage; a copy in the wrong direction, or beyond what was allocated, fails; and at the end
-one can count what was copied, launched, and not freed.
+shows; memory starts as garbage and may be short; a copy in the wrong direction, or beyond what was allocated,
+fails; and at the end one can count what was allocated, copied, launched, and not freed. Engines take the sizes of
+the profiles that their builder was given, and no others; where it is asked for, TensorRT-RTX really builds them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,9 +23,17 @@ from cuda.bindings import runtime as real
 OK = real.cudaError_t.cudaSuccess
 WRONG = real.cudaError_t.cudaErrorInvalidValue
 KINDS = real.cudaMemcpyKind
-DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(float16)": "float16"}
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+}
+MAGIC = b"engine of the host\n"
+NO_MEMORY = real.cudaError_t.cudaErrorMemoryAllocation
 LIMITS = {"guidance": 2, "labels": 128, "rows": 1024}
 LARGEST = 64
+SIDES = ("height", "width")
 
 
 class HostCuda:
@@ -37,6 +47,9 @@ class HostCuda:
         self.events: dict[int, tuple[int, Callable[[], None]] | None] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.calls: Counter[str] = Counter()
+        self.capability = (8, 9)
+        self.room: int | None = None
+        """Bytes that may be allocated on the device; None: as many as there are."""
         self._numbers = itertools.count(1)
 
     def __getattr__(self, name: str) -> Any:
@@ -55,9 +68,18 @@ class HostCuda:
         return OK, 1
 
     def cudaGetDeviceProperties(self, device: int) -> Any:
-        return OK, SimpleNamespace(name=b"Host GPU\0\0", major=8, minor=9)
+        major, minor = self.capability
+        return OK, SimpleNamespace(name=b"Host GPU\0\0", major=major, minor=minor, totalGlobalMem=8 * 2**30)
+
+    @property
+    def taken(self) -> int:
+        """Bytes on the device."""
+        return sum(len(memory) for side, memory in self.memory.values() if side == "device")
 
     def cudaMalloc(self, size: int) -> Any:
+        if self.room is not None and self.taken + size > self.room:
+            self.calls["refused"] += 1
+            return NO_MEMORY, 0
         return OK, self._allocate("device", size)
 
     def cudaHostAlloc(self, size: int, flags: int) -> Any:
@@ -130,6 +152,7 @@ class HostCuda:
         return OK, graph
 
     def cudaGraphInstantiate(self, graph: int, flags: int) -> Any:
+        self.calls["captured"] += 1
         executable = self._object("executable")
         self.graphs[executable] = self.graphs[graph]
         return OK, executable
@@ -161,6 +184,7 @@ class HostCuda:
         return np.frombuffer(memory, np.uint8)[:size].view(dtype).reshape(shape)
 
     def _allocate(self, side: str, size: int) -> int:
+        self.calls["allocated"] += 1
         memory = (ctypes.c_uint8 * size).from_buffer(bytearray(b"\xab" * size))
         address = ctypes.addressof(memory)
         self.memory[address] = (side, memory)
@@ -173,34 +197,144 @@ class HostCuda:
 
 
 class HostTrt:
-    """A TensorRT package whose engines are ONNX files, run by ONNX Runtime; the rest is the real package."""
+    """A TensorRT package whose engines are ONNX files, run by ONNX Runtime; the rest is the real package.
 
-    def __init__(self, real_package: Any, cuda: HostCuda) -> None:
+    `builds`: engines are built for real too, so that what the builder refuses is refused.
+    """
+
+    def __init__(self, real_package: Any, cuda: HostCuda, *, builds: bool = False) -> None:
         self._real = real_package
         self.cuda = cuda
+        self.builds = builds
         self.kernels: list[bytes | None] = []
         self.capturable = True
         self.contexts = 0
+        self.built: list[HostConfig] = []
+        """The configuration of each build."""
+        self.parsed: dict[int, tuple[Any, bytes]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
+
+    def Builder(self, logger: Any) -> Any:
+        return HostBuilder(self, self._real.Builder(logger))
+
+    def OnnxParser(self, network: Any, logger: Any) -> Any:
+        return HostParser(self, network, self._real.OnnxParser(network, logger))
 
     def Runtime(self, logger: Any) -> Any:
         return SimpleNamespace(deserialize_cuda_engine=self._deserialize)
 
     def _deserialize(self, data: bytes) -> Any:
+        profiles = [None]
+        if data.startswith(MAGIC):
+            line, _, data = data.removeprefix(MAGIC).partition(b"\n")
+            profiles = json.loads(line) or [None]
         try:
-            return HostEngine(self, onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]))
+            return HostEngine(
+                self, onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]), profiles
+            )
         except Exception:
             return None
 
 
+class Wrapped:
+    """Something real, of which some calls are heard."""
+
+    def __init__(self, thing: Any) -> None:
+        self.__dict__["real"] = thing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class HostParser(Wrapped):
+    def __init__(self, trt: HostTrt, network: Any, parser: Any) -> None:
+        super().__init__(parser)
+        self.trt, self.network = trt, network
+
+    def parse(self, data: bytes, path: str | None = None) -> bool:
+        self.trt.parsed[id(self.network)] = self.network, data
+        return bool(self.real.parse(data, path))
+
+
+class HostBuilder(Wrapped):
+    def __init__(self, trt: HostTrt, builder: Any) -> None:
+        super().__init__(builder)
+        self.trt = trt
+
+    def create_builder_config(self) -> Any:
+        return HostConfig(self.real.create_builder_config())
+
+    def create_optimization_profile(self) -> Any:
+        return HostProfile(self.real.create_optimization_profile())
+
+    def build_serialized_network(self, network: Any, config: HostConfig) -> bytes | None:
+        self.trt.built.append(config)
+        if self.trt.builds and self.real.build_serialized_network(network, config.real) is None:
+            return None
+        profiles = json.dumps([profile.shapes for profile in config.profiles]).encode()
+        return MAGIC + profiles + b"\n" + self.trt.parsed.pop(id(network))[1]
+
+
+class HostProfile(Wrapped):
+    def __init__(self, profile: Any) -> None:
+        super().__init__(profile)
+        self.shapes: dict[str, list[list[int]]] = {}
+
+    def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
+        self.real.set_shape(name, *shapes)
+        self.shapes[name] = [list(shape) for shape in shapes]
+
+
+class HostConfig(Wrapped):
+    """A builder's configuration. Timings are kept as the classic builder does, for TensorRT-RTX keeps none."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.__dict__.update(profiles=[], timings=None, limits={})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.real, name, value)
+
+    def add_optimization_profile(self, profile: HostProfile) -> int:
+        self.profiles.append(profile)
+        return int(self.real.add_optimization_profile(profile.real))
+
+    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+        self.limits[pool] = size
+        self.real.set_memory_pool_limit(pool, size)
+
+    def create_timing_cache(self, data: bytes) -> HostTimings | None:
+        return HostTimings(set(data.split())) if data != b"of another GPU" else None
+
+    def set_timing_cache(self, cache: HostTimings, ignore_mismatch: bool) -> bool:
+        self.__dict__["timings"] = cache
+        cache.known.add(f"layer{len(cache.known)}".encode())  # what this build is going to measure
+        return not ignore_mismatch
+
+
+class HostTimings:
+    def __init__(self, known: set[bytes]) -> None:
+        self.known = known
+
+    def combine(self, other: HostTimings, ignore_mismatch: bool) -> bool:
+        self.known |= other.known
+        return not ignore_mismatch
+
+    def serialize(self) -> bytes:
+        return b" ".join(sorted(self.known))
+
+
 class HostEngine:
-    def __init__(self, trt: HostTrt, session: Any) -> None:
+    def __init__(self, trt: HostTrt, session: Any, profiles: list[Any]) -> None:
         self.trt, self.session = trt, session
+        self.profiles = profiles
+        self.num_optimization_profiles = len(profiles)
         self.inputs = {each.name: each for each in session.get_inputs()}
         self.tensors = self.inputs | {each.name: each for each in session.get_outputs()}
         self.num_io_tensors = len(self.tensors)
+        self._times: dict[str, int] | None = None
 
     def get_tensor_name(self, index: int) -> str:
         return list(self.tensors)[index]
@@ -216,26 +350,47 @@ class HostEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(-1 if isinstance(axis, str) else axis for axis in self.tensors[name].shape)
 
+    def result_size(self, axis: str, sizes: dict[str, int]) -> int:
+        """Of an axis that outputs alone have, as a result that is so many times as high as its source."""
+        if self._times is None:
+            smallest = {name: self.get_tensor_profile_shape(name, 0)[0] for name in self.inputs}
+            feeds = {name: np.zeros(shape, DTYPES[self.inputs[name].type]) for name, shape in smallest.items()}
+            names = [name for name in self.tensors if name not in self.inputs]
+            made = zip(names, self.session.run(names, feeds), strict=True)
+            found = {
+                each: array.shape[place]
+                for name, array in made
+                for place, each in enumerate(self.tensors[name].shape)
+            }
+            named = zip(self.inputs["source"].shape, smallest["source"], strict=True)
+            self._times = {
+                f"result_{each}": found[f"result_{each}"] // size for each, size in named if each in SIDES
+            }
+        return self._times[axis] * sizes[axis.removeprefix("result_")]
+
     def get_tensor_location(self, name: str) -> Any:
         return self.trt.TensorLocation.DEVICE
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         shape = self.inputs[name].shape
+        if self.profiles[profile] is not None:
+            fixed = [shape] * 3  # an input without named axes
+            return [tuple(each) for each in self.profiles[profile].get(name, fixed)]
         largest = [LIMITS.get(axis, LARGEST) if isinstance(axis, str) else axis for axis in shape]
         smallest = [1 if isinstance(axis, str) else axis for axis in shape]
         return [tuple(smallest), tuple(largest), tuple(largest)]
 
     def create_runtime_config(self) -> Any:
-        return HostConfig(self.trt)
+        return HostRuntimeConfig(self.trt)
 
     def create_execution_context(self, how: Any) -> Any:
-        strategy = how.strategy if isinstance(how, HostConfig) else how
+        strategy = how.strategy if isinstance(how, HostRuntimeConfig) else how
         assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self.trt.contexts += 1
         return HostContext(self)
 
 
-class HostConfig:
+class HostRuntimeConfig:
     def __init__(self, trt: HostTrt) -> None:
         self.trt = trt
         self.strategy: Any = None
@@ -268,18 +423,29 @@ class HostContext:
         self.sizes: dict[str, int] = {}
         self.addresses: dict[str, int] = {}
         self.scratch = 0
+        self.profile = 0
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert stream in self.engine.trt.cuda.queues
+        self.profile, self.sizes = profile, {}
+        return 0 <= profile < self.engine.num_optimization_profiles
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        for axis, size in zip(self.engine.inputs[name].shape, shape, strict=True):
-            if isinstance(axis, str):
-                if not 1 <= size <= LIMITS.get(axis, LARGEST):
-                    return False
-                self.sizes[axis] = size
+        lowest, _, highest = self.engine.get_tensor_profile_shape(name, self.profile)
+        if not all(low <= size <= high for low, size, high in zip(lowest, shape, highest, strict=True)):
+            return False
+        named = zip(self.engine.inputs[name].shape, shape, strict=True)
+        self.sizes.update({axis: size for axis, size in named if isinstance(axis, str)})
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(
-            self.sizes[axis] if isinstance(axis, str) else axis for axis in self.engine.tensors[name].shape
+            axis
+            if isinstance(axis, int)
+            else self.sizes[axis]
+            if axis in self.sizes
+            else self.engine.result_size(axis, self.sizes)
+            for axis in self.engine.tensors[name].shape
         )
 
     def set_tensor_address(self, name: str, address: int) -> bool:

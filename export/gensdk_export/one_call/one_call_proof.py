@@ -21,6 +21,7 @@ from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.proof.verify import Check, replay_one_call
 from gensdk_runtime.spec.fields import BundlePath, Precision
 from gensdk_runtime.spec.manifest import OneCallSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 ATOL: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3}
 """Largest scaled difference of whole samples of a diffusion model. Half rounds differently in fused operators."""
@@ -33,6 +34,10 @@ class ProvedOneCall:
     spec: OneCallSpec
     files: Mapping[str, bytes]
     rows: tuple[GraphRow, ...]
+
+    def built(self, precision: Precision) -> tuple[GraphSpec, bytes, Precision]:
+        """The graph and its file in one precision."""
+        return self.spec.graph, self.files[self.spec.files[precision]], precision
 
 
 def prove_one_call(one_call: OneCall, sets: Mapping[Precision, GraphSet], golden: Golden) -> ProvedOneCall:

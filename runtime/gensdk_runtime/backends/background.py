@@ -10,19 +10,14 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
-from gensdk_runtime.backends.tensorrt.build import GraphFile
-from gensdk_runtime.backends.tensorrt.supply import EngineSource
-from gensdk_runtime.errors import BackendError, BundleError, GensdkError, IntegrityError
+from gensdk_runtime.backends.tensorrt.source import HeldSource
+from gensdk_runtime.errors import BackendError, GensdkError
 from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.printable import printable
-from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_runtime.spec.fields import Precision
-from gensdk_runtime.spec.manifest import EngineSpec
 from gensdk_runtime.spec.signature import GraphSpec
 
 
@@ -56,14 +51,16 @@ class BackgroundBackend(Backend):
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> BackgroundSession:
         """A session that runs at once. Raises :class:`BackendError` where `now` can't open the graph."""
         first = self._now.open(graph, source, precision=precision)
-        held = _Held.of(source)
+        held = HeldSource.of(source)
         return BackgroundSession(first, lambda: self._open_later(graph, held, precision))
 
     def _open_later(self, graph: GraphSpec, source: GraphSource, precision: Precision) -> Session:
         with self._turn:  # builders side by side would only slow each other down
             if self._backend is None:
                 self._backend = self._later()
-            return self._backend.open(graph, source, precision=precision)
+            session = self._backend.open(graph, source, precision=precision)
+            session.load()  # here, and not in the first run
+            return session
 
 
 class BackgroundSession(Session):
@@ -101,6 +98,14 @@ class BackgroundSession(Session):
             bound.session.give_back(bound, broken=broken)
         finally:
             self._release(bound.session)
+
+    def largest(self, axis: str, sizes: Sizes) -> int | None:
+        """Of the one that is current."""
+        return self._current.largest(axis, sizes)
+
+    def padded_batch(self, count: int) -> int:
+        """Of the one that is current."""
+        return self._current.padded_batch(count)
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         session = self._take()
@@ -163,45 +168,3 @@ class BackgroundSession(Session):
             self._retired = None
         for session in sessions:
             session.close()
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A graph's file, read at once, since its bundle may be closed when the second backend asks for it."""
-
-    onnx: GraphFile
-    source: GraphSource
-
-    @classmethod
-    def of(cls, source: GraphSource) -> _Held:
-        return cls(GraphFile.of(source), source)
-
-    @property
-    def path(self) -> Path | None:
-        return self.onnx.path
-
-    def read(self) -> bytes:
-        return self.onnx.data
-
-    def largest_batch(self) -> int:
-        return self.source.largest_batch() if isinstance(self.source, EngineSource) else 64
-
-    def translated(self) -> SourceSpec | None:
-        return self.source.translated() if isinstance(self.source, EngineSource) else None
-
-    def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
-        return self.source.engine_specs(precision) if isinstance(self.source, EngineSource) else ()
-
-    def trusts(self, spec: EngineSpec) -> bool:
-        return isinstance(self.source, EngineSource) and self.source.trusts(spec)
-
-    def read_engine(self, spec: EngineSpec) -> bytes:
-        """An engine is not held: it may be large, and not the one that is wanted."""
-        if not isinstance(self.source, EngineSource):
-            raise BackendError("the graph's bundle holds no engines")
-        try:
-            return self.source.read_engine(spec)
-        except IntegrityError:
-            raise
-        except BundleError as failure:
-            raise BackendError(str(failure)) from None

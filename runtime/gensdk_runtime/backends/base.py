@@ -60,6 +60,9 @@ class Session(Closable):
 
     survives_fork: ClassVar[bool] = True
     """Whether a forked child can go on with it: not where it holds native threads, locks or a GPU."""
+    idle_bytes: int | None = None
+    """Bytes that buffers waiting for their next run may hold together (:attr:`Bound.nbytes`), of any number, where
+    making them costs much; None: MAX_IDLE_BOUND of them, of any size."""
 
     def __init__(self, graph: GraphSpec, *, backend: str, precision: Precision) -> None:
         self.graph = graph
@@ -115,10 +118,38 @@ class Session(Closable):
             surplus = [bound] if self._closed else []
             if not self._closed:
                 self._idle[id(bound)] = (tuple(bound.sizes.items()), tuple(bound.carry.items())), bound
-            while len(self._idle) > MAX_IDLE_BOUND:
+            while self._keeps_too_much():
                 surplus.append(self._idle.popitem(last=False)[1][1])
         for each in surplus:
             each.close()
+
+    def _keeps_too_much(self) -> bool:
+        """The last two stay, however large: of two threads each has one, call after call."""
+        if self.idle_bytes is None:
+            return len(self._idle) > MAX_IDLE_BOUND
+        return len(self._idle) > 2 and sum(bound.nbytes for _, bound in self._idle.values()) > self.idle_bytes
+
+    def free_idle(self) -> None:
+        """Frees the buffers that wait for their next run."""
+        with self._idle_lock:
+            idle = [bound for _, bound in self._idle.values()]
+            self._idle.clear()
+        for bound in idle:
+            bound.close()
+
+    def load(self) -> None:
+        """Does now what is otherwise done at the first run, such as building an engine.
+
+        Raises :class:`BackendError` as that would.
+        """
+
+    def largest(self, axis: str, sizes: Sizes) -> int | None:
+        """The largest size of a named `axis` that it takes where other axes have these `sizes`; None: any."""
+        return None
+
+    def padded_batch(self, count: int) -> int:
+        """The batch that `count` samples are best run as: larger where each size has to be prepared for."""
+        return count
 
     def _take_idle(self, key: _BoundKey) -> Bound | None:
         with self._idle_lock:
@@ -154,10 +185,7 @@ class Session(Closable):
             if self._closed:
                 return
             self._closed = True
-            idle = [bound for _, bound in self._idle.values()]
-            self._idle.clear()
-        for bound in idle:
-            bound.close()
+        self.free_idle()
         self._close()
 
     @abstractmethod

@@ -37,6 +37,9 @@ class Bound(ABC):
     run. A backend fills in `_run`, `input` and `output`.
     """
 
+    nbytes = 0
+    """Bytes that it holds; 0 where the backend does not say."""
+
     def __init__(self, session: Session, sizes: Sizes, carry: Carry) -> None:
         self.session = session
         self.sizes = dict(sizes)

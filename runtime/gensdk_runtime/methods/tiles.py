@@ -34,14 +34,17 @@ class Axis:
     length: int
 
     @classmethod
-    def of(cls, size: int, tile: int, margin: int, multiple: int = 1) -> Axis:
+    def of(cls, size: int, tile: int, margin: int, multiple: int = 1, *, most: int | None = None) -> Axis:
         """As few tiles of `tile` pixels as cover `size`, spread evenly.
 
         Each start is a multiple of `multiple`: what a network does to a pixel may depend on where it lies within
-        its strides. For the last one to end where the image does, tiles may be less than that larger than `tile`.
-        Tiles under :func:`smallest_tile` see less than their margin.
+        its strides. For the last one to end where the image does, tiles may be less than that larger than `tile`,
+        but never larger than `most`: then they are smaller. Tiles under :func:`smallest_tile` see less than their
+        margin.
         """
         tile += (size - tile) % multiple
+        if most is not None and tile > most:
+            tile -= multiple
         if size <= tile:
             return cls((0,), size)
         overlap = min(smallest_tile(margin, multiple), tile) // 2 // multiple * multiple
@@ -107,20 +110,22 @@ def translate_tiles(
     tile: int,
     spec: SourceSpec,
     fixed: tuple[int | None, int | None] = (None, None),
+    most: tuple[int | None, int | None] = (None, None),
     to_bytes: Callable[[Float32], Images],
 ) -> Images:
     """`image` uint8 [H, W, C] through `translate`, in tiles of about `tile` pixels; uint8 [H s, W s, C'].
 
     The image is first padded with its mirror image to a multiple of what the model takes, as without tiles.
-    `fixed`: the (height, width) of tiles where the graph takes no other; then it is padded until they fit.
+    `fixed`: the (height, width) of tiles where the graph takes no other; then it is padded until they fit. `most`:
+    those of the largest tile that it takes.
     `translate`: uint8 [n, h, w, C], the tiles of one row, to float32 [n, C', h s, w s]; `to_bytes`: float32
     [n, C', h, w] to uint8 [n, h, w, C'].
     """
     scale, cut = spec.scale, Cut.of(spec)
     height, width = image.shape[:2]
     rows, columns = (
-        _axis(side, only or tile, spec, cut, fixed=only is not None)
-        for side, only in zip((height, width), fixed, strict=True)
+        _axis(side, only or tile, spec, cut, fixed=only is not None, most=largest)
+        for side, only, largest in zip((height, width), fixed, most, strict=True)
     )
     image = _padded(image, rows.size, columns.size)
     strips = _strips(image, translate, rows, columns, scale)
@@ -139,10 +144,10 @@ def translate_tiles(
     return result[: height * scale, : width * scale]
 
 
-def _axis(side: int, tile: int, spec: SourceSpec, cut: Cut, *, fixed: bool) -> Axis:
+def _axis(side: int, tile: int, spec: SourceSpec, cut: Cut, *, fixed: bool, most: int | None) -> Axis:
     """The tiles along a side of the image; `fixed`: of `tile` pixels, and no others."""
     padded = tile + -(-max(0, side - tile) // cut.step) * cut.step if fixed else spec.padded(side)
-    return Axis.of(padded, tile, cut.margin, cut.step)
+    return Axis.of(padded, tile, cut.margin, cut.step, most=None if fixed else most)
 
 
 def _padded(image: Images, height: int, width: int) -> Images:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -95,6 +95,26 @@ class Through:
         """What goes in; :class:`InputError` for a model that translates no images."""
         return source_of(self.model)
 
+    @cached_property
+    def most(self) -> tuple[int | None, int | None]:
+        """The height and width up to which the backend takes an image, where its graph would take any."""
+        (rows, columns), (height, width) = max_source_size(self.model), self.sampling.executor.largest_sides()
+        return None if rows < MAX_SIDE else height, None if columns < MAX_SIDE else width
+
+    @property
+    def largest(self) -> Size:
+        """The largest (height, width) that goes through at once."""
+        graph = max_source_size(self.model)
+        height, width = (min(side, most or side) for side, most in zip(graph, self.most, strict=True))
+        return height, width
+
+    @property
+    def tiles_fit(self) -> bool:
+        """True if tiles that see all that matters to them are no larger than what goes through at once."""
+        cut = Cut.of(self.source)
+        beyond = 0 if self.most == (None, None) else cut.step - 1  # for the last tile to end where the image does
+        return cut.smallest + beyond <= min(self.largest)
+
     @property
     def ascends(self) -> bool:
         """It goes by gradient steps."""
@@ -128,8 +148,7 @@ def translate(through: Through, images: Any) -> Images | list[Images]:
 
 def way_of(through: Through, height: int, width: int) -> Way:
     """How an image of this size goes through; :class:`InputError` where it can't."""
-    field, tile, cut = through.field, through.tile, Cut.of(through.source)
-    largest = max_source_size(through.model)
+    field, tile, cut, largest = through.field, through.tile, Cut.of(through.source), through.largest
     fits = height <= largest[0] and width <= largest[1]
     if tile and (max(height, width) > tile or not fits):
         if tile < cut.smallest:
@@ -138,9 +157,9 @@ def way_of(through: Through, height: int, width: int) -> Way:
     if not fits:
         if through.ascends and tile is None:
             return _ascending(through, min(largest))
-        if field.whole or cut.smallest > min(largest) or tile == 0:
+        if field.whole or not through.tiles_fit or tile == 0:
             return Way("resized", _inside((height, width), largest))
-        return Way("tiles", min(largest))
+        return Way("tiles", min(largest) if through.most == (None, None) else _tile(through))
     if tile is None and height * width > TILED_FROM:
         return _large(through, height, width)
     return Way("whole")
@@ -148,15 +167,21 @@ def way_of(through: Through, height: int, width: int) -> Way:
 
 def _large(through: Through, height: int, width: int) -> Way:
     """Of an image that the graph takes, but memory perhaps not."""
-    field, cut = through.field, Cut.of(through.source)
-    size = max(DEFAULT_TILE, 2 * cut.smallest if cut.smallest > DEFAULT_TILE // 2 else 0)
-    if not field.whole and size < max(height, width):
+    field, size = through.field, _tile(through)
+    if not field.whole and through.tiles_fit and size < max(height, width):
         _check_memory(through, min(size, height), min(size, width))
-        return Way("tiles", size // through.source.multiple * through.source.multiple)
+        return Way("tiles", size)
     if through.ascends and through.room.lacks(field.memory(height * width)) is not None:
         return _ascending(through, size)
     _check_memory(through, height, width)
     return Way("whole")
+
+
+def _tile(through: Through) -> int:
+    """The side of tiles where the caller left it open."""
+    smallest, multiple = Cut.of(through.source).smallest, through.source.multiple
+    size = max(DEFAULT_TILE, 2 * smallest if smallest > DEFAULT_TILE // 2 else 0)
+    return min(size, *through.largest) // multiple * multiple
 
 
 def _ascending(through: Through, tile: int) -> Way:
@@ -194,16 +219,22 @@ def translate_one(through: Through, image: Images) -> Images:
     if way.how == "tiles":
         return _in_tiles(through, image, way.size)
     if way.how == "resized":
-        (tall, wide), (low, narrow) = max_source_size(through.model), way.size
         tell(
-            f"model {through.model.name!r} takes images of {tall} x {wide} alone (height x width), and "
-            f"{_why_no_tiles(through)}: {height} x {width} was resized to {low} x {narrow}, and its result "
-            "enlarged"
+            f"{_taken(through)} (height x width), and {_why_no_tiles(through)}: {height} x {width} was resized to "
+            f"{_by(way.size)}, and its result enlarged"
         )
         result = through.sample(resized(image, *way.size)[None]).images[0]
         return resized(result, height * spec.scale, width * spec.scale)
     alone: Images = through.sample(image[None]).images[0]
     return alone
+
+
+def _taken(through: Through) -> str:
+    """What goes through at once."""
+    name, size = through.model.name, _by(through.largest)
+    if through.most == (None, None):
+        return f"model {name!r} takes images of {size} alone"
+    return f"the engine of model {name!r} takes images of at most {size}"
 
 
 def _why_no_tiles(through: Through) -> str:
@@ -220,14 +251,14 @@ def _in_tiles(through: Through, image: Images, tile: int) -> Images:
         # One at a time: between its layers a model needs far more memory than for what goes in and comes out.
         return through.sample(tiles, batch_size=1, bytes_=False).array
 
-    largest = max_source_size(through.model)
-    fixed = tuple(side if side < MAX_SIDE else None for side in largest)
+    height, width = (side if side < MAX_SIDE else None for side in max_source_size(through.model))
     return translate_tiles(
         image,
         translated,
         tile=tile,
         spec=through.source,
-        fixed=(fixed[0], fixed[1]),
+        fixed=(height, width),
+        most=through.most,
         to_bytes=partial(to_uint8, value_range=through.model.output.value_range),
     )
 
@@ -254,7 +285,8 @@ def _batch(through: Through, height: int, width: int) -> int | None:
     need, have = through.field.memory(height * width), available_memory()
     if height * width <= through.source.height * through.source.width or not need or have is None:
         return None
-    return max(1, min(through.model.max_batch, have // 2 // need))
+    most = through.sampling.executor.largest_batch((height, width)) or through.model.max_batch
+    return max(1, min(through.model.max_batch, most, have // 2 // need))
 
 
 def _inside(size: Size, largest: Size) -> Size:
@@ -262,6 +294,10 @@ def _inside(size: Size, largest: Size) -> Size:
     share = min(1.0, largest[0] / size[0], largest[1] / size[1])
     height, width = (max(1, min(most, round(side * share))) for side, most in zip(size, largest, strict=True))
     return height, width
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"
 
 
 def check_tile(tile: Any) -> int | None:

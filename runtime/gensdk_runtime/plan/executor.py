@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from gensdk_runtime.arguments import check_whole
-from gensdk_runtime.conditions.base import Growth
+from gensdk_runtime.conditions.base import Growth, Size
 from gensdk_runtime.errors import BackendError, OutOfMemoryError, not_finite, tell
 from gensdk_runtime.host.forking import new_lock, renew_in_children
 from gensdk_runtime.host.memory import Room
@@ -23,6 +23,7 @@ from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.plan.runners import Accept, Runners
 from gensdk_runtime.programs.run import Run
 from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH
 
 FoundT = TypeVar("FoundT")
 Rounds = Sequence[tuple[Round, Runner]]
@@ -93,16 +94,29 @@ class Executor:
         if workers is not None:
             workers.shutdown(wait=False)
 
-    def limit(self, batch_size: int | None, growth: Growth | None = None) -> int:
-        """The largest batch: what the caller asked for, or what the bundle takes and fits into memory.
+    def limit(self, batch_size: int | None, growth: Growth | None = None, size: Size | None = None) -> int:
+        """The largest batch: what the caller asked for, or what bundle and backend take and fits into memory.
 
-        `growth`: of samples that are not of the model's own size. Raises :class:`InputError` for a `batch_size`
-        that the bundle does not take.
+        `growth`: of samples that are not of the model's own size; `size`: the (height, width) of their images.
+        Raises :class:`InputError` for a `batch_size` that the bundle does not take.
         """
         if batch_size is not None:
             return check_whole(batch_size, "batch_size", least=1, most=self.model.max_batch)
-        most = largest_batch(self.model, growth=growth)
-        return most if self.most is None else min(most, self.most)
+        known = (largest_batch(self.model, growth=growth), self.most, self.largest_batch(size))
+        return min(most for most in known if most is not None)
+
+    def largest_batch(self, size: Size | None) -> int | None:
+        """As many images of this (height, width) as the backend takes at once; None: any number."""
+        source = self.model.source
+        if size is None or source is None:
+            return None
+        _, runner = self.runners.plan(1, 1, 1)[0]
+        return runner.largest("batch", {HEIGHT: source.padded(size[0]), WIDTH: source.padded(size[1])})
+
+    def largest_sides(self) -> tuple[int | None, int | None]:
+        """The height and width up to which the backend takes an image alone; None: any."""
+        _, runner = self.runners.plan(1, 1, 1)[0]
+        return runner.largest(HEIGHT, {"batch": 1}), runner.largest(WIDTH, {"batch": 1})
 
     def plan(
         self,
@@ -110,6 +124,7 @@ class Executor:
         batch_size: int | None = None,
         *,
         growth: Growth | None = None,
+        size: Size | None = None,
         fixed: bool = False,
         accept: Accept | None = None,
     ) -> Rounds:
@@ -118,7 +133,7 @@ class Executor:
         `fixed`: in batches of :meth:`limit`, and not as was measured to be cheapest. `accept`: whether a one-call
         program will do. Raises as :meth:`limit` does, and :class:`BackendError` where nothing can be opened.
         """
-        limit = self.limit(batch_size, growth)
+        limit = self.limit(batch_size, growth, size)
         # What was measured holds for samples of the model's own size: larger ones go in batches that fit.
         given = fixed or batch_size is not None or limit < largest_batch(self.model)
         return self.runners.plan(n, limit if given else None, limit, accept=accept)

@@ -127,7 +127,9 @@ class Requests:
 
         # A callback may end the run in the middle of a batch: what is drawn until then must not depend on what was
         # measured here.
-        rounds = self._executor.plan(count, asked.batch_size, growth=growth, fixed=asked.listening, accept=accept)
+        rounds = self._executor.plan(
+            count, asked.batch_size, growth=growth, size=asked.size, fixed=asked.listening, accept=accept
+        )
         return Request(
             count,
             settings,

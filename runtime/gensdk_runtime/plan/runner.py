@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gensdk_runtime.backends.base import Backend, Session
+from gensdk_runtime.backends.bound import Sizes
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.plan.costs import Form
@@ -36,6 +37,15 @@ class Runner:
     def survives_fork(self) -> bool:
         """True if a forked child can go on with all of them."""
         return all(session.survives_fork for session in self.sessions.values())
+
+    def padded_batch(self, count: int, most: int) -> int:
+        """The batch that `count` samples are run as, of at most `most`."""
+        return min(max(count, *(each.padded_batch(count) for each in self.sessions.values())), max(count, most))
+
+    def largest(self, axis: str, sizes: Sizes) -> int | None:
+        """The largest size of a named `axis` that all graphs take beside these `sizes`; None: any."""
+        found = (session.largest(axis, sizes) for session in self.sessions.values())
+        return min((each for each in found if each is not None), default=None)
 
     def close(self) -> None:
         """Frees the graphs. May be called twice."""

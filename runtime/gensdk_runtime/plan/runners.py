@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Literal
 
@@ -106,7 +107,8 @@ class Runners:
                     form = "steps"
                     break
             else:
-                return [(found, self._runners[found.choice.alone]) for found in rounds]
+                opened = [(found, self._runners[found.choice.alone]) for found in rounds]
+                return [(_padded(found, runner, batch or limit), runner) for found, runner in opened]
 
     def look(self) -> None:
         """Goes over to what another process has measured meanwhile, once there is something."""
@@ -220,6 +222,13 @@ class Runners:
                 raise reason
             self.generation += 1
             self._fallbacks.append(f"{choice.label} failed: {reason}")
+
+
+def _padded(found: Round, runner: Runner, most: int) -> Round:
+    """The round in batches of a size that its backend meets again, where each new one costs much."""
+    count = max(found.counts)
+    padded = count if found.batch is not None else runner.padded_batch(count, most)
+    return found if padded == count else replace(found, batch=padded)
 
 
 Look = Callable[[], Runners | Literal["measuring"] | None]

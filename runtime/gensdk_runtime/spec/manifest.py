@@ -39,9 +39,10 @@ class FileEntry(StrictModel):
 
 
 class EngineSpec(StrictModel):
-    """An ahead-of-time engine of one graph in one precision, for the batch sizes of its profile.
+    """An ahead-of-time engine of one graph in one precision, for the batch sizes of its profiles.
 
-    `gpu`: the model that it was built for, for classic TensorRT; empty: all that TensorRT-RTX builds for.
+    `gpu`: the model that it was built for, for classic TensorRT; empty: all that TensorRT-RTX builds for. `axes`:
+    the (smallest, best, largest) sizes of other named axes, such as height and width, where they were noted.
     """
 
     graph: Name
@@ -53,11 +54,15 @@ class EngineSpec(StrictModel):
     min_batch: Annotated[int, Field(ge=1)]
     opt_batch: Annotated[int, Field(ge=1)]
     max_batch: Annotated[int, Field(ge=1)]
+    axes: dict[Name, tuple[int, int, int]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.min_batch <= self.opt_batch <= self.max_batch:
             raise ValueError(f"engine {self.file!r}: min_batch <= opt_batch <= max_batch does not hold")
+        for axis, sizes in self.axes.items():
+            if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+                raise ValueError(f"engine {self.file!r}: sizes of axis {axis!r} do not grow: {sizes}")
         return self
 
 
@@ -109,8 +114,12 @@ class Manifest(StrictModel):
         for name in graphs:
             if "fp32" not in self.graph_files.get(name, {}):
                 raise ValueError(f"graph {name!r} has no fp32 file in graph_files")
-        for name in [*self.graph_files, *(engine.graph for engine in self.engines)]:
-            if name not in graphs:
+        sampler = [] if self.one_call is None else [self.one_call.graph.name]
+        for name, known in (
+            *((name, graphs) for name in self.graph_files),
+            *((engine.graph, (*graphs, *sampler)) for engine in self.engines),
+        ):
+            if name not in known:
                 raise ValueError(f"graph {name!r} has a file or an engine but is no graph of the model")
         if self.one_call is not None and self.one_call.graph.name in graphs:
             raise ValueError(f"the one-call graph has the name of another graph, {self.one_call.graph.name!r}")

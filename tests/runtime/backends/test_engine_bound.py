@@ -20,14 +20,14 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import tensor_shape
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
-from gensdk_runtime.backends.tensorrt import device, supply
+from gensdk_runtime.backends.tensorrt import device
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import Log, Toolkit
 from gensdk_runtime.backends.tensorrt.supply import UntrustedEngineWarning
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.bundles.writer import write_bundle
-from gensdk_runtime.errors import BackendError
+from gensdk_runtime.errors import BackendError, GensdkWarning
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.known_files import is_known, remember
 from gensdk_runtime.spec.manifest import EngineSpec
@@ -35,7 +35,7 @@ from gensdk_runtime.spec.manifest import EngineSpec
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
 
-from support.host_gpu import HostCuda, HostTrt  # noqa: E402
+from support.host_gpu import HostBuilder, HostCuda, HostTrt  # noqa: E402
 
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
 UP, DOWN = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"
@@ -46,6 +46,8 @@ class Host:
     cuda: HostCuda
     trt: HostTrt
     backend: Any
+    folder: Path
+    """Of engines and kernels that are kept."""
 
 
 @pytest.fixture(params=["rtx", "classic"])
@@ -55,8 +57,7 @@ def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     toolkit = Toolkit(tensorrt.KINDS[request.param], package, Log(trt))
     monkeypatch.setattr(device, "cuda", lambda: cuda)
     monkeypatch.setattr(tensorrt, "load_package", lambda runtime: toolkit)
-    monkeypatch.setattr(supply, "build", lambda toolkit, recipe, onnx, on_progress: onnx.data)
-    return Host(cuda, package, tensorrt.TensorRtBackend(request.param, cache=EngineCache(tmp_path)))
+    return Host(cuda, package, tensorrt.TensorRtBackend(request.param, cache=EngineCache(tmp_path)), tmp_path)
 
 
 @pytest.mark.parametrize("name", embedded_names())
@@ -190,10 +191,154 @@ def test_what_can_not_be_captured_runs_all_the_same(host: Host) -> None:
 
 
 def test_kernels_are_kept_for_the_next_process(host: Host) -> None:
+    """From the first run on, whatever becomes of this process."""
     for _ in range(2):
-        with Generator.load("digits-vae", backend=host.backend) as generator:
-            generator.sample(2, seed=0)
+        generator = Generator.load("digits-vae", backend=host.backend)
+        generator.sample(2, seed=0)  # and never closed
     assert host.trt.kernels == ([b"kernels of 1 contexts"] if host.backend.label == "tensorrt:rtx" else [])
+
+
+def test_kernels_of_a_new_size_are_kept_too(host: Host) -> None:
+    with Generator.load("digits-vae", backend=host.backend) as generator:
+        for n in (1, 2, 2, 1, 4):
+            generator.sample(n, seed=0)
+            kept = list(host.folder.glob("*.engine"))
+            texts = [path.read_bytes().rpartition(b"\n")[2] for path in kept]
+            wanted = f"kernels of {host.trt.contexts} contexts".encode()
+            assert (wanted in texts) is (host.backend.label == "tensorrt:rtx")
+
+
+@pytest.mark.parametrize("name", ["digits-vae", "digits-ddpm"])
+def test_batch_sizes_in_turn_allocate_once(host: Host, name: str) -> None:
+    """Sizes are padded to a few, and what those took is kept."""
+    options = {"num_inference_steps": 1} if name == "digits-ddpm" else {}
+    counted = ("allocated", "captured")
+    with (
+        Generator.load(name, backend=host.backend) as generator,
+        Generator.load(name, backend=OnnxRuntimeBackend(threads=1)) as reference,
+    ):
+        for n in (*3 * [*range(1, 9)], *range(1, 65)):  # classic work is captured when a size comes back
+            generator.sample(n, seed=0, **options)
+        before, contexts = {each: host.cuda.calls[each] for each in counted}, host.trt.contexts
+        for n in (*range(64, 0, -9), *range(1, 65, 5)):
+            found = generator.sample(n, seed=0, **options).array
+            if n < 16:
+                np.testing.assert_allclose(found, reference.sample(n, seed=0, **options).array, atol=1e-5)
+        assert {each: host.cuda.calls[each] for each in counted} == before
+        assert host.trt.contexts == contexts
+
+
+@pytest.mark.parametrize("count", range(1, 65))
+def test_batches_are_padded_to_few_sizes(host: Host, count: int) -> None:
+    with Bundle.open("digits-vae") as bundle:
+        session = host.backend.open(*_graph(bundle), precision="fp32")
+    assert count <= session.padded_batch(count) <= min(64, max(2, 3 * count // 2))
+    assert session.padded_batch(count) in {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
+
+
+def test_what_waits_is_bounded_by_its_bytes(host: Host) -> None:
+    with _session(host, "digits-vae") as session:
+        for batch in range(1, 33):
+            with session.bound({"batch": batch}):
+                pass
+        assert len(session._idle) == 32
+        one = max(bound.nbytes for _, bound in session._idle.values())
+        assert one > 0
+        session.idle_bytes = 4 * one
+        with session.bound({"batch": 1}):
+            pass
+        assert 4 <= len(session._idle) < 32
+        session.idle_bytes = 0
+        with session.bound({"batch": 1}):
+            pass
+        assert len(session._idle) == 2  # two threads that take turns
+
+
+def test_idle_buffers_make_room(host: Host) -> None:
+    """Also those of another model; what they were kept for still runs, in new ones."""
+    options = {"seed": 0, "num_inference_steps": 3}
+    with (
+        Generator.load("digits-ddpm", backend=host.backend) as other,
+        Generator.load("digits-ddpm", backend=host.backend) as generator,
+    ):
+        expected = other.sample(16, **options).array
+        host.cuda.room = host.cuda.taken  # not a byte more
+        np.testing.assert_allclose(generator.sample(8, **options).array, expected[:8], atol=1e-6)
+        assert host.cuda.calls["refused"] == 1
+        np.testing.assert_array_equal(other.sample(16, **options).array, expected)
+        assert host.cuda.calls["refused"] == 2
+
+
+def test_where_freeing_does_not_suffice_batches_are_halved(host: Host) -> None:
+    with Generator.load("digits-vae", backend=host.backend) as generator:
+        generator.sample(8, seed=0)
+        host.cuda.room = host.cuda.taken
+        with pytest.warns(GensdkWarning, match="did not fit into memory and was run in halves"):
+            samples = generator.sample(16, seed=0)
+    with Generator.load("digits-vae", backend=OnnxRuntimeBackend(threads=1)) as reference:
+        np.testing.assert_allclose(samples.array, reference.sample(16, seed=0).array, atol=1e-6)
+
+
+def test_engines_are_built_when_a_graph_is_used(host: Host) -> None:
+    """The shallow step of a diffusion model, and the likelihood of a PixelCNN, are nobody's business at first."""
+    with Generator.load("digits-ddpm", backend=host.backend) as generator:
+        assert len(host.trt.built) == 0
+        generator.sample(1, seed=0, num_inference_steps=2)
+        assert len(host.trt.built) == 2
+        generator.sample(1, seed=0, num_inference_steps=4, cache_interval=2)
+        assert len(host.trt.built) == 3
+        generator.sample(1, seed=0, num_inference_steps=4, cache_interval=2)
+        assert len(host.trt.built) == 3
+
+
+def test_a_graph_that_can_not_be_built_fails_once_and_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostBuilder, "build_serialized_network", lambda *_: host.trt.built.append(None))
+    with Generator.load("digits-vae", backend=host.backend) as generator:
+        for _ in range(2):
+            with pytest.raises(BackendError, match="can't build it: no reason given"):
+                generator.sample(1, seed=0)
+    assert len(host.trt.built) == 1  # not minutes each time
+
+
+def test_a_bundle_that_was_closed_is_still_built(host: Host) -> None:
+    with Bundle.open("digits-vae") as bundle:
+        generator = Generator.load(bundle, backend=host.backend)
+    with generator:
+        assert generator.sample(1, seed=0).array.shape == (1, 1, 8, 8)
+
+
+def test_closing_while_it_is_built_is_an_error_there(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = _session(host, "digits-vae")
+    original = HostBuilder.build_serialized_network
+    monkeypatch.setattr(
+        HostBuilder, "build_serialized_network", lambda *given: (session.close(), original(*given))[1]
+    )
+    with pytest.raises(BackendError, match="was closed"):
+        session.load()
+
+
+def test_classic_builds_share_timings_and_keep_to_a_workspace(host: Host) -> None:
+    for name in ("digits-vae", "digits-dcgan"):
+        with Generator.load(name, backend=host.backend) as generator:
+            generator.sample(1, seed=0)
+    first, second = host.trt.built
+    if host.backend.label == "tensorrt:rtx":
+        assert first.timings is second.timings is None
+        assert not first.limits
+        assert first.real.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    else:
+        assert [each.timings.known for each in (first, second)] == [{b"layer0"}, {b"layer0", b"layer1"}]
+        assert first.limits == {trt.MemoryPoolType.WORKSPACE: 4 * 2**30}  # half of what the GPU has
+        assert not first.real.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert not first.real.get_flag(trt.BuilderFlag.TF32)
+
+
+def test_a_classic_engine_has_a_profile_for_one_and_one_for_many(host: Host) -> None:
+    with Generator.load("digits-vae", backend=host.backend) as generator:
+        generator.sample(1, seed=0)
+        generator.sample(5, seed=0)
+    shapes = [[shape[0] for shape in profile.shapes["z"]] for profile in host.trt.built[0].profiles]
+    assert shapes == ([[1, 8, 64]] if host.backend.label == "tensorrt:rtx" else [[1, 1, 1], [1, 64, 64]])
 
 
 def _session(host: Host, name: str) -> Session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import pytest
 from onnx.external_data_helper import convert_model_to_external_data
 
 from gensdk_runtime.backends import get_backend
-from gensdk_runtime.backends.tensorrt.build import AxisRange, GraphFile, Recipe, build
+from gensdk_runtime.backends.tensorrt.build import GraphFile, Target, build
 from gensdk_runtime.backends.tensorrt.cache import EngineCache, EngineCacheWarning, key_of
 from gensdk_runtime.backends.tensorrt.device import Gpu
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine
-from gensdk_runtime.backends.tensorrt.package import load_package
-from gensdk_runtime.backends.tensorrt.supply import EngineSource, Supplier, UntrustedEngineWarning
+from gensdk_runtime.backends.tensorrt.package import EngineRuntime, Toolkit, load_package
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe
+from gensdk_runtime.backends.tensorrt.source import EngineSource
+from gensdk_runtime.backends.tensorrt.supply import Supplier, UntrustedEngineWarning, check_supported
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names
-from gensdk_runtime.errors import BackendError
+from gensdk_runtime.errors import BackendError, GensdkWarning, UnavailableError
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import EngineSpec
 from gensdk_runtime.spec.signature import GraphSpec
@@ -227,11 +230,66 @@ def test_an_engine_that_nobody_trusts_is_built_anew_with_a_word(supplier: Suppli
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"version": "1.6.0"}, {"runtime": "tensorrt"}, {"precision": "fp16"}, {"min_batch": 2}, {"max_batch": 32}],
+    ("change", "why"),
+    [
+        ({"version": "1.6.0"}, "was built by tensorrt-rtx 1.6.0, and tensorrt-rtx .* is installed"),
+        ({"runtime": "tensorrt"}, "was built by tensorrt 1.*, and tensorrt-rtx .* is installed"),
+        ({"min_batch": 2}, "takes batches of 2 to 64, and 1 to 64 are wanted"),
+        ({"max_batch": 32}, "takes batches of 1 to 32, and 1 to 64 are wanted"),
+    ],
 )
-def test_an_engine_that_does_not_fit_is_left(supplier: Supplier, change: dict[str, Any]) -> None:
-    assert supplier.loaded(decoder(), Source("digits-vae", engine_spec(**change)), refusing()) == b"built"
+def test_an_engine_that_does_not_fit_is_left_with_a_word(
+    supplier: Supplier, change: dict[str, Any], why: str
+) -> None:
+    source = Source("digits-vae", engine_spec(**change))
+    with pytest.warns(GensdkWarning, match=f"engines/mine {why}: an engine is built from the graph"):
+        assert supplier.loaded(decoder(), source, refusing()) == b"built"
+    both = Source("digits-vae", engine_spec(**change), engine_spec(file="engines/other"))
+    assert supplier.loaded(decoder(), both, refusing()) == b"engines/other"
+
+
+def test_an_engine_of_the_other_precision_is_nothing_to_speak_of(supplier: Supplier) -> None:
+    assert supplier.loaded(decoder(), Source("digits-vae", engine_spec(precision="fp16")), refusing()) == b"built"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "gpu", "made_for", "why"),
+    [
+        ("tensorrt-rtx", Gpu("Old GPU", (7, 5), 13000), "", r"for compute capability 8.0 and above.* 7\.5"),
+        ("tensorrt", GPU, "Other GPU (compute capability 8.6)", r"for the Other GPU .*8\.6.*Some GPU .*8\.9"),
+    ],
+)
+def test_an_engine_for_another_gpu_is_left_with_a_word(
+    supplier: Supplier, runtime: EngineRuntime, gpu: Gpu, made_for: str, why: str
+) -> None:
+    toolkit = Toolkit(runtime, supplier.toolkit.trt, supplier.toolkit.log)
+    here = Supplier(toolkit, gpu, supplier.cache)
+    source = Source("digits-vae", engine_spec(runtime=runtime, gpu=made_for))
+    with pytest.warns(GensdkWarning, match=why):
+        assert here.loaded(decoder(), source, refusing()) == b"built"
+
+
+def test_engines_for_turing_are_its_own() -> None:
+    """The builder is asked for this compute capability alone, and says what it lacks for it."""
+    spec, file = graph_and_file("digits-dcgan", precision="fp16")
+    old = Supplier(load_package("tensorrt-rtx"), Gpu("Old GPU", (7, 5), 13000), EngineCache())
+    new = Supplier(load_package("tensorrt-rtx"), GPU, EngineCache())
+    recipe = Recipe(spec, "fp16", BATCH)
+    assert key_of(old.identity(recipe, file)) != key_of(new.identity(recipe, file))
+    assert build(old.toolkit, recipe, file, target=old.target)
+    with pytest.raises(BackendError, match=r"does not build for compute capability 9\.0"):
+        build(old.toolkit, recipe, file, target=Target(capability=(9, 0)))
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"), [((7, 0), False), ((7, 5), True), ((8, 9), True), ((9, 0), False)]
+)
+def test_what_tensorrt_rtx_has_no_kernels_for_is_one_line(capability: tuple[int, int], runs: bool) -> None:
+    gpu = Gpu("GPU", capability, 13000)
+    check_supported("tensorrt", gpu)
+    refused = pytest.raises(UnavailableError, match=r"no kernels for the GPU .*pip install .*tensorrt:classic")
+    with nullcontext() if runs else refused:
+        check_supported("tensorrt-rtx", gpu)
 
 
 def test_a_refused_engine_of_the_bundle_is_said(supplier: Supplier) -> None:

@@ -7,40 +7,44 @@ says so (``Generator.load(..., trust_engines=True)``), and built from the graph 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes, tensor_shape
-from gensdk_runtime.backends.tensorrt.build import AxisRange, Recipe, image_axes
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
-from gensdk_runtime.backends.tensorrt.device import INSTALL, DeviceMemory, PinnedArray, Stream, find_gpu
-from gensdk_runtime.backends.tensorrt.engine import Lane, LoadedEngine
+from gensdk_runtime.backends.tensorrt.device import INSTALL, DeviceMemory, Gpu, PinnedArray, Stream, find_gpu
+from gensdk_runtime.backends.tensorrt.engine import Lane, LoadedEngine, Opened
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
-from gensdk_runtime.backends.tensorrt.supply import EngineSource, Supplier
-from gensdk_runtime.errors import InputError, UnavailableError, did_you_mean
-from gensdk_runtime.host.forking import CUDA
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
+from gensdk_runtime.backends.tensorrt.room import frees_when_short, with_room
+from gensdk_runtime.backends.tensorrt.source import HeldSource
+from gensdk_runtime.backends.tensorrt.supply import Supplier, check_supported, supports
+from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
+from gensdk_runtime.host.forking import CUDA, new_lock
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
+TakenT = TypeVar("TakenT")
 Kind = Literal["rtx", "classic"]
 KINDS: Mapping[str, EngineRuntime] = {"rtx": "tensorrt-rtx", "classic": "tensorrt"}
 """What stands behind the colon, as in ``tensorrt:rtx``, in the order in which it is preferred."""
 
-LARGEST_BATCH = 64
-"""Of engines for a source that does not say how large the model's batches may be."""
-OPTIMAL_BATCH = 8
+IDLE_SHARE = 8
+"""Buffers that wait for their next run may take so small a part of the GPU's memory in each graph."""
+IDLE_BYTES = 2**29
+"""Where that is not known."""
 
 
 @register_backend("tensorrt")
 class TensorRtBackend(Backend):
     """Runs graphs as engines on the first GPU (CUDA_VISIBLE_DEVICES chooses another).
 
-    `kind`: "rtx", "classic", or None for the one that is installed, RTX first. `axes`: (min, opt, max) sizes of
-    named axes to build for; "batch" defaults to 1, up to 8, the bundle's largest. `bundle_engines`: True takes
-    engines that a bundle brings along, False none, None those that the bundle trusts (see :meth:`Bundle.open`).
-    `cache`: where engines are kept; None: the user's cache. `progress`: a bar while an engine is built; None
-    shows one on long builds, where stderr is a terminal.
+    `kind`: "rtx", "classic", or None for the one that is installed and runs on this GPU, RTX first. `axes`: (min,
+    opt, max) sizes of named axes to build for; "batch" defaults to 1 .. the bundle's largest. `bundle_engines`:
+    True takes engines that a bundle brings along, False none, None those that the bundle trusts (see
+    :meth:`Bundle.open`). `cache`: where engines are kept; None: the user's cache. `progress`: a bar while an
+    engine is built; None shows one on long builds, where stderr is a terminal.
 
     Raises :class:`UnavailableError` where the package, cuda-bindings, the driver or a GPU is missing.
     """
@@ -57,12 +61,12 @@ class TensorRtBackend(Backend):
         if kind is not None and kind not in KINDS:
             raise InputError(f"no kind of TensorRT {kind!r}{did_you_mean(kind, KINDS)}")
         CUDA.check()
-        there = installed()
-        runtime = KINDS[kind] if kind is not None else next(iter(there), "tensorrt-rtx")
+        gpu = find_gpu()
+        runtime = KINDS[kind] if kind is not None else _preferred(gpu)
+        check_supported(runtime, gpu)
         self._axes = dict(axes or {})
-        toolkit, gpu = load_package(runtime), find_gpu()
         kept = EngineCache() if cache is None else cache
-        self._supplier = Supplier(toolkit, gpu, kept, bundle_engines, progress)
+        self._supplier = Supplier(load_package(runtime), gpu, kept, bundle_engines, progress)
 
     @classmethod
     def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
@@ -79,7 +83,7 @@ class TensorRtBackend(Backend):
             remedy = f"{RUNTIMES['tensorrt-rtx'].remedy} (or {RUNTIMES['tensorrt'].remedy})"
             return Availability(False, reason="neither TensorRT-RTX nor TensorRT is installed", remedy=remedy)
         try:
-            find_gpu()
+            gpu = find_gpu()
         except UnavailableError as failure:
             reason, _, remedy = str(failure).partition("; ")
             return Availability(False, reason=reason, remedy=remedy or INSTALL)
@@ -87,6 +91,7 @@ class TensorRtBackend(Backend):
         missing: dict[str, str] = {}
         for kind, runtime in KINDS.items():
             try:
+                check_supported(runtime, gpu)
                 versions[kind] = load_package(runtime).version
             except UnavailableError as failure:
                 missing[kind] = str(failure)
@@ -102,58 +107,95 @@ class TensorRtBackend(Backend):
         return f"{self.name}:{'rtx' if self._supplier.toolkit.is_rtx else 'classic'}"
 
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
-        """Takes the engine from the bundle, or from the cache, or builds it, which may take minutes.
+        """A session that takes the engine from the bundle, or from the cache, or builds it, at its first run (or
+        :meth:`Session.load`): that may take minutes, and not every graph of a bundle is used.
 
-        Raises :class:`BackendError` where the graph can't be built or its engine not be loaded.
+        Raises :class:`BackendError` where the bundle's files can't be read; and the session, where the graph can't
+        be built or its engine not be loaded.
         """
         CUDA.use()
-        images = image_axes(source.translated() if isinstance(source, EngineSource) else None)
-        recipe = Recipe(graph, precision, {"batch": self._batch(source), **images, **self._axes})
-        return self._supplier.loaded(recipe, source, lambda engine: self._session(graph, engine, precision))
+        supplier = self._supplier
+        is_rtx, held = supplier.toolkit.is_rtx, HeldSource.of(source)
+        images = image_axes(held.translated(), bounded=not is_rtx)
+        batch = batch_axis(held.largest_batch(), images=bool(images), is_rtx=is_rtx)
+        recipe = Recipe(graph, precision, {"batch": batch, **images, **self._axes})
+        recipe.sizes()  # an axis that has none is said now
+        taken = supplier.chosen(recipe, source)
+        held = held.holding(taken)
+        memory = supplier.gpu.memory if supplier.gpu is not None else 0
+        return TensorRtSession(
+            graph,
+            lambda: supplier.loaded(recipe, held, lambda data: self._engine(graph, data), taken=taken),
+            backend=self.label,
+            precision=precision,
+            largest_batch=recipe.axes["batch"].maximum,
+            idle_bytes=memory // IDLE_SHARE or IDLE_BYTES,
+        )
 
-    def _batch(self, source: GraphSource) -> AxisRange:
-        largest = source.largest_batch() if isinstance(source, EngineSource) else LARGEST_BATCH
-        return AxisRange(1, min(OPTIMAL_BATCH, largest), largest)
-
-    def _session(self, graph: GraphSpec, data: bytes, precision: Precision) -> Session:
+    def _engine(self, graph: GraphSpec, data: bytes) -> Opened:
         supplier = self._supplier
         if not supplier.toolkit.is_rtx:
-            engine = LoadedEngine(supplier.toolkit, graph, data)
-            return TensorRtSession(engine, backend=self.label, precision=precision)
+            return Opened(LoadedEngine(supplier.toolkit, graph, data))
         identity = supplier.kernels_identity(data)
         kernels = supplier.cache.get(identity)
         engine = LoadedEngine(supplier.toolkit, graph, data, kernels)
-        return TensorRtSession(
-            engine,
-            backend=self.label,
-            precision=precision,
-            kept_kernels=kernels,
-            keep_kernels=lambda made: supplier.cache.put(identity, made),
-        )
+        return Opened(engine, kernels, lambda made: supplier.cache.put(identity, made))
+
+
+def _preferred(gpu: Gpu) -> EngineRuntime:
+    """Of what is installed, the first that runs on this GPU; where nothing is, what errors are about."""
+    there = installed()
+    return next((each for each in there if supports(each, gpu)), next(iter(there), "tensorrt-rtx"))
 
 
 class TensorRtSession(Session):
-    """An engine, and buffers for each size and caller. Threads run side by side, each in a stream of its own.
+    """An engine, loaded by `load` when it is first used, and buffers for each size and caller. Threads run side by
+    side, each in a stream of its own.
 
-    `kept_kernels` is what `keep_kernels` was last given: TensorRT-RTX compiles for the GPU at hand when it first
-    meets a size, and the next process need not.
+    Where the GPU has no memory left, the buffers that no run uses are freed, those of other sessions too.
     """
 
     survives_fork = False
 
     def __init__(
         self,
-        engine: LoadedEngine,
+        graph: GraphSpec,
+        load: Callable[[], Opened],
         *,
         backend: str,
         precision: Precision,
-        kept_kernels: bytes | None = None,
-        keep_kernels: Callable[[bytes], None] | None = None,
+        largest_batch: int,
+        idle_bytes: int,
     ) -> None:
-        super().__init__(engine.graph, backend=backend, precision=precision)
-        self._engine: LoadedEngine | None = engine
-        self._kept_kernels = kept_kernels
-        self._keep_kernels = keep_kernels
+        super().__init__(graph, backend=backend, precision=precision)
+        self.idle_bytes = idle_bytes
+        self._largest_batch = largest_batch
+        self._load: Callable[[], Opened] | None = load
+        self._opened: Opened | None = None
+        self._failure: BackendError | None = None
+        self._loading = new_lock()
+        frees_when_short(self)
+
+    def load(self) -> None:
+        """See :class:`Session`."""
+        self._loaded()
+
+    def largest(self, axis: str, sizes: Sizes) -> int | None:
+        """As the engine's profiles have it."""
+        return self._loaded().engine.largest(axis, sizes)
+
+    def padded_batch(self, count: int) -> int:
+        """The next power of two, or three quarters of it: a size that was not met before takes memory, contexts,
+        and captured or compiled work."""
+        power = 1 << (count - 1).bit_length()
+        padded = 3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power
+        return max(count, min(padded, self._largest_batch))
+
+    def keep_kernels(self) -> None:
+        """See :class:`Opened`."""
+        opened = self._opened
+        if opened is not None:
+            opened.keep_kernels()
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         with self.bound(check_feeds(self.graph, feeds)) as bound:
@@ -163,17 +205,40 @@ class TensorRtSession(Session):
             return {spec.name: bound.output(spec.name).copy() for spec in self.graph.outputs}
 
     def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
-        engine = self._engine  # held until the buffers are made, whoever closes the session meanwhile
-        if engine is None:
-            raise self.closed_error()
-        engine.check_sizes(sizes)
-        return TensorRtBound(self, engine, sizes, carry)
+        engine = self._loaded().engine  # held until the buffers are made, whoever closes the session meanwhile
+        engine.profile(sizes)
+        return with_room(lambda: TensorRtBound(self, engine, sizes, carry))
+
+    def _loaded(self) -> Opened:
+        opened = self._opened
+        if opened is not None:
+            return opened
+        with self._loading:
+            if self._opened is None:
+                self._opened = self._first()
+            if self._closed:  # meanwhile
+                self._opened = None
+                raise self.closed_error()
+            return self._opened
+
+    def _first(self) -> Opened:
+        """Loads; what can't be built is not tried again at each run."""
+        if self._closed or self._load is None:
+            raise self._failure or self.closed_error()
+        try:
+            opened = with_room(self._load)
+        except OutOfMemoryError:
+            raise
+        except BackendError as failure:
+            self._failure, self._load = failure, None
+            raise
+        self._load = None
+        return opened
 
     def _close(self) -> None:
-        engine, self._engine = self._engine, None
-        kernels = engine.kernels() if engine is not None and self._keep_kernels is not None else None
-        if kernels and kernels != self._kept_kernels and self._keep_kernels is not None:
-            self._keep_kernels(kernels)
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.keep_kernels()
 
 
 class TensorRtBound(Bound):
@@ -185,9 +250,10 @@ class TensorRtBound(Bound):
     is asked for.
     """
 
-    def __init__(self, session: Session, engine: LoadedEngine, sizes: Sizes, carry: Carry) -> None:
+    def __init__(self, session: TensorRtSession, engine: LoadedEngine, sizes: Sizes, carry: Carry) -> None:
         super().__init__(session, sizes, carry)
         graph = session.graph
+        self._keep_kernels = session.keep_kernels
         self._stream = Stream()
         self._host: dict[str, PinnedArray] = {}
         self._places: dict[str, list[DeviceMemory]] = {}  # of inputs, and of outputs that are not carried
@@ -197,7 +263,7 @@ class TensorRtBound(Bound):
                 turns = 2 if spec.name in self.carry.values() else 1
                 self._places[spec.name] = [self._memory_of(spec) for _ in range(turns)]
         self._lanes = [
-            Lane(engine, engine.context(sizes), self._addresses(turn), self._stream)
+            Lane(engine, engine.context(sizes, self._stream), self._addresses(turn), self._stream)
             for turn in range(2 if self.carry else 1)
         ]
         self._scratch = DeviceMemory(max(lane.memory_needed() for lane in self._lanes))
@@ -207,7 +273,9 @@ class TensorRtBound(Bound):
         self._changed: set[str] = set()  # inputs on the CPU that the GPU does not have yet
         self._behind: set[str] = set()  # carried inputs whose state only the GPU has
         self._fetched: set[str] = set()  # outputs of the last run that the CPU has
-        self._ran = False
+        self._ran = self._seen = False
+        memory = (self._scratch, *(each for places in self._places.values() for each in places))
+        self.nbytes = sum(each.size for each in memory) + sum(each.array.nbytes for each in self._host.values())
 
     def input(self, name: str) -> Array:
         """The array to write into; waits until its last copy to the GPU is over."""
@@ -223,6 +291,9 @@ class TensorRtBound(Bound):
         if name not in self._fetched and self._ran:
             self._stream.download(self._output_place(name, self._turn), self._host[name])
             self._fetched.add(name)
+            if not self._seen:  # all that these sizes need was compiled by now
+                self._seen = True
+                self._keep_kernels()
         return self._host[name].array
 
     def _run(self) -> None:
@@ -230,7 +301,7 @@ class TensorRtBound(Bound):
             self._stream.upload(self._host[name], self._place(name, self._turn))
         if self._changed:
             self._stream.mark_uploads()
-        self._lanes[self._turn % len(self._lanes)].launch()
+        with_room(self._lanes[self._turn % len(self._lanes)].launch)
         self._turn = (self._turn + 1) % 2
         self._behind = set(self.carry.values())
         self._changed.clear()

@@ -7,56 +7,22 @@ so that float32 means float32.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 from gensdk_runtime.backends.base import GraphSource
-from gensdk_runtime.backends.tensorrt.package import Toolkit, reason
-from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.backends.tensorrt.package import Toolkit, failed, reason
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, profile_shapes
+from gensdk_runtime.errors import BackendError
 from gensdk_runtime.onnx_files.scan import scan
-from gensdk_runtime.spec.conditions import SourceSpec
-from gensdk_runtime.spec.fields import Precision
-from gensdk_runtime.spec.signature import HEIGHT, MAX_ROWS, ROWS, WIDTH, GraphSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
-FLAGS = ("strongly typed", "no TF32")
+FLAGS = ("strongly typed", "no TF32", "user allocation")
 """What every network and builder here is set to: part of an engine's identity."""
-
-
-@dataclass(frozen=True)
-class AxisRange:
-    """Sizes of a named axis that an engine accepts, and the one that it is optimized for."""
-
-    minimum: int
-    optimum: int
-    maximum: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.minimum <= self.optimum <= self.maximum:
-            sizes = f"{self.minimum}, {self.optimum}, {self.maximum}"
-            raise InputError(f"engine sizes must be 1 <= min <= opt <= max, got {sizes}; change --batch")
-
-
-LARGEST_SIDE = 2048
-"""Pixels of the largest image that an engine takes, or four times those that the model was trained at."""
-
-
-def image_axes(source: SourceSpec | None) -> dict[str, AxisRange]:
-    """The sizes of the images that a translation model takes: from its smallest, best at its own."""
-    if source is None:
-        return {}
-    sides = {HEIGHT: source.height, WIDTH: source.width}
-    step = source.multiple
-    return {
-        axis: AxisRange(source.padded(1), side, max(side, min(4 * side, LARGEST_SIDE // step * step)))
-        for axis, side in sides.items()
-    }
-
-
-GUIDANCE = AxisRange(1, 2, 2)
-"""Guidance runs one or both halves of the batch."""
 
 
 @dataclass(frozen=True)
@@ -82,45 +48,50 @@ class GraphFile:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What engine to build of `graph`.
+class Timings(Protocol):
+    """What classic TensorRT measured in earlier builds on this GPU, kept for the next one."""
 
-    `axes` gives the sizes of its named axes. Known are ``guidance`` and what time embeddings are computed for:
-    ``rows``, and of older bundles ``labels``, the classes of a batch and "none", padded to a power of two.
+    def load(self) -> bytes:
+        """As it was kept last; empty at first."""
+
+    def keep(self, measured: bytes) -> None:
+        """Keeps it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an engine is built for, beside its recipe.
+
+    `capability`: the only compute capability that TensorRT-RTX builds for; None: all that it does by default.
+    `workspace`: bytes that a layer may use beside its tensors; None: as many as the GPU has.
     """
 
-    graph: GraphSpec
-    precision: Precision
-    axes: Mapping[str, AxisRange] = field(default_factory=dict)
+    capability: tuple[int, int] | None = None
+    workspace: int | None = None
 
-    def sizes(self) -> dict[str, AxisRange]:
-        """The range of each named axis of the inputs; :class:`BackendError` for an axis that has none."""
-        labels = 1 << self.axes["batch"].maximum.bit_length() if "batch" in self.axes else 1
-        rows = {ROWS: AxisRange(1, 32, MAX_ROWS), "labels": AxisRange(1, min(16, labels), labels)}
-        known = {"guidance": GUIDANCE, **rows, **self.axes}
-        named = dict.fromkeys(axis for spec in self.graph.inputs for axis in spec.shape if isinstance(axis, str))
-        for axis in named:
-            if axis not in known:
-                raise BackendError(
-                    f"graph {self.graph.name!r}: an engine needs min, opt and max sizes for axis {axis!r}; "
-                    "give them in axes"
-                )
-        return {axis: known[axis] for axis in named}
+
+ANYWHERE = Target()
 
 
 def build(
-    toolkit: Toolkit, recipe: Recipe, onnx: GraphFile, *, on_progress: Callable[[float], None] | None = None
+    toolkit: Toolkit,
+    recipe: Recipe,
+    onnx: GraphFile,
+    *,
+    target: Target = ANYWHERE,
+    timings: Timings | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> bytes:
     """The serialized engine.
 
     `on_progress` is called with the progress from 0 to 1, in threads of the builder; an exception that it raises
-    ends the build and comes out here. Raises :class:`BackendError` where the graph can't be parsed or built, or
-    comes out with another signature than the recipe's graph.
+    ends the build and comes out here. `timings` are used and kept, by a build that is ended too. Raises
+    :class:`BackendError` where the graph can't be parsed or built, or comes out with another signature than the
+    recipe's graph.
     """
     trt, graph = toolkit.trt, recipe.graph
     where = f"graph {graph.name!r}: {toolkit.runtime}"
-    sizes = recipe.sizes()
+    profiles = recipe.profiles(is_rtx=toolkit.is_rtx)
     with toolkit.log.listening() as heard:
         builder = trt.Builder(toolkit.log.logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -133,20 +104,57 @@ def build(
         check_signature(trt, f"{where} input", inputs, graph.inputs)
         check_signature(trt, f"{where} output", outputs, graph.outputs)
         config = builder.create_builder_config()
-        config.clear_flag(trt.BuilderFlag.TF32)
-        if sizes:
-            profile = _profile(builder, graph, sizes, where)
-            if config.add_optimization_profile(profile) < 0:
+        _configure(toolkit, config, target, where)
+        for sizes in profiles:
+            if config.add_optimization_profile(_profile(builder, graph, sizes, where)) < 0:
                 raise BackendError(f"{where} refuses the optimization profile: {reason(heard)}")
         watch = None if on_progress is None else _watch(trt, on_progress)
         if watch is not None:
             config.progress_monitor = watch
-        plan = builder.build_serialized_network(network, config)
+        with _timed(config, timings):
+            plan = builder.build_serialized_network(network, config)
         if watch is not None and watch.failure is not None:
             raise watch.failure
         if plan is None:
-            raise BackendError(f"{where} can't build it: {reason(heard)}")
+            narrow = target.capability is not None
+            raise failed(
+                f"{where} can't build it{' for Turing, as tensorrt:classic can' if narrow else ''}", heard
+            )
         return bytes(plan)
+
+
+def _configure(toolkit: Toolkit, config: Any, target: Target, where: str) -> None:
+    trt = toolkit.trt
+    config.clear_flag(trt.BuilderFlag.TF32)
+    allocation = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if toolkit.is_rtx and allocation is not None:  # without it, large sizes are not captured as CUDA graphs
+        config.set_flag(allocation)
+    if target.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, target.workspace)
+    if target.capability is not None:
+        config.num_compute_capabilities = 1
+        named = getattr(trt.ComputeCapability, "SM{}{}".format(*target.capability), None)
+        if named is None or not config.set_compute_capability(named, 0):
+            raise BackendError(
+                f"{where} does not build for compute capability {'{}.{}'.format(*target.capability)}"
+            )
+
+
+@contextmanager
+def _timed(config: Any, timings: Timings | None) -> Iterator[None]:
+    """Uses what was measured before, and keeps it with what is measured now, and by other builds meanwhile."""
+    if timings is None:
+        yield
+        return
+    known = config.create_timing_cache(timings.load()) or config.create_timing_cache(b"")
+    config.set_timing_cache(known, False)  # not from another GPU
+    try:
+        yield
+    finally:
+        meanwhile = config.create_timing_cache(timings.load())
+        if meanwhile is not None:
+            known.combine(meanwhile, False)
+        timings.keep(bytes(known.serialize()))
 
 
 def check_signature(trt: Any, where: str, tensors: list[Any], specs: tuple[TensorSpec, ...]) -> None:
@@ -182,17 +190,11 @@ def dtype_names(trt: Any) -> dict[Any, str]:
 def _profile(builder: Any, graph: GraphSpec, sizes: Mapping[str, AxisRange], where: str) -> Any:
     """One optimization profile over all named axes."""
     profile = builder.create_optimization_profile()
-    for spec in graph.inputs:
-        if not any(isinstance(axis, str) for axis in spec.shape):
-            continue
-        shapes = [
-            tuple(axis if isinstance(axis, int) else getattr(sizes[axis], pick) for axis in spec.shape)
-            for pick in ("minimum", "optimum", "maximum")
-        ]
+    for name, shapes in profile_shapes(graph, sizes).items():
         try:
-            profile.set_shape(spec.name, *shapes)
+            profile.set_shape(name, *shapes)
         except (ValueError, RuntimeError) as failure:
-            raise BackendError(f"{where} refuses the sizes {shapes} of input {spec.name!r}: {failure}") from None
+            raise BackendError(f"{where} refuses the sizes {shapes} of input {name!r}: {failure}") from None
     return profile
 
 

@@ -33,11 +33,13 @@ def cuda() -> Any:
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU: its compute `capability`, and the newest CUDA that its `driver` knows (13020 is 13.2)."""
+    """The first GPU: its compute `capability`, the newest CUDA that its `driver` knows (13020 is 13.2), and the
+    bytes of its `memory`, in whole GiB."""
 
     name: str
     capability: tuple[int, int]
     driver: int
+    memory: int = 0
 
     @property
     def model(self) -> str:
@@ -67,7 +69,8 @@ def find_gpu() -> Gpu:
         raise UnavailableError(f"no NVIDIA GPU was found ({_name(error)}); engines run on nothing else")
     found = check(api.cudaGetDeviceProperties(0))
     name = found.name.decode(errors="replace") if isinstance(found.name, bytes) else str(found.name)
-    return Gpu(name.rstrip("\0"), (int(found.major), int(found.minor)), int(driver))
+    memory = int(found.totalGlobalMem) >> 30 << 30
+    return Gpu(name.rstrip("\0"), (int(found.major), int(found.minor)), int(driver), memory)
 
 
 def check(result: tuple[Any, ...]) -> Any:

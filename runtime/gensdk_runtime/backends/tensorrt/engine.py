@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gensdk_runtime.backends.bound import tensor_shape
-from gensdk_runtime.backends.tensorrt.build import AxisRange, check_signature
+from gensdk_runtime.backends.tensorrt.build import check_signature
 from gensdk_runtime.backends.tensorrt.device import CapturedGraph, DeviceMemory, Stream
-from gensdk_runtime.backends.tensorrt.package import Toolkit, reason
+from gensdk_runtime.backends.tensorrt.package import Toolkit, failed, reason
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange
 from gensdk_runtime.errors import BackendError
-from gensdk_runtime.spec.signature import GraphSpec
+from gensdk_runtime.host.forking import new_lock
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, GraphSpec
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,47 @@ class LoadedEngine:
             self._runtime = toolkit.trt.Runtime(toolkit.log.logger)
             self._engine = self._runtime.deserialize_cuda_engine(data)
             if self._engine is None:
-                raise BackendError(f"{self._where} can't be loaded here: {reason(heard)}")
+                raise failed(f"{self._where} can't be loaded here", heard)
         self._check()
-        self.ranges = self._profile_ranges()
+        self.profiles = tuple(self._ranges(number) for number in range(self._engine.num_optimization_profiles))
         self._config: Any = None
         self._kernels: Any = None  # held here, since the configuration does not keep it alive
         if toolkit.is_rtx:
             self._configure(kernels)
 
-    def check_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Raises :class:`BackendError` for a size that the engine was not built for."""
-        for axis, allowed in self.ranges.items():
-            size = sizes.get(axis)
-            if size is not None and not allowed.minimum <= size <= allowed.maximum:
-                raise BackendError(
-                    f"{self._where} takes {axis} from {allowed.minimum} to {allowed.maximum}, got {size}; "
-                    "choose another size, or build an engine for it (axes of TensorRtBackend)"
-                )
+    def profile(self, sizes: Mapping[str, int]) -> int:
+        """The number of the first profile for these sizes; :class:`BackendError` where the engine has none."""
+        for number, ranges in enumerate(self.profiles):
+            if all(_allows(ranges, axis, size) for axis, size in sizes.items()):
+                return number
+        raise BackendError(
+            f"{self._where} takes {self._refused(sizes)}; choose another size, or build an engine for it (axes of "
+            "TensorRtBackend)"
+        )
 
-    def context(self, sizes: Mapping[str, int]) -> Any:
-        """An execution context at these sizes, which still lacks memory and addresses."""
+    def _refused(self, sizes: Mapping[str, int]) -> str:
+        """What it takes, and what came: of the first axis that is out of bounds, or of all, together."""
+        for axis, size in sizes.items():
+            spans = [ranges[axis] for ranges in self.profiles if axis in ranges]
+            if spans and not any(span.minimum <= size <= span.maximum for span in spans):
+                least, most = min(span.minimum for span in spans), max(span.maximum for span in spans)
+                tiles = "; Generator.translate cuts larger images into tiles" if axis in (HEIGHT, WIDTH) else ""
+                return f"{axis} from {least} to {most}, got {size}{tiles}"
+        each = (", ".join(f"{axis} {r.minimum} .. {r.maximum}" for axis, r in p.items()) for p in self.profiles)
+        return f"{' or '.join(each)}, got {', '.join(f'{axis} {size}' for axis, size in sizes.items())}"
+
+    def largest(self, axis: str, sizes: Mapping[str, int]) -> int | None:
+        """The largest size of `axis` beside these `sizes` of other axes; None where the graph has no such axis."""
+        found = [
+            ranges[axis].maximum
+            for ranges in self.profiles
+            if axis in ranges and all(_allows(ranges, other, size) for other, size in sizes.items())
+        ]
+        return max(found, default=None)
+
+    def context(self, sizes: Mapping[str, int], stream: Stream) -> Any:
+        """An execution context at these sizes, for `stream`, which still lacks memory and addresses."""
+        profile = self.profile(sizes)
         with self.toolkit.log.listening() as heard:
             if self._config is not None:
                 context = self._engine.create_execution_context(self._config)
@@ -65,7 +88,9 @@ class LoadedEngine:
                 strategy = self.toolkit.trt.ExecutionContextAllocationStrategy.USER_MANAGED
                 context = self._engine.create_execution_context(strategy)
             if context is None:
-                raise BackendError(f"{self._where} gives no execution context: {reason(heard)}")
+                raise failed(f"{self._where} gives no execution context", heard)
+            if profile and not context.set_optimization_profile_async(profile, stream.handle):
+                raise failed(f"{self._where} refuses its profile {profile}", heard)
             for spec in self.graph.inputs:
                 shape = tensor_shape(self.graph, spec, sizes)
                 if not context.set_input_shape(spec.name, shape):
@@ -95,11 +120,11 @@ class LoadedEngine:
             if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
                 raise BackendError(f"{self._where} wants {name!r} in the CPU's memory, which is not supported")
 
-    def _profile_ranges(self) -> dict[str, AxisRange]:
-        """The sizes of the named axes, as the engine itself has them."""
+    def _ranges(self, profile: int) -> dict[str, AxisRange]:
+        """The sizes of the named axes in one profile, as the engine itself has them."""
         ranges: dict[str, AxisRange] = {}
         for spec in self.graph.inputs:
-            lowest, best, highest = self._engine.get_tensor_profile_shape(spec.name, 0)
+            lowest, best, highest = self._engine.get_tensor_profile_shape(spec.name, profile)
             for place, axis in enumerate(spec.shape):
                 if isinstance(axis, str):
                     ranges[axis] = AxisRange(lowest[place], best[place], highest[place])
@@ -119,6 +144,36 @@ class LoadedEngine:
             cache.deserialize(kernels)  # False where it is of another GPU or driver: then it is compiled anew
         config.set_runtime_cache(cache)
         self._config, self._kernels = config, cache
+
+
+def _allows(ranges: Mapping[str, AxisRange], axis: str, size: int) -> bool:
+    """True for an axis of outputs alone, too."""
+    return axis not in ranges or ranges[axis].minimum <= size <= ranges[axis].maximum
+
+
+class Opened:
+    """An engine of a session, with the kernels that TensorRT-RTX compiled for it.
+
+    It compiles for the GPU at hand when it first meets a size, and the next process need not: `kernels` is what
+    `keep` was last given. Threads may share it.
+    """
+
+    def __init__(
+        self, engine: LoadedEngine, kernels: bytes | None = None, keep: Callable[[bytes], None] | None = None
+    ) -> None:
+        self.engine = engine
+        self._kernels, self._keep = kernels, keep
+        self._lock = new_lock()
+
+    def keep_kernels(self) -> None:
+        """Keeps what is new since the last time."""
+        if self._keep is None:
+            return
+        with self._lock:
+            made = self.engine.kernels()
+            if made and made != self._kernels:
+                self._keep(made)
+                self._kernels = made
 
 
 class Lane:
@@ -157,7 +212,7 @@ class Lane:
             return
         with self._engine.toolkit.log.listening() as heard:
             if not self._enqueue():
-                raise BackendError(f"graph {self._engine.graph.name!r} failed: {reason(heard)}")
+                raise failed(f"graph {self._engine.graph.name!r} failed", heard)
 
     def _enqueue(self) -> bool:
         return bool(self._context.execute_async_v3(self._stream.handle))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.errors import BackendError, OutOfMemoryError, UnavailableError
 from gensdk_runtime.host.forking import new_lock
 
 EngineRuntime = Literal["tensorrt-rtx", "tensorrt"]
@@ -89,6 +90,17 @@ class Log:
 def reason(heard: list[str]) -> str:
     """The first errors in one line."""
     return "; ".join(heard[:3]) or "no reason given"
+
+
+_NO_MEMORY = re.compile(r"out ?of ?memory|insufficient (device )?memory|cudaErrorMemoryAllocation", re.IGNORECASE)
+
+
+def failed(what: str, heard: list[str]) -> BackendError:
+    """The error for `what`; :class:`OutOfMemoryError` where the library says that the GPU has no room for it."""
+    text = f"{what}: {reason(heard)}"
+    if any(_NO_MEMORY.search(each) for each in heard):
+        return OutOfMemoryError(f"{text}; run fewer samples at once, or free the GPU's memory")
+    return BackendError(text)
 
 
 @cache

@@ -1,0 +1,34 @@
+"""A second try where the GPU has no memory left: what waits for its next run is freed first, in every session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+from weakref import WeakSet
+
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.errors import OutOfMemoryError
+from gensdk_runtime.host.forking import new_lock
+
+TakenT = TypeVar("TakenT")
+
+_sessions: WeakSet[Session] = WeakSet()
+_lock = new_lock()
+
+
+def frees_when_short(session: Session) -> None:
+    """Has :meth:`Session.free_idle` called on `session` where others need memory, while it lives."""
+    with _lock:
+        _sessions.add(session)
+
+
+def with_room(take: Callable[[], TakenT]) -> TakenT:
+    """What `take` gives; called again, with all idle buffers freed, where the GPU had no memory for it."""
+    with suppress(OutOfMemoryError):  # what it had taken before it failed is freed with the error, here
+        return take()
+    with _lock:
+        sessions = tuple(_sessions)
+    for session in sessions:
+        session.free_idle()
+    return take()
