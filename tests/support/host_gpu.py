@@ -20,6 +20,11 @@ import numpy as np
 import onnxruntime
 from cuda.bindings import runtime as real
 
+SIDES_OF = {
+    real.cudaMemcpyKind.cudaMemcpyHostToDevice: ("host", "device"),
+    real.cudaMemcpyKind.cudaMemcpyDeviceToHost: ("device", "host"),
+    real.cudaMemcpyKind.cudaMemcpyDeviceToDevice: ("device", "device"),
+}
 OK = real.cudaError_t.cudaSuccess
 WRONG = real.cudaError_t.cudaErrorInvalidValue
 KINDS = real.cudaMemcpyKind
@@ -108,15 +113,38 @@ class HostCuda:
         return (OK if self.objects.pop(event) == "event" else WRONG,)
 
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> Any:
-        sides = {
-            KINDS.cudaMemcpyHostToDevice: ("host", "device"),
-            KINDS.cudaMemcpyDeviceToHost: ("device", "host"),
-        }
-        for address, side in zip((source, target), sides[kind], strict=True):
-            if self.memory[address][0] != side or len(self.memory[address][1]) < size:
+        return self.cudaMemcpy2DAsync(target, size, source, size, size, 1, kind, stream)
+
+    def cudaMemcpy2DAsync(
+        self, target: int, pitch: int, source: int, step: int, width: int, rows: int, kind: Any, stream: int
+    ) -> Any:
+        if kind not in SIDES_OF or min(pitch, step) < width:
+            return (WRONG,)
+        for address, each, side in zip((source, target), (step, pitch), SIDES_OF[kind], strict=True):
+            if not self.holds(address, side, each * (rows - 1) + width):
                 return (WRONG,)
         self.calls[kind.name] += 1
-        self.enqueue(stream, lambda: ctypes.memmove(target, source, size))
+
+        def copy() -> None:
+            for row in range(rows):
+                ctypes.memmove(target + row * pitch, source + row * step, width)
+
+        self.enqueue(stream, copy)
+        return (OK,)
+
+    def cudaMemsetAsync(self, target: int, value: int, size: int, stream: int) -> Any:
+        return self.cudaMemset2DAsync(target, size, value, size, 1, stream)
+
+    def cudaMemset2DAsync(self, target: int, pitch: int, value: int, width: int, rows: int, stream: int) -> Any:
+        if pitch < width or not self.holds(target, "device", pitch * (rows - 1) + width):
+            return (WRONG,)
+        self.calls["memset"] += 1
+
+        def clear() -> None:
+            for row in range(rows):
+                ctypes.memset(target + row * pitch, value, width)
+
+        self.enqueue(stream, clear)
         return (OK,)
 
     def cudaEventRecord(self, event: int, stream: int) -> Any:
@@ -128,13 +156,29 @@ class HostCuda:
         return (OK,)
 
     def cudaEventSynchronize(self, event: int) -> Any:
+        self.calls["waits"] += 1
         if self.events[event] is not None:
-            stream, mark = self.events[event]
-            while mark in self.queues[stream]:
-                self.queues[stream].pop(0)()
+            self._work_until(*self.events[event])
         return (OK,)
 
+    def cudaEventQuery(self, event: int) -> Any:
+        place = self.events[event]
+        over = place is None or place[1] not in self.queues[place[0]]
+        return (OK if over else real.cudaError_t.cudaErrorNotReady,)
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:
+        place = self.events[event]
+        if place is not None:
+            self.enqueue(stream, lambda: self._work_until(*place))
+        return (OK,)
+
+    def _work_until(self, stream: int, mark: Callable[[], None]) -> None:
+        queue = self.queues.get(stream, [])
+        while mark in queue:
+            queue.pop(0)()
+
     def cudaStreamSynchronize(self, stream: int) -> Any:
+        self.calls["waits"] += 1
         while self.queues[stream]:
             self.queues[stream].pop(0)()
         return (OK,)
@@ -178,10 +222,24 @@ class HostCuda:
 
     def view(self, address: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """GPU memory, to compute on."""
-        side, memory = self.memory[address]
-        assert side == "device"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return np.frombuffer(memory, np.uint8)[:size].view(dtype).reshape(shape)
+        base = self.base(address)
+        assert base is not None
+        assert self.holds(address, "device", size)
+        memory = np.frombuffer(self.memory[base][1], np.uint8)
+        return memory[address - base :][:size].view(dtype).reshape(shape)
+
+    def base(self, address: int) -> int | None:
+        """Of the allocation in which it lies."""
+        return next((base for base, (_, memory) in self.memory.items() if 0 <= address - base < len(memory)), None)
+
+    def holds(self, address: int, side: str, size: int) -> bool:
+        """True if so many bytes from there on are of one allocation on this side."""
+        base = self.base(address)
+        if base is None:
+            return False
+        where, memory = self.memory[base]
+        return where == side and address - base + size <= len(memory)
 
     def _allocate(self, side: str, size: int) -> int:
         self.calls["allocated"] += 1
@@ -344,7 +402,7 @@ class HostEngine:
         return mode.INPUT if name in self.inputs else mode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> Any:
-        kinds = {"float32": "FLOAT", "float16": "HALF", "int64": "INT64"}
+        kinds = {"float32": "FLOAT", "float16": "HALF", "int64": "INT64", "uint8": "UINT8"}
         return getattr(self.trt.DataType, kinds[DTYPES[self.tensors[name].type]])
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,28 @@ Sizes = Mapping[str, int]
 Carry = Mapping[str, str]
 """Output name to input name: after a run, the output is that input of the next run."""
 
+
+class Resident(Protocol):
+    """An array where graphs compute: one of NumPy's on the host, or one in the memory of a device.
+
+    It is cut by numbers and slices. On a device it is filled with zeros or from another resident array, and then
+    nothing passes through the host.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As NumPy's."""
+
+    def __getitem__(self, where: Any) -> Any:
+        """A part of it, in the same memory."""
+
+    def __setitem__(self, where: Any, values: Any) -> None:
+        """Copies another resident array of the same shape into a part of it."""
+
+    def fill(self, value: Any) -> None:
+        """Fills it, with 0 on a device."""
+
+
 ALIGNMENT = 64
 """Bytes; what ONNX Runtime and OpenVINO want of memory that they use as it is."""
 
@@ -39,6 +61,8 @@ class Bound(ABC):
 
     nbytes = 0
     """Bytes that it holds; 0 where the backend does not say."""
+    on_device = False
+    """Whether graphs compute in another memory than the host's, so that each array that goes there counts."""
 
     def __init__(self, session: Session, sizes: Sizes, carry: Carry) -> None:
         self.session = session
@@ -56,6 +80,40 @@ class Bound(ABC):
     @abstractmethod
     def output(self, name: str) -> Array:
         """Output `name` of the last run, to be read before the next one."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of input `name`, at these sizes."""
+        spec = self.session.graph.input(name)
+        if spec is None:
+            raise BackendError(f"graph {self.session.graph.name!r} has no input {name!r}")
+        return tensor_shape(self.session.graph, spec, self.sizes)
+
+    def overwrite(self, name: str) -> Array:
+        """As :meth:`input`, for an array that is written as a whole: what a device has of it is not brought."""
+        return self.input(name)
+
+    def outputs(self, *names: str) -> tuple[Array, ...]:
+        """Several outputs as :meth:`output` gives them, brought from a device together."""
+        return tuple(self.output(name) for name in names)
+
+    def feed(self, name: str) -> Resident:
+        """Where the next run reads input `name`, to be written there."""
+        return self.input(name)
+
+    def made(self, name: str) -> Resident:
+        """Where the last run wrote output `name`, to be read before the next one."""
+        return self.output(name)
+
+    def upload(self, arrays: Mapping[str, Array]) -> Mapping[str, Resident]:
+        """Takes arrays to where the graph computes, all of them at once; they hold until the next upload here.
+
+        On the host they are what was given.
+        """
+        return arrays
+
+    def fetch(self, array: Resident) -> Array:
+        """A resident array of this graph's device, as one of NumPy's; on the host the same."""
+        return np.asarray(array)
 
     def run(self) -> None:
         """Runs the graph once on the present inputs; then carries outputs over to inputs.
@@ -119,6 +177,10 @@ class SharedBound(Bound):
 
     def input(self, name: str) -> Array:
         """The array that the next run reads."""
+        return self.turns[self._next].inputs[name]
+
+    def overwrite(self, name: str) -> Array:
+        """The same."""
         return self.turns[self._next].inputs[name]
 
     def output(self, name: str) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.backends.bound import Bound, Resident
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
     Program,
@@ -87,43 +87,49 @@ class _Rows(State):
         output = program.model.output
         channels, height, width = output.shape
         uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (height, width, channels))
-        self._uniforms = np.ascontiguousarray(uniforms.transpose(1, 2, 0, 3))  # [H, W, B, C]
-        self._images = np.full((len(run), *output.shape), output.value_range[0], np.float32)
+        images = np.full((len(run), *output.shape), output.value_range[0], np.float32)
         carry, sizes = {"next_pixel": "pixel"}, {"batch": len(run)}
         self._rows = self.borrow(row, sizes, carried_states(row.graph))
         self._pixels = self.borrow(pixel, sizes, carried_states(pixel.graph) | carry)
         for bound in (self._rows, self._pixels):
             write_conditions(program.conditions, bound, run)
+        # On a device all is there from the first row to the last pixel.
+        given = {"uniforms": np.ascontiguousarray(uniforms.transpose(1, 2, 0, 3)), "images": images}
+        here = self._pixels.upload(given)
+        self._uniforms, self._images = here["uniforms"], here["images"]  # [H, W, B, C] and [B, C, H, W]
         self._row = 0
         _clear(self._rows)
-        self._rows.input("row")[...] = 0
+        self._rows.feed("row").fill(0)
 
     def step(self) -> bool:
         """One row, from left to right."""
         i, height = self._row, self._images.shape[2]
         self.run.timed(self._rows)
         row = self._images[:, :, i]
-        self._draw_row(self._rows.output("context"), self._uniforms[i], row)
-        self._rows.input("row")[...] = row
+        self._draw_row(self._rows.made("context"), self._uniforms[i], row)
+        self._rows.feed("row")[...] = row
         self._row += 1
-        return not self.run.end_step(i, height, i, lambda: self._images) and self._row < height
+        return not self.run.end_step(i, height, i, self._made) and self._row < height
 
-    def _draw_row(self, context: Float32, uniforms: Float32, row: Float32) -> None:
+    def _made(self) -> Float32:
+        return self._pixels.fetch(self._images)
+
+    def _draw_row(self, context: Resident, uniforms: Resident, row: Resident) -> None:
         """Draws `row` [B, C, W] pixel after pixel; `context` [W, B, F] and `uniforms` [W, B, C]."""
         run, pixels = self.run, self._pixels
         _clear(pixels)
         for j in range(row.shape[-1]):
-            pixels.input("context")[...] = context[j]
-            pixels.input("uniform")[...] = uniforms[j]
+            pixels.feed("context")[...] = context[j]
+            pixels.feed("uniform")[...] = uniforms[j]
             run.timed(pixels)
-            row[:, :, j] = pixels.output("next_pixel")
+            row[:, :, j] = pixels.made("next_pixel")
 
     def finish(self) -> None:
         """See :class:`State`."""
-        self.run.finish(self._images)
+        self.run.finish(self._made())
 
 
 def _clear(bound: Bound) -> None:
     """Sets everything that goes back in to zero."""
     for name in bound.carry.values():
-        bound.input(name)[...] = 0
+        bound.feed(name).fill(0)

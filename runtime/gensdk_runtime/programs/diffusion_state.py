@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from gensdk_runtime.programs.diffusion_graphs import CARRY
 from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.run import Borrower, Run, State
 from gensdk_runtime.programs.solvers import NO_CLIP, SolverTable
+from gensdk_runtime.programs.step_tables import StepTables
 
 REST = np.array([0.0, 0.0, NO_CLIP, 1.0, 0.0, 0.0, 0.0, 0.0], np.float32)
 """The row of coefficients that leaves a sample as it is."""
@@ -68,6 +70,7 @@ class Cohort:
         self.step, self.done = 0, False
         self.berth: Berth | None = None
         self._padded = passes
+        self._tables: StepTables | None = None
         self._at = slice(None)
         self._places = places
         self._tells = run.watched and places is None
@@ -79,18 +82,21 @@ class Cohort:
     def write(self, bound: Bound) -> None:
         """Writes what the next step is fed into the members' part of the batch."""
         at, step = self._at, self.step
-        if self.done:
-            bound.input("coefficients")[at] = REST
+        if self._tables is not None:
+            self._tables.feed(bound, step)
+        elif self.done:
+            bound.overwrite("coefficients")[at] = REST
             return
-        if self._embeddings is None:
-            bound.input("timestep")[at] = self.steps.timesteps[step]
-        elif self._padded is None:
-            bound.input("embedding")[at] = self._embeddings[step][0]
         else:
-            self._padded.spread(self._embeddings[step], bound.input("embedding")[:, at])
-        bound.input("coefficients")[at] = self.steps.rows[step]
+            if self._embeddings is None:
+                bound.overwrite("timestep")[at] = self.steps.timesteps[step]
+            elif self._padded is None:
+                bound.overwrite("embedding")[at] = self._embeddings[step][0]
+            else:
+                self._padded.spread(self._embeddings[step], bound.overwrite("embedding")[:, at])
+            bound.overwrite("coefficients")[at] = self.steps.rows[step]
         if self.steps.noisy[step]:  # else what lies there is multiplied by zero
-            fresh = bound.input("noise")[at]
+            fresh = bound.overwrite("noise")[at]
             noise.normal(self.keys, step + 1, fresh.shape[1:], out=fresh)
 
     def end_step(self, bound: Bound, seconds: float) -> bool:
@@ -135,26 +141,39 @@ class Cohort:
         if self.berth is None or not alike or run.watched or old.watched or not self.berth.restart():
             return False
         self.run, self.keys, self.step, self.done = run, run.keys, 0, False
-        self._begin(self.berth.full.input("sample")[self._at])
+        self._begin(self.berth.full.overwrite("sample")[self._at])
         return True
 
     def move(self, berth: Berth, bound: Bound, at: slice) -> None:
         """Goes to its part of other buffers, of which `bound` runs next, with all that it has by now."""
         old, was = self.berth, self._at
         self.berth, self._at = berth, at
-        if self.passes is not None:
+        self._tables = self._tables_of(berth) if berth.resident else None
+        if self.passes is not None and self._tables is None:
             self._padded = berth.write_passes(self.passes, at)
         if old is None or old.last is None:
-            self._begin(bound.input("sample")[at])
+            self._begin(bound.overwrite("sample")[at])
             return
         for output, name in CARRY.items():
-            bound.input(name)[at] = old.last.output(output)[was]
+            bound.overwrite(name)[at] = old.last.output(output)[was]
         if bound is not berth.full:
-            features, out = old.features(), bound.input("deep_features")
+            features, out = old.features(), bound.overwrite("deep_features")
             if self.passes is None:
                 out[at] = features[was]
             else:  # a pass that is added has the label of the first, and so its features
                 out[:, at] = features[: len(out), was] if len(out) <= len(features) else features[:1, was]
+
+    def _tables_of(self, berth: Berth) -> StepTables:
+        """All that the steps are fed, on the device; for members that have the batch to themselves."""
+        graph, rows = berth.full.session.graph, {"coefficients": self.steps.rows}
+        fixed: dict[str, NDArray[Any]] = {}
+        if self.passes is not None:
+            fixed["guidance_weights"] = self.passes.weights
+            if graph.input("label") is not None:
+                fixed["label"] = self.passes.labels
+        if self._embeddings is not None:
+            return StepTables(berth.bounds, rows, fixed, passes=self.passes, embeddings=self._embeddings)
+        return StepTables(berth.bounds, {**rows, "timestep": self.steps.timesteps}, fixed)
 
     def _begin(self, sample: Float32) -> None:
         """Writes x_T into `sample`."""
@@ -167,28 +186,34 @@ class Cohort:
 class Berth(Borrower):
     """The buffers of one batch: those of the step graph, and of the shallow one where steps share features.
 
-    `full` runs every `interval` steps; `last` is what ran last.
+    `full` runs every `interval` steps; `last` is what ran last. `resident`: what goes on from step to step stays
+    on a device: it is that of all graphs, and the members are `alike`, with the whole batch to themselves.
     """
 
-    def __init__(self, graphs: Sequence[Session], interval: int, *, batch: int, passes: int) -> None:
+    def __init__(self, graphs: Sequence[Session], interval: int, *, batch: int, passes: int, alike: bool) -> None:
         super().__init__()
         sizes = {"batch": batch, "guidance": passes} if passes else {"batch": batch}
-        self._bounds = [self.borrow(graph, sizes, CARRY) for graph in graphs]
+        self.bounds = [self.borrow(graph, sizes, CARRY) for graph in graphs]
         self._graphs = graphs
-        self.full = self._bounds[0]
+        self.full = self.bounds[0]
         self.last: Bound | None = None
-        self._turns = (self.full, *[self._bounds[-1]] * (interval - 1))
-        for bound in self._bounds:
-            bound.input("previous_x0").fill(0)
-            bound.input("noise").fill(0)
+        self._turns = (self.full, *[self.bounds[-1]] * (interval - 1))
+        self._one_device = self.full.on_device and len({bound.session.backend for bound in self.bounds}) == 1
+        self.resident = alike and self._one_device
+        for bound in self.bounds:
+            if self.resident:  # where noise was cleared when the memory was taken
+                bound.feed("previous_x0").fill(0)
+            else:
+                bound.overwrite("previous_x0").fill(0)
+                bound.overwrite("noise").fill(0)
 
     def restart(self) -> bool:
         """To before the first step; False where a graph runs on another backend by now."""
-        pairs = zip(self._bounds, self._graphs, strict=True)
+        pairs = zip(self.bounds, self._graphs, strict=True)
         if any(bound.session.backend != graph.backend for bound, graph in pairs):
             return False
-        for bound in self._bounds:
-            bound.input("previous_x0").fill(0)
+        for bound in self.bounds:
+            bound.feed("previous_x0").fill(0)
         self.last = None
         return True
 
@@ -206,25 +231,29 @@ class Berth(Borrower):
         return bound
 
     def _hand_over(self, last: Bound, bound: Bound) -> None:
-        for output, name in CARRY.items():
-            np.copyto(bound.input(name), last.output(output))
+        given = {name: output for output, name in CARRY.items()}
         if bound is not self.full:
-            np.copyto(bound.input("deep_features"), last.output("deep_features"))
+            given["deep_features"] = "deep_features"
+        for name, output in given.items():
+            if self._one_device:
+                bound.feed(name)[...] = last.made(output)
+            else:
+                bound.overwrite(name)[...] = last.output(output)
 
     def features(self) -> Float32:
         """The deep features of the last full step."""
         if self.last is self.full:
             return self.full.output("deep_features")
-        return self._bounds[-1].input("deep_features")
+        return self.bounds[-1].input("deep_features")
 
     def write_passes(self, passes: Passes, at: slice) -> Passes:
         """Writes what of guidance stays the same from step to step; the passes as they run in this batch."""
-        for bound in self._bounds:
-            weights = bound.input("guidance_weights")
+        for bound in self.bounds:
+            weights = bound.overwrite("guidance_weights")
             passes = passes.padded(len(weights))
             (weights if weights.ndim == 1 else weights[:, at])[...] = passes.weights
             if bound.session.graph.input("label") is not None:
-                bound.input("label")[:, at] = passes.labels
+                bound.overwrite("label")[:, at] = passes.labels
         return passes
 
 
@@ -269,7 +298,8 @@ class Lane:
         self.cohorts = [cohort for cohort in self.cohorts if not cohort.done]
         batch = sum(len(cohort) for cohort in self.cohorts)
         passes = max(0 if cohort.passes is None else len(cohort.passes) for cohort in self.cohorts)
-        berth, first = Berth(self._graphs, self._interval, batch=batch, passes=passes), 0
+        alike, first = len(self.cohorts) == 1, 0
+        berth = Berth(self._graphs, self._interval, batch=batch, passes=passes, alike=alike)
         for cohort in self.cohorts:
             at = slice(first, first := first + len(cohort)) if self._shared else slice(None)
             cohort.move(berth, berth.due(self._number), at)

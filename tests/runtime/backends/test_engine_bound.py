@@ -7,7 +7,6 @@ import hashlib
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from gensdk_runtime.backends.bound import tensor_shape
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
 from gensdk_runtime.backends.tensorrt import device
-from gensdk_runtime.backends.tensorrt.cache import EngineCache
-from gensdk_runtime.backends.tensorrt.package import Log, Toolkit
 from gensdk_runtime.backends.tensorrt.supply import UntrustedEngineWarning
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names
@@ -35,29 +32,16 @@ from gensdk_runtime.spec.manifest import EngineSpec
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
 
-from support.host_gpu import HostBuilder, HostCuda, HostTrt  # noqa: E402
+from support.engines_here import Host, engines_here  # noqa: E402
+from support.host_gpu import HostBuilder  # noqa: E402
 
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
 UP, DOWN = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"
 
 
-@dataclass
-class Host:
-    cuda: HostCuda
-    trt: HostTrt
-    backend: Any
-    folder: Path
-    """Of engines and kernels that are kept."""
-
-
 @pytest.fixture(params=["rtx", "classic"])
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
-    cuda = HostCuda()
-    package = HostTrt(trt, cuda)
-    toolkit = Toolkit(tensorrt.KINDS[request.param], package, Log(trt))
-    monkeypatch.setattr(device, "cuda", lambda: cuda)
-    monkeypatch.setattr(tensorrt, "load_package", lambda runtime: toolkit)
-    return Host(cuda, package, tensorrt.TensorRtBackend(request.param, cache=EngineCache(tmp_path)), tmp_path)
+    return engines_here(request.param, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("name", embedded_names())

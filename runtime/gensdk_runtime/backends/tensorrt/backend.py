@@ -11,10 +11,11 @@ from typing import Literal, Self, TypeVar
 
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
-from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes, tensor_shape
+from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
+from gensdk_runtime.backends.tensorrt.bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
-from gensdk_runtime.backends.tensorrt.device import INSTALL, DeviceMemory, Gpu, PinnedArray, Stream, find_gpu
-from gensdk_runtime.backends.tensorrt.engine import Lane, LoadedEngine, Opened
+from gensdk_runtime.backends.tensorrt.device import INSTALL, Gpu, find_gpu
+from gensdk_runtime.backends.tensorrt.engine import LoadedEngine, Opened
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
 from gensdk_runtime.backends.tensorrt.room import frees_when_short, with_room
@@ -23,7 +24,7 @@ from gensdk_runtime.backends.tensorrt.supply import Supplier, check_supported, s
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import CUDA, new_lock
 from gensdk_runtime.spec.fields import Precision
-from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 TakenT = TypeVar("TakenT")
 Kind = Literal["rtx", "classic"]
@@ -207,7 +208,7 @@ class TensorRtSession(Session):
     def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
         engine = self._loaded().engine  # held until the buffers are made, whoever closes the session meanwhile
         engine.profile(sizes)
-        return with_room(lambda: TensorRtBound(self, engine, sizes, carry))
+        return with_room(lambda: TensorRtBound(self, engine, sizes, carry, self.keep_kernels))
 
     def _loaded(self) -> Opened:
         opened = self._opened
@@ -239,97 +240,3 @@ class TensorRtSession(Session):
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.keep_kernels()
-
-
-class TensorRtBound(Bound):
-    """Arrays in page-locked memory, each with its memory on the GPU.
-
-    A run returns when the work is in the stream: the CPU draws the next noise while the GPU computes, and waits
-    where it asks for an output, or for an input that is still being copied. A carried state has two places on the
-    GPU which take turns as input and output, with a :class:`Lane` for each turn; it comes to the CPU only when it
-    is asked for.
-    """
-
-    def __init__(self, session: TensorRtSession, engine: LoadedEngine, sizes: Sizes, carry: Carry) -> None:
-        super().__init__(session, sizes, carry)
-        graph = session.graph
-        self._keep_kernels = session.keep_kernels
-        self._stream = Stream()
-        self._host: dict[str, PinnedArray] = {}
-        self._places: dict[str, list[DeviceMemory]] = {}  # of inputs, and of outputs that are not carried
-        for spec in (*graph.inputs, *graph.outputs):
-            self._host[spec.name] = PinnedArray(tensor_shape(graph, spec, sizes), spec.dtype)
-            if spec.name not in self.carry:
-                turns = 2 if spec.name in self.carry.values() else 1
-                self._places[spec.name] = [self._memory_of(spec) for _ in range(turns)]
-        self._lanes = [
-            Lane(engine, engine.context(sizes, self._stream), self._addresses(turn), self._stream)
-            for turn in range(2 if self.carry else 1)
-        ]
-        self._scratch = DeviceMemory(max(lane.memory_needed() for lane in self._lanes))
-        for lane in self._lanes:
-            lane.use_memory(self._scratch)
-        self._turn = 0
-        self._changed: set[str] = set()  # inputs on the CPU that the GPU does not have yet
-        self._behind: set[str] = set()  # carried inputs whose state only the GPU has
-        self._fetched: set[str] = set()  # outputs of the last run that the CPU has
-        self._ran = self._seen = False
-        memory = (self._scratch, *(each for places in self._places.values() for each in places))
-        self.nbytes = sum(each.size for each in memory) + sum(each.array.nbytes for each in self._host.values())
-
-    def input(self, name: str) -> Array:
-        """The array to write into; waits until its last copy to the GPU is over."""
-        self._stream.wait_for_uploads()
-        if name in self._behind:
-            self._stream.download(self._place(name, self._turn), self._host[name])
-            self._behind.discard(name)
-        self._changed.add(name)
-        return self._host[name].array
-
-    def output(self, name: str) -> Array:
-        """The output, copied from the GPU when it is first asked for after a run."""
-        if name not in self._fetched and self._ran:
-            self._stream.download(self._output_place(name, self._turn), self._host[name])
-            self._fetched.add(name)
-            if not self._seen:  # all that these sizes need was compiled by now
-                self._seen = True
-                self._keep_kernels()
-        return self._host[name].array
-
-    def _run(self) -> None:
-        for name in self._changed:
-            self._stream.upload(self._host[name], self._place(name, self._turn))
-        if self._changed:
-            self._stream.mark_uploads()
-        with_room(self._lanes[self._turn % len(self._lanes)].launch)
-        self._turn = (self._turn + 1) % 2
-        self._behind = set(self.carry.values())
-        self._changed.clear()
-        self._fetched.clear()
-        self._ran = True
-
-    def close(self) -> None:
-        """Waits for the GPU, then frees its memory."""
-        self._stream.drain()
-        for lane in self._lanes:
-            lane.close()
-        for memory in (self._scratch, *(each for places in self._places.values() for each in places)):
-            memory.close()
-        self._stream.close()
-
-    def _memory_of(self, spec: TensorSpec) -> DeviceMemory:
-        return DeviceMemory(self._host[spec.name].array.nbytes)
-
-    def _place(self, name: str, turn: int) -> DeviceMemory:
-        """Where input `name`, or an output that is not carried, lies in this turn."""
-        places = self._places[name]
-        return places[turn % len(places)]
-
-    def _output_place(self, name: str, turn: int) -> DeviceMemory:
-        """Where the run before `turn` wrote output `name`: where a carried one is read in `turn`."""
-        return self._place(self.carry.get(name, name), turn)
-
-    def _addresses(self, turn: int) -> dict[str, int]:
-        graph = self.session.graph
-        inputs = {spec.name: self._place(spec.name, turn).address for spec in graph.inputs}
-        return inputs | {spec.name: self._output_place(spec.name, turn + 1).address for spec in graph.outputs}

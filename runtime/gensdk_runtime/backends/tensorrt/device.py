@@ -10,7 +10,7 @@ import ctypes
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,6 +112,21 @@ class PinnedArray:
         self.array[...] = 0
 
 
+class Plane(NamedTuple):
+    """Memory on the GPU: `rows` of `width` bytes each, `pitch` bytes from one to the next."""
+
+    address: int
+    width: int
+    pitch: int
+    rows: int
+
+    def cut(self, width: int) -> Plane:
+        """The same in rows of at most `width` bytes, where it is one row that is longer."""
+        if self.rows > 1 or self.width <= width:
+            return self
+        return Plane(self.address, width, width, self.width // width)
+
+
 class Stream:
     """Work in order, beside the CPU and other streams. `handle` is what the library takes."""
 
@@ -121,32 +136,91 @@ class Stream:
         self.handle = int(self._stream)
         self._uploaded = check(api.cudaEventCreateWithFlags(api.cudaEventDisableTiming))
         self._free_event = _freed_with(self, api.cudaEventDestroy, self._uploaded)
+        self._uploading = False
+        self._reached = check(api.cudaEventCreateWithFlags(api.cudaEventDisableTiming))
+        self._free_reached = _freed_with(self, api.cudaEventDestroy, self._reached)
         self._free_stream = _freed_with(self, api.cudaStreamDestroy, self._stream)
 
     def upload(self, source: PinnedArray, target: DeviceMemory) -> None:
         """Copies to the GPU; `source` may change only after :meth:`wait_for_uploads`."""
+        self.upload_part(source, target, 0, source.array.nbytes)
+
+    def upload_part(self, source: PinnedArray, target: DeviceMemory, first: int, size: int) -> None:
+        """The same with `size` bytes from byte `first` on."""
+        kind = cuda().cudaMemcpyKind.cudaMemcpyHostToDevice
+        check(cuda().cudaMemcpyAsync(target.address + first, source.address + first, size, kind, self._stream))
+
+    def copy(self, target: Plane, source: Plane) -> None:
+        """Copies within the GPU; the two may be cut into rows differently."""
         api = cuda()
-        kind = api.cudaMemcpyKind.cudaMemcpyHostToDevice
-        check(api.cudaMemcpyAsync(target.address, source.address, source.array.nbytes, kind, self._stream))
+        kind = api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        if not target.rows:
+            return
+        if target.rows == source.rows == 1:
+            check(api.cudaMemcpyAsync(target.address, source.address, target.width, kind, self._stream))
+            return
+        target, source = target.cut(source.width), source.cut(target.width)
+        if (target.width, target.rows) != (source.width, source.rows):
+            raise BackendError("can't copy between two cuts whose rows have different lengths at once")
+        check(
+            api.cudaMemcpy2DAsync(
+                *(target.address, target.pitch, source.address, source.pitch),
+                *(target.width, target.rows, kind, self._stream),
+            )
+        )
+
+    def clear(self, target: Plane) -> None:
+        """Sets to zero."""
+        api = cuda()
+        if target.rows == 1:
+            check(api.cudaMemsetAsync(target.address, 0, target.width, self._stream))
+        elif target.rows:
+            check(api.cudaMemset2DAsync(target.address, target.pitch, 0, target.width, target.rows, self._stream))
+
+    def after(self, other: Stream) -> None:
+        """What is put in from now on waits for what `other` has by now."""
+        if other is not self:
+            api = cuda()
+            check(api.cudaEventRecord(other._reached, other._stream))
+            check(api.cudaStreamWaitEvent(self._stream, other._reached, 0))
 
     def mark_uploads(self) -> None:
         """All uploads of a run are on their way."""
         check(cuda().cudaEventRecord(self._uploaded, self._stream))
+        self._uploading = True
 
     def wait_for_uploads(self) -> None:
         """Waits until what was uploaded before the last mark has been read."""
-        check(cuda().cudaEventSynchronize(self._uploaded))
+        if self._uploading:
+            (state,) = cuda().cudaEventQuery(
+                self._uploaded
+            )  # mostly they are over, and there is nothing to wait for
+            if int(state) != 0:
+                check(cuda().cudaEventSynchronize(self._uploaded))
+            self._uploading = False
 
     def download(self, source: DeviceMemory, target: PinnedArray) -> None:
         """Copies from the GPU, and waits for it and for all work before it."""
-        api = cuda()
-        kind = api.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        check(api.cudaMemcpyAsync(target.address, source.address, target.array.nbytes, kind, self._stream))
+        self.download_part(source, target, 0, target.array.nbytes)
+
+    def download_part(self, source: DeviceMemory, target: PinnedArray, first: int, size: int) -> None:
+        """The same with `size` bytes from byte `first` on."""
+        kind = cuda().cudaMemcpyKind.cudaMemcpyDeviceToHost
+        check(cuda().cudaMemcpyAsync(target.address + first, source.address + first, size, kind, self._stream))
+        self.synchronize()
+
+    def bring(self, source: Plane, target: PinnedArray) -> None:
+        """Copies what lies in one piece, and waits for it and for all work before it."""
+        if source.rows > 1:
+            raise BackendError("expected memory in one piece, to be brought from the GPU")
+        kind = cuda().cudaMemcpyKind.cudaMemcpyDeviceToHost
+        check(cuda().cudaMemcpyAsync(target.address, source.address, source.width, kind, self._stream))
         self.synchronize()
 
     def synchronize(self) -> None:
         """Waits for all work; :class:`BackendError` where some of it failed."""
         check(cuda().cudaStreamSynchronize(self._stream))
+        self._uploading = False
 
     def capture(self, enqueue: Callable[[], bool]) -> CapturedGraph | None:
         """What `enqueue` puts into the stream as one graph, not run yet; None where it can't be captured."""
@@ -178,6 +252,7 @@ class Stream:
         """Waits for all work, then frees the stream. May be called twice."""
         self.drain()
         self._free_event()
+        self._free_reached()
         self._free_stream()
 
 

@@ -1,0 +1,177 @@
+"""What passes between the host and a GPU in one call, counted on a GPU that the CPU plays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.bundles.embedded import embedded_names
+from gensdk_runtime.errors import BackendError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.samples import Samples
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
+pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
+
+from gensdk_runtime.backends.tensorrt import device
+from gensdk_runtime.backends.tensorrt.device import DeviceMemory, PinnedArray, Stream
+from gensdk_runtime.backends.tensorrt.resident import GpuArray
+from support.engines_here import Host, engines_here
+from support.host_gpu import HostCuda
+from support.inverting_bundle import write_inverting_bundle
+
+UP, DOWN, WAITS = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "waits"
+
+
+@pytest.fixture(params=["rtx", "classic"])
+def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    return engines_here(request.param, monkeypatch, tmp_path)
+
+
+def counted(host: Host, call: Callable[[], Any]) -> tuple[Any, Counter[str]]:
+    """What a call gives, and what it does on the GPU; the second time, when all that is kept was made."""
+    call()
+    host.cuda.calls.clear()
+    made = call()
+    return made, Counter(host.cuda.calls)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[Callable[..., Samples]]:
+    with Generator.load("digits-ddpm", backend=OnnxRuntimeBackend(threads=1)) as model:
+        yield model.sample
+
+
+@pytest.mark.parametrize("steps", [1, 10, 50])
+@pytest.mark.parametrize("interval", [1, 2, 3])
+@pytest.mark.parametrize("guidance", [{}, {"guidance_scale": 3.0, "label": [1, 2, 3]}], ids=["free", "guided"])
+@pytest.mark.parametrize("solver", ["ddim", "dpmsolver++", "euler"])
+def test_diffusion_of_any_length_passes_twice_to_the_gpu_and_once_back(
+    host: Host, reference: Any, steps: int, interval: int, guidance: dict[str, Any], solver: str
+) -> None:
+    options = {"num_inference_steps": steps, "cache_interval": interval, "solver": solver, **guidance}
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        samples, calls = counted(host, lambda: model.sample(3, seed=1, **options))
+        prepared = model.prepare(3, **options)
+        again, repeated = counted(host, lambda: prepared.draw(1))
+    assert calls[UP] <= 3
+    assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
+    assert repeated[UP] == 1, "the first noise alone"
+    assert (repeated[DOWN], repeated[WAITS]) == (1, 1)
+    expected = reference(3, seed=1, **options).array
+    np.testing.assert_array_equal(samples.array, expected)
+    np.testing.assert_array_equal(again.array, expected)
+
+
+def test_long_tables_go_to_the_gpu_in_parts(host: Host, reference: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gensdk_runtime.programs.step_tables.MAX_BYTES", 1)
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        prepared = model.prepare(2, num_inference_steps=6, cache_interval=2)
+        for seed in (3, 4):
+            expected = reference(2, seed=seed, num_inference_steps=6, cache_interval=2)
+            np.testing.assert_array_equal(prepared.draw(seed).array, expected.array)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_noise_of_a_step_is_all_that_a_step_sends(host: Host, reference: Any, eta: float) -> None:
+    options: dict[str, Any] = {"num_inference_steps": 6, "eta": eta}
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        samples, calls = counted(host, lambda: model.sample(2, seed=5, **options))
+    assert calls[UP] <= 2 + 6
+    assert calls[DOWN] == 1
+    np.testing.assert_array_equal(samples.array, reference(2, seed=5, **options).array)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_an_image_of_pixels_passes_once_back(host: Host, n: int) -> None:
+    with Generator.load("digits-pixelcnn", backend=OnnxRuntimeBackend(threads=1)) as model:
+        expected = model.sample(n, seed=2)
+    with Generator.load("digits-pixelcnn", backend=host.backend) as model:
+        samples, calls = counted(host, lambda: model.sample(n, seed=2))
+    assert calls[UP] <= 3
+    assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 1), "the image is the caller's own"
+    np.testing.assert_array_equal(samples.array, expected.array)
+
+
+@pytest.mark.parametrize("bundle", embedded_names())
+def test_listening_changes_no_sample(host: Host, bundle: str) -> None:
+    def seen(backend: Any) -> tuple[Any, list[Any]]:
+        heard: list[Any] = []
+        with Generator.load(bundle, backend=backend) as model:
+            samples = model.sample(3, seed=4, callback_on_step_end=lambda step: heard.append(step.x0))
+        return samples.array, heard
+
+    expected, given = seen(OnnxRuntimeBackend(threads=1)), seen(host.backend)
+    np.testing.assert_array_equal(given[0], expected[0])
+    np.testing.assert_array_equal(given[1], expected[1])
+
+
+def test_a_frame_passes_once_each_way(host: Host, tmp_path: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+    bundle = write_inverting_bundle(tmp_path / "negative.gsdk")
+    with Generator.load(bundle, backend=host.backend) as model:
+        prepared = model.prepare(size=(16, 24))
+        result, calls = counted(host, lambda: prepared.translate(frame))
+    assert (calls[UP], calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 1, 0)
+    np.testing.assert_array_equal(result, 255 - frame)
+
+
+def on_gpu(array: np.ndarray, stream: Stream) -> GpuArray:
+    memory, pinned = DeviceMemory(array.nbytes), PinnedArray(array.shape, str(array.dtype))
+    pinned.array[...] = array
+    stream.upload(pinned, memory)
+    stream.synchronize()
+    return GpuArray(memory, memory.address, array.shape, array.dtype, stream)
+
+
+def brought(array: GpuArray, stream: Stream) -> np.ndarray:
+    whole = GpuArray(memory := DeviceMemory(array.nbytes), memory.address, array.shape, array.dtype, stream)
+    whole[...] = array
+    target = PinnedArray(array.shape, str(array.dtype))
+    stream.bring(whole.plane(), target)
+    return target.array.copy()
+
+
+CUTS = [np.s_[...], np.s_[1], np.s_[:, 1], np.s_[:, :, 2], np.s_[:, :, :, 3], np.s_[1:, :, 2], np.s_[0, 1, 1:3]]
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8"])
+def test_cuts_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch, cut: Any, dtype: str) -> None:
+    cuda = HostCuda()
+    monkeypatch.setattr(device, "cuda", lambda: cuda)
+    array = np.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5).astype(dtype)
+    first, second = Stream(), Stream()
+    source, target = on_gpu(array, first), on_gpu(np.zeros_like(array), second)
+    np.testing.assert_array_equal(brought(source[cut], first), array[cut])
+    target[cut] = source[cut]
+    source.fill(0)  # after the copy, in another stream
+    expected = np.zeros_like(array)
+    expected[cut] = array[cut]
+    np.testing.assert_array_equal(brought(target, second), expected)
+    target[cut].fill(0)
+    assert not brought(target, second).any()
+
+
+def test_what_a_gpu_can_not_do_at_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = HostCuda()
+    monkeypatch.setattr(device, "cuda", lambda: cuda)
+    stream = Stream()
+    array = on_gpu(np.zeros((4, 6, 5), np.float32), stream)
+    with pytest.raises(TypeError, match="expected an array on the GPU, got ndarray"):
+        array[...] = np.zeros((4, 6, 5), np.float32)
+    with pytest.raises(ValueError, match="expected 0, got 1"):
+        array.fill(1)
+    with pytest.raises(ValueError, match=r"can't copy <GpuArray: float32 \[6, 5\]> into"):
+        array[0:2] = array[0]
+    with pytest.raises(TypeError, match="brought by"):
+        np.asarray(array)
+    for cut in (np.s_[::2, 1:3, 1:3], np.s_[::-1]):
+        with pytest.raises(BackendError, match="can't copy a cut"):
+            array[cut].fill(0)
