@@ -63,6 +63,7 @@ def test_every_run_can_be_made(
 @pytest.mark.parametrize("total", [1, 2, 7, 60])
 def test_the_most_steps_are_taken_and_one_more_is_refused(kind: str, spacing: Any, total: int) -> None:
     schedule = make_schedule(spec_of(kind, total, 3))
+    assert schedule.solvers
     for solver in schedule.solvers:
         most = most_steps(schedule, solver, spacing)
         taken: dict[str, Any] = {"timestep_spacing": spacing, "prediction_type": PREDICTIONS[kind]}

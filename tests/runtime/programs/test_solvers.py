@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import FlowSchedule, Schedule, make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
-from gensdk_runtime.programs.spacings import SPACINGS, Levels, levels, most_steps, timesteps
+from gensdk_runtime.programs.spacings import SPACINGS, Levels, levels, timesteps
 from gensdk_runtime.spec.model import ScheduleSpec
 from support.solver_steps import step
 
@@ -202,15 +202,3 @@ def test_refusals_name_the_remedy(kind: str, arguments: dict[str, Any], message:
     known: dict[str, Any] = {"solver": "ddim", "num_inference_steps": 10, **arguments}
     with pytest.raises(InputError, match=message):
         solver_table(schedule(kind), **known)
-
-
-@pytest.mark.parametrize("total", [2, 3, 7, 60])
-@pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("kind", ["linear", "flow"])
-def test_the_most_steps_are_taken_and_no_more(kind: Any, spacing: Any, total: int) -> None:
-    schedule = make_schedule(ScheduleSpec(kind=kind, num_train_timesteps=total))
-    for solver in ("euler", "dpmsolver++"):
-        most = most_steps(schedule, solver, spacing)
-        assert len(timesteps(schedule, solver, most, spacing)) == most
-        with pytest.raises(InputError, match=f"num_inference_steps from 1 to {most}, got {most + 1}"):
-            timesteps(schedule, solver, most + 1, spacing)
