@@ -14,7 +14,7 @@ import numpy as np
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session, check_feeds, check_outputs
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError
+from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.runner import Runner, open_runner
@@ -52,11 +52,16 @@ class Check:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """The checks of all graphs (`graphs`) and of whole sampling runs (`samples`), in each precision."""
+    """The checks of all graphs (`graphs`) and of whole sampling runs (`samples`), in each precision.
+
+    `rounded`: the same for backends that are told to round (TF32), which they are not by default; it is reported,
+    and decides nothing.
+    """
 
     model: str
     graphs: tuple[Check, ...]
     samples: tuple[Check, ...]
+    rounded: tuple[Check, ...] = ()
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -84,10 +89,13 @@ class VerifyReport:
             "ok": self.ok,
             "graphs": [_check_dict(check) for check in self.graphs],
             "samples": [_check_dict(check) for check in self.samples],
+            "rounded": [_check_dict(check) for check in self.rounded],
         }
 
     def __add__(self, other: VerifyReport) -> VerifyReport:
-        return VerifyReport(self.model, self.graphs + other.graphs, self.samples + other.samples)
+        return VerifyReport(
+            self.model, self.graphs + other.graphs, self.samples + other.samples, self.rounded + other.rounded
+        )
 
 
 def verify_bundle(
@@ -127,6 +135,11 @@ def verify_bundle(
                     with closing(open_runner(bundle, engine, each, form="one_call")) as runner:
                         check = replay_one_call(generator, manifest.one_call, runner, golden, bounds.samples)
                     report += VerifyReport(report.model, (), (check,))
+                if each == "fp32":
+                    labels = {next(iter(sessions.values())).backend for sessions in generator.every_session()}
+                    engines = [backend] if isinstance(backend, Backend) else map(create_backend, sorted(labels))
+                    rounded = (replay_rounded(bundle, engine, golden, bounds) for engine in engines)
+                    report = sum(rounded, start=report)
                 reports.append(report)
     first, *others = reports
     return sum(others, start=first)
@@ -167,6 +180,23 @@ def replay(
     generator = Generator.from_sessions(model, sessions)
     samples = [_replay_run(generator, run, bounds) for run in golden.trajectories]
     return VerifyReport(model.name, tuple(graphs), tuple(samples))
+
+
+def replay_rounded(bundle: Bundle, backend: Backend, golden: Golden, bounds: GoldenBounds) -> VerifyReport:
+    """Replays `golden` on `backend` as it computes where it may round; empty where it has nothing of the kind.
+
+    The report has it all under `rounded`.
+    """
+    model = bundle.manifest.model
+    none = VerifyReport(model.name, (), ())
+    try:
+        less_exact = backend.rounding()
+        if less_exact is None:
+            return none
+        with closing(open_runner(bundle, less_exact, "fp32")) as runner:
+            return replace(none, rounded=replay(model, golden, runner.sessions, bounds).checks)
+    except UnavailableError:  # it can't be had beside what is exact, in one process
+        return none
 
 
 def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> Check:

@@ -148,14 +148,19 @@ class Wanted:
         return Runners({}, costs=found.table, opener=opener, resort=Choice(threads=self.threads))
 
     def unmeasured(self, fallbacks: Sequence[str] = (), *, awaited: Look | None = None) -> Runners:
-        """Over ONNX Runtime; see :func:`auto_runners`."""
-        devices = get_backend("onnxruntime").availability().devices
-        spec = "onnxruntime:cuda" if "cuda" in devices else "onnxruntime"
+        """Over ONNX Runtime; see :func:`auto_runners`. A GPU that refuses is told among the fallbacks."""
         chosen: Precision = "fp32" if self.precision == "auto" else self.precision
-        runner = open_runner(self.bundle, create_backend(spec, threads=self.threads), chosen)
         opener = partial(open_choice, self.bundle, precision=chosen)
-        choice = Choice(backend=spec, threads=self.threads)
-        return Runners({choice: runner}, opener=opener, fallbacks=fallbacks, awaited=awaited)
+        told = list(fallbacks)
+        if "cuda" in get_backend("onnxruntime").availability().devices:
+            on_gpu = Choice(backend="onnxruntime:cuda", threads=self.threads)
+            try:
+                return Runners({on_gpu: opener(on_gpu)}, opener=opener, fallbacks=told, awaited=awaited)
+            except BackendError as failure:
+                told.append(f"{on_gpu.backend} failed: {failure}")
+        choice = Choice(threads=self.threads)
+        runner = open_runner(self.bundle, create_backend(choice.backend, threads=self.threads), chosen)
+        return Runners({choice: runner}, opener=opener, fallbacks=told, awaited=awaited)
 
 
 def faster(model: ModelSpec, tables: dict[Precision, CostTable]) -> Tuned:

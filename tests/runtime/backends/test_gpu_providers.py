@@ -1,0 +1,304 @@
+"""ONNX Runtime's GPU providers on a double of their build: what they are told and keep, why they don't start."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from onnx import helper
+
+from gensdk.cli.verify import verify as verify_verb
+from gensdk_runtime.backends import availabilities, create_backend
+from gensdk_runtime.backends.onnxruntime import providers, tf32
+from gensdk_runtime.bundles.embedded import embedded_names
+from gensdk_runtime.errors import InputError, UnavailableError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.host.nvidia import Driver, Gpu
+from gensdk_runtime.proof.verify import verify_bundle
+from support.gpu_onnxruntime import ADA, CPU, CUDA, RTX, TENSORRT, GpuOnnxRuntime, put_in
+from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
+
+NAMES = {"cuda": CUDA, "tensorrt": TENSORRT, "nvtensorrtrtx": RTX}
+PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
+
+PRODUCT = graph_spec({"x": spec("batch", 2), "w": spec(2, 2)}, {"y": spec("batch", 2)})
+PRODUCT_BYTES = onnx_bytes(PRODUCT, [helper.make_node("MatMul", ["x", "w"], ["y"])])
+FEEDS = {"x": np.array([[1 + 2**-12, 1.0]], np.float32), "w": np.eye(2, dtype=np.float32)}
+EXACT, ROUNDED = np.float32(1 + 2**-12), np.float32(1.0)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(tf32.VARIABLE, "set by a test")  # so that the end of the test takes it away again
+    monkeypatch.delenv(tf32.VARIABLE)
+    monkeypatch.setattr(tf32, "_settled", None)
+    monkeypatch.setattr(tf32, "_beside_pytorch", lambda: False)
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, key: str, driver: Driver = ADA) -> GpuOnnxRuntime:
+    """The double of a machine on which this provider runs."""
+    if key != "nvtensorrtrtx":
+        return put_in(monkeypatch, GpuOnnxRuntime(), driver)
+    plugin = ModuleType(PLUGIN)
+    plugin.__spec__ = __import__("importlib.machinery").machinery.ModuleSpec(PLUGIN, None)
+    plugin.get_library_path = lambda: "/plugin.so"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, PLUGIN, plugin)
+    return put_in(monkeypatch, GpuOnnxRuntime(built_in=(), cuda=""), driver)
+
+
+def product(label: str, data: bytes = PRODUCT_BYTES) -> np.float32:
+    with create_backend(label).open(PRODUCT, OnnxBytes(data), precision="fp32") as session:
+        return np.float32(session.run(FEEDS)["y"][0, 0])
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_full_precision_unless_tf32_is_named(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, key)
+    assert product(f"onnxruntime:{key}") == EXACT
+    first, *others = double.told[-1]
+    assert first[0] == NAMES[key]
+    assert others[-1][0] == CPU
+    assert all(options["use_tf32"] == "0" for name, options in double.told[-1] if name == CUDA)
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_tf32_where_it_is_named(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, key)
+    backend = create_backend(f"onnxruntime:{key}:tf32")
+    assert backend.label == f"onnxruntime:{key}:tf32"
+    assert backend.rounding() is None
+    assert product(backend.label) == ROUNDED
+
+
+def test_cuda_takes_both_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "cuda")
+    values = [product(f"onnxruntime:cuda{end}") for end in ("", ":tf32", "", ":tf32")]
+    assert values == [EXACT, ROUNDED, EXACT, ROUNDED]
+
+
+@pytest.mark.parametrize("key", ["tensorrt", "nvtensorrtrtx"])
+@pytest.mark.parametrize(("first", "second"), [("", ":tf32"), (":tf32", "")])
+def test_tensorrt_decides_for_the_process(key, first, second, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, key)
+    product(f"onnxruntime:{key}{first}")
+    with pytest.raises(UnavailableError, match="run it in another"):
+        product(f"onnxruntime:{key}{second}")
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_what_the_user_forbids_is_not_allowed(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, key)
+    monkeypatch.setenv(tf32.VARIABLE, "0")
+    with pytest.raises(UnavailableError, match=f"{tf32.VARIABLE}=0 forbids it"):
+        product(f"onnxruntime:{key}:tf32")
+    assert product(f"onnxruntime:{key}") == EXACT
+
+
+def test_what_the_environment_forces_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "tensorrt")
+    monkeypatch.setenv(tf32.VARIABLE, "1")
+    with pytest.warns(UserWarning, match="set it to 0"):
+        assert product("onnxruntime:tensorrt") == ROUNDED
+
+
+def test_pytorch_beside_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "tensorrt")
+    monkeypatch.setattr(tf32, "_beside_pytorch", lambda: True)
+    with pytest.warns(UserWarning, match="PyTorch loses TF32 here too"):
+        assert product("onnxruntime:tensorrt") == EXACT
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("onnxruntime:cpu:tf32", "provider 'cpu' has no TF32, only NVIDIA's have: cuda, tensorrt, nvtensorrtrtx"),
+        ("onnxruntime:cuda:tf31", "expected nothing or 'tf32' behind 'cuda', got 'tf31'"),
+        ("onnxruntime:cuda:", "expected nothing or 'tf32' behind 'cuda', got ''"),
+    ],
+)
+def test_other_arithmetic_is_refused(label: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "cuda")
+    with pytest.raises(InputError, match=message):
+        create_backend(label)
+
+
+@pytest.mark.parametrize("name", embedded_names())
+@pytest.mark.parametrize("key", NAMES)
+def test_proof_holds_on_each_provider_and_not_in_tf32(name: str, key: str, monkeypatch) -> None:
+    """The very arithmetic of TF32, but for the order of sums: what is embedded drifts beyond its bounds in it."""
+    machine(monkeypatch, key)
+    report = verify_bundle(name, backend=f"onnxruntime:{key}", precision="fp32")
+    assert report.ok
+    assert {check.backend for check in report.checks} == {f"onnxruntime:{key}"}
+    monkeypatch.delenv(tf32.VARIABLE, raising=False)
+    monkeypatch.setattr(tf32, "_settled", None)
+    rounded = verify_bundle(name, backend=f"onnxruntime:{key}:tf32", precision="fp32")
+    assert not rounded.ok
+    assert max(check.drift.scaled for check in rounded.graphs) > 2e-4
+
+
+def test_verify_says_how_far_tf32_would_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "cuda")
+    report = verify_bundle("digits-vae", backend="onnxruntime:cuda", precision="fp32")
+    assert report.ok
+    assert {check.backend for check in report.rounded} == {"onnxruntime:cuda:tf32"}
+    assert not all(check.ok for check in report.rounded)
+    assert len(report.to_dict()["rounded"]) == len(report.checks)
+    done = CliRunner().invoke(verify_verb, ["digits-vae", "--backend", "onnxruntime:cuda"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "onnxruntime:cuda:tf32 would differ by " in done.stdout
+    assert "beyond the bounds" in done.stdout
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_states_stay_in_memory_that_the_build_has(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, key)
+    with Generator.load("digits-ddpm", backend="onnxruntime", threads=1) as plain:
+        expected = plain.sample(2, seed=0, num_inference_steps=3).array
+    double.calls.clear()
+    with Generator.load("digits-ddpm", backend=f"onnxruntime:{key}") as generator:
+        samples = generator.sample(2, seed=0, num_inference_steps=3)
+    np.testing.assert_allclose(samples.array, expected, atol=1e-5)
+    assert samples.settings["backend"] == f"onnxruntime:{key}"
+    assert double.calls["allocate"] > 0
+    assert (double.calls["copy"] > 0) == (key == "nvtensorrtrtx"), "builds without CUDA let the plugin copy"
+
+
+def kept(double: GpuOnnxRuntime, key: str) -> str:
+    names = {"tensorrt": "trt_engine_cache_path", "nvtensorrtrtx": "nv_runtime_cache_path"}
+    return double.told[-1][0][1][names[key]]
+
+
+@pytest.mark.parametrize("key", ["tensorrt", "nvtensorrtrtx"])
+def test_what_is_built_is_kept_for_its_graph_alone(key: str, monkeypatch, tmp_path: Path) -> None:
+    double = machine(monkeypatch, key)
+    other = onnx_bytes(PRODUCT, [helper.make_node("MatMul", ["x", "w"], ["y"], doc_string="other weights")])
+    folders = []
+    for data in (PRODUCT_BYTES, other, PRODUCT_BYTES):
+        product(f"onnxruntime:{key}", data)
+        folders.append(kept(double, key))
+    assert folders[0] == folders[2] != folders[1]
+    assert all(Path(folder).is_relative_to(tmp_path / "cache") and Path(folder).is_dir() for folder in folders)
+    hopper = Driver((Gpu("NVIDIA Other", (8, 6), 2**34),), 13020, "580.82.07")
+    put_in(monkeypatch, double, hopper)
+    product(f"onnxruntime:{key}")
+    assert kept(double, key) not in folders, "an engine is bound to the GPU"
+
+
+def test_what_was_not_used_for_longest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, "tensorrt")
+    monkeypatch.setattr(providers, "MAX_KEPT", 2)
+    folders = []
+    for number in range(4):
+        data = onnx_bytes(PRODUCT, [helper.make_node("MatMul", ["x", "w"], ["y"], doc_string=str(number))])
+        product("onnxruntime:tensorrt", data)
+        folders.append(Path(kept(double, "tensorrt")))
+    assert [folder.is_dir() for folder in folders] == [False, False, True, True]
+
+
+def test_without_a_cache_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, "tensorrt")
+
+    def refused(*parts: str) -> Path:
+        raise UnavailableError("no cache")
+
+    monkeypatch.setattr(providers, "cache_folder", refused)
+    assert product("onnxruntime:tensorrt") == EXACT
+    assert double.told[-1][0] == (TENSORRT, {"trt_context_memory_sharing_enable": "1"})
+
+
+NONE = Driver(problem="no NVIDIA driver was found (libcuda.so.1)")
+
+
+def gpu(major: int, minor: int, cuda: int = 13020) -> Driver:
+    return Driver((Gpu("NVIDIA Double", (major, minor), 2**34),), cuda, "580")
+
+
+@pytest.mark.parametrize(
+    ("driver", "key", "there"),
+    [
+        (gpu(8, 9), "cuda", True),
+        (gpu(7, 5), "cuda", True),
+        (gpu(7, 0), "cuda", False),
+        (gpu(8, 9, cuda=12080), "cuda", False),
+        (NONE, "cuda", False),
+        (gpu(9, 0), "tensorrt", True),
+        (gpu(8, 6), "nvtensorrtrtx", True),
+        (gpu(12, 0), "nvtensorrtrtx", True),
+        (gpu(7, 5), "nvtensorrtrtx", False),
+        (gpu(9, 0), "nvtensorrtrtx", False),
+        (gpu(10, 3), "nvtensorrtrtx", False),
+        (NONE, "nvtensorrtrtx", False),
+    ],
+)
+def test_what_the_gpu_can_decides_what_is_offered(driver, key, there, monkeypatch) -> None:
+    machine(monkeypatch, key, driver)
+    found = availabilities()["onnxruntime"]
+    assert (key in found.devices) == there
+    assert (key in found.missing) != there
+    assert "cpu" in found.devices
+    for reason in found.missing.values():
+        assert "; " in reason, "what is missing, and what mends it"
+        assert "\n" not in reason
+
+
+def test_a_build_without_the_provider_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in(monkeypatch, GpuOnnxRuntime(built_in=()))
+    with pytest.raises(UnavailableError, match=r'has no CUDAExecutionProvider; .* pip install "gensdk\[gpu\]"'):
+        create_backend("onnxruntime:cuda")
+
+
+def test_no_driver_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, "cuda", NONE)
+    with pytest.raises(UnavailableError, match="CUDAExecutionProvider: no NVIDIA"):
+        create_backend("onnxruntime:cuda")
+    assert not double.calls
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("libcublas.so.13", "libcurand.so.10"),
+            r'so.13, libcurand.so.10 not found; pip install "gensdk',
+        ),
+        (
+            ("libnvinfer.so.10", "libcudnn.so.9"),
+            r'for TensorRT 10 \(libnvinfer.so.10\).*; pip install "tensorrt<11"',
+        ),
+        ((), "did not start here, ONNX Runtime fell back to CPUExecutionProvider"),
+    ],
+)
+def test_a_provider_that_does_not_start_says_why(names, message, monkeypatch, capfd) -> None:
+    double = machine(monkeypatch, "tensorrt")
+    double.refused |= {CUDA, TENSORRT}
+    monkeypatch.setattr(providers, "missing_for", lambda ort, name: names)
+    with pytest.raises(UnavailableError, match=message):
+        product("onnxruntime:tensorrt")
+    assert capfd.readouterr().out == "", "what is missing is told in the error, and nothing on stdout"
+
+
+def test_libraries_are_loaded_from_their_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, "cuda")
+    product("onnxruntime:cuda")
+    product("onnxruntime:cuda")
+    assert double.calls["preload"] == 1
+    without = put_in(monkeypatch, GpuOnnxRuntime(cuda=""))
+    assert product("onnxruntime:cuda") == EXACT
+    assert not without.calls["preload"]
+
+
+def test_auto_takes_the_gpu_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, "cuda")
+    with Generator.load("digits-vae") as generator:
+        assert generator.sample(1, seed=0).settings["backend"] == "onnxruntime:cuda"
+    double.refused.add(CUDA)
+    with Generator.load("digits-vae") as generator:
+        settings = generator.sample(1, seed=0).settings
+    assert settings["backend"] == "onnxruntime"
+    assert "onnxruntime:cuda failed: CUDAExecutionProvider did not start here" in settings["fallback"]
