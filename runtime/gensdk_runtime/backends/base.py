@@ -62,6 +62,9 @@ class Session(Closable):
     survives_fork: ClassVar[bool] = True
     """Whether a forked child can go on with it: not where it holds native threads, locks or a GPU."""
 
+    waits: ClassVar[bool] = True
+    """Whether a bound run returns when it is over; otherwise once it is queued on a device."""
+
     def __init__(self, graph: GraphSpec, *, backend: str, precision: Precision) -> None:
         self.graph = graph
         self.backend = backend

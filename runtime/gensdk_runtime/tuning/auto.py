@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -34,10 +34,11 @@ _failed: set[str] = set()  # bundles that could not be measured in this process
 
 @dataclass(frozen=True)
 class Tuned:
-    """The precision to use, and its costs."""
+    """The precision to use, and its costs; `untried`: what took too long to be measured, told once."""
 
     precision: Precision
     table: CostTable
+    untried: tuple[str, ...] = ()
 
 
 def auto_runners(bundle: Bundle, precision: Precision | Literal["auto"], threads: int | None) -> Runners:
@@ -125,8 +126,9 @@ class Wanted:
             found = self.stored()  # by another process, while this one waited
             if found is not None:
                 return found
+            measurement = Measurement(self.bundle, self.precisions, SHORT, threads=self.threads)
             try:
-                tables = Measurement(self.bundle, self.precisions, SHORT, threads=self.threads).run()
+                tables = measurement.run()
             except (GensdkError, OSError):
                 tables = {}
         if set(tables) != set(self.precisions):
@@ -135,7 +137,8 @@ class Wanted:
         kept = {each: pruned(table, counts_to_compare(manifest.model, table)) for each, table in tables.items()}
         for each, table in kept.items():
             store.save_table(self.key(each), table, manifest)
-        return faster(manifest.model, kept)
+        untried = tuple(f"{what} not measured: {measurement.failures[what]}" for what in measurement.late)
+        return replace(faster(manifest.model, kept), untried=untried)
 
     @property
     def _name(self) -> str:
@@ -145,13 +148,15 @@ class Wanted:
     def runners(self, found: Tuned) -> Runners:
         """Over the choices of `found`."""
         opener = partial(open_choice, self.bundle, precision=found.precision)
-        return Runners({}, costs=found.table, opener=opener, resort=Choice(threads=self.threads))
+        resort = Choice(threads=self.threads)
+        return Runners({}, costs=found.table, opener=opener, resort=resort, fallbacks=found.untried)
 
     def unmeasured(self, fallbacks: Sequence[str] = (), *, awaited: Look | None = None) -> Runners:
         """Over ONNX Runtime; see :func:`auto_runners`. A GPU that refuses is told among the fallbacks."""
         chosen: Precision = "fp32" if self.precision == "auto" else self.precision
         opener = partial(open_choice, self.bundle, precision=chosen)
         told = list(fallbacks)
+        on_processor = create_backend("onnxruntime", threads=self.threads)  # refuses threads that nothing takes
         if "cuda" in get_backend("onnxruntime").availability().devices:
             on_gpu = Choice(backend="onnxruntime:cuda", threads=self.threads)
             try:
@@ -159,7 +164,7 @@ class Wanted:
             except BackendError as failure:
                 told.append(f"{on_gpu.backend} failed: {failure}")
         choice = Choice(threads=self.threads)
-        runner = open_runner(self.bundle, create_backend(choice.backend, threads=self.threads), chosen)
+        runner = open_runner(self.bundle, on_processor, chosen)
         return Runners({choice: runner}, opener=opener, fallbacks=told, awaited=awaited)
 
 

@@ -140,6 +140,7 @@ class TensorRtSession(Session):
     """
 
     survives_fork = False
+    waits = False
 
     def __init__(
         self,
