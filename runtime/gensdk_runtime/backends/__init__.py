@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from gensdk_runtime.arguments import shown
 from gensdk_runtime.backends.base import Availability, Backend
+from gensdk_runtime.backends.chain import Chain
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.host.installed import load_entry_point
 
@@ -84,3 +85,13 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
 def availabilities() -> dict[str, Availability]:
     """For each backend whether it can run here, and if not, why, and what mends it."""
     return {name: get_backend(name).availability() for name in backend_names()}
+
+
+def chains() -> dict[str, Chain]:
+    """For each backend, and each of its providers, all that it needs here, from the driver to the package."""
+    found = {name: get_backend(name).chains() for name in backend_names()}
+    return {
+        f"{name}:{provider}".removesuffix(":"): chain
+        for name, of_backend in found.items()
+        for provider, chain in of_backend.items()
+    }

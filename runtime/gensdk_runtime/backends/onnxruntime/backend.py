@@ -29,6 +29,7 @@ from gensdk_runtime.backends.onnxruntime.providers import (
     package_link,
     prepare_precision,
 )
+from gensdk_runtime.backends.onnxruntime.trial import trial_link
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import CUDA, OPENVINO
 from gensdk_runtime.host.nvidia import nvidia_driver
@@ -95,12 +96,16 @@ class OnnxRuntimeBackend(Backend):
 
     @classmethod
     def chains(cls) -> dict[str, Chain]:
-        """What each provider needs, from the driver to the package."""
+        """What each provider needs, from the driver to the package; where all is there, whether a graph runs."""
         try:
             ort = import_onnxruntime()
         except UnavailableError:
             return super().chains()
-        return {key: chain_of(ort, key) for key in PROVIDERS}
+        chains = {key: chain_of(ort, key) for key in PROVIDERS}
+        for key, chain in chains.items():
+            if PROVIDERS[key].wants is not None and not chain.broken:
+                chains[key] = Chain((*chain.links, trial_link(key)))
+        return chains
 
     @property
     def label(self) -> str:

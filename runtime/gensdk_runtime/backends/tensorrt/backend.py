@@ -12,10 +12,12 @@ from typing import Literal, Self
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes, tensor_shape
+from gensdk_runtime.backends.chain import Chain
 from gensdk_runtime.backends.tensorrt.build import AxisRange, Recipe, image_axes
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.device import INSTALL, DeviceMemory, PinnedArray, Stream, find_gpu
 from gensdk_runtime.backends.tensorrt.engine import Lane, LoadedEngine
+from gensdk_runtime.backends.tensorrt.needs import chain_of
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.backends.tensorrt.supply import EngineSource, Supplier
 from gensdk_runtime.errors import InputError, UnavailableError, did_you_mean
@@ -95,6 +97,11 @@ class TensorRtBackend(Backend):
             return Availability(False, reason=reason, remedy=remedy)
         devices = tuple(versions)
         return Availability(True, version=versions[devices[0]], devices=devices, missing=missing)
+
+    @classmethod
+    def chains(cls) -> dict[str, Chain]:
+        """What each kind needs, from the driver to the package."""
+        return {kind: chain_of(runtime) for kind, runtime in KINDS.items()}
 
     @property
     def label(self) -> str:
