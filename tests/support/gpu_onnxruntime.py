@@ -37,6 +37,7 @@ class GpuOnnxRuntime:
 
     def __init__(self, *, built_in: tuple[str, ...] = (TENSORRT, CUDA), cuda: str = "13.0") -> None:
         self.built_in, self.cuda_version = built_in, cuda
+        self.__file__ = real.__file__
         self.refused: set[str] = set()
         self.told: list[list[tuple[str, dict[str, str]]]] = []
         self.calls: Counter[str] = Counter()

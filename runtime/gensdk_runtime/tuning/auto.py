@@ -152,19 +152,23 @@ class Wanted:
         return Runners({}, costs=found.table, opener=opener, resort=resort, fallbacks=found.untried)
 
     def unmeasured(self, fallbacks: Sequence[str] = (), *, awaited: Look | None = None) -> Runners:
-        """Over ONNX Runtime; see :func:`auto_runners`. A GPU that refuses is told among the fallbacks."""
+        """Over ONNX Runtime; see :func:`auto_runners`. A GPU that refuses is told among the fallbacks.
+
+        Where ONNX Runtime is not installed: over the first backend that is there.
+        """
+        check_threads(self.threads)
         chosen: Precision = "fp32" if self.precision == "auto" else self.precision
         opener = partial(open_choice, self.bundle, precision=chosen)
         told = list(fallbacks)
-        on_processor = create_backend("onnxruntime", threads=self.threads)  # refuses threads that nothing takes
-        if "cuda" in get_backend("onnxruntime").availability().devices:
-            on_gpu = Choice(backend="onnxruntime:cuda", threads=self.threads)
+        *better, last = _unmeasured_backends()
+        for backend in better:
+            choice = Choice(backend=backend, threads=self.threads)
             try:
-                return Runners({on_gpu: opener(on_gpu)}, opener=opener, fallbacks=told, awaited=awaited)
+                return Runners({choice: opener(choice)}, opener=opener, fallbacks=told, awaited=awaited)
             except BackendError as failure:
-                told.append(f"{on_gpu.backend} failed: {failure}")
-        choice = Choice(threads=self.threads)
-        runner = open_runner(self.bundle, on_processor, chosen)
+                told.append(f"{backend} failed: {failure}")
+        runner = open_runner(self.bundle, create_backend(last, threads=self.threads), chosen)
+        choice = Choice(backend=last, threads=self.threads)
         return Runners({choice: runner}, opener=opener, fallbacks=told, awaited=awaited)
 
 
@@ -184,6 +188,15 @@ def faster(model: ModelSpec, tables: dict[Precision, CostTable]) -> Tuned:
 def switched_off() -> bool:
     """True if GENSDK_TUNE=off forbids measuring and the use of what was measured."""
     return os.environ.get(ENVIRONMENT, "").strip().lower() in ("off", "0", "no", "false")
+
+
+def _unmeasured_backends() -> tuple[str, ...]:
+    """What to take where nothing was measured, in this order; the last one has to answer for it."""
+    usual = get_backend("onnxruntime").availability()
+    if usual.available:
+        return ("onnxruntime:cuda", "onnxruntime") if "cuda" in usual.devices else ("onnxruntime",)
+    others = [name for name in ("tensorrt", "openvino") if get_backend(name).availability().available]
+    return tuple(others[:1]) or ("onnxruntime",)
 
 
 def check_threads(threads: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,13 +14,17 @@ from onnx import helper
 
 from gensdk.cli.verify import verify as verify_verb
 from gensdk_runtime.backends import availabilities, create_backend
+from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.backends.onnxruntime import providers, tf32
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.host.elf import needed_libraries
 from gensdk_runtime.host.nvidia import Driver, Gpu
 from gensdk_runtime.proof.verify import verify_bundle
 from support.gpu_onnxruntime import ADA, CPU, CUDA, RTX, TENSORRT, GpuOnnxRuntime, put_in
+from support.nvidia_stubs import build_library, needs_compiler
 from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
 
 NAMES = {"cuda": CUDA, "tensorrt": TENSORRT, "nvtensorrtrtx": RTX}
@@ -271,7 +276,7 @@ def test_no_driver_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyP
             ("libnvinfer.so.10", "libcudnn.so.9"),
             r'for TensorRT 10 \(libnvinfer.so.10\).*; pip install "tensorrt<11"',
         ),
-        ((), "did not start here, ONNX Runtime fell back to CPUExecutionProvider"),
+        ((), r"did not start here \(ONNX Runtime fell back to CPUExecutionProvider\); see gensdk env --explain"),
     ],
 )
 def test_a_provider_that_does_not_start_says_why(names, message, monkeypatch, capfd) -> None:
@@ -302,3 +307,60 @@ def test_auto_takes_the_gpu_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> 
         settings = generator.sample(1, seed=0).settings
     assert settings["backend"] == "onnxruntime"
     assert "onnxruntime:cuda failed: CUDAExecutionProvider did not start here" in settings["fallback"]
+
+
+def test_auto_without_onnxruntime_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = Availability(False, reason="ONNX Runtime is missing", remedy="pip")
+    monkeypatch.setattr(OnnxRuntimeBackend, "availability", classmethod(lambda cls: gone))
+    with Generator.load("digits-vae") as generator:
+        assert generator.sample(1, seed=0).settings["backend"] == "openvino"
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[GpuOnnxRuntime, Path]:
+    """The double, and a folder where its libraries lie."""
+    double = machine(monkeypatch, "cuda")
+    folder = tmp_path / "onnxruntime" / "capi"
+    folder.mkdir(parents=True)
+    double.__file__ = str(folder.parent / "__init__.py")
+    build_library(folder / "libonnxruntime_providers_shared.so", "int Provider_GetHost(void) { return 0; }")
+    return double, folder
+
+
+@needs_compiler
+def test_all_libraries_that_are_missing_are_named(package, tmp_path: Path) -> None:
+    double, folder = package
+    there, gone = (
+        build_library(tmp_path / name, "int f(void) { return 0; }") for name in ("liba.so.1", "libb.so.2")
+    )
+    other = build_library(tmp_path / "libc2.so.3", "int h(void) { return 0; }")
+    needs = (there, gone, other)
+    build_library(folder / "libonnxruntime_providers_cuda.so", "int g(void) { return 0; }", needs=needs)
+    assert needed_libraries(folder / "libonnxruntime_providers_cuda.so")[:3] == (
+        "liba.so.1",
+        "libb.so.2",
+        "libc2.so.3",
+    )
+    ctypes.CDLL(str(there))  # as preload_dlls does
+    with pytest.raises(UnavailableError, match=r'libb.so.2, libc2.so.3 not found; pip install "gensdk\[gpu\]"'):
+        product("onnxruntime:cuda")
+    assert double.told == [], "nothing is tried that can't start"
+    ctypes.CDLL(str(gone)), ctypes.CDLL(str(other))
+    assert product("onnxruntime:cuda") == EXACT
+
+
+@needs_compiler
+def test_what_the_loader_says_is_the_cause(package) -> None:
+    double, folder = package
+    double.refused.add(CUDA)
+    code = "extern int of_no_library(void); int (*f)(void) = of_no_library;"
+    build_library(folder / "libonnxruntime_providers_cuda.so", code)
+    with pytest.raises(UnavailableError, match=r"did not start here \(.*undefined symbol: of_no_library\); see"):
+        product("onnxruntime:cuda")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"\x7fELF\x02\x01" + b"\xff" * 200, b"MZ" * 400])
+def test_other_files_need_no_libraries(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "lib.so").write_bytes(content)
+    assert needed_libraries(tmp_path / "lib.so") == ()
+    assert needed_libraries(tmp_path / "no.so") == ()

@@ -16,6 +16,7 @@ from gensdk_runtime.backends.onnxruntime.package import (
     import_onnxruntime,
     load_gpu_libraries,
     one_line,
+    why_not_loaded,
 )
 from gensdk_runtime.backends.onnxruntime.providers import (
     PROVIDERS,
@@ -24,6 +25,7 @@ from gensdk_runtime.backends.onnxruntime.providers import (
     devices_of,
     is_built_in,
     kept_folder,
+    library_link,
     missing,
     options_of,
     package_link,
@@ -125,6 +127,8 @@ class OnnxRuntimeBackend(Backend):
         if provider.wants is not None:
             CUDA.use()
             load_gpu_libraries(self._ort)
+            if (libraries := Chain((library_link(self._ort, provider),))).broken:
+                raise UnavailableError(f"{provider.name}: {libraries.problem}")
             prepare_precision(self.provider, self.label, tf32=self.tf32)
         elif self.provider == "openvino":
             OPENVINO.use()
@@ -149,11 +153,10 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(f"ONNX Runtime can't load graph {graph.name!r}: {_line(failure)}") from None
         running = session.get_providers()
         if provider.name not in running:
-            why = missing(self._ort, self.provider) or (
-                f"{provider.name} did not start here, ONNX Runtime fell back to {running[0]}; see gensdk env "
-                "--explain, or use backend='onnxruntime'"
-            )
-            raise UnavailableError(why)
+            said = why_not_loaded(self._ort, provider.library) or f"ONNX Runtime fell back to {running[0]}"
+            remedy = "see gensdk env --explain, or use backend='onnxruntime'"
+            problem = missing(self._ort, self.provider)
+            raise UnavailableError(problem or f"{provider.name} did not start here ({said}); {remedy}")
         session.disable_fallback()
         return OnnxRuntimeSession(
             graph, self._ort, session, memory=provider.memory, backend=self.label, precision=precision

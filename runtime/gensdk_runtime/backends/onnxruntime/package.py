@@ -93,7 +93,24 @@ def missing_for(ort: Any, provider: str) -> tuple[str, ...]:
     library = provider_library(ort, provider)
     if library is None:
         return ()
-    return tuple(name for name in missing_libraries(library) if name not in _OF_THE_DRIVER)
+    names = tuple(name for name in missing_libraries(library) if name not in _OF_THE_DRIVER)
+    # A build of another maker may know where they are.
+    return names if names and "cannot open shared object" in why_not_loaded(ort, provider) else ()
+
+
+def why_not_loaded(ort: Any, provider: str) -> str:
+    """What the system's loader says against a provider's library; empty where it loads, or there is none."""
+    library = provider_library(ort, provider)
+    if library is None:
+        return ""
+    load_gpu_libraries(ort)
+    try:
+        shared = library.with_name(library.name.replace(f"_{provider}.", "_shared."))
+        ctypes.CDLL(str(shared), mode=ctypes.RTLD_GLOBAL)  # what they all are linked with, without saying so
+        ctypes.CDLL(str(library))
+    except OSError as failure:
+        return one_line(failure)
+    return ""
 
 
 def wanted_tensorrt(names: tuple[str, ...]) -> str:

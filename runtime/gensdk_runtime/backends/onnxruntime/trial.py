@@ -44,8 +44,9 @@ def trial_link(provider: str) -> Link:
         return Link("session", False, f"it did not start within {SECONDS:.0f} s", again)
     if done.output.strip().endswith(_RAN):
         return Link("session", True, "a graph ran")
-    said = [line for line in (*done.output.splitlines(), *done.errors.splitlines()) if line.strip()]
-    return Link("session", False, one_line(Exception(said[-1])) if said else death(done.code), again)
+    said = [line for line in done.errors.splitlines() if line.strip()]
+    causes = [line for line in said if "with error: " in line] or said[-1:]
+    return Link("session", False, one_line(Exception(causes[0])) if causes else death(done.code), again)
 
 
 def run_trial(provider: str) -> None:
