@@ -77,7 +77,7 @@ class GpuOnnxRuntime:
         data = model if isinstance(model, bytes) else Path(model).read_bytes()
         by_option = its.get("use_tf32", "1") != "0"
         by_process = os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
-        if (first == CUDA and by_option and by_process) or (first in (TENSORRT, RTX) and by_process):
+        if (first == CUDA and by_option and by_process) or (first not in (CUDA, CPU) and by_process):
             data = in_tf32(data)
         plain = real.SessionOptions()
         plain.log_severity_level, plain.intra_op_num_threads = 4, 1

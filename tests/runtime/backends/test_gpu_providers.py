@@ -17,6 +17,7 @@ from gensdk_runtime.backends import availabilities, create_backend
 from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.backends.onnxruntime import providers, tf32
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.backends.onnxruntime.package import one_line
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.generator import Generator
@@ -45,13 +46,14 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tf32, "_beside_pytorch", lambda: False)
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, key: str, driver: Driver = ADA) -> GpuOnnxRuntime:
-    """The double of a machine on which this provider runs."""
+def machine(monkeypatch: pytest.MonkeyPatch, key: str, driver: Driver = ADA, ep_name: str = RTX) -> GpuOnnxRuntime:
+    """The double of a machine on which this provider runs; `ep_name`: what the plugin calls it."""
     if key != "nvtensorrtrtx":
         return put_in(monkeypatch, GpuOnnxRuntime(), driver)
     plugin = ModuleType(PLUGIN)
     plugin.__spec__ = __import__("importlib.machinery").machinery.ModuleSpec(PLUGIN, None)
     plugin.get_library_path = lambda: "/plugin.so"  # type: ignore[attr-defined]
+    plugin.get_ep_name = lambda: ep_name  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, PLUGIN, plugin)
     return put_in(monkeypatch, GpuOnnxRuntime(built_in=(), cuda=""), driver)
 
@@ -345,7 +347,8 @@ def test_all_libraries_that_are_missing_are_named(package, tmp_path: Path) -> No
     with pytest.raises(UnavailableError, match=r'libb.so.2, libc2.so.3 not found; pip install "gensdk\[gpu\]"'):
         product("onnxruntime:cuda")
     assert double.told == [], "nothing is tried that can't start"
-    ctypes.CDLL(str(gone)), ctypes.CDLL(str(other))
+    for each in needs:
+        ctypes.CDLL(str(each))
     assert product("onnxruntime:cuda") == EXACT
 
 
@@ -364,3 +367,48 @@ def test_other_files_need_no_libraries(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "lib.so").write_bytes(content)
     assert needed_libraries(tmp_path / "lib.so") == ()
     assert needed_libraries(tmp_path / "no.so") == ()
+
+
+@pytest.mark.parametrize("name", [RTX, "nv_tensorrt_rtx"])
+def test_a_plugin_is_registered_by_its_own_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, "nvtensorrtrtx", ep_name=name)
+    assert product("onnxruntime:nvtensorrtrtx") == EXACT
+    assert double.plugins == {name: "/plugin.so"}
+    assert double.told[-1][0][0] == name
+
+
+def test_a_plugin_without_a_device_and_one_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = machine(monkeypatch, "nvtensorrtrtx")
+    monkeypatch.setattr(double, "register_execution_provider_library", lambda name, path: None)
+    with pytest.raises(UnavailableError, match="finds no GPU that it runs on; see gensdk env --explain"):
+        product("onnxruntime:nvtensorrtrtx")
+
+    def broken(name: str, path: str) -> None:
+        raise RuntimeError(
+            "[ONNXRuntimeError] : 1 : FAIL : Failed to load library /x.so with error: /x.so: no cuX"
+        )
+
+    monkeypatch.setattr(double, "register_execution_provider_library", broken)
+    with pytest.raises(
+        UnavailableError, match=r"can't be loaded \(/x.so: no cuX\); pip install --force-reinstall"
+    ):
+        product("onnxruntime:nvtensorrtrtx")
+    assert double.told == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "[E] cuda_call.cc:154 std::X<T, U> CUDA failure 36: not supported\n ; GPU=-1 ; host",
+            "CUDA failure 36: not supported",
+        ),
+        (
+            "Get() : FAIL : Failed to load library /x.so with error: libcudnn.so.9: no such file",
+            "libcudnn.so.9: no such file",
+        ),
+        ("Protobuf\n  parsing failed.", "Protobuf parsing failed."),
+    ],
+)
+def test_the_cause_is_told_alone(text: str, line: str) -> None:
+    assert one_line(RuntimeError(text)) == line

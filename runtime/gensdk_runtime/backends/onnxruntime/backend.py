@@ -138,12 +138,14 @@ class OnnxRuntimeBackend(Backend):
             (PROVIDERS[key].name, options_of(key, tf32=self.tf32, kept=kept))
             for key in (self.provider, *provider.chain)
         ]
+        named = {provider.name}
         try:
             options = self._options()
             options.enable_mem_pattern = isinstance(model, bytes) and len(model) < LARGE_BYTES
             if not is_built_in(self._ort, provider):
-                options.add_provider_for_devices(devices_of(self._ort, provider)[:1], chain[0][1])
-                chain = []
+                devices = devices_of(self._ort, provider)[:1]
+                options.add_provider_for_devices(devices, chain[0][1])
+                named, chain = {device.ep_name for device in devices}, []
             session = self._ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
         except UnavailableError:
             raise
@@ -152,7 +154,7 @@ class OnnxRuntimeBackend(Backend):
                 raise UnavailableError(problem) from None
             raise BackendError(f"ONNX Runtime can't load graph {graph.name!r}: {_line(failure)}") from None
         running = session.get_providers()
-        if provider.name not in running:
+        if not named & set(running):
             said = why_not_loaded(self._ort, provider.library) or f"ONNX Runtime fell back to {running[0]}"
             remedy = "see gensdk env --explain, or use backend='onnxruntime'"
             problem = missing(self._ort, self.provider)

@@ -24,6 +24,8 @@ TENSORRT_LIBRARIES = "tensorrt_libs"
 
 _OF_THE_DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
 _TENSORRT = re.compile(r"lib(nvinfer|nvonnxparser)\.so\.(\d+)")
+_CAUSES = (re.compile(r"with error: (.*)"), re.compile(r"(\b[A-Za-z]+ failure \d+: [^;]*)"))
+"""Where what matters begins in messages that are mostly names of functions."""
 _registering = new_lock()
 
 
@@ -126,24 +128,27 @@ def plugin_devices(ort: Any, name: str, plugin: str | None) -> list[Any]:
     """
     if plugin is None or find_spec(plugin) is None or not hasattr(ort, "register_execution_provider_library"):
         return []
-    with _registering:
-        found = _devices_of(ort, name)
-        if not found:
-            try:
-                ort.register_execution_provider_library(name, import_module(plugin).get_library_path())
-            except Exception as failure:  # its exceptions share no base; one was registered and found no device
-                if "already registered" not in str(failure).lower():
-                    raise UnavailableError(f"{plugin} can't be loaded ({one_line(failure)})") from None
-            found = _devices_of(ort, name)
-    return found
+    try:
+        module = import_module(plugin)
+        own = module.get_ep_name() if hasattr(module, "get_ep_name") else name  # releases differ in it
+        with _registering:
+            found = _devices(ort, (own, name))
+            if not found:
+                ort.register_execution_provider_library(own, module.get_library_path())
+                found = _devices(ort, (own, name))
+        return found
+    except Exception as failure:  # ONNX Runtime's, and the package's, share no base
+        if "already registered" in str(failure).lower():  # and found no device
+            return []
+        raise UnavailableError(f"{plugin} can't be loaded ({one_line(failure)})") from None
 
 
-def _devices_of(ort: Any, name: str) -> list[Any]:
-    return [device for device in ort.get_ep_devices() if device.ep_name == name]
+def _devices(ort: Any, names: tuple[str, ...]) -> list[Any]:
+    return [device for device in ort.get_ep_devices() if device.ep_name in names]
 
 
 def one_line(failure: Exception) -> str:
-    """What ONNX Runtime raised, in one line; where a library is missing, the loader's words alone."""
+    """What ONNX Runtime raised, in one line; of a library or of CUDA, the cause alone."""
     text = " ".join(str(failure).split())
-    _, with_error, cause = text.partition("with error: ")
-    return (cause if with_error else text)[:300]
+    cause = next((match[1] for pattern in _CAUSES if (match := pattern.search(text))), text)
+    return cause.strip()[:300]

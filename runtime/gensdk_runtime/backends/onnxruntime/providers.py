@@ -157,7 +157,7 @@ def missing(ort: Any, key: str) -> str:
     if provider.wants is None:
         return ""
     if problem := Chain(tuple(gpu_links(provider.wants, provider.wanted, _built_with(ort, provider)))).problem:
-        return problem if problem.startswith(provider.name) else f"{provider.name}: {problem}"
+        return f"{provider.name}: {problem}"
     problem = Chain((library_link(ort, provider),)).problem
     return f"{provider.name}: {problem}" if problem else ""
 
@@ -194,7 +194,10 @@ def library_link(ort: Any, provider: Provider) -> Link:
             return Link(
                 "libraries", False, str(failure), f"pip install --force-reinstall {_package(provider.plugin)}"
             )
-        return Link("libraries", True if found else None, "its own")
+        if not found:
+            text = f"{_package(provider.plugin)} finds no GPU that it runs on"
+            return Link("libraries", False, text, "see gensdk env --explain, or use backend='auto'")
+        return Link("libraries", True, "its own")
     names = missing_for(ort, provider.library)
     if not names:
         return Link("libraries", True, "all are found")
