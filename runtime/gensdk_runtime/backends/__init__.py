@@ -62,9 +62,10 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
 
     What stands behind the colon is the execution provider; ``:tf32`` behind one of an NVIDIA GPU, as in
     ``"onnxruntime:cuda:tf32"``, lets it round what goes into fp32 products, which it does not by default.
-    `threads` bounds the CPU threads inside one graph; with `spinning` they wait busily between runs, which is faster
-    for small graphs and takes the processor from others. With ``:background`` at its end, as in ``"tensorrt:background"``, ONNX Runtime serves until the backend
-    is ready (:mod:`gensdk_runtime.backends.background`).
+    `threads` bounds the CPU threads inside one graph; with `spinning` they wait busily between runs, which is
+    faster for small graphs and takes the processor from others. With ``:background`` at its end, as in
+    ``"tensorrt:background"``, ONNX Runtime serves until the backend is ready
+    (:mod:`gensdk_runtime.backends.background`).
     """
     if not isinstance(spec, str):
         raise InputError(f"expected backend as a name, such as 'auto' or 'onnxruntime', got {type(spec).__name__}")
