@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GOLDEN_FILE = "golden/golden.npz"
 CARD_FILE = "README.md"
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 """Those that shape graphs."""
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gensdk.cli.output import print_json, print_table, say
 
+if TYPE_CHECKING:
+    from gensdk_runtime.backends.chain import Chain
+
 EXAMPLES = """
 \b
 Examples:
   gensdk env
+  gensdk env --explain
   gensdk env --json > machine.json
 """
 
@@ -44,23 +49,28 @@ EXTRAS = {
     "cpu": ("onnxruntime",),
     "gpu": ("onnxruntime-gpu",),
     "openvino": ("openvino",),
-    "training": ("torch", "onnx", "onnxscript", "onnxruntime", "accelerate", "safetensors", "tensorboard"),
+    "training": (
+        "torch", "onnx", "onnxscript", "safetensors", "accelerate", "tensorboard", "scikit-learn",
+    ),
     "rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
     "tensorrt": ("tensorrt", "cuda-bindings"),
-    "import": ("onnx", "onnxruntime"),
+    "import": ("onnx",),
+    "diffusers": ("diffusers", "safetensors"),
     "plot": ("matplotlib",),
     "video": ("av",),
-}
-
-ONE_OF = {"cpu": "onnxruntime-gpu", "gpu": "onnxruntime"}
-"""Of an extra, the package that its own would overwrite."""
+}  # fmt: skip
+RUNTIMES = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}
+"""The extras whose packages are one module, so that they overwrite each other."""
+BESIDE = ("training", "import")
+"""The extras that need one of them beside them."""
 
 
 @click.command(epilog=EXAMPLES)
+@click.option("--explain", is_flag=True, help="For each provider: what it needs, and the command that mends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def env(as_json: bool) -> None:
+def env(explain: bool, as_json: bool) -> None:
     """Show this machine, the packages, and which backends and providers run here, or why not and what mends it."""
-    from gensdk_runtime.backends import availabilities
+    from gensdk_runtime.backends import availabilities, chains
     from gensdk_runtime.bench.machine import this_machine
     from gensdk_runtime.version import __version__
 
@@ -76,11 +86,19 @@ def env(as_json: bool) -> None:
             "extras": extras,
             "backends": {name: vars(each) for name, each in backends.items()},
         }
+        if explain:
+            found["chains"] = {
+                name: {"links": [vars(link) for link in chain.links], "remedy": chain.remedy}
+                for name, chain in chains().items()
+            }
         print_json(found)
         return
     gpus = ", ".join(machine.gpus) or "none found"
     say(f"gensdk {__version__}, Python {machine.python}, {machine.os}")
     say(f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB; NVIDIA GPUs: {gpus}")
+    if explain:
+        print_chains(chains())
+        return
     rows = []
     for name, each in backends.items():
         state = "ready" if each.available else f"{each.reason}; {each.remedy}"
@@ -89,6 +107,15 @@ def env(as_json: bool) -> None:
     print_table(("backend", "version", "providers", "state"), rows)
     print_table(("extra", "state"), list(extras.items()))
     print_table(("package", "version"), [(name, found or "-") for name, found in packages.items()])
+
+
+def print_chains(chains: Mapping[str, Chain]) -> None:
+    """A table for each provider, from what it needs first, and what mends it."""
+    states = {True: "ok", False: "missing", None: "?"}
+    for name, chain in chains.items():
+        rows = [(link.what, states[link.ok], link.found) for link in chain.links]
+        print_table(("needs", "state", "found"), rows, title=name)
+        say(f"mend it: {chain.remedy}" if chain.broken else "nothing is missing")
 
 
 def version(package: str) -> str | None:
@@ -102,10 +129,18 @@ def version(package: str) -> str | None:
 def extra_state(extra: str) -> str:
     """``installed``, or the pip commands that install what is missing."""
     missing = [package for package in EXTRAS[extra] if version(package) is None]
-    rival = ONE_OF.get(extra)
-    if missing and rival is not None and version(rival) is not None:
-        return f'pip uninstall {rival}, then pip install "gensdk[{extra}]" (they overwrite each other)'
-    return f'pip install "gensdk[{extra}]" ({", ".join(missing)} missing)' if missing else "installed"
+    runtimes = [package for package in RUNTIMES.values() if version(package) is not None]
+    if extra in RUNTIMES and (len(runtimes) > 1 or (missing and runtimes)):
+        # Each removal takes files of the other along: what is to stay is installed anew.
+        return (
+            f'pip uninstall -y {" ".join(runtimes)} && pip install "gensdk[{extra}]" (onnxruntime and '
+            "onnxruntime-gpu overwrite each other)"
+        )
+    if missing:
+        return f'pip install "gensdk[{extra}]" ({", ".join(missing)} missing)'
+    if extra in BESIDE and not runtimes:
+        return 'pip install "gensdk[cpu]", or "gensdk[gpu]" (ONNX Runtime is missing beside it)'
+    return "installed"
 
 
 def opencv_state() -> str:

@@ -10,7 +10,7 @@ from gensdk.cli.output import print_json, print_table, say
 from gensdk_runtime.errors import CheckFailedError
 
 if TYPE_CHECKING:
-    from gensdk_runtime.proof.verify import VerifyReport
+    from gensdk_runtime.proof.verify import Check, VerifyReport
 
 EXAMPLES = """
 \b
@@ -43,6 +43,11 @@ def verify(bundle: str, precision: Any, backend: str, atol: float | None, as_jso
         raise CheckFailedError(f"{report.model}: {report.problems[0]}")
 
 
+def _excess(check: Check) -> tuple[bool, float]:
+    """Orders checks by how far they are from what is allowed; those without a bound come last."""
+    return not check.ok, check.drift.scaled / (check.allowed or 1.0)
+
+
 def print_report(report: VerifyReport) -> None:
     """One row for each graph and each sampling run, in each precision, with what is compared and its bound."""
     flips = any(check.drift.discrete for check in report.checks)
@@ -67,4 +72,9 @@ def print_report(report: VerifyReport) -> None:
     if flips:
         columns.insert(5, "flips")
     print_table(columns, rows)
+    for backend in dict.fromkeys(check.backend for check in report.rounded):
+        worst = max((check for check in report.rounded if check.backend == backend), key=_excess)
+        allowed = "no bound" if worst.allowed is None else f"{worst.allowed:.0e} allowed"
+        verdict = "within the bounds" if worst.ok else "beyond the bounds, so it is off unless you name it"
+        say(f"{backend} would differ by {worst.drift.scaled:.2e} ({worst.what}, {allowed}): {verdict}")
     say("differs by: in units of half the output's value range, or of its largest value (--json: as it is)")

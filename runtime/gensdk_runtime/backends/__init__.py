@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.backends.base import Availability, Backend
+from gensdk_runtime.backends.chain import Chain
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.host.installed import load_entry_point, load_entry_points
 from gensdk_runtime.spec.kinds import same_class
@@ -61,10 +62,12 @@ def get_backend(name: str) -> type[Backend]:
 def create_backend(spec: str, *, threads: int | None = None, spinning: bool = False) -> Backend:
     """The backend that `spec` names, such as ``"onnxruntime"``, ``"onnxruntime:cuda"`` or ``"openvino"``.
 
-    What stands behind the colon is the execution provider. `threads` bounds the CPU threads inside one graph;
-    with `spinning` they wait busily between runs, which is faster for small graphs and takes the processor from
-    others. With ``:background`` at its end, as in ``"tensorrt:background"``, ONNX Runtime serves until the backend
-    is ready (:mod:`gensdk_runtime.backends.background`).
+    What stands behind the colon is the execution provider; ``:tf32`` behind one of an NVIDIA GPU, as in
+    ``"onnxruntime:cuda:tf32"``, lets it round what goes into fp32 products, which it does not by default.
+    `threads` bounds the CPU threads inside one graph; with `spinning` they wait busily between runs, which is
+    faster for small graphs and takes the processor from others. With ``:background`` at its end, as in
+    ``"tensorrt:background"``, ONNX Runtime serves until the backend is ready
+    (:mod:`gensdk_runtime.backends.background`).
     """
     if not isinstance(spec, str):
         raise InputError(f"expected backend as a name, such as 'auto' or 'onnxruntime', got {type(spec).__name__}")
@@ -88,3 +91,13 @@ def availabilities() -> dict[str, Availability]:
     """For each backend, also of other packages, whether it can run here, and if not, why, and what mends it."""
     load_entry_points(ENTRY_POINTS)
     return {name: get_backend(name).availability() for name in backend_names()}
+
+
+def chains() -> dict[str, Chain]:
+    """For each backend, and each of its providers, all that it needs here, from the driver to the package."""
+    found = {name: get_backend(name).chains() for name in backend_names()}
+    return {
+        f"{name}:{provider}".removesuffix(":"): chain
+        for name, of_backend in found.items()
+        for provider, chain in of_backend.items()
+    }

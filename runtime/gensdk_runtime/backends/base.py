@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
+from gensdk_runtime.backends.chain import PACKAGE, Chain, Link
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.host.forking import abandon, new_lock, renew_in_children
@@ -63,6 +64,9 @@ class Session(Closable):
     idle_bytes: int | None = None
     """Bytes that buffers waiting for their next run may hold together (:attr:`Bound.nbytes`), of any number, where
     making them costs much; None: MAX_IDLE_BOUND of them, of any size."""
+
+    waits: ClassVar[bool] = True
+    """Whether a bound run returns when it is over; otherwise once it is queued on a device."""
 
     def __init__(self, graph: GraphSpec, *, backend: str, precision: Precision) -> None:
         self.graph = graph
@@ -222,6 +226,22 @@ class Backend(ABC):
         if provider is not None:
             raise InputError(f"backend {cls.name!r} has no execution providers, got {provider!r}")
         return cls()
+
+    @classmethod
+    def chains(cls) -> dict[str, Chain]:
+        """For each provider, or "" where there are none: what it needs, from the driver to the package."""
+        found = cls.availability()
+        link = Link(PACKAGE, found.available, f"{cls.name} {found.version}".strip())
+        if not found.available:
+            link = Link(PACKAGE, False, found.reason, found.remedy)
+        return {"": Chain((link,))}
+
+    def rounding(self) -> Backend | None:
+        """This backend with less exact arithmetic (TF32) for the same graphs; None where it has no such thing.
+
+        May raise :class:`UnavailableError` where it has, and it can't be used now.
+        """
+        return None
 
     @property
     def label(self) -> str:

@@ -38,6 +38,8 @@ class StepEnd:
 
 StepCallback = Callable[[StepEnd], object]
 """Is called after each step; a true value that it returns ends the run."""
+StepClock = Callable[[int], bool]
+"""Is told that a step of so many has ended, without a look at the samples; True ends the run."""
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Run:
     first: int = 0
     on_step_end: StepCallback | None = None
     on_progress: Callable[[float], None] | None = None
+    clock: StepClock | None = None
     graph_seconds: float = 0.0
     seconds: float = 0.0
     stopped: bool = field(default=False)
@@ -93,7 +96,7 @@ class Run:
     @property
     def watched(self) -> bool:
         """True if a callback listens to steps."""
-        return self.on_step_end is not None or self.on_progress is not None
+        return self.on_step_end is not None or self.on_progress is not None or self.clock is not None
 
     def end_step(
         self,
@@ -107,11 +110,13 @@ class Run:
         """Reports a finished step; True when the caller wants to stop here. `x0` is asked only if one listens."""
         if self.on_progress is not None:
             self.on_progress((step + 1) / num_steps)
+        if self.clock is not None:
+            self.stopped = self.clock(num_steps)
         if self.on_step_end is not None:
             count = len(self.data)
             height = None if objective is None else objective[:count].copy()
             info = StepEnd(step, num_steps, timestep, self.first, count, x0()[:count].copy(), height)
-            self.stopped = bool(self.on_step_end(info))
+            self.stopped |= bool(self.on_step_end(info))
         return self.stopped
 
     def finish(self, made: NDArray[Any]) -> None:

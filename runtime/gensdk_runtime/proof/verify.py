@@ -52,11 +52,16 @@ class Check:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """The checks of all graphs (`graphs`) and of whole sampling runs (`samples`), in each precision."""
+    """The checks of all graphs (`graphs`) and of whole sampling runs (`samples`), in each precision.
+
+    `rounded`: the same for backends that are told to round (TF32), which they are not by default; it is reported,
+    and decides nothing.
+    """
 
     model: str
     graphs: tuple[Check, ...]
     samples: tuple[Check, ...]
+    rounded: tuple[Check, ...] = ()
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -84,10 +89,13 @@ class VerifyReport:
             "ok": self.ok,
             "graphs": [_check_dict(check) for check in self.graphs],
             "samples": [_check_dict(check) for check in self.samples],
+            "rounded": [_check_dict(check) for check in self.rounded],
         }
 
     def __add__(self, other: VerifyReport) -> VerifyReport:
-        return VerifyReport(self.model, self.graphs + other.graphs, self.samples + other.samples)
+        return VerifyReport(
+            self.model, self.graphs + other.graphs, self.samples + other.samples, self.rounded + other.rounded
+        )
 
 
 def verify_bundle(
@@ -127,9 +135,22 @@ def verify_bundle(
                     with closing(open_runner(bundle, engine, each, form="one_call")) as runner:
                         check = replay_one_call(generator, manifest.one_call, runner, golden, bounds.samples)
                     report += VerifyReport(report.model, (), (check,))
+                if each == "fp32":
+                    report = replace(report, rounded=_rounded(bundle, backend, generator, golden, bounds))
                 reports.append(report)
     first, *others = reports
     return sum(others, start=first)
+
+
+def _rounded(
+    bundle: Bundle, backend: str | Backend, generator: Generator, golden: Golden, bounds: GoldenBounds
+) -> tuple[Check, ...]:
+    """The checks where the backends of `generator` may round."""
+    from gensdk_runtime.proof.rounded import replay_rounded  # it replays as is done here
+
+    labels = dict.fromkeys(next(iter(sessions.values())).backend for sessions in generator.every_session())
+    engines = [backend] if isinstance(backend, Backend) else [create_backend(label) for label in labels]
+    return tuple(check for engine in engines for check in replay_rounded(bundle, engine, golden, bounds))
 
 
 def check_atol(atol: float) -> float:

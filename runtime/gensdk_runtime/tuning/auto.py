@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -34,10 +34,11 @@ _failed: set[str] = set()  # bundles that could not be measured in this process
 
 @dataclass(frozen=True)
 class Tuned:
-    """The precision to use, and its costs."""
+    """The precision to use, and its costs; `untried`: what took too long to be measured, told once."""
 
     precision: Precision
     table: CostTable
+    untried: tuple[str, ...] = ()
 
 
 def auto_runners(bundle: Bundle, precision: Precision | Literal["auto"], threads: int | None) -> Runners:
@@ -121,8 +122,9 @@ class Wanted:
             found = self.stored()  # by another process, while this one waited
             if found is not None:
                 return found
+            measurement = Measurement(self.bundle, self.precisions, SHORT, threads=self.threads)
             try:
-                tables = Measurement(self.bundle, self.precisions, SHORT, threads=self.threads).run()
+                tables = measurement.run()
             except (GensdkError, OSError):
                 tables = {}
         if set(tables) != set(self.precisions):
@@ -131,7 +133,8 @@ class Wanted:
         kept = {each: pruned(table, counts_to_compare(manifest.model, table)) for each, table in tables.items()}
         for each, table in kept.items():
             store.save_table(self.key(each), table, manifest)
-        return faster(manifest.model, kept)
+        untried = tuple(f"{what} not measured: {measurement.failures[what]}" for what in measurement.late)
+        return replace(faster(manifest.model, kept), untried=untried)
 
     @property
     def _name(self) -> str:
@@ -141,17 +144,27 @@ class Wanted:
     def runners(self, found: Tuned) -> Runners:
         """Over the choices of `found`."""
         opener = partial(open_choice, self.bundle, precision=found.precision)
-        return Runners({}, costs=found.table, opener=opener, resort=Choice(threads=self.threads))
+        resort = Choice(threads=self.threads)
+        return Runners({}, costs=found.table, opener=opener, resort=resort, fallbacks=found.untried)
 
     def unmeasured(self, fallbacks: Sequence[str] = (), *, awaited: Look | None = None) -> Runners:
-        """Over ONNX Runtime; see :func:`auto_runners`."""
-        devices = get_backend("onnxruntime").availability().devices
-        spec = "onnxruntime:cuda" if "cuda" in devices else "onnxruntime"
+        """Over ONNX Runtime; see :func:`auto_runners`. A GPU that refuses is told among the fallbacks.
+
+        Where ONNX Runtime is not installed: over the first backend that is there.
+        """
         chosen: Precision = "fp32" if self.precision == "auto" else self.precision
-        runner = open_runner(self.bundle, create_backend(spec, threads=self.threads), chosen)
         opener = partial(open_choice, self.bundle, precision=chosen)
-        choice = Choice(backend=spec, threads=self.threads)
-        return Runners({choice: runner}, opener=opener, fallbacks=fallbacks, awaited=awaited)
+        told = list(fallbacks)
+        *better, last = _unmeasured_backends()
+        for backend in better:
+            choice = Choice(backend=backend, threads=self.threads)
+            try:
+                return Runners({choice: opener(choice)}, opener=opener, fallbacks=told, awaited=awaited)
+            except BackendError as failure:
+                told.append(f"{backend} failed: {failure}")
+        runner = open_runner(self.bundle, create_backend(last, threads=self.threads), chosen)
+        choice = Choice(backend=last, threads=self.threads)
+        return Runners({choice: runner}, opener=opener, fallbacks=told, awaited=awaited)
 
 
 def faster(model: ModelSpec, tables: dict[Precision, CostTable]) -> Tuned:
@@ -170,6 +183,15 @@ def faster(model: ModelSpec, tables: dict[Precision, CostTable]) -> Tuned:
 def switched_off() -> bool:
     """True if GENSDK_TUNE=off forbids measuring and the use of what was measured."""
     return os.environ.get(ENVIRONMENT, "").strip().lower() in ("off", "0", "no", "false")
+
+
+def _unmeasured_backends() -> tuple[str, ...]:
+    """What to take where nothing was measured, in this order; the last one has to answer for it."""
+    usual = get_backend("onnxruntime").availability()
+    if usual.available:
+        return ("onnxruntime:cuda", "onnxruntime") if "cuda" in usual.devices else ("onnxruntime",)
+    others = [name for name in ("tensorrt", "openvino") if get_backend(name).availability().available]
+    return tuple(others[:1]) or ("onnxruntime",)
 
 
 def _announce(model: ModelSpec) -> None:

@@ -64,6 +64,10 @@ class ChildLostError(BackendError):
     """The child crashed, hung, or said something that is no answer."""
 
 
+class ChildSlowError(ChildLostError):
+    """The child gave no answer in time: it may have been at work, as on an engine, or hung."""
+
+
 class Child(Closable):
     """A :mod:`gensdk_runtime.tuning.worker`, started when it is first asked; `opening` is its first question."""
 
@@ -96,7 +100,7 @@ class Child(Closable):
             line = self._answers.get(timeout=patience)
         except queue.Empty:
             self.close()
-            raise ChildLostError(f"no answer in {patience:.0f} s") from None
+            raise ChildSlowError(f"no answer in {patience:.0f} s") from None
         if not line:
             ended = self.close()
             raise ChildLostError(death(ended))

@@ -1,4 +1,4 @@
-"""Measures choices against each other: each backend in a process of its own, all of them asked in turn.
+"""Measures choices against each other: each backend and device in a process of its own, all asked in turn.
 
 A machine drifts by tens of percent within seconds, so candidates are interleaved: every round takes one reading of
 each point (a choice at a batch size), in an order drawn anew. What a point costs is the lower quartile of its
@@ -8,6 +8,7 @@ readings: a disturbance only ever adds time, so low readings are the true ones; 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, has_nvidia_gpu, installed_packages
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.tuning.candidates import MEASURED_BACKENDS, Processor, batch_sizes, candidates
-from gensdk_runtime.tuning.child import Answer, Child, ChildLostError, Question
+from gensdk_runtime.tuning.child import Answer, Child, ChildLostError, ChildSlowError, Question
 
 LONG_STEP = 0.02
 """Seconds of one step at batch 1: from here on more threads always pay, and waiting busily gains nothing."""
@@ -35,8 +36,15 @@ took 250 MB more on a U-Net of 36 million parameters, so larger models are not m
 REACH = 3.0
 """A point that takes so many times as long as the best known way to make as many samples is not read again."""
 
-MAX_CRASHES = 3
-"""Of one backend; after that it is left alone."""
+MAX_CRASHES, MAX_SLOW = 3, 2
+"""Of one backend on one device: how often its process may crash, or be late; after that it is left alone."""
+
+READY_SECONDS, THOROUGH_READY_SECONDS = 60.0, 900.0
+"""For a choice to open and to run a batch size for the first time: engines are built then. What is built is kept
+by its backend, graph by graph, so that the next attempt goes on from there."""
+
+MAX_AT_ONCE = 8
+"""Backends and devices that get ready side by side."""
 
 ROUNDS, THOROUGH_ROUNDS = 5, 10
 """Readings of one point, at most."""
@@ -76,7 +84,8 @@ class Measurement:
 
     `budget`: seconds that it may take, loading not counted; `thorough`: tries more thread counts; `threads`: at
     most so many of the processor's, and no GPU; `batches`: samples to measure at instead of the usual sizes;
-    `choices`: instead of this machine's candidates. What fails or crashes is left out, and told in `failures`.
+    `choices`: instead of this machine's candidates. What fails or crashes is left out, and told in `failures`;
+    `late` are the choices among it that took too long to get ready.
     """
 
     bundle: Bundle
@@ -90,26 +99,30 @@ class Measurement:
 
     def __post_init__(self) -> None:
         self.failures: dict[str, str] = {}
+        self.late: list[str] = []
         self._reading = min(0.02, self.budget / 500)
         self._patience = max(10.0, 3 * self.budget)
+        self._ready = max(self._patience, THOROUGH_READY_SECONDS if self.thorough else READY_SECONDS)
         self._children: dict[str, Child] = {}
-        self._crashes: dict[str, int] = {}
+        self._crashes: Counter[str] = Counter()
+        self._slow: Counter[str] = Counter()
         self._padded: set[str] = set()
         self._candidates: list[Candidate] = []
 
     def run(self) -> dict[Precision, CostTable]:
         """Loads all choices, reads each at its batch sizes, then again what may be the fastest; the costs."""
-        with ExitStack() as stack, ThreadPoolExecutor(len(MEASURED_BACKENDS)) as pool:
+        with ExitStack() as stack, ThreadPoolExecutor(MAX_AT_ONCE) as pool:
             opening = Question(
                 kind="open",
                 path=str(self.bundle.path.absolute()),
                 identity=bundle_identity(self.bundle.manifest),
                 trust_engines=self.bundle.trust_engines,
             )
-            for name in self._backends():
+            backends = self._backends()
+            for name in backends:
                 self._children[name] = stack.enter_context(Child(opening))
-            self.on_stage(f"starting {', '.join(self._children) or 'nothing: no backend is installed'}")
-            devices = dict(zip(self._children, pool.map(self._devices, self._children), strict=True))
+            self.on_stage(f"starting {', '.join(backends) or 'nothing: no backend is installed'}")
+            devices = dict(zip(backends, pool.map(self._devices, backends), strict=True))
             choices = self.choices or candidates(
                 devices,
                 Processor.here(self.threads),
@@ -117,7 +130,11 @@ class Measurement:
                 threads_only=self.threads is not None,
                 thorough=self.thorough,
             )
-            loads = pool.map(lambda name: self._load([c for c in choices if _base(c) == name]), self._children)
+            places = dict.fromkeys(choice.backend for choice in choices)
+            for place in places:
+                if place not in self._children:  # a device's own: what it crashes or delays is no other's
+                    self._children[place] = stack.enter_context(Child(opening))
+            loads = pool.map(lambda place: self._load([c for c in choices if c.backend == place]), places)
             self._candidates = [each for of_backend in loads for each in of_backend]
             start = monotonic()
             self._read_all(start + FIRST_READINGS * self.budget)
@@ -221,23 +238,32 @@ class Measurement:
         question = Question(
             kind="run", choice=choice, precision=precision, batch=batch, seconds=self._reading, warm=warm
         )
-        answer = self._ask(_base(choice), question)
+        slow = self._slow[choice.backend]
+        answer = self._ask(choice.backend, question)
         if answer.error or not answer.seconds:
-            self.failures[f"{choice.label}, {precision}, batch {batch}"] = answer.error or "it took no time"
+            what = f"{choice.label}, {precision}, batch {batch}"
+            self.failures[what] = answer.error or "it took no time"
+            self.late += [what] if self._slow[choice.backend] > slow else []
             candidate.give_up(batch)
             return False
         candidate.readings.setdefault(batch, []).append(answer.seconds)
         candidate.step = answer.step / batch
         return True
 
-    def _ask(self, base: str, question: Question) -> Answer:
-        """The answer of the child of one backend, or the error that came in its place."""
-        if self._crashes.get(base, 0) >= MAX_CRASHES:
-            return Answer(error=f"{base} crashed {MAX_CRASHES} times")
+    def _ask(self, place: str, question: Question) -> Answer:
+        """The answer of the child of one backend and device, or the error that came in its place."""
+        if self._crashes[place] >= MAX_CRASHES:
+            return Answer(error=f"{place} crashed {MAX_CRASHES} times")
+        if self._slow[place] >= MAX_SLOW:
+            return Answer(error=f"{place} was not ready in time, {MAX_SLOW} times")
         try:
-            return self._children[base].ask(question, self._patience)
+            return self._children[place].ask(question, self._ready if question.warm else self._patience)
+        except ChildSlowError as failure:
+            self._slow[place] += 1
+            more = "" if self.thorough else "; gensdk tune waits longer, and what was built is kept"
+            return Answer(error=f"{failure}{more if question.warm else ''}"[:1000])
         except ChildLostError as failure:
-            self._crashes[base] = self._crashes.get(base, 0) + 1
+            self._crashes[place] += 1
             return Answer(error=str(failure)[:1000])
         except UnavailableError as failure:
             return Answer(error=str(failure)[:1000])
@@ -253,5 +279,5 @@ class Measurement:
 
 
 def _base(choice: Choice) -> str:
-    """The backend without its provider: what shares a process."""
+    """The backend without its device."""
     return choice.backend.partition(":")[0]

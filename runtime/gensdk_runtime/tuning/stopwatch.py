@@ -15,7 +15,7 @@ from gensdk_runtime.errors import BackendError
 from gensdk_runtime.host.garbage import no_garbage_collection
 from gensdk_runtime.noise import sample_keys
 from gensdk_runtime.plan.runner import Runner
-from gensdk_runtime.programs.run import Run, StepEnd
+from gensdk_runtime.programs.run import Run
 from gensdk_runtime.spec.model import ModelSpec
 
 
@@ -29,29 +29,39 @@ class Reading:
 
 @dataclass
 class _Stopwatch:
-    """Notes when each step ends, and stops the run at the first end after `seconds`."""
+    """Notes when each step ends, and stops the run at the first end after `seconds`. It looks at no samples: those
+    of a device would come down for it."""
 
     seconds: float
     start: float = field(default_factory=perf_counter)
     ends: list[float] = field(default_factory=list)
+    over: float = 0.0
     num_steps: int = 1
 
-    def __call__(self, step: StepEnd) -> bool:
+    def __call__(self, num_steps: int) -> bool:
         self.ends.append(perf_counter())
-        self.num_steps = step.num_steps
+        self.num_steps = num_steps
         return self.ends[-1] - self.start >= self.seconds
 
     @property
-    def first(self) -> float:
-        """What the first step takes, with all that comes before it."""
-        return self.ends[0] - self.start
+    def step(self) -> float:
+        """What the first step takes, with all that comes before it; on a device that was still at it when the
+        steps had ended, what one of them took on the average."""
+        return max(self.ends[0] - self.start, (self.over - self.start) / len(self.ends))
 
-    @property
-    def whole(self) -> float:
-        """What all steps take: those after the first like the median of those seen (so that a pause of the
-        process, which hits one step, does not count for all)."""
+    def whole(self, *, waits: bool) -> float:
+        """What the run takes with all steps: those after the first like the median of those seen (so that a pause
+        of the process, which hits one step, does not count for all), and what came after them once.
+
+        Where a run does not wait for the device (`waits`), its steps may have ended before their work did: then
+        they count as so many equal parts of the time that all took.
+        """
+        first, after = self.ends[0] - self.start, self.over - self.ends[-1]
         others = [end - begin for begin, end in pairwise(self.ends)]
-        return self.first + (median_low(others) if others else self.first) * (self.num_steps - 1)
+        usual = median_low(others) if others else first
+        if not waits and after > first + usual:
+            return (self.over - self.start) / len(self.ends) * self.num_steps
+        return first + usual * (self.num_steps - 1) + after
 
 
 def time_batches(
@@ -67,20 +77,23 @@ def time_batches(
         raise BackendError("the one-call graph is for other settings than the defaults")
     runs = [_run(model, batch, first=worker * batch) for worker in range(workers)]
 
+    waits = all(session.waits for session in runner.sessions.values())
+
     def watched(run: Run) -> _Stopwatch:
-        run.on_step_end = watch = _Stopwatch(seconds)
+        run.clock = watch = _Stopwatch(seconds)
         runner.program.run(run, settings)
+        watch.over = perf_counter()
         return watch
 
     def unwatched(run: Run) -> float:
-        run.on_step_end, start = None, perf_counter()
+        run.clock, start = None, perf_counter()
         runner.program.run(run, settings)
         return perf_counter() - start
 
     at_once = map if workers == 1 else pool.map  # in this thread where there is one batch
     with no_garbage_collection():
         watches = list(at_once(watched, runs))
-        whole, step = max(watch.whole for watch in watches), max(watch.first for watch in watches)
+        whole, step = max(watch.whole(waits=waits) for watch in watches), max(watch.step for watch in watches)
         readings: list[float] = []
         while sum(readings) < seconds and whole < seconds:
             readings.append(max(at_once(unwatched, runs)))

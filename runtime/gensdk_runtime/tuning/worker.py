@@ -27,7 +27,7 @@ from gensdk_runtime.tuning.stopwatch import time_batches
 SETTLE = 0.003
 """Seconds until threads that spin after a run have gone to sleep."""
 MAX_WORKERS = 256
-PROCESSOR_SECONDS = 900
+PROCESSOR_SECONDS = 1200
 """Of each processor, for one question: longer than the tuner waits for an answer."""
 
 

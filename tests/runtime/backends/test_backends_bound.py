@@ -12,7 +12,9 @@ from onnx import NodeProto, TensorProto, helper
 from gensdk_runtime.backends import availabilities, create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import ALIGNMENT, Bound, CopyingBound
-from gensdk_runtime.backends.onnxruntime.backend import DeviceBound, OnnxRuntimeSession
+from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeSession
+from gensdk_runtime.backends.onnxruntime.buffers import DeviceBound
+from gensdk_runtime.backends.onnxruntime.providers import Memory
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.spec.signature import GraphSpec
 from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
@@ -47,7 +49,7 @@ def lent(session: Session, kind: str) -> Bound:
         return CopyingBound(session, {"batch": 3}, CARRY)
     if kind == "device":
         assert isinstance(session, OnnxRuntimeSession)
-        return DeviceBound(session, session._ort, {"batch": 3}, CARRY, "cpu")
+        return DeviceBound(session, session._ort, {"batch": 3}, CARRY, Memory("cpu"))
     return session._bind({"batch": 3}, CARRY)
 
 

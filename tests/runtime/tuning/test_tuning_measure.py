@@ -17,9 +17,11 @@ from click.testing import CliRunner
 
 from gensdk.cli.sample import sample
 from gensdk.cli.tune import tune as tune_verb
+from gensdk_runtime.backends.base import Session
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
 from gensdk_runtime.plan.runner import Runner
@@ -30,7 +32,7 @@ from gensdk_runtime.tuning import measurement as measurement_module
 from gensdk_runtime.tuning import store
 from gensdk_runtime.tuning.auto import Tuned, Wanted, faster
 from gensdk_runtime.tuning.candidates import Processor, batch_sizes, candidates
-from gensdk_runtime.tuning.child import Child, ChildLostError, Question
+from gensdk_runtime.tuning.child import Answer, Child, ChildLostError, ChildSlowError, Question
 from gensdk_runtime.tuning.measurement import Candidate, Measurement
 from gensdk_runtime.tuning.stopwatch import time_batches
 from gensdk_runtime.tuning.tune import tune
@@ -101,6 +103,88 @@ def test_a_crash_and_a_hang_cost_one_answer(bundle) -> None:
             child.ask(question, 0.2)
         last = child._process
         assert last is None, "a process that hangs is ended"
+
+
+class PlayedChild(Closable):
+    """Answers for a machine with a GPU: `late` devices don't in time, `crashing` ones crash."""
+
+    late: frozenset[str] = frozenset()
+    crashing: frozenset[str] = frozenset()
+
+    def __init__(self, opening: Question) -> None:
+        self.asked: list[tuple[str, bool, float]] = []
+        self.backends: set[str] = set()
+
+    def ask(self, question: Question, patience: float) -> Answer:
+        if question.kind == "availability":
+            return Answer(available=True, devices=("cpu", "cuda", "tensorrt"))
+        backend = question.choice.backend
+        self.backends.add(backend)
+        self.asked.append((backend, question.warm, patience))
+        if backend in self.late:
+            raise ChildSlowError(f"no answer in {patience:.0f} s")
+        if backend in self.crashing:
+            raise ChildLostError("it crashed (SIGSEGV)")
+        return Answer(seconds=0.001 * question.batch, step=0.001)
+
+    def close(self) -> None:
+        pass
+
+
+GPUS = ("onnxruntime:cuda", "onnxruntime:tensorrt")
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+@pytest.mark.parametrize("fault", ["late", "crashing"])
+def test_slow_builds_cost_no_other_device_its_place(bundle, fault, thorough, monkeypatch) -> None:
+    """Each device has a process of its own, and time to build; what is late or crashes there is its own matter."""
+
+    class Here(PlayedChild):
+        pass
+
+    setattr(Here, fault, frozenset(GPUS))
+    monkeypatch.setattr(measurement_module, "Child", Here)
+    monkeypatch.setattr(measurement_module, "MEASURED_BACKENDS", ("onnxruntime",))
+    measurement = Measurement(bundle, ["fp32"], QUICK, thorough=thorough)
+    table = measurement.run()["fp32"]
+    assert {choice.backend for choice in table.choices} == {"onnxruntime"}
+    assert len({choice.threads for choice in table.choices}) == len(
+        Processor.here().thread_counts(thorough=thorough)
+    )
+    assert set(measurement._children) == {"onnxruntime", *GPUS}
+    assert all(child.backends <= {name} for name, child in measurement._children.items())
+    assert {what.split(",")[0] for what in measurement.failures} == set(GPUS)
+    assert {what.split(",")[0] for what in measurement.late} == (set(GPUS) if fault == "late" else set())
+    waits = [(warm, patience) for child in measurement._children.values() for _, warm, patience in child.asked]
+    assert {warm for warm, _ in waits} == {True, False}
+    assert all(patience >= (60 * (15 if thorough else 1) if warm else 10) for warm, patience in waits)
+
+
+def test_what_is_late_again_and_again_is_left_alone(bundle, monkeypatch) -> None:
+    class Here(PlayedChild):
+        late = frozenset(GPUS)
+
+    monkeypatch.setattr(measurement_module, "Child", Here)
+    late = [Choice(backend=GPUS[1], threads=threads) for threads in range(1, 9)]
+    measurement = Measurement(bundle, ["fp32"], QUICK, choices=[*late, ONE])
+    assert measurement.run()["fp32"].choices == (ONE,)
+    assert len(measurement._children[GPUS[1]].asked) == measurement_module.MAX_SLOW
+    assert len(measurement.failures) == len(late)
+
+
+def test_what_was_late_is_said_once(bundle, measured_here, monkeypatch) -> None:
+    class Here(PlayedChild):
+        late = frozenset(GPUS)
+
+    monkeypatch.setattr(measurement_module, "Child", Here)
+    with Generator.load(bundle) as generator:
+        settings = generator.sample(1, seed=0, num_inference_steps=1).settings
+    assert settings["backend"] == "onnxruntime"
+    assert (
+        "onnxruntime:tensorrt, fp32, batch 1 not measured: no answer in 60 s; gensdk tune" in settings["fallback"]
+    )
+    with Generator.load(bundle) as generator:
+        assert "fallback" not in generator.sample(1, seed=0, num_inference_steps=1).settings
 
 
 def test_another_bundle_at_the_same_path_is_not_measured(bundle) -> None:
@@ -350,3 +434,55 @@ def test_a_reading_ends_by_the_clock(steps: int, seconds: float) -> None:
     assert found.seconds >= steps * seconds * 0.999
     assert program.steps <= 0.02 / seconds + 2 * steps if program.runs > 1 else program.steps <= 0.02 / seconds + 1
     assert found.step >= seconds * 0.999
+
+
+class Queue(Session):
+    """A session of a device that works on after its runs have returned."""
+
+    waits = False
+
+    def __init__(self) -> None:
+        pass
+
+    def _run(self, feeds):
+        raise NotImplementedError
+
+
+class Queued(Steps):
+    """Steps that are queued at once, and a device that takes its time for them."""
+
+    def run(self, run: Run, settings: None) -> None:
+        self.runs += 1
+        queued = 0
+        for step in range(self.count):
+            queued += 1
+            if run.end_step(step, self.count, 0, lambda: run.data):
+                break
+        time.sleep(queued * self.seconds)  # the samples come down
+
+
+def test_a_device_that_is_behind_is_waited_for() -> None:
+    program = Queued(30, 0.001)
+    runner = Runner("fp32", {"g": Queue()}, program)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as pool:
+        found = time_batches(feedforward_model(), runner, pool, batch=2, workers=1, seconds=0.0)
+    assert program.runs == 1
+    assert found.seconds >= 30 * 0.001 * 0.999, "one step was queued, and thirty were asked for"
+    assert found.step >= 0.001 * 0.999
+
+
+def test_timing_looks_at_no_samples() -> None:
+    class Blind(Steps):
+        def run(self, run: Run, settings: None) -> None:
+            def seen() -> None:
+                raise AssertionError("samples were asked for between two steps")
+
+            for step in range(self.count):
+                self.steps += 1
+                if run.end_step(step, self.count, 0, seen):
+                    break
+
+    runner = Runner("fp32", {}, Blind(50, 0.0))  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as pool:
+        assert time_batches(feedforward_model(), runner, pool, batch=2, workers=1, seconds=0.001).seconds > 0
+    assert runner.program.steps > 0

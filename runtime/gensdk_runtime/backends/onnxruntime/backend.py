@@ -2,89 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Self
-
-import numpy as np
 
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
-from gensdk_runtime.backends.bound import (
-    Array,
-    Bound,
-    Carry,
-    CopyingBound,
-    SharedBound,
-    Sizes,
-    check_carry,
-    empty_tensor,
-)
+from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
+from gensdk_runtime.backends.chain import Chain
+from gensdk_runtime.backends.onnxruntime.buffers import DeviceBound, HostBound, NativeSession
 from gensdk_runtime.backends.onnxruntime.graph_runs import stoppable
 from gensdk_runtime.backends.onnxruntime.memory import bound_memory, give_back, wanted_too_much
+from gensdk_runtime.backends.onnxruntime.package import (
+    INSTALL,
+    import_onnxruntime,
+    load_gpu_libraries,
+    one_line,
+    why_not_loaded,
+)
+from gensdk_runtime.backends.onnxruntime.providers import (
+    PROVIDERS,
+    Memory,
+    chain_of,
+    devices_of,
+    is_built_in,
+    kept_folder,
+    library_link,
+    missing,
+    options_of,
+    package_link,
+    prepare_precision,
+)
+from gensdk_runtime.backends.onnxruntime.trial import trial_link
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
-from gensdk_runtime.host.forking import CUDA, OPENVINO, new_lock
+from gensdk_runtime.host.forking import CUDA, OPENVINO
+from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.processor import thread_limit
-from gensdk_runtime.host.telemetry import quieten_onnxruntime
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.signature import GraphSpec
-
-INSTALL = 'pip install "gensdk[cpu]" (or "gensdk[gpu]" for an NVIDIA GPU; never both)'
-
-
-@dataclass(frozen=True)
-class Provider:
-    """An execution provider: its name in ONNX Runtime, what installs it, and what it leaves operations to.
-
-    `memory`: where its tensors can stay between runs; None: each run copies. `plugin`: the module that has it,
-    where it is no part of ONNX Runtime itself.
-    """
-
-    name: str
-    install: str
-    chain: tuple[str, ...] = ()
-    memory: str | None = None
-    plugin: str | None = None
-
 
 LARGE_BYTES = 16 * 2**20
 """A graph of this size allocates each tensor as it comes: planning all of them ahead keeps both in memory, which
 is 190 MB more for a U-Net of 36 million parameters at batch 8, and is felt in the time of small graphs alone."""
 SPIN_MICROSECONDS = "200"
 """Where threads may spin: longer than from one step to the next, and soon over when there is nothing to do."""
-_GPU_BUILD = 'pip uninstall onnxruntime, then pip install "gensdk[gpu]"'
-PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", INSTALL, memory="cpu"),
-    "cuda": Provider("CUDAExecutionProvider", _GPU_BUILD, ("cpu",), "cuda"),
-    "tensorrt": Provider("TensorrtExecutionProvider", _GPU_BUILD, ("cuda", "cpu"), "cuda"),
-    "nvtensorrtrtx": Provider(
-        "NvTensorRTRTXExecutionProvider",
-        "pip install onnxruntime-ep-nv-tensorrt-rtx",
-        ("cpu",),
-        "cuda",
-        plugin="onnxruntime_ep_nv_tensorrt_rtx",
-    ),
-    "openvino": Provider(
-        "OpenVINOExecutionProvider", "pip uninstall onnxruntime, then pip install onnxruntime-openvino", ("cpu",)
-    ),
-}
-_REGISTERING = new_lock()
-
-
-def _import() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as failure:
-        raise UnavailableError(f"ONNX Runtime is missing ({failure}); {INSTALL}") from None
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise UnavailableError(
-            "ONNX Runtime is broken here, as when onnxruntime and onnxruntime-gpu were both installed; "
-            f"pip uninstall both, then {INSTALL}"
-        )
-    quieten_onnxruntime(onnxruntime)
-    return onnxruntime
+TF32 = "tf32"
+"""What stands behind a provider that may round products, as in ``onnxruntime:cuda:tf32``."""
 
 
 @register_backend("onnxruntime")
@@ -92,64 +53,112 @@ class OnnxRuntimeBackend(Backend):
     """Runs ``.onnx`` graphs.
 
     `provider`: cpu, cuda, tensorrt, nvtensorrtrtx or openvino; `threads` bounds the threads in one graph, which
-    wait busily for the next run with `spinning`.
+    wait busily for the next run with `spinning`. `tf32`: NVIDIA GPUs may round what goes into fp32 products to 10
+    bits, which is faster and drifts beyond the bounds of most bundles.
     """
 
-    def __init__(self, provider: str = "cpu", threads: int | None = None, spinning: bool = False) -> None:
+    def __init__(
+        self, provider: str = "cpu", threads: int | None = None, spinning: bool = False, *, tf32: bool = False
+    ) -> None:
         if provider not in PROVIDERS:
             raise InputError(f"no execution provider {provider!r}{did_you_mean(provider, PROVIDERS)}")
-        self._ort = _import()
+        if tf32 and PROVIDERS[provider].tf32 is None:
+            able = ", ".join(key for key, each in PROVIDERS.items() if each.tf32 is not None)
+            raise InputError(f"provider {provider!r} has no TF32, only NVIDIA's have: {able}")
+        self._ort = import_onnxruntime()
         self.provider = provider
         self.threads = threads
         self.spinning = spinning
-        if not _built_in(self._ort, provider) and not _plugin_devices(self._ort, provider):
-            raise UnavailableError(_missing(self._ort, provider))
+        self.tf32 = tf32
+        if (package := Chain((package_link(self._ort, PROVIDERS[provider]),))).broken:
+            raise UnavailableError(package.problem)
+        if PROVIDERS[provider].wants is not None and nvidia_driver().problem:
+            raise UnavailableError(missing(self._ort, provider))
 
     @classmethod
     def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
-        """An instance for `provider` (None: the CPU)."""
-        return cls(provider or "cpu", threads, spinning)
+        """An instance for `provider` (None: the CPU), which ``:tf32`` may follow."""
+        name, colon, math = (provider or "cpu").partition(":")
+        if colon and math != TF32:
+            raise InputError(f"expected nothing or {TF32!r} behind {name!r}, got {math!r}")
+        return cls(name, threads, spinning, tf32=bool(colon))
 
     @classmethod
     def availability(cls) -> Availability:
-        """A listed GPU provider counts only with a GPU driver, since ONNX Runtime lists what was compiled in."""
+        """A listed GPU provider counts only with a GPU that it runs on, since ONNX Runtime lists what was
+        compiled in."""
         try:
-            ort = _import()
+            ort = import_onnxruntime()
         except UnavailableError as failure:
             return Availability(False, reason=str(failure).split(";")[0], remedy=INSTALL)
-        missing = {key: reason for key in PROVIDERS if (reason := _missing(ort, key)) is not None}
-        usable = tuple(key for key in PROVIDERS if key not in missing)
-        return Availability(True, version=ort.__version__, devices=usable, missing=missing)
+        problems = {key: missing(ort, key) for key in PROVIDERS}
+        usable = tuple(key for key, problem in problems.items() if not problem)
+        absent = {key: problem for key, problem in problems.items() if problem}
+        return Availability(True, version=ort.__version__, devices=usable, missing=absent)
+
+    @classmethod
+    def chains(cls) -> dict[str, Chain]:
+        """What each provider needs, from the driver to the package; where all is there, whether a graph runs."""
+        try:
+            ort = import_onnxruntime()
+        except UnavailableError:
+            return super().chains()
+        chains = {key: chain_of(ort, key) for key in PROVIDERS}
+        for key, chain in chains.items():
+            if PROVIDERS[key].wants is not None and not chain.broken:
+                chains[key] = Chain((*chain.links, trial_link(key)))
+        return chains
 
     @property
     def label(self) -> str:
         """``onnxruntime``, or with the provider, as in ``onnxruntime:cuda``."""
-        return self.name if self.provider == "cpu" else f"{self.name}:{self.provider}"
+        name = self.name if self.provider == "cpu" else f"{self.name}:{self.provider}"
+        return f"{name}:{TF32}" if self.tf32 else name
+
+    def rounding(self) -> Backend | None:
+        """The same provider with TF32 allowed."""
+        if self.tf32 or PROVIDERS[self.provider].tf32 is None:
+            return None
+        return type(self)(self.provider, self.threads, self.spinning, tf32=True)
 
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
         """Loads the graph; a provider that falls back to another one is an error, never a silent change."""
         provider = PROVIDERS[self.provider]
-        if provider.memory == "cuda":
+        if provider.wants is not None:
             CUDA.use()
+            load_gpu_libraries(self._ort)
+            if (libraries := Chain((library_link(self._ort, provider),))).broken:
+                raise UnavailableError(f"{provider.name}: {libraries.problem}")
+            prepare_precision(self.provider, self.label, tf32=self.tf32)
         elif self.provider == "openvino":
             OPENVINO.use()
-        chain = [PROVIDERS[key].name for key in (self.provider, *provider.chain)]
         model = source.read() if source.path is None else str(source.path)
+        kept = kept_folder(self._ort, self.provider, source, tf32=self.tf32)
+        chain: list[Any] = [
+            (PROVIDERS[key].name, options_of(key, tf32=self.tf32, kept=kept))
+            for key in (self.provider, *provider.chain)
+        ]
+        named = {provider.name}
         try:
             options = self._options()
             options.enable_mem_pattern = isinstance(model, bytes) and len(model) < LARGE_BYTES
-            if not _built_in(self._ort, self.provider):
-                options.add_provider_for_devices(_plugin_devices(self._ort, self.provider), {})
-                chain = []
-            session = self._ort.InferenceSession(model, options, providers=chain)
+            if not is_built_in(self._ort, provider):
+                devices = devices_of(self._ort, provider)[:1]
+                options.add_provider_for_devices(devices, chain[0][1])
+                named, chain = {device.ep_name for device in devices}, []
+            session = self._ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
+        except UnavailableError:
+            raise
         except Exception as failure:  # ONNX Runtime's exceptions share no base but Exception
+            if problem := missing(self._ort, self.provider):
+                raise UnavailableError(problem) from None
             raise BackendError(f"ONNX Runtime can't load graph {graph.name!r}: {_line(failure)}") from None
         running = session.get_providers()
-        if provider.name not in running:
-            raise UnavailableError(
-                f"{provider.name} did not start here, ONNX Runtime fell back to {running[0]}; check its driver "
-                "and libraries (gensdk env), or use backend='onnxruntime'"
-            )
+        if not named & set(running):
+            said = why_not_loaded(self._ort, provider.library) or f"ONNX Runtime fell back to {running[0]}"
+            remedy = "see gensdk env --explain, or use backend='onnxruntime'"
+            problem = missing(self._ort, self.provider)
+            raise UnavailableError(problem or f"{provider.name} did not start here ({said}); {remedy}")
         session.disable_fallback()
         return OnnxRuntimeSession(
             graph, self._ort, session, memory=provider.memory, backend=self.label, precision=precision
@@ -169,13 +178,20 @@ class OnnxRuntimeBackend(Backend):
         return options
 
 
-class OnnxRuntimeSession(Session):
+class OnnxRuntimeSession(NativeSession):
     """A loaded graph. ``InferenceSession.run`` may be called from several threads at once."""
 
     survives_fork = False
 
     def __init__(
-        self, graph: GraphSpec, ort: Any, session: Any, *, memory: str | None, backend: str, precision: Precision
+        self,
+        graph: GraphSpec,
+        ort: Any,
+        session: Any,
+        *,
+        memory: Memory | None,
+        backend: str,
+        precision: Precision,
     ) -> None:
         super().__init__(graph, backend=backend, precision=precision)
         self._ort = ort
@@ -205,7 +221,7 @@ class OnnxRuntimeSession(Session):
         return dict(zip(self._outputs, results, strict=True))
 
     def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
-        if self._memory == "cpu":
+        if self._memory is not None and self._memory.device == "cpu":
             return HostBound(self, self._ort, sizes, carry)
         if self._memory is None:
             return CopyingBound(self, sizes, carry)
@@ -219,147 +235,5 @@ class OnnxRuntimeSession(Session):
         give_back()
 
 
-class HostBound(SharedBound):
-    """On the CPU: ONNX Runtime works in our arrays, and refuses outputs of another shape or type than theirs."""
-
-    session: OnnxRuntimeSession
-
-    def __init__(self, session: OnnxRuntimeSession, ort: Any, sizes: Sizes, carry: Carry) -> None:
-        super().__init__(session, sizes, carry)
-        native = session.native()
-        of = ort.OrtValue.ortvalue_from_numpy  # shares memory with the array
-        self._bindings = [
-            _binding(native, _values(turn.inputs, of), _values(turn.outputs, of)) for turn in self.turns
-        ]
-
-    def _launch(self, turn: int) -> None:
-        session = self.session.native()
-        try:
-            session.run_with_iobinding(self._bindings[turn], self.session.run_options)
-        except Exception as failure:  # see OnnxRuntimeBackend.open
-            raise self.session.failed(failure) from None
-
-    def close(self) -> None:
-        """Lets go of the session's memory."""
-        self._bindings = []
-
-
-class DeviceBound(Bound):
-    """Tensors stay on the device; inputs go up when they were asked for, outputs come down when they are."""
-
-    session: OnnxRuntimeSession
-
-    def __init__(self, session: OnnxRuntimeSession, ort: Any, sizes: Sizes, carry: Carry, memory: str) -> None:
-        super().__init__(session, sizes, carry)
-        graph = session.graph
-        check_carry(graph, carry)
-        self._inputs = {spec.name: empty_tensor(graph, spec, sizes) for spec in graph.inputs}
-        outputs = {spec.name: empty_tensor(graph, spec, sizes) for spec in graph.outputs}
-
-        def allocate(array: Array) -> Any:
-            return ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, memory, 0)
-
-        native = session.native()
-        try:
-            above, below = _values(self._inputs, allocate), _values(outputs, allocate)
-            turns = [(above, below)]
-            if carry:
-                carried = {name: below[output] for output, name in carry.items()}
-                turns.append((above | carried, below | {output: above[name] for output, name in carry.items()}))
-            self._bindings = [_binding(native, *turn) for turn in turns]
-        except Exception as failure:  # see OnnxRuntimeBackend.open
-            raise session.failed(failure) from None
-        self._turns = turns
-        self._next = self._last = 0
-        self._changed = set(self._inputs)
-        self._carried: set[str] = set()  # inputs that are newer on the device
-        self._fetched: dict[str, Array] = {}
-
-    def input(self, name: str) -> Array:
-        """The array that goes up before the next run."""
-        if name in self._carried:
-            np.copyto(self._inputs[name], self._turns[self._next][0][name].numpy())
-            self._carried.discard(name)
-        self._changed.add(name)
-        return self._inputs[name]
-
-    def output(self, name: str) -> Array:
-        """What the last run gave, brought down once."""
-        if name not in self._fetched:
-            self._fetched[name] = self._turns[self._last][1][name].numpy()
-        return self._fetched[name]
-
-    def _run(self) -> None:
-        session, values = self.session.native(), self._turns[self._next][0]
-        try:
-            for name in self._changed:
-                values[name].update_inplace(self._inputs[name])
-            session.run_with_iobinding(self._bindings[self._next], self.session.run_options)
-        except Exception as failure:  # see OnnxRuntimeBackend.open
-            raise self.session.failed(failure) from None
-        self._changed.clear()
-        self._fetched.clear()
-        self._carried = set(self.carry.values())
-        self._last, self._next = self._next, (self._next + 1) % len(self._turns)
-
-    def close(self) -> None:
-        """Frees the device memory."""
-        self._bindings, self._turns = [], []
-
-
-def _values(arrays: Mapping[str, Array], make: Any) -> dict[str, Any]:
-    return {name: make(array) for name, array in arrays.items()}
-
-
-def _binding(session: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
-    binding = session.io_binding()
-    for name, value in inputs.items():
-        binding.bind_ortvalue_input(name, value)
-    for name, value in outputs.items():
-        binding.bind_ortvalue_output(name, value)
-    return binding
-
-
-def _missing(ort: Any, provider: str) -> str | None:
-    """Why `provider` can't run here, and what mends it; None where it can."""
-    wanted = PROVIDERS[provider]
-    if not _built_in(ort, provider) and not _plugin_devices(ort, provider):
-        if wanted.plugin is not None and find_spec(wanted.plugin) is not None:
-            return f"{wanted.plugin} finds no NVIDIA GPU; install its driver (try nvidia-smi)"
-        return f"this build of ONNX Runtime ({ort.__version__}) has no {wanted.name}; {wanted.install}"
-    if provider in ("cuda", "tensorrt") and not _has_gpu(ort):
-        return f"{wanted.name} finds no NVIDIA GPU; install its driver (try nvidia-smi)"
-    return None
-
-
-def _built_in(ort: Any, provider: str) -> bool:
-    return PROVIDERS[provider].name in ort.get_available_providers()
-
-
-def _plugin_devices(ort: Any, provider: str) -> list[Any]:
-    """The devices of a provider that is a package of its own, which is registered when it is first asked for."""
-    name, plugin = PROVIDERS[provider].name, PROVIDERS[provider].plugin
-    if plugin is None or find_spec(plugin) is None:
-        return []
-    try:
-        with _REGISTERING:
-            if not any(device.ep_name == name for device in ort.get_ep_devices()):
-                module = import_module(plugin)
-                ort.register_execution_provider_library(name, module.get_library_path())
-            return [device for device in ort.get_ep_devices() if device.ep_name == name]
-    except Exception:  # its libraries or driver are missing, or it was registered and found no device
-        return []
-
-
-def _has_gpu(ort: Any) -> bool:
-    """True if ONNX Runtime finds an NVIDIA GPU on this machine (builds before 1.23 can't tell: then no)."""
-    try:
-        return any(device.ep_name == PROVIDERS["cuda"].name for device in ort.get_ep_devices())
-    except (AttributeError, RuntimeError):
-        return False
-
-
 def _line(failure: Exception) -> str:
-    if (reason := wanted_too_much(str(failure))) is not None:
-        return reason
-    return " ".join(str(failure).split())[:300]
+    return wanted_too_much(str(failure)) or one_line(failure)

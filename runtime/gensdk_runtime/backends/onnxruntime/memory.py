@@ -17,7 +17,7 @@ from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.host.memory_limit import ENVIRONMENT, memory_limit
 
 _SHRINK = "memory.enable_memory_arena_shrinkage"
-_IDENTITY = (  # the smallest ONNX file: y = Identity(x), float32 [1]; a run of it gives memory back
+IDENTITY = (  # the smallest ONNX file: y = Identity(x), float32 [1]; a run of it gives memory back
     b'\x08\n:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x15"
 )
@@ -75,7 +75,7 @@ def _register(ort: Any, limit: int) -> bool:
         options.intra_op_num_threads = 1
         options.add_session_config_entry("session.use_env_allocators", "1")
         run_options.add_run_config_entry(_SHRINK, "cpu:0")
-        _shrinker = ort.InferenceSession(_IDENTITY, options, providers=["CPUExecutionProvider"]), run_options
+        _shrinker = ort.InferenceSession(IDENTITY, options, providers=["CPUExecutionProvider"]), run_options
     except Exception:  # an old version, or an allocator that is there already; they share no base
         return False
     return True

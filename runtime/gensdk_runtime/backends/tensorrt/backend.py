@@ -12,10 +12,12 @@ from typing import Literal, Self, TypeVar
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
+from gensdk_runtime.backends.chain import Chain
 from gensdk_runtime.backends.tensorrt.bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.device import INSTALL, Gpu, find_gpu
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine, Opened
+from gensdk_runtime.backends.tensorrt.needs import chain_of
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
 from gensdk_runtime.backends.tensorrt.room import frees_when_short, with_room
@@ -102,6 +104,11 @@ class TensorRtBackend(Backend):
         devices = tuple(versions)
         return Availability(True, version=versions[devices[0]], devices=devices, missing=missing)
 
+    @classmethod
+    def chains(cls) -> dict[str, Chain]:
+        """What each kind needs, from the driver to the package."""
+        return {kind: chain_of(runtime) for kind, runtime in KINDS.items()}
+
     @property
     def label(self) -> str:
         """``tensorrt:rtx`` or ``tensorrt:classic``."""
@@ -157,6 +164,7 @@ class TensorRtSession(Session):
     """
 
     survives_fork = False
+    waits = False
 
     def __init__(
         self,

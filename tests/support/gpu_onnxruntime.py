@@ -1,0 +1,101 @@
+"""A GPU build of ONNX Runtime that isn't there: the real one on the CPU, which writes down what it is told.
+
+As on a GPU since Ampere, products are rounded to TF32 unless that is forbidden in the way of the provider. A
+device's memory is the CPU's, but only what that build of ONNX Runtime would give is given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnxruntime as real
+
+from gensdk_runtime.host import nvidia
+from gensdk_runtime.host.nvidia import Driver, Gpu
+from support.tf32 import in_tf32
+
+CUDA, TENSORRT, RTX = "CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"
+CPU = "CPUExecutionProvider"
+ADA = Driver((Gpu("NVIDIA Double", (8, 9), 24 * 2**30),), 13020, "580.82.07")
+NVIDIA = 0x10DE
+
+
+class SessionOptions(real.SessionOptions):  # type: ignore[misc]
+    chosen: tuple[Any, ...] = ()
+
+    def add_provider_for_devices(self, devices: list[Any], options: dict[str, str]) -> None:
+        self.chosen = (devices[0].ep_name, dict(options))
+
+
+class GpuOnnxRuntime:
+    """Stands for the module. `built_in`: its providers; `refused`: those that don't start, without a word."""
+
+    def __init__(self, *, built_in: tuple[str, ...] = (TENSORRT, CUDA), cuda: str = "13.0") -> None:
+        self.built_in, self.cuda_version = built_in, cuda
+        self.__file__ = real.__file__
+        self.refused: set[str] = set()
+        self.told: list[list[tuple[str, dict[str, str]]]] = []
+        self.calls: Counter[str] = Counter()
+        self.plugins: dict[str, str] = {}
+        self.SessionOptions = SessionOptions
+        self.OrtValue = SimpleNamespace(
+            ortvalue_from_numpy=real.OrtValue.ortvalue_from_numpy, ortvalue_from_shape_and_type=self._allocate
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(real, name)
+
+    def get_available_providers(self) -> list[str]:
+        return [*self.built_in, CPU]
+
+    def preload_dlls(self) -> None:
+        print("Failed to load libcublas.so.13")  # as the real one tells
+        self.calls["preload"] += 1
+
+    def register_execution_provider_library(self, name: str, path: str) -> None:
+        self.plugins[name] = path
+
+    def get_ep_devices(self) -> list[Any]:
+        return [SimpleNamespace(ep_name=name) for name in (CPU, *self.plugins)]
+
+    def copy_tensors(self, sources: list[Any], targets: list[Any]) -> None:
+        self.calls["copy"] += 1
+        for source, target in zip(sources, targets, strict=True):
+            target.update_inplace(source.numpy())
+
+    def InferenceSession(self, model: Any, options: Any, *, providers: list[Any], enable_fallback: int = 1) -> Any:
+        told = [each if isinstance(each, tuple) else (each, {}) for each in providers]
+        told = told or [options.chosen, (CPU, {})]
+        self.told.append(told)
+        first, its = told[0]
+        running = [name for name, _ in told if name not in self.refused]
+        data = model if isinstance(model, bytes) else Path(model).read_bytes()
+        by_option = its.get("use_tf32", "1") != "0"
+        by_process = os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+        if (first == CUDA and by_option and by_process) or (first not in (CUDA, CPU) and by_process):
+            data = in_tf32(data)
+        plain = real.SessionOptions()
+        plain.log_severity_level, plain.intra_op_num_threads = 4, 1
+        session = real.InferenceSession(data, plain, providers=[CPU])
+        session.get_providers = lambda: running
+        return session
+
+    def _allocate(self, shape: list[int], dtype: Any, device: str, number: int, **more: Any) -> Any:
+        known = ("cuda", {}) if CUDA in self.built_in else ("gpu", {"vendor_id": NVIDIA})
+        plugin = ("gpu", {"vendor_id": NVIDIA}) if self.plugins else known
+        if (device, more) not in (known, plugin):
+            raise RuntimeError(f"Unsupported device type: {device}")
+        self.calls["allocate"] += 1
+        return real.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cpu", 0)
+
+
+def put_in(monkeypatch: Any, double: GpuOnnxRuntime, driver: Driver = ADA) -> GpuOnnxRuntime:
+    """Lets gensdk find `double` where it imports ONNX Runtime, and this `driver`."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", double)
+    monkeypatch.setattr(nvidia, "_driver", lambda visible: driver)
+    return double
