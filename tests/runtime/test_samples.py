@@ -17,6 +17,7 @@ from gensdk.cli.main import run
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image, read_settings
+from support.another_os import WINDOWS
 from support.models import MODELS, diffusion_model, feedforward_model, generator
 
 PASSED = ("num_inference_steps", "solver", "eta", "guidance_scale", "timestep_spacing", "clip_sample")
@@ -96,7 +97,7 @@ def test_files_that_hold_no_settings(tmp_path: Path) -> None:
         read_settings(tmp_path / "x.png")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+@pytest.mark.skipif(WINDOWS, reason="POSIX permissions")
 def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
     with generator(feedforward_model()) as model:
         samples = model.sample(1, seed=0)
