@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from gensdk.cli import ctrl_c
+from gensdk.cli.output import keep_output_writable
 from gensdk_runtime.bundles.engine_trust import TRUST_VARIABLE
 from gensdk_runtime.errors import BackendError, GensdkError, GensdkWarning, did_you_mean
 from gensdk_runtime.printable import printable
@@ -113,6 +114,7 @@ def cli(debug: bool, trust_engines: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with the code that the module's docstring gives."""
     ctrl_c.listen()
+    keep_output_writable()
     _keep_warnings_printable()
     given = sys.argv[1:] if arguments is None else arguments
     sys.exit(run(given))

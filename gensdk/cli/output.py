@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import shutil
@@ -14,8 +16,28 @@ from typing import Any
 import click
 
 from gensdk_runtime.errors import UnavailableError
-from gensdk_runtime.host.text_table import table_text
+from gensdk_runtime.host.text_table import RULE, table_text
 from gensdk_runtime.printable import printable
+
+_PLAIN = {RULE: "-", "–": "-", "±": "+-"}
+
+
+def keep_output_writable() -> None:
+    """What stdout can't say in its encoding, as where Windows writes into a file, is said in other characters."""
+    codecs.register_error("gensdk", _in_other_characters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="gensdk")
+
+
+def _in_other_characters(problem: UnicodeError) -> tuple[str, int]:
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    said = [
+        _PLAIN.get(each) or each.encode("ascii", "backslashreplace").decode()
+        for each in problem.object[problem.start : problem.end]
+    ]
+    return "".join(said), problem.end
 
 
 def print_json(data: Any) -> None:
@@ -43,7 +65,7 @@ def _write(text: str) -> None:
     try:
         click.echo(text, nl=False)
     except BrokenPipeError:
-        with Path(os.devnull).open("w") as nowhere:
+        with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())  # else Python complains again on its way out
 
 

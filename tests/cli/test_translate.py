@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import encode_image
 from gensdk_runtime.spec.manifest import Manifest
+from support.another_os import WINDOWS
 from support.inverting_bundle import write_inverting_bundle
 from support.streams import grey_frame, write_frames
 from support.translation_graphs import GLOBAL, GRAPH, translation_model, translation_onnx
@@ -142,7 +142,7 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.skipif(WINDOWS, reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("number", "live", "code"),
     [("SIGINT", False, 130), ("SIGINT", True, 0), ("SIGTERM", True, 0), ("SIGHUP", False, 130)],
@@ -174,7 +174,7 @@ def test_a_signal_leaves_a_video_that_plays(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.avi", "out.mp4"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.skipif(WINDOWS, reason="signals of POSIX")
 def test_a_kill_leaves_no_half_film_and_what_stood_there(bundle: Path, tmp_path: Path) -> None:
     source, target = write_film(tmp_path / "in.avi", 12000), tmp_path / "out.mp4"
     target.write_bytes(b"an older film")

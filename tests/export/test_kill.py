@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -14,13 +13,14 @@ import pytest
 
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.proof.verify import verify_bundle
+from support.another_os import WINDOWS
 from support.exporting import serve_exports
 
 TRIALS = 20
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
+@pytest.mark.skipif(WINDOWS, reason="no kill -9")
 def test_a_kill_at_any_moment_leaves_a_whole_bundle(tmp_path: Path) -> None:
     """Half of the kills come at any moment of an export, half while it writes."""
     out, scratch = tmp_path / "bundles" / "model.gsdk", tmp_path / "scratch"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from gensdk_export.rewrites.batch_norm import bake_parametrizations, fold_batch_
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
+from support.another_os import WINDOWS
 from support.plans import linear_plan, module_plan, random_call
 
 
@@ -136,7 +136,7 @@ class InferenceSession:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.skipif(WINDOWS, reason="signals")
 def test_a_crash_of_the_runtime_is_an_error_that_names_the_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from gensdk.cli.main import run
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image
+from support.another_os import WINDOWS
 from support.image_bytes import settings_in
 from support.models import MODELS, diffusion_model, feedforward_model, generator
 
@@ -88,7 +89,7 @@ def test_an_image_too_large_for_its_format_is_one_clear_error(suffix) -> None:
         encode_image(np.zeros((1, 70_000, 1), np.uint8), suffix, {})
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+@pytest.mark.skipif(WINDOWS, reason="POSIX permissions")
 def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
     with generator(feedforward_model()) as model:
         samples = model.sample(1, seed=0)

@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gensdk_runtime.errors import InputError, TrainingError
-from gensdk_runtime.host.atomic import previous_of, put_in_place, sibling, sync, write_file
+from gensdk_runtime.host.atomic import previous_of, put_in_place, sibling, write_file
 from gensdk_runtime.host.memory_limit import machine_memory
 from gensdk_runtime.host.own_files import check_own_folder, read_own
+from gensdk_runtime.host.system import sync
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.family import DataInfo
 from gensdk_training.run_config import RunConfig

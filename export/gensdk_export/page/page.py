@@ -21,7 +21,8 @@ from gensdk_export.page.onnxruntime_web import NOTICE, onnxruntime_web
 from gensdk_export.proof import GraphSet
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, InputError
-from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sibling, sync
+from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sibling
+from gensdk_runtime.host.system import sync
 from gensdk_runtime.noise import LATENT_STREAM
 from gensdk_runtime.outputs.image import image_of
 from gensdk_runtime.plan.batches import largest_batch

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from gensdk_runtime.host.child_process import run_program
-from gensdk_runtime.host.memory_limit import physical_memory
 from gensdk_runtime.host.processor import cpu_model, cpu_quota, system_name, usable_cores
+from gensdk_runtime.host.system import physical_memory
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.strict import StrictModel
 

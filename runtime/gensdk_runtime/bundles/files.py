@@ -19,14 +19,13 @@ from typing import Protocol
 
 from gensdk_runtime.errors import BundleError, IntegrityError
 from gensdk_runtime.host.forking import new_lock
+from gensdk_runtime.host.system import FOLDER, NO_LINK, OPENS_BENEATH, READ, READS_AT, read_at
 from gensdk_runtime.spec.manifest import MANIFEST_FILE
 
 AGAIN = "fetch or export the bundle again"
 CHUNK = 2**20
 
-_OPENAT = os.open in os.supports_dir_fd and os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
 _DROPPINGS = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"}
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class BundleFiles(Protocol):
@@ -88,8 +87,8 @@ class FolderFiles:
         self._lock = new_lock()
         self._root: int | None = None
         descriptors: list[int] = []
-        if _OPENAT:
-            self._root = os.open(root, _READ | os.O_DIRECTORY)
+        if OPENS_BENEATH:
+            self._root = os.open(root, READ | FOLDER)
             descriptors.append(self._root)
         self._descriptors = descriptors
         self.close = weakref.finalize(self, close_all, descriptors)
@@ -132,8 +131,8 @@ class FolderFiles:
         return None
 
     def _read_at(self, descriptor: int, offset: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(descriptor, CHUNK, offset)
+        if READS_AT:
+            return read_at(descriptor, CHUNK, offset)
         with self._lock:
             os.lseek(descriptor, offset, os.SEEK_SET)
             return os.read(descriptor, CHUNK)
@@ -152,22 +151,22 @@ class FolderFiles:
         self._descriptors.append(descriptor)
         return descriptor
 
-    def _open_beneath(self, root: int, name: str, flags: int = _READ) -> int:
+    def _open_beneath(self, root: int, name: str, flags: int = READ) -> int:
         """Opens component after component, so that no link is followed and none can be slipped in between."""
         parts = PurePosixPath(name).parts
         parent, opened = root, []
         try:
             for part in parts[:-1]:
-                parent = os.open(part, _READ | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+                parent = os.open(part, READ | FOLDER | NO_LINK, dir_fd=parent)
                 opened.append(parent)
-            return os.open(parts[-1], flags | os.O_NOFOLLOW, dir_fd=parent)
+            return os.open(parts[-1], flags | NO_LINK, dir_fd=parent)
         finally:
             close_all(opened)
 
     def _open_checked(self, name: str) -> int:
         """Without openat: the real path must be the expected one, and hold the opened file afterwards too."""
         path = self.root / name
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, READ)
         real = os.path.normcase(os.path.realpath(path))
         expected = os.path.normcase(Path(os.path.realpath(self.root), name))
         if real != expected or not os.path.samestat(os.fstat(descriptor), path.lstat()):
@@ -183,7 +182,7 @@ class FolderFiles:
         try:
             if self._root is None:
                 return sorted(entry.name for entry in (self.root / folder).iterdir())
-            descriptor = self._open_beneath(self._root, folder, _READ | os.O_DIRECTORY)
+            descriptor = self._open_beneath(self._root, folder, READ | FOLDER)
         except FileNotFoundError:
             return []
         try:

@@ -15,8 +15,9 @@ from typing import BinaryIO, Protocol
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.files import CHUNK
 from gensdk_runtime.errors import BundleError, InputError
-from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sibling, sync
-from gensdk_runtime.spec.fields import check_path
+from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sibling
+from gensdk_runtime.host.system import sync
+from gensdk_runtime.spec.fields import check_case, check_path
 from gensdk_runtime.spec.manifest import MANIFEST_FILE, FileEntry, Manifest
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
@@ -115,11 +116,13 @@ def _pack(packer: _Packer, name: str, source: bytes | Path) -> FileEntry:
 
 
 def _check_names(files: Mapping[str, bytes | Path]) -> None:
-    for name, source in files.items():
-        try:
+    try:
+        check_case(files)
+        for name in files:
             check_path(name)
-        except ValueError as failure:
-            raise InputError(str(failure)) from None
+    except ValueError as failure:
+        raise InputError(str(failure)) from None
+    for name, source in files.items():
         if name == MANIFEST_FILE or any(str(folder) in files for folder in PurePosixPath(name).parents):
             raise InputError(f"file {name!r} stands in the way of another file of the bundle")
         if isinstance(source, Path) and not source.is_file():

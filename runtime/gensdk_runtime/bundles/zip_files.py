@@ -17,6 +17,7 @@ from typing import BinaryIO
 from gensdk_runtime.bundles.files import AGAIN, CHUNK, is_dropping, missing
 from gensdk_runtime.errors import IntegrityError
 from gensdk_runtime.host.forking import open_in_children
+from gensdk_runtime.host.system import READS_AT, read_at
 from gensdk_runtime.spec.fields import check_path
 
 MAX_ENTRIES = 4096
@@ -34,7 +35,7 @@ class BoundedFile:
         self._file = file
         self.close = file.close
         self.name = getattr(file, "name", None)
-        self._on_disk = hasattr(os, "pread") and not isinstance(file, io.BytesIO)
+        self._on_disk = READS_AT and not isinstance(file, io.BytesIO)
         self._place = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -48,7 +49,7 @@ class BoundedFile:
     def _read_here(self, size: int) -> bytes:
         """With a place of its own: that of the file is shared with forked processes, which read it as well."""
         if self._on_disk:
-            return os.pread(self._file.fileno(), size, self._place)
+            return read_at(self._file.fileno(), size, self._place)
         self._file.seek(self._place)
         return self._file.read(size)
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gensdk_runtime.host.locks import try_lock
+from gensdk_runtime.host.system import NO_LINK, OPENS_FOLDERS, READ, is_own, move, sync
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, renameat2
@@ -67,7 +68,7 @@ def write_file(path: Path, *parts: bytes, durable: bool = False) -> None:
             file.writelines(parts)
         if durable:
             sync(new)
-        new.replace(path)
+        move(new, path)
         if durable:
             sync(folder)
     except BaseException:
@@ -95,17 +96,6 @@ def put_in_place(new: Path, target: Path) -> None:
             _rename_in_two_steps(new, target)
     sync(target.parent)
     _remove(previous_of(target))
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the list of names of a folder, is on the disk."""
-    if sys.platform == "win32" and path.is_dir():
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _exchange(new: Path, target: Path) -> bool:
@@ -147,8 +137,8 @@ def _create(target: Path, *, folder: bool) -> tuple[Path, int | None]:
             path.mkdir() if folder else path.touch(exist_ok=False)
         except FileExistsError:
             continue
-        if sys.platform == "win32":
-            return path, None  # an open file could not be renamed
+        if not OPENS_FOLDERS:
+            return path, None  # nor could an open file be renamed
         if (descriptor := held(path)) is not None:
             return path, descriptor
 
@@ -156,7 +146,7 @@ def _create(target: Path, *, folder: bool) -> tuple[Path, int | None]:
 def held(path: Path) -> int | None:
     """The descriptor that locks the fresh `path`; None: another process took it for abandoned, and removes it."""
     with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, READ)
         if try_lock(descriptor) is not False and path.exists():
             return descriptor
         os.close(descriptor)
@@ -177,13 +167,13 @@ def remove_abandoned(folder: Path, names: re.Pattern[str]) -> None:
 def _remove_if_abandoned(path: Path) -> None:
     found = path.lstat()
     old = time.time() - found.st_mtime > _ABANDONED_AFTER
-    if sys.platform == "win32":
+    if not OPENS_FOLDERS:
         if old:
             _remove(path)
         return
-    if found.st_uid != os.geteuid():
+    if not is_own(found):
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, READ | NO_LINK)
     try:
         free = try_lock(descriptor)
         if free or (free is None and old):

@@ -66,19 +66,17 @@ def limit_memory(size: int | None) -> None:
 
     On Linux the limit is on data, not on address space, of which GPU drivers reserve hundreds of gigabytes.
     """
-    if sys.platform == "win32":
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if size is not None:
-        _lower(resource.RLIMIT_DATA, size)
+    if sys.platform != "win32":
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if size is not None:
+            _lower(resource.RLIMIT_DATA, size)
 
 
 def allow_processor_time(seconds: int | None) -> None:
     """From now on at most so many `seconds` of all threads together; the system ends the process after them."""
-    if sys.platform == "win32" or seconds is None:
-        return
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds)
+    if sys.platform != "win32" and seconds is not None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds)
 
 
 if sys.platform != "win32":

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.host.atomic import write_file
+from gensdk_runtime.host.system import is_own
 from gensdk_runtime.host.user_cache import cache_folder
 
 Why = Literal["made", "ran"]
@@ -64,4 +63,4 @@ def _is_note(path: Path) -> bool:
         found = path.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(found.st_mode) and (sys.platform == "win32" or found.st_uid == os.geteuid())
+    return stat.S_ISREG(found.st_mode) and is_own(found)

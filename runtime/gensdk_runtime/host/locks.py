@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gensdk_runtime.host.own_files import open_own
+from gensdk_runtime.host.system import OPENS_FOLDERS
 
 if sys.platform == "win32":
     import msvcrt
@@ -55,7 +56,7 @@ def locked(
         yield held
     finally:
         if descriptor is not None:
-            if held and sys.platform != "win32":  # Windows removes no open file
+            if held and OPENS_FOLDERS:  # Windows removes no open file either
                 with suppress(OSError):
                     path.unlink()  # before it is let go: who waits for it finds out, and tries again
             os.close(descriptor)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.control_groups import control_groups, file_text, system_text
+from gensdk_runtime.host.system import free_memory
 
 _NAMES = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -19,10 +20,10 @@ _NAMES = (
 def available_memory() -> int | None:
     """Bytes that can be taken before the system, a container or a limit of the process refuses, or kills it.
 
-    The least of what Linux calls available, of the limits of the process's control groups (cgroup 2, else 1), and
-    of its address space (``ulimit -v``). None where the system does not say, as on macOS and Windows.
+    The least of what Linux calls available or Windows free, of the limits of the process's control groups (cgroup
+    2, else 1), and of its address space (``ulimit -v``). None where the system does not say, as on macOS.
     """
-    known = [each for each in (_machine(), *_groups(), _address_space()) if each is not None]
+    known = [each for each in (_machine(), free_memory(), *_groups(), _address_space()) if each is not None]
     return max(0, min(known)) if known else None
 
 

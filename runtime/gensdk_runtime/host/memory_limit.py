@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import memory_limits
+from gensdk_runtime.host.system import physical_memory
 
 ENVIRONMENT = "GENSDK_MEMORY_LIMIT"
 LEAST = 2 * 2**30
@@ -44,11 +45,3 @@ def machine_memory() -> int:
     """Bytes of memory of this machine, or of its container if that has less; 8 GiB if neither is known."""
     known = [size for size in (physical_memory(), *memory_limits()) if size]
     return min(known, default=8 * 2**30)
-
-
-def physical_memory() -> int:
-    """Bytes of this machine; 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0

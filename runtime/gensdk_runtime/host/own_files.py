@@ -15,12 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-_SAFELY = (
-    getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-)
+from gensdk_runtime.host.system import NO_LINK, READ, block
 
 
 def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -33,12 +28,11 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
         raise ValueError("open without O_TRUNC, and truncate what turned out to be the right file")
     if path.is_symlink():  # on Windows, which has no O_NOFOLLOW; elsewhere the words are clearer than the system's
         raise _refused(path, errno.ELOOP, "it is a link, which is not followed")
-    descriptor = os.open(path, flags | _SAFELY, 0o600)
+    descriptor = os.open(path, flags | READ | NO_LINK, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise _refused(path, errno.EINVAL, "it is not a plain file")
-        if hasattr(os, "O_NONBLOCK"):
-            os.set_blocking(descriptor, True)
+        block(descriptor)
     except BaseException:
         os.close(descriptor)
         raise

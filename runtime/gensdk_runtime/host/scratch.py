@@ -6,12 +6,12 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from gensdk_runtime.host.atomic import held, remove_abandoned
+from gensdk_runtime.host.system import OPENS_FOLDERS
 
 PREFIX = "gensdk-scratch-"
 _NAMES = re.compile(re.escape(PREFIX) + ".+")
@@ -34,7 +34,7 @@ def scratch_folder() -> Iterator[Path]:
 def _create() -> tuple[Path, int | None]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        if sys.platform == "win32":  # which opens no folders
+        if not OPENS_FOLDERS:
             return folder, None
         if (descriptor := held(folder)) is not None:
             return folder, descriptor

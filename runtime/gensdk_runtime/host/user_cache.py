@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError, UnavailableError
+from gensdk_runtime.host.system import is_own, others_may_write
 
 ENVIRONMENT = "GENSDK_CACHE"
 PRIVATE = 0o700
@@ -64,12 +65,10 @@ def _platform_cache() -> Path:
 def _make_private(folder: Path) -> None:
     """Makes `folder` where it is missing, and checks it either way; OSError where it can't be made."""
     folder.mkdir(mode=PRIVATE, exist_ok=True)
-    if sys.platform == "win32":
-        return  # the user's folders are private there by their access lists
     link, found = folder.lstat(), folder.stat()
     remedy = f"remove it, or set {ENVIRONMENT} to a folder of your own"
-    if {link.st_uid, found.st_uid} != {os.geteuid()}:
+    if not (is_own(link) and is_own(found)):
         raise UnavailableError(f"the cache {str(folder)!r} belongs to another user; {remedy}")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if others_may_write(found):
         mode = stat.S_IMODE(found.st_mode)
         raise UnavailableError(f"others may write to the cache {str(folder)!r} (mode {mode:04o}); chmod 700 it")

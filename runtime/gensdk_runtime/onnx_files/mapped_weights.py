@@ -11,6 +11,7 @@ The fields are those of onnx.proto3; see :mod:`gensdk_runtime.onnx_files.scan`.
 from __future__ import annotations
 
 import mmap
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class MappedWeights:
 
     def release(self) -> None:
         """Gives the memory of the weights back; they are read from the file again on access."""
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+        if sys.platform != "win32" and self._map is not None:  # Windows keeps what it has read
             self._map.madvise(mmap.MADV_DONTNEED)
 
     @contextmanager

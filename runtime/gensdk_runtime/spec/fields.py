@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -36,6 +37,12 @@ def check_path(value: str) -> str:
     if any(part[-1] in ". " or part.split(".")[0].upper() in _DEVICES for part in parts):
         raise ValueError(f"path {value[:80]!r} means something else on Windows")
     return value
+
+
+def check_case(names: Collection[str]) -> None:
+    """Refuses two names that are one on Windows and macOS."""
+    if len({name.lower() for name in names}) != len(names):
+        raise ValueError("two files have names that differ in case alone")
 
 
 def _check_json(value: dict[str, Any]) -> dict[str, Any]:

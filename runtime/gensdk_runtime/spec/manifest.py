@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gensdk_runtime.errors import ManifestError
-from gensdk_runtime.spec.fields import BundlePath, Finite, Name, Precision
+from gensdk_runtime.spec.fields import BundlePath, Finite, Name, Precision, check_case
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.settings import DiffusionSettings
@@ -133,8 +133,7 @@ class Manifest(StrictModel):
         for path in used:
             if self.files and path not in self.files:
                 raise ValueError(f"{path!r} is used but not listed in files")
-        if len({path.lower() for path in self.files}) != len(self.files):
-            raise ValueError("two files have names that differ in case alone")
+        check_case(self.files)
         for path in self.files:
             for folder in PurePosixPath(path).parents:
                 if str(folder) in self.files:

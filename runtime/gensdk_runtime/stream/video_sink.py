@@ -10,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.host.atomic import put_in_place, sibling, sync
+from gensdk_runtime.host.atomic import put_in_place, sibling
+from gensdk_runtime.host.system import sync
 from gensdk_runtime.media.video.containers import pyav, reason
 from gensdk_runtime.media.video.film import GIF_UNIT, Film, FilmSettings, even, fitted
 from gensdk_runtime.media.video.film_formats import FilmFormat, film_format

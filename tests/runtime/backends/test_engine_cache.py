@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,9 +16,10 @@ import pytest
 from gensdk_runtime.backends.tensorrt import cache as cache_module
 from gensdk_runtime.backends.tensorrt.cache import EngineCache, EngineCacheWarning, key_of
 from gensdk_runtime.errors import InputError
+from support.another_os import WINDOWS
 from support.engine_building import build_for_real, build_slowly
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+posix = pytest.mark.skipif(WINDOWS, reason="POSIX")
 CONTEXT = multiprocessing.get_context("spawn")
 IDENTITY = {"graph": "a" * 64, "version": "1.7.1", "profile": {"z": [[1, 2], [8, 2], [64, 2]]}}
 DATA = bytes(range(256)) * 40

@@ -24,6 +24,7 @@ from gensdk_runtime.errors import BackendError, InputError, IntegrityError
 from gensdk_runtime.host.known_files import is_known
 from gensdk_runtime.onnx_files.scan import MAX_NODES, scan
 from gensdk_runtime.plan.first_run import ENVIRONMENT, try_first
+from support.another_os import LINUX
 from support.bombs import BOMBS, bomb_bundle, endless, functions, graph_of, node
 from support.processes import wait_until_gone
 from support.tiny_bundle import lay_out, pack, refusal, sealed, tiny_files
@@ -36,7 +37,7 @@ LIMIT = 2**30
 FIRM = 6 * 2**30
 """What the test's process may have at most: bombs ask for 32 GiB."""
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are set as Linux does")
+pytestmark = pytest.mark.skipif(not LINUX, reason="limits are set as Linux does")
 
 
 def command(

@@ -25,6 +25,7 @@ from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.spec.manifest import Manifest
 from gensdk_runtime.tuning import store
+from support.another_os import WINDOWS
 from support.bombs import BOMBS
 from support.refusals import refusal_of
 
@@ -154,7 +155,7 @@ def test_an_engine_that_was_changed_is_built_again(tmp_path: Path) -> None:
         cache.put(identity, b"engine" * 50)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners as POSIX systems have them")
+@pytest.mark.skipif(WINDOWS, reason="owners as POSIX systems have them")
 @pytest.mark.parametrize(
     "how",
     [

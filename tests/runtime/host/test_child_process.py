@@ -13,6 +13,7 @@ import pytest
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.host.child_process import Limits, death, end, run_module, start_module
 from gensdk_runtime.host.memory_limit import memory_limit, parse_bytes
+from support.another_os import LINUX, WINDOWS
 from support.processes import alive, wait_until_gone
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -20,7 +21,7 @@ FOLDERS = ("gensdk", "runtime", "training", "export", "benchmarks")
 STARTERS = {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
 OTHERS = {"os.system", "os.popen", "os.fork", "os.posix_spawn", "os.execv", "os.execvp", "os.startfile"}
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits are set by POSIX systems")
+pytestmark = pytest.mark.skipif(WINDOWS, reason="limits are set by POSIX systems")
 
 
 def started_by(path: Path) -> set[str]:
@@ -105,7 +106,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system's own word that a parent died")
+@pytest.mark.skipif(not LINUX, reason="the system's own word that a parent died")
 @pytest.mark.parametrize("code", [HOLDS_THE_INTERPRETER, "print('began', flush=True)\nwhile True: pass\n"])
 def test_a_killed_parent_takes_its_children_along(module, tmp_path, code) -> None:
     module(code)

@@ -15,9 +15,10 @@ import pytest
 
 from gensdk_runtime.bundles.embedded import embedded_path
 from gensdk_runtime.plan.costs import Choice
+from support.another_os import WINDOWS
 from support.cost_tables import store_costs
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = pytest.mark.skipif(WINDOWS, reason="needs fork")
 
 BEGIN = """
 import os, sys, threading, time

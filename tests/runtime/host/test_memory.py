@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gensdk_runtime.host import control_groups, memory
+from support.another_os import LINUX
 
 resource = pytest.importorskip("resource", reason="limits of POSIX")
 
@@ -27,7 +28,7 @@ def limited(mebibytes: int, *arguments: object) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't heed the limit")
+@pytest.mark.skipif(not LINUX, reason="other systems don't heed the limit")
 @pytest.mark.parametrize(("mebibytes", "n"), [(1200, 5_000_000), (700, 5_000_000), (300, 200_000)])
 def test_samples_that_a_limit_forbids_end_in_one_line(tmp_path: Path, mebibytes: int, n: int) -> None:
     target = tmp_path / "samples.npz"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from pathlib import Path
 
 import pytest
 
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.host.user_cache import cache_folder
+from support.another_os import LINUX, WINDOWS
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+posix = pytest.mark.skipif(WINDOWS, reason="POSIX permissions")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_folders_are_made_for_this_user_alone(cache: Path) -> None:
     folder = cache_folder("engines", "v1")
     assert folder == cache / "engines" / "v1" == cache_folder("engines", "v1")
     assert cache_folder() == cache
-    if sys.platform != "win32":
+    if not WINDOWS:
         assert {stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent, cache)} == {0o700}
 
 
@@ -86,7 +86,7 @@ def test_no_path_leads_out(part: str) -> None:
         cache_folder("engines", part)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the XDG standard")
+@pytest.mark.skipif(not LINUX, reason="the XDG standard")
 def test_the_platforms_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GENSDK_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -20,9 +20,10 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.host import atomic
 from gensdk_runtime.host.scratch import PREFIX, scratch_folder
 from gensdk_runtime.media.images import write_atomically
+from support.another_os import WINDOWS
 from support.tiny_bundle import tiny_files, tiny_manifest
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="locks tell who lives on POSIX systems")
+posix = pytest.mark.skipif(WINDOWS, reason="locks tell who lives on POSIX systems")
 
 
 @pytest.fixture(params=["nothing.out", "/nowhere/at/all", "../elsewhere"])

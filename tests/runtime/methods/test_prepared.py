@@ -15,6 +15,7 @@ from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.executor import Executor
+from support.another_os import WINDOWS
 from support.models import MODELS, generator
 from support.streams import slow_generator
 
@@ -167,7 +168,7 @@ def test_a_batch_that_does_not_fit_goes_on_in_halves() -> None:
         np.testing.assert_array_equal(found.array, expected)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(WINDOWS, reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_draws_the_same() -> None:
     with Generator.load("digits-ddpm", backend="onnxruntime", threads=1) as model:

@@ -19,6 +19,7 @@ from gensdk_runtime.media.video import film_file as film_file_module
 from gensdk_runtime.media.video.film_formats import FILMS
 from gensdk_runtime.stream import StreamFacts, StreamOptions, TranslatedFrame, VideoSink, translate_stream
 from gensdk_runtime.stream.video_sink import exact_rate
+from support.another_os import LINUX
 from support.streams import grey_frame, grey_frames, slow_generator
 from support.videos import level_picture, levels_of, shown, sound_of, times_of, write_video
 
@@ -208,7 +209,7 @@ class Disk:
         monkeypatch.setattr(film_file_module, "MOST_ROOM", room // 8)
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the disk of this test counts what is set aside")
+@pytest.mark.skipif(not LINUX, reason="the disk of this test counts what is set aside")
 @pytest.mark.parametrize("suffix", sorted(set(FILMS) - {".m4v"}))
 def test_a_full_disk_ends_the_film_at_once_and_leaves_what_plays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str

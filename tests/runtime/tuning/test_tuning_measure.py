@@ -36,6 +36,7 @@ from gensdk_runtime.tuning.child import Answer, Child, ChildLostError, ChildSlow
 from gensdk_runtime.tuning.measurement import Candidate, Measurement
 from gensdk_runtime.tuning.stopwatch import time_batches
 from gensdk_runtime.tuning.tune import tune
+from support.another_os import WINDOWS
 from support.models import feedforward_model
 from support.step_bundle import write_step_bundle
 
@@ -89,7 +90,7 @@ def test_what_can_not_run_loses_its_place_alone(bundle) -> None:
     assert any("nonsense" in reason for reason in measurement.failures.values())
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.skipif(WINDOWS, reason="signals")
 def test_a_crash_and_a_hang_cost_one_answer(bundle) -> None:
     question = Question(kind="run", choice=ONE)
     with Child(opening(bundle)) as child:

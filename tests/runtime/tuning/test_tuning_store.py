@@ -18,6 +18,7 @@ from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
 from gensdk_runtime.spec.manifest import Manifest
 from gensdk_runtime.tuning import store
+from support.another_os import WINDOWS
 from support.step_bundle import write_step_bundle
 
 TABLE = CostTable(
@@ -137,7 +138,7 @@ def test_a_cache_that_can_not_be_written_is_said_once(manifest, key, monkeypatch
     assert store.load_table(key, manifest) == TABLE, "this process remembers"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+@pytest.mark.skipif(WINDOWS, reason="modes are POSIX")
 def test_a_folder_that_others_may_write_to_is_not_used(manifest, key, cache, caplog) -> None:
     store.save_table(key, TABLE, manifest)
     (cache / store.FOLDER).chmod(0o777)
@@ -167,7 +168,7 @@ def test_only_one_measures_at_a_time(cache) -> None:
     with store.measuring_alone(1.0):
         descriptor = os.open(cache / store.FOLDER / ".lock", os.O_RDWR)
         try:
-            assert os.name != "posix" or try_lock(descriptor) is False
+            assert WINDOWS or try_lock(descriptor) is False
         finally:
             os.close(descriptor)
         with store.measuring_alone(0.1):  # goes on when it has waited long enough

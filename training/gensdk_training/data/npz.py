@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.bundles.arrays_file import npz_names, read_npy, read_npz
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.host.system import physical_memory
 from gensdk_runtime.media.image_sets import IMAGE_KEYS
 from gensdk_runtime.media.pixel_values import to_pixels
 from gensdk_runtime.printable import printable
@@ -57,10 +57,7 @@ def load_npy(path: Path, options: LoadOptions) -> ArrayDataset | PointDataset:
 
 
 def _limit() -> int:
-    try:
-        return min(MAX_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # Windows
-        return MAX_BYTES
+    return min(MAX_BYTES, physical_memory() or MAX_BYTES)
 
 
 def _unused(keys: list[str], wanted: list[str], *, own_split: bool) -> str:

@@ -12,8 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from gensdk_runtime.host.atomic import write_file
 from gensdk_runtime.host.locks import locked_if_possible
 from gensdk_runtime.host.memory_limit import parse_bytes
 from gensdk_runtime.host.own_files import opened_own
+from gensdk_runtime.host.system import is_own, others_may_write
 from gensdk_runtime.host.user_cache import cache_folder
 from gensdk_runtime.printable import printable
 
@@ -204,12 +203,10 @@ def _difference(line: bytes, identity: Identity) -> str:
 
 def _check_owner(file: BinaryIO) -> None:
     """An engine is code: ValueError if another user made the file, or could have written into it."""
-    if sys.platform == "win32":
-        return  # the user's folders are private there by their access lists
     found = os.fstat(file.fileno())
-    if found.st_uid != os.geteuid():
+    if not is_own(found):
         raise ValueError("it belongs to another user")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if others_may_write(found):
         raise ValueError("others may write to it")
 
 

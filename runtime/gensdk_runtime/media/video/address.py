@@ -72,7 +72,8 @@ def masked(text: str) -> str:
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        if not is_address(text) and not re.search(r":.*@|[?&;]\w+=", text, re.DOTALL):
+        on_a_drive = re.match(r"[A-Za-z]:[\\/]", text)
+        if on_a_drive or not (is_address(text) or re.search(r":.*@|[?&;]\w+=", text, re.DOTALL)):
             return text  # a file's name, in which @ and = are letters
         scheme, rest = "", text
     elif not re.fullmatch(r"[A-Za-z0-9+.-]{1,40}", scheme):
