@@ -14,7 +14,7 @@ import numpy as np
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Backend, Session, check_feeds, check_outputs
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError, UnavailableError
+from gensdk_runtime.errors import BackendError, BundleError, InputError, IntegrityError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.runner import Runner, open_runner
@@ -136,13 +136,21 @@ def verify_bundle(
                         check = replay_one_call(generator, manifest.one_call, runner, golden, bounds.samples)
                     report += VerifyReport(report.model, (), (check,))
                 if each == "fp32":
-                    labels = {next(iter(sessions.values())).backend for sessions in generator.every_session()}
-                    engines = [backend] if isinstance(backend, Backend) else map(create_backend, sorted(labels))
-                    rounded = (replay_rounded(bundle, engine, golden, bounds) for engine in engines)
-                    report = sum(rounded, start=report)
+                    report = replace(report, rounded=_rounded(bundle, backend, generator, golden, bounds))
                 reports.append(report)
     first, *others = reports
     return sum(others, start=first)
+
+
+def _rounded(
+    bundle: Bundle, backend: str | Backend, generator: Generator, golden: Golden, bounds: GoldenBounds
+) -> tuple[Check, ...]:
+    """The checks where the backends of `generator` may round."""
+    from gensdk_runtime.proof.rounded import replay_rounded  # it replays as is done here
+
+    labels = dict.fromkeys(next(iter(sessions.values())).backend for sessions in generator.every_session())
+    engines = [backend] if isinstance(backend, Backend) else [create_backend(label) for label in labels]
+    return tuple(check for engine in engines for check in replay_rounded(bundle, engine, golden, bounds))
 
 
 def check_atol(atol: float) -> float:
@@ -180,23 +188,6 @@ def replay(
     generator = Generator.from_sessions(model, sessions)
     samples = [_replay_run(generator, run, bounds) for run in golden.trajectories]
     return VerifyReport(model.name, tuple(graphs), tuple(samples))
-
-
-def replay_rounded(bundle: Bundle, backend: Backend, golden: Golden, bounds: GoldenBounds) -> VerifyReport:
-    """Replays `golden` on `backend` as it computes where it may round; empty where it has nothing of the kind.
-
-    The report has it all under `rounded`.
-    """
-    model = bundle.manifest.model
-    none = VerifyReport(model.name, (), ())
-    try:
-        less_exact = backend.rounding()
-        if less_exact is None:
-            return none
-        with closing(open_runner(bundle, less_exact, "fp32")) as runner:
-            return replace(none, rounded=replay(model, golden, runner.sessions, bounds).checks)
-    except UnavailableError:  # it can't be had beside what is exact, in one process
-        return none
 
 
 def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> Check:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +24,10 @@ from gensdk_runtime.backends.onnxruntime.package import one_line
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.host.child_process import Finished
 from gensdk_runtime.host.elf import needed_libraries
 from gensdk_runtime.host.nvidia import Driver, Gpu
+from gensdk_runtime.proof import rounded
 from gensdk_runtime.proof.verify import verify_bundle
 from support.gpu_onnxruntime import ADA, CPU, CUDA, RTX, TENSORRT, GpuOnnxRuntime, put_in
 from support.nvidia_stubs import build_library, needs_compiler
@@ -139,27 +144,60 @@ def test_other_arithmetic_is_refused(label: str, message: str, monkeypatch: pyte
 def test_proof_holds_on_each_provider_and_not_in_tf32(name: str, key: str, monkeypatch) -> None:
     """The very arithmetic of TF32, but for the order of sums: what is embedded drifts beyond its bounds in it."""
     machine(monkeypatch, key)
+    monkeypatch.setattr(rounded, "run_module", lambda *what, **how: Finished(1, "", ""))
     report = verify_bundle(name, backend=f"onnxruntime:{key}", precision="fp32")
     assert report.ok
     assert {check.backend for check in report.checks} == {f"onnxruntime:{key}"}
     monkeypatch.delenv(tf32.VARIABLE, raising=False)
     monkeypatch.setattr(tf32, "_settled", None)
-    rounded = verify_bundle(name, backend=f"onnxruntime:{key}:tf32", precision="fp32")
-    assert not rounded.ok
-    assert max(check.drift.scaled for check in rounded.graphs) > 2e-4
+    less_exact = verify_bundle(name, backend=f"onnxruntime:{key}:tf32", precision="fp32")
+    assert not less_exact.ok
+    assert max(check.drift.scaled for check in less_exact.graphs) > 2e-4
 
 
-def test_verify_says_how_far_tf32_would_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, "cuda")
-    report = verify_bundle("digits-vae", backend="onnxruntime:cuda", precision="fp32")
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lets the child of `verify` run here, as if nothing had been decided; the backends that it was asked for."""
+    asked: list[str] = []
+
+    def run_module(module: str, path: str, label: str, bounds: str, **how: Any) -> Finished:
+        asked.append(label)
+        printed = io.StringIO()
+        with monkeypatch.context() as another, contextlib.redirect_stdout(printed):
+            another.setattr(tf32, "_settled", None)
+            for name, value in how["environment"].items():
+                another.setenv(name, value)
+            rounded.main(path, label, bounds)
+        return Finished(0, "printed by a library\n" + printed.getvalue(), "")
+
+    monkeypatch.setattr(rounded, "run_module", run_module)
+    return asked
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_verify_says_how_far_tf32_would_be_off(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, key)
+    asked = elsewhere(monkeypatch)
+    label = f"onnxruntime:{key}"
+    report = verify_bundle("digits-vae", backend=label, precision="fp32")
     assert report.ok
-    assert {check.backend for check in report.rounded} == {"onnxruntime:cuda:tf32"}
+    assert asked == ([] if key == "cuda" else [f"{label}:tf32"]), "only CUDA does both in one process"
+    assert {check.backend for check in report.rounded} == {f"{label}:tf32"}
+    assert [check.what for check in report.rounded] == [check.what for check in report.checks]
+    assert max(check.drift.scaled for check in report.rounded) > 2e-4
     assert not all(check.ok for check in report.rounded)
     assert len(report.to_dict()["rounded"]) == len(report.checks)
-    done = CliRunner().invoke(verify_verb, ["digits-vae", "--backend", "onnxruntime:cuda"], catch_exceptions=False)
+    done = CliRunner().invoke(verify_verb, ["digits-vae", "--backend", label], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "onnxruntime:cuda:tf32 would differ by " in done.stdout
+    assert f"{label}:tf32 would differ by " in done.stdout
     assert "beyond the bounds" in done.stdout
+
+
+def test_a_child_that_fails_costs_the_figure_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "tensorrt")
+    monkeypatch.setattr(rounded, "run_module", lambda *what, **how: Finished(1, "", "no GPU left"))
+    report = verify_bundle("digits-vae", backend="onnxruntime:tensorrt", precision="fp32")
+    assert report.ok
+    assert report.rounded == ()
 
 
 @pytest.mark.parametrize("key", NAMES)
