@@ -418,7 +418,7 @@ def test_a_plugin_is_registered_by_its_own_name(name: str, monkeypatch: pytest.M
 def test_a_plugin_without_a_device_and_one_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     double = machine(monkeypatch, "nvtensorrtrtx")
     monkeypatch.setattr(double, "register_execution_provider_library", lambda name, path: None)
-    with pytest.raises(UnavailableError, match="finds no GPU that it runs on; see gensdk env --explain"):
+    with pytest.raises(UnavailableError, match="finds no GPU that it runs on; use backend='auto', or"):
         product("onnxruntime:nvtensorrtrtx")
 
     def broken(name: str, path: str) -> None:
