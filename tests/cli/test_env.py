@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
     [
         ((), "pip install opencv-python"),
         (("opencv-python",), "installed (opencv-python)"),
-        (("opencv-python-headless",), "installed (opencv-python-headless)"),
+        (("opencv-python-headless",), "installed (opencv-python-headless, for cameras; it has no windows)"),
         (("opencv-contrib-python",), "installed (opencv-contrib-python)"),
         (
             ("opencv-python", "opencv-python-headless"),

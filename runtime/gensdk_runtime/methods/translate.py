@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
-from gensdk_runtime.conditions.given_images import Images, as_image, as_images, check_size
+from gensdk_runtime.conditions.given_images import Images, as_images, check_size
 from gensdk_runtime.conditions.image import max_source_size, source_of
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.host.memory import Room, available_memory, in_words
@@ -109,7 +109,7 @@ class Through:
 def translate(through: Through, images: Any) -> Images | list[Images]:
     """See :meth:`gensdk_runtime.generator.Generator.translate`."""
     channels = through.source.channels
-    through = replace(through, tile=_check_tile(through.tile), resize=check_size(through.resize))
+    through = replace(through, tile=check_tile(through.tile), resize=check_size(through.resize, "resize"))
     array = as_images(images, channels)
     label = through.given.label
     if isinstance(array, list):
@@ -194,10 +194,11 @@ def translate_one(through: Through, image: Images) -> Images:
     if way.how == "tiles":
         return _in_tiles(through, image, way.size)
     if way.how == "resized":
+        (tall, wide), (low, narrow) = max_source_size(through.model), way.size
         tell(
-            f"model {through.model.name!r} takes images of {_by(max_source_size(through.model))} alone (height x "
-            f"width), and {_why_no_tiles(through)}: {height} x {width} was resized to "
-            f"{_by(way.size)}, and its result enlarged"
+            f"model {through.model.name!r} takes images of {tall} x {wide} alone (height x width), and "
+            f"{_why_no_tiles(through)}: {height} x {width} was resized to {low} x {narrow}, and its result "
+            "enlarged"
         )
         result = through.sample(resized(image, *way.size)[None]).images[0]
         return resized(result, height * spec.scale, width * spec.scale)
@@ -263,18 +264,15 @@ def _inside(size: Size, largest: Size) -> Size:
     return height, width
 
 
-def _by(size: Size) -> str:
-    return f"{size[0]} x {size[1]}"
-
-
-def _check_tile(tile: Any) -> int | None:
+def check_tile(tile: Any) -> int | None:
+    """Pixels of a tile, 0, or None; :class:`InputError` for anything else."""
     return None if tile is None else check_whole(tile, "tile", least=0, most=MAX_SIDE)
 
 
 def _labelled(images: Sequence[Images] | Images, label: Any) -> list[tuple[Images, Any]]:
     """Each image with its label."""
     if isinstance(label, str) or not isinstance(label, Sequence | np.ndarray) or np.ndim(label) == 0:
-        return [(as_image(image), label) for image in images]
+        return [(image, label) for image in images]
     if len(label) != len(images):
         raise InputError(f"expected one label for each of the {len(images)} images, got {len(label)}")
-    return [(as_image(image), each) for image, each in zip(images, label, strict=True)]
+    return list(zip(images, label, strict=True))

@@ -1,4 +1,4 @@
-"""``backend="auto"``: what measured fastest on this machine; a bundle that is new here is measured shortly."""
+"""``backend="auto"``: what measured fastest on this machine; a bundle that is new here is measured briefly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 from gensdk_runtime.backends import create_backend, get_backend
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.errors import BackendError, GensdkError, InputError
+from gensdk_runtime.errors import BackendError, GensdkError
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.plan.costs import Choice, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
@@ -83,10 +83,6 @@ class Wanted:
         """
         if switched_off() or not set(self.precisions) <= set(self.bundle.manifest.precisions):
             return None
-        try:
-            check_threads(self.threads)
-        except InputError:
-            return None
         found = self.stored()
         if found is not None or self._name in _failed:
             return found
@@ -156,7 +152,6 @@ class Wanted:
 
         Where ONNX Runtime is not installed: over the first backend that is there.
         """
-        check_threads(self.threads)
         chosen: Precision = "fp32" if self.precision == "auto" else self.precision
         opener = partial(open_choice, self.bundle, precision=chosen)
         told = list(fallbacks)
@@ -197,11 +192,6 @@ def _unmeasured_backends() -> tuple[str, ...]:
         return ("onnxruntime:cuda", "onnxruntime") if "cuda" in usual.devices else ("onnxruntime",)
     others = [name for name in ("tensorrt", "openvino") if get_backend(name).availability().available]
     return tuple(others[:1]) or ("onnxruntime",)
-
-
-def check_threads(threads: int | None) -> None:
-    """Raises :class:`InputError` for a number that no backend takes."""
-    create_backend("fake", threads=threads)  # the one place that knows what is allowed
 
 
 def _announce(model: ModelSpec) -> None:

@@ -96,10 +96,11 @@ class Supplier:
         """The engine from the cache, or built now. Raises :class:`BackendError` as :func:`build` does."""
         title = f"building the {recipe.precision} engine of {recipe.graph.name}"
         with Progress(1, title, show=self.progress) as bar:
+            tell = bar.share(1)
             return self.cache.fetch(
                 self.identity(recipe, onnx),
-                lambda: build(self.toolkit, recipe, onnx, on_progress=bar.part),
-                on_wait=lambda: bar.part(0.0),
+                lambda: build(self.toolkit, recipe, onnx, on_progress=tell),
+                on_wait=lambda: tell(0.0),
             )
 
     def identity(self, recipe: Recipe, onnx: GraphFile) -> Identity:
