@@ -130,6 +130,8 @@ def extra_state(extra: str) -> str:
     """``installed``, or the pip commands that install what is missing."""
     missing = [package for package in EXTRAS[extra] if version(package) is None]
     runtimes = [package for package in RUNTIMES.values() if version(package) is not None]
+    if extra == "cpu" and runtimes == [RUNTIMES["gpu"]]:
+        return f"not needed: {RUNTIMES['gpu']} runs on the processor too"
     if extra in RUNTIMES and (len(runtimes) > 1 or (missing and runtimes)):
         # Each removal takes files of the other along: what is to stay is installed anew.
         return (

@@ -115,7 +115,8 @@ def test_a_missing_extra_names_its_pip_command() -> None:
 
 def test_a_missing_backend_names_its_pip_command(tmp_path) -> None:
     program = (
-        "import sys\nsys.modules['onnxruntime'] = None\nfrom gensdk.cli.main import run\n"
+        "import sys\nsys.modules['onnxruntime'] = sys.modules['openvino'] = None\n"
+        "from gensdk.cli.main import run\n"
         f"sys.exit(run(['sample', {NAME!r}, '-o', sys.argv[1]]))"
     )
     done = subprocess.run(

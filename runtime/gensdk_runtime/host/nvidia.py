@@ -17,6 +17,7 @@ from typing import Any
 
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.host.child_process import Limits, run_module
+from gensdk_runtime.host.control_groups import file_text
 
 MODULE = "gensdk_runtime.host.nvidia"
 SECONDS = 30.0
@@ -36,7 +37,7 @@ _DRIVERS = (  # where /proc does not tell: Linux in a sandbox, Jetson, WSL, Wind
     ("usr/lib64", "libcuda.so.*"),
     ("usr/lib/wsl/lib", "libcuda.so*"),
 )
-_MAX_INFO, _MAX_GPUS = 4096, 64
+_MAX_GPUS = 64
 _NAME_BYTES = 256
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _ERRORS = {  # of cuInit: https://docs.nvidia.com/cuda/cuda-driver-api, CUresult
@@ -173,15 +174,15 @@ def _gpu(name: bytes, major: int, minor: int, memory: int) -> dict[str, Any]:
 def gpus_in_sight() -> tuple[str, ...] | None:
     """NVIDIA GPUs that the system itself shows, whether or not a driver is there; None where it can't tell."""
     devices = _ROOT / "sys/bus/pci/devices"
-    tree = _text(_ROOT / "proc/device-tree/compatible")
+    tree = file_text(_ROOT / "proc/device-tree/compatible")
     if _TEGRA.decode() in tree:
         return (f"Jetson ({tree.split(chr(0), 1)[0]})",)
     if sys.platform != "linux" or not devices.is_dir():
         return None
     return tuple(
-        f"{path.name} ({_PCI_NVIDIA[2:]}:{_text(path / 'device').strip()[2:]})"
+        f"{path.name} ({_PCI_NVIDIA[2:]}:{file_text(path / 'device').strip()[2:]})"
         for path in sorted(devices.iterdir())[:4096]
-        if _text(path / "vendor").strip() == _PCI_NVIDIA and _text(path / "class").startswith(_PCI_DISPLAY)
+        if file_text(path / "vendor").strip() == _PCI_NVIDIA and file_text(path / "class").startswith(_PCI_DISPLAY)
     )[:_MAX_GPUS]
 
 
@@ -190,8 +191,8 @@ def signs_of_gpus() -> tuple[str, ...]:
     """The driver and the GPUs in words, without asking the driver, which takes long; empty where there is none."""
     proc = _ROOT / "proc/driver/nvidia"
     if (proc / "version").exists():
-        driver = _text(proc / "version").splitlines()[:1]
-        infos = [_text(path / "information") for path in sorted((proc / "gpus").glob("*"))[:_MAX_GPUS]]
+        driver = file_text(proc / "version").splitlines()[:1]
+        infos = [file_text(path / "information") for path in sorted((proc / "gpus").glob("*"))[:_MAX_GPUS]]
         models = [
             line.partition(":")[2].strip() for info in infos for line in info.splitlines() if "Model" in line
         ]
@@ -205,14 +206,6 @@ def signs_of_gpus() -> tuple[str, ...]:
         return ()
     drivers = [path for folder, name in _DRIVERS for path in sorted((_ROOT / folder).glob(name))]
     return (*devices, *(f"{path.name} {path.stat().st_size}" for path in drivers))
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_INFO).decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def main() -> None:

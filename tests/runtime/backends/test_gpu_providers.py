@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -153,27 +155,28 @@ def test_proof_holds_on_each_provider_and_not_in_tf32(name: str, key: str, monke
     assert max(check.drift.scaled for check in less_exact.graphs) > 2e-4
 
 
-def elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Lets the child of `verify` run here, as if nothing had been decided; the backends that it was asked for."""
     asked: list[str] = []
 
     def run_module(module: str, path: str, label: str, bounds: str, **how: Any) -> Finished:
         asked.append(label)
-        with monkeypatch.context() as another:
+        printed = io.StringIO()
+        with monkeypatch.context() as another, contextlib.redirect_stdout(printed):
             another.setattr(tf32, "_settled", None)
             for name, value in how["environment"].items():
                 another.setenv(name, value)
             rounded.main(path, label, bounds)
-        return Finished(0, "printed by a library\n" + capsys.readouterr().out, "")
+        return Finished(0, "printed by a library\n" + printed.getvalue(), "")
 
     monkeypatch.setattr(rounded, "run_module", run_module)
     return asked
 
 
 @pytest.mark.parametrize("key", NAMES)
-def test_verify_says_how_far_tf32_would_be_off(key: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_verify_says_how_far_tf32_would_be_off(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, key)
-    asked = elsewhere(monkeypatch, capsys)
+    asked = elsewhere(monkeypatch)
     label = f"onnxruntime:{key}"
     report = verify_bundle("digits-vae", backend=label, precision="fp32")
     assert report.ok
@@ -415,7 +418,7 @@ def test_a_plugin_is_registered_by_its_own_name(name: str, monkeypatch: pytest.M
 def test_a_plugin_without_a_device_and_one_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     double = machine(monkeypatch, "nvtensorrtrtx")
     monkeypatch.setattr(double, "register_execution_provider_library", lambda name, path: None)
-    with pytest.raises(UnavailableError, match="finds no GPU that it runs on; see gensdk env --explain"):
+    with pytest.raises(UnavailableError, match="finds no GPU that it runs on; use backend='auto', or"):
         product("onnxruntime:nvtensorrtrtx")
 
     def broken(name: str, path: str) -> None:

@@ -92,7 +92,8 @@ def _is_rtx(capability: Capability) -> bool:
     return capability[0] == 8 or capability >= (12, 0)
 
 
-_GPU_BUILD = 'pip uninstall -y onnxruntime && pip install "gensdk[gpu]"'
+_NONE_OTHER = "pip uninstall -y onnxruntime onnxruntime-gpu"  # all builds are one module
+_GPU_BUILD = f'{_NONE_OTHER} && pip install "gensdk[gpu]"'
 _GPU_LIBRARIES = 'pip install "gensdk[gpu]"'
 _TURING = "7.5 or more"
 PROVIDERS: Mapping[str, Provider] = {
@@ -129,7 +130,7 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
     "openvino": Provider(
         "OpenVINOExecutionProvider",
-        "pip uninstall -y onnxruntime && pip install onnxruntime-openvino",
+        f"{_NONE_OTHER} && pip install onnxruntime-openvino",
         ("cpu",),
     ),
 }
@@ -196,7 +197,7 @@ def library_link(ort: Any, provider: Provider) -> Link:
             )
         if not found:
             text = f"{_package(provider.plugin)} finds no GPU that it runs on"
-            return Link("libraries", False, text, "see gensdk env --explain, or use backend='auto'")
+            return Link("libraries", False, text, "use backend='auto', or another GPU (CUDA_VISIBLE_DEVICES)")
         return Link("libraries", True, "its own")
     names = missing_for(ort, provider.library)
     if not names:
