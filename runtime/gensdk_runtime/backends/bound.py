@@ -39,6 +39,8 @@ class Bound(ABC):
 
     nbytes = 0
     """Bytes that it holds; 0 where the backend does not say."""
+    waited = 0.0
+    """Seconds that :meth:`input` and :meth:`output` waited for runs that :meth:`run` only began."""
 
     def __init__(self, session: Session, sizes: Sizes, carry: Carry) -> None:
         self.session = session
@@ -66,6 +68,11 @@ class Bound(ABC):
         if self.session.closed:
             raise self.session.closed_error()
         self._run()
+
+    def take_waited(self) -> float:
+        """:attr:`waited`, which begins anew."""
+        waited, self.waited = self.waited, 0.0
+        return waited
 
     @abstractmethod
     def _run(self) -> None:

@@ -7,6 +7,7 @@ says so (``Generator.load(..., trust_engines=True)``), and built from the graph 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Literal, Self, TypeVar
 
 from gensdk_runtime.backends import register_backend
@@ -279,17 +280,21 @@ class TensorRtBound(Bound):
 
     def input(self, name: str) -> Array:
         """The array to write into; waits until its last copy to the GPU is over."""
+        start = perf_counter()
         self._stream.wait_for_uploads()
         if name in self._behind:
             self._stream.download(self._place(name, self._turn), self._host[name])
             self._behind.discard(name)
+        self.waited += perf_counter() - start
         self._changed.add(name)
         return self._host[name].array
 
     def output(self, name: str) -> Array:
         """The output, copied from the GPU when it is first asked for after a run."""
         if name not in self._fetched and self._ran:
+            start = perf_counter()
             self._stream.download(self._output_place(name, self._turn), self._host[name])
+            self.waited += perf_counter() - start
             self._fetched.add(name)
             if not self._seen:  # all that these sizes need was compiled by now
                 self._seen = True
