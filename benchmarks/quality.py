@@ -9,6 +9,7 @@ gate. RUNS/quality.json keeps the newest rows of every model, so that models can
     python benchmarks/quality.py --only "gaussians-*"          # some
     python benchmarks/quality.py --embedded                    # the bundles that gensdk ships, no training
     python benchmarks/quality.py --only digits-ddpm --distill  # and students of 4, 2 and 1 steps
+    python benchmarks/quality.py --only digits-flow --distill  # and the same, straightened (reflow)
 """
 
 from __future__ import annotations
@@ -102,7 +103,11 @@ def numbers(context: Any, parameter: Any, text: str | None) -> tuple[int, ...] |
 @click.option("--only", multiple=True, help="A model, or a pattern as in gaussians-*; may be repeated.")
 @click.option("--seeds", callback=numbers, help="0,1,2: instead of each model's own list.")
 @click.option("--embedded", is_flag=True, help="Measure the embedded bundles; train nothing.")
-@click.option("--distill", is_flag=True, help="Train students of digits-ddpm too (about 10 minutes more).")
+@click.option(
+    "--distill",
+    is_flag=True,
+    help="Train students of digits-ddpm, and digits-flow anew on its own samples (10 minutes each).",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Default: RUNS/quality.json.")
 def main(
     *,

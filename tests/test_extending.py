@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gensdk import Generator, InputError
+from gensdk import Generator, GensdkWarning, InputError, UnavailableError
 from gensdk_runtime import backends
 from gensdk_runtime.backends import get_backend, register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.signature import GraphSpec
+from gensdk_training import registry
 
 MOST = 40
 """Lines that an addition may take."""
@@ -96,6 +97,16 @@ class Elsewhere(FakeBackend):
 """
 
 
+FAMILY = """
+from gensdk_training.families.vae import Vae
+from gensdk_training.registry import register
+
+@register("moments")
+class Elsewhere(Vae):
+    pass
+"""
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package with an entry point, as pip lays it out."""
@@ -104,6 +115,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: gensdk-elsewhere\nVersion: 1.0\n")
     points = "[gensdk.backends]\ninstalled-elsewhere = gensdk_elsewhere\nempty-handed = json\n"
+    points += "broken = gensdk_no_such_module\n"
     (information / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -116,6 +128,29 @@ def test_an_installed_package_is_found_by_its_entry_point(installed: Path) -> No
         assert model.sample(1, seed=0).settings["backend"] == "installed-elsewhere"
     with pytest.raises(InputError, match="registers none of this name"):
         get_backend("empty-handed")
+    with pytest.raises(
+        UnavailableError,
+        match=r"package gensdk-elsewhere, which brings 'broken' \(gensdk.backends\), can't be loaded",
+    ):
+        get_backend("broken")
+    with pytest.raises(InputError, match="did you mean 'installed-elsewhere'"), pytest.warns(GensdkWarning):
+        get_backend("installed-elswhere")
+
+
+def test_an_installed_package_is_listed_and_a_broken_one_is_named(installed: Path) -> None:
+    with pytest.warns(GensdkWarning, match=r"which brings 'broken' \(gensdk.backends\), can't be loaded"):
+        assert backends.availabilities()["installed-elsewhere"].available
+    (installed / "gensdk_elsewhere-1.0.dist-info" / "entry_points.txt").write_text(
+        "[gensdk.families]\nmoments = gensdk_moments\n"
+    )
+    (installed / "gensdk_moments.py").write_text(FAMILY)
+    try:
+        assert "moments" in registry.families()
+        with pytest.raises(InputError, match="did you mean 'moments'"):
+            registry.get_family("momments")
+    finally:
+        registry._FAMILIES.pop("moments", None)
+        sys.modules.pop("gensdk_moments", None)
 
 
 def test_what_lies_in_the_working_directory_is_not_installed(

@@ -54,7 +54,9 @@ def record_golden(
     generator = Generator.from_sessions(plan.model, sessions)
     runs = []
     asked = {**examples_of(plan.model, samples), **(conditions or {})}
-    for settings in golden_settings(plan.model, samples=samples, steps=steps):
+    for options in proving_options(plan.model, steps):
+        wanted = {"seeds": list(range(samples)), **options}
+        settings = TrajectorySettings.from_dict(wanted, what="golden settings")
         begun = Trajectory(settings, np.empty(0, np.float32), (), asked)
         try:
             drawn = generator.sample(**begun.sample_arguments(), progress=False)
@@ -63,7 +65,10 @@ def record_golden(
                 few = min(INVERSION_STEPS, plan.model.inversion.defaults.num_inference_steps)
                 generator.invert(drawn.images, num_inference_steps=few, seed=list(settings.seeds))
         except BackendError as failure:
-            raise ExportError(f"the original model can't sample: {failure}; train it again") from failure
+            reason = str(failure).partition("; ")[0]  # its remedy is for bundles
+            raise ExportError(
+                f"the original model can't sample: {reason}; mend its network, or train it again"
+            ) from failure
         problem = degenerate(drawn.array)
         if problem:
             raise ExportError(f"{problem} (in the original already); train the model again")
@@ -111,12 +116,6 @@ def _shallow_proof(model: ModelSpec, settings: TrajectorySettings, calls: tuple[
             feeds = {**call.feeds, "deep_features": call.outputs["deep_features"]}
             outputs = {name: call.outputs[name] for name in names}
             yield Call(shallow, call.step, feeds, outputs)
-
-
-def golden_settings(model: ModelSpec, *, samples: int, steps: int | None) -> Iterator[TrajectorySettings]:
-    """The runs that prove `model`."""
-    for options in proving_options(model, steps):
-        yield TrajectorySettings.from_dict({"seeds": list(range(samples)), **options}, what="golden settings")
 
 
 def keep_within(runs: Iterable[Trajectory], budget: int, bounds: dict[Precision, GoldenBounds]) -> Golden:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,10 +82,8 @@ def write_proved(
 
 def _versions() -> dict[str, str]:
     """The packages that shaped the graphs, as far as they are installed: a plain ONNX file needs no PyTorch."""
-    return dict(_installed(PACKAGES))
-
-
-def _installed(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name in packages:
+    found = {}
+    for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            yield name, importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -108,7 +108,7 @@ def bench(
     can't fool; prefer it.
     """
     from gensdk_runtime.bench import suite
-    from gensdk_runtime.bench.gate import DEFAULT_LIMIT
+    from gensdk_runtime.bench.gate import DEFAULT_LIMIT, MIN_RUNS
     from gensdk_runtime.bench.latency_report import Report
     from gensdk_runtime.errors import InputError
 
@@ -119,6 +119,9 @@ def bench(
 
         check_plot(plot)
     compared = save is not None or against is not None or baseline is not None
+    settings = _settings(how, default_runs=suite.COMPARISON_RUNS if compared else 1)
+    if settings.runs < MIN_RUNS and baseline is not None:  # said before it is measured for long
+        raise InputError(f"--baseline needs --runs of at least {MIN_RUNS}, got {settings.runs}; leave --runs out")
     report = suite.bench(
         bundle,
         against=against,
@@ -128,7 +131,7 @@ def bench(
         precisions=[_precision(name) for name in precision],
         backends=backend,
         threads=threads,
-        settings=_settings(how, default_runs=suite.COMPARISON_RUNS if compared else 1),
+        settings=settings,
         allow_other_machine=allow_other_machine,
         on_case=lambda case: aside(f"measuring {case}"),
     )

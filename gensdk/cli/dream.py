@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gensdk.cli.output import print_json, say
+from gensdk.cli.output import aside, print_json, say
 from gensdk.cli.program_options import program_options
 
 EXAMPLES = """
@@ -55,6 +55,7 @@ def dream(
 ) -> None:
     """Let a classifier change IMAGE until it sees more of what it knows."""
     from gensdk_runtime.generator import Generator
+    from gensdk_runtime.media.image_files import file_header
     from gensdk_runtime.media.image_sets import load_image
     from gensdk_runtime.media.images import encode_image, write_atomically
     from gensdk_runtime.outputs.image import check_target, image_of
@@ -62,7 +63,13 @@ def dream(
     check_target(output)
     started = perf_counter()
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
-        given = load_image(image, image_of(generator.model).channels)
+        channels = image_of(generator.model).channels
+        given = load_image(image, channels)
+        header = file_header(image)
+        if channels == 1 and not header.grey:
+            aside(f"model {generator.model.name!r} takes grey images: colours are dropped")
+        if header.alpha and channels != 4:
+            aside("transparency is laid over white")
         made = generator.dream(given, **how, **options)
         settings = {"model": generator.model.name, **{k: v for k, v in how.items() if v is not None}, **options}
     write_atomically(output, encode_image(made, output.suffix.lower(), settings))

@@ -116,4 +116,6 @@ def opencv_state() -> str:
         return (
             f"{' and '.join(found)} overwrite each other: pip uninstall -y {others}, then pip install {found[0]}"
         )
-    return f"installed ({found[0]})" if found else "pip install opencv-python (no windows and cameras without it)"
+    if not found:
+        return "pip install opencv-python (no windows and cameras without it)"
+    return f"installed ({found[0]}{', for cameras; it has no windows' if 'headless' in found[0] else ''})"

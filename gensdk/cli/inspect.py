@@ -29,6 +29,7 @@ def inspect(bundle: str, as_json: bool) -> None:
     from gensdk_runtime.conditions.base import conditions_of
     from gensdk_runtime.outputs.base import output_of
     from gensdk_runtime.programs import abilities, layers
+    from gensdk_runtime.spec.options import in_words
 
     with Bundle.open(bundle) as opened:
         opened.verify_files()
@@ -53,10 +54,14 @@ def inspect(bundle: str, as_json: bool) -> None:
         say(f"layers: {', '.join(layers(model))}")
     for note in (note for condition in conditions for note in condition.notes):
         say(note)
+    if manifest.one_call is not None:
+        settings = manifest.one_call.settings
+        words = "" if settings is None else f" of {in_words(settings.model_dump())}"
+        say(f"one call: graph {manifest.one_call.graph.name}{words}")
     rows = []
-    for graph in model.graphs:
-        for precision, file in manifest.graph_files[graph.name].items():
-            rows.append((graph.name, precision, f"{manifest.files[file].size / 1000:.1f}", file))
+    for name, files in manifest.all_graph_files.items():
+        for precision, file in files.items():
+            rows.append((name, precision, f"{manifest.files[file].size / 1000:.1f}", file))
     for engine in manifest.engines:
         sizes = {"batch": (engine.min_batch, engine.opt_batch, engine.max_batch), **engine.axes}
         spans = ", ".join(f"{axis} {least}..{most}" for axis, (least, _, most) in sizes.items())
@@ -64,7 +69,7 @@ def inspect(bundle: str, as_json: bool) -> None:
         rows.append((engine.graph, engine.precision, f"{manifest.files[engine.file].size / 1000:.1f}", made))
     print_table(("graph", "precision", "kB", "file"), rows)
     signature = []
-    for graph in model.graphs:
+    for graph in (manifest.graph(name) for name in manifest.all_graph_files):
         for way, specs in (("in", graph.inputs), ("out", graph.outputs)):
             for spec in specs:
                 axes = ", ".join(str(axis) for axis in spec.shape)

@@ -9,7 +9,7 @@ import click
 
 from gensdk.cli.output import print_json, say
 from gensdk.cli.program_options import program_options
-from gensdk.cli.sample import parse_label, parse_seed
+from gensdk.cli.sample import parse_seed
 from gensdk_runtime.errors import InputError
 
 EXAMPLES = """
@@ -76,7 +76,9 @@ def interpolate(
     **given: Any,
 ) -> None:
     """Walk through the latent space of BUNDLE, from seed to seed or along one axis."""
+    from gensdk_runtime.conditions.label import parse_label
     from gensdk_runtime.generator import Generator
+    from gensdk_runtime.outputs.base import output_of
     from gensdk_runtime.outputs.image import check_target
     from gensdk_runtime.stream.animation import SUFFIXES, check_animation, save_animation
 
@@ -87,13 +89,13 @@ def interpolate(
     if moving:
         check_animation(target, fps)
         check_target(target.with_suffix(".png"))
-    else:
-        check_target(target, others=SUFFIXES)
     points = _points(first, last, seeds, axis)
     if axis is None and (low is not None or high is not None):
         raise InputError("--low and --high go with --traverse; leave them out")
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
-        given |= {"label": parse_label(label), "settings": options}
+        if not moving:
+            output_of(generator.model.output).check_target(target, others=SUFFIXES)
+        given |= {"label": None if label is None else parse_label(label), "settings": options}
         if axis is not None:
             samples = generator.traverse(points[0], axis, n, low=low, high=high, **given)
         else:

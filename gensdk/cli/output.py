@@ -65,7 +65,7 @@ def needs_extra(what: str, extra: str = "training") -> Iterator[None]:
         yield
     except ImportError as failure:
         raise UnavailableError(
-            f'{what} needs the extra "{extra}" ({failure}); pip install "gensdk[{extra}]"'
+            f'the extra "{extra}" is missing for {what} ({failure}); pip install "gensdk[{extra}]"'
         ) from failure
 
 

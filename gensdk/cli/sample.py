@@ -13,6 +13,7 @@ from gensdk.cli.program_options import program_options
 from gensdk_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from gensdk_runtime.conditions.base import Condition
     from gensdk_runtime.spec.model import ModelSpec
 
 EXAMPLES = """
@@ -87,17 +88,17 @@ def sample(
     if not output.strip():
         raise InputError("expected a path for --output, got an empty one")
     arrangement = Arrangement(layout, columns, scale)
-    seeds, labels = parse_seed(seed), parse_label(label)
-    if n is None:
-        n = next((len(given) for given in (seeds, labels) if isinstance(given, list)), 16)
+    seeds = parse_seed(seed)
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
         if generator.can("translate"):
             raise InputError(
                 f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
             )
         output_of(generator.model.output).check_target(output, arrangement)
-        asked = parse_conditions(conditions, generator.model)
-        samples = generator.sample(n, seed=seeds, label=labels, settings=options, **asked, **given)
+        asked = parse_conditions([*conditions, *([] if label is None else [f"label={label}"])], generator.model)
+        if n is None:
+            n = next((len(each) for each in (seeds, *asked.values()) if isinstance(each, list)), 16)
+        samples = generator.sample(n, seed=seeds, settings=options, **asked, **given)
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings
     if "fallback" in samples.settings:
@@ -134,13 +135,22 @@ def parse_conditions(pairs: Sequence[str], model: ModelSpec) -> dict[str, Any]:
     """Conditions by kind from ``KIND=VALUE``, as the model's own understand their values."""
     from gensdk_runtime.conditions.base import check_known, conditions_of
 
-    given = dict(pair.partition("=")[::2] for pair in pairs)
+    given: dict[str, str] = {}
+    for pair in pairs:
+        kind, equals, text = pair.partition("=")
+        if not equals or not kind:
+            raise InputError(f"expected KIND=VALUE, such as label=3, got {pair[:60]!r}")
+        if kind in given:
+            raise InputError(f"{kind[:60]} is given twice; give it once")
+        given[kind] = text
     check_known(given, model)
-    return {each.kind: each.parsed(given[each.kind]) for each in conditions_of(model) if each.kind in given}
+    return {each.kind: _parsed(each, given[each.kind]) for each in conditions_of(model) if each.kind in given}
 
 
-def parse_label(text: str | None) -> Any:
-    """One class number or name, or a list of them."""
-    from gensdk_runtime.conditions.label import parse_label as parsed
-
-    return None if text is None else parsed(text)
+def _parsed(condition: Condition[Any], text: str) -> Any:
+    try:
+        return condition.parsed(text)
+    except InputError:
+        raise
+    except ValueError as failure:  # of a number, in a kind of another package
+        raise InputError(f"{condition.kind}: can't read {text[:60]!r} ({failure})") from None

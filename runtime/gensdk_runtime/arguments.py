@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Collection, Sequence
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,18 @@ def check_whole(value: object, what: str, *, least: int, most: int) -> int:
     return number
 
 
-def check_number(value: object, what: str) -> float:
-    """A finite number of Python or NumPy."""
+def check_number(value: object, what: str, *, least: float = -inf, most: float = inf) -> float:
+    """A finite number of Python or NumPy, from `least` to `most`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise InputError(f"expected {what} as a number, got {type(value).__name__}")
     try:
         number = float(value)
     except OverflowError:
-        number = float("inf")
+        number = inf
     if not isfinite(number):
         raise InputError(f"expected {what} as a finite number, got {shown(value)}")
+    if not least <= number <= most:
+        raise InputError(f"expected {what} from {least:,g} to {most:,g}, got {shown(value)}")
     return number
 
 
@@ -109,7 +111,7 @@ def as_array(value: Any, what: str) -> NDArray[Any]:
     except Exception as failure:  # whatever __array__ of a stranger raises
         reason = " ".join(str(failure).split())[:120]
         raise InputError(f"expected {what} as an array, got {type(value).__name__} ({reason})") from None
-    if array.dtype == object:
+    if array.dtype.kind in "OUS":
         raise InputError(f"expected {what} as an array of numbers, got {type(value).__name__}")
     return array
 

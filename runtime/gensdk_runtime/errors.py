@@ -12,7 +12,7 @@
     │   └── OutOfMemoryError       4   memory does not suffice for a run
     ├── TrainingError              6   training can't start or go on
     ├── ExportError                7   a model can't be exported
-    └── CheckFailedError                1   a check that was asked for did not hold (verify, bench --fail-on)
+    └── CheckFailedError           1   a check that was asked for did not hold (verify, bench --fail-on)
 
 Each message says in one line what was expected, what came, and what to do. `exit_code` is what the command
 line returns. Click's own usage errors return 2.
@@ -105,6 +105,14 @@ class CheckFailedError(GensdkError):
     exit_code = 1
 
 
+def not_finite(what: str, backend: str, precision: str) -> BackendError:
+    """The error of results that came out NaN or infinite; `what`: how many of which."""
+    remedy = "look at what it was given" if precision == "fp32" else "use precision='fp32' meanwhile"
+    return BackendError(
+        f"{what} came out NaN or infinite ({backend}, {precision}); run gensdk verify, and {remedy}"
+    )
+
+
 def tell(message: str) -> None:
     """Warns with a :class:`GensdkWarning` that points to the line outside of gensdk that called."""
     level, frame = 2, sys._getframe(1)
@@ -116,9 +124,10 @@ def tell(message: str) -> None:
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Ends an error message: ``; did you mean 'x'?``, or the list of what is known when nothing is near."""
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
     if near:
-        return f"; did you mean '{near[0]}'?"
+        swapped = (name for name in near if sorted(name) == sorted(given))
+        return f"; did you mean '{next(swapped, near[0])}'?"
     if len(names) > MAX_LISTED:
         names = [*names[:MAX_LISTED], f"and {len(names) - MAX_LISTED} more"]
     return f"; known: {', '.join(names)}" if names else "; none is known"

@@ -25,7 +25,7 @@ from gensdk_runtime.outputs.base import OutputType
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.plan.origin import Origin
-from gensdk_runtime.plan.request import Asked
+from gensdk_runtime.plan.request import ARGUMENTS, Asked
 from gensdk_runtime.plan.runner import runner_of
 from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.plan.sampling import SampleArguments, Sampling
@@ -87,6 +87,7 @@ class Generator(Closable):
         bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or
         InputError.
         """
+        check_flag(trust_engines, "trust_engines")
         with ExitStack() as undo:
             opened = bundle if isinstance(bundle, Bundle) else undo.enter_context(Bundle.open(bundle))
             owned = None if opened is bundle else opened
@@ -119,7 +120,9 @@ class Generator(Closable):
         `warm`: run it once now. The rest, and what is raised, as in :meth:`sample`, but that `settings` gives
         options alone.
         """
-        asked = Asked(n, batch_size, size=check_size(size))
+        for name in (name for name in ARGUMENTS if name in options):
+            raise InputError(f"prepare() takes no {name}; pass it to draw(), or to sample()")
+        asked = Asked(n, batch_size, size=check_size(size, "size"))
         conditions, others = self._sampling.asked_for({"label": label}, dict(options))
         chosen = self._sampling.options(settings, others)
         return methods.prepared.Prepared(self._sampling, asked, conditions, chosen, output_type, warm=warm)
@@ -154,10 +157,11 @@ class Generator(Closable):
     def can(self, ability: str) -> bool:
         """True if the model has what the method `ability` needs: "encode", "invert", "translate", ...
 
-        All are in :data:`gensdk_runtime.programs.ABILITIES`; :class:`InputError` for another name.
+        All are in :data:`gensdk_runtime.programs.ABILITIES`, and "sample", which every model can;
+        :class:`InputError` for another name.
         """
-        check_word(ability, "ability", ABILITIES)
-        return ability in abilities(self.model)
+        check_word(ability, "ability", ("sample", *ABILITIES))
+        return ability in ("sample", *abilities(self.model))
 
     @takes_options()
     def sample(
@@ -387,9 +391,8 @@ class Generator(Closable):
         :meth:`invert`.
         """
         methods.inversion.check_threshold(threshold)
-        if check_flag(fast, "fast"):
-            options |= {"start": "encoder", "num_inference_steps": 0}
-        return methods.inversion.Detection(self.invert(images, **options), threshold)
+        found = self.invert(images, **methods.inversion.detect_options(self.model, options, fast))
+        return methods.inversion.Detection(found, threshold)
 
     @takes_options("ascent")
     def dream(

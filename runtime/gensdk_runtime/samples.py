@@ -64,7 +64,7 @@ class Samples:
         chosen = list(places)
         conditions = {kind: values[chosen] for kind, values in self.conditions.items()}
         seeds = tuple(self.seeds[place] for place in chosen)
-        settings = self._settings_of(chosen)
+        settings = self.settings_of(*chosen)
         return replace(self, data=self.data[chosen], seeds=seeds, conditions=conditions, settings=settings)
 
     def __iter__(self) -> Iterator[Samples]:
@@ -115,12 +115,7 @@ class Samples:
         return self.output.picture(self, Arrangement(columns=columns, scale=scale))
 
     def save(
-        self,
-        path: str | Path,
-        *,
-        layout: Layout = "auto",
-        columns: int | None = None,
-        scale: int | None = None,
+        self, path: str | Path, *, layout: Layout = "auto", columns: int | None = None, scale: int | None = None
     ) -> Path:
         """Writes the samples and returns the path.
 
@@ -141,12 +136,9 @@ class Samples:
         self.output.save(self, target, arrangement)
         return target
 
-    def settings_of(self, index: int) -> dict[str, Any]:
-        """What draws sample number `index` again, as plain JSON."""
-        return self._settings_of([index])
-
-    def _settings_of(self, chosen: list[int]) -> dict[str, Any]:
-        """The settings of some samples: seeds, and what was asked for, stand there for each."""
+    def settings_of(self, *chosen: int) -> dict[str, Any]:
+        """What draws these samples again, by their numbers, as plain JSON: seeds, and what was asked for, stand
+        there for each."""
         told = {f"{kind}s": self.settings.get(f"{kind}s") for kind in self.conditions}
         rows = {name: None if values is None else [values[at] for at in chosen] for name, values in told.items()}
         seeds = [list(self.seeds[at]) for at in chosen]

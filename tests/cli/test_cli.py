@@ -43,6 +43,9 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
         (["sample", NAME, "--seed", "-1"], 5, "from 0 to 2^64"),
         (["sample", NAME, "-n", "0"], 5, "n from 1 to"),
         (["sample", NAME, "--label", "eleven"], 5, "no class 'eleven'"),
+        (["sample", NAME, "--condition", "label"], 5, "expected KIND=VALUE"),
+        (["sample", NAME, "--condition", "label=3", "--label", "4"], 5, "label is given twice"),
+        (["sample", NAME, "--condition", "labl=3"], 5, "did you mean 'label'"),
         (["sample", NAME, "-o", "grid.gif"], 5, "can't write .gif"),
         (["sample", NAME, "--backend", "onnxruntim"], 5, "did you mean 'onnxruntime'"),
         (["sample", NAME, "--backend", "onnxruntime:cuda"], 4, "pip"),
@@ -122,7 +125,9 @@ def test_a_missing_backend_names_its_pip_command(tmp_path) -> None:
     assert 'pip install "gensdk[cpu]"' in done.stderr
 
 
-@pytest.mark.parametrize(("option", "value", "n"), [("--seed", "3,0:17", 2), ("--label", "1,2,3", 3)])
+@pytest.mark.parametrize(
+    ("option", "value", "n"), [("--seed", "3,0:17", 2), ("--label", "1,2,3", 3), ("--condition", "label=1,2", 2)]
+)
 def test_a_list_of_seeds_or_labels_says_how_many_samples(option, value, n, capsys, tmp_path) -> None:
     code, out, _ = outcome(
         capsys, "sample", "digits-dcgan", option, value, "-o", tmp_path / "samples.npz", "--json"

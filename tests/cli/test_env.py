@@ -12,7 +12,7 @@ from gensdk.cli import env
     [
         ((), "pip install opencv-python"),
         (("opencv-python",), "installed (opencv-python)"),
-        (("opencv-python-headless",), "installed (opencv-python-headless)"),
+        (("opencv-python-headless",), "installed (opencv-python-headless, for cameras; it has no windows)"),
         (("opencv-contrib-python",), "installed (opencv-contrib-python)"),
         (
             ("opencv-python", "opencv-python-headless"),

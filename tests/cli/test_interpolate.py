@@ -66,7 +66,7 @@ def test_every_way_has_its_frames_in_every_form(
         (("--from", 3, "--traverse", 1, "--low", 2, "--high", 1), 5, "low below high"),
         (("--from", 3, "--to", 4, "--low", 2), 5, "go with --traverse"),
         (("--from", 3, "--to", 4, "-n", 1), 5, "n of at least 2"),
-        (("--from", 3, "--to", 4, "-o", "x.gif", "--fps", 0), 5, "fps above 0"),
+        (("--from", 3, "--to", 4, "-o", "x.gif", "--fps", 0), 5, "fps from 0.01"),
         (("--from", 3, "--to", 4, "-o", "x.webm"), 5, "can't write .webm"),
         (("--from", 3, "--to", 4, "-o", "/dev/null/x.gif"), 5, "is a file, not a folder"),
         (("--from", 3, "--to", 4, "--label", "eleven"), 5, "no class 'eleven'"),

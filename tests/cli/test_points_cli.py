@@ -48,6 +48,8 @@ def test_every_verb_takes_a_model_of_points(
     table = np.loadtxt(tmp_path / "points.csv", delimiter=",", skiprows=1, dtype=np.float32)
     with np.load(tmp_path / "points.npz") as file:
         np.testing.assert_array_equal(file["array"], table)
+    code, _, err = outcome(capsys, "interpolate", bundle, "--from", 3, "--to", 4, "-o", tmp_path / "walk.csv")
+    assert (code, err) == (0, "")
     assert outcome(capsys, "verify", bundle)[0] == 0
     assert "points 2" in outcome(capsys, "inspect", bundle)[1]
     code, out, _ = outcome(capsys, "bench", bundle, "--duration", 0, "--iterations", 2, "--warmup", 0, "--json")
@@ -63,6 +65,10 @@ def test_every_verb_takes_a_model_of_points(
         (["sample", "BUNDLE", "-o", "folder"], "can't write points to"),
         (["sample", "BUNDLE", "-o", "x.gif"], "can't write points to x.gif"),
         (["sample", "BUNDLE", "-o", "x.png", "--columns", "2"], "are for images"),
+        (
+            ["interpolate", "BUNDLE", "--from", "3", "--to", "4", "-o", "x.txt"],
+            "can't write points to x.txt",
+        ),
         (["sample", "digits-vae", "-o", "x.csv"], "can't write .csv"),
         (["translate", "BUNDLE", "--source", "in.png", "--sink", "out.png"], "does not translate images"),
         (["export", "RUN", "-o", "x.gsdk", "--uint8"], "this is for images"),

@@ -300,7 +300,7 @@ def test_two_files_of_one_name_keep_their_suffixes(bundle: Path, tmp_path: Path,
         write_image(photos / name, image)
     code, _, err = outcome(capsys, bundle, "--source", photos, "--sink", tmp_path / "out")
     assert code == 0
-    assert "3 files have another one's name" in err
+    assert "3 files differ from another one in their suffix alone" in err
     levels = {path.name: 255 - read_image(path)[0, 0, 0] for path in (tmp_path / "out").iterdir()}
     assert levels == {"a.bmp.2.png": 0, "a.png.png": 1, "a.bmp.png": 2, "A.tif.png": 3}
 

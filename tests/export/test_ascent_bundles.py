@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from gensdk.cli.main import run
-from gensdk_runtime.conditions.image import example_images
+from gensdk_runtime.conditions.image import ImageCondition
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.images import encode_image
 from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_training.graphs.input_gradient import InputGradient
+from support.models import feedforward_model
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ Export = Callable[[str], Any]
 
 def images(n: int) -> np.ndarray:
     """uint8 [n, 8, 8, 1]."""
-    return example_images(SourceSpec(channels=1, height=8, width=8), n)
+    return ImageCondition(SourceSpec(channels=1, height=8, width=8), feedforward_model()).examples(n)
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -131,6 +132,10 @@ def test_dreams_climb_over_octaves_and_leave_the_weights_alone(exported: Export)
         )
         again = generator.dream(photo, octaves=3, num_inference_steps=6)
         other = generator.dream(photo, octaves=3, num_inference_steps=6, seed=1)
+        with pytest.raises(InputError, match="no option 'octave'; did you mean 'octaves'"):
+            generator.dream(photo, octave=3)
+        with pytest.raises(InputError, match="starts from the image that it is given; leave start out"):
+            generator.dream(photo, start="noise")
         layer = generator.dream(photo, octaves=1, num_inference_steps=2, layer="conv1", channel=3)
         with pytest.raises(InputError, match="octave_scale above 1"):
             generator.dream(photo, octave_scale=1.0)
@@ -186,4 +191,12 @@ def test_the_command_line_detects_and_dreams(
     dream = ["dream", str(parts / "large.png"), "--bundle", str(exported("deepdream").bundle), "--octaves", "2"]
     assert run([*dream, "-o", str(made), *common]) == 0
     assert made.exists()
+    assert capsys.readouterr().err == ""
+    coloured = np.random.default_rng(0).integers(0, 256, (20, 20, 4), np.uint8)
+    (tmp_path / "coloured.png").write_bytes(encode_image(coloured, ".png", {}))
+    dream[1] = str(tmp_path / "coloured.png")
+    assert run([*dream, "-o", str(made), *common]) == 0
+    told_aside = capsys.readouterr().err
+    assert "colours are dropped" in told_aside
+    assert "transparency is laid over white" in told_aside
     assert run([*dream, "--layer", "conv9", "-o", str(made), *common]) == 5

@@ -59,13 +59,14 @@ def graph(*size: int | str) -> GraphSpec:
 
 
 @pytest.mark.parametrize("module", [Plain, Learned, Shifted, Computed])
-@pytest.mark.parametrize("size", [(4, 5), (1, 1), ("height", "width")])
+@pytest.mark.parametrize("size", [(4, 5), (1, 1), ("height", "width"), (), (7,), ("height",), (2, 3, 4)])
 def test_the_values_are_those_of_pytorch(module: type[nn.Module], size: tuple[int | str, ...]) -> None:
     torch.manual_seed(0)
     spec, live = graph(*size), module().eval()
 
     def feeds(batch: int, height: int, width: int) -> dict[str, np.ndarray]:
-        known = [axis if isinstance(axis, int) else own for axis, own in zip(size, (height, width), strict=True)]
+        named = {"height": height, "width": width}
+        known = [axis if isinstance(axis, int) else named[axis] for axis in size]
         x = torch.randn(batch, CHANNELS, *known) * 3 + 1
         return {"x": x.numpy(), "scale": torch.randn(CHANNELS).numpy()}
 

@@ -28,8 +28,9 @@ SIZE, SEED, N, STEPS = 8, 5, 2, 10
 
 
 def make_unet(**settings: Any) -> Any:
+    """With norms that scale and shift, as trained ones do."""
     torch.manual_seed(0)
-    return diffusers.UNet2DModel(
+    unet = diffusers.UNet2DModel(
         **{
             "sample_size": SIZE,
             "block_out_channels": (16, 32),
@@ -41,6 +42,11 @@ def make_unet(**settings: Any) -> Any:
             **settings,
         }
     ).eval()
+    for norm in unet.modules():
+        if isinstance(norm, torch.nn.GroupNorm):
+            torch.nn.init.normal_(norm.weight, 1.0, 0.1)
+            torch.nn.init.normal_(norm.bias, 0.0, 0.1)
+    return unet
 
 
 def ddpm(**settings: Any) -> Any:
@@ -110,6 +116,17 @@ def test_the_same_noise_gives_the_same_images(name: str, tmp_path: Path, monkeyp
     assert samples.settings["solver"] == name[:4]
     np.testing.assert_allclose(unit(samples.array), expected, atol=1e-4)
     assert np.ptp(expected) > 0.5
+
+
+def test_times_that_are_looked_up_in_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = make_unet(time_embedding_type="learned", num_train_timesteps=1000)
+    pipeline = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler())
+    plan, _, _ = diffusers_plan(save_pipeline(pipeline, tmp_path / "faces"))
+    expected = by_diffusers(pipeline, STEPS, monkeypatch)
+    generator = Generator.from_sessions(plan.model, torch_sessions(plan))
+    np.testing.assert_allclose(
+        unit(generator.sample(N, seed=SEED, num_inference_steps=STEPS).array), expected, atol=1e-4
+    )
 
 
 ALONE: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -256,6 +273,12 @@ def save(folder: Path, unet: Any, scheduler: Any) -> Path:
         ({}, lambda: diffusers.DDIMScheduler(clip_sample_range=2.0), "clip_sample_range=1.0, got 2.0"),
         ({}, lambda: diffusers.DDIMScheduler(rescale_betas_zero_snr=True), "rescale_betas_zero_snr=False"),
         ({"sample_size": None}, diffusers.DDIMScheduler, "--size HxW"),
+        ({"time_embedding_type": "fourier"}, diffusers.DDPMScheduler, "positional or learned, got 'fourier'"),
+        (
+            {"time_embedding_type": "learned", "num_train_timesteps": 100},
+            diffusers.DDPMScheduler,
+            "num_train_timesteps of 1000 or more in unet/config.json",
+        ),
     ],
 )
 def test_what_does_not_fit(unet: dict[str, Any], scheduler: Any, message: str, tmp_path: Path) -> None:
@@ -337,7 +360,16 @@ def test_every_setting_of_a_scheduler_is_known(name: str) -> None:
         (diffusers.EulerDiscreteScheduler, {}, "DDIMPipeline", None, {"solver": "ddim"}),
         (diffusers.EulerDiscreteScheduler, {}, "", "dpmsolver++", {"solver": "dpmsolver++"}),
         (diffusers.LCMScheduler, {}, "", None, {"timestep_spacing": "skipping", "num_inference_steps": 4}),
+        (diffusers.LCMScheduler, {"original_inference_steps": 2}, "", None, {"num_inference_steps": 2}),
+        (
+            diffusers.EulerDiscreteScheduler,
+            {"num_train_timesteps": 9},
+            "",
+            "dpmsolver++",
+            {"num_inference_steps": 8},
+        ),
         (diffusers.LCMScheduler, {}, "", "ddim", {"solver": "ddim", "timestep_spacing": "leading"}),
+        (diffusers.DDPMScheduler, {}, "", "lcm", {"solver": "lcm", "timestep_spacing": "skipping"}),
         (diffusers.FlowMatchEulerDiscreteScheduler, {}, "", None, {"timestep_spacing": "linspace"}),
         (
             diffusers.FlowMatchEulerDiscreteScheduler,

@@ -17,6 +17,7 @@ from gensdk_export.importers.onnx import original as onnx_original
 from gensdk_export.importers.onnx import reading as onnx_reading
 from gensdk_export.importers.onnx.import_onnx import import_onnx
 from gensdk_export.importers.onnx.meaning import OnnxOptions
+from gensdk_export.importers.onnx.style_vector import Style, with_style
 from gensdk_export.importers.onnx.wrapping_proof import FLOAT_CEILING
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
@@ -162,6 +163,7 @@ def test_allowed_drift_has_a_ceiling(
     ("options", "message"),
     [
         (OnnxOptions(roles={"xx": "image"}), "did you mean 'x'"),
+        (OnnxOptions(class_names=("a", "b")), "class_names name the classes of a label"),
         (OnnxOptions(roles={"x": "imgae"}), "did you mean 'image'"),  # type: ignore[dict-item]
         (OnnxOptions(output="z"), "no output 'z'"),
         (OnnxOptions(scale=2), "expected scale 1"),
@@ -174,6 +176,12 @@ def test_allowed_drift_has_a_ceiling(
 )
 def test_options_that_do_not_fit(options: OnnxOptions, message: str, tmp_path: Path) -> None:
     assert message in refused(plain(tmp_path / "model.onnx"), options)
+
+
+def test_two_styles_of_one_name(tmp_path: Path) -> None:
+    style = Style((Path("a/ink.png"), Path("b/ink.jpg")), tmp_path / "encoder.onnx")
+    with pytest.raises(InputError, match="two are called 'ink'"):
+        with_style(onnx_reading.read_onnx(plain(tmp_path / "model.onnx")), OnnxOptions(), style)
 
 
 def test_shapes_that_do_not_tell(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from gensdk.cli.main import run as command
 from gensdk_export.engines import AxisRange, build_engine
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.golden_record import record_golden
@@ -168,7 +169,9 @@ def embedding_bytes(model: ModelSpec) -> int:
     return 4 * int(spec.shape[-1]) * program.defaults.num_inference_steps * ((model.num_classes or 0) + 1)
 
 
-def test_export_proves_it_and_verify_replays_it(tmp_path: Path) -> None:
+def test_export_proves_it_verify_replays_it_and_inspect_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = family_plan("pixelcnn", channels=16)
     report = export_plan(plan, Provenance(), tmp_path / "ar.gsdk", ExportOptions(one_call=True))
     assert [row.verdict for row in report.rows if row.what == "one call"] == ["ok"]
@@ -177,6 +180,10 @@ def test_export_proves_it_and_verify_replays_it(tmp_path: Path) -> None:
         assert spec is not None
     checks = verify_bundle(report.bundle, backend="onnxruntime").checks
     assert [check.ok for check in checks if check.what == "one call"] == [True]
+    assert command(["inspect", str(report.bundle)]) == 0
+    shown = capsys.readouterr().out
+    assert f"one call: graph {spec.graph.name}\n" in shown
+    assert spec.files["fp32"] in shown
 
     wrong = tmp_path / "wrong.gsdk"
     with Bundle.open(report.bundle) as bundle:

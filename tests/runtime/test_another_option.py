@@ -37,7 +37,7 @@ MOST = 40
 class LitSettings(ProgramSettings):
     """How the images are lit."""
 
-    brightness: float = Field(0.5, ge=0, le=1, description="Share of the light that falls on an image.")
+    brightness: float = Field(default=0.5, ge=0, le=1, description="Share of the light that falls on an image.")
 
 
 class LitSpec(ProgramSpec):

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from gensdk_runtime.backends import backend_names, create_backend
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
+from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
-from gensdk_runtime.media.images import GRID_GAP, read_settings
+from gensdk_runtime.media.images import GRID_GAP
 from gensdk_runtime.spec.conditions import LabelSpec
+from support.image_bytes import settings_in
 from support.models import IMAGE, MODELS, diffusion_model, feedforward_model, generator, nan_images
 
 programs = pytest.mark.parametrize("program", MODELS)
@@ -118,12 +120,25 @@ def test_class_names_and_drawn_labels() -> None:
             named.sample(1, label="dgo")
 
 
+def test_a_name_of_two_classes_stands_for_neither() -> None:
+    """ImageNet has two cranes; which one is meant, a name does not say."""
+    spec = LabelSpec(num_classes=4, class_names=("crane", "owl", "kite, red", "crane"))
+    with generator(feedforward_model(4).with_condition(spec)) as named:
+        assert named.sample(3, label=["owl", "0", 3]).labels.tolist() == [1, 0, 3]
+        with pytest.raises(InputError, match="2 classes are called 'crane'; pass the number of one, such as 0"):
+            named.sample(1, label="crane")
+        (condition,) = named._sampling.program.conditions
+        assert condition.parsed("kite, red") == "kite, red"
+        assert condition.parsed("owl, 3") == ["owl", "3"]
+
+
 def test_nan_is_an_error_not_a_black_image() -> None:
     with (
         generator(feedforward_model(), {"generator": nan_images}) as model,
-        pytest.raises(BackendError, match="3 of 3 samples came out NaN"),
+        pytest.raises(BackendError, match=r"3 of 3 samples came out NaN or infinite \(fake, fp32\)") as caught,
     ):
         model.sample(3)
+    assert "use precision" not in str(caught.value), "it is fp32 already"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +153,7 @@ def test_nan_is_an_error_not_a_black_image() -> None:
         (feedforward_model, {"batch_size": 9}, "batch_size from 1 to 8"),
         (feedforward_model, {"latents": np.zeros((2, 5))}, r"shape \[1, 5\], got \[2, 5\]"),
         (feedforward_model, {"latents": np.full((1, 5), np.nan)}, "NaN or infinity"),
-        (feedforward_model, {"latents": "noise"}, "as a float array, got str"),
+        (feedforward_model, {"latents": "noise"}, "as an array of numbers, got str"),
         (diffusion_model, {"num_inference_steps": 0}, "num_inference_steps"),
         (diffusion_model, {"num_inference_steps": 101}, "from 1 to 100, got 101"),
         (diffusion_model, {"solver": "eulr"}, "solver"),
@@ -179,12 +194,12 @@ def test_saved_forms_hold_images_and_settings(program, tmp_path) -> None:
         samples = model.sample(5, seed=3)
     one = decode((samples.save(tmp_path / "folder") / "00002.png").read_bytes(), 1)[..., 0]
     np.testing.assert_array_equal(one, samples.images[2, :, :, 0])
-    settings_of_one = read_settings(tmp_path / "folder" / "00002.png")
+    settings_of_one = settings_in(tmp_path / "folder" / "00002.png")
     assert settings_of_one["seeds"] == [list(samples.seeds[2])]
     grid = decode(samples.save(tmp_path / "grid.png", scale=1, columns=3).read_bytes(), 1)[..., 0]
     assert grid.shape == (2 * IMAGE.height + GRID_GAP, 3 * IMAGE.width + 2 * GRID_GAP)
     np.testing.assert_array_equal(grid[IMAGE.height + GRID_GAP :, : IMAGE.width], samples.images[3, :, :, 0])
-    assert read_settings(tmp_path / "grid.png") == dict(samples.settings)
+    assert settings_in(tmp_path / "grid.png") == dict(samples.settings)
     with np.load(samples.save(tmp_path / "all.npz"), allow_pickle=False) as stored:
         np.testing.assert_array_equal(stored["array"], samples.array)
         assert [tuple(row) for row in stored["seeds"].tolist()] == [tuple(key) for key in samples.seeds]
@@ -201,3 +216,10 @@ def test_backends_are_known_by_name() -> None:
         create_backend("onnxruntime:cud")
     with pytest.raises(InputError, match="threads from 1"):
         create_backend("onnxruntime", threads=0)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
+def test_threads_may_be_numpys_numbers(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENSDK_TUNE", "off")
+    with Generator.load("digits-dcgan", backend=backend, threads=np.int64(1)) as model:  # type: ignore[arg-type]
+        assert len(model.sample(2, seed=0)) == 2

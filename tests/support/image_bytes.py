@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """PNG's, by the number of channels."""
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """The settings that a PNG carries, as any reader of PNG finds them."""
+    with Image.open(path) as image:
+        found: dict[str, Any] = json.loads(image.text["gensdk"])  # type: ignore[attr-defined]
+    return found
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:

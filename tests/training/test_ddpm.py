@@ -18,12 +18,15 @@ from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.programs.proving import proving_options
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.spec.model import ScheduleSpec
 from gensdk_training.families.ddpm import Ddpm, DdpmConfig
 from gensdk_training.family import Batch, DataInfo
 from gensdk_training.graphs.diffusion_step import DiffusionStep
 from gensdk_training.networks.unet import SelfAttention, Sinusoid
+from gensdk_training.torch_backend import torch_sessions
 
 
 def build(height: int = 8, width: int = 8, *, channels: int = 1, classes: int | None = 3, **config: Any) -> Ddpm:
@@ -171,6 +174,18 @@ def test_one_time_step_for_all_equals_one_for_each(
     assert torch.allclose(once, each, atol=1e-6)
     assert torch.allclose(once[2], other[2], atol=1e-6)
     assert not torch.allclose(once[1], other[1], atol=1e-6), "the time step must matter"
+
+
+@pytest.mark.parametrize(("total", "steps"), [(3, 3), (1000, 20)])
+def test_a_model_is_sampled_in_no_more_steps_than_it_has(total: int, steps: int) -> None:
+    family = build(num_train_timesteps=total)
+    plan = family.export_plan({name: network.eval() for name, network in family.build_networks().items()})
+    assert [options["num_inference_steps"] for options in proving_options(plan.model, None)] == [
+        steps,
+        *[min(5, total)] * 2,
+    ]
+    with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
+        assert generator.sample(1, seed=0).settings["num_inference_steps"] == steps
 
 
 def test_guidance_is_the_weighted_sum_of_both_answers() -> None:

@@ -51,10 +51,7 @@ class DenoiserConfig(FamilyConfig):
     channels: Annotated[int, Field(ge=2, le=65536)] = 16
     multipliers: Annotated[
         tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=8)
-    ] = (
-        1,
-        2,
-    )
+    ] = (1, 2)
     blocks: Annotated[int, Field(ge=1, le=1000)] = 2
     attention_resolutions: tuple[int, ...] = ()
     attention_heads: Annotated[int, Field(ge=1, le=65536)] = 1
@@ -92,10 +89,7 @@ class DenoiserFamily(Family[DenoiserConfigT]):
                 raise InputError(
                     f"attention_resolutions has {resolution}, but the levels are {list(heights)} pixels high"
                 )
-        for name, divisor in (
-            ("norm_groups", config.norm_groups),
-            ("attention_heads", config.attention_heads),
-        ):
+        for name, divisor in (("norm_groups", config.norm_groups), ("attention_heads", config.attention_heads)):
             if config.channels % divisor:
                 raise InputError(f"channels must be divisible by {name}, got {config.channels} and {divisor}")
         if config.channels % 2:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -322,8 +321,3 @@ def require_indices(batch: Batch) -> Tensor:
     if batch.indices is None:
         raise ValueError("a family that learns a latent for each image got a batch without indices")
     return batch.indices
-
-
-def parameter_count(networks: Mapping[str, nn.Module]) -> int:
-    """Trainable and frozen parameters of all `networks` together."""
-    return sum(int(torch.numel(p)) for network in networks.values() for p in network.parameters())

@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.host.installed import load_entry_point
+from gensdk_runtime.host.installed import load_entry_point, load_entry_points
+from gensdk_runtime.spec.kinds import same_class
 from gensdk_training.family import Family
 
 AnyFamily = Family[Any]
@@ -25,7 +26,7 @@ def register(name: str) -> Callable[[FamilyT], FamilyT]:
 
     def decorate(family: FamilyT) -> FamilyT:
         known = _FAMILIES.get(name)
-        if known is not None and known.__qualname__ != family.__qualname__:
+        if known is not None and not same_class(known, family):
             raise ValueError(f"family {name!r} is registered twice: {known.__module__} and {family.__module__}")
         family.name = name
         _FAMILIES[name] = family
@@ -42,16 +43,17 @@ def _load_all() -> None:
 
 
 def families() -> dict[str, type[AnyFamily]]:
-    """All families, by name, in alphabetical order."""
+    """All families, also of other packages, by name, in alphabetical order."""
     _load_all()
+    load_entry_points(ENTRY_POINTS)
     return dict(sorted(_FAMILIES.items()))
 
 
 def get_family(name: str) -> type[AnyFamily]:
     """The family called `name`; :class:`InputError` names the nearest one where there is none."""
-    known = families()
-    if name not in known and load_entry_point(ENTRY_POINTS, name):
-        known = families()
-    if name not in known:
-        raise InputError(f"no family {name!r}{did_you_mean(name, known)}")
-    return known[name]
+    _load_all()
+    if name not in _FAMILIES:
+        load_entry_point(ENTRY_POINTS, name)
+    if name not in _FAMILIES:
+        raise InputError(f"no family {name!r}{did_you_mean(name, families())}")
+    return _FAMILIES[name]

@@ -77,11 +77,7 @@ class Part:
         from outside must come as a state that stays as it is (:meth:`keep`): OpenVINO's Scan sees nothing else.
         """
         return self._node(
-            "Scan",
-            [*states, *sequences],
-            len(body.proto.output),
-            num_scan_inputs=len(sequences),
-            body=body.proto,
+            "Scan", [*states, *sequences], len(body.proto.output), num_scan_inputs=len(sequences), body=body.proto
         )
 
     def loop(self, body: Part, count: int, states: Sequence[str]) -> list[str]:

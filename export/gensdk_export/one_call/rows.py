@@ -13,7 +13,7 @@ import onnx
 from gensdk_export.one_call.parts import Files, Part
 from gensdk_runtime.programs.base import carried_states
 from gensdk_runtime.spec.model import AutoregressiveSpec, ModelSpec
-from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 
 def draw_rows(main: Part, inputs: Mapping[str, str], model: ModelSpec, files: Files) -> str:
@@ -58,7 +58,7 @@ def _carry(graph: GraphSpec, drawn: str) -> dict[str, str]:
 def _hand_on(part: Part, graph: GraphSpec, drawn: str, done: Mapping[str, str]) -> None:
     """Outputs of `part` for what goes on to the next run, and once more for what was drawn, to be collected."""
     for output, name in (*_carry(graph, drawn).items(), (f"next_{drawn}", drawn)):
-        spec = _tensor(graph, name)
+        spec = graph.require_input(name)
         part.output(output, done[output], spec.dtype, spec.shape)
 
 
@@ -66,7 +66,7 @@ def _zeros(part: Part, graph: GraphSpec, drawn: str, batch: str) -> list[str]:
     """Zeros for the first of what `graph` hands on; `batch` is the batch size [1]."""
     zeros = []
     for name in _carry(graph, drawn).values():
-        rest = part.constant(np.array(_tensor(graph, name).shape[1:], np.int64))
+        rest = part.constant(np.array(graph.require_input(name).shape[1:], np.int64))
         zeros.append(part.add("ConstantOfShape", part.add("Concat", batch, rest, axis=0)))
     return zeros
 
@@ -77,9 +77,5 @@ def _inline(part: Part, graph: GraphSpec, feeds: Mapping[str, str], files: Files
 
 
 def _declare(part: Part, graph: GraphSpec, name: str) -> str:
-    spec = _tensor(graph, name)
+    spec = graph.require_input(name)
     return part.input(spec.name, spec.dtype, spec.shape)
-
-
-def _tensor(graph: GraphSpec, name: str) -> TensorSpec:
-    return graph.require_input(name)

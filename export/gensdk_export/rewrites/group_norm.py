@@ -16,7 +16,10 @@ from gensdk_runtime.errors import ExportError
 
 
 def expand_group_norms(model: onnx_ir.Model) -> None:
-    """Replaces each GroupNormalization of `model`, in place. Scale and shift may be computed by the graph."""
+    """Replaces each GroupNormalization of `model`, in place. Scale and shift may be computed by the graph.
+
+    Inputs may have any number of axes, as those of attention have three; where it is unknown the node stays.
+    """
     for node in list(model.graph):
         if node.op_type == "GroupNormalization":
             _expand(model.graph, node)
@@ -27,6 +30,8 @@ def _expand(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     x, scale, shift = node.inputs
     if x is None:
         raise ExportError(f"malformed ONNX: node {node.name!r} normalizes nothing")
+    if x.shape is None:
+        return
     groups = node.attributes["num_groups"].as_int()
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     write = tape.Tape()
@@ -38,16 +43,17 @@ def _expand(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     grouped = write.op("Reshape", [x, constant([0, groups, -1])])
     unscaled = [grouped, constant([1.0] * groups), constant([0.0] * groups)]
     result = write.op("InstanceNormalization", unscaled, {"epsilon": epsilon})
-    known = () if x.shape is None else x.shape[1:]
+    known = x.shape[1:]
     sizes = [size for size in known if isinstance(size, int)]
     fixed = bool(sizes) and len(sizes) == len(known)
     back = constant([0, *sizes]) if fixed else write.op("Shape", [x])
     result = write.op("Reshape", [result, back])
-    axes = constant([1, 2])
-    if not _all(scale, 1.0):
-        result = write.op("Mul", [result, write.op("Unsqueeze", [scale, axes])])
-    if not _all(shift, 0.0):
-        result = write.op("Add", [result, write.op("Unsqueeze", [shift, axes])])
+    places = range(1, len(x.shape) - 1)  # behind the channels
+    axes = constant(list(places)) if places else None
+    for operator, values, neutral in (("Mul", scale, 1.0), ("Add", shift, 0.0)):
+        if not _all(values, neutral):
+            spread = values if axes is None else write.op("Unsqueeze", [values, axes])
+            result = write.op(operator, [result, spread])
     onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], list(write.nodes), node.outputs, [result])
 
 

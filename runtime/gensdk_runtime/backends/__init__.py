@@ -6,10 +6,11 @@ import importlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from gensdk_runtime.arguments import shown
+from gensdk_runtime.arguments import check_whole, shown
 from gensdk_runtime.backends.base import Availability, Backend
 from gensdk_runtime.errors import InputError, did_you_mean
-from gensdk_runtime.host.installed import load_entry_point
+from gensdk_runtime.host.installed import load_entry_point, load_entry_points
+from gensdk_runtime.spec.kinds import same_class
 
 BackendT = TypeVar("BackendT", bound=type[Backend])
 
@@ -31,7 +32,7 @@ def register_backend(name: str) -> Callable[[BackendT], BackendT]:
 
     def decorate(backend: BackendT) -> BackendT:
         known = _BACKENDS.get(name)
-        if known is not None and known.__qualname__ != backend.__qualname__:
+        if known is not None and not same_class(known, backend):
             raise ValueError(f"backend {name!r} is registered twice: {known.__module__} and {backend.__module__}")
         backend.name = name
         _BACKENDS[name] = backend
@@ -41,13 +42,14 @@ def register_backend(name: str) -> Callable[[BackendT], BackendT]:
 
 
 def backend_names() -> tuple[str, ...]:
-    """All backends that can be named, whether or not they can run here."""
+    """All backends that can be named, whether or not they can run here; of other packages the loaded ones."""
     return tuple(sorted(_MODULES.keys() | _BACKENDS.keys()))
 
 
 def get_backend(name: str) -> type[Backend]:
     """The backend class called `name`; :class:`InputError` names the nearest one where there is none."""
     if name not in backend_names() and not load_entry_point(ENTRY_POINTS, name):
+        load_entry_points(ENTRY_POINTS)
         raise InputError(f"no backend {shown(name)!r}{did_you_mean(name[:80], (*backend_names(), 'auto'))}")
     if name not in _BACKENDS and name in _MODULES:
         importlib.import_module(_MODULES[name])
@@ -74,13 +76,15 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
         now = create_backend("onnxruntime", threads=threads, spinning=spinning)
         return BackgroundBackend(now, lambda: create_backend(final, threads=threads), label=spec)
     name, _, provider = spec.partition(":")
-    if isinstance(threads, bool) or not isinstance(threads, int | None):
-        raise InputError(f"expected threads as an int, got {type(threads).__name__}")
-    if threads is not None and not 1 <= threads <= 1024:
-        raise InputError(f"expected threads from 1 to 1024, got {threads}")
-    return get_backend(name).create(provider=provider or None, threads=threads, spinning=spinning)
+    return get_backend(name).create(provider=provider or None, threads=check_threads(threads), spinning=spinning)
+
+
+def check_threads(threads: int | None) -> int | None:
+    """A number of threads that backends take, or None; :class:`InputError` for another one."""
+    return None if threads is None else check_whole(threads, "threads", least=1, most=1024)
 
 
 def availabilities() -> dict[str, Availability]:
-    """For each backend whether it can run here, and if not, why, and what mends it."""
+    """For each backend, also of other packages, whether it can run here, and if not, why, and what mends it."""
+    load_entry_points(ENTRY_POINTS)
     return {name: get_backend(name).availability() for name in backend_names()}

@@ -213,7 +213,7 @@ class Report(StrictModel):
 
     @classmethod
     def load(cls, path: Path) -> Report:
-        """Reads a report that :meth:`to_json` wrote.
+        """Reads a report that :meth:`save` wrote.
 
         Raises :class:`InputError` for a missing, too large, damaged or newer file, and for one that is no
         regular file.

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from gensdk_runtime.host.child_process import run_program
+from gensdk_runtime.host.memory_limit import physical_memory
 from gensdk_runtime.host.processor import cpu_model, cpu_quota, system_name, usable_cores
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.strict import StrictModel
@@ -88,7 +89,7 @@ def this_machine() -> Machine:
         cpu=shown(cpu_model()),
         cores=usable_cores(),
         cpu_quota=cpu_quota(),
-        memory_gib=_memory_gib(),
+        memory_gib=round(physical_memory() / 2**30),
         gpus=_gpus(),
         system=platform.system(),
         os=shown(system_name()),
@@ -112,13 +113,6 @@ def speed_probe_ns(pieces: int = 50) -> int:
             product = np.tanh(product @ values)
         np.sort(product, axis=None)
     return max(1, (time.perf_counter_ns() - start) // pieces)
-
-
-def _memory_gib() -> int:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def _gpus() -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gensdk_runtime.arguments import check_flag
 from gensdk_runtime.bundles.embedded import SUFFIX, embedded_names, embedded_path
 from gensdk_runtime.bundles.engine_trust import trusted_by_environment
 from gensdk_runtime.bundles.files import AGAIN, BundleFiles, FolderFiles, readable
@@ -111,6 +112,7 @@ class Bundle(Closable):
         and :class:`IntegrityError` (both are BundleErrors) where it is refused. Bundles of up to 64 MiB are
         verified as a whole, larger ones file by file as they are read (or by :meth:`verify_files`).
         """
+        check_flag(trust_engines, "trust_engines")
         path = _find(path_or_name)
         opened = cls._open_path(path, shown_as=path)
         return replace(opened, trust_engines=True) if trust_engines else opened

@@ -30,7 +30,7 @@ Size = tuple[int, ...]
 
 
 class Growth(NamedTuple):
-    """How much more than a sample of the model's own size takes what was given: `given` elements to `own` ones."""
+    """How the size of what was given compares with the model's own: `given` elements to `own` ones."""
 
     given: int
     own: int
@@ -154,6 +154,16 @@ def examples_of(model: ModelSpec, n: int, *, first: int = 0) -> dict[str, Array]
 def required_examples(model: ModelSpec, n: int) -> dict[str, Array]:
     """As :func:`examples_of`, of those conditions that `n` samples can't do without."""
     return {each.kind: each.examples(n) for each in conditions_of(model) if each.required}
+
+
+def checked(given: Mapping[str, Any], model: ModelSpec, n: int) -> dict[str, Array]:
+    """The values [n, ...] of the conditions that were `given`, by kind; None is as if it were left out.
+
+    Raises :class:`InputError` for what does not fit, and for a condition that the model does not have.
+    """
+    given = {kind: value for kind, value in given.items() if value is not None}
+    check_known(given, model)
+    return {each.kind: each.check(given[each.kind], n) for each in conditions_of(model) if each.kind in given}
 
 
 def check_known(given: Mapping[str, Any], model: ModelSpec) -> None:

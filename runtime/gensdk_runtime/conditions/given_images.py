@@ -27,7 +27,7 @@ class Picture(Protocol):
 
 
 def is_picture(value: Any) -> bool:
-    """Whether this is an image of Pillow's; without importing it, since then it has been."""
+    """True for an image of Pillow's. It need not be imported here: whoever has such an image has imported it."""
     return type(value).__module__.split(".")[0] == "PIL" and hasattr(value, "getbands")
 
 
@@ -79,13 +79,8 @@ def as_images(images: Any, channels: int) -> Images | list[Images]:
     return _checked(images, channels)
 
 
-def as_image(image: Any) -> Images:
-    """One that was checked."""
-    return np.asarray(image, np.uint8)
-
-
 def _numbers(images: Any) -> bool:
-    """Whether a list holds numbers, not images."""
+    """True if a list holds numbers, not images."""
     first = images
     while isinstance(first, list | tuple) and first:
         first = first[0]
@@ -114,22 +109,25 @@ def _checked(given: Any, channels: int) -> Images:
     return array
 
 
-def check_size(size: Any) -> tuple[int, int] | None:
-    """(height, width) in pixels, or None; :class:`InputError` for anything else."""
+def check_size(size: Any, what: str) -> tuple[int, int] | None:
+    """(height, width) in pixels, or None; :class:`InputError`, naming `what`, for anything else."""
     if size is None:
         return None
     if not isinstance(size, tuple | list) or len(size) != 2:
-        raise InputError(f"expected resize as (height, width), got {shown(size)}")
-    height, width = (check_whole(side, "each side of resize", least=1, most=MAX_SIDE) for side in size)
+        raise InputError(f"expected {what} as (height, width), got {shown(size)}")
+    height, width = (
+        check_whole(side, f"each side of {what} (height, width)", least=1, most=MAX_SIDE) for side in size
+    )
     return height, width
 
 
 def checked_images(images: Any, spec: ImageFormat, size: tuple[int, int] | None = None) -> NDArray[Any]:
     """uint8 [n, H, W, C], or floats [n, C, H, W] within the value range, of one pixel or more; `size`: (H, W).
 
-    Grey bytes may come without their channel.
+    Grey bytes may come without their channel. Of Pillow's pictures, one or a list, it takes the colours, upright,
+    whatever mode they are in.
     """
-    array, sides = as_array(images, "images"), size or ("H", "W")
+    array, sides = _pixels(images, spec.channels), size or ("H", "W")
     if array.dtype == np.uint8:
         if array.ndim == 3 and spec.channels == 1:
             array = array[..., None]
@@ -148,3 +146,15 @@ def checked_images(images: Any, spec: ImageFormat, size: tuple[int, int] | None 
     if kind == "float" and not (array.min() >= low - slack and array.max() <= high + slack):  # NaN fails both
         raise InputError(f"expected float images within [{low:g}, {high:g}], got values outside or NaN")
     return array
+
+
+def _pixels(images: Any, channels: int) -> NDArray[Any]:
+    """As an array; as which NumPy takes of Pillow's pictures the numbers of a palette, or hues, for colours."""
+    if is_picture(images):
+        return of_picture(images, channels)[None]
+    if not (isinstance(images, list | tuple) and any(map(is_picture, images))):
+        return as_array(images, "images")
+    rows = [of_picture(each, channels) if is_picture(each) else as_array(each, "images") for each in images]
+    if len({row.shape for row in rows}) > 1:
+        raise InputError(f"expected images of one size, got {list(rows[0].shape)} and others")
+    return np.stack(rows)

@@ -13,11 +13,12 @@ from gensdk_runtime.arguments import check_count
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.conditions.base import Array, Condition, Growth, Size, register_condition
 from gensdk_runtime.conditions.given_images import checked_images
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.signature import HEIGHT, WIDTH, TensorSpec
 
 _CELLS = 6
 _STREAM = 1
@@ -39,7 +40,7 @@ class ImageCondition(Condition[SourceSpec]):
 
     @property
     def in_words(self) -> str:
-        """Width before height, as images are told."""
+        """Width before height, as sizes of images are usually written."""
         return f"images of {self.spec.width} x {self.spec.height}"
 
     @property
@@ -50,18 +51,32 @@ class ImageCondition(Condition[SourceSpec]):
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """That of an image of the size that the model was trained at."""
+        """The shape of an image of the size that the model was trained at."""
         return self.spec.shape
 
     def check(self, given: Any, n: int | None) -> Array:
         """Images of a size that the model takes, contiguous, as many as there are samples."""
         if given is None:
             raise InputError(f"model {self.model.name!r} translates images: pass image, one for each sample")
-        return check_sources(given, self.spec, n, max_source_size(self.model))
+        array, largest = checked_images(given, self.spec), max_source_size(self.model)
+        if array.dtype != np.uint8:
+            array = array.astype(np.float32, copy=False)
+        height, width = source_size(array)
+        if n is not None and len(array) != check_count(n):
+            raise InputError(f"expected one image for each of the {n} samples, got {len(array)}")
+        if height > largest[0] or width > largest[1]:
+            raise InputError(
+                f"expected images of at most {largest[0]} x {largest[1]} (height x width), got {height} x "
+                f"{width}; Generator.translate cuts larger ones into tiles"
+            )
+        return np.ascontiguousarray(array)
 
     def examples(self, n: int, first: int = 0) -> Array:
-        """uint8 [n, H, W, C] of smooth colours; the same from every place on."""
-        return example_images(self.spec, n)
+        """uint8 [n, H, W, C] of smooth colours, the same on every machine, and from every place on."""
+        coarse = noise.uniform(noise.sample_keys(n, 0), _STREAM, (_CELLS, _CELLS, self.spec.channels))
+        smooth = _stretch(_stretch(coarse, self.spec.height, axis=1), self.spec.width, axis=2)
+        images: NDArray[np.uint8] = np.rint(255.0 * smooth).astype(np.uint8)
+        return images
 
     @property
     def own_size(self) -> Size:
@@ -98,14 +113,6 @@ def source_of(model: ModelSpec) -> SourceSpec:
     return source
 
 
-def example_images(spec: SourceSpec, n: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """uint8 [n, H, W, C] at the size of `spec`, of smooth colours: the same on every machine."""
-    coarse = noise.uniform(noise.sample_keys(n, seed), _STREAM, (_CELLS, _CELLS, spec.channels))
-    smooth = _stretch(_stretch(coarse, spec.height, axis=1), spec.width, axis=2)
-    images: NDArray[np.uint8] = np.rint(255.0 * smooth).astype(np.uint8)
-    return images
-
-
 def _stretch(array: NDArray[np.float32], size: int, *, axis: int) -> NDArray[np.float32]:
     """Linear interpolation of one axis to `size` places."""
     places = np.linspace(0, array.shape[axis] - 1, size)
@@ -118,31 +125,19 @@ def _stretch(array: NDArray[np.float32], size: int, *, axis: int) -> NDArray[np.
     return stretched
 
 
-def check_sources(images: Any, spec: SourceSpec, n: int | None, largest: tuple[int, int]) -> NDArray[Any]:
-    """uint8 [n, H, W, C] or float32 [n, C, H, W], contiguous, of at most the height and width `largest`.
-
-    `n` None: as many as there are.
-    """
-    array = checked_images(images, spec)
-    if array.dtype != np.uint8:
-        array = array.astype(np.float32, copy=False)
-    height, width = array.shape[1:3] if array.dtype == np.uint8 else array.shape[2:]
-    if n is not None and len(array) != check_count(n):
-        raise InputError(f"expected one image for each of the {n} samples, got {len(array)}")
-    if height > largest[0] or width > largest[1]:
-        raise InputError(
-            f"expected images of at most {largest[0]} x {largest[1]} (height x width), got {height} x {width}; "
-            "Generator.translate cuts larger ones into tiles"
-        )
-    return np.ascontiguousarray(array)
+def source_axes(spec: TensorSpec) -> tuple[int | str, int | str]:
+    """Height and width of a ``source`` input: a name where any size goes in. ManifestError for another rank."""
+    if len(spec.shape) != 4:
+        raise ManifestError(f"expected input {spec.name!r} with four axes, got {list(spec.shape)}")
+    return (spec.shape[1], spec.shape[2]) if spec.dtype == "uint8" else (spec.shape[2], spec.shape[3])
 
 
 def max_source_size(model: ModelSpec) -> tuple[int, int]:
-    """The largest height and width that the graph of a translation model takes at once."""
-    spec = model.graph(model.program.graphs[0]).input("source")
-    axes = MAX_SIDE, MAX_SIDE
-    if spec is not None and len(spec.shape) == 4:
-        axes = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]  # type: ignore[assignment]
+    """The largest height and width that the graph of a translation model takes at once: as its ``source``, or as
+    the ``variable`` that gradient steps change."""
+    graph = model.graph(model.program.graphs[0])
+    spec = graph.input("source") or graph.input("variable")
+    axes = (HEIGHT, WIDTH) if spec is None or len(spec.shape) != 4 else source_axes(spec)
     height, width = (axis if isinstance(axis, int) else MAX_SIDE for axis in axes)
     return height, width
 

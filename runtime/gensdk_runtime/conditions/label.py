@@ -15,7 +15,6 @@ from gensdk_runtime.conditions.base import Array, Condition, register_condition
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.noise import SampleKey
 from gensdk_runtime.spec.conditions import LabelSpec
-from gensdk_runtime.spec.model import ModelSpec
 
 Label = int | np.integer | str | Sequence[int | np.integer | str] | NDArray[np.integer] | NDArray[np.str_]
 
@@ -49,7 +48,7 @@ class LabelCondition(Condition[LabelSpec]):
         return np.array([self._number(entry) for entry in given], np.int64)
 
     def drawn(self, keys: Sequence[SampleKey]) -> Array:
-        """A class for each sample, every one as likely."""
+        """A class for each sample; all are equally likely."""
         classes = self.spec.num_classes
         places = noise.uniform(keys, noise.LABEL_STREAM, (1,))[:, 0] * classes
         return np.minimum(places, classes - 1).astype(np.int64)
@@ -60,13 +59,13 @@ class LabelCondition(Condition[LabelSpec]):
 
     def parsed(self, text: str) -> Any:
         """One class number or name, or with commas a list of them."""
-        return parse_label(text)
+        return text if text in (self.spec.class_names or ()) else parse_label(text)
 
     def _number(self, label: Any) -> int:
         names, classes = self.spec.class_names or (), self.spec.num_classes
         if isinstance(label, str):
             if label in names:
-                return names.index(label)
+                return self._named(label)
             if not label.isascii() or not label.isdigit() or len(label) > 9:
                 known = names or (f"0 .. {classes - 1}",)
                 raise InputError(f"no class {label[:80]!r}{did_you_mean(label[:80], known)}")
@@ -79,18 +78,18 @@ class LabelCondition(Condition[LabelSpec]):
             raise InputError(f"expected label from 0 to {classes - 1}, got {shown(label)}")
         return number
 
+    def _named(self, label: str) -> int:
+        """The one class of this name; ImageNet has two cranes."""
+        names = self.spec.class_names or ()
+        first, *others = (number for number, name in enumerate(names) if name == label)
+        if others:
+            raise InputError(
+                f"{1 + len(others)} classes are called {shown(label)!r}; pass the number of one, such as {first}"
+            )
+        return first
+
 
 def parse_label(text: str) -> Any:
     """One class number or name, or a list of them, of a command line."""
     parts = [part.strip() for part in text.split(",")]
     return parts[0] if len(parts) == 1 else parts
-
-
-def check_labels(label: Any, n: int, model: ModelSpec) -> NDArray[np.int64] | None:
-    """int64 [n] of class numbers; None where none was given. :class:`InputError` for a model without classes."""
-    if label is None:
-        return None
-    spec = model.condition("label")
-    if not isinstance(spec, LabelSpec):
-        raise InputError(f"model {model.name!r} {LabelCondition.absent}; leave label out")
-    return LabelCondition(spec, model).check(label, n)

@@ -42,11 +42,12 @@ def parse_bytes(text: str, what: str) -> int:
 @lru_cache(maxsize=1)
 def machine_memory() -> int:
     """Bytes of memory of this machine, or of its container if that has less; 8 GiB if neither is known."""
-    known = [size for size in (_physical(), *memory_limits()) if size]
+    known = [size for size in (physical_memory(), *memory_limits()) if size]
     return min(known, default=8 * 2**30)
 
 
-def _physical() -> int:
+def physical_memory() -> int:
+    """Bytes of this machine; 0 where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -33,11 +33,7 @@ def _on_a_terminal() -> bool:
 
 
 class Progress(Closable):
-    """Counts `parts` of work, each from 0 to 1. `show`: None decides by whether stderr is a terminal.
-
-    One part after another is told with :meth:`part` and :meth:`advance`; parts that go on side by side, in any
-    thread, with :meth:`share`.
-    """
+    """Counts `parts` of work, each from 0 to 1. `show`: None decides by whether stderr is a terminal."""
 
     def __init__(self, parts: int, title: str, *, show: bool | None = None) -> None:
         self._parts = parts
@@ -58,17 +54,8 @@ class Progress(Closable):
         """True if there will be a bar once the work is long."""
         return self._show
 
-    def part(self, fraction: float) -> None:
-        """Reports how far the current part has come, from 0 to 1."""
-        self._tell(self._done + fraction)
-
-    def advance(self) -> None:
-        """Marks the current part as done."""
-        self._done += 1
-        self._tell(self._done)
-
     def share(self, parts: int) -> Callable[[float], None]:
-        """A function to call with how far `parts` of the work, done together, have come, from 0 to 1."""
+        """A function to call, in any thread, with how far `parts` of the work have come, from 0 to 1."""
         before, lock = 0.0, self._lock
 
         def tell(fraction: float) -> None:

@@ -20,10 +20,10 @@ class ImageFolder:
     """What lies below `root`.
 
     `files`: images by their suffix, in the order of their paths; with `nameless` also files without a suffix whose
-    first bytes are an image's. `broken`: names with such a suffix that are no
-    readable file, and links that lead nowhere, each with the reason. `left_out`: how many files have another
-    suffix ("" for none). `links`: links that were followed; `outside`: those of them that lead out of `root`.
-    `empty`: folders at the top without an image.
+    first bytes are an image's. `broken`: names with such a suffix that are no readable file, and links that lead
+    nowhere, each with the reason. `left_out`: how many files have another suffix ("" for none). `links`: links
+    that were followed; `outside`: those of them that lead out of `root`. `empty`: folders at the top without an
+    image.
     """
 
     root: Path

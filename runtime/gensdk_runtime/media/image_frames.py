@@ -20,7 +20,7 @@ from gensdk_runtime.media.image_reader import (
     upright,
 )
 from gensdk_runtime.media.image_reader import frame_count as _count
-from gensdk_runtime.media.image_samples import plain
+from gensdk_runtime.media.image_samples import plain, scale_transparency
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -65,6 +65,7 @@ def frames(data: bytes, channels: int) -> Iterator[Frame]:
             f"{count if count <= MAX_FRAMES else f'over {MAX_FRAMES}'} frames of {image.width}x{image.height} are "
             "more than is read; make a video of it"
         )
+    scale_transparency(image)
     turn = orientation(image, data)
     first = int(bool(getattr(image, "default_image", False)))
     for number in range(count):

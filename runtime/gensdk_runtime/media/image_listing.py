@@ -38,8 +38,8 @@ def named_images(path: Path) -> ImageListing:
         remarks.append(f"{path}: {len(found.broken) - LISTED} more can't be read")
     if renamed:
         remarks.append(
-            f"{path}: {len(renamed)} files have another one's name but for the suffix; their results keep it, as "
-            f"in {Path(renamed[0]).name}"
+            f"{path}: {len(renamed)} files differ from another one in their suffix alone; their results keep it, "
+            f"as in {Path(renamed[0]).name}"
         )
     return ImageListing(named, tuple(remarks))
 

@@ -94,6 +94,8 @@ def _check_tiff(image: ImageFile, size: int) -> None:
 
 def _check_png(image: ImageFile, data: bytes) -> None:
     """Rows that are missing come as zeros: where the last row is, what the file unfolds to is counted."""
+    if data[12:16] != b"IHDR":
+        raise CorruptImageError("a PNG that does not begin with its header is not read")
     if not any(kind == b"IEND" for kind, _ in png_chunks(data)):
         raise CorruptImageError("the file is cut short")
     interlaced = data[28] == 1

@@ -44,8 +44,7 @@ def picture(image: ImageFile, data: bytes, depth: int | None = None) -> Image:
     if image.mode == "F":
         return to_picture(_of_floats(np.array(image, np.float32), image)[..., None])
     if image.mode.startswith("I;16"):
-        wide = np.array(image).astype(np.uint16)[..., None]
-        return _of_wide(wide, image, data, depth)
+        return _of_wide(_wide(image), image, data, depth)
     if image.mode not in _PLAIN:
         raise CorruptImageError(
             f"samples of kind {image.mode} are not read; save it in grey or RGB, of 8 or 16 bits"
@@ -55,8 +54,11 @@ def picture(image: ImageFile, data: bytes, depth: int | None = None) -> Image:
     return plain(image)
 
 
-def plain(image: Image) -> Image:
-    """A picture of 8-bit samples in mode L, LA, RGB or RGBA; its transparent colour or palette becomes alpha."""
+def plain(image: ImageFile) -> Image:
+    """A picture in mode L, LA, RGB or RGBA, of samples of 16 bits the upper 8; its transparent colour or palette
+    becomes alpha."""
+    if image.mode.startswith("I;16"):
+        return _of_wide(_wide(image), image, b"", 16)
     with decoding():
         if "transparency" in image.info:
             return image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
@@ -82,6 +84,11 @@ def _raw_mode(image: ImageFile) -> str:
     arguments = image.tile[0][3] if image.tile else ""
     first = arguments if isinstance(arguments, str) or not arguments else arguments[0]
     return first if isinstance(first, str) else ""
+
+
+def _wide(image: ImageFile) -> Wide:
+    """Grey of 16 bits, [H, W, 1]."""
+    return np.array(image).astype(np.uint16)[..., None]
 
 
 def _of_wide_colour(image: ImageFile, raw: str, data: bytes, depth: int | None) -> Image:

@@ -11,12 +11,7 @@ import numpy as np
 
 from gensdk_runtime.bundles.arrays_file import npz_names, read_npy, read_npz
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import (
-    check_pixels,
-    decode,
-    read_file,
-    read_header,
-)
+from gensdk_runtime.media.image_files import check_pixels, decode, read_file, read_header
 from gensdk_runtime.media.image_folder import list_images
 from gensdk_runtime.media.image_pixels import Fit, Images, fit_size, to_channels
 from gensdk_runtime.media.image_reader import CorruptImageError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 from collections.abc import Mapping
 from math import ceil, sqrt
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.atomic import write_file
 from gensdk_runtime.media.image_pixels import to_channels, to_picture
-from gensdk_runtime.media.image_reader import png_chunks
-from gensdk_runtime.media.png import SETTINGS, encode_png
+from gensdk_runtime.media.png import encode_png
 
 Uint8 = NDArray[np.uint8]
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -82,24 +80,6 @@ def encode_image(image: Uint8, suffix: str, settings: Mapping[str, Any]) -> byte
     except (OSError, ValueError, OverflowError, struct.error):  # more pixels a side than the format holds
         raise InputError(f"can't write {suffix} of {image.shape[1]} x {image.shape[0]} pixels; use .png") from None
     return file.getvalue()
-
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings that :func:`encode_image` wrote into a PNG; empty where there are none.
-
-    Raises :class:`InputError` where the file can't be read, and for settings that are no JSON.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as failure:
-        raise InputError(f"can't read {path}: {failure.strerror or failure}") from None
-    texts = (bytes(body) for kind, body in png_chunks(data) if kind == b"tEXt")
-    text = next((text for text in texts if text.startswith(SETTINGS)), SETTINGS + b"{}")
-    try:
-        found = json.loads(text.removeprefix(SETTINGS))
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: its settings are damaged; draw the samples again") from None
-    return found if isinstance(found, dict) else {}
 
 
 def write_atomically(path: Path, data: bytes) -> None:

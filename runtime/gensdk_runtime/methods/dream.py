@@ -7,25 +7,22 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime.arguments import as_array, check_number, check_whole
+from gensdk_runtime.conditions.given_images import is_picture, of_picture
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE, Images, resize_floats
-from gensdk_runtime.methods.translate import Given, Through, translate_one
+from gensdk_runtime.methods.translate import Given, Through, check_tile, translate_one
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs import abilities
+from gensdk_runtime.spec.options import check_options
 
 MAX_OCTAVES = 32
+_ARGUMENTS = ("octaves", "octave_scale", "seed", "tile", "callback_on_step_end")
 SMALLEST = 16
 """Pixels of the smaller side of the first octave, at least; a smaller image has one octave alone."""
 
 
 def dream(
-    sampling: Sampling,
-    image: Any,
-    *,
-    octaves: int,
-    octave_scale: float,
-    tile: int | None,
-    given: Given,
+    sampling: Sampling, image: Any, *, octaves: int, octave_scale: float, tile: int | None, given: Given
 ) -> Images:
     """See :meth:`gensdk_runtime.generator.Generator.dream`; `given` to each octave's sampling."""
     model = sampling.model
@@ -35,9 +32,10 @@ def dream(
             f"model {model.name!r} does not dream; export the family deepdream, or import a "
             "classifier with --dream"
         )
+    check_options("ascent", given.options, others=_ARGUMENTS)
     whole = _check(image, source.channels)
     sizes = octave_sizes(whole.shape[0], whole.shape[1], octaves, octave_scale)
-    through = Through(sampling, tile=tile, given=given)
+    through = Through(sampling, tile=check_tile(tile), given=given)
     detail = np.zeros((1, 1, source.channels), np.float32)
     dreamt = whole
     for height, width in sizes:
@@ -62,7 +60,7 @@ def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tu
 
 
 def _check(image: Any, channels: int) -> Images:
-    array = as_array(image, "an image")
+    array = of_picture(image, channels) if is_picture(image) else as_array(image, "an image")
     if array.ndim == 2 and channels == 1:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or not array.size:

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
-from gensdk_runtime.conditions.base import check_known
+from gensdk_runtime.conditions.base import checked
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.inversion import invert
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Executor, Work
-from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program
@@ -33,16 +32,16 @@ def encode(sampling: Sampling, images: Any, label: Any, batch_size: int | None) 
     model = sampling.model
     if inverts(model):
         starts = [0] * len(sampling.output.given(images))  # the place of an image plays no part
+        checked({"label": label}, model, len(starts))
         return invert(sampling, images, {}, seed=starts, batch_size=batch_size).latents
     program = _require_encoder(sampling)
     pixels = sampling.output.given(images)
-    asked = _asked(sampling, {"label": label}, len(pixels))
+    asked = checked({"label": label}, model, len(pixels))
     for kind in program.encoder_conditions:
         if kind not in asked:
             raise InputError(f"the encoder of {model.name!r} is conditional: pass {kind}, one for each image")
     latents = np.empty((len(pixels), *(program.latent_shape or ())), np.float32)
-    judging = _Judging("encoding", "latents", _task(FeedforwardProgram, FeedforwardProgram.encode))
-    judging.fill(latents, {**asked, "image": pixels}, sampling.executor, batch_size)
+    ENCODING.fill(latents, {**asked, "image": pixels}, sampling.executor, batch_size)
     return latents
 
 
@@ -53,8 +52,7 @@ def classify(sampling: Sampling, images: Any, batch_size: int | None) -> Float32
         raise InputError(f"model {model.name!r} has no classifier; a semi-supervised family (sgan) exports one")
     pixels = sampling.output.given(images)
     found = np.empty((len(pixels), program.num_logits), np.float32)
-    judging = _Judging("classifying", "logits", _task(FeedforwardProgram, FeedforwardProgram.classify))
-    judging.fill(found, {"image": pixels}, sampling.executor, batch_size)
+    CLASSIFYING.fill(found, {"image": pixels}, sampling.executor, batch_size)
     logits = found.astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Float32 = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -69,9 +67,7 @@ def log_likelihood(sampling: Sampling, images: Any, label: Any, batch_size: int 
     pixels = sampling.output.given(images, levels=program.spec.levels)
     asked = _decoding(sampling, label, len(pixels))
     nats = np.empty(len(pixels), np.float32)
-    task = _task(AutoregressiveProgram, AutoregressiveProgram.log_likelihood)
-    judging = _Judging("judging", "likelihoods", task, infinite=True)
-    judging.fill(nats, {**asked, "image": pixels}, sampling.executor, batch_size)
+    JUDGING.fill(nats, {**asked, "image": pixels}, sampling.executor, batch_size)
     bits: NDArray[np.float64] = -nats.astype(np.float64) / (np.log(2.0) * np.prod(model.output.shape))
     return bits
 
@@ -89,6 +85,7 @@ def reconstruct(
     model = sampling.model
     if not inverts(model):
         _require_encoder(sampling)
+    times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
     known = sampling.output.given(images)
     asked = _decoding(sampling, label, len(known))
     numbers = asked.get("label")
@@ -102,7 +99,6 @@ def reconstruct(
     if mask is None:
         return again(known)
     weights = sampling.output.mask(mask, len(known))
-    times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
     return _completed(known, weights, sum(model.output.value_range) / 2, again, times)
 
 
@@ -123,11 +119,12 @@ def _completed(
 
 @dataclass(frozen=True)
 class _Judging:
-    """What a graph that takes images makes of them: `made`, by `task`; `infinite`: that may be infinite."""
+    """What a graph that takes images makes of them: `made`, by a `method` of the program; `infinite`: that may be
+    infinite."""
 
     what: str
     made: str
-    task: Callable[[Runner, Run], None]
+    method: Callable[[Any, Run], None]
     infinite: bool = False
 
     def fill(
@@ -138,7 +135,7 @@ class _Judging:
         rounds = executor.plan(len(data), size, fixed=True, accept=lambda program: False)
         executor.run(
             Work(
-                self.task,
+                lambda runner, run: self.method(runner.program, run),
                 rounds,
                 Batches((), given, None, data),
                 self.what,
@@ -150,14 +147,9 @@ class _Judging:
         )
 
 
-def _task(kind: type[ProgramT], method: Callable[[ProgramT, Run], None]) -> Callable[[Runner, Run], None]:
-    """`method` of the runner's program, which is of this kind."""
-
-    def task(runner: Runner, run: Run) -> None:
-        if isinstance(runner.program, kind):
-            method(runner.program, run)
-
-    return task
+ENCODING = _Judging("encoding", "latents", FeedforwardProgram.encode)
+CLASSIFYING = _Judging("classifying", "logits", FeedforwardProgram.classify)
+JUDGING = _Judging("judging", "likelihoods", AutoregressiveProgram.log_likelihood, infinite=True)
 
 
 def _program(sampling: Sampling, kind: type[ProgramT]) -> ProgramT | None:
@@ -182,17 +174,9 @@ def _require_encoder(sampling: Sampling) -> FeedforwardProgram:
     return program
 
 
-def _asked(sampling: Sampling, given: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
-    """The checked values of the conditions that were given, by kind."""
-    given = {kind: value for kind, value in given.items() if value is not None}
-    check_known(given, sampling.model)
-    conditions = sampling.program.conditions
-    return {each.kind: each.check(given[each.kind], n) for each in conditions if each.kind in given}
-
-
 def _decoding(sampling: Sampling, label: Any, n: int) -> dict[str, NDArray[Any]]:
     """What decoding needs; :class:`InputError` where a conditional model gets nothing."""
-    asked = _asked(sampling, {"label": label}, n)
+    asked = checked({"label": label}, sampling.model, n)
     for condition in sampling.program.conditions:
         if condition.kind not in asked:
             raise InputError(

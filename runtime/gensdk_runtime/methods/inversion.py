@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_callback, check_number
+from gensdk_runtime.arguments import check_callback, check_flag, check_number, shown
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.noise import Float32, Seeds, sample_keys
 from gensdk_runtime.plan.batches import Batches
@@ -21,6 +21,8 @@ from gensdk_runtime.programs.ascent import AscentProgram
 from gensdk_runtime.programs.ascent_path import Ascended
 from gensdk_runtime.programs.base import Int64
 from gensdk_runtime.programs.run import Run, StepCallback
+from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.options import check_options
 from gensdk_runtime.spec.settings import AscentOptions
 
 
@@ -33,7 +35,10 @@ class InvertArguments(AscentOptions, total=False):
     progress: bool | None
 
 
-@dataclass(frozen=True)
+_ARGUMENTS = tuple(InvertArguments.__annotations__.keys() - AscentOptions.__annotations__.keys())
+
+
+@dataclass(frozen=True, repr=False)
 class Inversion:
     """What was found for n images.
 
@@ -54,13 +59,16 @@ class Inversion:
     def __len__(self) -> int:
         return len(self.objective)
 
+    def __repr__(self) -> str:
+        return f"<Inversion: {len(self)} latents {list(self.latents.shape[1:])}, of {self.settings['model']}>"
+
     @cached_property
     def residuals(self) -> Float32:
         """``|target - image|``, float32 [n, C, H, W]."""
         return np.asarray(np.abs(self.targets - self.images), np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Detection:
     """How unusual each of n images is: `scores` float32 [n], larger for the more unusual; `threshold`, where one
     was given: above it an image counts as anomalous. `inversion` says what was found for them."""
@@ -79,6 +87,10 @@ class Detection:
 
     def __len__(self) -> int:
         return len(self.inversion)
+
+    def __repr__(self) -> str:
+        judged = "no threshold" if self.threshold is None else f"{self.anomalous.sum()} above {self.threshold:g}"
+        return f"<Detection: {len(self)} scores, {judged}>"
 
     @property
     def scores(self) -> Float32:
@@ -99,7 +111,7 @@ class Detection:
 
     def normal_threshold(self, quantile: float = 0.95) -> float:
         """The score that the share `quantile` of these images, which are normal ones, stays below."""
-        if not 0 < quantile < 1:
+        if not 0 < check_number(quantile, "a quantile") < 1:
             raise InputError(f"expected a quantile between 0 and 1, got {quantile}")
         return float(np.quantile(self.scores.astype(np.float64), quantile))
 
@@ -107,6 +119,22 @@ class Detection:
 def check_threshold(threshold: object) -> float | None:
     """A finite score, or None. Raises :class:`InputError`: nothing is above NaN."""
     return None if threshold is None else check_number(threshold, "threshold")
+
+
+def detect_options(model: ModelSpec, options: InvertArguments, fast: object) -> InvertArguments:
+    """The arguments of :meth:`Generator.invert` that :meth:`Generator.detect` passes on."""
+    ascent = {name: value for name, value in options.items() if name not in _ARGUMENTS}
+    check_options("ascent", ascent, others=(*_ARGUMENTS, "threshold", "fast"))
+    if not check_flag(fast, "fast"):
+        return options
+    if model.inversion is not None and model.inversion.encoder is None:
+        raise InputError(f"fast takes what an encoder gives, and model {model.name!r} has none; leave fast out")
+    wanted: Mapping[str, Any] = {"start": "encoder", "num_inference_steps": 0}
+    for name, value in wanted.items():
+        given = dict(options).get(name)
+        if given not in (None, value):
+            raise InputError(f"fast means {name}={value!r}, got {shown(given)}; leave one of them out")
+    return {**options, "start": "encoder", "num_inference_steps": 0}
 
 
 def invert(
@@ -124,6 +152,9 @@ def invert(
     if model.inversion is None:
         raise InputError(f"model {model.name!r} has no inversion; train anogan, glo or gon for one")
     check_callback(on_step_end, "callback_on_step_end")
+    check_options("ascent", options, others=_ARGUMENTS)
+    if progress is not None:
+        check_flag(progress, "progress")
     targets = sampling.output.given(images)
     keys = sample_keys(len(targets), seed)
     rounds = executor.plan(len(targets), batch_size, fixed=True, accept=lambda program: False)

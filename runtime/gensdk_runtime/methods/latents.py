@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_count, check_flag, check_number, check_row, check_whole, check_word
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.host.memory import check_room
 from gensdk_runtime.noise import Float32, SampleKey, Seed, sample_keys
 from gensdk_runtime.plan.request import check_latents
 from gensdk_runtime.programs.base import Program
@@ -96,6 +98,7 @@ class Latents:
 
     def of(self, keys: Sequence[SampleKey]) -> Float32:
         """The latents that samples of these keys are made from, [n, ...]."""
+        check_room(len(keys), prod(self.shape))
         drawn = self._program.latents(keys)
         if drawn is None:
             raise _without_latent(self._program)
@@ -115,7 +118,7 @@ class Latents:
         between = slerp if self._method(method) == "slerp" else lerp
         found = [self._point(point) for point in points]
         legs = list(zip(found, [*found[1:], found[0]] if loop else found[1:], strict=False))
-        check_count(len(legs) * (steps - 1) + 1)
+        check_room(check_count(len(legs) * (steps - 1) + 1), prod(self.shape))
         latents, keys = [], []
         for (a, start), (b, end) in legs:
             for step in range(steps - 1):
@@ -129,13 +132,14 @@ class Latents:
 
     def traverse(self, point: Point, axis: int, n: int, *, low: float | None, high: float | None) -> Walk:
         """`n` copies of one latent, whose value number `axis` (as it lies flat) goes from `low` to `high`."""
-        count, size = check_count(n), int(np.prod(self.shape))
+        count, size = check_count(n), prod(self.shape)
         axis = check_whole(axis, "axis", least=0, most=size - 1)
         first, last = (0.0, 1.0) if self._program.uniform_latent else (-3.0, 3.0)
         first = first if low is None else check_number(low, "low")
         last = last if high is None else check_number(high, "high")
         if not first < last:
             raise InputError(f"expected low below high, got {first} and {last}")
+        check_room(count, size)
         latent, key = self._point(point)
         latents = np.repeat(latent[None], count, axis=0)
         latents.reshape(count, -1)[:, axis] = np.linspace(first, last, count)

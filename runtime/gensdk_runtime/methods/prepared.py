@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import check_flag
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.translate import Given, Through, translate, way_of
 from gensdk_runtime.noise import Seeds
-from gensdk_runtime.outputs.base import OutputType
+from gensdk_runtime.outputs.base import OutputType, check_output_type
 from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.request import Asked, Request
 from gensdk_runtime.plan.sampling import Sampling
@@ -38,9 +40,12 @@ class Prepared:
         warm: bool,
     ) -> None:
         self._source = sampling.model.source
+        check_output_type(output_type)
+        check_flag(warm, "warm")
         if self._source is not None and asked.size is None:
             asked = asked._replace(size=(self._source.height, self._source.width))
         self._sampling, self._asked = sampling, asked
+        conditions = deepcopy(dict(conditions))  # what the caller does with them later is none of its affairs
         self._conditions, self._options, self._output_type = conditions, options, output_type
         self._through: Through | None = None
         self._planned: tuple[Any, Request, Lease] | None = None
@@ -50,6 +55,8 @@ class Prepared:
                 self._through = through
                 return
         request, lease = self._request()
+        # Refuses bytes of what has none.
+        sampling.output.empty(0, output_type, request.shape, makes_bytes=False)
         if warm:
             sampling.warm(request, output_type, lease)
 
@@ -88,11 +95,10 @@ class Prepared:
         Raises :class:`InputError` for a model that does not translate, and for another size or type.
         """
         source, size = self._source, self._asked.size
-        if source is None or size is None or self._asked.n != 1:
-            raise InputError(
-                f"model {self._sampling.model.name!r} was not prepared to translate an image; pass prepare(size="
-                "(height, width)) of a translation model"
-            )
+        if source is None or size is None:
+            raise InputError(f"model {self._sampling.model.name!r} does not translate images; use draw()")
+        if self._asked.n != 1:
+            raise InputError(f"expected prepare(1) for translate(image), got {self._asked.n}; use draw(image=...)")
         expected = (*size, source.channels)
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != expected:
             got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__

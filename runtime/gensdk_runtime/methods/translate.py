@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
-from gensdk_runtime.conditions.given_images import Images, as_image, as_images, check_size
+from gensdk_runtime.conditions.given_images import Images, as_images, check_size
 from gensdk_runtime.conditions.image import max_source_size, source_of
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.host.memory import Room, available_memory, in_words
@@ -129,7 +129,7 @@ class Through:
 def translate(through: Through, images: Any) -> Images | list[Images]:
     """See :meth:`gensdk_runtime.generator.Generator.translate`."""
     channels = through.source.channels
-    through = replace(through, tile=_check_tile(through.tile), resize=check_size(through.resize))
+    through = replace(through, tile=check_tile(through.tile), resize=check_size(through.resize, "resize"))
     array = as_images(images, channels)
     label = through.given.label
     if isinstance(array, list):
@@ -155,11 +155,12 @@ def way_of(through: Through, height: int, width: int) -> Way:
             raise InputError(f"expected tiles of at least {cut.smallest} pixels for this model, got {tile}")
         return Way("tiles", min(tile, *largest))
     if not fits:
+        size = min(largest) if through.most == (None, None) else _tile(through)
         if through.ascends and tile is None:
-            return _ascending(through, min(largest))
+            return _ascending(through, size)
         if field.whole or not through.tiles_fit or tile == 0:
             return Way("resized", _inside((height, width), largest))
-        return Way("tiles", min(largest) if through.most == (None, None) else _tile(through))
+        return Way("tiles", size)
     if tile is None and height * width > TILED_FROM:
         return _large(through, height, width)
     return Way("whole")
@@ -219,9 +220,10 @@ def translate_one(through: Through, image: Images) -> Images:
     if way.how == "tiles":
         return _in_tiles(through, image, way.size)
     if way.how == "resized":
+        low, narrow = way.size
         tell(
             f"{_taken(through)} (height x width), and {_why_no_tiles(through)}: {height} x {width} was resized to "
-            f"{_by(way.size)}, and its result enlarged"
+            f"{low} x {narrow}, and its result enlarged"
         )
         result = through.sample(resized(image, *way.size)[None]).images[0]
         return resized(result, height * spec.scale, width * spec.scale)
@@ -231,10 +233,10 @@ def translate_one(through: Through, image: Images) -> Images:
 
 def _taken(through: Through) -> str:
     """What goes through at once."""
-    name, size = through.model.name, _by(through.largest)
+    name, (height, width) = through.model.name, through.largest
     if through.most == (None, None):
-        return f"model {name!r} takes images of {size} alone"
-    return f"the engine of model {name!r} takes images of at most {size}"
+        return f"model {name!r} takes images of {height} x {width} alone"
+    return f"the engine of model {name!r} takes images of at most {height} x {width}"
 
 
 def _why_no_tiles(through: Through) -> str:
@@ -296,18 +298,15 @@ def _inside(size: Size, largest: Size) -> Size:
     return height, width
 
 
-def _by(size: Size) -> str:
-    return f"{size[0]} x {size[1]}"
-
-
-def _check_tile(tile: Any) -> int | None:
+def check_tile(tile: Any) -> int | None:
+    """Pixels of a tile, 0, or None; :class:`InputError` for anything else."""
     return None if tile is None else check_whole(tile, "tile", least=0, most=MAX_SIDE)
 
 
 def _labelled(images: Sequence[Images] | Images, label: Any) -> list[tuple[Images, Any]]:
     """Each image with its label."""
     if isinstance(label, str) or not isinstance(label, Sequence | np.ndarray) or np.ndim(label) == 0:
-        return [(as_image(image), label) for image in images]
+        return [(image, label) for image in images]
     if len(label) != len(images):
         raise InputError(f"expected one label for each of the {len(images)} images, got {len(label)}")
-    return [(as_image(image), each) for image, each in zip(images, label, strict=True)]
+    return list(zip(images, label, strict=True))

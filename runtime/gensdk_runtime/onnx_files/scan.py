@@ -12,17 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gensdk_runtime.errors import IntegrityError
-from gensdk_runtime.onnx_files.fields import (
-    BYTES,
-    INSIDE,
-    VARINT,
-    Budget,
-    Span,
-    fields,
-    spans,
-    text_field,
-    varint,
-)
+from gensdk_runtime.onnx_files.fields import BYTES, INSIDE, VARINT, Budget, Span, fields, spans, text_field, varint
 
 MAX_DEPTH = 100  # messages within messages, the limit of the Protocol Buffers libraries
 MAX_FIELDS = 2_000_000  # about 100,000 nodes; about two seconds

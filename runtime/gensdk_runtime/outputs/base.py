@@ -73,8 +73,8 @@ class Drawn(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """What draws them again."""
 
-    def settings_of(self, index: int) -> dict[str, Any]:
-        """What draws one of them again."""
+    def settings_of(self, *chosen: int) -> dict[str, Any]:
+        """What draws some of them again."""
 
     def __len__(self) -> int: ...
 

@@ -65,8 +65,24 @@ class ImageOutput(Output[ImageSpec]):
         return check_images(values, self.spec, levels=levels)
 
     def mask(self, mask: Any, n: int) -> Float32:
-        """float32 [n, 1 or C, H, W]."""
-        return check_mask(mask, n, self.spec)
+        """float32 [n, 1 or C, H, W], from [H, W], [n, H, W] or [n, C, H, W]."""
+        array = as_array(mask, "mask")
+        if array.dtype.kind not in "bfiu":
+            raise InputError(f"expected mask as numbers or bools, got dtype {array.dtype}")
+        channels, height, width = self.spec.shape
+        if array.ndim == 2:
+            array = array[None]
+        if array.ndim == 3:
+            array = array[:, None]
+        fits = array.ndim == 4 and array.shape[0] in (1, n) and array.shape[1] in (1, channels)
+        if not fits or array.shape[2:] != (height, width):
+            got = list(np.shape(mask))
+            raise InputError(
+                f"expected mask [{height}, {width}], [{n}, {height}, {width}] or one a channel, got {got}"
+            )
+        if not ((array >= 0) & (array <= 1)).all():  # NaN fails both
+            raise InputError("expected mask from 0 (missing) to 1 (known), got values outside or NaN")
+        return np.broadcast_to(array.astype(np.float32), (n, *array.shape[1:]))
 
     def in_words(self, data: Array) -> str:
         """As in "images of 8 x 6", width before height."""
@@ -184,24 +200,3 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32
     if levels is not None:
         unit = np.rint(unit * (levels - 1)) / (levels - 1)
     return (low + unit * (high - low)).astype(np.float32)
-
-
-def check_mask(mask: Any, n: int, spec: ImageSpec) -> Float32:
-    """float32 [n, 1 or C, H, W] of weights from 0 to 1, from a mask [H, W], [n, H, W] or [n, C, H, W]."""
-    array = as_array(mask, "mask")
-    if array.dtype.kind not in "bfiu":
-        raise InputError(f"expected mask as numbers or bools, got dtype {array.dtype}")
-    channels, height, width = spec.shape
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim == 3:
-        array = array[:, None]
-    fits = array.ndim == 4 and array.shape[0] in (1, n) and array.shape[1] in (1, channels)
-    if not fits or array.shape[2:] != (height, width):
-        got = list(np.shape(mask))
-        raise InputError(
-            f"expected mask [{height}, {width}], [{n}, {height}, {width}] or one a channel, got {got}"
-        )
-    if not ((array >= 0) & (array <= 1)).all():  # NaN fails both
-        raise InputError("expected mask from 0 (missing) to 1 (known), got values outside or NaN")
-    return np.broadcast_to(array.astype(np.float32), (n, *array.shape[1:]))

@@ -1,4 +1,4 @@
-"""Points: where they lie is drawn, and their numbers go into a table."""
+"""Points: drawn where they lie, or written as a table."""
 
 from __future__ import annotations
 
@@ -11,15 +11,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import to_array, to_picture
 from gensdk_runtime.media.images import SUFFIXES, encode_image
-from gensdk_runtime.outputs.base import (
-    AS_IT_IS,
-    Arrangement,
-    Array,
-    Drawn,
-    Output,
-    Uint8,
-    register_output,
-)
+from gensdk_runtime.outputs.base import AS_IT_IS, Arrangement, Array, Drawn, Output, Uint8, register_output
 from gensdk_runtime.spec.outputs import PointsSpec
 
 SIZE = 512
@@ -30,7 +22,7 @@ FONT_SIZE = 11
 RADIUS = 2
 """Pixels of one point's disk."""
 OPACITY = 0.6
-"""Of one point: where many lie on each other, it shows."""
+"""Of one point, so that places where many overlap look denser."""
 TICKS = 5
 BINS = 64
 """Of the histogram that stands for points of one dimension."""

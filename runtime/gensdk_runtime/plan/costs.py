@@ -146,10 +146,11 @@ class CostTable(StrictModel):
         return found
 
     def _padded_to(self, choice: Choice, count: int) -> int | None:
-        """The batch size that was measured and takes `count` samples, for a backend that is bound to those."""
+        """The cheapest batch size that was measured and takes `count` samples, for a backend bound to those."""
         if choice.backend not in self.padded:
             return None
-        return min(cost.batch for cost in self.costs if cost.choice == choice and cost.batch >= count)
+        fitting = [cost for cost in self.costs if cost.choice == choice and cost.batch >= count]
+        return min(fitting, key=lambda cost: (cost.seconds, cost.batch)).batch
 
     @cached_property
     def _number(self) -> dict[Choice, int]:

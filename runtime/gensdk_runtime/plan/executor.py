@@ -13,7 +13,7 @@ import numpy as np
 
 from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.conditions.base import Growth, Size
-from gensdk_runtime.errors import BackendError, OutOfMemoryError, tell
+from gensdk_runtime.errors import BackendError, OutOfMemoryError, not_finite, tell
 from gensdk_runtime.host.forking import new_lock, renew_in_children
 from gensdk_runtime.host.memory import Room
 from gensdk_runtime.host.progress import Progress
@@ -237,7 +237,4 @@ class Executor:
         fine = ~np.isnan(made) if work.infinite else np.isfinite(made)
         bad = int((~fine).reshape(len(made), -1).any(axis=1).sum())
         if bad:
-            raise BackendError(
-                f"{bad} of {len(made)} {work.made} came out NaN or infinite ({runner.label}, {runner.precision}); "
-                "run gensdk verify, and use precision='fp32' meanwhile"
-            )
+            raise not_finite(f"{bad} of {len(made)} {work.made}", runner.label, runner.precision)

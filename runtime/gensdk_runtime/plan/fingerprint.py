@@ -10,6 +10,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from gensdk_runtime.host.control_groups import file_text
 from gensdk_runtime.host.processor import cores_to_fill, cpu_model, usable_cores
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import Manifest
@@ -23,7 +24,6 @@ _DRIVERS = (  # where /proc does not tell: Linux in a sandbox, WSL, Windows
     ("/usr/lib/wsl/lib", "libcuda.so*"),
     ("C:/Windows/System32", "nvcuda.dll"),
 )
-_MAX_INFO = 4096
 
 
 def measurement_key(manifest: Manifest, precision: Precision, threads: int | None) -> dict[str, str]:
@@ -89,8 +89,8 @@ def _machine() -> dict[str, str]:
 def _gpus() -> tuple[str, ...]:
     """The driver and the GPUs in words; empty where there is none."""
     if (_NVIDIA / "version").exists():
-        driver = _text(_NVIDIA / "version").splitlines()[:1]
-        infos = [_text(path / "information") for path in sorted((_NVIDIA / "gpus").glob("*"))[:64]]
+        driver = file_text(_NVIDIA / "version").splitlines()[:1]
+        infos = [file_text(path / "information") for path in sorted((_NVIDIA / "gpus").glob("*"))[:64]]
         models = [
             line.partition(":")[2].strip() for info in infos for line in info.splitlines() if "Model" in line
         ]
@@ -100,11 +100,3 @@ def _gpus() -> tuple[str, ...]:
         return ()
     drivers = [path for folder, name in _DRIVERS for path in sorted(Path(folder).glob(name))]
     return (*devices, *(f"{path.name} {path.stat().st_size}" for path in drivers))
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_INFO).decode("utf-8", "replace")
-    except OSError:
-        return ""

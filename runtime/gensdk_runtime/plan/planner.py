@@ -2,7 +2,7 @@
 
 Each choice is a curve from the samples of a round to its seconds. Between measured sizes a round costs what lies
 on the line between them; where a choice is bound to the measured sizes (static shapes), it costs as much as the
-next larger one, to which it is padded. So padding is chosen only where it is cheaper than splitting.
+cheapest that is as large, to which it is padded. So padding is chosen only where it is cheaper than splitting.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from gensdk_runtime.host.forking import new_lock
 
@@ -17,6 +18,8 @@ Step = tuple[int, int]
 """The number of a choice, and the samples that one round of it makes."""
 
 MAX_KEPT_PLANS = 64
+EXACT = 64
+"""Up to so many samples, or the largest round, all ways to split are weighed."""
 
 
 class Planner:
@@ -29,7 +32,9 @@ class Planner:
         self._sizes = [sorted(curve) for curve in curves]
         self._seconds = [[curve[size] for size in sizes] for curve, sizes in zip(curves, self._sizes, strict=True)]
         self._padded = list(padded)
-        self._block = max(sizes[-1] for sizes in self._sizes)
+        for seconds in (seconds for seconds, bound in zip(self._seconds, padded, strict=True) if bound):
+            seconds[:] = [*accumulate(reversed(seconds), min)][::-1]
+        self._block = max(EXACT, *(sizes[-1] for sizes in self._sizes))
         self._measured = self._cheapest_of_each_size()
         self._best: list[tuple[float, Step]] = [(0.0, (0, 0))]
         self._plans: OrderedDict[int, tuple[float, tuple[Step, ...]]] = OrderedDict()
@@ -70,7 +75,7 @@ class Planner:
             return found
 
     def _make(self, n: int) -> tuple[float, tuple[Step, ...]]:
-        """Up to the largest round the table of best plans; beyond, one kind of round repeated comes before it."""
+        """Up to a block the table of best plans; beyond, one kind of round repeated comes before it."""
         self._extend(min(n, self._block))
         if n <= self._block:
             return self._best[n][0], self._trace(n)
@@ -107,12 +112,14 @@ class Planner:
         return _large_first(tuple(steps))
 
     def _cheapest_of_each_size(self) -> list[tuple[int, float, int]]:
-        """(samples, seconds, choice) of the cheapest choice at each measured size, large ones first."""
-        cheapest: dict[int, tuple[float, int]] = {}
-        for choice, (sizes, seconds) in enumerate(zip(self._sizes, self._seconds, strict=True)):
-            for size, each in zip(sizes, seconds, strict=True):
-                cheapest[size] = min(cheapest.get(size, (each, choice)), (each, choice))
-        return [(size, *cheapest[size]) for size in sorted(cheapest, reverse=True)]
+        """(samples, seconds, choice) of the cheapest choice at each size that any was measured at, large ones
+        first."""
+        measured = {size for sizes in self._sizes for size in sizes}
+        choices = range(len(self._sizes))
+        return [
+            (size, *min((self.seconds(choice, size), choice) for choice in choices))
+            for size in sorted(measured, reverse=True)
+        ]
 
 
 def _large_first(steps: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -18,14 +18,12 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.executor import Executor, Rounds
 from gensdk_runtime.programs.base import Program
+from gensdk_runtime.spec.settings import CALL
 
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
-ARGUMENTS = (
-    *("seed", "label", "latents", "image", "settings"),
-    *("callback_on_step_end", "progress", "batch_size", "output_type"),
-)
+ARGUMENTS = (*CALL, "label", "image")
 """What :meth:`Generator.sample` takes by name beside options."""
 _PLAIN = (int, float, str, bool, type(None))
 
@@ -119,14 +117,16 @@ class Requests:
                 unasked.add(kind)
             else:
                 drawn.append(condition)
+        if asked.size is not None and growth is None:
+            raise InputError(f"the samples of model {self._model.name!r} have one size; leave size out")
         for values in kept.values():
             values.setflags(write=False)
 
         def accept(program: Program[Any]) -> bool:
             return program.covers(settings, listening=asked.listening)
 
-        # A caller who listens hears of each batch, and may end in the middle of one: how large it is must not be
-        # this machine's affair.
+        # A callback may end the run in the middle of a batch: what is drawn until then must not depend on what was
+        # measured here.
         rounds = self._executor.plan(
             count, asked.batch_size, growth=growth, size=asked.size, fixed=asked.listening, accept=accept
         )
@@ -152,7 +152,8 @@ def check_latents(latents: Any, n: int, shape: tuple[int, ...] | None) -> Float3
     if given.dtype.kind not in "fiub":
         kind = given.dtype if isinstance(latents, np.ndarray) else type(latents).__name__
         raise InputError(f"expected latents as a float array, got {kind}")
-    array = np.ascontiguousarray(given, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        array = np.ascontiguousarray(given, dtype=np.float32)
     if array.shape != (n, *shape):
         raise InputError(f"expected latents of shape {[n, *shape]}, got {list(array.shape)}")
     if not np.isfinite(array).all():

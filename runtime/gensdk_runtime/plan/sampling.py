@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_callback
+from gensdk_runtime.arguments import check_callback, check_flag
 from gensdk_runtime.conditions.base import Size, check_known
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
@@ -59,7 +59,7 @@ class Sampling:
     """What :meth:`Generator.sample` does, for it and for the methods that are built on sampling.
 
     `program`: that of the runner that was opened first, for what does not depend on how graphs are run. `output`:
-    what works with the samples.
+    what works with the samples. `fresh`: the conditions that are checked in each call.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -69,7 +69,7 @@ class Sampling:
         self.output = output_of(self.model.output)
         self.requests = Requests(self.program, executor)
         self._recorded = {condition.kind: f"{condition.kind}s" for condition in self.program.conditions}
-        self._fresh = tuple(condition for condition in self.program.conditions if not condition.kept)
+        self.fresh = tuple(condition for condition in self.program.conditions if not condition.kept)
 
     def sample(
         self,
@@ -99,6 +99,8 @@ class Sampling:
                 asked_for = {**given.conditions, **asked_for}
         if callback_on_step_end is not None:
             check_callback(callback_on_step_end, "callback_on_step_end")
+        if progress is not None:
+            check_flag(progress, "progress")
         fresh, size = self._checked(asked_for, n)
         if n is None:
             n = next((len(values) for values in fresh.values()), 1)
@@ -124,7 +126,7 @@ class Sampling:
     def _checked(self, given: dict[str, Any], n: int | None) -> tuple[dict[str, NDArray[Any]], Size | None]:
         """Takes those conditions out of `given` that no request keeps: their values, and their size."""
         fresh, size = {}, None
-        for condition in self._fresh:
+        for condition in self.fresh:
             values = fresh[condition.kind] = condition.check(given.pop(condition.kind, None), n)
             size = size or condition.size(values)
         return fresh, size
@@ -162,7 +164,7 @@ class Sampling:
     def warm(self, request: Request, output_type: OutputType, lease: Lease) -> None:
         """Runs a request once, so that graphs are bound and memory is there."""
         size = request.size or ()
-        conditions = {each.kind: each.sized(request.n, size) for each in self._fresh}
+        conditions = {each.kind: each.sized(request.n, size) for each in self.fresh}
         self.draw(request, seed=0, conditions=conditions, output_type=output_type, lease=lease)
 
     def _carry_out(self, request: Request, call: _Call) -> Samples:

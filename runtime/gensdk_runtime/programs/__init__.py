@@ -36,7 +36,7 @@ def one_run(model: ModelSpec) -> str | None:
 
 
 def layers(model: ModelSpec) -> tuple[str, ...]:
-    """What :meth:`Generator.sample` may be asked to climb, the default first; empty for a model that does not."""
+    """The layers that an ascent model can optimize, the default first; empty for other models."""
     return tuple(model.program.objectives) if isinstance(model.program, AscentSpec) else ()
 
 

@@ -15,7 +15,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.conditions.image import source_size, write_source
-from gensdk_runtime.errors import BackendError, InputError, ManifestError, did_you_mean
+from gensdk_runtime.errors import InputError, ManifestError, did_you_mean, not_finite
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.ascent_path import Ascended, Path
 from gensdk_runtime.programs.base import (
@@ -113,15 +113,17 @@ class AscentProgram(Program[AscentSettings]):
         return self.spec.defaults
 
     def fit(self, settings: AscentSettings, options: Mapping[str, Any]) -> AscentSettings:
-        """With the layer that holds. Refuses a layer, a channel and an encoder that the model does not have, and
-        jitter of what is no image."""
+        """With the layer that holds. Refuses a layer, a channel, a start and an encoder that the model does not
+        have, and jitter of what is no image."""
         layer = self.layers[0] if settings.layer is None else settings.layer
         if layer not in self.layers:
             raise InputError(f"no layer {layer[:80]!r}{did_you_mean(layer[:80], self.layers)}")
         if settings.channel is not None:
             self._check_channel(layer, settings.channel)
+        if options.get("start") is not None and self.latent_shape is None:
+            raise InputError("this model starts from the image that it is given; leave start out")
         if settings.start == "encoder" and self.spec.encoder is None:
-            raise InputError("start 'encoder' needs an encoder, which this model has none; use 'noise' or 'zeros'")
+            raise InputError("start 'encoder' needs an encoder, and this model has none; use 'noise' or 'zeros'")
         if settings.jitter and self.spec.decoder is not None:
             raise InputError("jitter moves images; this model optimizes a latent: leave jitter out")
         return settings.model_copy(update={"layer": layer})
@@ -253,11 +255,8 @@ class _Climb(State):
         finite = np.isfinite(objective) & np.isfinite(gradient).reshape(len(gradient), -1).all(axis=1)
         if not finite.all():
             bad = int((~finite).sum())
-            raise BackendError(
-                f"the gradient of {bad} of {len(finite)} samples came out NaN or infinite "
-                f"({bound.session.backend}, {bound.session.precision}); run gensdk verify, and use "
-                "precision='fp32' meanwhile"
-            )
+            what = f"the gradient of {bad} of {len(finite)} samples"
+            raise not_finite(what, bound.session.backend, bound.session.precision)
         return objective.copy(), gradient
 
 

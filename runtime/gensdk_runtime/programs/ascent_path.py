@@ -1,4 +1,4 @@
-"""The path of a batch whose variable is optimized: where it is, where it was best, and who still moves."""
+"""The path of a batch whose variable is optimized: where it is, its best place, and which samples still move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a program: a loop over graphs that turns noise into images or points, one batch at a time."""
+"""The contract of a program: a loop over graphs that turns noise into samples, one batch at a time."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Program(ABC, Generic[SettingsT]):
         return settings.model_dump()
 
     def covers(self, settings: SettingsT, *, listening: bool) -> bool:
-        """Whether this form of the program can run with `settings`, and tell a listener of each step."""
+        """True if this form of the program can run with `settings`, and report its steps where `listening`."""
         return True
 
     @property
@@ -92,7 +92,7 @@ class Program(ABC, Generic[SettingsT]):
 
     @property
     def uniform_latent(self) -> bool:
-        """Whether the latent is uniform on [0, 1), not normal."""
+        """True if the latent is uniform on [0, 1), not normal."""
         return False
 
     def latents(self, keys: Sequence[SampleKey]) -> Float32 | None:
@@ -102,7 +102,7 @@ class Program(ABC, Generic[SettingsT]):
 
     @property
     def makes_uint8(self) -> bool:
-        """Whether it can fill ``run.data`` with bytes."""
+        """True if it can fill ``run.data`` with bytes."""
         return False
 
     @classmethod
@@ -224,9 +224,7 @@ def run_images(session: Session, output: str, run: Run) -> None:
 
 def fixed_shape(graph: GraphSpec, name: str) -> tuple[int, ...]:
     """The shape of input `name` without its batch axis; :class:`ManifestError` where another is dynamic."""
-    spec = graph.input(name)
-    if spec is None:
-        raise ManifestError(f"graph {graph.name!r} has no input {name!r}; export the bundle again")
+    spec = graph.require_input(name)
     sizes = [axis for axis in spec.shape if axis != "batch"]
     if any(isinstance(axis, str) for axis in sizes):
         raise ManifestError(

@@ -61,8 +61,8 @@ class DiffusionForm(Program[DiffusionSettings]):
     def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
         if not all(isinstance(value, int | float | str | None) for value in options.values()):
-            return super().resolve(options, others=others)  # of others not even the name need be told
-        key = tuple((name, type(value), str(value)) for name, value in options.items())
+            return super().resolve(options, others=others)  # which refuses them
+        key = tuple((name, type(value), value) for name, value in options.items())
         settings = self._resolved.get(key)
         if settings is None:
             settings = super().resolve(options, others=others)
@@ -129,7 +129,7 @@ class DiffusionProgram(DiffusionForm):
     def begin(self, run: Run, settings: DiffusionSettings | Sequence[DiffusionSettings]) -> DiffusionState:
         """From noise x_T down the time steps. `settings`: for all members, or one for each of them.
 
-        Nobody hears of the steps of a run whose members differ: they need not end together.
+        No callback is told of the steps of a run whose members differ: they need not end together.
         """
         if isinstance(settings, DiffusionSettings):
             if settings.guidance_scale == 1.0 or not self._lockstep:
@@ -208,10 +208,7 @@ class DiffusionProgram(DiffusionForm):
 
 @lru_cache(maxsize=64)
 def _table(
-    schedule: ScheduleSpec,
-    prediction_type: PredictionType,
-    settings: DiffusionSettings,
-    clip_range: float | None,
+    schedule: ScheduleSpec, prediction_type: PredictionType, settings: DiffusionSettings, clip_range: float | None
 ) -> SolverTable:
     """Made once for each setting: an application samples with the same one again and again."""
     return solver_table(

@@ -347,7 +347,7 @@ class DiffusionState(State):
 
     def join(self, other: State) -> bool:
         """Takes over all runs of `other`, which is used up; each goes on from the step that it is at."""
-        if not isinstance(other, DiffusionState):
+        if not isinstance(other, DiffusionState) or other is self:
             return False
         for lane in other._lanes:
             for mine in self._lanes:

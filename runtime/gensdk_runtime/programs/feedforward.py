@@ -9,7 +9,7 @@ import numpy as np
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array, Bound
-from gensdk_runtime.errors import BackendError
+from gensdk_runtime.errors import BackendError, ManifestError, not_finite
 from gensdk_runtime.programs.base import (
     WITH_LATENTS,
     Program,
@@ -50,7 +50,12 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         need."""
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
-        wanted |= conditions_wanted(self.conditions, graph, "batch")
+        asked = conditions_wanted(self.conditions, graph, "batch")
+        for name in asked.keys() & wanted.keys():
+            raise ManifestError(
+                f"input {name!r} of graph {graph.name!r} is a condition and noise; export it again"
+            )
+        wanted |= asked
         output = self.model.output
         outputs = {output.tensor: Wanted(("batch", *output.shape), output.dtype)}
         if self.makes_uint8:
@@ -71,6 +76,8 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         if (classifier := self._of_images(self.spec.classifier)) is not None:
             logits = classifier.graph.output("logits")
             classes = logits.shape[-1] if logits is not None and logits.shape else 0
+            if not isinstance(classes, int):
+                raise ManifestError(f"graph {classifier.graph.name!r} does not say how many logits it gives")
             wanted = {image_input(classifier.graph): images}
             require_signature(classifier.graph, wanted, {"logits": Wanted(("batch", classes))})
 
@@ -93,7 +100,7 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
 
     @property
     def uniform_latent(self) -> bool:
-        """Whether the first noise input is uniform."""
+        """True if the first noise input is uniform."""
         names = _noise_inputs(self._session.graph)
         spec = self._session.graph.input(names[0]) if names else None
         return spec is not None and spec.distribution == "uniform"
@@ -148,7 +155,7 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         """The samples; bytes after a look at the sums of the `count` that are wanted."""
         if not (in_bytes and self.makes_uint8):  # samples of another kind may be bytes themselves
             return bound.output(self.model.output.tensor)
-        check_sums(self._session.graph, bound.output("image_sum")[:count])
+        check_sums(self._session, bound.output("image_sum")[:count])
         return bound.output("pixels")
 
     @property
@@ -160,11 +167,9 @@ def _noise_inputs(graph: GraphSpec) -> list[str]:
     return [spec.name for spec in graph.inputs if spec.role == "noise"]
 
 
-def check_sums(graph: GraphSpec, sums: Array) -> None:
+def check_sums(session: Session, sums: Array) -> None:
     """Bytes can't be NaN, so the graph gives the sum of each image too."""
     if not np.isfinite(sums).all():
         bad = int((~np.isfinite(sums)).sum())
-        raise BackendError(
-            f"{bad} of {len(sums)} samples of graph {graph.name!r} came out NaN or infinite; run gensdk verify, "
-            "and use precision='fp32' meanwhile"
-        )
+        what = f"{bad} of {len(sums)} samples of graph {session.graph.name!r}"
+        raise not_finite(what, session.backend, session.precision)

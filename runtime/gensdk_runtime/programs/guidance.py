@@ -66,6 +66,6 @@ class Passes:
     def spread(self, rows: Float32, out: Float32) -> None:
         """Writes to each place of `out` [G, B, F] the row of `rows` [L, F] that belongs to its label."""
         if len(rows) == 1:
-            np.copyto(out, rows[0])
+            out[...] = rows[0]
         else:
             np.take(rows, self.places, axis=0, out=out, mode="clip")

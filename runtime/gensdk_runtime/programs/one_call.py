@@ -42,7 +42,7 @@ class OneCallDiffusion(DiffusionForm):
         _require(self.sessions[SAMPLER].graph, sampler_graph(self.model, self.table(self.baked)))
 
     def covers(self, settings: DiffusionSettings, *, listening: bool) -> bool:
-        """Only the settings that are part of the graph, and nobody hears of its steps."""
+        """True for the settings that are part of the graph, where no callback listens to steps."""
         return settings == self.baked and not listening
 
     def begin(self, run: Run, settings: DiffusionSettings) -> OneRun:
@@ -69,7 +69,7 @@ class OneCallAutoregressive(AutoregressiveProgram):
         _require(self.sessions[SAMPLER].graph, sampler_graph(self.model))
 
     def covers(self, settings: AutoregressiveSettings, *, listening: bool) -> bool:
-        """There are no settings, but nobody may listen to the rows."""
+        """True where no callback listens to rows; there are no settings."""
         return not listening
 
     def begin(self, run: Run, settings: AutoregressiveSettings) -> OneRun:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.programs.spacings import most_steps
 from gensdk_runtime.spec.model import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import TensorSpec
@@ -26,21 +27,22 @@ def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]
     """The options of the runs that prove `model`, main run first, in `steps` steps where that is not None.
 
     A diffusion model gets a run for each of some solvers that use all that a step can use, and one with shared
-    features; one that climbs gets one for each layer.
+    features; an ascent model gets one for each layer.
     """
     program = model.program
     if isinstance(program, AscentSpec):
         return [{"layer": layer} for layer in program.objectives]
     if not isinstance(program, DiffusionSpec):
         return [{}]
-    longest, main = program.schedule.num_train_timesteps, program.defaults.solver
-    first = min(steps or min(MAX_STEPS, program.defaults.num_inference_steps), longest)
+    schedule, main = make_schedule(program.schedule), program.defaults.solver
+    spacing = program.defaults.timestep_spacing
+    most = {solver: most_steps(schedule, solver, spacing) for solver in (main, *schedule.proving)}
+    first = min(steps or min(MAX_STEPS, program.defaults.num_inference_steps), most[main])
     guided = {} if model.num_classes is None else {"guidance_scale": GUIDANCE}
-    short = {"num_inference_steps": min(SHORT_STEPS, longest)}
+    short = {solver: {"num_inference_steps": min(SHORT_STEPS, held)} for solver, held in most.items()}
     runs: list[dict[str, Any]] = [{"solver": main, "num_inference_steps": first, **guided}]
-    others = make_schedule(program.schedule).proving
-    runs += [{"solver": solver, **short} for solver in others if solver != main]
-    return runs if program.shallow_graph is None else [*runs, {**short, "cache_interval": 2}]
+    runs += [{"solver": solver, **few} for solver, few in short.items() if solver != main and most[solver]]
+    return runs if program.shallow_graph is None else [*runs, {**short[main], "cache_interval": 2}]
 
 
 def shared_step(model: ModelSpec) -> tuple[str, str] | None:

@@ -37,7 +37,7 @@ class StepEnd:
 
 
 StepCallback = Callable[[StepEnd], object]
-"""Hears of each step; what it returns ends the run where it is true, and may be None."""
+"""Is called after each step; a true value that it returns ends the run."""
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Run:
 
     def finish(self, made: NDArray[Any]) -> None:
         """Keeps the result [len(run), ...] without what it was padded with."""
-        np.copyto(self.data, made[: len(self.data)])
+        self.data[...] = made[: len(self.data)]
 
     def latent(self, out: Float32) -> None:
         """Writes the latents that the caller gave, or standard normal noise, into `out` [len(self), ...]."""
@@ -171,7 +171,7 @@ class State(Borrower, ABC):
 
     @abstractmethod
     def step(self) -> bool:
-        """Makes one step; True if there is more to do. ``run.end_step`` hears of it, and may end the run."""
+        """Makes one step; True if there is more to do. ``run.end_step`` is told of it, and may end the run."""
 
     @abstractmethod
     def finish(self) -> None:

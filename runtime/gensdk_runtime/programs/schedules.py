@@ -35,14 +35,7 @@ class NoiseSchedule:
     those that a latent consistency model learned.
     """
 
-    solvers: ClassVar[tuple[SolverName, ...]] = (
-        "ddpm",
-        "ddim",
-        "dpmsolver++",
-        "euler",
-        "euler_ancestral",
-        "lcm",
-    )
+    solvers: ClassVar[tuple[SolverName, ...]] = ("ddpm", "ddim", "dpmsolver++", "euler", "euler_ancestral", "lcm")
     proving: ClassVar[tuple[SolverName, ...]] = ("ddpm", "ddim", "dpmsolver++")
     """Solvers that between them use all that a step can use."""
     prediction_types: ClassVar[tuple[PredictionType, ...]] = ("epsilon", "v_prediction", "sample")

@@ -56,10 +56,10 @@ def timesteps(
     if spacing not in SPACINGS:
         raise InputError(f"no timestep_spacing {spacing!r}{did_you_mean(str(spacing), SPACINGS)}")
     total, count = schedule.num_train_timesteps, num_inference_steps
-    drops_last = solver == "dpmsolver++" and spacing in ("leading", "linspace")
-    most = schedule.original_inference_steps if spacing == "skipping" else total - 1 if drops_last else total
+    drops_last, most = _drops_last(solver, spacing), most_steps(schedule, solver, spacing)
     if not 1 <= count <= most:
-        raise InputError(f"expected num_inference_steps from 1 to {most}, got {count}")
+        where = "" if most == total else f" with solver {solver!r} and timestep_spacing {spacing!r}"
+        raise InputError(f"expected num_inference_steps from 1 to {most}{where}, got {count}")
     if isinstance(schedule, FlowSchedule):
         return _of_flow(schedule, count, spacing, drops_last=drops_last) * total
     points = count + 1 if drops_last else count
@@ -75,6 +75,17 @@ def timesteps(
         return _times_of(schedule, _karras(schedule.ratios[-1], schedule.ratios[0], count))
     evenly: Float64 = np.linspace(0, total - 1, points)[::-1][:count]
     return evenly if solver in ("euler", "euler_ancestral") else evenly.round()
+
+
+def most_steps(schedule: Schedule, solver: SolverName, spacing: TimestepSpacing) -> int:
+    """The most steps that a solver can take; 0 where the schedule is too short for any."""
+    if spacing == "skipping":
+        return schedule.original_inference_steps
+    return schedule.num_train_timesteps - _drops_last(solver, spacing)
+
+
+def _drops_last(solver: SolverName, spacing: TimestepSpacing) -> bool:
+    return solver == "dpmsolver++" and spacing in ("leading", "linspace")
 
 
 def _of_flow(schedule: FlowSchedule, count: int, spacing: TimestepSpacing, *, drops_last: bool) -> Float64:

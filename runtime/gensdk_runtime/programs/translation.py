@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gensdk_runtime.backends.bound import Array, Bound
-from gensdk_runtime.conditions.image import source_size
+from gensdk_runtime.conditions.image import source_axes, source_size
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.base import Wanted, conditions_wanted, require_signature, write_conditions
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
@@ -11,7 +11,7 @@ from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
-from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, TensorSpec
+from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH
 
 
 class TranslationProgram(FeedforwardProgram):
@@ -29,16 +29,11 @@ class TranslationProgram(FeedforwardProgram):
     def check(self) -> None:
         """The input ``source``, the output ``image``, and no inputs but a label beside."""
         graph, source = self._session.graph, self.source
-        spec = graph.input("source")
-        if spec is None:
-            raise ManifestError(f"graph {graph.name!r} has no input 'source'; export the bundle again")
+        spec = graph.require_input("source")
         height, width = source_axes(spec)
-        shape = (
-            ("batch", height, width, source.channels)
-            if _is_bytes(spec)
-            else ("batch", source.channels, height, width)
-        )
-        inputs = conditions_wanted(self.conditions, graph, "batch") | {"source": Wanted(shape, spec.dtype)}
+        sizes = (height, width, source.channels) if spec.dtype == "uint8" else (source.channels, height, width)
+        inputs = conditions_wanted(self.conditions, graph, "batch")
+        inputs["source"] = Wanted(("batch", *sizes), spec.dtype)
         if spec.dtype not in ("float32", "uint8"):
             raise ManifestError(f"graph {graph.name!r}: a source is float32 or uint8, not {spec.dtype}")
         for axis, name, size in ((height, HEIGHT, source.height), (width, WIDTH, source.width)):
@@ -82,17 +77,6 @@ class TranslationProgram(FeedforwardProgram):
         named = {HEIGHT: height, WIDTH: width, RESULT_HEIGHT: scale * height, RESULT_WIDTH: scale * width}
         used = {axis for spec in self._session.graph.inputs + self._session.graph.outputs for axis in spec.shape}
         return {"batch": batch, **{name: size for name, size in named.items() if name in used}}
-
-
-def _is_bytes(spec: TensorSpec) -> bool:
-    return spec.dtype == "uint8"
-
-
-def source_axes(spec: TensorSpec) -> tuple[int | str, int | str]:
-    """Height and width of a ``source`` input: a name where any size goes in. ManifestError for another rank."""
-    if len(spec.shape) != 4:
-        raise ManifestError(f"expected input {spec.name!r} with four axes, got {list(spec.shape)}")
-    return (spec.shape[1], spec.shape[2]) if _is_bytes(spec) else (spec.shape[2], spec.shape[3])
 
 
 def result_axis(axis: int | str, scale: int) -> int | str:

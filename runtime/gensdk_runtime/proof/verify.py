@@ -175,7 +175,7 @@ def _replay_run(generator: Generator, run: Trajectory, bounds: GoldenBounds) -> 
     except InputError as failure:  # the settings come from the bundle, not from the caller
         raise IntegrityError(f"golden file: {failure}; export the bundle again") from None
     except BackendError as failure:  # NaN in the samples, above all
-        samples, problem = np.full_like(run.samples, np.nan), str(failure)
+        samples, problem = np.full_like(run.samples, np.nan), str(failure).partition("; run gensdk verify")[0]
     else:
         problem = degenerate(samples)
     drift = sample_drift(generator.model, run.samples, samples)

@@ -58,12 +58,7 @@ class Analysis:
 
 
 def analyse(
-    graph: OnnxGraph,
-    inputs: Mapping[str, Tensor],
-    outputs: Sequence[str],
-    *,
-    size: tuple[int, int],
-    scale: int,
+    graph: OnnxGraph, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, size: tuple[int, int], scale: int
 ) -> Analysis:
     """Follows `inputs` to `outputs`, which are `scale` times the `size` (height, width) of the source."""
     scene = Scene(size, graph.opset)

@@ -37,7 +37,7 @@ class LabelSpec(ConditionSpec):
 
 
 def label_conditions(num_classes: int | None, class_names: tuple[str, ...] | None = None) -> tuple[LabelSpec, ...]:
-    """The condition of a model with so many classes; none of one without."""
+    """The label condition of a model with classes; empty for a model without."""
     return () if num_classes is None else (LabelSpec(num_classes=num_classes, class_names=class_names),)
 
 
@@ -57,7 +57,7 @@ class ReceptiveField(StrictModel):
     bytes_per_square: Annotated[float, Field(ge=0, le=2.0**40)] = 0.0
 
     def in_words(self) -> str:
-        """Whether tiles give the same, and why not."""
+        """In a line: do tiles give the same as the whole image, and if not, why."""
         if self.whole:
             return f"not unless asked for: it looks at all of an image ({self.reason})"
         return f"they give what the whole image gives; a place depends on {self.margin} pixels around it"

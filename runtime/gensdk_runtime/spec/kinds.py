@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast
 
@@ -18,6 +18,7 @@ from pydantic import PlainValidator, SerializeAsAny
 
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.fields import Dtype, Range, Role
+from gensdk_runtime.spec.settings import TAKEN
 from gensdk_runtime.spec.strict import StrictModel
 
 if TYPE_CHECKING:
@@ -84,19 +85,31 @@ SpecT = TypeVar("SpecT", bound=StrictModel)
 
 
 class Kinds(Generic[SpecT]):
-    """The specs that are known, by kind. `modules`: where gensdk's own kinds lie."""
+    """The specs that are known, by kind. `modules`: where gensdk's own kinds lie; `taken`: no names of kinds."""
 
-    def __init__(self, base: type[StrictModel], what: str, group: str, modules: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        base: type[StrictModel],
+        what: str,
+        group: str,
+        modules: Mapping[str, str],
+        *,
+        taken: Collection[str] = (),
+    ) -> None:
         self._base = base
         self._what = what
         self._group = group
         self._modules = modules
+        self._taken = taken
         self._specs: dict[str, type[SpecT]] = {}
         self._classes: dict[str, type[Any]] = {}
 
     def register(self, spec: type[SpecT]) -> type[SpecT]:
-        """Makes `spec` known under its kind; ValueError where another one has that name."""
-        self._add(self._specs, _kind_of(spec), spec)
+        """Makes `spec` known under its kind; ValueError where another one, or something else, has that name."""
+        kind = _kind_of(spec)
+        if kind in self._taken or not kind.isidentifier():
+            raise ValueError(f"no {self._what} can be called {kind!r}: it is no name, or one of something else")
+        self._add(self._specs, kind, spec)
         return spec
 
     def register_class(self, spec: type[SpecT], works: type[Any]) -> None:
@@ -105,7 +118,7 @@ class Kinds(Generic[SpecT]):
 
     def _add(self, table: dict[str, type[Any]], kind: str, added: type[Any]) -> None:
         known = table.setdefault(kind, added)
-        if (known.__module__, known.__qualname__) != (added.__module__, added.__qualname__):
+        if not same_class(known, added):
             raise ValueError(f"two {self._what}s of the kind {kind!r}: {known.__module__}, {added.__module__}")
 
     def known_class(self, kind: str) -> type[Any] | None:
@@ -123,7 +136,7 @@ class Kinds(Generic[SpecT]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The kinds that are known, those of packages that are not loaded aside."""
+        """The kinds that are known; of other packages those that are loaded."""
         return tuple(sorted({*self._specs, *self._modules}))
 
     def load(self, kind: str) -> bool:
@@ -166,6 +179,11 @@ class Kinds(Generic[SpecT]):
         return self.spec(kind).model_validate_json(text)
 
 
+def same_class(one: type[Any], other: type[Any]) -> bool:
+    """True for a class and what its module makes of it when it is loaded again, as notebooks do."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
 def _kind_of(spec: type[StrictModel]) -> str:
     kind = spec.model_fields["kind"].default
     if not isinstance(kind, str):
@@ -190,6 +208,7 @@ CONDITIONS: Kinds[ConditionSpec] = Kinds(
     "condition",
     "gensdk.conditions",
     {"image": "gensdk_runtime.conditions.image", "label": "gensdk_runtime.conditions.label"},
+    taken=TAKEN | {"latent", "setting"},  # results call values as the kind is, with an s
 )
 
 AnyProgram = Annotated[ProgramSpec, PlainValidator(PROGRAMS.read), SerializeAsAny()]

@@ -39,7 +39,7 @@ class FeedforwardSpec(ProgramSpec):
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """The graphs that there are, by name; the one that makes images first."""
+        """The graphs of the program, by name; the one that makes images first."""
         names = (self.graph, self.encoder, self.classifier)
         return tuple(name for name in names if name is not None)
 
@@ -62,7 +62,7 @@ class ScheduleSpec(StrictModel):
 
     @model_serializer(mode="wrap")
     def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what older versions don't know, where it has no meaning."""
+        """Leaves out fields that older versions don't know, where they have no meaning."""
         data: dict[str, Any] = whole(self)
         newer = {"betas": None, "shift": 1.0, "original_inference_steps": 50}
         return {name: value for name, value in data.items() if name not in newer or value != newer[name]}
@@ -119,7 +119,7 @@ class DiffusionSpec(ProgramSpec):
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """The graphs that there are, by name."""
+        """The graphs of the program, by name."""
         names = (self.graph, self.embedding_graph, self.shallow_graph)
         return tuple(name for name in names if name is not None)
 

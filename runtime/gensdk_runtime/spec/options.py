@@ -6,7 +6,7 @@ An option is a field of the settings of a program; see :mod:`gensdk_runtime.spec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import numpy as np
@@ -22,6 +22,7 @@ from gensdk_runtime.spec.strict import StrictModel, first_problem
 SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
 MAX_WORD = 200
 """Characters of an option."""
+MAX_WHOLE = 2**63
 
 
 class Option(NamedTuple):
@@ -92,22 +93,24 @@ def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: I
     caller takes, for the nearest match), of a wrong type and out of its range.
     """
     cls = type(defaults)
-    given = {name: _plain(name, value) for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in cls.model_fields:
-            raise InputError(_unknown(name, cls, others))
+            raise InputError(_unknown(name, cls, tuple(others)))
+    given = {name: _plain(name, value) for name, value in given.items()}
     try:
         return cls.model_validate_json(json.dumps({**defaults.model_dump(), **given}))
     except ValidationError as failure:
-        raise InputError(_wrong(failure, cls, given)) from None
+        raise InputError(wrong_option(failure, cls, given)) from None
 
 
-def check_options(kind: str, options: Mapping[str, Any]) -> None:
-    """Raises :class:`InputError` where the programs of a `kind` don't have these options, or not with such values.
+def check_options(kind: str, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> None:
+    """Raises :class:`InputError` where the programs of a `kind` don't have these options, or not with such values
+    (`others` as in :func:`settings_under`).
 
     What only the model itself can tell (its classes, its layers) is left to :meth:`Program.resolve`.
     """
-    settings_under(SETTINGS[kind](), options)
+    settings_under(SETTINGS[kind](), options, others=others)
 
 
 def parse_options(words: Iterable[str]) -> dict[str, Any]:
@@ -172,7 +175,7 @@ def _by_any_program(name: str, value: Any, *, as_text: bool = False) -> Any:
             read = cls.model_validate_strings if as_text else cls.model_validate
             return getattr(read({name: value}), name)
         except ValidationError as failure:
-            problem = _wrong(failure, cls, {name: value})
+            problem = wrong_option(failure, cls, {name: value})
     raise InputError(problem)
 
 
@@ -185,6 +188,8 @@ def _plain(name: str, value: Any) -> Any:
     plain = value.item() if isinstance(value, np.generic) else value
     if not isinstance(plain, int | float | str):
         raise InputError(f"expected {name} as a number, a word or a bool, got {type(value).__name__}")
+    if isinstance(plain, int) and abs(plain) > MAX_WHOLE:  # beyond it neither JSON nor str() need take it
+        raise InputError(f"expected {name} as a number within 2^63, got {shown(plain)}")
     if isinstance(plain, str) and len(plain) > MAX_WORD:
         raise InputError(f"expected {name} as a word, got {len(plain)} characters")
     if isinstance(plain, str) and not plain.isprintable():
@@ -192,18 +197,23 @@ def _plain(name: str, value: Any) -> Any:
     return plain
 
 
-def _unknown(name: str, cls: type[ProgramSettings], others: Iterable[str]) -> str:
+def _unknown(name: str, cls: type[ProgramSettings], others: Collection[str]) -> str:
     """What is said of an option that settings do not have."""
     kind = kind_of(cls)
     elsewhere = [option.kind for option in all_options().get(name, ())]
     if elsewhere:
         model = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} model"
         return f"{name} means nothing to {model} (it is for {' and '.join(elsewhere)} models); leave it out"
+    if name in others:
+        return f"{name} is not an option of the program; pass it as an argument of its own"
     return f"no option {shown(name)!r}{did_you_mean(name[:80], {*cls.model_fields, *others})}"
 
 
-def _wrong(failure: ValidationError, cls: type[ProgramSettings], given: Mapping[str, Any]) -> str:
-    """What is said of the first wrong value."""
+def wrong_option(failure: ValidationError, cls: type[ProgramSettings], given: Mapping[str, Any]) -> str:
+    """What is said of the first option of those `given` that settings do not have, or not with such a value."""
+    for name in given:
+        if name not in cls.model_fields:
+            return _unknown(name, cls, ())
     place = failure.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
     name = str(place[0]) if place else ""
     if name not in given:

@@ -8,10 +8,12 @@ its range and a sentence, and a line in :class:`SampleOptions`, which tells type
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+import numpy as np
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.strict import StrictModel
 
 SolverName = Literal["ddpm", "ddim", "dpmsolver++", "euler", "euler_ancestral", "lcm"]
@@ -25,13 +27,34 @@ class ProgramSettings(StrictModel):
     """Base of the settings of a program: each field is an option of :meth:`Generator.sample`.
 
     A field has a default, a sentence (``Field(description=...)``), and its range or choices in its type. None
-    stands for "left open": the program finds a value by the model. What is None is not written.
+    stands for "left open": the program finds a value by the model. What is None is not written. Made with a wrong
+    option it raises :class:`InputError`.
     """
+
+    if not TYPE_CHECKING:  # type checkers know the fields of each class
+
+        def __init__(self, **options: Any) -> None:
+            plain = {
+                name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()
+            }
+            try:
+                super().__init__(**plain)
+            except ValidationError as failure:
+                from gensdk_runtime.spec.options import wrong_option  # which is made of this module
+
+                raise InputError(wrong_option(failure, type(self), options)) from None
+
+        __init__.__pydantic_base_init__ = True  # what is read from JSON does not come through here
 
     @model_serializer(mode="wrap")
     def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in whole(self).items() if value is not None}
 
+
+CALL = ("n", "seed", "latents", "settings", "callback_on_step_end", "progress", "batch_size", "output_type")
+"""Arguments of :meth:`Generator.sample` beside conditions and options."""
+TAKEN = frozenset((*CALL, "size", "warm"))
+"""Arguments of it and of :meth:`Generator.prepare`: no names of conditions and options."""
 
 SETTINGS: dict[str, type[ProgramSettings]] = {}
 """The settings of each kind of program."""
@@ -39,9 +62,13 @@ AnySettings = TypeVar("AnySettings", bound=type[ProgramSettings])
 
 
 def register_settings(kind: str) -> Callable[[AnySettings], AnySettings]:
-    """Makes a class the settings of the programs of this `kind`. A second one for a kind is an error."""
+    """Makes a class the settings of the programs of this `kind`. A second one for a kind is an error,
+    and so is an option whose name :meth:`Generator.sample` has for something else."""
 
     def register(settings: AnySettings) -> AnySettings:
+        made: type[ProgramSettings] = settings
+        for name in TAKEN & set(made.model_fields):
+            raise ValueError(f"an option can't be called {name!r}, as an argument of sample() is; rename it")
         if kind in SETTINGS:
             raise ValueError(f"the program {kind!r} has settings already: {SETTINGS[kind].__name__}")
         SETTINGS[kind] = settings
@@ -64,25 +91,30 @@ class AutoregressiveSettings(ProgramSettings):
 class DiffusionSettings(ProgramSettings):
     """How a solver leads from noise to images; the names are those of diffusers."""
 
-    solver: SolverName = Field("ddim", description="The sampler that leads from noise to images.")
-    num_inference_steps: int = Field(20, ge=1, le=100_000, description="Steps of the solver.")
+    solver: SolverName = Field(default="ddim", description="The method that leads from noise to images.")
+    num_inference_steps: int = Field(default=20, ge=1, le=100_000, description="Steps of the solver.")
     eta: float = Field(
-        0.0, ge=0, le=1, description="Share of fresh noise in the steps of DDIM: 0 is none, 1 is as much as DDPM."
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of fresh noise in the steps of DDIM: 0 is none, 1 is as much as DDPM.",
     )
     guidance_scale: float = Field(
-        1.0, ge=0, le=100, description="How strongly a label is followed; 1 is without guidance."
+        default=1.0, ge=0, le=100, description="How strongly a label is followed; 1 is without guidance."
     )
     timestep_spacing: TimestepSpacing = Field(
-        "trailing", description="Which time steps of the training are taken."
+        default="trailing", description="How the steps are spread over the time steps of the training."
     )
-    clip_sample: bool = Field(True, description="The estimate of x_0 is clipped to the range of the images.")
-    use_clipped_model_output: bool = Field(True, description="DDIM goes on from the clipped estimate of x_0.")
+    clip_sample: bool = Field(default=True, description="Clip the estimate of x_0 to the range of the images.")
+    use_clipped_model_output: bool = Field(
+        default=True, description="Let DDIM go on from the clipped estimate of x_0."
+    )
     cache_interval: int = Field(
-        1,
+        default=1,
         ge=1,
         le=1000,
-        description="Deep features are computed every so many steps and taken from the last such step between "
-        "(DeepCache, Ma et al. 2023), by bundles exported with --share-features; 1 is exact.",
+        description="Compute deep features every so many steps, and reuse them in the steps between "
+        "(DeepCache, Ma et al. 2023), for bundles exported with --share-features; 1 is exact.",
     )
 
 
@@ -90,35 +122,49 @@ class DiffusionSettings(ProgramSettings):
 class AscentSettings(ProgramSettings):
     """How an input is optimized."""
 
-    optimizer: OptimizerName = Field("adam", description="What makes steps of gradients.")
-    learning_rate: float = Field(0.05, gt=0, le=1e6, description="Size of a step of the optimizer.")
+    optimizer: OptimizerName = Field(default="adam", description="What makes steps of gradients.")
+    learning_rate: float = Field(default=0.05, gt=0, le=1e6, description="Size of the optimizer's steps.")
     lr_schedule: LearningRateSchedule = Field(
-        "constant",
+        default="constant",
         description="The learning rate stays, or falls in a line to 0 at the last step, which lets a search come "
         "to rest where the objective has kinks.",
     )
-    num_inference_steps: int = Field(100, ge=0, le=100_000, description="Steps of the optimizer.")
-    momentum: float = Field(0.0, ge=0, lt=1, description="Share of the last step that SGD adds to the next.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="How slowly Adam's mean of the gradients changes.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="How slowly Adam's mean of the squared gradients changes.")
+    num_inference_steps: int = Field(default=100, ge=0, le=100_000, description="Steps of the optimizer.")
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the last step that SGD adds to the next."
+    )
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="How slowly Adam's mean of the gradients changes.")
+    beta2: float = Field(
+        default=0.999, ge=0, lt=1, description="How slowly Adam's mean of the squared gradients changes."
+    )
     patience: int = Field(
-        0, ge=0, le=100_000, description="Steps without progress after which a sample stops; 0 is never."
+        default=0, ge=0, le=100_000, description="Steps without progress after which a sample stops; 0 is never."
     )
     tolerance: float = Field(
-        1e-3, ge=0, lt=1, description="Progress is an objective that is better than the best by this share."
+        default=1e-3,
+        ge=0,
+        lt=1,
+        description="By which share an objective must beat the best one to count as progress.",
     )
     jitter: int = Field(
-        0, ge=0, le=1024, description="Pixels that an image is moved by in each step, and back, at most."
+        default=0,
+        ge=0,
+        le=1024,
+        description="By how many pixels an image is moved at most before each step, and back after it.",
     )
     layer: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=200,
-        description="What is to be optimized, by its name in the bundle; open: its first.",
+        description="The layer to optimize, by its name in the bundle; by default the first.",
     )
-    channel: int | None = Field(None, ge=0, description="The one channel of the layer that counts; open: all.")
+    channel: int | None = Field(
+        default=None, ge=0, description="The one channel of the layer to optimize; by default all of them."
+    )
     start: Start | None = Field(
-        None, description="Where the search begins; open: the encoder where there is one, or as the bundle says."
+        default=None,
+        description="Where the search begins; by default at what the encoder makes of an image, where there is an "
+        "encoder, or as the bundle says.",
     )
 
 

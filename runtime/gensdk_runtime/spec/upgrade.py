@@ -24,6 +24,8 @@ def _model_of_1(model: Any) -> Any:
     if not isinstance(model, dict) or {"output", "conditions"} & set(model):
         return model
     old = {name: model.get(name) for name in ("image", "points", "source", "num_classes", "class_names")}
+    if any(isinstance(fields, dict) and "kind" in fields for fields in old.values()):
+        return model
     rest = {name: value for name, value in model.items() if name not in old}
     outputs = [_of_kind(kind, old[kind]) for kind in ("image", "points") if old[kind] is not None]
     classes = {name: old[name] for name in ("num_classes", "class_names") if old[name] is not None}

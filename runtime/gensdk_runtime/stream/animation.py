@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import ceil, isfinite
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 
+from gensdk_runtime.arguments import check_whole
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.atomic import put_in_place, sibling
 from gensdk_runtime.media.gif import MAX_SIDE, encode_gif
@@ -14,7 +15,8 @@ from gensdk_runtime.media.images import GRID_CELL, Uint8, write_atomically
 
 VIDEOS = (".mp4", ".avi")
 SUFFIXES = (".gif", *VIDEOS)
-MAX_FPS = 120.0
+MIN_FPS, MAX_FPS = 0.01, 120.0
+"""A GIF can show a frame for eleven minutes at most."""
 MAX_PIXELS = 2**28
 """Of all frames together."""
 
@@ -22,7 +24,7 @@ MAX_PIXELS = 2**28
 def save_animation(images: Uint8, path: str | Path, *, fps: float = 12.0, scale: int | None = None) -> Path:
     """Writes `images` [n, H, W, C] as the frames of a ``.gif``, which plays for ever, or an ``.mp4`` or ``.avi``.
 
-    `fps` frames a second, above 0 and at most 120; a GIF shows 50 at most. `scale` enlarges each pixel so many
+    `fps` frames a second, from 0.01 to 120; a GIF shows 50 at most. `scale` enlarges each pixel so many
     times; None: to 48 pixels a side at least. Raises :class:`InputError` for another suffix, for images that are
     neither grey nor RGB, for too many pixels, and where the disk refuses; then what stood at `path` stays.
     """
@@ -30,7 +32,8 @@ def save_animation(images: Uint8, path: str | Path, *, fps: float = 12.0, scale:
     check_animation(target, fps)
     if images.ndim != 4 or not images.size or images.shape[3] not in (1, 3):
         raise InputError(f"expected frames uint8 [n, H, W, 1 or 3], got {list(images.shape)}; save as .npz")
-    scale = scale or max(1, ceil(GRID_CELL / min(images.shape[1:3])))
+    least = max(1, ceil(GRID_CELL / min(images.shape[1:3])))
+    scale = least if scale is None else check_whole(scale, "scale", least=1, most=MAX_SIDE)
     pixels = len(images) * scale**2 * images.shape[1] * images.shape[2]
     if pixels > MAX_PIXELS or scale * max(images.shape[1:3]) > MAX_SIDE:
         raise InputError(f"expected at most {MAX_PIXELS:,} pixels in all frames, got {pixels:,}; lower scale or n")
@@ -46,8 +49,8 @@ def check_animation(target: Path, fps: float) -> None:
     """Raises :class:`InputError` for a suffix or frame rate that can't be written; ask before drawing for long."""
     if target.suffix.lower() not in SUFFIXES:
         raise InputError(f"can't write {target.suffix or 'that'} as frames; use one of {', '.join(SUFFIXES)}")
-    if not (isfinite(fps) and 0 < fps <= MAX_FPS):
-        raise InputError(f"expected fps above 0 and at most {MAX_FPS:g}, got {fps}")
+    if not MIN_FPS <= fps <= MAX_FPS:  # NaN neither
+        raise InputError(f"expected fps from {MIN_FPS:g} to {MAX_FPS:g}, got {fps}")
 
 
 def _write_video(frames: Uint8, target: Path, fps: float) -> None:

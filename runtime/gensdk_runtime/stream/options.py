@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
+from gensdk_runtime.arguments import check_callback, check_flag, check_number, check_whole
+from gensdk_runtime.conditions.given_images import check_size
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.stream.figures import StreamFigures
@@ -51,55 +51,22 @@ class StreamOptions:
     on_event: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        _check(_is_number(self.mix, 0, 1), "mix from 0 to 1", self.mix)
-        _check(
-            self.skip_similar is None or _is_number(self.skip_similar, 0, 255),
-            "skip_similar from 0 to 255",
-            self.skip_similar,
-        )
-        _check(
-            self.max_frames is None or _is_whole(self.max_frames, 1), "max_frames of at least 1", self.max_frames
-        )
-        _check(
-            self.max_seconds is None or (_is_number(self.max_seconds, 0, MAX_SECONDS) and self.max_seconds > 0),
-            f"max_seconds above 0, at most {MAX_SECONDS:,}",
-            self.max_seconds,
-        )
-        _check(_is_number(self.stall_seconds, 0.05, 3600), "stall_seconds from 0.05 to 3600", self.stall_seconds)
-        _check(_is_whole(self.reconnects, 0, 1_000_000), "reconnects from 0 to 1,000,000", self.reconnects)
-        _check(self.tile is None or _is_whole(self.tile, 0), "tile as a number of pixels, 0 for never", self.tile)
-        for name in ("side_by_side", "live"):
-            value = getattr(self, name)
-            allowed = isinstance(value, bool | np.bool_) or (name == "live" and value is None)
-            _check(allowed, f"{name} as True or False", value)
-        for name in ("on_second", "on_event"):
-            _check(
-                getattr(self, name) is None or callable(getattr(self, name)),
-                f"a function as {name}",
-                getattr(self, name),
-            )
-        if self.size is not None:
-            fits = (
-                isinstance(self.size, tuple | list)
-                and len(self.size) == 2
-                and all(_is_whole(side, 1, MAX_SIDE) for side in self.size)
-            )
-            _check(fits, f"size as (height, width), whole numbers from 1 to {MAX_SIDE}", self.size)
-            object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
-
-
-def _is_whole(value: object, low: int, high: int = 2**31 - 1) -> bool:
-    """True if it is an integer, numpy's among them, and no truth value, from `low` to `high`."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) <= high
-
-
-def _is_number(value: object, low: float, high: float) -> bool:
-    """True if it is a real number from `low` to `high`, which NaN is not."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    return bool(low <= value <= high)
-
-
-def _check(holds: bool, expected: str, came: object) -> None:
-    if not holds:
-        raise InputError(f"expected {expected}, got {came!r:.80}")
+        check_number(self.mix, "mix", least=0, most=1)
+        check_number(self.stall_seconds, "stall_seconds", least=0.05, most=3600)
+        check_whole(self.reconnects, "reconnects", least=0, most=1_000_000)
+        check_flag(self.side_by_side, "side_by_side")
+        check_callback(self.on_second, "on_second")
+        check_callback(self.on_event, "on_event")
+        if self.live is not None:
+            check_flag(self.live, "live")
+        if self.tile is not None:
+            check_whole(self.tile, "tile", least=0, most=MAX_SIDE)
+        if self.skip_similar is not None:
+            check_number(self.skip_similar, "skip_similar", least=0, most=255)
+        if self.max_frames is not None:
+            check_whole(self.max_frames, "max_frames", least=1, most=2**31 - 1)
+        if self.max_seconds is not None and not check_number(
+            self.max_seconds, "max_seconds", least=0, most=MAX_SECONDS
+        ):
+            raise InputError("expected max_seconds above 0, got 0; None is for no limit")
+        object.__setattr__(self, "size", check_size(self.size, "size"))

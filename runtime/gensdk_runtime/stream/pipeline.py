@@ -11,8 +11,8 @@ from threading import Thread
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
+from gensdk_runtime.conditions.base import checked
 from gensdk_runtime.conditions.image import source_of
-from gensdk_runtime.conditions.label import check_labels
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.video.view import as_grey, compose, difference
@@ -109,7 +109,7 @@ def check_model(generator: Generator, options: StreamOptions) -> None:
     if options.label is None and model.num_classes is not None:
         known = ", ".join(model.class_names or (f"0 .. {model.num_classes - 1}",))
         raise InputError(f"model {model.name!r} has classes: pass label, one of {known}")
-    check_labels(options.label, 1, model)
+    checked({"label": options.label}, model, 1)
 
 
 class _Result(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gensdk_runtime.arguments import check_word
-from gensdk_runtime.backends import create_backend
+from gensdk_runtime.backends import check_threads, create_backend
 from gensdk_runtime.backends.base import Backend
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
@@ -24,6 +24,7 @@ def open_runners(
 ) -> Runners:
     """Opens the graphs of `bundle`; the arguments, and what is raised, as for :meth:`Generator.load`."""
     check_word(precision, "precision", PRECISIONS)
+    threads = check_threads(threads)
     chosen: object = backend  # callers without a type checker pass anything
     if not isinstance(chosen, str | Backend):
         kind = type(chosen).__name__
@@ -36,7 +37,7 @@ def open_runners(
         raise InputError("precision='auto' is chosen by measurement; it needs backend='auto'")
     engine = backend if isinstance(backend, Backend) else create_backend(backend, threads=threads)
     if threads is not None and isinstance(backend, Backend):
-        raise InputError("threads goes with a backend's name; give your Backend its own")
+        raise InputError("threads goes with the name of a backend; a Backend of your own sets its threads itself")
 
     def again(choice: Choice) -> Runner:
         fresh = create_backend(backend, threads=threads) if isinstance(backend, str) else backend

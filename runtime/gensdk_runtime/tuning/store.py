@@ -74,13 +74,16 @@ def save_table(key: Mapping[str, str], table: CostTable, manifest: Manifest) -> 
 
 
 def clear_tables(keys: Iterable[Mapping[str, str]]) -> int:
-    """Removes the stored costs of `keys`; how many files there were."""
+    """Removes the stored costs of `keys`; how many files there were. BackendError where they can't be removed."""
     paths = [cache_folder(FOLDER) / _name(key) for key in keys]
     for path in paths:
         _kept.pop(path.name, None)
     there = [path for path in paths if path.exists()]
     for path in there:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as failure:
+            raise BackendError(f"can't remove {path}: {failure.strerror or failure}; remove it yourself") from None
     return len(there)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gensdk_runtime.arguments import check_whole
+from gensdk_runtime.backends import check_threads
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import BackendError, InputError, did_you_mean
 from gensdk_runtime.plan.costs import CostTable, Round
@@ -18,7 +19,6 @@ from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import Manifest
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.tuning import store
-from gensdk_runtime.tuning.auto import check_threads
 from gensdk_runtime.tuning.pruning import USUAL_COUNTS, counts_to_compare, pruned
 
 DEFAULT_BUDGET = 20.0
@@ -41,7 +41,10 @@ class PrecisionReport:
                 for cost in self.measured.costs
             ],
             "kept": [choice.label for choice in self.kept.choices],
-            "plans": {str(n): _plan_dict(self.kept, n) for n in sizes},
+            "plans": {
+                str(n): {"seconds": self.kept.cost(n), "rounds": [*map(describe_round, self.kept.plan(n))]}
+                for n in sizes
+            },
             "stored": None if self.path is None else str(self.path),
         }
 
@@ -93,7 +96,7 @@ def tune(
     start = time.monotonic()
     if not 0.1 <= budget_s <= 86400:
         raise InputError(f"expected a budget from 0.1 to 86400 seconds, got {budget_s:g}")
-    check_threads(threads)
+    threads = check_threads(threads)
     from gensdk_runtime.tuning.measurement import Measurement
 
     with _open(bundle) as opened:
@@ -136,10 +139,6 @@ def clear(bundle: str | Path | Bundle, threads: int | None = None) -> int:
     with _open(bundle) as opened:
         keys = [measurement_key(opened.manifest, each, threads) for each in opened.manifest.precisions]
         return store.clear_tables(keys)
-
-
-def _plan_dict(table: CostTable, n: int) -> dict[str, Any]:
-    return {"seconds": table.cost(n), "rounds": [describe_round(found) for found in table.plan(n)]}
 
 
 def describe_round(found: Round) -> dict[str, Any]:

@@ -80,6 +80,10 @@ def test_slower_fails_and_only_slower_fails(bundle, tmp_path) -> None:
     faster_baseline(bundle, honest, 1)
     faster_baseline(bundle, doctored, 100)
     run(bundle, "--iterations", "120", "--baseline", str(honest), "--fail-on", "p50:+900%")
+    refused = CliRunner().invoke(bench, [bundle, *QUICK, "--baseline", str(honest), "--runs", "2"])
+    assert isinstance(refused.exception, InputError)
+    assert "--runs of at least 3, got 2" in str(refused.exception)
+    assert "measuring" not in refused.output
     result = run(bundle, "--iterations", "120", "--baseline", str(doctored), "--json", exit_code=1)
     assert isinstance(result.exception, CheckFailedError)
     assert json.loads(result.stdout)["comparisons"][0]["verdict"] == "slower"

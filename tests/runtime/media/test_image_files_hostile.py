@@ -233,6 +233,14 @@ def test_cut_animations_end_with_an_error(form: str) -> None:
         assert all(np.array_equal(one, other) for one, other in zip(found, whole, strict=False))
 
 
+@pytest.mark.parametrize("rows", [None, 5])
+def test_a_header_that_comes_late_hides_no_missing_rows(rows: int | None) -> None:
+    data = png(NOISE, rows=rows)
+    late = data[:8] + png_chunk(b"tEXt", b"a\0b") + data[8:]
+    with pytest.raises(CorruptImageError, match="does not begin with its header"):
+        decode(late, 3)
+
+
 def test_too_many_frames_are_refused_before_the_first() -> None:
     count = struct.pack(">II", 1 << 30, 0)
     control = struct.pack(">IIIIIHHBB", 0, 40, 24, 0, 0, 1, 25, 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from gensdk_runtime.media.gif import encode_gif
 from gensdk_runtime.media.image_files import CorruptImageError, decode, read_header
 from gensdk_runtime.media.image_frames import Frame, frame_count, frames
-from support.image_bytes import exif, png, png_chunk, tiff, turned
+from support.image_bytes import exif, packed, png, png_chunk, tiff, turned
 
 DURATIONS = [40, 100, 100, 1000]
 
@@ -148,3 +149,30 @@ def test_still_pictures_have_one_frame(data: bytes) -> None:
     assert frame_count(data) == 1
     assert np.array_equal(only.image, moving(2)[0])
     assert only.duration == 0
+
+
+def animated(pictures: list[np.ndarray], bits: int, clear: int) -> bytes:
+    """Pictures in grey [H, W, 1] as an animated PNG, in which `clear` is transparent."""
+    height, width, _ = pictures[0].shape
+    control = struct.pack(">IIIIHHBB", width, height, 0, 0, 1, 25, 0, 0)
+    later = []
+    for number, picture in enumerate(pictures[1:]):
+        lines = zlib.compress(b"".join(b"\0" + packed(line, bits) for line in picture))
+        later.append((b"fcTL", struct.pack(">I", 2 * number + 1) + control))
+        later.append((b"fdAT", struct.pack(">I", 2 * number + 2) + lines))
+    first = ((b"acTL", struct.pack(">II", len(pictures), 0)), (b"tRNS", struct.pack(">H", clear)))
+    before = (*first, (b"fcTL", struct.pack(">I", 0) + control))
+    return png(pictures[0], bits=bits, before=before, after=tuple(later))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 16])
+def test_frames_of_any_depth_have_the_greys_of_still_pictures(bits: int) -> None:
+    white = 2**bits - 1
+    ramp = np.linspace(0, white, 12).astype(np.int64).reshape(3, 4, 1)
+    clear = int(ramp[1, 1, 0])
+    pictures = [ramp, ramp[::-1]]
+    found = [frame.image for frame in frames(animated(pictures, bits, clear), 4)]
+    for picture, image in zip(pictures, found, strict=True):
+        grey = (picture >> 8 if bits == 16 else picture * 255 // white).astype(np.uint8)
+        alpha = np.where(picture == clear, 0, 255).astype(np.uint8)
+        np.testing.assert_array_equal(image, np.concatenate([grey, grey, grey, alpha], axis=2))

@@ -129,8 +129,9 @@ IMAGES = np.zeros((2, *IMAGE.shape), np.float32)
         (IMAGES, {"mask": np.ones((3, 4, 6))}, "expected mask"),
         (IMAGES, {"mask": np.full((4, 6), np.nan)}, "expected mask from 0"),
         (IMAGES, {"mask": np.full((4, 6), 2)}, "expected mask from 0"),
-        (IMAGES, {"mask": "all"}, "mask as numbers"),
+        (IMAGES, {"mask": "all"}, "mask as an array of numbers"),
         (IMAGES, {"mask": np.ones((4, 6)), "num_iterations": 0}, "num_iterations from 1"),
+        (IMAGES, {"num_iterations": 0}, "num_iterations from 1"),
         (IMAGES, {"label": 1}, "no classes"),
     ],
 )
@@ -176,3 +177,20 @@ def test_an_encoder_of_another_latent_is_refused() -> None:
                 "program": {"kind": "feedforward", "graph": "generator", "encoder": "back"},
             }
         )
+
+
+def test_a_classifier_says_how_many_classes_it_knows() -> None:
+    model = _model()
+    *others, classifier = model.graphs
+    open_ended = classifier.model_copy(update={"outputs": (tensor("logits", "state", "batch", "classes"),)})
+    with pytest.raises(ManifestError, match="'classifier' does not say how many logits"):
+        generator(model.model_copy(update={"graphs": (*others, open_ended)}))
+
+
+def test_an_input_is_a_condition_or_noise() -> None:
+    model = feedforward_model(3)
+    (graph,) = model.graphs
+    z, label = graph.inputs
+    both = graph.model_copy(update={"inputs": (z, label.model_copy(update={"role": "noise"}))})
+    with pytest.raises(ManifestError, match="input 'label' of graph 'generator' is a condition and noise"):
+        generator(model.model_copy(update={"graphs": (both,)}))

@@ -168,6 +168,15 @@ def test_wrong_walks_are_told(arguments: dict[str, Any], match: str) -> None:
         _wrong(model, **arguments)
 
 
+@pytest.mark.parametrize("call", ["latents", "interpolate", "traverse"])
+def test_what_memory_does_not_hold_is_refused_before_it_is_taken(call: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("gensdk_runtime.host.memory.available_memory", lambda: 2**20)
+    given: tuple[Any, ...] = {"latents": (), "interpolate": (0, 1), "traverse": (0, 0)}[call]
+    many = (10**7, 0) if call == "latents" else (10**7,)
+    with generator(feedforward_model()) as model, pytest.raises(InputError, match="of memory are free"):
+        getattr(model, call)(*given, *many)
+
+
 def test_wrong_traversals_are_told_and_some_models_have_no_latent() -> None:
     with generator(diffusion_model()) as model:
         for axis in (-1, 24, True, 1.5):

@@ -54,8 +54,22 @@ def test_what_is_prepared_is_checked_at_once() -> None:
     with generator(MODELS["diffusion"](3)) as model:
         with pytest.raises(InputError, match="num_inference_steps"):
             model.prepare(num_inference_steps=0)
-        with pytest.raises(InputError, match="was not prepared to translate"):
+        with pytest.raises(InputError, match="does not translate images"):
             model.prepare(num_inference_steps=2).translate(np.zeros((4, 6, 1), np.uint8))
+        with pytest.raises(InputError, match="have one size; leave size out"):
+            model.prepare(size=(8, 8))
+        with pytest.raises(InputError, match=r"expected size as \(height, width\), got 8"):
+            model.prepare(size=8)  # type: ignore[arg-type]
+        for warm in (True, False):
+            with pytest.raises(InputError, match="did you mean 'uint8'"):
+                model.prepare(output_type="uint9", warm=warm)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="expected warm as True or False"):
+            model.prepare(warm="no")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="seed is not an option of the program; pass it as an argument"):
+            model.prepare(settings={"seed": 3})
+        for name in ("seed", "image", "progress"):
+            with pytest.raises(InputError, match=rf"prepare\(\) takes no {name}"):
+                model.prepare(**{name: 3})
         prepared = model.prepare(num_inference_steps=2)
     with pytest.raises(BackendError, match="closed"):
         prepared.draw(0)
@@ -73,6 +87,8 @@ def test_a_prepared_translation_is_translate(size: tuple[int, int]) -> None:
             prepared.translate(image[1:])
         with pytest.raises(InputError, match="as was prepared"):
             prepared.translate(image.astype(np.float32))
+        with pytest.raises(InputError, match=r"expected prepare\(1\)"):
+            model.prepare(2, size=size).translate(image)
 
 
 @pytest.mark.parametrize("settings", DIFFUSION, ids=str)
@@ -162,3 +178,18 @@ def test_a_forked_child_draws_the_same() -> None:
             os._exit(0 if np.array_equal(prepared.draw(0).array, expected) else 3)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         np.testing.assert_array_equal(prepared.draw(0).array, expected)
+
+
+@pytest.mark.parametrize("label", [[1, 2], np.array([1, 2])])
+def test_what_was_prepared_stays_as_it_was(label: Any) -> None:
+    """Also where it is planned anew after the caller changed what was passed."""
+    options = {"num_inference_steps": 2}
+    with Generator.load("digits-ddpm", backend="onnxruntime") as model:
+        prepared = model.prepare(2, label=label, settings=options)
+        before = prepared.draw(0)
+        label[:] = [0, 0]
+        options["num_inference_steps"] = 1
+        model._executor.runners.generation += 1
+        after = prepared.draw(0)
+    np.testing.assert_array_equal(after.array, before.array)
+    assert after.settings == before.settings

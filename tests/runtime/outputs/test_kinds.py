@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
+from pydantic import create_model
 
 from gensdk.cli.sample import parse_conditions
 from gensdk_runtime.backends.base import Feeds
@@ -25,9 +26,10 @@ from gensdk_runtime.proof.drift import sample_drift
 from gensdk_runtime.proof.golden import Golden, Recorder, Trajectory, TrajectorySettings
 from gensdk_runtime.proof.verify import check_golden
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS
+from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS, ConditionSpec
 from gensdk_runtime.spec.manifest import FileEntry, Manifest
 from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.settings import TAKEN
 from gensdk_runtime.spec.signature import GraphSpec
 from support import notes
 from support.models import feedforward_model, generator, tensor
@@ -113,6 +115,8 @@ def test_a_condition_of_a_command_line() -> None:
     assert parse_conditions(["tempo=90"], model()) == {"tempo": 90.0}
     with pytest.raises(InputError, match="has no classes; leave label out"):
         parse_conditions(["label=1"], model())
+    with pytest.raises(InputError, match="tempo: can't read 'fast'"):
+        parse_conditions(["tempo=fast"], model())
     with pytest.raises(InputError, match="takes no tempa; did you mean 'tempo'"):
         parse_conditions(["tempa=1"], model())
 
@@ -141,6 +145,7 @@ def test_what_is_for_other_kinds_is_refused(drawn: Samples) -> None:
         (drawn.picture, "notes have no picture"),
         (lambda: drawn.save("x.txt", layout="grid"), "are for images, and these are notes"),
         (lambda: opened().sample(output_type="uint8"), "notes, which have no bytes"),
+        (lambda: opened().prepare(output_type="uint8", warm=False), "notes, which have no bytes"),
         (lambda: opened().translate(np.zeros((4, 4, 3), np.uint8)), "does not translate"),
     ):
         with pytest.raises(InputError, match=message):
@@ -179,6 +184,15 @@ def test_two_of_one_kind_are_an_error() -> None:
         register_condition(OtherTempo)
     assert OUTPUTS.spec("notes") is notes.NotesSpec
     assert CONDITIONS.spec("tempo") is notes.TempoSpec
+
+
+@pytest.mark.parametrize("kind", [*sorted(TAKEN), "latent", "setting", "a b", "", "1st"])
+def test_a_condition_that_could_not_be_asked_for_is_an_error(kind: str) -> None:
+    """Its name is an argument of sample(), or what results call something else, or no name of an argument."""
+    spec = create_model("Odd", __base__=ConditionSpec, kind=(Literal[kind], kind))
+    with pytest.raises(ValueError, match="no condition can be called"):
+        CONDITIONS.register(spec)
+    assert kind not in CONDITIONS.names
 
 
 PROGRAM = """

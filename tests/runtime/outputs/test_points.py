@@ -11,7 +11,6 @@ from gensdk_runtime.bench.latency_report import BenchSettings
 from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.media.image_files import decode
-from gensdk_runtime.media.images import read_settings
 from gensdk_runtime.outputs.image import check_target, image_of
 from gensdk_runtime.outputs.points import MARGIN, SIZE, scatter
 from gensdk_runtime.samples import Samples
@@ -19,6 +18,7 @@ from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.outputs import PointsSpec
 from gensdk_runtime.spec.signature import GraphSpec
+from support.image_bytes import settings_in
 from support.models import diffusion_model, feedforward_model, generator, label_tensor, tensor
 
 RANGE = (-4.0, 4.0)
@@ -81,7 +81,7 @@ def test_saved_points_come_back(dimensions: int, classes: int | None, tmp_path: 
     if samples.labels is not None:
         np.testing.assert_array_equal(rows[:, -1].astype(int), samples.labels)
     picture = samples.save(tmp_path / "all.png")
-    assert read_settings(picture)["seeds"] == [list(key) for key in samples.seeds]
+    assert settings_in(picture)["seeds"] == [list(key) for key in samples.seeds]
     assert (
         decode(picture.read_bytes(), 3).shape
         == samples.picture().shape

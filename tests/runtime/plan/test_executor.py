@@ -13,7 +13,9 @@ from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import GensdkWarning, InputError, OutOfMemoryError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.programs import ABILITIES
+from gensdk_runtime.programs.run import StepEnd
 from gensdk_runtime.spec.model import ModelSpec
+from support.abilities import arguments
 from support.models import MODELS, generator
 
 FITS = 4
@@ -82,34 +84,59 @@ def test_a_listening_caller_hears_of_whole_batches(program: str) -> None:
         model.sample(5, seed=0, callback_on_step_end=lambda step: None)
 
 
-def arguments(model: ModelSpec, ability: str) -> tuple[Any, ...]:
-    image = np.zeros((2, *model.output.shape), np.float32)
-    given: dict[str, tuple[Any, ...]] = {
-        "latents": (2, 0),
-        "interpolate": (0, 1, 3),
-        "walk": ((0, 1), 3),
-        "traverse": (0, 0, 3),
-        "arithmetic": ([[0, 1]], [[2]]),
-        "log_likelihood": (image, 1),
-        "reconstruct": (image, 1),
-        "translate": (np.zeros((4, 4, 3), np.uint8),),
-        "dream": (np.zeros((4, 4, 3), np.uint8),),
-    }
-    return given.get(ability, (image,))
-
-
 @pytest.mark.parametrize("ability", ABILITIES)
 @pytest.mark.parametrize("bundle", embedded_names())
 def test_what_a_model_can_do_is_what_it_does(bundle: str, ability: str) -> None:
     with Generator.load(bundle, backend="onnxruntime") as model:
         try:
-            getattr(model, ability)(*arguments(model.model, ability))
+            given, named = arguments(model.model, ability)
+            getattr(model, ability)(*given, **named)
         except InputError:
             assert not model.can(ability)
         else:
             assert model.can(ability)
 
 
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, ZeroDivisionError, StopIteration])
+@pytest.mark.parametrize("program", MODELS)
+def test_a_callback_that_fails_leaves_the_generator_as_it_was(program: str, failure: type[BaseException]) -> None:
+    def fail(end: StepEnd) -> None:
+        raise failure
+
+    with generator(MODELS[program](3)) as model:
+        expected = model.sample(5, seed=2).array
+        with pytest.raises(failure):
+            model.sample(5, seed=2, callback_on_step_end=fail)
+        np.testing.assert_array_equal(model.sample(5, seed=2).array, expected)
+
+
+@pytest.mark.parametrize("program", MODELS)
+def test_a_callback_may_sample_with_the_same_generator(program: str) -> None:
+    heard: list[Any] = []
+
+    def nested(end: StepEnd) -> None:
+        end.x0[...] = np.nan  # which is the callback's own
+        heard.append(model.sample(5, seed=2).array)
+
+    with generator(MODELS[program](3)) as model:
+        expected = model.sample(5, seed=2).array
+        np.testing.assert_array_equal(model.sample(5, seed=2, callback_on_step_end=nested).array, expected)
+    assert heard
+    for each in heard:
+        np.testing.assert_array_equal(each, expected)
+
+
+@pytest.mark.parametrize("progress", ["no", 1, np.ones(2), float("nan")])
+def test_a_progress_bar_is_there_or_not(progress: Any) -> None:
+    with generator(MODELS["feedforward"]()) as model, pytest.raises(InputError, match="progress as True or False"):
+        model.sample(1, progress=progress)
+
+
 def test_an_unknown_ability_is_answered_with_the_nearest() -> None:
     with generator(MODELS["feedforward"]()) as model, pytest.raises(InputError, match="interpolate"):
         model.can("interpolat")
+
+
+def test_every_model_can_sample() -> None:
+    with generator(MODELS["feedforward"]()) as model:
+        assert model.can("sample")

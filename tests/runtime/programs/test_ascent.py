@@ -151,10 +151,43 @@ def test_detection_tells_the_odd_from_the_usual() -> None:
         assert found.anomalous.tolist() == [False, False, True, True]
         assert found.heat_maps.shape == (4, *IMAGE.shape[1:])
         assert (model.detect(images, fast=True).inversion.steps == 0).all()
+        assert repr(found) == f"<Detection: 4 scores, 2 above {threshold + 1e-3:g}>"
+        assert repr(found.inversion).startswith("<Inversion: 4 latents [")
         with pytest.raises(InputError, match="there is no threshold"):
             _ = model.detect(images).anomalous
         with pytest.raises(InputError, match="quantile between 0 and 1"):
             model.detect(images).normal_threshold(1.5)
+
+
+@pytest.mark.parametrize("quantile", ["0.9", None, [0.5], True, math.nan, 0, 1, -1])
+def test_a_quantile_is_a_number_between_0_and_1(quantile: Any) -> None:
+    with linear() as model, pytest.raises(InputError, match="a quantile"):
+        model.detect(targets(1)[1]).normal_threshold(quantile)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"start": "noise"}, "fast means start='encoder', got noise"),
+        ({"num_inference_steps": 3}, "fast means num_inference_steps=0, got 3"),
+    ],
+)
+def test_what_is_fast_searches_no_further(options: dict[str, Any], said: str) -> None:
+    images = targets(2)[1]
+    with linear() as model:
+        begun = model.invert(images, start="encoder", num_inference_steps=0)
+        np.testing.assert_array_equal(model.detect(images, fast=True).scores, begun.objective)
+        with pytest.raises(InputError, match=said):
+            model.detect(images, fast=True, **options)
+    without = generator(inverting_model(encoder=None), {"inversion": invert_linear})
+    with without, pytest.raises(InputError, match="has none; leave fast out"):
+        without.detect(images, fast=True)
+
+
+@pytest.mark.parametrize("label", [0, "cat", [1, 2]])
+def test_a_search_takes_no_label(label: Any) -> None:
+    with linear() as model, pytest.raises(InputError, match="has no classes; leave label out"):
+        model.encode(targets(2)[1], label)
 
 
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, np.float32("nan"), "310", True])
@@ -162,6 +195,25 @@ def test_nothing_is_judged_by_what_is_no_score(threshold: Any) -> None:
     _, images = targets(2)
     with linear() as model, pytest.raises(InputError, match="expected threshold as a"):
         model.detect(images, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("detect", {"fast": True, "num_inference_steps": 3}, "fast means num_inference_steps"),
+        ("detect", {"fast": True, "start": "noise"}, "fast means start"),
+        ("detect", {"thresold": 3}, "did you mean 'threshold'"),
+        ("detect", {"batchsize": 3}, "did you mean 'batch_size'"),
+        ("invert", {"batch": 3}, "did you mean 'batch_size'"),
+        ("invert", {"solver": "ddim"}, "solver means nothing to an ascent model"),
+    ],
+)
+def test_a_wrong_argument_is_answered_with_the_nearest_of_the_method(
+    method: str, given: dict[str, Any], message: str
+) -> None:
+    _, images = targets(2)
+    with linear() as model, pytest.raises(InputError, match=message):
+        getattr(model, method)(images, **given)
 
 
 def test_scores_that_are_not_finite_are_no_scores() -> None:

@@ -220,6 +220,18 @@ def test_settings_for_others_than_the_members_are_refused() -> None:
         made.begin(a_run(made, 0, 3), [made.resolve({})] * 2)
 
 
+def test_a_state_does_not_join_itself() -> None:
+    made = program("diffusion", None)
+    run, alone = a_run(made, 0, 2), a_run(made, 0, 2)
+    with made.begin(run, made.resolve({})) as state:
+        state.step()
+        assert not state.join(state)
+        while state.step():
+            pass
+    made.run(alone, made.resolve({}))
+    np.testing.assert_array_equal(run.data, alone.data)
+
+
 @models
 def test_a_state_that_never_ran_ends_at_zero(model: str) -> None:
     made = program(model, None)

@@ -58,7 +58,10 @@ def test_fractions_of_time_steps_are_drawn_where_the_graphs_take_them(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"solver": "lcm", "num_inference_steps": 51}, "num_inference_steps from 1 to 50, got 51"),
+        (
+            {"solver": "lcm", "num_inference_steps": 51},
+            "1 to 50 with solver 'lcm' and timestep_spacing 'skipping', got 51",
+        ),
         ({"solver": "eulre"}, "euler"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+from pydantic import Field, create_model
 
 from gensdk_runtime.bench.latency_report import SamplingOptions
 from gensdk_runtime.errors import InputError
@@ -16,7 +17,7 @@ from gensdk_runtime.plan.request import ARGUMENTS
 from gensdk_runtime.plan.sampling import SampleArguments
 from gensdk_runtime.proof.golden import Call, Golden, Trajectory, TrajectorySettings
 from gensdk_runtime.spec.field_words import type_of
-from gensdk_runtime.spec.kinds import PROGRAMS
+from gensdk_runtime.spec.kinds import CONDITIONS, PROGRAMS
 from gensdk_runtime.spec.options import (
     Option,
     OptionValues,
@@ -27,6 +28,7 @@ from gensdk_runtime.spec.options import (
 )
 from gensdk_runtime.spec.settings import (
     SETTINGS,
+    TAKEN,
     AscentOptions,
     AscentSettings,
     DiffusionSettings,
@@ -153,6 +155,8 @@ def test_a_program_without_an_option_says_whose_it_is(option: Option) -> None:
         ({"clip_sample": "no"}, "clip_sample: expected true | false, got 'no'"),
         ({"timestep_spacing": "\ud800"}, "expected timestep_spacing as a word, got '.*', which can't be"),
         ({"solver": "x" * 300}, "expected solver as a word, got 300 characters"),
+        ({"num_inference_steps": 10**5000}, "expected num_inference_steps as a number within 2.63, got int"),
+        ({"eta": -(10**400)}, "expected eta as a number within 2.63, got -1000"),
     ],
 )
 def test_what_is_said_of_wrong_values(given: dict[str, Any], said: str) -> None:
@@ -160,6 +164,9 @@ def test_what_is_said_of_wrong_values(given: dict[str, Any], said: str) -> None:
         settings_under(DiffusionSettings(), given)
     assert "\n" not in str(failure.value)
     assert str(failure.value).isprintable()
+    with sampler("diffusion") as model, pytest.raises(InputError) as again:
+        model.sample(1, **given)
+    assert str(again.value) == str(failure.value)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -239,7 +246,7 @@ def test_what_was_drawn_from_latents_needs_them_again() -> None:
     ("settings", "said"),
     [
         ({"stepz": 3}, "no option 'stepz'; known: .*batch_size"),
-        ({"seed": 3}, "no option 'seed'"),
+        ({"seed": 3}, "seed is not an option of the program"),
         ({3: 3}, "no option '3'"),
         (AscentSettings(), "expected settings as DiffusionSettings, got AscentSettings"),
         ([("eta", 1)], "expected settings as DiffusionSettings, a dict of options or Samples.settings, got list"),
@@ -271,9 +278,10 @@ def test_a_wrong_argument_is_answered_with_the_nearest(wrong: str, said: str) ->
 
 def test_the_named_arguments_are_those_that_messages_know() -> None:
     shown = inspect.signature(Generator.sample).parameters.values()
-    named = {each.name for each in shown if each.kind == each.KEYWORD_ONLY} - all_options().keys()
+    named = {each.name for each in shown} - {"self", *all_options()}
     assert named == set(ARGUMENTS)
     assert set(get_type_hints(SampleArguments)) == {*all_options(), *ARGUMENTS} - {
+        "n",
         "seed",
         "label",
         "latents",
@@ -347,9 +355,52 @@ def test_two_settings_of_one_kind_are_an_error() -> None:
         register_settings("ascent")(FeedforwardSettings)
 
 
+@pytest.mark.parametrize("name", sorted(TAKEN))
+def test_an_argument_is_no_name_of_an_option(name: str) -> None:
+    """It could never be given."""
+    odd = create_model("Odd", __base__=ProgramSettings, **{name: (int, Field(0, description="Odd."))})  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match=f"can't be called '{name}'"):
+        register_settings("odd")(odd)
+    assert "odd" not in SETTINGS
+
+
+def test_the_arguments_are_those_of_the_generator() -> None:
+    """But for conditions, which are named by their kind, and for options."""
+    of = {
+        name for method in (Generator.sample, Generator.prepare) for name in inspect.signature(method).parameters
+    }
+    assert of - {"self", *all_options(), *CONDITIONS.names} == TAKEN
+
+
 def test_choices_and_values_say_the_same() -> None:
     chosen = [option for option in EVERY_OPTION if option.choices]
     assert chosen
     for option in chosen:
         assert tuple(option.values.split(" | ")) == option.choices
         assert all(isinstance(choice, str) for choice in get_args(option.annotation))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"solvr": "ddim"}, "no option 'solvr'; did you mean 'solver'?"),
+        ({"solver": "ddmi"}, "no solver 'ddmi'; did you mean 'ddim'?"),
+        ({"eta": 2.0}, "eta: expected number, 0 <= value <= 1, got 2.0"),
+        ({"jitter": 2}, "jitter means nothing to a diffusion model (it is for ascent models); leave it out"),
+    ],
+)
+def test_settings_are_refused_in_the_words_of_sample(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as made:
+        DiffusionSettings(**options)
+    with pytest.raises(InputError) as drawn, sampler("diffusion") as model:
+        model.sample(1, settings=options)
+    assert str(made.value) == said == str(drawn.value)
+
+
+def test_settings_take_numbers_of_numpy() -> None:
+    assert DiffusionSettings(num_inference_steps=np.int64(5)) == DiffusionSettings(num_inference_steps=5)
+
+
+def test_an_unknown_option_is_named_before_its_value_is_judged() -> None:
+    with sampler("diffusion") as model, pytest.raises(InputError, match="no option 'audio'"):
+        model.sample(1, audio=np.zeros(3))  # type: ignore[call-arg]

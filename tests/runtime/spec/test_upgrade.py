@@ -59,6 +59,8 @@ def changed(name: str, **model: Any) -> bytes:
     [
         (changed("digits-vae", image=None), "model.output: Field required"),
         (changed("digits-vae", points={"dimensions": 2}), "model.output: Field required"),
+        (changed("digits-vae", image={"kind": "points", "dimensions": 2}), "model.output: Field required"),
+        (changed("stargan", source={"kind": "label", "num_classes": 3}), "model.output: Field required"),
         (changed("digits-vae", image=7), "model.output: expected output"),
         (changed("digits-vae", num_classes=None), "num_classes: Field required"),
         (changed("stargan", source=[1]), "expected condition"),

@@ -13,7 +13,7 @@ import pytest
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.gif import encode_gif
 from gensdk_runtime.media.image_frames import frames as frames_of
-from gensdk_runtime.stream.animation import save_animation
+from gensdk_runtime.stream.animation import MAX_FPS, MIN_FPS, save_animation
 
 
 def _read(gif: bytes) -> tuple[list[Any], list[float]]:
@@ -40,6 +40,16 @@ def test_equal_frames_stay_frames_of_their_own_and_it_plays_for_ever(channels: i
     assert _read(gif)[1] == [50, 50, 50]
     with Image.open(io.BytesIO(gif)) as image:
         assert image.info["loop"] == 0
+
+
+@pytest.mark.parametrize("fps", [MIN_FPS, 0.3, 12, 33, 50, MAX_FPS])
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+def test_every_rate_that_is_allowed_can_be_written(suffix: str, fps: float, tmp_path: Path) -> None:
+    path = save_animation(FRAMES, tmp_path / f"walk{suffix}", fps=fps)
+    assert path.stat().st_size
+    if suffix == ".gif":
+        _, durations = _read(path.read_bytes())
+        assert durations == pytest.approx([max(20, 1000 / fps)] * 2, abs=5)
 
 
 def test_few_colours_are_exact_and_many_come_near() -> None:
@@ -73,8 +83,11 @@ FRAMES = np.zeros((2, 8, 8, 1), np.uint8)
     [
         ("x.png", FRAMES, {}, "use one of .gif, .mp4, .avi"),
         ("x", FRAMES, {}, "can't write that"),
-        ("x.gif", FRAMES, {"fps": 0.0}, "fps above 0"),
-        ("x.mp4", FRAMES, {"fps": float("nan")}, "fps above 0"),
+        ("x.gif", FRAMES, {"fps": 0.0}, "fps from 0.01 to 120"),
+        ("x.gif", FRAMES, {"fps": 0.0099}, "fps from 0.01 to 120"),
+        ("x.gif", FRAMES, {"scale": -1}, "scale from 1"),
+        ("x.gif", FRAMES, {"scale": 1.5}, "scale as an int"),
+        ("x.mp4", FRAMES, {"fps": float("nan")}, "fps from 0.01"),
         ("x.gif", np.zeros((2, 8, 8, 4), np.uint8), {}, "1 or 3"),
         ("x.gif", np.zeros((0, 8, 8, 1), np.uint8), {}, "expected frames"),
         ("x.gif", FRAMES, {"scale": 10_000}, "pixels in all frames"),

@@ -148,9 +148,13 @@ def test_off_means_neither_measured_nor_remembered(bundle, measured_here, monkey
     assert tuned(bundle, "fp32", None) is None
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int4"])
+def test_a_precision_that_is_missing_is_not_measured(bundle, measured_here, precision) -> None:
+    assert tuned(bundle, precision, None) is None
+
+
 @pytest.mark.parametrize(("precision", "threads"), [("fp16", None), ("int4", None), ("fp32", 0), ("fp32", True)])
 def test_what_does_not_fit_is_refused_by_the_load_itself(bundle, measured_here, precision, threads) -> None:
-    assert tuned(bundle, precision, threads) is None
     with pytest.raises(InputError):
         Generator.load(bundle, precision=precision, threads=threads)
 

@@ -79,6 +79,18 @@ def test_no_split_at_all_is_cheaper(table, n) -> None:
     assert table.cost(n) <= min(seconds) * (1 + 1e-9)
 
 
+def test_a_padded_round_may_be_the_cheapest_at_a_size_of_another() -> None:
+    """Three samples as four in a batch that is fast, and not as the three that another choice was measured at."""
+    slow, padded = Choice(backend="tensorrt"), Choice(backend="openvino", workers=2)
+    costs = [Cost(choice=slow, batch=3, seconds=1.0)]
+    costs += [Cost(choice=padded, batch=batch, seconds=cost) for batch, cost in ((1, 1.0), (2, 0.25), (3, 1.0))]
+    table = CostTable(costs=tuple(costs), padded=("openvino",))
+    assert table.cost(9) == pytest.approx(0.75)
+    plan = table.plan(9)
+    assert [(found.choice, found.batch) for found in plan] == [(padded, 2)] * 3
+    assert sum(sum(found.counts) for found in plan) == 9
+
+
 @given(tables(), st.lists(st.integers(1, 150), min_size=1, max_size=6))
 def test_a_plan_does_not_depend_on_what_was_asked_before(table, ns) -> None:
     fresh = [CostTable(costs=table.costs, padded=table.padded).plan(n) for n in ns]
@@ -113,6 +125,26 @@ def test_padding_is_chosen_only_where_it_is_cheaper() -> None:
 
     assert plan(2.9) == [(3, 8)]
     assert plan(3.1) == [(1, 1)] * 3
+    assert plan(0.9) == [(3, 8)]
+
+
+def test_what_is_padded_goes_to_the_cheapest_size() -> None:
+    choice = Choice(backend="openvino")
+    costs = [
+        Cost(choice=choice, batch=size, seconds=each) for size, each in ((1, 1.0), (3, 0.25), (5, 2.0), (8, 1.5))
+    ]
+    table = CostTable(costs=tuple(costs), padded=("openvino",))
+    assert [(found.samples, found.batch) for found in table.plan(7)] == [(3, 3), (3, 3), (1, 3)]
+    assert table.cost(7) == pytest.approx(0.75)
+    assert table.seconds(choice, 4) == 1.5
+
+
+def test_rounds_of_several_sizes_are_combined_beyond_the_largest() -> None:
+    choice = Choice()
+    costs = [Cost(choice=choice, batch=size, seconds=each) for size, each in ((1, 1.0), (2, 0.75), (3, 1.0))]
+    table = CostTable(costs=tuple(costs))
+    assert [found.samples for found in table.plan(10)] == [3, 3, 2, 2]
+    assert table.cost(10) == pytest.approx(3.5)
 
 
 def test_one_batch_does_not_wait_for_workers_it_does_not_use() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.errors import BackendError
 from gensdk_runtime.host.locks import try_lock
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
 from gensdk_runtime.plan.fingerprint import bundle_identity, measurement_key
@@ -151,6 +152,15 @@ def test_clearing_forgets_what_is_named(manifest, key) -> None:
     assert store.load_table(key, manifest) is None
     assert store.load_table(other, manifest) == TABLE
     assert store.clear_tables([key, other]) == 1
+
+
+def test_what_can_not_be_removed_is_named(manifest, key) -> None:
+    path = store.save_table(key, TABLE, manifest)
+    assert path is not None
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(BackendError, match=path.name):
+        store.clear_tables([key])
 
 
 def test_only_one_measures_at_a_time(cache) -> None:

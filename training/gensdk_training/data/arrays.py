@@ -10,13 +10,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import fit_size, to_channels
 from gensdk_training.data.classes import plain_names
-from gensdk_training.data.dataset import (
-    ArrayDataset,
-    Images,
-    Labels,
-    LoadOptions,
-    holdout_indices,
-)
+from gensdk_training.data.dataset import ArrayDataset, Images, Labels, LoadOptions, holdout_indices
 from gensdk_training.data.findings import log
 from gensdk_training.family import DataInfo
 

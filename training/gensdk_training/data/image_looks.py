@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.image_files import (
-    MAX_FILE_BYTES,
-    Header,
-    check_pixels,
-    file_header,
-    read_header,
-)
+from gensdk_runtime.media.image_files import MAX_FILE_BYTES, Header, check_pixels, file_header, read_header
 from gensdk_runtime.media.image_reader import CorruptImageError
 from gensdk_runtime.printable import printable
 from gensdk_training.data.dataset import text_fingerprint

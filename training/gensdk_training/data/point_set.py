@@ -73,11 +73,7 @@ class PointDataset(Dataset):
 
 
 def point_dataset(
-    name: str,
-    points: Points,
-    labels: Labels | None,
-    class_names: tuple[str, ...] | None,
-    statistics: PointsInfo,
+    name: str, points: Points, labels: Labels | None, class_names: tuple[str, ...] | None, statistics: PointsInfo
 ) -> PointDataset:
     """`points` float32 [N, D] with their labels, as a data set."""
     info = DataInfo(

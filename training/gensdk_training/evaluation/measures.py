@@ -57,10 +57,7 @@ def feature_measures(wanted: frozenset[str], readings: Readings) -> list[Measure
 
 
 def _manifolds(
-    wanted: frozenset[str],
-    own: NDArray[np.float64],
-    train: NDArray[np.float64],
-    test: NDArray[np.float64],
+    wanted: frozenset[str], own: NDArray[np.float64], train: NDArray[np.float64], test: NDArray[np.float64]
 ) -> list[Measure]:
     count = min(len(own), len(train), len(test))
     mine, base = (measure_manifolds(test[:count], x[:count]).to_dict() for x in (own, train))

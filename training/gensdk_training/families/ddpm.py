@@ -127,8 +127,11 @@ class Ddpm(DenoiserFamily[DdpmConfig]):
 
     @property
     def defaults(self) -> DiffusionSettings:
-        """The program's own, or what a student learned."""
-        return DiffusionSettings() if self._distillation is None else self._distillation.defaults
+        """The program's own, as far as there are time steps, or what a student learned."""
+        if self._distillation is not None:
+            return self._distillation.defaults
+        own = DiffusionSettings().num_inference_steps
+        return DiffusionSettings(num_inference_steps=min(own, self.config.num_train_timesteps))
 
     def build_networks(self) -> dict[str, nn.Module]:
         """The U-Net `denoiser`, and for a student its `teacher`, frozen."""

@@ -56,11 +56,7 @@ def latent_graph(name: str, output: OutputSpec, *, latent: int, conditional: boo
 def images_graph(name: str, image: ImageSpec, output: TensorSpec, *, conditional: bool = False) -> GraphSpec:
     """The signature of a graph that takes ``image`` [B, C, H, W] (and ``label``), such as an encoder."""
     images = TensorSpec(
-        name="image",
-        dtype="float32",
-        shape=("batch", *image.shape),
-        role="image",
-        value_range=image.value_range,
+        name="image", dtype="float32", shape=("batch", *image.shape), role="image", value_range=image.value_range
     )
     label = TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition")
     return GraphSpec(name=name, inputs=(images, label) if conditional else (images,), outputs=(output,))

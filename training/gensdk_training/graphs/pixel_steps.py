@@ -149,11 +149,7 @@ def graph_specs(
             _tensor("pixel", "batch", channels, role="image"),
             _tensor("context", "batch", features),
             TensorSpec(
-                name="uniform",
-                dtype="float32",
-                shape=("batch", channels),
-                role="noise",
-                distribution="uniform",
+                name="uniform", dtype="float32", shape=("batch", channels), role="noise", distribution="uniform"
             ),
             _tensor("pixels", *pixels),
         ),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.errors import InputError
-from gensdk_training.weights_file import check_weights_file
+from gensdk_training.weights_file import check_weights_file, refuse_damage
 
 VGG = "vgg19:"
 _VGG_POOLS_AFTER = (
@@ -98,6 +98,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        refuse_damage(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as failure:
         reason = str(failure).splitlines()[0][:120] if str(failure) else type(failure).__name__

@@ -42,13 +42,7 @@ class ImageEncoder(nn.Module):
     """An image, and a label as an `embedding`, to `outputs` values."""
 
     def __init__(
-        self,
-        config: CoderConfig,
-        data: DataInfo,
-        *,
-        outputs: int,
-        classes: int | None = None,
-        embedding: int = 0,
+        self, config: CoderConfig, data: DataInfo, *, outputs: int, classes: int | None = None, embedding: int = 0
     ) -> None:
         super().__init__()
         if config.architecture == "mlp":

@@ -24,6 +24,7 @@ from torch import Tensor
 from gensdk_export.importers.checkpoints.weight_norms import fold_norms
 from gensdk_export.importers.import_report import Guess, check_size
 from gensdk_runtime.errors import InputError, did_you_mean
+from gensdk_training.weights_file import refuse_damage
 
 MAX_BYTES = 2**31
 MAX_TENSORS = 10_000
@@ -91,6 +92,7 @@ def _read(path: Path) -> Any:
     if path.suffix.lower() == SAFETENSORS:
         return _safetensors(path)
     _refuse_archive(path)
+    refuse_damage(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as failure:  # torch raises whatever pickle and zip files lead to

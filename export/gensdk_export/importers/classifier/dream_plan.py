@@ -230,11 +230,7 @@ def _smallest(shapes_of: Callable[[int, int], Mapping[str, Shape]], layers: Mapp
 
 
 def _plan(
-    file: OnnxFile,
-    picture: Picture,
-    chosen: Chosen,
-    networks: Mapping[str, Features],
-    options: OnnxOptions,
+    file: OnnxFile, picture: Picture, chosen: Chosen, networks: Mapping[str, Features], options: OnnxOptions
 ) -> ExportPlan:
     side = max(chosen.smallest, PROVED_UNITS * chosen.multiple)
     height, width = options.size if options.size and not any(picture.sides) else (side, side)

@@ -36,14 +36,18 @@ EITHER = " and ".join(PIPELINES)
 
 
 class Denoiser(nn.Module):
-    """(x [N, C, H, W], timestep [N]) to what the scheduler expects, of x's shape, by a UNet2DModel."""
+    """(x [N, C, H, W], timestep [N]) to what the scheduler expects, of x's shape, by a UNet2DModel.
 
-    def __init__(self, unet: nn.Module) -> None:
+    `learned`: it looks time steps up in a table, where fractions take the row next to them.
+    """
+
+    def __init__(self, unet: nn.Module, *, learned: bool) -> None:
         super().__init__()
-        self.unet = unet
+        self.unet, self.learned = unet, learned
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
         """The prediction as a plain tensor."""
+        timestep = timestep.round().long() if self.learned else timestep
         return cast(Tensor, self.unet(x, timestep, return_dict=False)[0])
 
 
@@ -84,8 +88,9 @@ def diffusers_plan(
     found = _open(Path(folder))
     sampling = read_sampling(found.scheduler, found.pipeline, solver)
     image = _image(found.unet_config, size)
+    learned = _looks_times_up(found.unet_config, sampling.schedule.num_train_timesteps)
     plan = diffusion_plan(
-        Denoiser(_load(found.unet)),
+        Denoiser(_load(found.unet), learned=learned),
         image,
         sampling.schedule,
         name=bundle_name(Path(folder).resolve().name),
@@ -146,6 +151,22 @@ def _image(config: Mapping[str, Any], size: tuple[int, int] | None) -> ImageSpec
         raise InputError("the model's configuration has no sample_size; give the images' size with --size HxW")
     data = {"channels": channels, "height": height, "width": width}
     return ImageSpec.from_dict(data, what="unet/config.json", error=ExportError)
+
+
+def _looks_times_up(config: Mapping[str, Any], total: int) -> bool:
+    """True for a network with a table of time steps, of which the scheduler counts `total`."""
+    kind, rows = config.get("time_embedding_type", "positional"), config.get("num_train_timesteps")
+    if kind not in ("positional", "learned"):
+        raise ExportError(
+            f"expected time_embedding_type positional or learned, got {str(kind)[:40]!r}: such a UNet2DModel "
+            "divides by its times, which are not those of these schedulers"
+        )
+    if kind == "learned" and (type(rows) is not int or rows < total):
+        raise ExportError(
+            f"expected num_train_timesteps of {total} or more in unet/config.json, as its scheduler has, got "
+            f"{str(rows)[:40]}"
+        )
+    return bool(kind == "learned")
 
 
 def _load(folder: Path) -> nn.Module:

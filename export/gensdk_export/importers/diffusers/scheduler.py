@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from gensdk_export.importers.import_report import Guess
 from gensdk_runtime.errors import ExportError, UnavailableError
 from gensdk_runtime.programs.schedules import make_schedule
+from gensdk_runtime.programs.spacings import most_steps
 from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings, SolverName, TimestepSpacing
 
@@ -158,14 +159,16 @@ def read_sampling(config: Mapping[str, Any], pipeline: str, solver: SolverName |
     if _flag(config, "stochastic_sampling", usual=False):  # of flows: noise anew between steps, as LCM
         own = "lcm"
     chosen = solver or own
-    if chosen not in (known := make_schedule(schedule).solvers):
+    made = make_schedule(schedule)
+    if chosen not in (known := made.solvers):
         raise ExportError(f"expected --solver {' or '.join(known)} with {kind}, got {chosen!r}")
     prediction = _checked(config, scheduler, chosen)
-    steps = min(STEPS[chosen], schedule.num_train_timesteps)
+    spacing = _spacing(config, scheduler, chosen)
+    steps = min(STEPS[chosen], most_steps(made, chosen, spacing))
     defaults = {
         "solver": chosen,
         "num_inference_steps": steps,
-        "timestep_spacing": _spacing(config, scheduler, chosen),
+        "timestep_spacing": spacing,
         "clip_sample": "clip_sample" in scheduler.taken and _flag(config, "clip_sample", usual=scheduler.clips),
         "use_clipped_model_output": False,
     }
@@ -194,7 +197,7 @@ def _checked(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName
 
 def _spacing(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName) -> TimestepSpacing:
     """Where the time steps lie: a latent consistency model has its own, and Karras's go from end to end."""
-    if solver == "lcm" == scheduler.solver:
+    if solver == "lcm" and scheduler.family != "flow":
         return "skipping"
     spacing = _one_of(config, "timestep_spacing", (scheduler.spacing, *SPACINGS))
     if not _flag(config, "use_karras_sigmas", usual=False):

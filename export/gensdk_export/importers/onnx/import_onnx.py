@@ -130,9 +130,9 @@ def _conditions(
 ) -> list[dict[str, Any]]:
     """What the file takes beside noise: a class, and an image."""
     conditions: list[dict[str, Any]] = []
-    if meaning.label is not None or options.class_names is not None:
-        classes = None if meaning.label is None else meaning.label.classes
-        conditions.append({"kind": "label", "num_classes": classes, "class_names": options.class_names})
+    if meaning.label is not None:
+        names = options.class_names
+        conditions.append({"kind": "label", "num_classes": meaning.label.classes, "class_names": names})
     if meaning.source is not None:
         conditions.append(
             {

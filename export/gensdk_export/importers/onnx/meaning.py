@@ -209,6 +209,10 @@ def _check_names(options: OnnxOptions, ports: Mapping[str, Port], file: OnnxFile
             raise InputError(f"no role {role!r} for input {name!r}{did_you_mean(str(role), ROLES)}")
         if role == "constant" and name not in options.constants:
             raise InputError(f"input {name!r} is to be constant: give it --constant {name}=FILE.npy")
+    if options.class_names is not None and options.label is None and "label" not in options.roles.values():
+        raise InputError(
+            f"{file.path}: class_names name the classes of a label; say which input it is: --label NAME"
+        )
 
 
 def _roles(ports: Mapping[str, Port], options: OnnxOptions, guesses: list[Guess]) -> dict[str, Role]:

@@ -39,6 +39,11 @@ def with_style(file: OnnxFile, options: OnnxOptions, style: Style) -> tuple[Onnx
     """
     if not style.pictures:
         raise InputError("a style encoder needs pictures: give --style IMAGE, once or several times")
+    names = tuple(picture.stem for picture in style.pictures)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(
+            f"styles become classes, and two are called {twice[0][:80]!r}; rename one of the pictures"
+        )
     encoder = read_onnx(style.encoder)
     guesses: list[Guess] = []
     source = _image_of(encoder, guesses)
@@ -52,7 +57,6 @@ def with_style(file: OnnxFile, options: OnnxOptions, style: Style) -> tuple[Onnx
     if len(rows) == 1:
         return replace(options, constants={**options.constants, port.name: rows[0]}), tuple(guesses)
     table = np.stack([row.reshape(shape[1:] if len(shape) > 1 else shape) for row in rows])
-    names = tuple(picture.stem for picture in style.pictures)
     chosen = replace(
         options, constants={**options.constants, port.name: table}, label=port.name, class_names=names
     )

@@ -175,14 +175,7 @@ class OnnxRuntimeSession(Session):
     survives_fork = False
 
     def __init__(
-        self,
-        graph: GraphSpec,
-        ort: Any,
-        session: Any,
-        *,
-        memory: str | None,
-        backend: str,
-        precision: Precision,
+        self, graph: GraphSpec, ort: Any, session: Any, *, memory: str | None, backend: str, precision: Precision
     ) -> None:
         super().__init__(graph, backend=backend, precision=precision)
         self._ort = ort

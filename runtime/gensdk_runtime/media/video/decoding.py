@@ -208,7 +208,7 @@ class Decoder:
         self._failures = failures
 
     def _judge_end(self) -> None:
-        """True if the file is whole, as far as it says how much it should hold."""
+        """Finds out whether the file is whole, as far as it says how much it should hold: `missing` and `cut`."""
         if self._kind == "avi" and self._expected:
             rate = self._stream.time_base or Fraction(1)
             self.missing = max(0, self._expected - max(self._packets, round(self._ends / rate)))

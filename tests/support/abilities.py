@@ -1,0 +1,30 @@
+"""What a method of a generator is called with, whatever the model, to see whether it works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gensdk_runtime.conditions.base import examples_of
+from gensdk_runtime.spec.model import ModelSpec
+
+OF_PICTURES = ("translate", "dream")
+WITH_CLASSES = ("interpolate", "walk", "traverse", "arithmetic", "log_likelihood", "reconstruct", "encode")
+
+
+def arguments(model: ModelSpec, ability: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and named; images of two samples, a class where there are classes."""
+    examples = examples_of(model, 1)
+    middle = sum(model.output.value_range) / 2
+    given: dict[str, tuple[Any, ...]] = {
+        "latents": (2, 0),
+        "interpolate": (0, 1, 3),
+        "walk": ((0, 1), 3),
+        "traverse": (0, 0, 3),
+        "arithmetic": ([[0, 1]], [[2]]),
+        **dict.fromkeys(OF_PICTURES, (examples.get("image", np.zeros((1, 4, 4, 3), np.uint8))[0],)),
+    }
+    images = np.full((2, *model.output.shape), middle, np.float32)
+    label = model.num_classes is not None and ability in WITH_CLASSES
+    return given.get(ability, (images,)), {"label": 1} if label else {}
