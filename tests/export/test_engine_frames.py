@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gensdk_export.engines import build_engines
 from gensdk_export.graphs import multiples
 from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
@@ -19,7 +20,7 @@ from gensdk_runtime.backends.tensorrt import backend as tensorrt
 from gensdk_runtime.backends.tensorrt import device
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import Log, Toolkit
-from gensdk_runtime.backends.tensorrt.recipe import AxisRange, image_axes
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
 from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.errors import BackendError, GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
@@ -33,7 +34,7 @@ from support.plans import DIGITS, family_plan
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
 
-from support.host_gpu import HostCuda, HostTrt  # noqa: E402
+from support.host_gpu import SIDES, HostCuda, HostTrt  # noqa: E402
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "x2": ("srgan", {"channels": 2, "blocks": 1}),
@@ -66,7 +67,7 @@ class Source(MemoryGraph):
     """As a bundle has it."""
 
     source: SourceSpec | None = None
-    largest: int = 16
+    largest: int = 64
 
     def largest_batch(self) -> int:
         return self.largest
@@ -191,7 +192,7 @@ def test_where_no_tile_fits_an_image_is_resized_with_a_word(exported: Exported, 
 @X2
 @BOTH
 def test_images_of_one_call_go_as_many_at_once_as_a_profile_takes(exported: Exported, host: Any) -> None:
-    """A classic engine's profile for many is for small ones."""
+    """An engine's profile for many is for small ones."""
     graph = exported.model.graphs[0]
     reference = create_backend("onnxruntime", threads=1).open(graph, MemoryGraph(exported.data), precision="fp32")
     with (
@@ -221,6 +222,42 @@ def test_a_camera_keeps_its_buffers(exported: Exported, host: Any) -> None:
             prepared.translate(image)
         counted = ("cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "allocated", "captured")
         assert [cuda.calls[each] for each in counted] == [5, 5, 0, 0]
+
+
+@X2
+def test_an_exported_engine_says_how_large_its_images_may_be(exported: Exported) -> None:
+    graph = exported.model.graphs[0]
+    (engine,) = build_engines(
+        exported.model,
+        [(graph, exported.data, "fp32")],
+        batch=None,
+        axes={},
+        runtime="tensorrt-rtx",
+        say=lambda _: None,
+    )
+    assert engine.spec.axes == {"height": (1, 64, 4096), "width": (1, 64, 4096)}
+    assert (engine.spec.min_batch, engine.spec.opt_batch, engine.spec.max_batch) == (
+        1,
+        1,
+        exported.model.max_batch,
+    )
+
+
+@pytest.mark.parametrize("is_rtx", [True, False])
+def test_many_images_have_no_more_pixels_than_the_largest_one(exported: Exported, is_rtx: bool) -> None:
+    batch = batch_axis(64, images=True, is_rtx=is_rtx)
+    axes = {"batch": batch, **image_axes(exported.source, bounded=not is_rtx)}
+    single, many = Recipe(exported.model.graphs[0], "fp32", axes).profiles(is_rtx=is_rtx)
+    own, multiple = exported.source.height, exported.source.multiple
+    assert (single["batch"], many["batch"]) == (AxisRange(1, 1, 1), batch)
+    assert single["height"].maximum >= 4096 // multiple * multiple - (0 if is_rtx else 2048)
+    assert single["height"].optimum == max(own, 512)
+    assert many["height"].optimum == own
+    assert own < many["height"].maximum <= 4 * own
+    assert (
+        64 * many["height"].maximum * many["width"].maximum <= single["height"].maximum * single["width"].maximum
+    )
+    assert {span.maximum % multiple for span in (*map(single.get, SIDES), *map(many.get, SIDES))} == {0}
 
 
 def test_attention_bounds_the_largest_image() -> None:

@@ -61,6 +61,9 @@ class Bound(ABC):
 
     nbytes = 0
     """Bytes that it holds; 0 where the backend does not say."""
+    waited = 0.0
+    """Seconds that :meth:`input`, :meth:`output` and what is like them waited for runs that :meth:`run` only
+    began."""
     on_device = False
     """Whether graphs compute in another memory than the host's, so that each array that goes there counts."""
 
@@ -124,6 +127,11 @@ class Bound(ABC):
         if self.session.closed:
             raise self.session.closed_error()
         self._run()
+
+    def take_waited(self) -> float:
+        """:attr:`waited`, which begins anew."""
+        waited, self.waited = self.waited, 0.0
+        return waited
 
     @abstractmethod
     def _run(self) -> None:

@@ -155,11 +155,12 @@ def way_of(through: Through, height: int, width: int) -> Way:
             raise InputError(f"expected tiles of at least {cut.smallest} pixels for this model, got {tile}")
         return Way("tiles", min(tile, *largest))
     if not fits:
+        size = min(largest) if through.most == (None, None) else _tile(through)
         if through.ascends and tile is None:
-            return _ascending(through, min(largest))
+            return _ascending(through, size)
         if field.whole or not through.tiles_fit or tile == 0:
             return Way("resized", _inside((height, width), largest))
-        return Way("tiles", min(largest) if through.most == (None, None) else _tile(through))
+        return Way("tiles", size)
     if tile is None and height * width > TILED_FROM:
         return _large(through, height, width)
     return Way("whole")
@@ -231,10 +232,10 @@ def translate_one(through: Through, image: Images) -> Images:
 
 def _taken(through: Through) -> str:
     """What goes through at once."""
-    name, size = through.model.name, _by(through.largest)
+    name, (height, width) = through.model.name, through.largest
     if through.most == (None, None):
-        return f"model {name!r} takes images of {size} alone"
-    return f"the engine of model {name!r} takes images of at most {size}"
+        return f"model {name!r} takes images of {height} x {width} alone"
+    return f"the engine of model {name!r} takes images of at most {height} x {width}"
 
 
 def _why_no_tiles(through: Through) -> str:

@@ -266,13 +266,13 @@ class Lane:
         self._graphs, self._interval, self._shared = graphs, cohort.interval, shared
         self._number = 0
         self._settled = False
-        self._berths: list[Berth] = []
+        self.berths: list[Berth] = []
 
     def step(self) -> bool:
         """One step of all cohorts; True if one of them has more to do."""
         if not self._settled:
             self._settle()
-        bound = self._berths[0].ready(self._number)
+        bound = self.berths[0].ready(self._number)
         for cohort in self.cohorts:
             cohort.write(bound)
         start = perf_counter()
@@ -303,9 +303,9 @@ class Lane:
         for cohort in self.cohorts:
             at = slice(first, first := first + len(cohort)) if self._shared else slice(None)
             cohort.move(berth, berth.due(self._number), at)
-        for old in self._berths:
+        for old in self.berths:
             old.close()
-        self._berths, self._settled = [berth], True
+        self.berths, self._settled = [berth], True
 
     def takes(self, other: Lane) -> bool:
         """True if the cohorts of `other` can go on in this lane: the same graphs are due at the same times."""
@@ -317,7 +317,7 @@ class Lane:
         """Takes over the cohorts of `other`."""
         self.cohorts += other.cohorts
         self.more = self.more or other.more
-        self._berths += other._berths
+        self.berths += other.berths
         self._settled = False
 
     def remove(self, run: Run) -> None:
@@ -331,8 +331,8 @@ class Lane:
 
     def close(self, *, broken: bool = False) -> None:
         """Gives the buffers back."""
-        while self._berths:
-            self._berths.pop().close(broken=broken)
+        while self.berths:
+            self.berths.pop().close(broken=broken)
 
 
 class DiffusionState(State):
@@ -397,6 +397,10 @@ class DiffusionState(State):
         self._lanes = [lane for lane in self._lanes if lane.cohorts]
         for lane in gone:
             lane.close()
+
+    def take_waited(self) -> float:
+        """See :class:`Borrower`."""
+        return sum(berth.take_waited() for lane in self._lanes for berth in lane.berths)
 
     def close(self, *, broken: bool = False) -> None:
         """See :class:`Borrower`."""

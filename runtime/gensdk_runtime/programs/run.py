@@ -88,7 +88,8 @@ class Run:
         )
 
     def timed(self, bound: Bound) -> None:
-        """Runs a graph and adds its time to :attr:`graph_seconds`."""
+        """Runs a graph and adds its time to :attr:`graph_seconds`; on a device it may only begin there, and is
+        waited for where its results are read (:attr:`Bound.waited`)."""
         start = perf_counter()
         bound.run()
         self.graph_seconds += perf_counter() - start
@@ -143,6 +144,10 @@ class Borrower:
         self._borrowed.append((session, bound))
         return bound
 
+    def take_waited(self) -> float:
+        """Seconds that were waited for what graphs had begun (:attr:`Bound.waited`), since it was asked last."""
+        return sum(bound.take_waited() for _, bound in self._borrowed)
+
     def close(self, *, broken: bool = False) -> None:
         """Gives the buffers back, `broken` after a run that failed. May be called twice."""
         while self._borrowed:
@@ -182,6 +187,7 @@ class State(Borrower, ABC):
         while self.step():
             pass
         self.finish()
+        self.run.graph_seconds += self.take_waited()
 
     def again(self, run: Run) -> bool:
         """Begins anew with `run`, in the same buffers and with the same settings; False where it can't.

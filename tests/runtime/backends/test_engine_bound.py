@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -218,6 +219,23 @@ def test_batches_are_padded_to_few_sizes(host: Host, count: int) -> None:
         session = host.backend.open(*_graph(bundle), precision="fp32")
     assert count <= session.padded_batch(count) <= min(64, max(2, 3 * count // 2))
     assert session.padded_batch(count) in {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
+
+
+@pytest.mark.parametrize("name", ["digits-vae", "digits-ddpm"])
+def test_the_time_of_graphs_is_that_of_the_gpu(host: Host, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only what it took to begin the work."""
+    options = {"num_inference_steps": 3} if name == "digits-ddpm" else {}
+    work = 0.02
+
+    def slow(stream: int) -> Any:
+        time.sleep(work)
+        return HostCuda.cudaStreamSynchronize(host.cuda, stream)
+
+    with Generator.load(name, backend=host.backend) as generator:
+        prepared = generator.prepare(1, **options)
+        monkeypatch.setattr(host.cuda, "cudaStreamSynchronize", slow)
+        for samples in (generator.sample(1, seed=0, **options), prepared.draw(0)):
+            assert work <= samples.timings.graphs <= samples.timings.total
 
 
 def test_what_waits_is_bounded_by_its_bytes(host: Host) -> None:

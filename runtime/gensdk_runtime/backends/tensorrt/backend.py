@@ -232,8 +232,10 @@ class TensorRtSession(Session):
 
     def _first(self) -> Opened:
         """Loads; what can't be built is not tried again at each run."""
+        if self._failure is not None and not self._closed:
+            raise type(self._failure)(*self._failure.args)
         if self._closed or self._load is None:
-            raise self._failure or self.closed_error()
+            raise self.closed_error()
         try:
             opened = with_room(self._load)
         except OutOfMemoryError:

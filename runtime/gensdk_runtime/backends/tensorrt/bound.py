@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter
 
 import numpy as np
 
@@ -69,14 +71,16 @@ class TensorRtBound(Bound):
     def input(self, name: str) -> Array:
         """The array to write into; waits until its last copy to the GPU is over."""
         if name in self._behind:
-            self._stream.download(self._place(name, self._turn), self._host[name])
+            with self._waiting():
+                self._stream.download(self._place(name, self._turn), self._host[name])
             self._arrived()
         return self.overwrite(name)
 
     def overwrite(self, name: str) -> Array:
         """See :class:`Bound`."""
         if name in self._copied:
-            self._stream.wait_for_uploads()
+            with self._waiting():
+                self._stream.wait_for_uploads()
             self._copied.clear()
         self._behind.discard(name)
         self._changed.add(name)
@@ -93,10 +97,14 @@ class TensorRtBound(Bound):
         for name in names:
             if name in self.carry and self.carry[name] in self._behind:
                 target = self.carry[name]
-                self._stream.download(self._place(target, self._turn), self._host[target])
+                with self._waiting():
+                    self._stream.download(self._place(target, self._turn), self._host[target])
                 self._behind.discard(target)
                 self._arrived()
-        if self._results.bring(self._stream, [name for name in names if name not in self.carry]):
+        results = [name for name in names if name not in self.carry]
+        with self._waiting():
+            came = self._results.bring(self._stream, results)
+        if came:
             self._arrived()
         return tuple(self._array(name) for name in names)
 
@@ -117,10 +125,12 @@ class TensorRtBound(Bound):
         sizes = {name: array.nbytes for name, array in arrays.items()}
         block = self._uploads
         if block is None or not block.fits(sizes):
-            self._stream.synchronize()  # the memory of the last one is freed here
+            with self._waiting():
+                self._stream.synchronize()  # the memory of the last one is freed here
             block = self._uploads = Block(sizes)
         else:
-            self._stream.wait_for_uploads()
+            with self._waiting():
+                self._stream.wait_for_uploads()
             block.lay_out(sizes)
         for name, array in arrays.items():
             block.host_array(name, array.shape, array.dtype)[...] = array
@@ -139,7 +149,8 @@ class TensorRtBound(Bound):
             return np.asarray(array)
         plane, target = array.plane(), PinnedArray(array.shape, str(array.dtype))
         self._stream.after(array.stream)
-        self._stream.bring(plane, target)
+        with self._waiting():
+            self._stream.bring(plane, target)
         return target.array
 
     def _run(self) -> None:
@@ -166,6 +177,12 @@ class TensorRtBound(Bound):
             if block is not None:
                 block.device.close()
         self._stream.close()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.waited += perf_counter() - start
 
     def _arrived(self) -> None:
         """All of the stream's work is over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import isqrt, prod
 
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.spec.conditions import ReceptiveField, SourceSpec
@@ -29,9 +30,10 @@ LARGEST_SIDE = 4096
 """Pixels of the largest side of an image that an engine takes: frames of 3840 x 2160 and 2160 x 3840 go through
 whole where they have to, and large tiles anyway."""
 LARGEST_TENSOR = 2**31
-"""Elements: the classic builder refuses a profile at which a tensor has more."""
+"""Elements: builders refuse a profile at which a tensor has more."""
 BATCHED_SIDES = 4
-"""Classic engines take many images at once of at most so many times the sides that the model was trained at."""
+"""Engines take many images at once of at most so many times the sides that the model was trained at, and together
+of no more pixels than the largest single one has."""
 FRAME_SIDE = 512
 """Pixels that the profile of single images is optimized for (tiles have as many), or those of the training."""
 
@@ -101,29 +103,39 @@ class Recipe:
     def profiles(self, *, is_rtx: bool) -> tuple[dict[str, AxisRange], ...]:
         """The sizes of each optimization profile; none where the graph has no named axes.
 
-        TensorRT-RTX compiles kernels for the sizes that it meets, so one profile will do. Classic TensorRT has
-        kernels that were fastest at a profile's optimum and fit all of it: single samples and frames have a
-        profile of their own, and only that one takes images far larger than the model's own.
+        Only single images may be far larger than the model's own: builders plan for the largest sizes of a
+        profile, so many images have no more pixels together than the largest single one. Of samples of one size
+        TensorRT-RTX compiles what it meets, so one profile will do; classic TensorRT has kernels that were fastest
+        at a profile's optimum and fit all of it, so single samples have one of their own.
         """
         sizes = self.sizes()
         if not sizes:
             return ()
-        batch = sizes.get("batch")
-        if is_rtx or batch is None or batch.maximum == 1:
+        batch, sides = sizes.get("batch"), {axis: sizes[axis] for axis in (HEIGHT, WIDTH) if axis in sizes}
+        if batch is None or batch.maximum == 1 or (is_rtx and not sides):
             return (sizes,)
-        sides = {axis: sizes[axis] for axis in (HEIGHT, WIDTH) if axis in sizes}
         one = AxisRange(batch.minimum, batch.minimum, batch.minimum)
+        side = isqrt(prod(allowed.maximum for allowed in sides.values()) // batch.maximum)
         single = {axis: _optimized(allowed, FRAME_SIDE) for axis, allowed in sides.items()}
-        many = {axis: _at_most(allowed, BATCHED_SIDES * allowed.optimum) for axis, allowed in sides.items()}
+        many = {
+            axis: _at_most(allowed, min(BATCHED_SIDES * allowed.optimum, side)) for axis, allowed in sides.items()
+        }
         return {**sizes, "batch": one, **single}, {**sizes, **many}
 
 
 def _optimized(allowed: AxisRange, size: int) -> AxisRange:
-    return replace(allowed, optimum=min(max(allowed.optimum, size), allowed.maximum))
+    """For `size`, or the best size where that is larger."""
+    return replace(allowed, optimum=min(max(allowed.optimum, _whole(allowed, size)), allowed.maximum))
 
 
 def _at_most(allowed: AxisRange, size: int) -> AxisRange:
-    return replace(allowed, maximum=min(allowed.maximum, size))
+    """Up to `size`, or the best size where that is larger."""
+    return replace(allowed, maximum=min(allowed.maximum, max(allowed.optimum, _whole(allowed, size))))
+
+
+def _whole(allowed: AxisRange, size: int) -> int:
+    """`size` in whole steps of what the model takes, of which the smallest is one or more."""
+    return size // allowed.minimum * allowed.minimum
 
 
 def profile_shapes(graph: GraphSpec, sizes: Mapping[str, AxisRange]) -> dict[str, list[tuple[int, ...]]]:

@@ -113,11 +113,13 @@ class Supplier:
             None if self.toolkit.is_rtx or self.gpu is None else KeptTimings(self.cache, self._here("timings"))
         )
         with Progress(1, title, show=self.progress) as bar:
-            tell = bar.share(1)
+            tell_part = bar.share(1)
             return self.cache.fetch(
                 self.identity(recipe, onnx),
-                lambda: build(self.toolkit, recipe, onnx, target=self.target, timings=timings, on_progress=tell),
-                on_wait=lambda: tell(0.0),
+                lambda: build(
+                    self.toolkit, recipe, onnx, target=self.target, timings=timings, on_progress=tell_part
+                ),
+                on_wait=lambda: tell_part(0.0),
             )
 
     @property
