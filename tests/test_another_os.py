@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gensdk.cli.train import absolute_source
+from gensdk_runtime.media.video.address import is_address, masked
+from gensdk_runtime.spec.fields import check_path
+from gensdk_training.data.domains import domains_of
 from support import another_os
 
 ROOT = Path(__file__).parent.parent
@@ -140,3 +144,25 @@ def test_a_model_is_trained_exported_sampled_and_proven(tmp_path: Path, system: 
     assert gensdk("inspect", bundle)
     assert Path(picture).stat().st_size
     assert not [*tmp_path.rglob("*.new-*")]
+
+
+ON_A_DRIVE = [r"C:\me@home\film.mp4", "C:/me@home/film.mp4", r"D:\data=1\x.npz", "d:/a?b=c.png"]
+
+
+@pytest.mark.parametrize("path", ON_A_DRIVE)
+def test_a_file_on_a_drive_is_no_address_and_has_no_secrets(path: str) -> None:
+    assert not is_address(path)
+    assert masked(path) == path
+
+
+@pytest.mark.parametrize("path", [*ON_A_DRIVE, r"graphs\x.onnx", "C:x", "graphs/nul.onnx", "x.", "a/b ", "a:b"])
+def test_no_path_of_a_bundle_means_something_else_on_windows(path: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        check_path(path)
+
+
+@pytest.mark.parametrize("path", [r"C:\data\x", "C:/data/x", r"\\server\share\x"])
+def test_data_on_a_drive_keep_their_name(path: str) -> None:
+    assert domains_of(f"a={path},b={path}2") == [("a", path), ("b", f"{path}2")]
+    assert absolute_source(f"{path}.npz:images") == f"{path}.npz:images"
+    assert absolute_source(f"mnist:{path}") == f"mnist:{path}"
