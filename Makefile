@@ -12,7 +12,7 @@ help:
 	@echo "make install   virtual environment with everything but the developers' tools"
 	@echo "make demo      sample the embedded models; then train, export, prove, sample and measure one"
 	@echo "make test      the test suite"
-	@echo "make lint      ruff, mypy strict, import directions"
+	@echo "make lint      ruff, mypy strict for Linux, Windows and macOS, import directions"
 	@echo "make format    ruff, in place"
 	@echo "make lowest    train, export and sample with the lowest versions that pyproject.toml allows"
 	@echo "make bench     gensdk against every peer, side by side, and the regression gate (BENCH=--quick for a look)"
@@ -46,6 +46,9 @@ lint: $(VENV)/.developer
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+	for system in win32 darwin; do \
+		$(BIN)/mypy --platform $$system --no-warn-unreachable --cache-dir .mypy_cache/$$system || exit 1; \
+	done
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 format: $(VENV)/.developer

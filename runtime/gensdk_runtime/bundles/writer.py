@@ -16,7 +16,7 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.files import CHUNK
 from gensdk_runtime.errors import BundleError, InputError
 from gensdk_runtime.host.atomic import check_no_dangling_link, put_in_place, sibling
-from gensdk_runtime.host.system import sync
+from gensdk_runtime.host.system import OPENS_FOLDERS, sync
 from gensdk_runtime.spec.fields import check_case, check_path
 from gensdk_runtime.spec.manifest import MANIFEST_FILE, FileEntry, Manifest
 
@@ -164,4 +164,8 @@ def _writable(target: Path) -> Iterator[None]:
     except OSError as failure:
         reason = failure.strerror or str(failure)
         where = f" at {os.fspath(failure.filename)!r}" if failure.filename else ""
-        raise BundleError(f"{target}: can't write the bundle ({reason}{where}); nothing was changed") from None
+        in_use = isinstance(failure, PermissionError) and not OPENS_FOLDERS
+        remedy = "; on Windows close what has the old bundle open" if in_use else ""
+        raise BundleError(
+            f"{target}: can't write the bundle ({reason}{where}); nothing was changed{remedy}"
+        ) from None

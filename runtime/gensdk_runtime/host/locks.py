@@ -56,10 +56,11 @@ def locked(
         yield held
     finally:
         if descriptor is not None:
-            if held and OPENS_FOLDERS:  # Windows removes no open file either
-                with suppress(OSError):
-                    path.unlink()  # before it is let go: who waits for it finds out, and tries again
+            if held and OPENS_FOLDERS:
+                _remove(path)  # before it is let go: who waits for it finds out, and tries again
             os.close(descriptor)
+            if held and not OPENS_FOLDERS:
+                _remove(path)  # Windows removes no file that is open, here or with who waits for it
 
 
 @contextmanager
@@ -73,6 +74,11 @@ def locked_if_possible(
         except OSError:
             held = None
         yield held
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _take(path: Path) -> tuple[bool | None, int | None]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from gensdk_runtime.host.system import NO_LINK, READ, block
+from gensdk_runtime.host.system import NO_LINK, OPENS_FOLDERS, READ, block
 
 
 def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -28,6 +28,8 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
         raise ValueError("open without O_TRUNC, and truncate what turned out to be the right file")
     if path.is_symlink():  # on Windows, which has no O_NOFOLLOW; elsewhere the words are clearer than the system's
         raise _refused(path, errno.ELOOP, "it is a link, which is not followed")
+    if not OPENS_FOLDERS and path.is_dir():
+        raise _refused(path, errno.EISDIR, "it is not a plain file")
     descriptor = os.open(path, flags | READ | NO_LINK, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

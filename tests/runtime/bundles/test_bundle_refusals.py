@@ -38,7 +38,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     """Puts files down as each kind of bundle."""
     kind = request.param
     if kind == "folder without openat":
-        monkeypatch.setattr(bundle_files, "_OPENAT", False)
+        monkeypatch.setattr(bundle_files, "OPENS_BENEATH", False)
     if kind.startswith("folder"):
         return lambda files: lay_out(tmp_path / "x.gsdk", files)
     method = zipfile.ZIP_STORED if kind == "stored zip" else zipfile.ZIP_DEFLATED
@@ -48,7 +48,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture(params=[True, False], ids=["openat", "without openat"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A valid bundle as a folder, to be spoiled."""
-    monkeypatch.setattr(bundle_files, "_OPENAT", bundle_files._OPENAT and request.param)
+    monkeypatch.setattr(bundle_files, "OPENS_BENEATH", bundle_files.OPENS_BENEATH and request.param)
     return lay_out(tmp_path / "x.gsdk", FILES)
 
 

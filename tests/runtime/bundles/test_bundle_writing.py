@@ -17,6 +17,7 @@ from gensdk_runtime.bundles import bundle as bundle_module
 from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError, ManifestError
 from gensdk_runtime.host import atomic
+from support.another_os import WINDOWS
 from support.tiny_bundle import (
     GRAPH,
     content,
@@ -31,6 +32,9 @@ from support.tiny_bundle import (
 as_zip = pytest.mark.parametrize("as_zip", [False, True], ids=["folder", "zip"])
 
 
+replaces_what_is_open = pytest.mark.skipif(WINDOWS, reason="an open bundle stands")
+
+
 @pytest.fixture(params=["exchange", "two steps"])
 def swap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With the system's exchange of paths, and without it."""
@@ -39,6 +43,22 @@ def swap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
+@pytest.mark.skipif(not WINDOWS, reason="elsewhere an open bundle is replaced")
+@as_zip
+@pytest.mark.parametrize("before", [False, True], ids=["folder before", "zip before"])
+def test_an_open_bundle_stands_where_open_files_are_not_replaced(
+    tmp_path: Path, before: bool, as_zip: bool
+) -> None:
+    with write_bundle(tmp_path / "x", tiny_manifest(), tiny_files(1.0), as_zip=before) as old:
+        with pytest.raises(BundleError, match="on Windows close what has the old bundle open"):
+            write_bundle(tmp_path / "x", tiny_manifest(), tiny_files(2.0), as_zip=as_zip)
+        assert {name: old.read(name) for name in old.manifest.files} == tiny_files(1.0)
+    write_bundle(tmp_path / "x", tiny_manifest(), tiny_files(2.0), as_zip=as_zip).close()
+    assert content(tmp_path / "x") == tiny_files(2.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@replaces_what_is_open
 @pytest.mark.parametrize("before", [False, True], ids=["folder before", "zip before"])
 @as_zip
 def test_a_bundle_is_replaced_and_readers_keep_theirs(
@@ -52,6 +72,7 @@ def test_a_bundle_is_replaced_and_readers_keep_theirs(
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@replaces_what_is_open
 def test_a_bundle_is_rewritten_from_its_own_files(tmp_path: Path) -> None:
     with write_bundle(tmp_path / "x", tiny_manifest(), tiny_files()) as bundle:
         files = {name: bundle.path / name for name in bundle.manifest.files}
@@ -149,6 +170,7 @@ def test_a_swap_that_fails_leaves_the_old_bundle(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.skipif(WINDOWS, reason="locks tell who lives on POSIX systems")
 def test_what_dead_writers_left_is_removed_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
     target = tmp_path / "x"
     lay_out(tmp_path / ".x.new-00000000", {"graphs/half.onnx": b"half"})
@@ -186,6 +208,7 @@ def test_a_predecessor_that_is_being_removed_is_not_taken_for_a_damaged_bundle(
     assert content(target) == tiny_files(2.0)
 
 
+@replaces_what_is_open
 @pytest.mark.parametrize(("swap", "writers"), [("exchange", 2), ("two steps", 1)], indirect=["swap"])
 @pytest.mark.usefixtures("swap")
 def test_readers_and_writers_at_once(tmp_path: Path, writers: int) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,15 @@ def test_small_files_are_written_whole(tmp_path) -> None:
         assert json.loads(target.read_bytes()) == [number]
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
     assert np.bitwise_and(target.stat().st_mode, 0o600) == 0o600
+
+
+@pytest.mark.skipif(not WINDOWS, reason="elsewhere an open file is replaced at once")
+def test_a_file_that_someone_reads_is_replaced_once_it_is_closed(tmp_path: Path) -> None:
+    atomic.write_file(tmp_path / "x", b"old")
+    reader = (tmp_path / "x").open("rb")
+    closing = threading.Timer(0.2, reader.close)
+    closing.start()
+    atomic.write_file(tmp_path / "x", b"new", durable=True)
+    closing.join()
+    assert reader.closed
+    assert (tmp_path / "x").read_bytes() == b"new"

@@ -16,8 +16,11 @@ files, take links or permissions away, or limit the length of paths.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -51,8 +54,17 @@ def install(system: System) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SITE), os.environ.get("PYTHONPATH"))))
     if system == "windows":
         os.environ["PYTHONIOENCODING"] = "cp1252"  # of pipes and files there, unlike of the console
+        _separate_temporary_files()
     files.install(system)
     modules.install(system)
+
+
+def _separate_temporary_files() -> None:
+    """Away from those of other processes: they lock theirs, and would take what is not locked for abandoned."""
+    prefix = "gensdk-as-windows-"
+    if not Path(tempfile.gettempdir()).name.startswith(prefix):
+        folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix=prefix)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 WINDOWS, LINUX = platform() == "win32", platform() == "linux"

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-# ruff: noqa: PTH100, PTH112, PTH115, PTH118, PTH121, PTH208 - it stands below pathlib
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH115, PTH118, PTH121, PTH208 - it stands below pathlib
 import builtins
 import errno
 import fcntl
@@ -28,7 +28,8 @@ _REFUSED = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$')
 _LINUX_ONLY = ("/proc/", "/sys/")
 _ON_BEHALF = {"pathlib", "shutil", "tempfile", "zipfile", "contextlib", "io", "os", "gzip", "tarfile", __name__}
 _IN_USE = "The process cannot access the file because it is being used by another process"
-_WINDOWS_FLAGS = 0x8000 | 0x80 | 0x40
+FLAGS = {"O_BINARY": 1 << 27, "O_NOINHERIT": 1 << 28, "O_TEMPORARY": 1 << 29}
+"""Of Windows alone, with values that mean nothing here."""
 
 _real_open, _real_os_open = builtins.open, os.open
 _windows = False
@@ -70,7 +71,7 @@ def _moving(real: Any, *, over: bool) -> Any:
     def move(source: Any, target: Any, **how: Any) -> None:
         _check_free(source)
         there = os.path.lexists(target)
-        if there and not os.path.samefile(source, target):
+        if there and not _is_same(source, target):
             if not over and _by_gensdk():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(source))
             if over and os.path.isdir(target) and _by_gensdk():
@@ -83,17 +84,26 @@ def _moving(real: Any, *, over: bool) -> Any:
     return move
 
 
+def _is_same(source: Any, target: Any) -> bool:
+    return os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target)
+
+
 def open_descriptor(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
     """``os.open`` as gensdk sees it."""
     name = os.fspath(path)
     if dir_fd is not None and _windows:
         raise NotImplementedError("dir_fd unavailable on this platform")
-    _check_place(name)
+    if dir_fd is None:
+        _check_place(name)
     if _windows and os.path.isdir(name):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
     if flags & os.O_CREAT:
         _check_new(name, exclusive=bool(flags & os.O_EXCL))
-    return os.open(path, flags & ~_WINDOWS_FLAGS if _windows else flags, mode, dir_fd=dir_fd)
+    if _windows:
+        flags &= ~sum(FLAGS.values())
+        if os.path.exists(name) and not os.path.isfile(name):
+            flags |= os.O_NONBLOCK  # pipes and devices, of which there are none in folders there
+    return os.open(path, flags, mode, dir_fd=dir_fd)
 
 
 def _open(
@@ -106,7 +116,7 @@ def _open(
     *more: Any,
     **how: Any,
 ) -> Any:
-    if not isinstance(file, int) and _by_gensdk():
+    if not isinstance(file, int) and how.get("opener") is None and _by_gensdk():
         name = os.fspath(file)
         _check_place(name)
         if _windows and os.path.isdir(name):

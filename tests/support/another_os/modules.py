@@ -8,6 +8,7 @@ at the caller of each access cost everybody.
 from __future__ import annotations
 
 import builtins
+import ctypes
 import importlib
 import os
 import sys
@@ -32,6 +33,15 @@ class _Kernel:
         status.physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         status.free_physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
         return 1
+
+
+class _Library(ctypes.CDLL):
+    """macOS's C library as far as gensdk calls it beyond what Linux has."""
+
+    def renamex_np(self, one: bytes, other: bytes, flags: int) -> int:
+        """Linux has it under another name, with the same flag."""
+        here = -100  # AT_FDCWD
+        return self.renameat2(here, one, here, other, flags)  # type: ignore[no-any-return]
 
 
 class StandIn(ModuleType):
@@ -68,9 +78,11 @@ def install(system: System) -> None:
     own["os"]["open"] = files.open_descriptor
     own["os"]["supports_dir_fd"] = {*os.supports_dir_fd, files.open_descriptor}
     if platform == "win32":
-        own["os"] |= {"name": "nt", "O_BINARY": 0x8000, "O_NOINHERIT": 0x80, "O_TEMPORARY": 0x40}
+        own["os"] |= {"name": "nt", **files.FLAGS}
         own["ctypes"] = {"windll": SimpleNamespace(kernel32=_Kernel)}
         own["os"] |= {f"supports_{what}": set() for what in ("dir_fd", "fd", "follow_symlinks")}
+    else:
+        own["ctypes"] = {"CDLL": _Library}
     stand_ins: dict[str, ModuleType] = {"msvcrt": locking.msvcrt()} if platform == "win32" else {}
     usual: Callable[..., ModuleType] = builtins.__import__
 
@@ -78,7 +90,7 @@ def install(system: System) -> None:
         if name not in stand_ins:
             here, there = typeshed.names(name, sys.platform), typeshed.names(name, platform)
             missing = here - there
-            if missing and not any(each.isalpha() and each.islower() for each in there):
+            if missing and all(each.startswith("_") for each in there):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             if not missing and name not in own:
                 return None
