@@ -34,7 +34,7 @@ trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not 
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
 
 from support.engines_here import Host, engines_here  # noqa: E402
-from support.host_gpu import HostBuilder  # noqa: E402
+from support.host_gpu import HostBuilder, HostCuda  # noqa: E402
 
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
 UP, DOWN = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"
