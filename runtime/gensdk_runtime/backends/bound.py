@@ -100,8 +100,8 @@ class Bound(ABC):
         return tuple(self.output(name) for name in names)
 
     def feed(self, name: str) -> Resident:
-        """Where the next run reads input `name`, to be written there."""
-        return self.input(name)
+        """Where the next run reads input `name`, to be written there as a whole."""
+        return self.overwrite(name)
 
     def made(self, name: str) -> Resident:
         """Where the last run wrote output `name`, to be read before the next one."""

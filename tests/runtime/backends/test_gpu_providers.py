@@ -21,6 +21,7 @@ from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.backends.onnxruntime import providers, tf32
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.backends.onnxruntime.package import one_line
+from gensdk_runtime.backends.onnxruntime.providers import Memory
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.generator import Generator
@@ -450,3 +451,25 @@ def test_a_plugin_without_a_device_and_one_that_breaks(monkeypatch: pytest.Monke
 )
 def test_the_cause_is_told_alone(text: str, line: str) -> None:
     assert one_line(RuntimeError(text)) == line
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_no_state_is_brought_that_is_overwritten(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call brings its result alone, also where the buffers hold the states of the call before."""
+    options: dict[str, Any] = {"num_inference_steps": 4, "seed": 3}
+    with Generator.load("digits-ddpm", backend="onnxruntime") as model:
+        expected = model.sample(2, **options).array
+    machine(monkeypatch, key)
+    brought: list[tuple[int, ...]] = []
+    download = Memory.download
+
+    def counting(self: Memory, ort: Any, value: Any, array: Any) -> None:
+        brought.append(array.shape)
+        download(self, ort, value, array)
+
+    with Generator.load("digits-ddpm", backend=f"onnxruntime:{key}") as model:
+        model.sample(2, **options)
+        monkeypatch.setattr(Memory, "download", counting)
+        found = model.sample(2, **options).array
+    np.testing.assert_array_equal(found, expected)
+    assert len(brought) == 1

@@ -88,7 +88,11 @@ class DeviceBound(Bound):
         """The array that goes up before the next run."""
         if name in self._carried:
             self._memory.download(self._ort, self._turns[self._next][0][name], self._inputs[name])
-            self._carried.discard(name)
+        return self.overwrite(name)
+
+    def overwrite(self, name: str) -> Array:
+        """See :class:`Bound`."""
+        self._carried.discard(name)
         self._changed.add(name)
         return self._inputs[name]
 
