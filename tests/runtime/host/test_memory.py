@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from gensdk_runtime.host import control_groups, memory
-from support.another_os import LINUX
-
-resource = pytest.importorskip("resource", reason="limits of POSIX")
+from gensdk_runtime.host.system import free_memory, physical_memory
+from support.another_os import LINUX, WINDOWS
 
 
 def limited(mebibytes: int, *arguments: object) -> tuple[int, str]:
@@ -70,3 +69,15 @@ def test_what_was_granted_once_is_granted_again(monkeypatch: pytest.MonkeyPatch)
     assert room.lacks(90) is None
     assert room.lacks(91) == 10
     assert memory.Room(host=False).lacks(10**9) is None
+
+
+def test_the_machine_has_memory() -> None:
+    assert physical_memory() > 2**28
+
+
+@pytest.mark.skipif(not WINDOWS, reason="Windows tells its memory in a call")
+def test_what_windows_calls_free_is_what_is_available() -> None:
+    free = free_memory()
+    assert free is not None
+    assert 0 < free <= physical_memory()
+    assert memory.available_memory() == pytest.approx(free, rel=0.5)

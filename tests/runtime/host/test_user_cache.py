@@ -10,7 +10,7 @@ import pytest
 
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.host.user_cache import cache_folder
-from support.another_os import LINUX, WINDOWS
+from support.another_os import LINUX, MACOS, WINDOWS
 
 posix = pytest.mark.skipif(WINDOWS, reason="POSIX permissions")
 
@@ -86,8 +86,26 @@ def test_no_path_leads_out(part: str) -> None:
         cache_folder("engines", part)
 
 
-@pytest.mark.skipif(not LINUX, reason="the XDG standard")
-def test_the_platforms_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not WINDOWS, reason="where the cache lies elsewhere")
+def test_the_place_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GENSDK_CACHE")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    assert cache_folder("x") == tmp_path / "AppData" / "Local" / "gensdk" / "x"
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "own"))
+    assert cache_folder("x") == tmp_path / "own" / "gensdk" / "x"
+
+
+@pytest.mark.skipif(not MACOS, reason="where the cache lies elsewhere")
+def test_the_place_on_macos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GENSDK_CACHE")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of another system"))
+    assert cache_folder("x") == tmp_path / "Library" / "Caches" / "gensdk" / "x"
+
+
+@pytest.mark.skipif(not LINUX, reason="where the cache lies elsewhere")
+def test_the_place_on_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GENSDK_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")

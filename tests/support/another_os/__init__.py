@@ -67,5 +67,5 @@ def _separate_temporary_files() -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
-WINDOWS, LINUX = platform() == "win32", platform() == "linux"
+WINDOWS, MACOS, LINUX = (platform() == name for name in ("win32", "darwin", "linux"))
 """What gensdk runs as: for the marks of tests that can't hold on one of them."""
