@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def test_what_the_imitation_does(tmp_path: Path, system: another_os.System) -> N
     command = [sys.executable, "-c", CHECKS, str(tmp_path)]
     done = subprocess.run(command, env=environment(system), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert eval(done.stdout) == ANSWERS[system]
+    assert ast.literal_eval(done.stdout) == ANSWERS[system]
 
 
 def run_rooms(system: another_os.System, *options: str, report: Path) -> subprocess.CompletedProcess[str]:

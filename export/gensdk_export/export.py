@@ -188,9 +188,8 @@ def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> ExportPlan:
     if batch is None:
         return plan
     data = {**plan.model.model_dump(mode="json"), "max_batch": batch.maximum}
-    return replace(
-        plan, model=ModelSpec.from_dict(data, what="--batch", error=ExportError)
-    )  # before the long part
+    model = ModelSpec.from_dict(data, what="--batch", error=ExportError)  # before the long part
+    return replace(plan, model=model)
 
 
 def _bounds(model: ModelSpec, options: ExportOptions, jumps: Mapping[str, float]) -> dict[Precision, GoldenBounds]:

@@ -115,7 +115,10 @@ class Bound(ABC):
         return arrays
 
     def fetch(self, array: Resident) -> Array:
-        """A resident array of this graph's device, as one of NumPy's; on the host the same."""
+        """A resident array of this graph's device, as one of NumPy's; on the host the same.
+
+        What came from :meth:`upload` is valid until the next one, as there.
+        """
         return np.asarray(array)
 
     def run(self) -> None:

@@ -39,22 +39,23 @@ class Chain:
 
     @property
     def remedy(self) -> str:
-        """What mends the first thing that is missing; empty where nothing is."""
+        """What mends what comes first of all that is missing; empty where nothing is."""
         return next((link.remedy for link in self.broken), "")
 
     @property
     def problem(self) -> str:
         """What is missing in one line, with the remedy; empty where nothing is.
 
-        A missing package comes first: what it would need is known only when it is there.
+        Where there is no GPU, no package helps. Else a missing package comes first: what it would need is known
+        only when it is there.
         """
         if not self.broken:
             return ""
-        first = next((link for link in self.broken if link.what == PACKAGE), self.broken[0])
-        return f"{first.found}; {first.remedy}"
+        told = min(self.broken, key=lambda link: (link.what != GPU, link.what != PACKAGE))
+        return f"{told.found}; {told.remedy}"
 
 
-PACKAGE = "package"
+GPU, PACKAGE = "GPU", "package"
 
 
 def gpu_links(wants: Callable[[Capability], bool], wanted: str, cuda: int) -> Iterator[Link]:
@@ -81,14 +82,14 @@ def gpu_links(wants: Callable[[Capability], bool], wanted: str, cuda: int) -> It
 
 def _gpu_link(driver: Driver) -> Link:
     if driver.gpus:
-        return Link("GPU", True, "; ".join(str(gpu) for gpu in driver.gpus))
+        return Link(GPU, True, "; ".join(str(gpu) for gpu in driver.gpus))
     seen = gpus_in_sight()
     if seen is None:
-        return Link("GPU", None, "the system does not tell")
+        return Link(GPU, None, "the system does not tell")
     if seen:
-        return Link("GPU", True, f"NVIDIA, {', '.join(seen)}")
+        return Link(GPU, True, f"NVIDIA, {', '.join(seen)}")
     # A container shows the devices of its host or none; a virtual machine those that it was given.
-    return Link("GPU", False, "no NVIDIA GPU was found", "use backend='auto' on a machine without one")
+    return Link(GPU, False, "no NVIDIA GPU was found", "use backend='auto' on a machine without one")
 
 
 def _driver_link(driver: Driver) -> Link:

@@ -70,9 +70,9 @@ class OnnxRuntimeBackend(Backend):
         self.threads = threads
         self.spinning = spinning
         self.tf32 = tf32
-        if (package := Chain((package_link(self._ort, PROVIDERS[provider]),))).broken:
-            raise UnavailableError(package.problem)
-        if PROVIDERS[provider].wants is not None and nvidia_driver().problem:
+        chosen = PROVIDERS[provider]
+        package = package_link(self._ort, chosen)
+        if package.ok is False or (chosen.wants is not None and nvidia_driver().problem):
             raise UnavailableError(missing(self._ort, provider))
 
     @classmethod

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,28 +95,21 @@ def _is_rtx(capability: Capability) -> bool:
 _NONE_OTHER = "pip uninstall -y onnxruntime onnxruntime-gpu"  # all builds are one module
 _GPU_BUILD = f'{_NONE_OTHER} && pip install "gensdk[gpu]"'
 _GPU_LIBRARIES = 'pip install "gensdk[gpu]"'
-_TURING = "7.5 or more"
+_CUDA = Provider(
+    "CUDAExecutionProvider",
+    _GPU_BUILD,
+    ("cpu",),
+    Memory("cuda"),
+    library="cuda",
+    wants=_is_turing_or_later,
+    wanted="7.5 or more",
+    tf32="option",
+)
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider("CPUExecutionProvider", INSTALL, memory=Memory("cpu")),
-    "cuda": Provider(
-        "CUDAExecutionProvider",
-        _GPU_BUILD,
-        ("cpu",),
-        Memory("cuda"),
-        library="cuda",
-        wants=_is_turing_or_later,
-        wanted=_TURING,
-        tf32="option",
-    ),
-    "tensorrt": Provider(
-        "TensorrtExecutionProvider",
-        _GPU_BUILD,
-        ("cuda", "cpu"),
-        Memory("cuda"),
-        library="tensorrt",
-        wants=_is_turing_or_later,
-        wanted=_TURING,
-        tf32="process",
+    "cuda": _CUDA,
+    "tensorrt": replace(
+        _CUDA, name="TensorrtExecutionProvider", chain=("cuda", "cpu"), library="tensorrt", tf32="process"
     ),
     "nvtensorrtrtx": Provider(
         "NvTensorRTRTXExecutionProvider",
@@ -153,12 +146,11 @@ def missing(ort: Any, key: str) -> str:
     """
     provider = PROVIDERS[key]
     package = package_link(ort, provider)
-    if package.ok is False:
-        return Chain((package,)).problem
     if provider.wants is None:
-        return ""
-    if problem := Chain(tuple(gpu_links(provider.wants, provider.wanted, _built_with(ort, provider)))).problem:
-        return f"{provider.name}: {problem}"
+        return Chain((package,)).problem
+    links = gpu_links(provider.wants, provider.wanted, _built_with(ort, provider))
+    if problem := Chain((*links, package)).problem:
+        return problem if problem.startswith(package.found) else f"{provider.name}: {problem}"
     problem = Chain((library_link(ort, provider),)).problem
     return f"{provider.name}: {problem}" if problem else ""
 

@@ -147,11 +147,15 @@ class TensorRtBound(Bound):
         """See :class:`Bound`."""
         if not isinstance(array, GpuArray):
             return np.asarray(array)
-        plane, target = array.plane(), PinnedArray(array.shape, str(array.dtype))
         self._stream.after(array.stream)
         with self._waiting():
-            self._stream.bring(plane, target)
-        return target.array
+            here = None if self._uploads is None else self._uploads.bring_back(self._stream, array)
+            if here is None:  # from elsewhere, or not in one piece
+                target = PinnedArray(array.shape, str(array.dtype))
+                self._stream.bring(array.plane(), target)
+                here = target.array
+        self._arrived()
+        return here
 
     def _run(self) -> None:
         for name in self._changed:
@@ -278,6 +282,16 @@ class Block:
         stream.download_part(self.device, self._host, first, last - first)
         self._here |= {name for name, at in self.offsets.items() if first <= at and at + self._sizes[name] <= last}
         return True
+
+    def bring_back(self, stream: Stream, array: GpuArray) -> Array | None:
+        """Copies what lies in one piece in this block to the host's part of it, and waits; None for all else."""
+        plane = array.plane()
+        first = plane.address - self.device.address
+        if plane.rows != 1 or not 0 <= first <= self.device.size - plane.width:
+            return None
+        stream.download_part(self.device, self._host, first, plane.width)
+        part: Array = self._host.array[first : first + plane.width]
+        return part.view(array.dtype).reshape(array.shape)
 
     def _end(self) -> int:
         return max((at + _aligned(self._sizes[name]) for name, at in self.offsets.items()), default=0)

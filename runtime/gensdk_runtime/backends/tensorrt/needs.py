@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from gensdk_runtime.backends.chain import PACKAGE, Capability, Chain, Link, gpu_links
+from functools import partial
+
+from gensdk_runtime.backends.chain import PACKAGE, Chain, Link, gpu_links
 from gensdk_runtime.backends.tensorrt.device import cuda
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
+from gensdk_runtime.backends.tensorrt.supply import runs_on
 from gensdk_runtime.errors import UnavailableError
-
-DATA_CENTER = (9, 10, 11)
-"""Major compute capabilities (Hopper, Blackwell in data centers, Thor) that TensorRT-RTX leaves to TensorRT."""
 
 
 def chain_of(runtime: EngineRuntime) -> Chain:
     """All that engines of `runtime` need."""
-    is_rtx = runtime == "tensorrt-rtx"
-    wanted = "7.5 or more, and none of 9.x to 11.x" if is_rtx else "7.5 or more"
-
-    def wants(capability: Capability) -> bool:
-        return capability >= (7, 5) and not (is_rtx and capability[0] in DATA_CENTER)
-
-    return Chain((*gpu_links(wants, wanted, 0), _bindings_link(), _package_link(runtime)))
+    wanted = "7.5 or more, and none of 9.x to 11.x" if runtime == "tensorrt-rtx" else "7.5 or more"
+    links = gpu_links(partial(runs_on, runtime), wanted, 0)
+    return Chain((*links, _bindings_link(), _package_link(runtime)))
 
 
 def _bindings_link() -> Link:

@@ -191,16 +191,21 @@ class Supplier:
         return "none" if self.gpu is None else self.gpu.model
 
 
+def runs_on(runtime: EngineRuntime, capability: tuple[int, int]) -> bool:
+    """True if `runtime` runs something on a GPU of this compute capability."""
+    return capability >= TURING and not (runtime == "tensorrt-rtx" and capability[0] in DATA_CENTER)
+
+
 def supports(runtime: EngineRuntime, gpu: Gpu) -> bool:
     """True if `runtime` has what this GPU needs; TensorRT-RTX on Turing only as far as its graphs allow."""
     if runtime != "tensorrt-rtx":
         return True
-    return gpu.capability >= PORTABLE_FROM and gpu.capability[0] not in DATA_CENTER
+    return gpu.capability >= PORTABLE_FROM and runs_on(runtime, gpu.capability)
 
 
 def check_supported(runtime: EngineRuntime, gpu: Gpu) -> None:
     """Raises :class:`UnavailableError` for a GPU on which `runtime` runs nothing."""
-    if runtime == "tensorrt-rtx" and (gpu.capability[0] in DATA_CENTER or gpu.capability < TURING):
+    if runtime == "tensorrt-rtx" and not runs_on(runtime, gpu.capability):
         raise UnavailableError(
             f"TensorRT-RTX has no kernels for the {gpu.model}; {RUNTIMES['tensorrt'].remedy}, and use "
             "backend='tensorrt:classic'"
