@@ -48,6 +48,7 @@ class Samples:
     settings: Mapping[str, Any]
     timings: Timings
     stopped: bool = field(default=False)
+    lengths: NDArray[np.int64] | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -65,7 +66,10 @@ class Samples:
         conditions = {kind: values[chosen] for kind, values in self.conditions.items()}
         seeds = tuple(self.seeds[place] for place in chosen)
         settings = self.settings_of(*chosen)
-        return replace(self, data=self.data[chosen], seeds=seeds, conditions=conditions, settings=settings)
+        lengths = None if self.lengths is None else self.lengths[chosen]
+        return replace(
+            self, data=self.data[chosen], seeds=seeds, conditions=conditions, settings=settings, lengths=lengths
+        )
 
     def __iter__(self) -> Iterator[Samples]:
         return (self[place] for place in range(len(self)))

@@ -10,6 +10,7 @@ from typing import Any
 
 from onnx import helper
 
+from gensdk_export.one_call.elements import draw_elements
 from gensdk_export.one_call.parts import Files, Part
 from gensdk_export.one_call.rows import draw_rows
 from gensdk_export.one_call.steps import draw_steps
@@ -22,6 +23,7 @@ from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
@@ -59,12 +61,9 @@ class OneCall:
         """
         main = Part(SAMPLER, prefix="")
         inputs = {spec.name: main.input(spec.name, spec.dtype, spec.shape) for spec in self.graph.inputs}
-        if self.settings is not None and self._table is not None:
-            images = draw_steps(main, inputs, self.model, files, table=self._table, settings=self.settings)
-        else:
-            images = draw_rows(main, inputs, self.model, files)
-        (result,) = self.graph.outputs
-        main.output(result.name, images, result.dtype, result.shape)
+        made = self._made(main, inputs, files)
+        for result in self.graph.outputs:
+            main.output(result.name, made[result.name], result.dtype, result.shape)
         file = helper.make_model(
             main.proto,
             opset_imports=[helper.make_opsetid("", OPSET)],
@@ -73,6 +72,17 @@ class OneCall:
         )
         check_onnx(file, self.graph)
         return bytes(file.SerializeToString())
+
+
+    def _made(self, main: Part, inputs: Mapping[str, str], files: Files) -> dict[str, str]:
+        """The outputs, by name."""
+        if isinstance(self.model.program, SequenceSpec):
+            return draw_elements(main, inputs, self.model, files)
+        if self.settings is not None and self._table is not None:
+            images = draw_steps(main, inputs, self.model, files, table=self._table, settings=self.settings)
+        else:
+            images = draw_rows(main, inputs, self.model, files)
+        return {result.name: images for result in self.graph.outputs}
 
 
 def takes_many_calls(model: ModelSpec) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.conditions.base import Growth
@@ -30,20 +31,21 @@ def largest_batch(model: ModelSpec, side_by_side: int = 1, growth: Growth | None
 @dataclass
 class Batches:
     """What the samples of a call depend on: keys, conditions by kind and latents, [n, ...] each; `data` [n, ...]
-    to fill. `keys` may be empty where nothing is drawn."""
+    to fill, and `lengths` [n] where samples may end early. `keys` may be empty where nothing is drawn."""
 
     keys: tuple[SampleKey, ...]
     conditions: Mapping[str, NDArray[Any]]
     latents: Float32 | None
     data: NDArray[Any]
     on_step_end: StepCallback | None = None
+    lengths: NDArray[np.int64] | None = None
     _first: int = field(default=0, init=False)
 
     def next(self, found: Round) -> list[Run]:
         """The runs of the next round. The last sample is repeated where a batch is padded."""
         if found.counts == (len(self.data),) and found.batch in (None, len(self.data)):
             whole, listens = (self.keys, self.data, self.conditions, self.latents), self.on_step_end
-            return [Run(*whole, on_step_end=listens, size=len(self.data))]
+            return [Run(*whole, on_step_end=listens, size=len(self.data), lengths=self.lengths)]
         runs = []
         for count in found.counts:
             first, size = self._first, found.batch or count
@@ -62,6 +64,7 @@ class Batches:
                     first=first,
                     on_step_end=self.on_step_end,
                     size=size,
+                    lengths=None if self.lengths is None else self.lengths[first : first + count],
                 )
             )
         return runs

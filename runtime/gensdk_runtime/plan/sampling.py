@@ -181,7 +181,8 @@ class Sampling:
         # Asked before it runs: a batch ends on the backend that it began on.
         record = {**request.record, **self.executor.runners.record(request.rounds)}
         conditions = {**rows, **call.fresh} if call.fresh else rows
-        batches = Batches(keys, conditions, latents, data, call.callback_on_step_end)
+        lengths = np.zeros(request.n, np.int64) if self.program.ends else None
+        batches = Batches(keys, conditions, latents, data, call.callback_on_step_end, lengths)
         done = self._execute(request, batches, call)
         count, stopped, graphs = 0, False, 0.0
         for run, _ in done:
@@ -215,6 +216,7 @@ class Sampling:
                 tuple([run.seconds for run, _ in done]),
             ),
             stopped=stopped,
+            lengths=None if lengths is None else lengths[:count],
         )
 
     def _execute(self, request: Request, batches: Batches, call: _Call) -> list[Done[None]]:

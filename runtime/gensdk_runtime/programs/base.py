@@ -42,6 +42,8 @@ class Program(ABC, Generic[SettingsT]):
 
     Spec: ClassVar[type[ProgramSpec]]
     Settings: ClassVar[type[ProgramSettings]]
+    ends: ClassVar[bool] = False
+    """Whether a sample may end before the end of its array, so that ``run.lengths`` tells how long it is."""
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self.model = model
@@ -178,12 +180,12 @@ def require_signature(
 
 
 def carried_states(graph: GraphSpec) -> dict[str, str]:
-    """Output to input of every state ``x`` that comes back as ``next_x`` in the same shape, the batch first."""
+    """Output to input of every state ``x`` that comes back as ``next_x`` in the same shape."""
     carry = {}
     for spec in graph.inputs:
         back = graph.output(f"next_{spec.name}")
         same = back is not None and back.shape == spec.shape and back.dtype == spec.dtype
-        if spec.role == "state" and same and spec.shape[:1] == ("batch",):
+        if spec.role == "state" and same and "batch" in spec.shape:
             carry[f"next_{spec.name}"] = spec.name
     return carry
 

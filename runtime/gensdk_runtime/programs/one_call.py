@@ -18,15 +18,13 @@ from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program, Shape, Wanted, require_signature, write_conditions
 from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.run import OneRun, Run
+from gensdk_runtime.programs.sequence_call import SAMPLER, OneCallSequence, sequence_sampler
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.manifest import OneCallSpec
 from gensdk_runtime.spec.model import AutoregressiveSpec, DiffusionSpec, ModelSpec
+from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
-
-SAMPLER = "sampler"
-"""The name of the graph, and of its session."""
-
 
 class OneCallDiffusion(DiffusionForm):
     """All steps of one solver in one run, with the settings that :attr:`OneCallSpec.settings` gives."""
@@ -93,16 +91,20 @@ def make_one_call(model: ModelSpec, one_call: OneCallSpec, session: Session) -> 
         return OneCallDiffusion(model, one_call, session)
     if isinstance(model.program, AutoregressiveSpec):
         return OneCallAutoregressive(model, one_call, session)
+    if isinstance(model.program, SequenceSpec):
+        return OneCallSequence(model, one_call, session)
     raise ManifestError(f"a {model.program.kind} model takes one call as it is; export the bundle again")
 
 
 def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSpec:
-    """The signature of the one-call graph.
+    """The signature of the one-call graph; of a sequence that of :func:`sequence_sampler`.
 
     Diffusion, with the solver's `table`: ``latents`` [B, C, H, W], and ``noise`` [S, B, C, H, W] where a step
     adds noise. Autoregressive: ``uniform`` [B, H, W, C]. ``label`` int64 [B] where the model has classes (for
     diffusion the class `num_classes` means "none"). Gives ``images`` [B, C, H, W].
     """
+    if isinstance(model.program, SequenceSpec):
+        return sequence_sampler(model)
     image: Shape = ("batch", *model.output.shape)
     if isinstance(model.program, AutoregressiveSpec):
         channels, height, width = model.output.shape

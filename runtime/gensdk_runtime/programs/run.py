@@ -50,7 +50,8 @@ class Run:
     to a size that the backend is fast at; `size` tells it where no `keys` do, since nothing is drawn. `data` takes
     the result [count, ...], of the model's kind of output, or uint8 images [count, H, W, C] for a program that
     :attr:`Program.makes_uint8`; of another task what that makes. `conditions`: what the samples are asked to be,
-    by kind, [len(run), ...]; of a task that judges images, those are the "image".
+    by kind, [len(run), ...]; of a task that judges images, those are the "image". `lengths` [count], to be filled
+    too: how much of each is its own, where samples may end early.
     """
 
     keys: tuple[SampleKey, ...]
@@ -65,6 +66,7 @@ class Run:
     seconds: float = 0.0
     stopped: bool = field(default=False)
     size: int = 0
+    lengths: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self.size or len(self.keys)
@@ -85,6 +87,7 @@ class Run:
             first=self.first + some.start,
             on_step_end=self.on_step_end,
             size=len(data),
+            lengths=None if self.lengths is None else self.lengths[some],
         )
 
     def timed(self, bound: Bound) -> None:

@@ -87,6 +87,31 @@ class AutoregressiveSettings(ProgramSettings):
     """Pixel after pixel, each drawn from its distribution, leaves nothing to choose."""
 
 
+@register_settings("sequence")
+class SequenceSettings(ProgramSettings):
+    """How each element of a sequence is drawn; the names are those of the transformers library."""
+
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="What logits are divided by before an element is drawn: below 1 likely ones become likelier.",
+    )
+    top_k: int | None = Field(
+        default=None, ge=1, description="Draw among so many of the likeliest tokens; by default among all."
+    )
+    top_p: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Draw among the likeliest tokens that have this share of the probability (nucleus sampling, "
+        "Holtzman et al. 2020).",
+    )
+    max_length: int | None = Field(
+        default=None, ge=1, description="Elements of a sample at most; by default as many as the model makes."
+    )
+
+
 @register_settings("diffusion")
 class DiffusionSettings(ProgramSettings):
     """How a solver leads from noise to images; the names are those of diffusers."""
@@ -199,3 +224,7 @@ class SampleOptions(AscentOptions, total=False):
     clip_sample: bool | None
     use_clipped_model_output: bool | None
     cache_interval: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    max_length: int | None

@@ -1,0 +1,240 @@
+"""One element after another, each drawn in the graph from the one before and the states of all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime import noise
+from gensdk_runtime.backends.base import Session
+from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.errors import InputError
+from gensdk_runtime.programs.base import (
+    Int64,
+    Program,
+    Wanted,
+    carried_states,
+    conditions_wanted,
+    register_program,
+    require_signature,
+    write_conditions,
+)
+from gensdk_runtime.programs.run import Run, State
+from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.sequence import SequenceSpec
+from gensdk_runtime.spec.settings import SequenceSettings
+from gensdk_runtime.spec.signature import GraphSpec
+
+OPTIONS = {"temperature": "float32", "top_k": "int64", "top_p": "float32"}
+"""Inputs of a step graph that take options, each [B]; a graph need not have all of them."""
+LOOK_EVERY = 32
+"""Elements between two looks at whether all samples have ended; each costs a download on a device."""
+
+
+class SequenceForm(Program[SequenceSettings]):
+    """What drawing a sequence is, step by step or many elements in a call: its options, and where samples end.
+
+    All uniforms of a sample come from stream 0, element after element, so that a shorter sample is the beginning
+    of a longer one.
+    """
+
+    Spec = SequenceSpec
+    Settings = SequenceSettings
+    ends = True
+
+    @property
+    def spec(self) -> SequenceSpec:
+        """The model's program."""
+        return self.model.program_of(SequenceSpec)
+
+    @classmethod
+    def abilities(cls, model: ModelSpec) -> frozenset[str]:
+        """The likelihood of samples."""
+        return frozenset(("log_likelihood",))
+
+    def drawing_options(self) -> GraphSpec:
+        """The graph that takes options."""
+        return self.model.graph(self.spec.step_graph)
+
+    def fit(self, settings: SequenceSettings, options: Mapping[str, Any]) -> SequenceSettings:
+        """Refuses options that the graph does not know, and more elements than the model makes."""
+        for name in OPTIONS:
+            neutral = SequenceSettings.model_fields[name].default
+            if getattr(settings, name) != neutral and self.drawing_options().input(name) is None:
+                raise InputError(f"model {self.model.name!r} draws without {name}; leave it out")
+        spec = self.spec
+        if settings.top_k is not None and settings.top_k > spec.levels:
+            raise InputError(f"expected top_k up to {spec.levels}, the tokens there are, got {settings.top_k}")
+        if settings.max_length is not None and settings.max_length > spec.length:
+            raise InputError(
+                f"expected max_length up to {spec.length}, as model {self.model.name!r} was exported, got "
+                f"{settings.max_length}"
+            )
+        return settings
+
+    def length(self, settings: SequenceSettings) -> int:
+        """Elements to draw at most."""
+        return settings.max_length or self.spec.length
+
+    def write_options(self, bound: Bound, settings: SequenceSettings) -> None:
+        """Writes the options into the inputs that a graph has for them."""
+        values = {
+            "temperature": settings.temperature,
+            "top_k": settings.top_k or self.spec.levels,
+            "top_p": settings.top_p,
+        }
+        for name, value in values.items():
+            if bound.session.graph.input(name) is not None:
+                bound.overwrite(name)[...] = value
+
+    def lengths(self, tokens: Int64) -> Int64:
+        """The elements [B] of each sample of `tokens` [L, B, C]: those before the first stop."""
+        drawn = len(tokens)
+        if self.spec.stop is None:
+            return np.full(tokens.shape[1], drawn, np.int64)
+        ends = tokens[:, :, 0] == self.spec.stop
+        return np.where(ends.any(axis=0), ends.argmax(axis=0), drawn).astype(np.int64)
+
+    def keep(self, run: Run, made: NDArray[Any], lengths: Int64) -> None:
+        """Hands over samples [B, ...] of the output's shape, of which `lengths` elements count; behind them lie
+        zeros, or tokens of rest."""
+        spec, wanted = self.spec, len(run.data)
+        run.finish(made)
+        each = self.model.output.shape[spec.axis] // spec.length
+        behind = spec.rest if spec.decode_graph is None else 0
+        along = np.moveaxis(run.data, spec.axis + 1, 1)
+        for sample, length in zip(along, lengths[:wanted].tolist(), strict=True):
+            sample[length * each :] = behind
+        if run.lengths is not None:
+            run.lengths[...] = lengths[:wanted] * each
+
+
+@register_program
+class SequenceProgram(SequenceForm):
+    """See :class:`SequenceSpec` for the graphs."""
+
+    def check(self) -> None:
+        """The tensors that :class:`SequenceSpec` lists."""
+        spec, output = self.spec, self.model.output
+        step, likelihood = (self.sessions[name].graph for name in (spec.step_graph, spec.likelihood_graph))
+        element = Wanted(("batch", spec.channels), "int64")
+        options = {
+            name: Wanted(("batch",), dtype) for name, dtype in OPTIONS.items() if step.input(name) is not None
+        }
+        require_signature(
+            step,
+            {
+                "token": element,
+                "position": Wanted((1,), "int64"),
+                "uniform": Wanted(("batch", spec.channels)),
+                **options,
+                **conditions_wanted(self.conditions, step, "batch"),
+            },
+            {"next_token": element},
+            states=True,
+        )
+        whole = {output.tensor: Wanted(("batch", *output.shape), output.dtype), "lengths": Wanted(("batch",), "int64")}
+        asked = conditions_wanted(self.conditions, likelihood, "batch")
+        require_signature(likelihood, whole | asked, {"log_likelihood": Wanted(("batch",))})
+        if spec.decode_graph is not None:
+            shape = list(output.shape)
+            shape[spec.axis] = spec.length * (shape[spec.axis] // spec.length)
+            require_signature(
+                self.sessions[spec.decode_graph].graph,
+                {"tokens": Wanted(("batch", "elements", spec.channels), "int64")},
+                {output.tensor: Wanted(None, output.dtype)},
+            )
+
+    def begin(self, run: Run, settings: SequenceSettings) -> State:
+        """A step is an element."""
+        return _Elements(run, self, settings)
+
+    def decoded(self, tokens: Int64) -> NDArray[Any]:
+        """What `tokens` [B, length, C] stand for, [B, ...] of the output's shape."""
+        spec = self.spec
+        if spec.decode_graph is None:
+            return tokens[:, :, 0]
+        made: NDArray[Any] = self.sessions[spec.decode_graph].run({"tokens": tokens})[self.model.output.tensor]
+        return made
+
+    def log_likelihood(self, run: Run) -> None:
+        """Fills the run with nats [count] of what it is given: samples under the output's name, their "lengths",
+        and conditions."""
+        session = self.sessions[self.spec.likelihood_graph]
+        feeds = {name: values for name, values in run.conditions.items() if session.graph.input(name) is not None}
+        start = perf_counter()
+        found = session.run(feeds)["log_likelihood"]
+        run.graph_seconds += perf_counter() - start
+        run.finish(found)
+
+
+class _Elements(State):
+    """A batch, element after element; one that has ended goes on unseen until all have."""
+
+    def __init__(self, run: Run, program: SequenceProgram, settings: SequenceSettings) -> None:
+        super().__init__(run)
+        spec, session = program.spec, program.sessions[program.spec.step_graph]
+        self._program, self._stop = program, spec.stop
+        self._length = program.length(settings)
+        carry = {"next_token": "token", **carried_states(session.graph)}
+        self._bound = self.borrow(session, {"batch": len(run)}, carry)
+        write_conditions(program.conditions, self._bound, run)
+        program.write_options(self._bound, settings)
+        self._start(run)
+
+    def _start(self, run: Run) -> None:
+        """On a device all is there from the first element to the last."""
+        spec, bound, length = self._program.spec, self._bound, self._length
+        uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (length, spec.channels))
+        element = (len(run), spec.channels)
+        here = bound.upload(
+            {
+                "uniform": np.ascontiguousarray(uniforms.transpose(1, 0, 2)),
+                "position": np.arange(length, dtype=np.int64)[:, None],
+                "begin": np.full(element, spec.begin, np.int64),
+                "tokens": np.full((length, *element), spec.rest, np.int64),
+            }
+        )
+        self._uniforms, self._positions, self._tokens = here["uniform"], here["position"], here["tokens"]
+        for name in bound.carry.values():
+            bound.feed(name).fill(0)
+        bound.feed("token")[...] = here["begin"]
+        self._drawn = 0
+
+    def step(self) -> bool:
+        """One element of each sample."""
+        run, bound, number = self.run, self._bound, self._drawn
+        bound.feed("uniform")[...] = self._uniforms[number]
+        bound.feed("position")[...] = self._positions[number]
+        run.timed(bound)
+        self._tokens[number] = bound.made("next_token")
+        self._drawn = number + 1
+        if run.end_step(number, self._length, number, self._sofar) or self._drawn == self._length:
+            return False
+        return self._stop is None or bool(self._drawn % LOOK_EVERY) or not self._all_ended()
+
+    def _all_ended(self) -> bool:
+        ends: NDArray[np.bool_] = self._here()[: self._drawn, :, 0] == self._stop
+        return bool(ends.any(axis=0).all())
+
+    def _here(self) -> Int64:
+        tokens: Int64 = self._bound.fetch(self._tokens)
+        return tokens
+
+    def _sofar(self) -> NDArray[Any]:
+        """The samples as far as they have come."""
+        return self._made(self._here())
+
+    def _made(self, tokens: Int64) -> NDArray[Any]:
+        whole = np.full((tokens.shape[1], self._program.spec.length, tokens.shape[2]), self._program.spec.rest, np.int64)
+        whole[:, : self._drawn] = tokens[: self._drawn].transpose(1, 0, 2)
+        return self._program.decoded(whole)
+
+    def finish(self) -> None:
+        """See :class:`State`."""
+        tokens = self._here()
+        self._program.keep(self.run, self._made(tokens), self._program.lengths(tokens[: self._drawn]))

@@ -1,0 +1,108 @@
+"""The graphs of SequenceSpec around a network's own: the draw of one token, and the signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gensdk_runtime.spec.fields import Dtype, Role
+from gensdk_runtime.spec.kinds import OutputSpec
+from gensdk_runtime.spec.sequence import SequenceSpec
+from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
+from gensdk_training.networks.grey_levels import draw_level
+
+STEP, LIKELIHOOD, DECODE = "step", "likelihood", "decode"
+MOST_SORTED = 3840
+"""Tokens that TensorRT sorts at most. The likeliest so many take part where top_k or top_p cut; where those have
+less than the share top_p, nothing is cut."""
+
+
+def draw_token(logits: Tensor, uniform: Tensor, temperature: Tensor) -> Tensor:
+    """Draws int64 [B] by the inverse CDF of ``softmax(logits / temperature)``, from `logits` [B, V], `uniform`
+    [B, 1] and `temperature` [B], all float32."""
+    return draw_level(logits / temperature.unsqueeze(1), uniform).squeeze(1).to(torch.int64)
+
+
+def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """As :func:`draw_token`, among the `top_k` int64 [B] likeliest tokens, and the likeliest that have the share
+    `top_p` [B] together (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", eq. 2).
+
+    Tokens that are as likely as the least likely one that is kept are kept too.
+    """
+    shares = torch.softmax(logits / temperature.unsqueeze(1), dim=1)
+    best, _ = torch.topk(shares, min(shares.shape[1], MOST_SORTED), dim=1)
+    before = torch.cumsum(best, dim=1) - best
+    nucleus = (before < top_p.unsqueeze(1)).sum(dim=1)
+    whole = (top_p >= 1.0) | (nucleus == best.shape[1])
+    last = torch.gather(best, 1, (nucleus - 1).unsqueeze(1))
+    least_p = torch.where(whole.unsqueeze(1), torch.zeros_like(last), last)
+    place = torch.clamp(top_k, max=best.shape[1]) - 1
+    least_k = torch.gather(best, 1, place.unsqueeze(1))
+    least_k = torch.where((top_k > best.shape[1]).unsqueeze(1), torch.zeros_like(last), least_k)
+    kept = shares >= torch.maximum(least_p, least_k)
+    cumulative = torch.cumsum(torch.where(kept, shares, torch.zeros_like(shares)), dim=1)
+    below = cumulative[:, :-1] <= uniform * cumulative[:, -1:]
+    # Rounding may count all of them, and the last one may have been cut off.
+    numbers = torch.arange(shares.shape[1], device=shares.device)
+    end = torch.where(kept, numbers, torch.zeros_like(numbers)).amax(dim=1)
+    return torch.minimum(below.to(torch.int64).sum(dim=1), end)
+
+
+def step_graph(
+    spec: SequenceSpec, states: Sequence[TensorSpec], *, conditions: Sequence[TensorSpec] = (), cuts: bool
+) -> GraphSpec:
+    """The signature of the step graph; `cuts`: it takes ``top_k`` and ``top_p``."""
+    element = ("batch", spec.channels)
+    options = [tensor("temperature", "batch", role="coefficient")]
+    if cuts:
+        options += [
+            tensor("top_k", "batch", role="coefficient", dtype="int64"),
+            tensor("top_p", "batch", role="coefficient"),
+        ]
+    uniform = TensorSpec(name="uniform", dtype="float32", shape=element, role="noise", distribution="uniform")
+    back = [state.model_copy(update={"name": f"next_{state.name}"}) for state in states]
+    return GraphSpec(
+        name=spec.step_graph,
+        inputs=(
+            tensor("token", *element, role="state", dtype="int64"),
+            tensor("position", 1, role="timestep", dtype="int64"),
+            uniform,
+            *options,
+            *states,
+            *conditions,
+        ),
+        outputs=(tensor("next_token", *element, role="state", dtype="int64"), *back),
+    )
+
+
+def likelihood_graph(
+    spec: SequenceSpec, output: OutputSpec, *, conditions: Sequence[TensorSpec] = ()
+) -> GraphSpec:
+    """The signature of the likelihood graph, over whole samples of the model's output."""
+    return GraphSpec(
+        name=spec.likelihood_graph,
+        inputs=(
+            tensor(output.tensor, "batch", *output.shape, role=output.role, dtype=output.dtype),
+            tensor("lengths", "batch", role="condition", dtype="int64"),
+            *conditions,
+        ),
+        outputs=(tensor("log_likelihood", "batch", role="coefficient"),),
+    )
+
+
+def decode_graph(spec: SequenceSpec, output: OutputSpec) -> GraphSpec:
+    """The signature of the graph that turns tokens into what they stand for, an element each."""
+    shape: list[int | str] = [*output.shape]
+    shape[spec.axis] = "elements"
+    return GraphSpec(
+        name=spec.decode_graph or DECODE,
+        inputs=(tensor("tokens", "batch", "elements", spec.channels, role="state", dtype="int64"),),
+        outputs=(tensor(output.tensor, "batch", *shape, role=output.role, dtype=output.dtype),),
+    )
+
+
+def tensor(name: str, *shape: int | str, role: Role, dtype: Dtype = "float32") -> TensorSpec:
+    """A tensor of a signature."""
+    return TensorSpec(name=name, dtype=dtype, shape=shape, role=role)
