@@ -23,6 +23,7 @@ from gensdk_runtime.spec.model import (
     ScheduleSpec,
 )
 from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import AscentSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
@@ -166,6 +167,58 @@ def autoregressive_model(classes: int | None = None, max_batch: int = 8) -> Mode
     )
 
 
+def sequence_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
+    """Images row after row, each of as many tokens as it has pixels; token 16 ends an image."""
+    label = (label_tensor("batch"),) if classes else ()
+    channels, height, width = IMAGE.shape
+    spec = SequenceSpec(
+        step_graph="step",
+        likelihood_graph="likelihood",
+        decode_graph="decode",
+        length=height,
+        channels=width,
+        levels=17,
+        stop=16,
+        axis=1,
+    )
+    step = GraphSpec(
+        name="step",
+        inputs=(
+            tensor("token", "state", "batch", width, dtype="int64"),
+            tensor("position", "timestep", 1, dtype="int64"),
+            tensor("uniform", "noise", "batch", width, distribution="uniform"),
+            tensor("temperature", "coefficient", "batch"),
+            tensor("top_k", "coefficient", "batch", dtype="int64"),
+            tensor("top_p", "coefficient", "batch"),
+            tensor("cache", "state", 3, "batch", 2),
+            *label,
+        ),
+        outputs=(
+            tensor("next_token", "state", "batch", width, dtype="int64"),
+            tensor("next_cache", "state", 3, "batch", 2),
+        ),
+    )
+    likelihood = GraphSpec(
+        name="likelihood",
+        inputs=(image_tensor("image"), tensor("lengths", "condition", "batch", dtype="int64"), *label),
+        outputs=(tensor("log_likelihood", "coefficient", "batch"),),
+    )
+    decode = GraphSpec(
+        name="decode",
+        inputs=(tensor("tokens", "state", "batch", "elements", width, dtype="int64"),),
+        outputs=(tensor("image", "image", "batch", channels, "elements", width, value_range=IMAGE.value_range),),
+    )
+    return ModelSpec(
+        name="sequence",
+        family="test",
+        program=spec,
+        graphs=(step, likelihood, decode),
+        output=IMAGE,
+        conditions=label_conditions(classes),
+        max_batch=max_batch,
+    )
+
+
 def ascent_model(classes: int | None = None, max_batch: int = 8) -> ModelSpec:
     """Climbs from noise to images; `classes` are told, and change nothing."""
     graph = GraphSpec(
@@ -200,6 +253,7 @@ MODELS: dict[str, Callable[..., ModelSpec]] = {
     "sharing": sharing_model,
     "sharing in lockstep": partial(sharing_model, lockstep=True),
     "autoregressive": autoregressive_model,
+    "sequence": sequence_model,
 }
 
 

@@ -19,6 +19,7 @@ MODEL_OF = {
     "feedforward": "feedforward",
     "diffusion": "sharing",
     "autoregressive": "autoregressive",
+    "sequence": "sequence",
     "ascent": "ascent",
 }
 """A model of each kind of program, of those in support.models."""

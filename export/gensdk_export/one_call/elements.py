@@ -14,8 +14,8 @@ from gensdk_runtime.spec.sequence import SequenceSpec
 
 
 def draw_elements(main: Part, inputs: Mapping[str, str], model: ModelSpec, files: Files) -> dict[str, str]:
-    """Adds the sampler to `main`; its outputs by name: ``tokens``, what they stand for, and what the next call goes
-    on from."""
+    """Adds the sampler to `main`; its outputs by name: ``tokens``, what they stand for, and where the next call
+    goes on."""
     spec = model.program_of(SequenceSpec)
     step = model.graph(spec.step_graph)
     carry = {"next_token": "token", **carried_states(step)}
@@ -23,7 +23,9 @@ def draw_elements(main: Part, inputs: Mapping[str, str], model: ModelSpec, files
     kept = [each for each in step.inputs if each.name not in (*carry.values(), "position", "uniform")]
     feeds = {each.name: body.keep(each.name, each.dtype, each.shape) for each in kept}
     feeds["position"] = body.input("position", "int64", (1,))
-    feeds |= {name: body.input(name, each.dtype, each.shape) for name in carry.values() if (each := step.input(name))}
+    feeds |= {
+        name: body.input(name, each.dtype, each.shape) for name in carry.values() if (each := step.input(name))
+    }
     element = ("batch", spec.channels)
     feeds["uniform"] = body.input("uniform", "float32", element)
     done = body.inline(onnx.load_from_string(files[step.name]), feeds)

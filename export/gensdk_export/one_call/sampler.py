@@ -20,10 +20,11 @@ from gensdk_runtime.backends.fake import FakeSession
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs import layers, make_program, one_run
 from gensdk_runtime.programs.diffusion import DiffusionForm
-from gensdk_runtime.programs.one_call import SAMPLER, sampler_graph
+from gensdk_runtime.programs.one_call import sampler_graph
+from gensdk_runtime.programs.sequence import SequenceForm
+from gensdk_runtime.programs.sequence_call import SAMPLER
 from gensdk_runtime.programs.solvers import SolverTable
 from gensdk_runtime.spec.model import ModelSpec
-from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
@@ -46,6 +47,7 @@ class OneCall:
         program = make_program(model, sessions)
         settings = program.resolve(changed or {})
         self.model = model
+        self._in_elements = isinstance(program, SequenceForm)
         self.settings: DiffusionSettings | None = None
         self._table: SolverTable | None = None
         if isinstance(program, DiffusionForm) and isinstance(settings, DiffusionSettings):
@@ -73,10 +75,9 @@ class OneCall:
         check_onnx(file, self.graph)
         return bytes(file.SerializeToString())
 
-
     def _made(self, main: Part, inputs: Mapping[str, str], files: Files) -> dict[str, str]:
         """The outputs, by name."""
-        if isinstance(self.model.program, SequenceSpec):
+        if self._in_elements:
             return draw_elements(main, inputs, self.model, files)
         if self.settings is not None and self._table is not None:
             images = draw_steps(main, inputs, self.model, files, table=self._table, settings=self.settings)

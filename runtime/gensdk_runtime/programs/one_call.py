@@ -26,6 +26,7 @@ from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
+
 class OneCallDiffusion(DiffusionForm):
     """All steps of one solver in one run, with the settings that :attr:`OneCallSpec.settings` gives."""
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
-from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.base import (
@@ -137,7 +136,10 @@ class SequenceProgram(SequenceForm):
             {"next_token": element},
             states=True,
         )
-        whole = {output.tensor: Wanted(("batch", *output.shape), output.dtype), "lengths": Wanted(("batch",), "int64")}
+        whole = {
+            output.tensor: Wanted(("batch", *output.shape), output.dtype),
+            "lengths": Wanted(("batch",), "int64"),
+        }
         asked = conditions_wanted(self.conditions, likelihood, "batch")
         require_signature(likelihood, whole | asked, {"log_likelihood": Wanted(("batch",))})
         if spec.decode_graph is not None:
@@ -230,7 +232,9 @@ class _Elements(State):
         return self._made(self._here())
 
     def _made(self, tokens: Int64) -> NDArray[Any]:
-        whole = np.full((tokens.shape[1], self._program.spec.length, tokens.shape[2]), self._program.spec.rest, np.int64)
+        whole = np.full(
+            (tokens.shape[1], self._program.spec.length, tokens.shape[2]), self._program.spec.rest, np.int64
+        )
         whole[:, : self._drawn] = tokens[: self._drawn].transpose(1, 0, 2)
         return self._program.decoded(whole)
 

@@ -195,7 +195,10 @@ PROGRAMS: Kinds[ProgramSpec] = Kinds(
     ProgramSpec,
     "program",
     "gensdk.programs",
-    {kind: f"gensdk_runtime.programs.{kind}" for kind in ("feedforward", "diffusion", "autoregressive", "sequence", "ascent")},
+    {
+        kind: f"gensdk_runtime.programs.{kind}"
+        for kind in ("feedforward", "diffusion", "autoregressive", "sequence", "ascent")
+    },
 )
 OUTPUTS: Kinds[OutputSpec] = Kinds(
     OutputSpec,

@@ -29,7 +29,7 @@ class SequenceSpec(ProgramSpec):
     array is made of the token `rest`.
     """
 
-    makes: ClassVar[frozenset[str]] = frozenset(("text", "audio", "pianoroll", "points"))
+    makes: ClassVar[frozenset[str]] = frozenset(("text", "audio", "pianoroll", "points", "image"))
 
     kind: Literal["sequence"] = "sequence"
     step_graph: Name

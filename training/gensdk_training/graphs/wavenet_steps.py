@@ -43,8 +43,8 @@ class WaveNetStep(nn.Module):
         kept: Tensor,
         label: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`token` int64 [B, 1], `position` int64 [1], `uniform` [B, 1], `temperature` [B], the state `kept` [D, B, R]
-        and `label` int64 [B] of a network with classes; the next token and state."""
+        """`token` int64 [B, 1], `position` int64 [1], `uniform` [B, 1], `temperature` [B], the state `kept` [D, B,
+        R], and `label` int64 [B] of a network with classes; the next token and state."""
         frame = torch.div(position, self.frame, rounding_mode="floor")
         told = self.teller(frame, label).squeeze(-1).expand(-1, token.shape[0], -1)
         logits, next_kept = self.stack(self.embed(token.squeeze(1)), told, kept, position)
@@ -53,6 +53,9 @@ class WaveNetStep(nn.Module):
 
 class Codes(nn.Module):
     """Between amplitudes in [-1, 1] and mu-law codes, by the tables of :mod:`gensdk_runtime.media.mu_law`."""
+
+    thresholds: Tensor
+    amplitudes: Tensor
 
     def __init__(self, levels: int) -> None:
         super().__init__()

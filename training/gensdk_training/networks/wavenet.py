@@ -23,6 +23,9 @@ class CausalLayers(nn.Module):
     told of the condition and the position.
     """
 
+    first: Tensor
+    dilation: Tensor
+
     def __init__(self, channels: int, skip_channels: int, dilations: Sequence[int]) -> None:
         super().__init__()
         layers = len(dilations)
@@ -54,13 +57,13 @@ class CausalLayers(nn.Module):
         return self._step(*tensors) if form == "step" else (self._all(*tensors),)
 
     def _all(self, x: Tensor, told: Tensor) -> Tensor:
-        """All positions: `x` [B, R, T] and `told` [L, B or 1, 2R, F], the same within each of F frames that T is made of,
-        to [B, skip channels, T]."""
+        """All positions: `x` [B, R, T] and `told` [L, B or 1, 2R, F], the same within each of the F frames that T
+        is made of, to [B, skip channels, T]."""
         gated, frame = [], x.shape[2] // told.shape[3]
         for layer, dilation in enumerate(self.dilations):
             kernel = torch.stack([self.past[layer].t(), self.present[layer].t()], dim=-1)
             taps = functional.conv1d(functional.pad(x, (dilation, 0)), kernel, dilation=dilation)
-            taps = (taps.unflatten(-1, (-1, frame)) + told[layer].unsqueeze(-1)).flatten(-2)
+            taps = (taps.reshape(*taps.shape[:2], -1, frame) + told[layer].unsqueeze(-1)).flatten(-2)
             z = _gate(taps, 1)
             gated.append(z)
             if layer < len(self.residual):
@@ -85,22 +88,23 @@ class CausalLayers(nn.Module):
             if layer < len(self.residual):
                 x = torch.addmm(x, z, self.residual[layer])
         made = self.skip(torch.cat(gated, dim=-1))
-        newest = torch.cat(inputs).unflatten(0, (len(inputs), -1))
+        newest = torch.cat(inputs).reshape(len(inputs), *x.shape)
         return made, kept.index_copy(0, places, newest)
 
 
 class Teller(nn.Module):
     """What the layers are told at a frame of positions: of the class, and of the time since the beginning.
 
-    WaveNet's global condition (section 2.5) is a vector a class. A class here may be made of parts, such as a digit
-    and a speaker, which have vectors of their own, and so has each frame of time: a word has another sound at its
-    end than at its beginning, further back than the layers see. `parts` int64 [K, P]: of each class the number of
-    each part, or None; `frames`: how many there are.
+    WaveNet's global condition (section 2.5) is a vector a class. A class here may be made of parts, such as a
+    digit and a speaker, which have vectors of their own, and so has each frame of time: a word has another sound
+    at its end than at its beginning, further back than the layers see. `parts` int64 [K, P]: of each class the
+    number of each part, or None; `frames`: how many there are.
     """
 
     def __init__(self, layers: int, channels: int, *, parts: Tensor | None, frames: int, hidden: int) -> None:
         super().__init__()
         self.shape = (layers, 2 * channels)
+        self.parts: Tensor | None
         self.register_buffer("parts", parts, persistent=False)
         counts = [] if parts is None else [int(count) + 1 for count in parts.amax(dim=0)]
         self.classes = nn.ModuleList(nn.Embedding(count, hidden) for count in counts)
@@ -120,7 +124,7 @@ class Teller(nn.Module):
             known = [each.expand(batch, frames, -1) for each in known]
             time = time.expand(batch, frames, -1)
         told = self.out(torch.tanh(self.mix(torch.cat([*known, time], dim=-1))))
-        return cast(Tensor, told.unflatten(-1, self.shape).permute(2, 0, 3, 1))
+        return cast(Tensor, told.reshape(*told.shape[:2], *self.shape).permute(2, 0, 3, 1))
 
 
 class WaveNet(nn.Module):
@@ -129,7 +133,9 @@ class WaveNet(nn.Module):
     Tokens go from 0 to `levels` - 1, and `levels` stands before the first.
     """
 
-    def __init__(self, levels: int, layers: CausalLayers, teller: Teller, *, skip_channels: int, frame: int) -> None:
+    def __init__(
+        self, levels: int, layers: CausalLayers, teller: Teller, *, skip_channels: int, frame: int
+    ) -> None:
         super().__init__()
         self.embed = nn.Embedding(levels + 1, layers.channels)
         self.layers, self.teller, self.frame, self.levels = layers, teller, frame, levels
