@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -52,6 +53,7 @@ class HostCuda:
         self.events: dict[int, tuple[int, Callable[[], None]] | None] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.calls: Counter[str] = Counter()
+        self.threads: set[int] = set()
         self.capability = (8, 9)
         self.room: int | None = None
         """Bytes that may be allocated on the device; None: as many as there are."""
@@ -71,6 +73,14 @@ class HostCuda:
 
     def cudaGetDeviceCount(self) -> Any:
         return OK, 1
+
+    def cudaGetDevice(self) -> Any:
+        return OK, 0
+
+    def cudaSetDevice(self, device: int) -> Any:
+        """The one way in which a thread gets the context here, so that no one relies on another call."""
+        self.threads.add(threading.get_ident())
+        return (OK if device == 0 else WRONG,)
 
     def cudaGetDeviceProperties(self, device: int) -> Any:
         major, minor = self.capability
