@@ -224,7 +224,8 @@ class Stream:
         if source.rows > 1:
             raise BackendError("expected memory in one piece, to be brought from the GPU")
         kind = cuda().cudaMemcpyKind.cudaMemcpyDeviceToHost
-        check(cuda().cudaMemcpyAsync(target.address, source.address, source.width, kind, self._stream))
+        if source.rows:
+            check(cuda().cudaMemcpyAsync(target.address, source.address, source.width, kind, self._stream))
         self.synchronize()
 
     def synchronize(self) -> None:
