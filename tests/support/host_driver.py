@@ -78,7 +78,7 @@ class HostDriver:
         alone = grid[1:] == block[1:] == (1, 1) and (shared, extra) == (0, 0)
         if not alone or not 0 < grid[0] < 2**31 or not 0 < block[0] <= 1024:
             return (WRONG,)
-        keys, number, rows, count, out = values
+        keys, _, rows, count, out = values
         assert [SIZES[each] for each in types] == [8] * 5, "what the PTX takes"
         assert all(type(value) is int and 0 <= value < 2**64 for value in values)
         assert keys % 8 == out % 4 == 0

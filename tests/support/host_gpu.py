@@ -89,7 +89,7 @@ class HostCuda:
     @property
     def taken(self) -> int:
         """Bytes on the device."""
-        return sum(len(memory) for side, memory in self.memory.values() if side == "device")
+        return sum(len(memory) for side, memory in list(self.memory.values()) if side == "device")
 
     def cudaMalloc(self, size: int) -> Any:
         if self.room is not None and self.taken + size > self.room:
@@ -241,7 +241,9 @@ class HostCuda:
 
     def base(self, address: int) -> int | None:
         """Of the allocation in which it lies."""
-        return next((base for base, (_, memory) in self.memory.items() if 0 <= address - base < len(memory)), None)
+        return next(
+            (base for base, (_, memory) in list(self.memory.items()) if 0 <= address - base < len(memory)), None
+        )
 
     def holds(self, address: int, side: str, size: int) -> bool:
         """True if so many bytes from there on are of one allocation on this side."""

@@ -1,4 +1,4 @@
-"""What ``noise.ptx`` is made of: NVRTC compiles ``noise.cu``. ``python tests/support/noise_ptx.py`` writes it anew.
+"""What ``noise.ptx`` is made of: NVRTC compiles ``noise.cu``; ``python tests/support/noise_ptx.py`` makes it anew.
 
 It takes NVRTC of CUDA 12.0, whose PTX every driver since then knows (no GPU, no toolkit):
 ``pip install nvidia-cuda-nvrtc-cu12==12.0.140 "cuda-bindings==12.*"`` in an environment of its own.
@@ -50,5 +50,7 @@ if __name__ == "__main__":
     from cuda.bindings import nvrtc as here
 
     if version(here) != VERSION:
-        raise SystemExit(f"expected NVRTC {VERSION[0]}.{VERSION[1]}, got {version(here)}; see the top of this file")
+        raise SystemExit(
+            f"expected NVRTC {VERSION[0]}.{VERSION[1]}, got {version(here)}; see the top of this file"
+        )
     PTX.write_text(compiled(here))

@@ -31,7 +31,17 @@ static double rcp(double x) {
 ENTRY = re.compile(r"\.visible \.entry (\w+)\((.*?)\)\s*\{(.*?)\n\}\n", re.DOTALL)
 CTYPES = {"b64": "uint64_t", "b32": "uint32_t", "f64": "double", "f32": "float", "pred": "int", "u64": "uint64_t"}
 CTYPES |= {"u32": "uint32_t", "s64": "int64_t", "s32": "int32_t"}
-SIGNS = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "div": "/", "shl": "<<", "shr": ">>"}
+SIGNS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "div": "/",
+    "shl": "<<",
+    "shr": ">>",
+}
 COMPARISONS = {"eq": "==", "ge": ">=", "gt": ">", "lt": "<", "ltu": "<"}
 CONVERSIONS = {
     "u64.u32": "(uint64_t){}",

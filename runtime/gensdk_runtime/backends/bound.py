@@ -132,7 +132,7 @@ class Bound(ABC):
         return np.asarray(array)
 
     def hold_keys(self, keys: Sequence[SampleKey]) -> HeldKeys:
-        """Takes keys to where the graph computes, for noise to be drawn there; they hold until the next ones here."""
+        """Takes keys to where the graph computes, for noise to be drawn there; they hold until the next ones."""
         return HeldKeys(tuple(keys))
 
     def draw(self, name: str, distribution: Distribution, keys: HeldKeys, stream: int) -> None:

@@ -40,7 +40,13 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler is h
 NVRTC = noise_ptx.version(nvrtc)
 needs_nvrtc = pytest.mark.skipif(NVRTC is None, reason="NVRTC is not installed (nvidia-cuda-nvrtc)")
 AVAILABLE = TensorRtBackend.availability()
-KEYS = [SampleKey(0, 0), SampleKey(MAX_WORD, MAX_WORD), SampleKey(2**63, 1), SampleKey(7, MAX_WORD), SampleKey(0, 1)]
+KEYS = [
+    SampleKey(0, 0),
+    SampleKey(MAX_WORD, MAX_WORD),
+    SampleKey(2**63, 1),
+    SampleKey(7, MAX_WORD),
+    SampleKey(0, 1),
+]
 UP, DOWN, WAITS = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "waits"
 
 
@@ -226,7 +232,9 @@ def test_a_driver_that_refuses_is_told_of_once_and_noise_is_sent(
 def test_seeds_are_whatever_they_may_be(host: Host, bundle: str, expected: Any) -> None:
     with Generator.load(bundle, backend=host.backend) as model:
         made = model.sample(len(KEYS), seed=KEYS, **OPTIONS.get(bundle, {})).array
-        halves = [model.sample(len(some), seed=some, **OPTIONS.get(bundle, {})).array for some in (KEYS[:2], KEYS[2:])]
+        halves = [
+            model.sample(len(some), seed=some, **OPTIONS.get(bundle, {})).array for some in (KEYS[:2], KEYS[2:])
+        ]
     np.testing.assert_array_equal(made, expected(len(KEYS), KEYS))
     np.testing.assert_array_equal(np.concatenate(halves), made)
     assert host.cuda.calls["drawn"] > 0
@@ -234,7 +242,9 @@ def test_seeds_are_whatever_they_may_be(host: Host, bundle: str, expected: Any) 
 
 def test_threads_draw_their_own(host: Host, bundle: str, expected: Any) -> None:
     with Generator.load(bundle, backend=host.backend) as model, ThreadPoolExecutor(2) as threads:
-        made = list(threads.map(lambda seed: model.sample(2, seed=seed, **OPTIONS.get(bundle, {})).array, range(4)))
+        made = list(
+            threads.map(lambda seed: model.sample(2, seed=seed, **OPTIONS.get(bundle, {})).array, range(4))
+        )
     assert host.cuda.calls["drawn"] > 0
     for seed, each in enumerate(made):
         np.testing.assert_array_equal(each, expected(2, seed))

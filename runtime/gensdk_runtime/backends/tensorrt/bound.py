@@ -125,7 +125,7 @@ class TensorRtBound(Bound):
             self._arrived()
         return tuple(self._array(name) for name in names)
 
-    def feed(self, name: str) -> Resident:
+    def feed(self, name: str) -> GpuArray:
         """See :class:`Bound`."""
         self._changed.discard(name)
         self._behind.add(name)
@@ -153,7 +153,7 @@ class TensorRtBound(Bound):
         if not self._kernels.usable:
             return HeldKeys(keys)
         if self._held is None or self._held.keys != keys:
-            words = np.array(keys, np.uint64).reshape(-1, 2)
+            self._held, words = None, np.array(keys, np.uint64).reshape(-1, 2)
             block = self._keys = self._emptied(self._keys, {"keys": words.nbytes})
             block.host_array("keys", words.shape, words.dtype)[...] = words
             block.send(self._stream)
