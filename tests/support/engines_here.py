@@ -13,12 +13,14 @@ from gensdk_runtime.backends.tensorrt import backend as tensorrt
 from gensdk_runtime.backends.tensorrt import device
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import Log, Toolkit
+from support.host_driver import HostDriver
 from support.host_gpu import HostCuda, HostTrt
 
 
 @dataclass
 class Host:
     cuda: HostCuda
+    driver: HostDriver
     trt: HostTrt
     backend: Any
     folder: Path
@@ -30,6 +32,8 @@ def engines_here(kind: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Ho
     cuda = HostCuda()
     package = HostTrt(trt, cuda)
     toolkit = Toolkit(tensorrt.KINDS[kind], package, Log(trt))
+    driver = HostDriver(cuda)
     monkeypatch.setattr(device, "cuda", lambda: cuda)
+    monkeypatch.setattr(device, "driver", lambda: driver)
     monkeypatch.setattr(tensorrt, "load_package", lambda runtime: toolkit)
-    return Host(cuda, package, tensorrt.TensorRtBackend(kind, cache=EngineCache(folder)), folder)
+    return Host(cuda, driver, package, tensorrt.TensorRtBackend(kind, cache=EngineCache(folder)), folder)

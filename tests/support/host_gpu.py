@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -52,6 +53,7 @@ class HostCuda:
         self.events: dict[int, tuple[int, Callable[[], None]] | None] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.calls: Counter[str] = Counter()
+        self.threads: set[int] = set()
         self.capability = (8, 9)
         self.room: int | None = None
         """Bytes that may be allocated on the device; None: as many as there are."""
@@ -72,6 +74,14 @@ class HostCuda:
     def cudaGetDeviceCount(self) -> Any:
         return OK, 1
 
+    def cudaGetDevice(self) -> Any:
+        return OK, 0
+
+    def cudaSetDevice(self, device: int) -> Any:
+        """The one way in which a thread gets the context here, so that no one relies on another call."""
+        self.threads.add(threading.get_ident())
+        return (OK if device == 0 else WRONG,)
+
     def cudaGetDeviceProperties(self, device: int) -> Any:
         major, minor = self.capability
         return OK, SimpleNamespace(name=b"Host GPU\0\0", major=major, minor=minor, totalGlobalMem=8 * 2**30)
@@ -79,7 +89,7 @@ class HostCuda:
     @property
     def taken(self) -> int:
         """Bytes on the device."""
-        return sum(len(memory) for side, memory in self.memory.values() if side == "device")
+        return sum(len(memory) for side, memory in list(self.memory.values()) if side == "device")
 
     def cudaMalloc(self, size: int) -> Any:
         if self.room is not None and self.taken + size > self.room:
@@ -231,7 +241,9 @@ class HostCuda:
 
     def base(self, address: int) -> int | None:
         """Of the allocation in which it lies."""
-        return next((base for base, (_, memory) in self.memory.items() if 0 <= address - base < len(memory)), None)
+        return next(
+            (base for base, (_, memory) in list(self.memory.items()) if 0 <= address - base < len(memory)), None
+        )
 
     def holds(self, address: int, side: str, size: int) -> bool:
         """True if so many bytes from there on are of one allocation on this side."""

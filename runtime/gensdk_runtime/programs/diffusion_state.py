@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Bound
-from gensdk_runtime.noise import Float32, SampleKey
+from gensdk_runtime.backends.bound import Bound, HeldKeys
+from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.diffusion_graphs import CARRY
 from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.run import Borrower, Run, State
@@ -66,11 +66,12 @@ class Cohort:
         interval: int,
     ) -> None:
         self.run, self.steps, self.passes, self.interval = run, steps, passes, interval
-        self.keys: Sequence[SampleKey] = run.keys if places is None else [run.keys[place] for place in places]
+        self.keys = run.keys if places is None else tuple(run.keys[place] for place in places)
         self.step, self.done = 0, False
         self.berth: Berth | None = None
         self._padded = passes
         self._tables: StepTables | None = None
+        self._held: HeldKeys | None = None
         self._at = slice(None)
         self._places = places
         self._tells = run.watched and places is None
@@ -96,8 +97,18 @@ class Cohort:
                 self._padded.spread(self._embeddings[step], bound.overwrite("embedding")[:, at])
             bound.overwrite("coefficients")[at] = self.steps.rows[step]
         if self.steps.noisy[step]:  # else what lies there is multiplied by zero
-            fresh = bound.overwrite("noise")[at]
-            noise.normal(self.keys, step + 1, fresh.shape[1:], out=fresh)
+            self._draw("noise", bound, step + 1)
+
+    def _draw(self, name: str, bound: Bound, stream: int) -> None:
+        """Normal noise into the members' part of an input; where they have the batch to themselves, where it is
+        read."""
+        if self.berth is not None and self.berth.resident:
+            if self._held is None:
+                self._held = self.berth.full.hold_keys(self.keys)
+            bound.draw(name, "normal", self._held, stream)
+        else:
+            part = bound.overwrite(name)[self._at]
+            noise.normal(self.keys, stream, part.shape[1:], out=part)
 
     def end_step(self, bound: Bound, seconds: float) -> bool:
         """Takes the result after the last step, or where a listener ends the run; True if there is more to do."""
@@ -141,18 +152,19 @@ class Cohort:
         if self.berth is None or not alike or run.watched or old.watched or not self.berth.restart():
             return False
         self.run, self.keys, self.step, self.done = run, run.keys, 0, False
-        self._begin(self.berth.full.overwrite("sample")[self._at])
+        self._held = None
+        self._begin(self.berth.full)
         return True
 
     def move(self, berth: Berth, bound: Bound, at: slice) -> None:
         """Goes to its part of other buffers, of which `bound` runs next, with all that it has by now."""
         old, was = self.berth, self._at
-        self.berth, self._at = berth, at
+        self.berth, self._at, self._held = berth, at, None
         self._tables = self._tables_of(berth) if berth.resident else None
         if self.passes is not None and self._tables is None:
             self._padded = berth.write_passes(self.passes, at)
         if old is None or old.last is None:
-            self._begin(bound.overwrite("sample")[at])
+            self._begin(bound)
             return
         for output, name in CARRY.items():
             bound.overwrite(name)[at] = old.last.output(output)[was]
@@ -175,12 +187,13 @@ class Cohort:
             return StepTables(berth.bounds, rows, fixed, passes=self.passes, embeddings=self._embeddings)
         return StepTables(berth.bounds, {**rows, "timestep": self.steps.timesteps}, fixed)
 
-    def _begin(self, sample: Float32) -> None:
-        """Writes x_T into `sample`."""
-        if self.run.latents is None:
-            noise.normal(self.keys, noise.LATENT_STREAM, sample.shape[1:], out=sample)
+    def _begin(self, bound: Bound) -> None:
+        """Writes x_T as the sample that `bound` runs on."""
+        latents = self.run.latents
+        if latents is None:
+            self._draw("sample", bound, noise.LATENT_STREAM)
         else:
-            sample[...] = self.run.latents if self._places is None else self.run.latents[self._places]
+            bound.overwrite("sample")[self._at] = latents if self._places is None else latents[self._places]
 
 
 class Berth(Borrower):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.settings import SolverName
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
@@ -26,6 +27,11 @@ from support.engines_here import Host, engines_here
 from support.host_gpu import HostCuda
 from support.inverting_bundle import write_inverting_bundle
 
+SOLVERS: list[dict[str, Any]] = [
+    *({"solver": name} for name in get_args(SolverName)),
+    {"solver": "ddim", "eta": 0.5},
+    {"solver": "ddim", "eta": 1.0},
+]
 UP, DOWN, WAITS = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "waits"
 
 
@@ -48,21 +54,21 @@ def reference() -> Iterator[Callable[..., Samples]]:
         yield model.sample
 
 
-@pytest.mark.parametrize("steps", [1, 10, 50])
-@pytest.mark.parametrize("interval", [1, 2, 3])
+@pytest.mark.parametrize(("steps", "interval"), [(1, 1), (10, 1), (9, 2), (50, 3)])
 @pytest.mark.parametrize("guidance", [{}, {"guidance_scale": 3.0, "label": [1, 2, 3]}], ids=["free", "guided"])
-@pytest.mark.parametrize("solver", ["ddim", "dpmsolver++", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_diffusion_of_any_length_passes_twice_to_the_gpu_and_once_back(
-    host: Host, reference: Any, steps: int, interval: int, guidance: dict[str, Any], solver: str
+    host: Host, reference: Any, steps: int, interval: int, guidance: dict[str, Any], solver: dict[str, Any]
 ) -> None:
-    options = {"num_inference_steps": steps, "cache_interval": interval, "solver": solver, **guidance}
+    options = {"num_inference_steps": steps, "cache_interval": interval, **solver, **guidance}
     with Generator.load("digits-ddpm", backend=host.backend) as model:
         samples, calls = counted(host, lambda: model.sample(3, seed=1, **options))
         prepared = model.prepare(3, **options)
-        again, repeated = counted(host, lambda: prepared.draw(1))
-    assert calls[UP] <= 3
+        seeds = iter((2, 1))
+        again, repeated = counted(host, lambda: prepared.draw(next(seeds)))
+    assert calls[UP] <= 2, "tables and keys"
     assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
-    assert repeated[UP] == 1, "the first noise alone"
+    assert repeated[UP] == 1, "the keys alone"
     assert (repeated[DOWN], repeated[WAITS]) == (1, 1)
     expected = reference(3, seed=1, **options).array
     np.testing.assert_array_equal(samples.array, expected)
@@ -76,16 +82,6 @@ def test_long_tables_go_to_the_gpu_in_parts(host: Host, reference: Any, monkeypa
         for seed in (3, 4):
             expected = reference(2, seed=seed, num_inference_steps=6, cache_interval=2)
             np.testing.assert_array_equal(prepared.draw(seed).array, expected.array)
-
-
-@pytest.mark.parametrize("eta", [0.5, 1.0])
-def test_noise_of_a_step_is_all_that_a_step_sends(host: Host, reference: Any, eta: float) -> None:
-    options: dict[str, Any] = {"num_inference_steps": 6, "eta": eta}
-    with Generator.load("digits-ddpm", backend=host.backend) as model:
-        samples, calls = counted(host, lambda: model.sample(2, seed=5, **options))
-    assert calls[UP] <= 2 + 6
-    assert calls[DOWN] == 1
-    np.testing.assert_array_equal(samples.array, reference(2, seed=5, **options).array)
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
+from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Array, Bound, Carry, Resident, Sizes, tensor_shape
+from gensdk_runtime.backends.bound import Array, Bound, Carry, HeldKeys, Resident, Sizes, tensor_shape
 from gensdk_runtime.backends.tensorrt.device import DeviceMemory, PinnedArray, Stream
 from gensdk_runtime.backends.tensorrt.engine import Lane, LoadedEngine
+from gensdk_runtime.backends.tensorrt.noise_kernels import NoiseKernels
 from gensdk_runtime.backends.tensorrt.resident import GpuArray
 from gensdk_runtime.backends.tensorrt.room import with_room
+from gensdk_runtime.noise import Distribution, SampleKey
 from gensdk_runtime.spec.signature import TensorSpec
 
 ALIGNED = 256
@@ -28,17 +33,26 @@ class TensorRtBound(Bound):
     GPU which take turns as input and output, with a :class:`Lane` for each turn; it comes to the CPU only when it
     is asked for. What comes out for the CPU lies side by side, so that it comes in one copy.
 
+    `kernels` draw noise there, unless this GPU's driver does not take them: then it is drawn here, and sent.
     `used`: called once these sizes have run to the end, when all that they need is compiled.
     """
 
     on_device = True
 
     def __init__(
-        self, session: Session, engine: LoadedEngine, sizes: Sizes, carry: Carry, used: Callable[[], None]
+        self,
+        session: Session,
+        engine: LoadedEngine,
+        sizes: Sizes,
+        carry: Carry,
+        *,
+        kernels: NoiseKernels,
+        used: Callable[[], None],
     ) -> None:
         super().__init__(session, sizes, carry)
         graph = session.graph
         self._used: Callable[[], None] | None = used
+        self._kernels = kernels
         self._stream = Stream()
         self._shapes = {spec.name: tensor_shape(graph, spec, sizes) for spec in (*graph.inputs, *graph.outputs)}
         self._dtypes = {spec.name: spec.dtype for spec in (*graph.inputs, *graph.outputs)}
@@ -48,6 +62,9 @@ class TensorRtBound(Bound):
         results = sorted((spec.name for spec in graph.outputs if spec.name not in self.carry), key=self._nbytes)
         self._results = Block({name: self._nbytes(name) for name in reversed(results)})
         self._uploads: Block | None = None
+        self._keys: Block | None = None
+        self._held: HeldKeys | None = None
+        self._drawn: Block | None = None
         self._lanes = [
             Lane(engine, engine.context(sizes, self._stream), self._addresses(turn), self._stream)
             for turn in range(2 if self.carry else 1)
@@ -64,7 +81,7 @@ class TensorRtBound(Bound):
     @property
     def nbytes(self) -> int:  # type: ignore[override]
         """Bytes that it holds, on both sides."""
-        blocks = self._results.nbytes + (0 if self._uploads is None else self._uploads.nbytes)
+        blocks = sum(block.nbytes for block in self._blocks())
         places = sum(each.size for places in self._inputs.values() for each in places)
         return self._scratch.size + blocks + places + sum(each.array.nbytes for each in self._host.values())
 
@@ -108,7 +125,7 @@ class TensorRtBound(Bound):
             self._arrived()
         return tuple(self._array(name) for name in names)
 
-    def feed(self, name: str) -> Resident:
+    def feed(self, name: str) -> GpuArray:
         """See :class:`Bound`."""
         self._changed.discard(name)
         self._behind.add(name)
@@ -122,26 +139,45 @@ class TensorRtBound(Bound):
 
     def upload(self, arrays: Mapping[str, Array]) -> Mapping[str, Resident]:
         """In one copy, into memory that is kept for the next ones. See :class:`Bound`."""
-        sizes = {name: array.nbytes for name, array in arrays.items()}
-        block = self._uploads
-        if block is None or not block.fits(sizes):
-            with self._waiting():
-                self._stream.synchronize()  # the memory of the last one is freed here
-            block = self._uploads = Block(sizes)
-        else:
-            with self._waiting():
-                self._stream.wait_for_uploads()
-            block.lay_out(sizes)
+        block = self._uploads = self._emptied(
+            self._uploads, {name: array.nbytes for name, array in arrays.items()}
+        )
         for name, array in arrays.items():
             block.host_array(name, array.shape, array.dtype)[...] = array
         block.send(self._stream)
-        self._stream.mark_uploads()
-        return {
-            name: GpuArray(
-                block.device, block.device.address + block.offsets[name], array.shape, array.dtype, self._stream
-            )
-            for name, array in arrays.items()
-        }
+        return {name: block.gpu_array(name, each.shape, each.dtype, self._stream) for name, each in arrays.items()}
+
+    def hold_keys(self, keys: Sequence[SampleKey]) -> HeldKeys:
+        """Sends them, where they are not the last ones. See :class:`Bound`."""
+        keys = tuple(keys)
+        if not self._kernels.usable:
+            return HeldKeys(keys)
+        if self._held is None or self._held.keys != keys:
+            self._held, words = None, np.array(keys, np.uint64).reshape(-1, 2)
+            block = self._keys = self._emptied(self._keys, {"keys": words.nbytes})
+            block.host_array("keys", words.shape, words.dtype)[...] = words
+            block.send(self._stream)
+            self._held = HeldKeys(keys, block.gpu_array("keys", words.shape, words.dtype, self._stream))
+        return self._held
+
+    def draw(self, name: str, distribution: Distribution, keys: HeldKeys, stream: int) -> None:
+        """By a kernel, where the keys are here. See :class:`Bound`."""
+        if isinstance(keys.place, GpuArray) and self._dtypes[name] == "float32":
+            self._kernels.draw(self.feed(name), distribution, keys.place, stream)
+        else:
+            super().draw(name, distribution, keys, stream)
+
+    def drawn(self, distribution: Distribution, keys: HeldKeys, stream: int, shape: Sequence[int]) -> Resident:
+        """By a kernel, where the keys are here. See :class:`Bound`."""
+        whole = (len(keys.keys), *shape)
+        block = self._drawn = self._emptied(self._drawn, {"noise": 4 * math.prod(whole)})
+        array = block.gpu_array("noise", whole, np.float32, self._stream)
+        if isinstance(keys.place, GpuArray):
+            self._kernels.draw(array, distribution, keys.place, stream)
+        else:
+            noise.draw(distribution, keys.keys, stream, shape, out=block.host_array("noise", whole, np.float32))
+            block.send(self._stream)
+        return array
 
     def fetch(self, array: Resident) -> Array:
         """See :class:`Bound`."""
@@ -177,10 +213,23 @@ class TensorRtBound(Bound):
             lane.close()
         for memory in (self._scratch, *(each for places in self._inputs.values() for each in places)):
             memory.close()
-        for block in (self._results, self._uploads):
-            if block is not None:
-                block.device.close()
+        for block in self._blocks():
+            block.device.close()
         self._stream.close()
+
+    def _blocks(self) -> list[Block]:
+        return [each for each in (self._results, self._uploads, self._keys, self._drawn) if each is not None]
+
+    def _emptied(self, block: Block | None, sizes: Mapping[str, int]) -> Block:
+        """For arrays of these sizes, which the host may write now: the same one where they have room."""
+        if block is not None:
+            with self._waiting():
+                if block.fits(sizes):
+                    self._stream.wait_for_uploads(block.sent)
+                    block.lay_out(sizes)
+                    return block
+                self._stream.synchronize()  # since its memory is freed here
+        return Block(sizes)
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -241,6 +290,7 @@ class Block:
         self._host = PinnedArray((size,), "uint8")
         self.device = DeviceMemory(size)
         self._here: set[str] = set()
+        self.sent = 0  # the stream's mark after the last time
 
     @property
     def nbytes(self) -> int:
@@ -268,6 +318,11 @@ class Block:
     def send(self, stream: Stream) -> None:
         """All of it to the GPU."""
         stream.upload_part(self._host, self.device, 0, self._end())
+        self.sent = stream.mark_uploads()
+
+    def gpu_array(self, name: str, shape: tuple[int, ...], dtype: Any, stream: Stream) -> GpuArray:
+        """The GPU's part of it, used in the order of `stream`."""
+        return GpuArray(self.device, self.device.address + self.offsets[name], shape, dtype, stream)
 
     def changed(self) -> None:
         """The GPU wrote anew."""
