@@ -13,10 +13,10 @@ from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.backends.chain import Chain
-from gensdk_runtime.backends.tensorrt.bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.device import INSTALL, Gpu, find_gpu
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine, Opened
+from gensdk_runtime.backends.tensorrt.engine_bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.needs import chain_of
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
