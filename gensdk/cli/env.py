@@ -47,7 +47,7 @@ OPENCV = tuple(name for name in PACKAGES if name.startswith("opencv"))
 
 EXTRAS = {
     "cpu": ("onnxruntime",),
-    "gpu": ("onnxruntime-gpu",),
+    "gpu": ("onnxruntime-gpu", "cuda-bindings"),
     "openvino": ("openvino",),
     "training": (
         "torch", "onnx", "onnxscript", "safetensors", "accelerate", "tensorboard", "scikit-learn",

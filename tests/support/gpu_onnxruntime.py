@@ -1,23 +1,29 @@
 """A GPU build of ONNX Runtime that isn't there: the real one on the CPU, which writes down what it is told.
 
 As on a GPU since Ampere, products are rounded to TF32 unless that is forbidden in the way of the provider. A
-device's memory is the CPU's, but only what that build of ONNX Runtime would give is given.
+device's memory is the CPU's, but only what that build of ONNX Runtime would give is given; or it is that of a GPU
+that the CPU plays, where sessions work in the stream that they are given, as late as it lets them.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime as real
 
 from gensdk_runtime.host import nvidia
 from gensdk_runtime.host.nvidia import Driver, Gpu
 from support.tf32 import in_tf32
+
+if TYPE_CHECKING:
+    from support.host_gpu import HostCuda
 
 CUDA, TENSORRT, RTX = "CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -33,9 +39,19 @@ class SessionOptions(real.SessionOptions):  # type: ignore[misc]
 
 
 class GpuOnnxRuntime:
-    """Stands for the module. `built_in`: its providers; `refused`: those that don't start, without a word."""
+    """Stands for the module. `built_in`: its providers; `refused`: those that don't start, without a word; `gpu`:
+    where sessions work that are given a stream; `failures`: what the next runs raise."""
 
-    def __init__(self, *, built_in: tuple[str, ...] = (TENSORRT, CUDA), cuda: str = "13.0") -> None:
+    def __init__(
+        self,
+        *,
+        built_in: tuple[str, ...] = (TENSORRT, CUDA),
+        cuda: str = "13.0",
+        gpu: HostCuda | None = None,
+    ) -> None:
+        self.gpu = gpu
+        self.failures: list[Exception] = []
+        self.sessions: list[weakref.ref[PlayedSession]] = []
         self.built_in, self.cuda_version = built_in, cuda
         self.__file__ = real.__file__
         self.refused: set[str] = set()
@@ -83,7 +99,15 @@ class GpuOnnxRuntime:
         plain.log_severity_level, plain.intra_op_num_threads = 4, 1
         session = real.InferenceSession(data, plain, providers=[CPU])
         session.get_providers = lambda: running
-        return session
+        streams = {its.get("user_compute_stream") for name, its in told if name != CPU}
+        if streams <= {None}:
+            return session
+        (stream,) = streams  # all of them work in the same one
+        assert self.gpu is not None
+        assert all(its["has_user_compute_stream"] == "1" for name, its in told if name != CPU)
+        played = PlayedSession(self, session, int(stream))
+        self.sessions.append(weakref.ref(played))
+        return played
 
     def _allocate(self, shape: list[int], dtype: Any, device: str, number: int, **more: Any) -> Any:
         known = ("cuda", {}) if CUDA in self.built_in else ("gpu", {"vendor_id": NVIDIA})
@@ -92,6 +116,65 @@ class GpuOnnxRuntime:
             raise RuntimeError(f"Unsupported device type: {device}")
         self.calls["allocate"] += 1
         return real.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cpu", 0)
+
+
+class PlayedSession:
+    """A session on the GPU: runs begin in a stream, over the addresses that are bound."""
+
+    def __init__(self, ort: GpuOnnxRuntime, session: Any, stream: int) -> None:
+        self.ort, self.session, self.stream = ort, session, stream
+        assert stream in ort.gpu.queues
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def run(self, names: list[str], feeds: dict[str, Any], options: Any) -> Any:
+        self.ort.gpu.cudaStreamSynchronize(self.stream)
+        self._fail()
+        return self.session.run(names, feeds, options)
+
+    def io_binding(self) -> PlayedBinding:
+        return PlayedBinding(self)
+
+    def run_with_iobinding(self, binding: PlayedBinding, options: Any) -> None:
+        gpu = self.ort.gpu
+        assert binding.session is self
+        feeds = {name: gpu.view(*place) for name, place in binding.inputs.items()}
+        results = {name: gpu.view(*place) for name, place in binding.outputs.items()}
+        assert set(feeds) == {each.name for each in self.session.get_inputs()}
+        assert gpu.objects[self.stream] == "stream", "it outlives the session"
+
+        def work() -> None:
+            for name, made in zip(results, self.session.run(list(results), feeds), strict=True):
+                assert (made.shape, made.dtype) == (results[name].shape, results[name].dtype)
+                results[name][...] = made
+
+        gpu.calls["enqueue"] += 1
+        gpu.enqueue(self.stream, work)
+        self._fail()
+        if options.get_run_config_entry("disable_synchronize_execution_providers") != "1":
+            gpu.cudaStreamSynchronize(self.stream)
+
+    def _fail(self) -> None:
+        if self.ort.failures:
+            raise self.ort.failures.pop(0)
+
+
+class PlayedBinding:
+    def __init__(self, session: PlayedSession) -> None:
+        self.session = session
+        self.inputs: dict[str, Any] = {}
+        self.outputs: dict[str, Any] = {}
+
+    def bind_input(self, name: str, *bound: Any) -> None:
+        self.inputs[name] = self._place(*bound)
+
+    def bind_output(self, name: str, *bound: Any) -> None:
+        self.outputs[name] = self._place(*bound)
+
+    def _place(self, device: str, number: int, dtype: Any, shape: list[int], address: int) -> Any:
+        assert (device, number) == ("cuda", 0)
+        return address, tuple(shape), np.dtype(dtype).name
 
 
 def put_in(monkeypatch: Any, double: GpuOnnxRuntime, driver: Driver = ADA) -> GpuOnnxRuntime:

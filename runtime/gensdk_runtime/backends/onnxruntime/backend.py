@@ -5,22 +5,17 @@ from __future__ import annotations
 from typing import Any, Self
 
 from gensdk_runtime.backends import register_backend
-from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
-from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
+from gensdk_runtime.backends.base import Availability, Backend, GraphSource, Session
 from gensdk_runtime.backends.chain import Chain
-from gensdk_runtime.backends.onnxruntime.buffers import DeviceBound, HostBound, NativeSession
-from gensdk_runtime.backends.onnxruntime.graph_runs import stoppable
-from gensdk_runtime.backends.onnxruntime.memory import bound_memory, give_back, wanted_too_much
+from gensdk_runtime.backends.onnxruntime.memory import bound_memory
 from gensdk_runtime.backends.onnxruntime.package import (
     INSTALL,
     import_onnxruntime,
     load_gpu_libraries,
-    one_line,
     why_not_loaded,
 )
 from gensdk_runtime.backends.onnxruntime.providers import (
     PROVIDERS,
-    Memory,
     chain_of,
     devices_of,
     is_built_in,
@@ -31,8 +26,10 @@ from gensdk_runtime.backends.onnxruntime.providers import (
     package_link,
     prepare_precision,
 )
+from gensdk_runtime.backends.onnxruntime.resident import CudaSession, open_lane
+from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession, said
 from gensdk_runtime.backends.onnxruntime.trial import trial_link
-from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
+from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import CUDA, OPENVINO
 from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.processor import thread_limit
@@ -134,8 +131,10 @@ class OnnxRuntimeBackend(Backend):
             OPENVINO.use()
         model = source.read() if source.path is None else str(source.path)
         kept = kept_folder(self._ort, self.provider, source, tf32=self.tf32)
+        lane = open_lane() if provider.takes_stream else None
+        stream = None if lane is None else lane.stream.handle
         chain: list[Any] = [
-            (PROVIDERS[key].name, options_of(key, tf32=self.tf32, kept=kept))
+            (PROVIDERS[key].name, options_of(key, tf32=self.tf32, kept=kept, stream=stream))
             for key in (self.provider, *provider.chain)
         ]
         named = {provider.name}
@@ -152,14 +151,16 @@ class OnnxRuntimeBackend(Backend):
         except Exception as failure:  # ONNX Runtime's exceptions share no base but Exception
             if problem := missing(self._ort, self.provider):
                 raise UnavailableError(problem) from None
-            raise BackendError(f"ONNX Runtime can't load graph {graph.name!r}: {_line(failure)}") from None
+            raise BackendError(f"ONNX Runtime can't load graph {graph.name!r}: {said(failure)}") from None
         running = session.get_providers()
         if not named & set(running):
-            said = why_not_loaded(self._ort, provider.library) or f"ONNX Runtime fell back to {running[0]}"
+            cause = why_not_loaded(self._ort, provider.library) or f"ONNX Runtime fell back to {running[0]}"
             remedy = "see gensdk env --explain, or use backend='onnxruntime'"
             problem = missing(self._ort, self.provider)
-            raise UnavailableError(problem or f"{provider.name} did not start here ({said}); {remedy}")
+            raise UnavailableError(problem or f"{provider.name} did not start here ({cause}); {remedy}")
         session.disable_fallback()
+        if lane is not None:
+            return CudaSession(graph, self._ort, session, lane, backend=self.label, precision=precision)
         return OnnxRuntimeSession(
             graph, self._ort, session, memory=provider.memory, backend=self.label, precision=precision
         )
@@ -176,64 +177,3 @@ class OnnxRuntimeBackend(Backend):
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
         return options
-
-
-class OnnxRuntimeSession(NativeSession):
-    """A loaded graph. ``InferenceSession.run`` may be called from several threads at once."""
-
-    survives_fork = False
-
-    def __init__(
-        self,
-        graph: GraphSpec,
-        ort: Any,
-        session: Any,
-        *,
-        memory: Memory | None,
-        backend: str,
-        precision: Precision,
-    ) -> None:
-        super().__init__(graph, backend=backend, precision=precision)
-        self._ort = ort
-        self._session: Any = session
-        self._memory = memory
-        self.run_options = stoppable(ort)
-        self._outputs = [spec.name for spec in graph.outputs]
-
-    def native(self) -> Any:
-        """The ``InferenceSession``, held until a run is over, whoever closes this session meanwhile."""
-        session = self._session
-        if session is None:
-            raise self.closed_error()
-        return session
-
-    def failed(self, failure: Exception) -> BackendError:
-        """What ONNX Runtime raised, in one line."""
-        kind = OutOfMemoryError if wanted_too_much(str(failure)) is not None else BackendError
-        return kind(f"ONNX Runtime failed in graph {self.graph.name!r}: {_line(failure)}")
-
-    def _run(self, feeds: Feeds) -> dict[str, Array]:
-        session = self.native()
-        try:
-            results = session.run(self._outputs, feeds, self.run_options)
-        except Exception as failure:  # see open()
-            raise self.failed(failure) from None
-        return dict(zip(self._outputs, results, strict=True))
-
-    def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
-        if self._memory is not None and self._memory.device == "cpu":
-            return HostBound(self, self._ort, sizes, carry)
-        if self._memory is None:
-            return CopyingBound(self, sizes, carry)
-        try:
-            return DeviceBound(self, self._ort, sizes, carry, self._memory)
-        except BackendError:  # a plugin's memory is not for every build of ONNX Runtime to give
-            return CopyingBound(self, sizes, carry)
-
-    def _close(self) -> None:
-        self._session = None
-        give_back()
-
-
-def _line(failure: Exception) -> str:
-    return wanted_too_much(str(failure)) or one_line(failure)

@@ -1,0 +1,140 @@
+"""ONNX Runtime's CUDA and TensorRT providers over buffers that stay on the GPU, as engines have them.
+
+Memory and streams are ours, through CUDA's runtime API; a session works in one stream of its own, and a run
+returns when its work is in there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gensdk_runtime.backends.base import Feeds
+from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
+from gensdk_runtime.backends.onnxruntime.graph_runs import beginning
+from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession
+from gensdk_runtime.backends.tensorrt.bound import GpuBound
+from gensdk_runtime.backends.tensorrt.device import Stream, find_gpu
+from gensdk_runtime.backends.tensorrt.room import frees_when_short, idle_bytes, with_room
+from gensdk_runtime.errors import BackendError, OutOfMemoryError, UnavailableError
+from gensdk_runtime.host.forking import new_lock
+from gensdk_runtime.spec.fields import Precision
+from gensdk_runtime.spec.signature import GraphSpec
+
+_NO_MEMORY = re.compile(r"Failed to allocate memory for requested|out of memory|CUDA failure 2\b|_ALLOC_FAILED")
+
+
+@dataclass(frozen=True)
+class SessionLane:
+    """The stream in which a session works, on a GPU with so many bytes of `memory`."""
+
+    stream: Stream
+    memory: int
+
+
+def open_lane() -> SessionLane | None:
+    """None where cuda-bindings is missing, or knows a newer CUDA than the driver: then inputs pass the host."""
+    try:
+        memory = find_gpu().memory
+        return SessionLane(Stream(), memory)
+    except (UnavailableError, BackendError):
+        return None
+
+
+class CudaSession(OnnxRuntimeSession):
+    """A graph on the GPU. Threads take turns in putting their runs into its stream, and each waits for its own.
+
+    Where the GPU has no memory left, the buffers that no run uses are freed, those of other sessions too.
+    """
+
+    waits: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        graph: GraphSpec,
+        ort: Any,
+        session: Any,
+        lane: SessionLane,
+        *,
+        backend: str,
+        precision: Precision,
+    ) -> None:
+        super().__init__(graph, ort, session, memory=None, backend=backend, precision=precision)
+        self.idle_bytes = idle_bytes(lane.memory)
+        self._stream = lane.stream  # after the native session, which has to go first
+        self._begins = beginning(ort)
+        self._order = new_lock()
+        frees_when_short(self)
+
+    def launch(self, binding: Any, stream: Stream) -> None:
+        """Puts a run into the session's stream, behind what is in the caller's, which then waits for it.
+
+        Raises :class:`BackendError`; of a run that failed, too, the caller's stream waits.
+        """
+        native = self.native()
+        with self._order:  # its memory between layers is free for the next run once this one is queued
+            self._stream.after(stream)
+            try:
+                native.run_with_iobinding(binding, self._begins)
+            except Exception as failure:  # ONNX Runtime's share no base
+                raise self.failed(failure) from None
+            finally:
+                stream.after(self._stream)
+
+    def failed(self, failure: Exception) -> BackendError:
+        """What ONNX Runtime raised, in one line."""
+        if _NO_MEMORY.search(str(failure)) is None:
+            return super().failed(failure)
+        wanted = re.search(r"requested buffer of size (\d+)", str(failure))
+        much = f" for {int(wanted[1]) / 2**20:.0f} MiB more" if wanted else ""
+        return OutOfMemoryError(
+            f"ONNX Runtime failed in graph {self.graph.name!r}: the GPU has no memory{much}; run fewer samples at "
+            "once, or free the GPU's memory"
+        )
+
+    def _run(self, feeds: Feeds) -> dict[str, Array]:
+        with self._order:
+            return with_room(lambda: super(CudaSession, self)._run(feeds))
+
+    def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
+        return with_room(lambda: CudaBound(self, sizes, carry))
+
+    def _close(self) -> None:
+        self._stream.drain()  # its memory goes with the native session
+        super()._close()
+
+
+class CudaBound(GpuBound):
+    """A session at fixed sizes, which reads and writes at addresses of ours: a binding for each turn."""
+
+    session: CudaSession
+
+    def __init__(self, session: CudaSession, sizes: Sizes, carry: Carry) -> None:
+        native = session.native()
+        super().__init__(session, sizes, carry)
+        try:
+            self._bindings = [self._binding(native, turn) for turn in range(2 if carry else 1)]
+        except Exception as failure:  # ONNX Runtime's share no base
+            raise session.failed(failure) from None
+
+    def _binding(self, native: Any, turn: int) -> Any:
+        binding, addresses = native.io_binding(), self._addresses(turn)
+        for specs, bind in (
+            (self.session.graph.inputs, binding.bind_input),
+            (self.session.graph.outputs, binding.bind_output),
+        ):
+            for spec in specs:
+                dtype = np.dtype(spec.dtype).type
+                bind(spec.name, "cuda", 0, dtype, list(self._shapes[spec.name]), addresses[spec.name])
+        return binding
+
+    def _launch(self, turn: int) -> None:
+        self.session.launch(self._bindings[turn % len(self._bindings)], self._stream)
+
+    def close(self) -> None:
+        """Waits for the GPU, then frees its memory."""
+        super().close()
+        self._bindings = []
