@@ -13,7 +13,7 @@ import weakref
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime as real
@@ -40,7 +40,8 @@ class SessionOptions(real.SessionOptions):  # type: ignore[misc]
 
 class GpuOnnxRuntime:
     """Stands for the module. `built_in`: its providers; `refused`: those that don't start, without a word; `gpu`:
-    where sessions work that are given a stream; `failures`: what the next runs raise."""
+    where sessions work that are given a stream; `failures`: what the next runs raise; `hosted`: whether these
+    sessions want all inputs on the host, "unsaid" as before ONNX Runtime 1.23."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class GpuOnnxRuntime:
     ) -> None:
         self.gpu = gpu
         self.failures: list[Exception] = []
+        self.hosted: Literal["no", "yes", "unsaid"] = "no"
         self.sessions: list[weakref.ref[PlayedSession]] = []
         self.built_in, self.cuda_version = built_in, cuda
         self.__file__ = real.__file__
@@ -126,6 +128,13 @@ class PlayedSession:
         assert stream in ort.gpu.queues
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("get_input_memory_infos", "get_output_memory_infos"):
+            if self.ort.hosted == "unsaid":
+                raise AttributeError(name)
+            place = ("Cpu", 0) if self.ort.hosted == "yes" and "input" in name else ("of a plugin", NVIDIA)
+            kind = real.OrtDeviceMemoryType.DEFAULT
+            info = SimpleNamespace(name=place[0], device_vendor_id=place[1], device_mem_type=kind)
+            return lambda: [info]
         return getattr(self.session, name)
 
     def run(self, names: list[str], feeds: dict[str, Any], options: Any) -> Any:
@@ -150,9 +159,12 @@ class PlayedSession:
                 results[name][...] = made
 
         gpu.calls["enqueue"] += 1
-        gpu.enqueue(self.stream, work)
+        if self.ort.hosted == "no":
+            gpu.enqueue(self.stream, work)
+        else:
+            work()  # beside the stream
         self._fail()
-        if options.get_run_config_entry("disable_synchronize_execution_providers") != "1":
+        if options is None or options.get_run_config_entry("disable_synchronize_execution_providers") != "1":
             gpu.cudaStreamSynchronize(self.stream)
 
     def _fail(self) -> None:

@@ -204,6 +204,14 @@ def test_bound_and_unbound_runs_agree(host: Host) -> None:
             np.testing.assert_array_equal(run_bound(session, 3, runs), expected_after(runs, feeds))
 
 
+@pytest.mark.parametrize("hosted", ["yes", "unsaid"])
+def test_what_is_wanted_on_the_host_is_waited_for(host: Host, hosted: Any) -> None:
+    host.ort.hosted = hosted
+    with host.open() as session:
+        for runs in (1, 2, 5):
+            np.testing.assert_array_equal(run_bound(session, 3, runs), expected_after(runs, some_feeds(3)))
+
+
 def test_threads_share_a_session(host: Host) -> None:
     wrong: list[int] = []
 

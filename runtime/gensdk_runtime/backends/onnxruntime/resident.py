@@ -15,6 +15,7 @@ import numpy as np
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.backends.onnxruntime.graph_runs import beginning
+from gensdk_runtime.backends.onnxruntime.providers import NVIDIA
 from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession
 from gensdk_runtime.backends.tensorrt.bound import GpuBound
 from gensdk_runtime.backends.tensorrt.device import Stream, find_gpu
@@ -47,6 +48,8 @@ def open_lane() -> SessionLane | None:
 class CudaSession(OnnxRuntimeSession):
     """A graph on the GPU. Threads take turns in putting their runs into its stream, and each waits for its own.
 
+    Where ONNX Runtime has an input or an output on the host, or does not say where (before 1.23), a run waits for
+    what is before it and for itself: it copies them beside the stream.
     Where the GPU has no memory left, the buffers that no run uses are freed, those of other sessions too.
     """
 
@@ -65,7 +68,8 @@ class CudaSession(OnnxRuntimeSession):
         super().__init__(graph, ort, session, memory=None, backend=backend, precision=precision)
         self.idle_bytes = idle_bytes(lane.memory)
         self._stream = lane.stream  # after the native session, which has to go first
-        self._begins = beginning(ort)
+        self._in_order = _all_on_gpu(session)
+        self._begins = beginning(ort) if self._in_order else self.run_options
         self._order = new_lock()
         frees_when_short(self)
 
@@ -77,6 +81,8 @@ class CudaSession(OnnxRuntimeSession):
         native = self.native()
         with self._order:  # its memory between layers is free for the next run once this one is queued
             self._stream.after(stream)
+            if not self._in_order:
+                self._stream.synchronize()
             try:
                 native.run_with_iobinding(binding, self._begins)
             except Exception as failure:  # ONNX Runtime's share no base
@@ -105,6 +111,17 @@ class CudaSession(OnnxRuntimeSession):
     def _close(self) -> None:
         self._stream.drain()  # its memory goes with the native session
         super()._close()
+
+
+def _all_on_gpu(native: Any) -> bool:
+    """Whether all inputs and outputs are wanted where they are bound."""
+    if not hasattr(native, "get_input_memory_infos"):
+        return False
+    places = (*native.get_input_memory_infos(), *native.get_output_memory_infos())
+    return all(
+        place.name == "Cuda" or (place.device_vendor_id == NVIDIA and place.device_mem_type.name == "DEFAULT")
+        for place in places
+    )
 
 
 class CudaBound(GpuBound):
