@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,9 +41,12 @@ class SessionOptions(real.SessionOptions):  # type: ignore[misc]
 
 
 class GpuOnnxRuntime:
-    """Stands for the module. `built_in`: its providers; `refused`: those that don't start, without a word; `gpu`:
-    where sessions work that are given a stream; `failures`: what the next runs raise; `hosted`: whether these
-    sessions want all inputs on the host, "unsaid" as before ONNX Runtime 1.23."""
+    """Stands for the module. `built_in`: its providers; `refused`: those that don't start, without a word.
+
+    `gpu`: where sessions work that are given a stream; `failures`: what the next runs raise; `hosted`: whether
+    these sessions want all inputs on the host, "unsaid" as before ONNX Runtime 1.23; `graphless`: what no CUDA graph
+    can be made of, said when a session opens ("nodes") or when a run is captured.
+    """
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class GpuOnnxRuntime:
     ) -> None:
         self.gpu = gpu
         self.failures: list[Exception] = []
+        self.graphless: Literal["", "nodes", "captures"] = ""
         self.hosted: Literal["no", "yes", "unsaid"] = "no"
         self.sessions: list[weakref.ref[PlayedSession]] = []
         self.built_in, self.cuda_version = built_in, cuda
@@ -107,7 +113,9 @@ class GpuOnnxRuntime:
         (stream,) = streams  # all of them work in the same one
         assert self.gpu is not None
         assert all(its["has_user_compute_stream"] == "1" for name, its in told if name != CPU)
-        played = PlayedSession(self, session, int(stream))
+        if its.get("enable_cuda_graph") == "1" and self.graphless == "nodes":
+            raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
+        played = PlayedSession(self, session, int(stream), graphs=its.get("enable_cuda_graph") == "1")
         self.sessions.append(weakref.ref(played))
         return played
 
@@ -121,10 +129,12 @@ class GpuOnnxRuntime:
 
 
 class PlayedSession:
-    """A session on the GPU: runs begin in a stream, over the addresses that are bound."""
+    """A session on the GPU: runs begin in a stream, over the addresses that are bound; what was captured runs over
+    those of that time."""
 
-    def __init__(self, ort: GpuOnnxRuntime, session: Any, stream: int) -> None:
-        self.ort, self.session, self.stream = ort, session, stream
+    def __init__(self, ort: GpuOnnxRuntime, session: Any, stream: int, *, graphs: bool) -> None:
+        self.ort, self.session, self.stream, self.graphs = ort, session, stream, graphs
+        self.captured: dict[tuple[int, int], Callable[[], None]] = {}
         assert stream in ort.gpu.queues
 
     def __getattr__(self, name: str) -> Any:
@@ -139,6 +149,7 @@ class PlayedSession:
 
     def run(self, names: list[str], feeds: dict[str, Any], options: Any) -> Any:
         self.ort.gpu.cudaStreamSynchronize(self.stream)
+        assert not self.graphs or entry(options, "gpu_graph_id") == "-1"
         self._fail()
         return self.session.run(names, feeds, options)
 
@@ -158,18 +169,41 @@ class PlayedSession:
                 assert (made.shape, made.dtype) == (results[name].shape, results[name].dtype)
                 results[name][...] = made
 
+        number = int(entry(options, "gpu_graph_id")) if self.graphs else -1
+        if number != -1:
+            work = self._captured((threading.get_ident(), number), work)
         gpu.calls["enqueue"] += 1
         if self.ort.hosted == "no":
             gpu.enqueue(self.stream, work)
         else:
             work()  # beside the stream
         self._fail()
-        if options is None or options.get_run_config_entry("disable_synchronize_execution_providers") != "1":
+        if entry(options, "disable_synchronize_execution_providers") != "1":
             gpu.cudaStreamSynchronize(self.stream)
+
+    def _captured(self, key: tuple[int, int], work: Callable[[], None]) -> Callable[[], None]:
+        gpu = self.ort.gpu
+        if key in self.captured:
+            gpu.calls["launched"] += 1
+            return self.captured[key]
+        gpu.enqueue(self.stream, work)  # ONNX Runtime runs once before it captures
+        gpu.cudaStreamSynchronize(self.stream)
+        if self.ort.graphless == "captures":
+            raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing ; GPU=0")
+        gpu.calls["captured"] += 1
+        self.captured[key] = work
+        return work
 
     def _fail(self) -> None:
         if self.ort.failures:
             raise self.ort.failures.pop(0)
+
+
+def entry(options: Any, key: str) -> str:
+    try:
+        return str(options.get_run_config_entry(key))
+    except RuntimeError:  # there is none
+        return "0"
 
 
 class PlayedBinding:

@@ -17,12 +17,12 @@ from onnx import helper
 from gensdk_runtime.backends import chains, create_backend
 from gensdk_runtime.backends.chain import Link
 from gensdk_runtime.backends.onnxruntime import backend as onnxruntime_backend
-from gensdk_runtime.backends.onnxruntime import graph_runs, tf32
+from gensdk_runtime.backends.onnxruntime import captures, graph_runs, tf32
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.backends.onnxruntime.buffers import DeviceBound
 from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession
 from gensdk_runtime.bundles.embedded import embedded_names
-from gensdk_runtime.errors import BackendError, OutOfMemoryError, UnavailableError
+from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
 from support.gpu_onnxruntime import CUDA, TENSORRT, GpuOnnxRuntime, put_in
@@ -64,6 +64,10 @@ class Host:
 
 @pytest.fixture(params=["cuda", "tensorrt"])
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    return played(monkeypatch, tmp_path, f"onnxruntime:{request.param}")
+
+
+def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: str) -> Host:
     monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(tf32.VARIABLE, "set by a test")  # so that the end of the test takes it away again
     monkeypatch.delenv(tf32.VARIABLE)
@@ -71,7 +75,7 @@ def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(tf32, "_beside_pytorch", lambda: False)
     cuda = HostCuda()
     monkeypatch.setattr(device, "cuda", lambda: cuda)
-    return Host(cuda, put_in(monkeypatch, GpuOnnxRuntime(gpu=cuda)), f"onnxruntime:{request.param}")
+    return Host(cuda, put_in(monkeypatch, GpuOnnxRuntime(gpu=cuda)), backend)
 
 
 def counted(host: Host, call: Callable[[], Any]) -> tuple[Any, Counter[str]]:
@@ -212,6 +216,83 @@ def test_what_is_wanted_on_the_host_is_waited_for(host: Host, hosted: Any) -> No
             np.testing.assert_array_equal(run_bound(session, 3, runs), expected_after(runs, some_feeds(3)))
 
 
+@pytest.fixture
+def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    return played(monkeypatch, tmp_path, "onnxruntime:cuda:graphs")
+
+
+def test_runs_are_captured_for_each_turn(graphs: Host) -> None:
+    with graphs.open() as session:
+        for runs in (1, 2, 7, 4):
+            np.testing.assert_array_equal(run_bound(session, 3, runs), expected_after(runs, some_feeds(3)))
+            np.testing.assert_array_equal(session.run(some_feeds(5))["next_a"], expected_after(1, some_feeds(5)))
+        np.testing.assert_array_equal(run_bound(session, 4, 9), expected_after(9, some_feeds(4)))
+    assert graphs.cuda.calls["captured"] == 4, "two turns of two sizes"
+    assert graphs.cuda.calls["launched"] == 14 + 9 - 4 - 2 * captures.PLAIN_RUNS
+    assert session.backend == "onnxruntime:cuda:graphs"
+
+
+def test_captured_runs_pass_no_more_than_others(graphs: Host, reference: Any) -> None:
+    options: dict[str, Any] = {"num_inference_steps": 12, "cache_interval": 3}
+    with Generator.load("digits-ddpm", backend=graphs.backend) as model:
+        samples, calls = counted(graphs, lambda: model.sample(3, seed=1, **options))
+    assert calls[UP] <= 3
+    assert (calls[DOWN], calls[WAITS], calls["allocated"], calls["captured"]) == (1, 1, 0, 0)
+    assert calls["launched"] == calls["enqueue"]
+    np.testing.assert_array_equal(samples.array, reference(3, seed=1, **options).array)
+
+
+def run_sizes(host: Host, *batches: int) -> None:
+    with host.open() as session:
+        for batch in batches:
+            np.testing.assert_array_equal(run_bound(session, batch, 6), expected_after(6, some_feeds(batch)))
+
+
+@pytest.mark.parametrize(
+    ("graphless", "reason"), [("nodes", "cannot use the graph capture feature"), ("captures", "CUDA failure 900")]
+)
+def test_what_can_not_be_captured_is_said_once(graphs: Host, graphless: Any, reason: str) -> None:
+    graphs.ort.graphless = graphless
+    with pytest.warns(UserWarning, match=f"graph 'g' runs without a CUDA graph .*{reason}") as told:
+        run_sizes(graphs, 2, 3)
+    assert len(told) == 1
+    assert graphs.cuda.calls["captured"] == 0
+
+
+def test_what_is_wanted_on_the_host_is_not_captured(graphs: Host) -> None:
+    graphs.ort.hosted = "yes"
+    with pytest.warns(UserWarning, match="wants an input or an output on the host"):
+        run_sizes(graphs, 2)
+
+
+def test_there_are_so_many_graphs_and_no_more(graphs: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captures, "MOST", 3)
+    with pytest.warns(UserWarning, match="'g' has 3 CUDA graphs; further sizes and threads") as told:
+        run_sizes(graphs, 1, 2, 3, 4)
+    assert len(told) == 1
+    assert graphs.cuda.calls["captured"] == 3
+
+
+@pytest.mark.parametrize("provider", ["cpu", "tensorrt", "nvtensorrtrtx", "openvino"])
+def test_graphs_are_of_cuda_alone(host: Host, provider: str) -> None:
+    with pytest.raises(InputError, match=f"{provider!r} makes no CUDA graphs here, only: cuda"):
+        create_backend(f"onnxruntime:{provider}:graphs")
+
+
+def test_graphs_keep_their_arithmetic(graphs: Host) -> None:
+    backend = create_backend("onnxruntime:cuda:graphs")
+    rounding = backend.rounding()
+    assert rounding is not None
+    assert rounding.label == create_backend("onnxruntime:cuda:tf32:graphs").label == "onnxruntime:cuda:tf32:graphs"
+    with pytest.raises(InputError, match="got 'graphs:tf32'"):
+        create_backend("onnxruntime:cuda:graphs:tf32")
+
+
+def test_graphs_need_cuda_bindings(graphs: Host, without_cuda: None) -> None:
+    with pytest.raises(UnavailableError, match="pip install cuda-bindings"):
+        graphs.open()
+
+
 def test_threads_share_a_session(host: Host) -> None:
     wrong: list[int] = []
 
@@ -314,7 +395,8 @@ def test_states_that_do_not_fit_are_refused(host: Host) -> None:
 
 def test_runs_that_only_begin_can_be_stopped(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_runs, "_wanted", True)
-    monkeypatch.setattr(graph_runs, "_stoppable", {})
+    monkeypatch.setattr(graph_runs, "_stoppable", [])
+    monkeypatch.setattr(graph_runs, "_shared", {})
     with host.open() as session:
         run_bound(session, 1, 1)
         graph_runs.stop_runs()

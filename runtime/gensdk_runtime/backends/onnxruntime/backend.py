@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Self
 
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, GraphSource, Session
 from gensdk_runtime.backends.chain import Chain
+from gensdk_runtime.backends.onnxruntime.captures import Captures
 from gensdk_runtime.backends.onnxruntime.memory import bound_memory
 from gensdk_runtime.backends.onnxruntime.package import (
     INSTALL,
@@ -41,8 +43,9 @@ LARGE_BYTES = 16 * 2**20
 is 190 MB more for a U-Net of 36 million parameters at batch 8, and is felt in the time of small graphs alone."""
 SPIN_MICROSECONDS = "200"
 """Where threads may spin: longer than from one step to the next, and soon over when there is nothing to do."""
-TF32 = "tf32"
-"""What stands behind a provider that may round products, as in ``onnxruntime:cuda:tf32``."""
+TF32, GRAPHS = "tf32", "graphs"
+"""What stands behind a provider that may round products, as in ``onnxruntime:cuda:tf32``, and behind one that is
+to capture its runs as CUDA graphs."""
 
 
 @register_backend("onnxruntime")
@@ -51,19 +54,30 @@ class OnnxRuntimeBackend(Backend):
 
     `provider`: cpu, cuda, tensorrt, nvtensorrtrtx or openvino; `threads` bounds the threads in one graph, which
     wait busily for the next run with `spinning`. `tf32`: NVIDIA GPUs may round what goes into fp32 products to 10
-    bits, which is faster and drifts beyond the bounds of most bundles.
+    bits, which is faster and drifts beyond the bounds of most bundles. `graphs`: runs on CUDA are launched as CUDA
+    graphs (see :mod:`.captures`).
     """
 
     def __init__(
-        self, provider: str = "cpu", threads: int | None = None, spinning: bool = False, *, tf32: bool = False
+        self,
+        provider: str = "cpu",
+        threads: int | None = None,
+        spinning: bool = False,
+        *,
+        tf32: bool = False,
+        graphs: bool = False,
     ) -> None:
         if provider not in PROVIDERS:
             raise InputError(f"no execution provider {provider!r}{did_you_mean(provider, PROVIDERS)}")
         if tf32 and PROVIDERS[provider].tf32 is None:
             able = ", ".join(key for key, each in PROVIDERS.items() if each.tf32 is not None)
             raise InputError(f"provider {provider!r} has no TF32, only NVIDIA's have: {able}")
+        if graphs and not PROVIDERS[provider].makes_graphs:
+            able = ", ".join(key for key, each in PROVIDERS.items() if each.makes_graphs)
+            raise InputError(f"provider {provider!r} makes no CUDA graphs here, only: {able}")
         self._ort = import_onnxruntime()
         self.provider = provider
+        self.graphs = graphs
         self.threads = threads
         self.spinning = spinning
         self.tf32 = tf32
@@ -74,11 +88,12 @@ class OnnxRuntimeBackend(Backend):
 
     @classmethod
     def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
-        """An instance for `provider` (None: the CPU), which ``:tf32`` may follow."""
-        name, colon, math = (provider or "cpu").partition(":")
-        if colon and math != TF32:
-            raise InputError(f"expected nothing or {TF32!r} behind {name!r}, got {math!r}")
-        return cls(name, threads, spinning, tf32=bool(colon))
+        """An instance for `provider` (None: the CPU); ``:tf32`` and ``:graphs`` may follow it, in this order."""
+        name, colon, rest = (provider or "cpu").partition(":")
+        modes = rest.split(":") if colon else []
+        if modes not in ([], [TF32], [GRAPHS], [TF32, GRAPHS]):
+            raise InputError(f"expected nothing, {TF32!r} or {GRAPHS!r} behind {name!r}, got {rest!r}")
+        return cls(name, threads, spinning, tf32=TF32 in modes, graphs=GRAPHS in modes)
 
     @classmethod
     def availability(cls) -> Availability:
@@ -110,13 +125,13 @@ class OnnxRuntimeBackend(Backend):
     def label(self) -> str:
         """``onnxruntime``, or with the provider, as in ``onnxruntime:cuda``."""
         name = self.name if self.provider == "cpu" else f"{self.name}:{self.provider}"
-        return f"{name}:{TF32}" if self.tf32 else name
+        return ":".join((name, *([TF32] if self.tf32 else []), *([GRAPHS] if self.graphs else [])))
 
     def rounding(self) -> Backend | None:
         """The same provider with TF32 allowed."""
         if self.tf32 or PROVIDERS[self.provider].tf32 is None:
             return None
-        return type(self)(self.provider, self.threads, self.spinning, tf32=True)
+        return type(self)(self.provider, self.threads, self.spinning, tf32=True, graphs=self.graphs)
 
     def open(self, graph: GraphSpec, source: GraphSource, *, precision: Precision) -> Session:
         """Loads the graph; a provider that falls back to another one is an error, never a silent change."""
@@ -131,13 +146,14 @@ class OnnxRuntimeBackend(Backend):
             OPENVINO.use()
         model = source.read() if source.path is None else str(source.path)
         kept = kept_folder(self._ort, self.provider, source, tf32=self.tf32)
-        lane = open_lane() if provider.takes_stream else None
+        lane = open_lane(needed=self.graphs) if provider.takes_stream else None
         stream = None if lane is None else lane.stream.handle
-        chain: list[Any] = [
-            (PROVIDERS[key].name, options_of(key, tf32=self.tf32, kept=kept, stream=stream))
-            for key in (self.provider, *provider.chain)
-        ]
+
+        told = partial(options_of, tf32=self.tf32, kept=kept, stream=stream)
+        keys = (self.provider, *provider.chain)
+        chain: list[Any] = [(PROVIDERS[key].name, told(key)) for key in keys]
         named = {provider.name}
+        captures = Captures(self._ort, graph.name) if self.graphs else None
         try:
             options = self._options()
             options.enable_mem_pattern = isinstance(model, bytes) and len(model) < LARGE_BYTES
@@ -145,7 +161,12 @@ class OnnxRuntimeBackend(Backend):
                 devices = devices_of(self._ort, provider)[:1]
                 options.add_provider_for_devices(devices, chain[0][1])
                 named, chain = {device.ep_name for device in devices}, []
-            session = self._ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
+            session = None
+            if captures is not None:
+                with_graphs = [(PROVIDERS[key].name, told(key, graphs=True)) for key in keys]
+                session = self._capturing(model, options, with_graphs, captures)
+            if session is None:
+                session = self._ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
         except UnavailableError:
             raise
         except Exception as failure:  # ONNX Runtime's exceptions share no base but Exception
@@ -160,10 +181,20 @@ class OnnxRuntimeBackend(Backend):
             raise UnavailableError(problem or f"{provider.name} did not start here ({cause}); {remedy}")
         session.disable_fallback()
         if lane is not None:
-            return CudaSession(graph, self._ort, session, lane, backend=self.label, precision=precision)
+            return CudaSession(
+                graph, self._ort, session, lane, captures=captures, backend=self.label, precision=precision
+            )
         return OnnxRuntimeSession(
             graph, self._ort, session, memory=provider.memory, backend=self.label, precision=precision
         )
+
+    def _capturing(self, model: Any, options: Any, chain: list[Any], captures: Captures) -> Any | None:
+        """A session that captures its runs; None where ONNX Runtime says that it can't."""
+        try:
+            return self._ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
+        except Exception as failure:  # ONNX Runtime's exceptions share no base but Exception
+            captures.refuse(said(failure))
+            return None
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()

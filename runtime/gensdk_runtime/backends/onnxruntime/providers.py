@@ -71,7 +71,7 @@ class Provider:
     `memory` None: each run copies. `library`: the file of the package that has it; `plugin`: the module that has
     it, where it is no part of the package. `wants`: whether it runs on a GPU of this compute capability, `wanted`
     in words; None: it needs no NVIDIA GPU. `tf32`: how TF32 is forbidden to it. `takes_stream`: it works in a
-    stream of ours, over memory of ours.
+    stream of ours, over memory of ours. `makes_graphs`: it captures runs as CUDA graphs, several of one session.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Provider:
     wanted: str = ""
     tf32: Literal["option", "process"] | None = None
     takes_stream: bool = False
+    makes_graphs: bool = False
 
 
 def _is_turing_or_later(capability: Capability) -> bool:
@@ -108,12 +109,18 @@ _CUDA = Provider(
     wanted="7.5 or more",
     tf32="option",
     takes_stream=True,
+    makes_graphs=True,
 )
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider("CPUExecutionProvider", INSTALL, memory=Memory("cpu")),
     "cuda": _CUDA,
     "tensorrt": replace(
-        _CUDA, name="TensorrtExecutionProvider", chain=("cuda", "cpu"), library="tensorrt", tf32="process"
+        _CUDA,
+        name="TensorrtExecutionProvider",
+        chain=("cuda", "cpu"),
+        library="tensorrt",
+        tf32="process",
+        makes_graphs=False,
     ),
     "nvtensorrtrtx": Provider(
         "NvTensorRTRTXExecutionProvider",
@@ -215,12 +222,14 @@ def residency_link() -> Link:
     return Link("buffers", True, "stay on the GPU")
 
 
-def options_of(key: str, *, tf32: bool, kept: Path | None, stream: int | None = None) -> Options:
+def options_of(
+    key: str, *, tf32: bool, kept: Path | None, stream: int | None = None, graphs: bool = False
+) -> Options:
     """What a provider is told. `tf32`: fp32 products may be rounded; `kept`: the folder for what it builds;
-    `stream`: CUDA's, in which it works."""
+    `stream`: CUDA's, in which it works; `graphs`: it may capture runs in there."""
     works_in = {"has_user_compute_stream": "1", "user_compute_stream": str(stream)} if stream else {}
     if key == "cuda":
-        return {"use_tf32": "1" if tf32 else "0", **works_in}
+        return {"use_tf32": "1" if tf32 else "0", **works_in, **({"enable_cuda_graph": "1"} if graphs else {})}
     if key == "tensorrt":
         options = {"trt_context_memory_sharing_enable": "1", **works_in}
         if kept is not None:

@@ -14,9 +14,10 @@ import numpy as np
 
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
-from gensdk_runtime.backends.onnxruntime.graph_runs import beginning
+from gensdk_runtime.backends.onnxruntime.captures import CapturedRuns, Captures
+from gensdk_runtime.backends.onnxruntime.graph_runs import beginning, whole
 from gensdk_runtime.backends.onnxruntime.providers import NVIDIA
-from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession
+from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession, said
 from gensdk_runtime.backends.tensorrt.bound import GpuBound
 from gensdk_runtime.backends.tensorrt.device import Stream, find_gpu
 from gensdk_runtime.backends.tensorrt.room import frees_when_short, idle_bytes, with_room
@@ -36,12 +37,17 @@ class SessionLane:
     memory: int
 
 
-def open_lane() -> SessionLane | None:
-    """None where cuda-bindings is missing, or knows a newer CUDA than the driver: then inputs pass the host."""
+def open_lane(*, needed: bool) -> SessionLane | None:
+    """None where cuda-bindings is missing, or knows a newer CUDA than the driver: then inputs pass the host.
+
+    Where it is `needed` that raises :class:`UnavailableError` or :class:`BackendError`.
+    """
     try:
         memory = find_gpu().memory
         return SessionLane(Stream(), memory)
     except (UnavailableError, BackendError):
+        if needed:
+            raise
         return None
 
 
@@ -62,6 +68,7 @@ class CudaSession(OnnxRuntimeSession):
         session: Any,
         lane: SessionLane,
         *,
+        captures: Captures | None = None,
         backend: str,
         precision: Precision,
     ) -> None:
@@ -69,14 +76,19 @@ class CudaSession(OnnxRuntimeSession):
         self.idle_bytes = idle_bytes(lane.memory)
         self._stream = lane.stream  # after the native session, which has to go first
         self._in_order = _all_on_gpu(session)
+        self.run_options = whole(ort)
         self._begins = beginning(ort) if self._in_order else self.run_options
+        self.captures = captures
+        if captures is not None and not self._in_order:
+            captures.refuse("ONNX Runtime wants an input or an output on the host")
         self._order = new_lock()
         frees_when_short(self)
 
-    def launch(self, binding: Any, stream: Stream) -> None:
+    def launch(self, binding: Any, stream: Stream, options: Any | None = None) -> None:
         """Puts a run into the session's stream, behind what is in the caller's, which then waits for it.
 
-        Raises :class:`BackendError`; of a run that failed, too, the caller's stream waits.
+        `options`: of :class:`CapturedRuns`. Raises :class:`BackendError`; for a run that failed, too, the caller's
+        stream waits.
         """
         native = self.native()
         with self._order:  # its memory between layers is free for the next run once this one is queued
@@ -84,11 +96,22 @@ class CudaSession(OnnxRuntimeSession):
             if not self._in_order:
                 self._stream.synchronize()
             try:
-                native.run_with_iobinding(binding, self._begins)
+                if options is None or not self._launched(native, binding, options):
+                    native.run_with_iobinding(binding, self._begins)
             except Exception as failure:  # ONNX Runtime's share no base
                 raise self.failed(failure) from None
             finally:
                 stream.after(self._stream)
+
+    def _launched(self, native: Any, binding: Any, options: Any) -> bool:
+        """Whether a run could be captured, or launched as what was captured."""
+        try:
+            native.run_with_iobinding(binding, options)
+        except Exception as failure:  # ONNX Runtime's share no base
+            if self.captures is not None:
+                self.captures.refuse(said(failure))
+            return False
+        return True
 
     def failed(self, failure: Exception) -> BackendError:
         """What ONNX Runtime raised, in one line."""
@@ -132,6 +155,7 @@ class CudaBound(GpuBound):
     def __init__(self, session: CudaSession, sizes: Sizes, carry: Carry) -> None:
         native = session.native()
         super().__init__(session, sizes, carry)
+        self._captured = CapturedRuns(session.captures)
         try:
             self._bindings = [self._binding(native, turn) for turn in range(2 if carry else 1)]
         except Exception as failure:  # ONNX Runtime's share no base
@@ -149,7 +173,8 @@ class CudaBound(GpuBound):
         return binding
 
     def _launch(self, turn: int) -> None:
-        self.session.launch(self._bindings[turn % len(self._bindings)], self._stream)
+        turn %= len(self._bindings)
+        self.session.launch(self._bindings[turn], self._stream, self._captured.options(turn))
 
     def close(self) -> None:
         """Waits for the GPU, then frees its memory."""
