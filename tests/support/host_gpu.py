@@ -58,6 +58,7 @@ class HostCuda:
         self.room: int | None = None
         """Bytes that may be allocated on the device; None: as many as there are."""
         self._numbers = itertools.count(1)
+        self._working = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
         if (
@@ -173,7 +174,8 @@ class HostCuda:
 
     def cudaEventQuery(self, event: int) -> Any:
         place = self.events[event]
-        over = place is None or place[1] not in self.queues[place[0]]
+        with self._working:
+            over = place is None or place[1] not in self.queues[place[0]]
         return (OK if over else real.cudaError_t.cudaErrorNotReady,)
 
     def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:
@@ -183,14 +185,16 @@ class HostCuda:
         return (OK,)
 
     def _work_until(self, stream: int, mark: Callable[[], None]) -> None:
-        queue = self.queues.get(stream, [])
-        while mark in queue:
-            queue.pop(0)()
+        with self._working:  # what another thread took out is over when it lets go
+            queue = self.queues.get(stream, [])
+            while mark in queue:
+                queue.pop(0)()
 
     def cudaStreamSynchronize(self, stream: int) -> Any:
         self.calls["waits"] += 1
-        while self.queues[stream]:
-            self.queues[stream].pop(0)()
+        with self._working:
+            while self.queues[stream]:
+                self.queues[stream].pop(0)()
         return (OK,)
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> Any:

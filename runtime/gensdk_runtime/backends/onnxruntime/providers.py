@@ -24,6 +24,7 @@ from gensdk_runtime.backends.onnxruntime.package import (
     wanted_tensorrt,
 )
 from gensdk_runtime.backends.onnxruntime.tf32 import check_tf32_wanted, settle_for_process
+from gensdk_runtime.backends.tensorrt.device import find_gpu
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.user_cache import cache_folder
@@ -69,7 +70,8 @@ class Provider:
 
     `memory` None: each run copies. `library`: the file of the package that has it; `plugin`: the module that has
     it, where it is no part of the package. `wants`: whether it runs on a GPU of this compute capability, `wanted`
-    in words; None: it needs no NVIDIA GPU. `tf32`: how TF32 is forbidden to it.
+    in words; None: it needs no NVIDIA GPU. `tf32`: how TF32 is forbidden to it. `takes_stream`: it works in a
+    stream of ours, over memory of ours. `makes_graphs`: it captures runs as CUDA graphs, several of one session.
     """
 
     name: str
@@ -81,6 +83,8 @@ class Provider:
     wants: Callable[[Capability], bool] | None = None
     wanted: str = ""
     tf32: Literal["option", "process"] | None = None
+    takes_stream: bool = False
+    makes_graphs: bool = False
 
 
 def _is_turing_or_later(capability: Capability) -> bool:
@@ -104,12 +108,19 @@ _CUDA = Provider(
     wants=_is_turing_or_later,
     wanted="7.5 or more",
     tf32="option",
+    takes_stream=True,
+    makes_graphs=True,
 )
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider("CPUExecutionProvider", INSTALL, memory=Memory("cpu")),
     "cuda": _CUDA,
     "tensorrt": replace(
-        _CUDA, name="TensorrtExecutionProvider", chain=("cuda", "cpu"), library="tensorrt", tf32="process"
+        _CUDA,
+        name="TensorrtExecutionProvider",
+        chain=("cuda", "cpu"),
+        library="tensorrt",
+        tf32="process",
+        makes_graphs=False,
     ),
     "nvtensorrtrtx": Provider(
         "NvTensorRTRTXExecutionProvider",
@@ -165,7 +176,8 @@ def chain_of(ort: Any, key: str) -> Chain:
         return Chain((*links, Link("libraries", None, "not known without the package"), package))
     if provider.plugin is not None and nvidia_driver().problem:
         return Chain((*links, Link("libraries", None, "not known without the driver"), package))
-    return Chain((*links, library_link(ort, provider), package))
+    links += [library_link(ort, provider), package]
+    return Chain((*links, *((residency_link(),) if provider.takes_stream else ())))
 
 
 def package_link(ort: Any, provider: Provider) -> Link:
@@ -201,12 +213,25 @@ def library_link(ort: Any, provider: Provider) -> Link:
     return Link("libraries", False, f"{', '.join(names)} not found", _GPU_LIBRARIES)
 
 
-def options_of(key: str, *, tf32: bool, kept: Path | None) -> Options:
-    """What a provider is told. `tf32`: fp32 products may be rounded; `kept`: the folder for what it builds."""
+def residency_link() -> Link:
+    """Whether states stay on the GPU from step to step; where not, samples are the same and take longer."""
+    try:
+        find_gpu()
+    except UnavailableError as failure:
+        return Link("buffers", None, f"all inputs pass the host at each step: {failure}")
+    return Link("buffers", True, "stay on the GPU")
+
+
+def options_of(
+    key: str, *, tf32: bool, kept: Path | None, stream: int | None = None, graphs: bool = False
+) -> Options:
+    """What a provider is told. `tf32`: fp32 products may be rounded; `kept`: the folder for what it builds;
+    `stream`: CUDA's, in which it works; `graphs`: it may capture runs in there."""
+    works_in = {"has_user_compute_stream": "1", "user_compute_stream": str(stream)} if stream else {}
     if key == "cuda":
-        return {"use_tf32": "1" if tf32 else "0"}
+        return {"use_tf32": "1" if tf32 else "0", **works_in, **({"enable_cuda_graph": "1"} if graphs else {})}
     if key == "tensorrt":
-        options = {"trt_context_memory_sharing_enable": "1"}
+        options = {"trt_context_memory_sharing_enable": "1", **works_in}
         if kept is not None:
             options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(kept)}
             options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(kept.parent)}

@@ -13,15 +13,15 @@ from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.backends.chain import Chain
-from gensdk_runtime.backends.tensorrt.bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.device import INSTALL, Gpu, find_gpu
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine, Opened
+from gensdk_runtime.backends.tensorrt.engine_bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.needs import chain_of
 from gensdk_runtime.backends.tensorrt.noise_kernels import NoiseKernels
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
-from gensdk_runtime.backends.tensorrt.room import frees_when_short, with_room
+from gensdk_runtime.backends.tensorrt.room import frees_when_short, idle_bytes, with_room
 from gensdk_runtime.backends.tensorrt.source import HeldSource
 from gensdk_runtime.backends.tensorrt.supply import Supplier, check_supported, supports
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
@@ -33,11 +33,6 @@ TakenT = TypeVar("TakenT")
 Kind = Literal["rtx", "classic"]
 KINDS: Mapping[str, EngineRuntime] = {"rtx": "tensorrt-rtx", "classic": "tensorrt"}
 """What stands behind the colon, as in ``tensorrt:rtx``, in the order in which it is preferred."""
-
-IDLE_SHARE = 8
-"""Buffers that wait for their next run may take so small a part of the GPU's memory in each graph."""
-IDLE_BYTES = 2**29
-"""Where that is not known."""
 
 
 @register_backend("tensorrt")
@@ -140,7 +135,7 @@ class TensorRtBackend(Backend):
             precision=precision,
             kernels=self._kernels,
             largest_batch=recipe.axes["batch"].maximum,
-            idle_bytes=memory // IDLE_SHARE or IDLE_BYTES,
+            idle_bytes=idle_bytes(memory),
         )
 
     def _engine(self, graph: GraphSpec, data: bytes) -> Opened:

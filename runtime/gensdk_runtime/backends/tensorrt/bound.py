@@ -1,8 +1,9 @@
-"""An engine's buffers at fixed sizes: page-locked arrays of the host, and the memory of the GPU behind them."""
+"""A graph's buffers at fixed sizes: page-locked arrays of the host, and the memory of the GPU behind them."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -12,9 +13,17 @@ import numpy as np
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Array, Bound, Carry, HeldKeys, Resident, Sizes, tensor_shape
+from gensdk_runtime.backends.bound import (
+    Array,
+    Bound,
+    Carry,
+    HeldKeys,
+    Resident,
+    Sizes,
+    check_carry,
+    tensor_shape,
+)
 from gensdk_runtime.backends.tensorrt.device import DeviceMemory, PinnedArray, Stream
-from gensdk_runtime.backends.tensorrt.engine import Lane, LoadedEngine
 from gensdk_runtime.backends.tensorrt.noise_kernels import NoiseKernels
 from gensdk_runtime.backends.tensorrt.resident import GpuArray
 from gensdk_runtime.backends.tensorrt.room import with_room
@@ -25,13 +34,13 @@ ALIGNED = 256
 """Bytes between whose multiples the GPU's arrays begin, as memory of its own would."""
 
 
-class TensorRtBound(Bound):
-    """Arrays in page-locked memory, each with its memory on the GPU.
+class GpuBound(Bound):
+    """Arrays in page-locked memory, each with its memory on the GPU; what runs over them fills in `_launch`.
 
     A run returns when the work is in the stream: the CPU draws the next noise while the GPU computes, and waits
     where it asks for an output, or for an input that is still being copied. A carried state has two places on the
-    GPU which take turns as input and output, with a :class:`Lane` for each turn; it comes to the CPU only when it
-    is asked for. What comes out for the CPU lies side by side, so that it comes in one copy.
+    GPU which take turns as input and output; it comes to the CPU only when it is asked for. What comes out for the
+    CPU lies side by side, so that it comes in one copy.
 
     `kernels` draw noise there, unless this GPU's driver does not take them: then it is drawn here, and sent.
     `used`: called once these sizes have run to the end, when all that they need is compiled.
@@ -42,17 +51,16 @@ class TensorRtBound(Bound):
     def __init__(
         self,
         session: Session,
-        engine: LoadedEngine,
         sizes: Sizes,
         carry: Carry,
         *,
         kernels: NoiseKernels,
-        used: Callable[[], None],
+        used: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(session, sizes, carry)
+        check_carry(session.graph, carry)
         graph = session.graph
-        self._used: Callable[[], None] | None = used
-        self._kernels = kernels
+        self._used, self._kernels = used, kernels
         self._stream = Stream()
         self._shapes = {spec.name: tensor_shape(graph, spec, sizes) for spec in (*graph.inputs, *graph.outputs)}
         self._dtypes = {spec.name: spec.dtype for spec in (*graph.inputs, *graph.outputs)}
@@ -65,13 +73,6 @@ class TensorRtBound(Bound):
         self._keys: Block | None = None
         self._held: HeldKeys | None = None
         self._drawn: Block | None = None
-        self._lanes = [
-            Lane(engine, engine.context(sizes, self._stream), self._addresses(turn), self._stream)
-            for turn in range(2 if self.carry else 1)
-        ]
-        self._scratch = DeviceMemory(max(lane.memory_needed() for lane in self._lanes))
-        for lane in self._lanes:
-            lane.use_memory(self._scratch)
         self._turn = 0
         self._changed: set[str] = set()  # inputs on the CPU that the GPU does not have yet
         self._behind: set[str] = set()  # inputs that only the GPU has as they are
@@ -83,7 +84,7 @@ class TensorRtBound(Bound):
         """Bytes that it holds, on both sides."""
         blocks = sum(block.nbytes for block in self._blocks())
         places = sum(each.size for places in self._inputs.values() for each in places)
-        return self._scratch.size + blocks + places + sum(each.array.nbytes for each in self._host.values())
+        return blocks + places + sum(each.array.nbytes for each in self._host.values())
 
     def input(self, name: str) -> Array:
         """The array to write into; waits until its last copy to the GPU is over."""
@@ -199,19 +200,21 @@ class TensorRtBound(Bound):
         if self._changed:
             self._stream.mark_uploads()
             self._copied |= self._changed
-        with_room(self._lanes[self._turn % len(self._lanes)].launch)
+        with_room(lambda: self._launch(self._turn))
         self._turn = (self._turn + 1) % 2
         self._behind |= set(self.carry.values())
         self._changed.clear()
         self._results.changed()
         self._ran = True
 
+    @abstractmethod
+    def _launch(self, turn: int) -> None:
+        """Puts one run over the addresses of this turn, 0 or 1, into the stream; raises :class:`BackendError`."""
+
     def close(self) -> None:
         """Waits for the GPU, then frees its memory."""
         self._stream.drain()
-        for lane in self._lanes:
-            lane.close()
-        for memory in (self._scratch, *(each for places in self._inputs.values() for each in places)):
+        for memory in (each for places in self._inputs.values() for each in places):
             memory.close()
         for block in self._blocks():
             block.device.close()
@@ -269,6 +272,7 @@ class TensorRtBound(Bound):
         return places[turn % len(places)]
 
     def _addresses(self, turn: int) -> dict[str, int]:
+        """Where each input and output lies in this turn."""
         graph = self.session.graph
         inputs = {spec.name: self._place(spec.name, turn).address for spec in graph.inputs}
         carried = {name: self._place(back, turn + 1).address for name, back in self.carry.items()}
