@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from cuda.bindings import driver as real
 
 from gensdk_runtime import noise
+from gensdk_runtime.backends.cuda import device
 from support.host_gpu import HostCuda
 
 Play = Callable[[str, tuple[int, ...], int, int], None]
@@ -95,3 +97,11 @@ class HostDriver:
         pairs = [noise.SampleKey(*pair) for pair in self.cuda.view(keys, (rows, 2), "uint64").tolist()]
         drawn = noise.draw("uniform" if name == "gensdk_uniform" else "normal", pairs, number, (count,))
         np.copyto(self.cuda.view(out, (rows, count), "float32"), drawn)
+
+
+def play_on(cuda: HostCuda, monkeypatch: pytest.MonkeyPatch, play: Play | None = None) -> HostDriver:
+    """Has the package find `cuda`, and a driver beside it."""
+    driver = HostDriver(cuda, play)
+    monkeypatch.setattr(device, "cuda", lambda: cuda)
+    monkeypatch.setattr(device, "driver", lambda: driver)
+    return driver

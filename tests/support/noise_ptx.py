@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[2] / "runtime" / "gensdk_runtime" / "backends" / "tensorrt"
+FOLDER = Path(__file__).parents[2] / "runtime" / "gensdk_runtime" / "backends" / "cuda"
 SOURCE, PTX = FOLDER / "noise.cu", FOLDER / "noise.ptx"
 VERSION = (12, 0)
 OPTIONS = (b"--gpu-architecture=compute_75", b"--fmad=false")

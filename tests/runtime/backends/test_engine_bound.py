@@ -18,9 +18,9 @@ import pytest
 from gensdk_runtime.backends.background import BackgroundBackend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import tensor_shape
+from gensdk_runtime.backends.cuda import device
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
-from gensdk_runtime.backends.tensorrt import device
 from gensdk_runtime.backends.tensorrt.supply import UntrustedEngineWarning
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names

@@ -24,14 +24,14 @@ pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not instal
 from cuda.bindings import nvrtc
 from cuda.bindings.driver import CUresult
 
-from gensdk_runtime.backends.tensorrt import device
+from gensdk_runtime.backends.cuda import device
+from gensdk_runtime.backends.cuda.device import DeviceMemory, PinnedArray, Stream
+from gensdk_runtime.backends.cuda.noise_kernels import ENTRIES, NoiseKernels
+from gensdk_runtime.backends.cuda.resident import GpuArray
 from gensdk_runtime.backends.tensorrt.backend import TensorRtBackend
-from gensdk_runtime.backends.tensorrt.device import DeviceMemory, PinnedArray, Stream
-from gensdk_runtime.backends.tensorrt.noise_kernels import ENTRIES, NoiseKernels
-from gensdk_runtime.backends.tensorrt.resident import GpuArray
 from support import noise_ptx
 from support.engines_here import Host, engines_here
-from support.host_driver import HostDriver, Play
+from support.host_driver import Play, play_on
 from support.host_gpu import HostCuda
 from support.ptx_in_c import built
 
@@ -63,13 +63,6 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> HostCuda:
     here = HostCuda()
     play_on(here, monkeypatch)
     return here
-
-
-def play_on(cuda: HostCuda, monkeypatch: pytest.MonkeyPatch, play: Play | None = None) -> HostDriver:
-    driver = HostDriver(cuda, play)
-    monkeypatch.setattr(device, "cuda", lambda: cuda)
-    monkeypatch.setattr(device, "driver", lambda: driver)
-    return driver
 
 
 def sent(array: np.ndarray, stream: Stream) -> GpuArray:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,37 +14,22 @@ from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.settings import SolverName
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
 
-from gensdk_runtime.backends.tensorrt import device
-from gensdk_runtime.backends.tensorrt.device import DeviceMemory, PinnedArray, Stream
-from gensdk_runtime.backends.tensorrt.resident import GpuArray
+from gensdk_runtime.backends.cuda import device
+from gensdk_runtime.backends.cuda.device import DeviceMemory, PinnedArray, Stream
+from gensdk_runtime.backends.cuda.resident import GpuArray
 from support.engines_here import Host, engines_here
+from support.gpu_counts import DOWN, SOLVERS, UP, WAITS, counted
 from support.host_gpu import HostCuda
 from support.inverting_bundle import write_inverting_bundle
-
-SOLVERS: list[dict[str, Any]] = [
-    *({"solver": name} for name in get_args(SolverName)),
-    {"solver": "ddim", "eta": 0.5},
-    {"solver": "ddim", "eta": 1.0},
-]
-UP, DOWN, WAITS = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "waits"
 
 
 @pytest.fixture(params=["rtx", "classic"])
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     return engines_here(request.param, monkeypatch, tmp_path)
-
-
-def counted(host: Host, call: Callable[[], Any]) -> tuple[Any, Counter[str]]:
-    """What a call gives, and what it does on the GPU; the second time, when all that is kept was made."""
-    call()
-    host.cuda.calls.clear()
-    made = call()
-    return made, Counter(host.cuda.calls)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +46,10 @@ def test_diffusion_of_any_length_passes_twice_to_the_gpu_and_once_back(
 ) -> None:
     options = {"num_inference_steps": steps, "cache_interval": interval, **solver, **guidance}
     with Generator.load("digits-ddpm", backend=host.backend) as model:
-        samples, calls = counted(host, lambda: model.sample(3, seed=1, **options))
+        samples, calls = counted(host.cuda, lambda: model.sample(3, seed=1, **options))
         prepared = model.prepare(3, **options)
         seeds = iter((2, 1))
-        again, repeated = counted(host, lambda: prepared.draw(next(seeds)))
+        again, repeated = counted(host.cuda, lambda: prepared.draw(next(seeds)))
     assert calls[UP] <= 2, "tables and keys"
     assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
     assert repeated[UP] == 1, "the keys alone"
@@ -89,7 +73,7 @@ def test_an_image_of_pixels_passes_once_back(host: Host, n: int) -> None:
     with Generator.load("digits-pixelcnn", backend=OnnxRuntimeBackend(threads=1)) as model:
         expected = model.sample(n, seed=2)
     with Generator.load("digits-pixelcnn", backend=host.backend) as model:
-        samples, calls = counted(host, lambda: model.sample(n, seed=2))
+        samples, calls = counted(host.cuda, lambda: model.sample(n, seed=2))
     assert calls[UP] <= 3
     assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
     np.testing.assert_array_equal(samples.array, expected.array)
@@ -113,7 +97,7 @@ def test_a_frame_passes_once_each_way(host: Host, tmp_path: Path) -> None:
     bundle = write_inverting_bundle(tmp_path / "negative.gsdk")
     with Generator.load(bundle, backend=host.backend) as model:
         prepared = model.prepare(size=(16, 24))
-        result, calls = counted(host, lambda: prepared.translate(frame))
+        result, calls = counted(host.cuda, lambda: prepared.translate(frame))
     assert (calls[UP], calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 1, 0)
     np.testing.assert_array_equal(result, 255 - frame)
 

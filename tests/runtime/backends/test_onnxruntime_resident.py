@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +30,11 @@ from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec
 
 pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 
+from gensdk_runtime.backends.cuda import device
 from gensdk_runtime.backends.onnxruntime.resident import CudaBound, CudaSession
-from gensdk_runtime.backends.tensorrt import device
+from support.gpu_counts import DOWN, SOLVERS, UP, WAITS, counted
+from support.host_driver import play_on
 from support.host_gpu import HostCuda
-
-UP, DOWN, WAITS = "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "waits"
 
 GRAPH = graph_spec(
     {"x": spec("batch", 3), "a": spec("batch", 3), "scale": spec()},
@@ -74,16 +73,8 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: str) -> Hos
     monkeypatch.setattr(tf32, "_settled", None)
     monkeypatch.setattr(tf32, "_beside_pytorch", lambda: False)
     cuda = HostCuda()
-    monkeypatch.setattr(device, "cuda", lambda: cuda)
+    play_on(cuda, monkeypatch)
     return Host(cuda, put_in(monkeypatch, GpuOnnxRuntime(gpu=cuda)), backend)
-
-
-def counted(host: Host, call: Callable[[], Any]) -> tuple[Any, Counter[str]]:
-    """What a call gives, and what it does on the GPU; the second time, when all that is kept was made."""
-    call()
-    host.cuda.calls.clear()
-    made = call()
-    return made, Counter(host.cuda.calls)
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +83,20 @@ def reference() -> Iterator[Callable[..., Samples]]:
         yield model.sample
 
 
-@pytest.mark.parametrize("steps", [1, 10, 50])
-@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize(("steps", "interval"), [(1, 1), (9, 2), (50, 3)])
 @pytest.mark.parametrize("guidance", [{}, {"guidance_scale": 3.0, "label": [1, 2, 3]}], ids=["free", "guided"])
-@pytest.mark.parametrize("solver", ["ddim", "dpmsolver++"])
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_diffusion_of_any_length_passes_twice_to_the_gpu_and_once_back(
-    host: Host, reference: Any, steps: int, interval: int, guidance: dict[str, Any], solver: str
+    host: Host, reference: Any, steps: int, interval: int, guidance: dict[str, Any], solver: dict[str, Any]
 ) -> None:
-    options = {"num_inference_steps": steps, "cache_interval": interval, "solver": solver, **guidance}
+    options = {"num_inference_steps": steps, "cache_interval": interval, **solver, **guidance}
     with Generator.load("digits-ddpm", backend=host.backend) as model:
-        samples, calls = counted(host, lambda: model.sample(3, seed=1, **options))
+        samples, calls = counted(host.cuda, lambda: model.sample(3, seed=1, **options))
         prepared = model.prepare(3, **options)
-        again, repeated = counted(host, lambda: prepared.draw(1))
+        seeds = iter((2, 1))
+        again, repeated = counted(host.cuda, lambda: prepared.draw(next(seeds)))
     assert calls["enqueue"] >= steps
-    assert calls[UP] <= 3
+    assert calls[UP] <= 2, "tables and keys"
     assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
     assert (repeated[UP], repeated[DOWN], repeated[WAITS]) == (1, 1, 1)
     expected = reference(3, seed=1, **options).array
@@ -113,21 +104,12 @@ def test_diffusion_of_any_length_passes_twice_to_the_gpu_and_once_back(
     np.testing.assert_array_equal(again.array, expected)
 
 
-def test_noise_of_a_step_is_all_that_a_step_sends(host: Host, reference: Any) -> None:
-    options: dict[str, Any] = {"num_inference_steps": 6, "eta": 1.0}
-    with Generator.load("digits-ddpm", backend=host.backend) as model:
-        samples, calls = counted(host, lambda: model.sample(2, seed=5, **options))
-    assert calls[UP] <= 2 + 6
-    assert calls[DOWN] == 1
-    np.testing.assert_array_equal(samples.array, reference(2, seed=5, **options).array)
-
-
 @pytest.mark.parametrize("n", [1, 4])
 def test_an_image_of_pixels_passes_once_back(host: Host, n: int) -> None:
     with Generator.load("digits-pixelcnn", backend=OnnxRuntimeBackend(threads=1)) as model:
         expected = model.sample(n, seed=2)
     with Generator.load("digits-pixelcnn", backend=host.backend) as model:
-        samples, calls = counted(host, lambda: model.sample(n, seed=2))
+        samples, calls = counted(host.cuda, lambda: model.sample(n, seed=2))
     assert calls[UP] <= 3
     assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
     np.testing.assert_array_equal(samples.array, expected.array)
@@ -138,7 +120,7 @@ def test_a_frame_passes_once_each_way(host: Host, tmp_path: Path) -> None:
     bundle = write_inverting_bundle(tmp_path / "negative.gsdk")
     with Generator.load(bundle, backend=host.backend) as model:
         prepared = model.prepare(size=(16, 24))
-        result, calls = counted(host, lambda: prepared.translate(frame))
+        result, calls = counted(host.cuda, lambda: prepared.translate(frame))
     assert (calls[UP], calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 1, 0)
     np.testing.assert_array_equal(result, 255 - frame)
 
@@ -162,7 +144,7 @@ def test_sizes_in_turn_allocate_in_the_first_round_alone(host: Host) -> None:
             model.sample(n, seed=0, num_inference_steps=2)
 
     with Generator.load("digits-ddpm", backend=host.backend) as model:
-        _, calls = counted(host, round_of_sizes)
+        _, calls = counted(host.cuda, round_of_sizes)
     assert calls["enqueue"] >= 128
     assert calls["allocated"] == 0
 
@@ -235,7 +217,7 @@ def test_runs_are_captured_for_each_turn(graphs: Host) -> None:
 def test_captured_runs_pass_no_more_than_others(graphs: Host, reference: Any) -> None:
     options: dict[str, Any] = {"num_inference_steps": 12, "cache_interval": 3}
     with Generator.load("digits-ddpm", backend=graphs.backend) as model:
-        samples, calls = counted(graphs, lambda: model.sample(3, seed=1, **options))
+        samples, calls = counted(graphs.cuda, lambda: model.sample(3, seed=1, **options))
     assert calls[UP] <= 3
     assert (calls[DOWN], calls[WAITS], calls["allocated"], calls["captured"]) == (1, 1, 0, 0)
     assert calls["launched"] == calls["enqueue"]

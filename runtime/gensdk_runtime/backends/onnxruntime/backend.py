@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, GraphSource, Session
 from gensdk_runtime.backends.chain import Chain
-from gensdk_runtime.backends.onnxruntime.captures import Captures
 from gensdk_runtime.backends.onnxruntime.memory import bound_memory
 from gensdk_runtime.backends.onnxruntime.package import (
     INSTALL,
@@ -28,7 +27,6 @@ from gensdk_runtime.backends.onnxruntime.providers import (
     package_link,
     prepare_precision,
 )
-from gensdk_runtime.backends.onnxruntime.resident import CudaSession, open_lane
 from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession, said
 from gensdk_runtime.backends.onnxruntime.trial import trial_link
 from gensdk_runtime.errors import BackendError, InputError, UnavailableError, did_you_mean
@@ -37,6 +35,11 @@ from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.processor import thread_limit
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.signature import GraphSpec
+
+if TYPE_CHECKING:
+    from gensdk_runtime.backends.cuda.noise_kernels import NoiseKernels
+    from gensdk_runtime.backends.onnxruntime.captures import Captures
+    from gensdk_runtime.backends.onnxruntime.resident import SessionOnGpu
 
 LARGE_BYTES = 16 * 2**20
 """A graph of this size allocates each tensor as it comes: planning all of them ahead keeps both in memory, which
@@ -78,6 +81,7 @@ class OnnxRuntimeBackend(Backend):
         self._ort = import_onnxruntime()
         self.provider = provider
         self.graphs = graphs
+        self._kernels: NoiseKernels | None = None
         self.threads = threads
         self.spinning = spinning
         self.tf32 = tf32
@@ -146,14 +150,11 @@ class OnnxRuntimeBackend(Backend):
             OPENVINO.use()
         model = source.read() if source.path is None else str(source.path)
         kept = kept_folder(self._ort, self.provider, source, tf32=self.tf32)
-        lane = open_lane(needed=self.graphs) if provider.takes_stream else None
-        stream = None if lane is None else lane.stream.handle
-
-        told = partial(options_of, tf32=self.tf32, kept=kept, stream=stream)
+        gpu = self._gpu(graph) if provider.takes_stream else None
+        told = partial(options_of, tf32=self.tf32, kept=kept, stream=None if gpu is None else gpu.stream.handle)
         keys = (self.provider, *provider.chain)
         chain: list[Any] = [(PROVIDERS[key].name, told(key)) for key in keys]
         named = {provider.name}
-        captures = Captures(self._ort, graph.name) if self.graphs else None
         try:
             options = self._options()
             options.enable_mem_pattern = isinstance(model, bytes) and len(model) < LARGE_BYTES
@@ -162,9 +163,9 @@ class OnnxRuntimeBackend(Backend):
                 options.add_provider_for_devices(devices, chain[0][1])
                 named, chain = {device.ep_name for device in devices}, []
             session = None
-            if captures is not None:
+            if gpu is not None and gpu.captures is not None:
                 with_graphs = [(PROVIDERS[key].name, told(key, graphs=True)) for key in keys]
-                session = self._capturing(model, options, with_graphs, captures)
+                session = self._capturing(model, options, with_graphs, gpu.captures)
             if session is None:
                 session = self._ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
         except UnavailableError:
@@ -180,13 +181,20 @@ class OnnxRuntimeBackend(Backend):
             problem = missing(self._ort, self.provider)
             raise UnavailableError(problem or f"{provider.name} did not start here ({cause}); {remedy}")
         session.disable_fallback()
-        if lane is not None:
-            return CudaSession(
-                graph, self._ort, session, lane, captures=captures, backend=self.label, precision=precision
-            )
+        if gpu is not None:
+            return gpu.session(graph, session, backend=self.label, precision=precision)
         return OnnxRuntimeSession(
             graph, self._ort, session, memory=provider.memory, backend=self.label, precision=precision
         )
+
+    def _gpu(self, graph: GraphSpec) -> SessionOnGpu | None:
+        """Where a session of this graph works; None: its inputs pass the host."""
+        from gensdk_runtime.backends.cuda.noise_kernels import NoiseKernels  # here: who has none loads none of it
+        from gensdk_runtime.backends.onnxruntime.resident import on_gpu
+
+        if self._kernels is None:
+            self._kernels = NoiseKernels()
+        return on_gpu(self._ort, graph, self._kernels, graphs=self.graphs)
 
     def _capturing(self, model: Any, options: Any, chain: list[Any], captures: Captures) -> Any | None:
         """A session that captures its runs; None where ONNX Runtime says that it can't."""

@@ -24,7 +24,6 @@ from gensdk_runtime.backends.onnxruntime.package import (
     wanted_tensorrt,
 )
 from gensdk_runtime.backends.onnxruntime.tf32 import check_tf32_wanted, settle_for_process
-from gensdk_runtime.backends.tensorrt.device import find_gpu
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.user_cache import cache_folder
@@ -215,6 +214,8 @@ def library_link(ort: Any, provider: Provider) -> Link:
 
 def residency_link() -> Link:
     """Whether states stay on the GPU from step to step; where not, samples are the same and take longer."""
+    from gensdk_runtime.backends.cuda.device import find_gpu  # here: who has no GPU loads none of it
+
     try:
         find_gpu()
     except UnavailableError as failure:

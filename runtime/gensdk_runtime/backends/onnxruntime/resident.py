@@ -14,14 +14,14 @@ import numpy as np
 
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
+from gensdk_runtime.backends.cuda.bound import GpuBound
+from gensdk_runtime.backends.cuda.device import Stream, find_gpu
+from gensdk_runtime.backends.cuda.noise_kernels import NoiseKernels
+from gensdk_runtime.backends.cuda.room import frees_when_short, idle_bytes, with_room
 from gensdk_runtime.backends.onnxruntime.captures import CapturedRuns, Captures
 from gensdk_runtime.backends.onnxruntime.graph_runs import beginning, whole
 from gensdk_runtime.backends.onnxruntime.providers import NVIDIA
 from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession, said
-from gensdk_runtime.backends.tensorrt.bound import GpuBound
-from gensdk_runtime.backends.tensorrt.device import Stream, find_gpu
-from gensdk_runtime.backends.tensorrt.noise_kernels import NoiseKernels
-from gensdk_runtime.backends.tensorrt.room import frees_when_short, idle_bytes, with_room
 from gensdk_runtime.errors import BackendError, OutOfMemoryError, UnavailableError
 from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.spec.fields import Precision
@@ -31,24 +31,32 @@ _NO_MEMORY = re.compile(r"Failed to allocate memory for requested|out of memory|
 
 
 @dataclass(frozen=True)
-class SessionLane:
-    """The stream in which a session works, on a GPU with so many bytes of `memory`, and what draws noise there."""
+class SessionOnGpu:
+    """Where a session works: a `stream`, on a GPU with so many bytes of `memory`; its CUDA graphs, if it makes
+    some, and what draws noise there."""
 
+    ort: Any
     stream: Stream
     memory: int
+    captures: Captures | None
     kernels: NoiseKernels
 
+    def session(self, graph: GraphSpec, native: Any, *, backend: str, precision: Precision) -> CudaSession:
+        """The session of a graph that was loaded with this stream."""
+        return CudaSession(graph, native, self, backend=backend, precision=precision)
 
-def open_lane(kernels: NoiseKernels, *, needed: bool) -> SessionLane | None:
+
+def on_gpu(ort: Any, graph: GraphSpec, kernels: NoiseKernels, *, graphs: bool) -> SessionOnGpu | None:
     """None where cuda-bindings is missing, or knows a newer CUDA than the driver: then inputs pass the host.
 
-    Where it is `needed` that raises :class:`UnavailableError` or :class:`BackendError`.
+    Where CUDA `graphs` are wanted that raises :class:`UnavailableError` or :class:`BackendError`.
     """
     try:
         memory = find_gpu().memory
-        return SessionLane(Stream(), memory, kernels)
+        captures = Captures(ort, graph.name) if graphs else None
+        return SessionOnGpu(ort, Stream(), memory, captures, kernels)
     except (UnavailableError, BackendError):
-        if needed:
+        if graphs:
             raise
         return None
 
@@ -64,21 +72,14 @@ class CudaSession(OnnxRuntimeSession):
     waits: ClassVar[bool] = False
 
     def __init__(
-        self,
-        graph: GraphSpec,
-        ort: Any,
-        session: Any,
-        lane: SessionLane,
-        *,
-        captures: Captures | None = None,
-        backend: str,
-        precision: Precision,
+        self, graph: GraphSpec, native: Any, gpu: SessionOnGpu, *, backend: str, precision: Precision
     ) -> None:
-        super().__init__(graph, ort, session, memory=None, backend=backend, precision=precision)
-        self.idle_bytes = idle_bytes(lane.memory)
-        self.kernels = lane.kernels
-        self._stream = lane.stream  # after the native session, which has to go first
-        self._in_order = _all_on_gpu(session)
+        ort, captures = gpu.ort, gpu.captures
+        super().__init__(graph, ort, native, memory=None, backend=backend, precision=precision)
+        self.idle_bytes = idle_bytes(gpu.memory)
+        self.kernels = gpu.kernels
+        self._stream = gpu.stream  # after the native session, which has to go first
+        self._in_order = _all_on_gpu(native)
         self.run_options = whole(ort)
         self._begins = beginning(ort) if self._in_order else self.run_options
         self.captures = captures

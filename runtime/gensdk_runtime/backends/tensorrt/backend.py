@@ -13,15 +13,15 @@ from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.backends.chain import Chain
+from gensdk_runtime.backends.cuda.device import INSTALL, Gpu, find_gpu
+from gensdk_runtime.backends.cuda.noise_kernels import NoiseKernels
+from gensdk_runtime.backends.cuda.room import frees_when_short, idle_bytes, with_room
+from gensdk_runtime.backends.tensorrt.bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
-from gensdk_runtime.backends.tensorrt.device import INSTALL, Gpu, find_gpu
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine, Opened
-from gensdk_runtime.backends.tensorrt.engine_bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.needs import chain_of
-from gensdk_runtime.backends.tensorrt.noise_kernels import NoiseKernels
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
-from gensdk_runtime.backends.tensorrt.room import frees_when_short, idle_bytes, with_room
 from gensdk_runtime.backends.tensorrt.source import HeldSource
 from gensdk_runtime.backends.tensorrt.supply import Supplier, check_supported, supports
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gensdk_runtime.backends.bound import tensor_shape
+from gensdk_runtime.backends.cuda.device import CapturedGraph, DeviceMemory, Stream
 from gensdk_runtime.backends.tensorrt.build import check_signature
-from gensdk_runtime.backends.tensorrt.device import CapturedGraph, DeviceMemory, Stream
 from gensdk_runtime.backends.tensorrt.package import Toolkit, failed, reason
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange
 from gensdk_runtime.errors import BackendError

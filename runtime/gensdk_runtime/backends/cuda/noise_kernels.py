@@ -17,9 +17,9 @@ import weakref
 from importlib import resources
 from typing import Any
 
-from gensdk_runtime.backends.tensorrt import device
-from gensdk_runtime.backends.tensorrt.device import Stream, check
-from gensdk_runtime.backends.tensorrt.resident import GpuArray
+from gensdk_runtime.backends.cuda import device
+from gensdk_runtime.backends.cuda.device import Stream, check
+from gensdk_runtime.backends.cuda.resident import GpuArray
 from gensdk_runtime.errors import BackendError, GensdkError, tell
 from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.noise import Distribution
