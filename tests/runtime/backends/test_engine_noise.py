@@ -33,6 +33,7 @@ from support import noise_ptx
 from support.engines_here import Host, engines_here
 from support.host_driver import HostDriver, Play
 from support.host_gpu import HostCuda
+from support.members import a_run, assert_each_is_alone
 from support.ptx_in_c import built
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -140,7 +141,7 @@ def test_ptx_is_that_of_the_source() -> None:
 
 
 @needs_nvrtc
-def test_a_fresh_compilation_gives_the_same_numbers(tmp_path: Path) -> None:
+def test_a_fresh_compilation_gives_the_same_file() -> None:
     """The same file from the same NVRTC; from another one a file that has the same kernels."""
     fresh, text = noise_ptx.compiled(nvrtc), noise_ptx.PTX.read_text()
     assert (fresh == text) == (NVRTC == noise_ptx.VERSION)
@@ -270,6 +271,26 @@ def test_keys_are_sent_when_they_change(host: Host, bundle: str, expected: Any) 
             ups.append(host.cuda.calls[UP])
     assert ups[3] == ups[2] + 1
     assert ups[2] <= 2
+
+
+def test_runs_that_join_and_leave_go_on_with_their_own(host: Host) -> None:
+    """Alone on the GPU, then side by side, where the CPU draws, then alone again."""
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        program: Any = model._sampling.program
+        settings = program.resolve({"num_inference_steps": 6, "eta": 1.0, "cache_interval": 2})
+        stays, goes = a_run(program, 1, 2), a_run(program, 2, 3)
+        drawn_there = []
+        with program.begin(stays, settings) as state:
+            for change in (None, lambda: state.join(program.begin(goes, settings)), lambda: state.leave(goes)):
+                if change is not None:
+                    change()
+                host.cuda.calls.clear()
+                state.step()
+                state.step()
+                drawn_there.append(host.cuda.calls["drawn"])
+            state.finish()
+        assert_each_is_alone(program, stays, [settings] * 2)
+    assert drawn_there == [3, 0, 1], "x_T and two steps; none; two steps, of which the last one adds no noise"
 
 
 @pytest.mark.gpu
