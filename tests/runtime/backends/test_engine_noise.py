@@ -33,6 +33,7 @@ from support import noise_ptx
 from support.engines_here import Host, engines_here
 from support.host_driver import Play, play_on
 from support.host_gpu import HostCuda
+from support.members import a_run, assert_each_is_alone
 from support.ptx_in_c import built
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -133,7 +134,7 @@ def test_ptx_is_that_of_the_source() -> None:
 
 
 @needs_nvrtc
-def test_a_fresh_compilation_gives_the_same_numbers(tmp_path: Path) -> None:
+def test_a_fresh_compilation_gives_the_same_file() -> None:
     """The same file from the same NVRTC; from another one a file that has the same kernels."""
     fresh, text = noise_ptx.compiled(nvrtc), noise_ptx.PTX.read_text()
     assert (fresh == text) == (NVRTC == noise_ptx.VERSION)
@@ -263,6 +264,72 @@ def test_keys_are_sent_when_they_change(host: Host, bundle: str, expected: Any) 
             ups.append(host.cuda.calls[UP])
     assert ups[3] == ups[2] + 1
     assert ups[2] <= 2
+
+
+def test_an_input_is_what_was_put_there_last(host: Host) -> None:
+    with Generator.load("digits-dcgan", backend=host.backend) as model:
+        session: Any = model._sampling.program._session
+        (name,) = (spec.name for spec in session.graph.inputs if spec.role == "noise")
+        first, second = (tuple(SampleKey(seed, place) for place in range(2)) for seed in (1, 2))
+        with session.bound({"batch": 2}) as bound:
+            shape = bound.shape(name)[1:]
+
+            def comes(stream: int, keys: Any) -> None:
+                np.testing.assert_array_equal(bound.input(name), noise.normal(keys, stream, shape))
+
+            bound.input("label")[...] = 3
+            bound.draw(name, "normal", bound.hold_keys(first), 5)
+            bound.draw(name, "normal", bound.hold_keys(second), 6)  # before the first keys were surely sent
+            comes(6, second)
+            bound.input(name)[...] = 1
+            bound.draw(name, "normal", bound.hold_keys(first), 7)
+            comes(7, first)
+            bound.draw(name, "uniform", bound.hold_keys(first), 8)
+            bound.overwrite(name)[...] = 1
+            bound.run()
+            ones = bound.output("image").copy()
+            bound.draw(name, "normal", bound.hold_keys(first), 9)
+            bound.run()
+            made = bound.output("image").copy()
+            comes(9, first)
+            feeds = {name: np.ones((2, *shape), np.float32), "label": bound.input("label").copy()}
+        np.testing.assert_array_equal(ones, session.run(feeds)["image"])
+        feeds[name] = noise.normal(first, 9, shape)
+        np.testing.assert_array_equal(made, session.run(feeds)["image"])
+
+
+def test_given_latents_are_sent_and_the_rest_is_drawn(host: Host) -> None:
+    latents = noise.normal(KEYS[:2], 77, (1, 8, 8))
+    options: dict[str, Any] = {"seed": 3, "latents": latents, "num_inference_steps": 7, "eta": 1.0}
+    with Generator.load("digits-ddpm", backend=OnnxRuntimeBackend(threads=1)) as model:
+        expected = model.sample(2, **options).array
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        model.sample(2, **options)
+        host.cuda.calls.clear()
+        made, calls = model.sample(2, **options).array, host.cuda.calls.copy()
+    np.testing.assert_array_equal(made, expected)
+    assert calls[UP] <= 3
+    assert (calls[DOWN], calls[WAITS], calls["drawn"]) == (1, 1, 6)
+
+
+def test_runs_that_join_and_leave_go_on_with_their_own(host: Host) -> None:
+    """Alone on the GPU, then side by side, where the CPU draws, then alone again."""
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        program: Any = model._sampling.program
+        settings = program.resolve({"num_inference_steps": 6, "eta": 1.0, "cache_interval": 2})
+        stays, goes = a_run(program, 1, 2), a_run(program, 2, 3)
+        drawn_there = []
+        with program.begin(stays, settings) as state:
+            for change in (None, lambda: state.join(program.begin(goes, settings)), lambda: state.leave(goes)):
+                if change is not None:
+                    change()
+                host.cuda.calls.clear()
+                state.step()
+                state.step()
+                drawn_there.append(host.cuda.calls["drawn"])
+            state.finish()
+        assert_each_is_alone(program, stays, [settings] * 2)
+    assert drawn_there == [3, 0, 1], "x_T and two steps; none; two steps, of which the last one adds no noise"
 
 
 @pytest.mark.gpu

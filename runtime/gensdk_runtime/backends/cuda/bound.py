@@ -37,7 +37,7 @@ ALIGNED = 256
 class GpuBound(Bound):
     """Arrays in page-locked memory, each with its memory on the GPU; what runs over them fills in `_launch`.
 
-    A run returns when the work is in the stream: the CPU draws the next noise while the GPU computes, and waits
+    A run returns when the work is in the stream: the CPU puts the next one there while the GPU computes, and waits
     where it asks for an output, or for an input that is still being copied. A carried state has two places on the
     GPU which take turns as input and output; it comes to the CPU only when it is asked for. What comes out for the
     CPU lies side by side, so that it comes in one copy.
