@@ -44,8 +44,8 @@ class GpuOnnxRuntime:
     """Stands for the module. `built_in`: its providers; `refused`: those that don't start, without a word.
 
     `gpu`: where sessions work that are given a stream; `failures`: what the next runs raise; `hosted`: whether
-    these sessions want all inputs on the host, "unsaid" as before ONNX Runtime 1.23; `graphless`: what no CUDA graph
-    can be made of, said when a session opens ("nodes") or when a run is captured.
+    these sessions want all inputs on the host, "unsaid" as before ONNX Runtime 1.23; `graphless`: what can't be a
+    CUDA graph, as is said when a session opens ("nodes") or when a run is captured.
     """
 
     def __init__(

@@ -15,8 +15,8 @@ import numpy as np
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.backends.onnxruntime.captures import CapturedRuns, Captures
+from gensdk_runtime.backends.onnxruntime.device_memory import NVIDIA
 from gensdk_runtime.backends.onnxruntime.graph_runs import beginning, whole
-from gensdk_runtime.backends.onnxruntime.providers import NVIDIA
 from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession, said
 from gensdk_runtime.backends.tensorrt.bound import GpuBound
 from gensdk_runtime.backends.tensorrt.device import Stream, find_gpu
