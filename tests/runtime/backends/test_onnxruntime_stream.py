@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from gensdk_runtime.backends import chains, create_backend
@@ -55,6 +56,23 @@ def test_what_is_wanted_on_the_host_is_waited_for(host: Host, hosted: Any) -> No
     with host.open() as session:
         for runs in (1, 2, 5):
             np.testing.assert_array_equal(run_bound(session, 3, runs), expected_after(runs, some_feeds(3)))
+
+
+def test_the_real_bindings_take_what_the_double_takes() -> None:
+    """Of the CPU's memory, for want of a GPU."""
+    session = onnxruntime.InferenceSession(onnx_bytes(GRAPH, NODES), providers=["CPUExecutionProvider"])
+    arrays = some_feeds(3) | {each.name: np.zeros((3, 3), np.float32) for each in GRAPH.outputs}
+    binding = session.io_binding()
+    for specs, bind in ((GRAPH.inputs, binding.bind_input), (GRAPH.outputs, binding.bind_output)):
+        for each in specs:
+            array = arrays[each.name]
+            bind(each.name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
+    session.run_with_iobinding(binding, graph_runs.beginning(onnxruntime))
+    np.testing.assert_array_equal(arrays["next_a"], expected_after(1, arrays))
+    places = (*session.get_input_memory_infos(), *session.get_output_memory_infos())
+    assert {(place.name, place.device_vendor_id, place.device_mem_type.name) for place in places} == {
+        ("Cpu", 0, "DEFAULT")
+    }
 
 
 def test_threads_share_a_session(host: Host) -> None:
