@@ -1,7 +1,7 @@
 """Tries an execution provider in a process of its own: what it lists and its libraries promise may not be so.
 
-``python -m gensdk_runtime.backends.onnxruntime.trial PROVIDER`` opens the smallest graph there is and runs it, as it
-is and over buffers that stay, as samplers do.
+``python -m gensdk_runtime.backends.onnxruntime.trial PROVIDER`` opens the smallest graph there is and runs it, as
+it is and over buffers that stay, as samplers do.
 """
 
 from __future__ import annotations
