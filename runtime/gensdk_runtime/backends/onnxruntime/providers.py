@@ -25,7 +25,7 @@ from gensdk_runtime.backends.onnxruntime.package import (
 )
 from gensdk_runtime.backends.onnxruntime.tf32 import check_tf32_wanted, settle_for_process
 from gensdk_runtime.backends.tensorrt.device import find_gpu
-from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.errors import BackendError, UnavailableError
 from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.user_cache import cache_folder
 
@@ -188,7 +188,7 @@ def residency_link() -> Link:
     """Whether states stay on the GPU from step to step; where not, samples are the same and take longer."""
     try:
         find_gpu()
-    except UnavailableError as failure:
+    except (UnavailableError, BackendError) as failure:
         return Link("buffers", None, f"all inputs pass the host at each step: {failure}")
     return Link("buffers", True, "stay on the GPU")
 
