@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,8 +46,8 @@ class GpuOnnxRuntime:
     """Stands for the module. `built_in`: its providers; `refused`: those that don't start, without a word.
 
     `gpu`: where sessions work that are given a stream; `failures`: what the next runs raise; `hosted`: whether
-    these sessions want all inputs on the host, "unsaid" as before ONNX Runtime 1.23; `graphless`: what no CUDA
-    graph can be made of, said when a session opens ("nodes") or when a run is captured.
+    these sessions want all inputs on the host, "unsaid" as before ONNX Runtime 1.23; `graphless`: what can't be a
+    CUDA graph, as is said when a session opens ("nodes") or when a run is captured.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class PlayedSession:
     def __init__(self, ort: GpuOnnxRuntime, session: Any, stream: int, *, graphs: bool) -> None:
         self.ort, self.session, self.stream, self.graphs = ort, session, stream, graphs
         self.captured: dict[tuple[int, int], Callable[[], None]] = {}
+        self.inside = 0
         assert stream in ort.gpu.queues
 
     def __getattr__(self, name: str) -> Any:
@@ -148,15 +151,31 @@ class PlayedSession:
         return getattr(self.session, name)
 
     def run(self, names: list[str], feeds: dict[str, Any], options: Any) -> Any:
-        self.ort.gpu.cudaStreamSynchronize(self.stream)
-        assert not self.graphs or entry(options, "gpu_graph_id") == "-1"
-        self._fail()
-        return self.session.run(names, feeds, options)
+        with self._alone():
+            self.ort.gpu.cudaStreamSynchronize(self.stream)
+            assert not self.graphs or entry(options, "gpu_graph_id") == "-1"
+            self._fail()
+            return self.session.run(names, feeds, options)
 
     def io_binding(self) -> PlayedBinding:
         return PlayedBinding(self)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two runs at once would share the memory between layers, where one is queued whole before the other."""
+        self.inside += 1
+        time.sleep(0.001)
+        assert self.inside == 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
     def run_with_iobinding(self, binding: PlayedBinding, options: Any) -> None:
+        with self._alone():
+            self._begin(binding, options)
+
+    def _begin(self, binding: PlayedBinding, options: Any) -> None:
         gpu = self.ort.gpu
         assert binding.session is self
         feeds = {name: gpu.view(*place) for name, place in binding.inputs.items()}

@@ -20,8 +20,8 @@ from gensdk_runtime.backends import availabilities, create_backend
 from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.backends.onnxruntime import providers, tf32
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.backends.onnxruntime.device_memory import Memory
 from gensdk_runtime.backends.onnxruntime.package import one_line
-from gensdk_runtime.backends.onnxruntime.providers import Memory
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.generator import Generator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gensdk_runtime.backends.base import GraphSource
-from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.chain import PACKAGE, Capability, Chain, Link, gpu_links
+from gensdk_runtime.backends.onnxruntime.device_memory import NVIDIA, Memory
 from gensdk_runtime.backends.onnxruntime.package import (
     INSTALL,
     TENSORRT_LIBRARIES,
@@ -24,43 +24,14 @@ from gensdk_runtime.backends.onnxruntime.package import (
     wanted_tensorrt,
 )
 from gensdk_runtime.backends.onnxruntime.tf32 import check_tf32_wanted, settle_for_process
-from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.errors import BackendError, UnavailableError
 from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.user_cache import cache_folder
 
-NVIDIA = 0x10DE
-"""NVIDIA's PCI vendor number, by which ONNX Runtime tells the memory of plugins apart."""
 MAX_KEPT = 32
 """Graphs whose engines are kept; those that were not used for longest are removed."""
 
 Options = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Where tensors can stay between runs: the `device` in ONNX Runtime's words, the `vendor` of a plugin's."""
-
-    device: str
-    vendor: int | None = None
-
-    def allocate(self, ort: Any, shape: Sequence[int], dtype: Any) -> Any:
-        """An ``OrtValue`` there."""
-        vendor = {} if self.vendor is None else {"vendor_id": self.vendor}
-        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self.device, 0, **vendor)
-
-    def upload(self, ort: Any, array: Array, value: Any) -> None:
-        """Copies `array` into `value`."""
-        if self.vendor is None:
-            value.update_inplace(array)
-        else:  # builds without CUDA know no memory but the CPU's; the plugin copies
-            ort.copy_tensors([ort.OrtValue.ortvalue_from_numpy(array)], [value])
-
-    def download(self, ort: Any, value: Any, array: Array) -> None:
-        """Copies `value` into `array`."""
-        if self.vendor is None:
-            array[...] = value.numpy()
-        else:
-            ort.copy_tensors([value], [ort.OrtValue.ortvalue_from_numpy(array)])
 
 
 @dataclass(frozen=True)
@@ -218,7 +189,7 @@ def residency_link() -> Link:
 
     try:
         find_gpu()
-    except UnavailableError as failure:
+    except (UnavailableError, BackendError) as failure:
         return Link("buffers", None, f"all inputs pass the host at each step: {failure}")
     return Link("buffers", True, "stay on the GPU")
 

@@ -19,8 +19,8 @@ from gensdk_runtime.backends.cuda.device import Stream, find_gpu
 from gensdk_runtime.backends.cuda.noise_kernels import NoiseKernels
 from gensdk_runtime.backends.cuda.room import frees_when_short, idle_bytes, with_room
 from gensdk_runtime.backends.onnxruntime.captures import CapturedRuns, Captures
+from gensdk_runtime.backends.onnxruntime.device_memory import NVIDIA
 from gensdk_runtime.backends.onnxruntime.graph_runs import beginning, whole
-from gensdk_runtime.backends.onnxruntime.providers import NVIDIA
 from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession, said
 from gensdk_runtime.errors import BackendError, OutOfMemoryError, UnavailableError
 from gensdk_runtime.host.forking import new_lock

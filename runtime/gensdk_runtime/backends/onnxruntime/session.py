@@ -7,10 +7,10 @@ from typing import Any
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, CopyingBound, Sizes
 from gensdk_runtime.backends.onnxruntime.buffers import DeviceBound, HostBound, NativeSession
+from gensdk_runtime.backends.onnxruntime.device_memory import Memory
 from gensdk_runtime.backends.onnxruntime.graph_runs import stoppable
 from gensdk_runtime.backends.onnxruntime.memory import give_back, wanted_too_much
 from gensdk_runtime.backends.onnxruntime.package import one_line
-from gensdk_runtime.backends.onnxruntime.providers import Memory
 from gensdk_runtime.errors import BackendError, OutOfMemoryError
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.signature import GraphSpec
