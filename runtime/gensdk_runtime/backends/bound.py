@@ -7,7 +7,7 @@ state that goes back in (``next_sample`` to ``sample``) changes places with its 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -146,6 +146,18 @@ class Bound(ABC):
     def drawn(self, distribution: Distribution, keys: HeldKeys, stream: int, shape: Sequence[int]) -> Resident:
         """Noise [n, *shape] where the graph computes; it holds until it is asked for again here."""
         return noise.draw(distribution, keys.keys, stream, shape)
+
+    def rewind(self) -> None:  # noqa: B027 - not every backend has places that change
+        """Before another loop that writes all of the inputs: buffers that change places begin anew."""
+
+    def record(self, loop: Callable[[], None], beside: Sequence[Bound]) -> Callable[[], None] | None:
+        """What `loop` has this graph do, and those `beside` it on the same device, as one piece of work; None
+        where that can't be, and :meth:`rewind` then has all as it was.
+
+        `loop` begins after :meth:`rewind`, and reads and writes nothing on the host. It is not done by being
+        recorded, but each time when the result is called: again after :meth:`rewind`.
+        """
+        return None
 
     def run(self) -> None:
         """Runs the graph once on the present inputs; then carries outputs over to inputs.

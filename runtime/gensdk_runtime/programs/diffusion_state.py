@@ -20,6 +20,7 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound, HeldKeys
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.diffusion_graphs import CARRY
+from gensdk_runtime.programs.diffusion_loop import MOST_STEPS, Loop
 from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.run import Borrower, Run, State
 from gensdk_runtime.programs.solvers import NO_CLIP, SolverTable
@@ -127,6 +128,17 @@ class Cohort:
         self._take(bound.output("next_sample"))
         return False
 
+    @property
+    def all_on_device(self) -> bool:
+        """True before the first step, if all that the steps are fed is on the device, and nobody listens."""
+        few = len(self.steps.rows) <= MOST_STEPS
+        return self._tables is not None and self._tables.whole and few and self.step == 0 and not self.run.watched
+
+    def end_loop(self, bound: Bound) -> None:
+        """Takes the result of all steps, of which `bound` made the last."""
+        self.step = len(self.steps.rows)
+        self._take(bound.output("next_sample"))
+
     def stop(self) -> None:
         """Takes the present estimate of x_0 as the result; zeros before the first step."""
         if self.done:
@@ -226,6 +238,7 @@ class Berth(Borrower):
         if any(bound.session.backend != graph.backend for bound, graph in pairs):
             return False
         for bound in self.bounds:
+            bound.rewind()
             bound.feed("previous_x0").fill(0)
         self.last = None
         return True
@@ -279,6 +292,7 @@ class Lane:
         self._graphs, self._interval, self._shared = graphs, cohort.interval, shared
         self._number = 0
         self._settled = False
+        self._loop: Loop | None = None
         self.berths: list[Berth] = []
 
     def step(self) -> bool:
@@ -304,7 +318,19 @@ class Lane:
         if len(self.cohorts) != 1 or not self._settled or not self.cohorts[0].again(run):
             return False
         self.more = True
+        if self._loop is None and self.berths[0].resident:
+            self._loop = Loop()
         return True
+
+    def complete(self) -> bool:
+        """All steps as one piece of work, where they were done in this way before; False: nothing was done."""
+        if self._loop is None:
+            return False
+        cohort = self.cohorts[0]
+        done = self._loop.done(self.berths[0], cohort)
+        if done:
+            self._number, self.more = len(cohort.steps.rows), False
+        return done
 
     def _settle(self) -> None:
         """Lays the cohorts that have more to do side by side in buffers of their size, with what they have."""
@@ -373,6 +399,14 @@ class DiffusionState(State):
             return False
         self.run = run
         return True
+
+    def complete(self) -> None:
+        """See :class:`State`."""
+        if len(self._lanes) != 1 or not self._lanes[0].complete():
+            super().complete()
+            return
+        self.finish()
+        self.run.graph_seconds += self.take_waited()
 
     def step(self) -> bool:
         """One step of each run."""

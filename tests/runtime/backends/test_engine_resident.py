@@ -59,6 +59,62 @@ def test_diffusion_of_any_length_passes_twice_to_the_gpu_and_once_back(
     np.testing.assert_array_equal(again.array, expected)
 
 
+@pytest.mark.parametrize(("steps", "interval"), [(1, 1), (10, 1), (9, 2), (12, 3)])
+@pytest.mark.parametrize("guidance", [{}, {"guidance_scale": 3.0, "label": [1, 2, 3]}], ids=["free", "guided"])
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_a_prepared_loop_is_one_launch(
+    host: Host, reference: Any, steps: int, interval: int, guidance: dict[str, Any], solver: dict[str, Any]
+) -> None:
+    options = {"num_inference_steps": steps, "cache_interval": interval, **solver, **guidance}
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        prepared = model.prepare(3, **options)
+        for seed in (4, 5, 6):
+            expected = reference(3, seed=seed, **options).array
+            np.testing.assert_array_equal(prepared.draw(seed).array, expected)
+        again, calls = counted(host.cuda, lambda: prepared.draw(seed=7))
+    assert (calls["launch"], calls["enqueue"], calls["captured"]) == (1, 0, 0)
+    assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
+    np.testing.assert_array_equal(again.array, reference(3, seed=7, **options).array)
+
+
+def test_what_can_not_be_captured_goes_step_by_step(host: Host, reference: Any) -> None:
+    host.trt.capturable = False
+    options: dict[str, Any] = {"num_inference_steps": 6, "cache_interval": 2}
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        prepared = model.prepare(2, **options)
+        for seed in (4, 5, 6, 7):
+            expected = reference(2, seed=seed, **options).array
+            np.testing.assert_array_equal(prepared.draw(seed).array, expected)
+    assert host.cuda.calls["captured"] == 0
+
+
+def test_a_capture_that_fails_in_the_middle_leaves_all_as_it_was(
+    host: Host, reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"num_inference_steps": 7, "eta": 1.0}
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        prepared = model.prepare(2, **options)
+        prepared.draw(1)
+
+        def refused(*_: Any) -> Any:
+            return host.cuda.cudaError_t.cudaErrorStreamCaptureInvalidated, 0
+
+        monkeypatch.setattr(host.cuda, "cudaGraphInstantiate", refused)
+        for seed in (4, 5, 6):
+            expected = reference(2, seed=seed, **options).array
+            np.testing.assert_array_equal(prepared.draw(seed).array, expected)
+
+
+def test_given_latents_begin_a_loop_too(host: Host, reference: Any) -> None:
+    options: dict[str, Any] = {"num_inference_steps": 5, "eta": 1.0}
+    latents = [np.random.default_rng(at).standard_normal((2, 1, 8, 8)).astype(np.float32) for at in range(4)]
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        prepared = model.prepare(2, **options)
+        for given in latents:
+            expected = reference(2, seed=3, latents=given, **options).array
+            np.testing.assert_array_equal(prepared.draw(3, latents=given).array, expected)
+
+
 def test_long_tables_go_to_the_gpu_in_parts(host: Host, reference: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gensdk_runtime.programs.step_tables.MAX_BYTES", 1)
     with Generator.load("digits-ddpm", backend=host.backend) as model:

@@ -39,8 +39,13 @@ class TensorRtBound(GpuBound):
         """Bytes that it holds, on both sides."""
         return super().nbytes + self._scratch.size
 
+    @property
+    def _records(self) -> bool:
+        used = [lane for lane in self._lanes if lane.has_run]
+        return bool(used) and all(lane.is_capturable for lane in used)
+
     def _launch(self, turn: int) -> None:
-        self._lanes[turn % len(self._lanes)].launch()
+        self._lanes[turn % len(self._lanes)].launch(recording=self.recording)
 
     def close(self) -> None:
         """Waits for the GPU, then frees its memory."""
