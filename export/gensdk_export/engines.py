@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gensdk_runtime.backends.cuda.device import find_gpu
 from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
-from gensdk_runtime.backends.tensorrt.device import find_gpu
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
 from gensdk_runtime.backends.tensorrt.supply import Supplier

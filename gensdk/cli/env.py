@@ -47,7 +47,7 @@ OPENCV = tuple(name for name in PACKAGES if name.startswith("opencv"))
 
 EXTRAS = {
     "cpu": ("onnxruntime",),
-    "gpu": ("onnxruntime-gpu",),
+    "gpu": ("onnxruntime-gpu", "cuda-bindings"),
     "openvino": ("openvino",),
     "training": (
         "torch", "onnx", "onnxscript", "safetensors", "accelerate", "tensorboard", "scikit-learn",
@@ -132,7 +132,7 @@ def extra_state(extra: str) -> str:
     runtimes = [package for package in RUNTIMES.values() if version(package) is not None]
     if extra == "cpu" and runtimes == [RUNTIMES["gpu"]]:
         return f"not needed: {RUNTIMES['gpu']} runs on the processor too"
-    if extra in RUNTIMES and (len(runtimes) > 1 or (missing and runtimes)):
+    if extra in RUNTIMES and runtimes not in ([], [RUNTIMES[extra]]):
         # Each removal takes files of the other along: what is to stay is installed anew.
         return (
             f'pip uninstall -y {" ".join(runtimes)} && pip install "gensdk[{extra}]" (onnxruntime and '

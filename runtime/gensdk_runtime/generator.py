@@ -82,7 +82,8 @@ class Generator(Closable):
         measures for a few seconds and keeps the result (:mod:`gensdk_runtime.tuning.auto`); GENSDK_TUNE=off
         in the environment takes ONNX Runtime instead. With ``:background`` at its end, as in
         ``"tensorrt:background"``, ONNX Runtime serves until the other is ready; with ``:tf32``, as in
-        ``"onnxruntime:cuda:tf32"``, an NVIDIA GPU may round fp32 products to TF32. `precision`: ``"fp32"``,
+        ``"onnxruntime:cuda:tf32"``, an NVIDIA GPU may round fp32 products to TF32, and with ``:graphs`` behind
+        ``"onnxruntime:cuda"`` runs are launched as CUDA graphs. `precision`: ``"fp32"``,
         ``"fp16"`` where the bundle was exported with it, or ``"auto"``: the faster one of those. `threads`: CPU
         threads inside one graph; None leaves it to the backend. `trust_engines`: TensorRT takes engines that the
         bundle brings along wherever they were made (see :meth:`Bundle.open`). Raises BundleError, BackendError or

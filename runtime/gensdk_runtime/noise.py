@@ -17,7 +17,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from threading import local
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from gensdk_runtime.arguments import shown
 from gensdk_runtime.errors import InputError
 
 Float32 = NDArray[np.float32]
+Distribution = Literal["normal", "uniform"]
 
 LATENT_STREAM = 0
 """Stream of the first latent; step k of a solver draws from stream k + 1."""
@@ -136,6 +137,18 @@ def uniform(
     rows[:, 1::2] = ((words >> np.uint64(8)) & np.uint64(0xFFFFFF))[:, : rows.shape[1] // 2]
     rows *= np.float32(2.0**-24)
     return noise
+
+
+def draw(
+    distribution: Distribution,
+    keys: Sequence[SampleKey],
+    stream: int,
+    shape: Sequence[int],
+    *,
+    out: Float32 | None = None,
+) -> Float32:
+    """:func:`normal` or :func:`uniform`."""
+    return (uniform if distribution == "uniform" else normal)(keys, stream, shape, out=out)
 
 
 def _draw(

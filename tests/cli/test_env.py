@@ -49,8 +49,9 @@ def test_any_one_package_of_opencv_will_do(
     [
         ("gpu", ("onnxruntime",), 'pip uninstall -y onnxruntime && pip install "gensdk[gpu]"'),
         ("cpu", ("onnxruntime-gpu",), "not needed: onnxruntime-gpu runs on the processor too"),
-        ("gpu", (), 'pip install "gensdk[gpu]" (onnxruntime-gpu missing)'),
-        ("gpu", ("onnxruntime-gpu",), "installed"),
+        ("gpu", (), 'pip install "gensdk[gpu]" (onnxruntime-gpu, cuda-bindings missing)'),
+        ("gpu", ("onnxruntime-gpu",), 'pip install "gensdk[gpu]" (cuda-bindings missing)'),
+        ("gpu", ("onnxruntime-gpu", "cuda-bindings"), "installed"),
         ("gpu", BOTH, 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "gensdk[gpu]"'),
         ("cpu", BOTH, 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "gensdk[cpu]"'),
         ("import", ("onnxruntime",), 'pip install "gensdk[import]" (onnx missing)'),

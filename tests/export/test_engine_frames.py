@@ -16,8 +16,8 @@ from gensdk_export.onnx_export import export_onnx
 from gensdk_export.proof import MemoryGraph
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_runtime.backends import create_backend
+from gensdk_runtime.backends.cuda import device
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
-from gensdk_runtime.backends.tensorrt import device
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import Log, Toolkit
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes

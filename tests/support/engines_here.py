@@ -10,15 +10,16 @@ import pytest
 import tensorrt_rtx_bindings as trt
 
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
-from gensdk_runtime.backends.tensorrt import device
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import Log, Toolkit
+from support.host_driver import HostDriver, play_on
 from support.host_gpu import HostCuda, HostTrt
 
 
 @dataclass
 class Host:
     cuda: HostCuda
+    driver: HostDriver
     trt: HostTrt
     backend: Any
     folder: Path
@@ -30,6 +31,6 @@ def engines_here(kind: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Ho
     cuda = HostCuda()
     package = HostTrt(trt, cuda)
     toolkit = Toolkit(tensorrt.KINDS[kind], package, Log(trt))
-    monkeypatch.setattr(device, "cuda", lambda: cuda)
+    driver = play_on(cuda, monkeypatch)
     monkeypatch.setattr(tensorrt, "load_package", lambda runtime: toolkit)
-    return Host(cuda, package, tensorrt.TensorRtBackend(kind, cache=EngineCache(folder)), folder)
+    return Host(cuda, driver, package, tensorrt.TensorRtBackend(kind, cache=EngineCache(folder)), folder)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import ctypes
 import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -41,6 +42,19 @@ LARGEST = 64
 SIDES = ("height", "width")
 
 
+Captured = list[tuple[int, Callable[[], None]]]
+"""What was put into the streams of a capture, in order."""
+
+
+class Mark(NamedTuple):
+    """Where an event was recorded: behind `work` of a stream, or behind so many works of a capture."""
+
+    stream: int
+    work: Callable[[], None]
+    captured: Captured | None
+    length: int
+
+
 class HostCuda:
     """``cuda.bindings.runtime``; its types, constants and texts are the real ones."""
 
@@ -48,14 +62,18 @@ class HostCuda:
         self.memory: dict[int, tuple[str, Any]] = {}
         self.objects: dict[int, str] = {}
         self.queues: dict[int, list[Callable[[], None]]] = {}
-        self.captured: dict[int, list[Callable[[], None]] | None] = {}
-        self.events: dict[int, tuple[int, Callable[[], None]] | None] = {}
+        self.captured: dict[int, Captured | None] = {}
+        self.events: dict[int, Mark | None] = {}
+        self.unjoined: dict[int, set[int]] = {}
+        """Of each stream that began a capture, those that joined it and have work that it does not wait for."""
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.calls: Counter[str] = Counter()
+        self.threads: set[int] = set()
         self.capability = (8, 9)
         self.room: int | None = None
         """Bytes that may be allocated on the device; None: as many as there are."""
         self._numbers = itertools.count(1)
+        self._working = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
         if (
@@ -72,6 +90,14 @@ class HostCuda:
     def cudaGetDeviceCount(self) -> Any:
         return OK, 1
 
+    def cudaGetDevice(self) -> Any:
+        return OK, 0
+
+    def cudaSetDevice(self, device: int) -> Any:
+        """The one way in which a thread gets the context here, so that no one relies on another call."""
+        self.threads.add(threading.get_ident())
+        return (OK if device == 0 else WRONG,)
+
     def cudaGetDeviceProperties(self, device: int) -> Any:
         major, minor = self.capability
         return OK, SimpleNamespace(name=b"Host GPU\0\0", major=major, minor=minor, totalGlobalMem=8 * 2**30)
@@ -79,9 +105,11 @@ class HostCuda:
     @property
     def taken(self) -> int:
         """Bytes on the device."""
-        return sum(len(memory) for side, memory in self.memory.values() if side == "device")
+        return sum(len(memory) for side, memory in list(self.memory.values()) if side == "device")
 
     def cudaMalloc(self, size: int) -> Any:
+        if self.unjoined:  # which no capture of a thread allows
+            return real.cudaError_t.cudaErrorStreamCaptureUnsupported, 0
         if self.room is not None and self.taken + size > self.room:
             self.calls["refused"] += 1
             return NO_MEMORY, 0
@@ -151,48 +179,85 @@ class HostCuda:
         def mark() -> None:
             """Marks a place in the queue."""
 
-        self.events[event] = (stream, mark)
+        captured = self.captured[stream]
         self.enqueue(stream, mark)
+        self.events[event] = Mark(stream, mark, captured, 0 if captured is None else len(captured))
         return (OK,)
 
     def cudaEventSynchronize(self, event: int) -> Any:
         self.calls["waits"] += 1
-        if self.events[event] is not None:
-            self._work_until(*self.events[event])
+        place = self.events[event]
+        if place is not None and place.captured is not None:
+            return (real.cudaError_t.cudaErrorCapturedEvent,)
+        if place is not None:
+            self._work_until(place.stream, place.work)
         return (OK,)
 
     def cudaEventQuery(self, event: int) -> Any:
         place = self.events[event]
-        over = place is None or place[1] not in self.queues[place[0]]
+        if place is not None and place.captured is not None:
+            return (real.cudaError_t.cudaErrorCapturedEvent,)
+        with self._working:
+            over = place is None or place.work not in self.queues[place.stream]
         return (OK if over else real.cudaError_t.cudaErrorNotReady,)
 
     def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:
         place = self.events[event]
-        if place is not None:
-            self.enqueue(stream, lambda: self._work_until(*place))
-        return (OK,)
+        if place is None:
+            return (OK,)
+        if place.captured is None:
+            if self.captured[stream] is not None:
+                return (real.cudaError_t.cudaErrorStreamCaptureIsolation,)
+            self.enqueue(stream, lambda: self._work_until(place.stream, place.work))
+            return (OK,)
+        return (self._join(stream, place),)
+
+    def _join(self, stream: int, place: Mark) -> Any:
+        """A stream waits for a place in a capture, and is part of it from then on."""
+        captured = place.captured
+        assert captured is not None
+        if self.captured[stream] is None:
+            self.captured[stream] = captured
+        elif self.captured[stream] is not captured:
+            return real.cudaError_t.cudaErrorStreamCaptureMerge
+        origin = next((each for each in self.unjoined if self.captured[each] is captured), None)
+        if origin is None:
+            return real.cudaError_t.cudaErrorStreamCaptureInvalidated
+        if stream == origin and not any(by == place.stream for by, _ in captured[place.length :]):
+            self.unjoined[origin].discard(place.stream)
+        return OK
 
     def _work_until(self, stream: int, mark: Callable[[], None]) -> None:
-        queue = self.queues.get(stream, [])
-        while mark in queue:
-            queue.pop(0)()
+        with self._working:  # what another thread took out is over when it lets go
+            queue = self.queues.get(stream, [])
+            while mark in queue:
+                queue.pop(0)()
 
     def cudaStreamSynchronize(self, stream: int) -> Any:
+        if self.captured[stream] is not None:
+            return (real.cudaError_t.cudaErrorStreamCaptureUnsupported,)
         self.calls["waits"] += 1
-        while self.queues[stream]:
-            self.queues[stream].pop(0)()
+        with self._working:
+            while self.queues[stream]:
+                self.queues[stream].pop(0)()
         return (OK,)
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> Any:
         if mode != self.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal or self.queues[stream]:
             return (WRONG,)
         self.captured[stream] = []
+        self.unjoined[stream] = set()
         return (OK,)
 
     def cudaStreamEndCapture(self, stream: int) -> Any:
+        whole, unjoined = self.captured[stream], self.unjoined.pop(stream)
+        for each, captured in self.captured.items():
+            if captured is whole:
+                self.captured[each] = None
+        if unjoined:
+            return real.cudaError_t.cudaErrorStreamCaptureUnjoined, 0
         graph = self._object("graph")
-        self.graphs[graph] = self.captured[stream] or []
-        self.captured[stream] = None
+        self.graphs[graph] = [work for _, work in whole or []]
         return OK, graph
 
     def cudaGraphInstantiate(self, graph: int, flags: int) -> Any:
@@ -218,7 +283,13 @@ class HostCuda:
 
     def enqueue(self, stream: int, work: Callable[[], None]) -> None:
         captured = self.captured[stream]
-        (self.queues[stream] if captured is None else captured).append(work)
+        if captured is None:
+            self.queues[stream].append(work)
+            return
+        captured.append((stream, work))
+        for origin, unjoined in self.unjoined.items():
+            if self.captured[origin] is captured and stream != origin:
+                unjoined.add(stream)
 
     def view(self, address: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """GPU memory, to compute on."""
@@ -231,7 +302,9 @@ class HostCuda:
 
     def base(self, address: int) -> int | None:
         """Of the allocation in which it lies."""
-        return next((base for base, (_, memory) in self.memory.items() if 0 <= address - base < len(memory)), None)
+        return next(
+            (base for base, (_, memory) in list(self.memory.items()) if 0 <= address - base < len(memory)), None
+        )
 
     def holds(self, address: int, side: str, size: int) -> bool:
         """True if so many bytes from there on are of one allocation on this side."""
@@ -509,6 +582,10 @@ class HostContext:
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
         return name in self.engine.tensors
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream in self.engine.trt.cuda.queues
+        return self.engine.trt.capturable
 
     def update_device_memory_size_for_shapes(self) -> int:
         return 512 * sum(self.sizes.values())

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from support import another_os
+
 needs_compiler = pytest.mark.skipif(
-    not sys.platform.startswith("linux") or shutil.which("gcc") is None, reason="gcc, and Linux's loader"
+    another_os.platform() != "linux" or shutil.which("gcc") is None, reason="gcc, and Linux's loader"
 )
 
 CUDA = """

@@ -63,7 +63,9 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
     """The backend that `spec` names, such as ``"onnxruntime"``, ``"onnxruntime:cuda"`` or ``"openvino"``.
 
     What stands behind the colon is the execution provider; ``:tf32`` behind one of an NVIDIA GPU, as in
-    ``"onnxruntime:cuda:tf32"``, lets it round what goes into fp32 products, which it does not by default.
+    ``"onnxruntime:cuda:tf32"``, lets it round what goes into fp32 products, which it does not by default, and
+    ``:graphs`` behind ``onnxruntime:cuda`` launches runs as CUDA graphs
+    (:mod:`gensdk_runtime.backends.onnxruntime.captures`).
     `threads` bounds the CPU threads inside one graph; with `spinning` they wait busily between runs, which is
     faster for small graphs and takes the processor from others. With ``:background`` at its end, as in
     ``"tensorrt:background"``, ONNX Runtime serves until the backend is ready

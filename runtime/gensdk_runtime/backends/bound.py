@@ -7,14 +7,16 @@ state that goes back in (``next_sample`` to ``sample``) changes places with its 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime import noise
 from gensdk_runtime.errors import BackendError
+from gensdk_runtime.noise import Distribution, SampleKey
 
 if TYPE_CHECKING:
     from gensdk_runtime.backends.base import Session
@@ -46,6 +48,14 @@ class Resident(Protocol):
 
     def fill(self, value: Any) -> None:
         """Fills it, with 0 on a device."""
+
+
+@dataclass(frozen=True)
+class HeldKeys:
+    """Keys of samples where noise is drawn from them: at `place` as uint64 [n, 2], or None on the host alone."""
+
+    keys: tuple[SampleKey, ...]
+    place: Resident | None = None
 
 
 ALIGNMENT = 64
@@ -120,6 +130,34 @@ class Bound(ABC):
         What came from :meth:`upload` is valid until the next one, as there.
         """
         return np.asarray(array)
+
+    def hold_keys(self, keys: Sequence[SampleKey]) -> HeldKeys:
+        """Takes keys to where the graph computes, for noise to be drawn there; they hold until the next ones."""
+        return HeldKeys(tuple(keys))
+
+    def draw(self, name: str, distribution: Distribution, keys: HeldKeys, stream: int) -> None:
+        """Draws input `name` [n, ...] as a whole, for the next run; see :mod:`gensdk_runtime.noise`.
+
+        `keys`: of n samples, held here or by another graph on the same device.
+        """
+        out = self.overwrite(name)
+        noise.draw(distribution, keys.keys, stream, out.shape[1:], out=out)
+
+    def drawn(self, distribution: Distribution, keys: HeldKeys, stream: int, shape: Sequence[int]) -> Resident:
+        """Noise [n, *shape] where the graph computes; it holds until it is asked for again here."""
+        return noise.draw(distribution, keys.keys, stream, shape)
+
+    def rewind(self) -> None:  # noqa: B027 - not every backend has places that change
+        """Before another loop that writes all of the inputs: buffers that change places begin anew."""
+
+    def record(self, loop: Callable[[], None], beside: Sequence[Bound]) -> Callable[[], None] | None:
+        """What `loop` has this graph do, and those `beside` it on the same device, as one piece of work; None
+        where that can't be, and :meth:`rewind` then has all as it was.
+
+        `loop` begins after :meth:`rewind`, and reads and writes nothing on the host. It is not done by being
+        recorded, but each time when the result is called: again after :meth:`rewind`.
+        """
+        return None
 
     def run(self) -> None:
         """Runs the graph once on the present inputs; then carries outputs over to inputs.

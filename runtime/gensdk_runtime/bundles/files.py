@@ -110,7 +110,7 @@ class FolderFiles:
             self._held[name] = self._open(name)
         info = os.fstat(self._held[name])
         if not stat.S_ISREG(info.st_mode):
-            raise IntegrityError(f"{self.label}: {name!r} is not a regular file")
+            raise self._irregular(name)
         return info.st_size
 
     def chunks(self, name: str) -> Iterator[bytes]:
@@ -147,6 +147,8 @@ class FolderFiles:
             steps = [name, *map(str, PurePosixPath(name).parents)][:-1]
             if any((self.root / step).is_symlink() for step in steps):  # words the error; the opening has failed
                 raise self._link(name) from None
+            if (self.root / name).is_dir():  # which Windows does not open
+                raise self._irregular(name) from None
             raise BundleError(f"{self.label}: {name!r} can't be opened ({failure.strerror or failure})") from None
         self._descriptors.append(descriptor)
         return descriptor
@@ -173,6 +175,9 @@ class FolderFiles:
             os.close(descriptor)
             raise self._link(name)
         return descriptor
+
+    def _irregular(self, name: str) -> IntegrityError:
+        return IntegrityError(f"{self.label}: {name!r} is not a regular file")
 
     def _link(self, name: str) -> IntegrityError:
         return IntegrityError(f"{self.label}: {name!r} is a link or lies behind one; put the file itself there")

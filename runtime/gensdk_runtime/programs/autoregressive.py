@@ -86,7 +86,6 @@ class _Rows(State):
         super().__init__(run)
         output = program.model.output
         channels, height, width = output.shape
-        uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (height, width, channels))
         images = np.full((len(run), *output.shape), output.value_range[0], np.float32)
         carry, sizes = {"next_pixel": "pixel"}, {"batch": len(run)}
         self._rows = self.borrow(row, sizes, carried_states(row.graph))
@@ -94,9 +93,9 @@ class _Rows(State):
         for bound in (self._rows, self._pixels):
             write_conditions(program.conditions, bound, run)
         # On a device all is there from the first row to the last pixel.
-        given = {"uniforms": np.ascontiguousarray(uniforms.transpose(1, 2, 0, 3)), "images": images}
-        here = self._pixels.upload(given)
-        self._uniforms, self._images = here["uniforms"], here["images"]  # [H, W, B, C] and [B, C, H, W]
+        pixels, shape = self._pixels, (height, width, channels)
+        self._images = pixels.upload({"images": images})["images"]  # [B, C, H, W]
+        self._uniforms = pixels.drawn("uniform", pixels.hold_keys(run.keys), noise.LATENT_STREAM, shape)
         self._row = 0
         _clear(self._rows)
         self._rows.feed("row").fill(0)
@@ -106,7 +105,7 @@ class _Rows(State):
         i, height = self._row, self._images.shape[2]
         self.run.timed(self._rows)
         row = self._images[:, :, i]
-        self._draw_row(self._rows.made("context"), self._uniforms[i], row)
+        self._draw_row(self._rows.made("context"), self._uniforms[:, i], row)
         self._rows.feed("row")[...] = row
         self._row += 1
         return not self.run.end_step(i, height, i, self._made) and self._row < height
@@ -115,12 +114,12 @@ class _Rows(State):
         return self._pixels.fetch(self._images)
 
     def _draw_row(self, context: Resident, uniforms: Resident, row: Resident) -> None:
-        """Draws `row` [B, C, W] pixel after pixel; `context` [W, B, F] and `uniforms` [W, B, C]."""
+        """Draws `row` [B, C, W] pixel after pixel; `context` [W, B, F] and `uniforms` [B, W, C]."""
         run, pixels = self.run, self._pixels
         _clear(pixels)
         for j in range(row.shape[-1]):
             pixels.feed("context")[...] = context[j]
-            pixels.feed("uniform")[...] = uniforms[j]
+            pixels.feed("uniform")[...] = uniforms[:, j]
             run.timed(pixels)
             row[:, :, j] = pixels.made("next_pixel")
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.backends.bound import Bound
-from gensdk_runtime.noise import Float32, SampleKey
+from gensdk_runtime.backends.bound import Bound, HeldKeys
+from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.diffusion_graphs import CARRY
+from gensdk_runtime.programs.diffusion_loop import MOST_STEPS, Loop
 from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.run import Borrower, Run, State
 from gensdk_runtime.programs.solvers import NO_CLIP, SolverTable
@@ -66,11 +67,12 @@ class Cohort:
         interval: int,
     ) -> None:
         self.run, self.steps, self.passes, self.interval = run, steps, passes, interval
-        self.keys: Sequence[SampleKey] = run.keys if places is None else [run.keys[place] for place in places]
+        self.keys = run.keys if places is None else tuple(run.keys[place] for place in places)
         self.step, self.done = 0, False
         self.berth: Berth | None = None
         self._padded = passes
         self._tables: StepTables | None = None
+        self._held: HeldKeys | None = None
         self._at = slice(None)
         self._places = places
         self._tells = run.watched and places is None
@@ -96,8 +98,18 @@ class Cohort:
                 self._padded.spread(self._embeddings[step], bound.overwrite("embedding")[:, at])
             bound.overwrite("coefficients")[at] = self.steps.rows[step]
         if self.steps.noisy[step]:  # else what lies there is multiplied by zero
-            fresh = bound.overwrite("noise")[at]
-            noise.normal(self.keys, step + 1, fresh.shape[1:], out=fresh)
+            self._draw("noise", bound, step + 1)
+
+    def _draw(self, name: str, bound: Bound, stream: int) -> None:
+        """Normal noise into the members' part of an input; where they have the batch to themselves, where it is
+        read."""
+        if self.berth is not None and self.berth.resident:
+            if self._held is None:
+                self._held = self.berth.full.hold_keys(self.keys)
+            bound.draw(name, "normal", self._held, stream)
+        else:
+            part = bound.overwrite(name)[self._at]
+            noise.normal(self.keys, stream, part.shape[1:], out=part)
 
     def end_step(self, bound: Bound, seconds: float) -> bool:
         """Takes the result after the last step, or where a listener ends the run; True if there is more to do."""
@@ -115,6 +127,17 @@ class Cohort:
             return True
         self._take(bound.output("next_sample"))
         return False
+
+    @property
+    def all_on_device(self) -> bool:
+        """True before the first step, if all that the steps are fed is on the device, and nobody listens."""
+        few = len(self.steps.rows) <= MOST_STEPS
+        return self._tables is not None and self._tables.whole and few and self.step == 0 and not self.run.watched
+
+    def end_loop(self, bound: Bound) -> None:
+        """Takes the result of all steps, of which `bound` made the last."""
+        self.step = len(self.steps.rows)
+        self._take(bound.output("next_sample"))
 
     def stop(self) -> None:
         """Takes the present estimate of x_0 as the result; zeros before the first step."""
@@ -141,18 +164,19 @@ class Cohort:
         if self.berth is None or not alike or run.watched or old.watched or not self.berth.restart():
             return False
         self.run, self.keys, self.step, self.done = run, run.keys, 0, False
-        self._begin(self.berth.full.overwrite("sample")[self._at])
+        self._held = None
+        self._begin(self.berth.full)
         return True
 
     def move(self, berth: Berth, bound: Bound, at: slice) -> None:
         """Goes to its part of other buffers, of which `bound` runs next, with all that it has by now."""
         old, was = self.berth, self._at
-        self.berth, self._at = berth, at
+        self.berth, self._at, self._held = berth, at, None
         self._tables = self._tables_of(berth) if berth.resident else None
         if self.passes is not None and self._tables is None:
             self._padded = berth.write_passes(self.passes, at)
         if old is None or old.last is None:
-            self._begin(bound.overwrite("sample")[at])
+            self._begin(bound)
             return
         for output, name in CARRY.items():
             bound.overwrite(name)[at] = old.last.output(output)[was]
@@ -175,12 +199,13 @@ class Cohort:
             return StepTables(berth.bounds, rows, fixed, passes=self.passes, embeddings=self._embeddings)
         return StepTables(berth.bounds, {**rows, "timestep": self.steps.timesteps}, fixed)
 
-    def _begin(self, sample: Float32) -> None:
-        """Writes x_T into `sample`."""
-        if self.run.latents is None:
-            noise.normal(self.keys, noise.LATENT_STREAM, sample.shape[1:], out=sample)
+    def _begin(self, bound: Bound) -> None:
+        """Writes x_T as the sample that `bound` runs on."""
+        latents = self.run.latents
+        if latents is None:
+            self._draw("sample", bound, noise.LATENT_STREAM)
         else:
-            sample[...] = self.run.latents if self._places is None else self.run.latents[self._places]
+            bound.overwrite("sample")[self._at] = latents if self._places is None else latents[self._places]
 
 
 class Berth(Borrower):
@@ -213,6 +238,7 @@ class Berth(Borrower):
         if any(bound.session.backend != graph.backend for bound, graph in pairs):
             return False
         for bound in self.bounds:
+            bound.rewind()
             bound.feed("previous_x0").fill(0)
         self.last = None
         return True
@@ -266,6 +292,7 @@ class Lane:
         self._graphs, self._interval, self._shared = graphs, cohort.interval, shared
         self._number = 0
         self._settled = False
+        self._loop: Loop | None = None
         self.berths: list[Berth] = []
 
     def step(self) -> bool:
@@ -291,7 +318,19 @@ class Lane:
         if len(self.cohorts) != 1 or not self._settled or not self.cohorts[0].again(run):
             return False
         self.more = True
+        if self._loop is None and self.berths[0].resident:
+            self._loop = Loop()
         return True
+
+    def complete(self) -> bool:
+        """All steps as one piece of work, where they were done in this way before; False: nothing was done."""
+        if self._loop is None:
+            return False
+        cohort = self.cohorts[0]
+        done = self._loop.done(self.berths[0], cohort)
+        if done:
+            self._number, self.more = len(cohort.steps.rows), False
+        return done
 
     def _settle(self) -> None:
         """Lays the cohorts that have more to do side by side in buffers of their size, with what they have."""
@@ -360,6 +399,14 @@ class DiffusionState(State):
             return False
         self.run = run
         return True
+
+    def complete(self) -> None:
+        """See :class:`State`."""
+        if len(self._lanes) != 1 or not self._lanes[0].complete():
+            super().complete()
+            return
+        self.finish()
+        self.run.graph_seconds += self.take_waited()
 
     def step(self) -> bool:
         """One step of each run."""

@@ -143,12 +143,11 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         write_conditions(self.conditions, state.bound, run)
         noises = (spec for spec in self._session.graph.inputs if spec.role == "noise")
         for stream, spec in enumerate(noises):
-            out = state.bound.input(spec.name)
-            if stream == noise.LATENT_STREAM and run.latents is not None:
-                run.latent(out)
+            distribution = spec.distribution or "normal"
+            if stream == noise.LATENT_STREAM:
+                run.feed_latent(state.bound, spec.name, distribution)
             else:
-                draw = noise.uniform if spec.distribution == "uniform" else noise.normal
-                draw(run.keys, stream, out.shape[1:], out=out)
+                state.bound.draw(spec.name, distribution, state.bound.hold_keys(run.keys), stream)
         return state
 
     def _read(self, count: int, bound: Bound, in_bytes: bool) -> Array:

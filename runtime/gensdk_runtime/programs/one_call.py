@@ -47,7 +47,7 @@ class OneCallDiffusion(DiffusionForm):
     def begin(self, run: Run, settings: DiffusionSettings) -> OneRun:
         """Noise is drawn for the steps that add some; the others multiply what lies there by zero."""
         state = _whole_run(run, self.sessions[SAMPLER], self.conditions)
-        run.latent(state.bound.input("latents"))
+        run.feed_latent(state.bound, "latents")
         scale = self.table(settings).noise_scale
         if scale.any():
             fresh = state.bound.input("noise")
@@ -74,8 +74,7 @@ class OneCallAutoregressive(AutoregressiveProgram):
     def begin(self, run: Run, settings: AutoregressiveSettings) -> OneRun:
         """The uniforms go in as they are drawn."""
         state = _whole_run(run, self.sessions[SAMPLER], self.conditions)
-        uniforms = state.bound.input("uniform")
-        noise.uniform(run.keys, noise.LATENT_STREAM, uniforms.shape[1:], out=uniforms)
+        state.bound.draw("uniform", "uniform", state.bound.hold_keys(run.keys), noise.LATENT_STREAM)
         return state
 
 

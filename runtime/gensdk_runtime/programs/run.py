@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound, Carry, Sizes
-from gensdk_runtime.noise import Float32, SampleKey
+from gensdk_runtime.noise import Distribution, Float32, SampleKey
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,13 @@ class Run:
             noise.normal(self.keys, noise.LATENT_STREAM, out.shape[1:], out=out)
         else:
             np.copyto(out, self.latents)
+
+    def feed_latent(self, bound: Bound, name: str, distribution: Distribution = "normal") -> None:
+        """The same as input `name` of a graph; noise is drawn where the graph reads it."""
+        if self.latents is None:
+            bound.draw(name, distribution, bound.hold_keys(self.keys), noise.LATENT_STREAM)
+        else:
+            np.copyto(bound.overwrite(name), self.latents)
 
 
 class Borrower:

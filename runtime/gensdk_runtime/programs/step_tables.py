@@ -45,6 +45,11 @@ class StepTables:
         self._first, self._end = 0, 0
         self._tables: Mapping[str, Resident] = {}
 
+    @property
+    def whole(self) -> bool:
+        """True if all steps are on the device at once."""
+        return (self._first, self._end) == (0, self._steps)
+
     def feed(self, bound: Bound, step: int) -> None:
         """Has `bound` read the rows of this step in its next run."""
         if not self._first <= step < self._end:

@@ -12,9 +12,9 @@ from onnx import NodeProto, TensorProto, helper
 from gensdk_runtime.backends import availabilities, create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import ALIGNMENT, Bound, CopyingBound
-from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeSession
 from gensdk_runtime.backends.onnxruntime.buffers import DeviceBound
-from gensdk_runtime.backends.onnxruntime.providers import Memory
+from gensdk_runtime.backends.onnxruntime.device_memory import Memory
+from gensdk_runtime.backends.onnxruntime.session import OnnxRuntimeSession
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.spec.signature import GraphSpec
 from support.onnx_graphs import OnnxBytes, graph_spec, onnx_bytes, spec

@@ -18,9 +18,9 @@ import pytest
 from gensdk_runtime.backends.background import BackgroundBackend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import tensor_shape
+from gensdk_runtime.backends.cuda import device
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
-from gensdk_runtime.backends.tensorrt import device
 from gensdk_runtime.backends.tensorrt.supply import UntrustedEngineWarning
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names
@@ -33,6 +33,7 @@ from gensdk_runtime.spec.manifest import EngineSpec
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
 
+from support.another_os import WINDOWS  # noqa: E402
 from support.engines_here import Host, engines_here  # noqa: E402
 from support.host_gpu import HostBuilder, HostCuda  # noqa: E402
 
@@ -429,6 +430,7 @@ def test_the_user_can_say_that_the_engine_is_trusted(host, sent, deserialized, m
     assert deserialized == [engine]
 
 
+@pytest.mark.skipif(WINDOWS, reason="POSIX permissions")
 def test_another_users_note_says_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("GENSDK_CACHE", str(tmp_path / "cache"))
     remember(b"one", "made")

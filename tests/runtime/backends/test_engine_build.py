@@ -14,9 +14,9 @@ import pytest
 from onnx.external_data_helper import convert_model_to_external_data
 
 from gensdk_runtime.backends import get_backend
+from gensdk_runtime.backends.cuda.device import Gpu
 from gensdk_runtime.backends.tensorrt.build import GraphFile, Target, build
 from gensdk_runtime.backends.tensorrt.cache import EngineCache, EngineCacheWarning, key_of
-from gensdk_runtime.backends.tensorrt.device import Gpu
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, Toolkit, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe

@@ -20,8 +20,8 @@ from gensdk_runtime.backends import availabilities, create_backend
 from gensdk_runtime.backends.base import Availability
 from gensdk_runtime.backends.onnxruntime import providers, tf32
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.backends.onnxruntime.device_memory import Memory
 from gensdk_runtime.backends.onnxruntime.package import one_line
-from gensdk_runtime.backends.onnxruntime.providers import Memory
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError, UnavailableError
 from gensdk_runtime.generator import Generator
@@ -130,8 +130,8 @@ def test_pytorch_beside_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ("label", "message"),
     [
         ("onnxruntime:cpu:tf32", "provider 'cpu' has no TF32, only NVIDIA's have: cuda, tensorrt, nvtensorrtrtx"),
-        ("onnxruntime:cuda:tf31", "expected nothing or 'tf32' behind 'cuda', got 'tf31'"),
-        ("onnxruntime:cuda:", "expected nothing or 'tf32' behind 'cuda', got ''"),
+        ("onnxruntime:cuda:tf31", "expected nothing, 'tf32' or 'graphs' behind 'cuda', got 'tf31'"),
+        ("onnxruntime:cuda:", "expected nothing, 'tf32' or 'graphs' behind 'cuda', got ''"),
     ],
 )
 def test_other_arithmetic_is_refused(label: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from support.another_os import System
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _REFUSED = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$')
 _LINUX_ONLY = ("/proc/", "/sys/")
+_OF_PYTHON = "/dev/shm/"
+"""Where multiprocessing keeps what Windows gives it without a file."""
 _ON_BEHALF = {"pathlib", "shutil", "tempfile", "zipfile", "contextlib", "io", "os", "gzip", "tarfile", __name__}
 _IN_USE = "The process cannot access the file because it is being used by another process"
 FLAGS = {"O_BINARY": 1 << 27, "O_NOINHERIT": 1 << 28, "O_TEMPORARY": 1 << 29}
@@ -164,6 +166,8 @@ def _check_free(path: Any, *, dir_fd: int | None = None) -> None:
     parent, base = os.path.split(os.path.abspath(text))
     real = os.path.join(os.path.realpath(parent), base)
     for held in (*_open_files(), *_mapped_files()):
+        if held.startswith(_OF_PYTHON):
+            continue
         if held == real or held.startswith(f"{real}/"):
             raise PermissionError(errno.EACCES, _IN_USE, held)
 

@@ -55,6 +55,11 @@ class StandIn(ModuleType):
         inside = super().__getattribute__("__dict__")
         if name in inside["_own"]:
             return inside["_own"][name]
+        if name == "__dict__":  # where pytest looks what was there before it patches
+            there = {
+                each: value for each, value in vars(inside["_real"]).items() if each not in inside["_missing"]
+            }
+            return there | inside["_own"]
         if name in inside["_missing"]:
             raise AttributeError(f"module {inside['_real'].__name__!r} has no attribute {name!r}")
         return getattr(inside["_real"], name)

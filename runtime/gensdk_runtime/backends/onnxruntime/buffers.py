@@ -8,7 +8,7 @@ from typing import Any
 
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array, Bound, Carry, SharedBound, Sizes, check_carry, empty_tensor
-from gensdk_runtime.backends.onnxruntime.providers import Memory
+from gensdk_runtime.backends.onnxruntime.device_memory import Memory
 from gensdk_runtime.errors import BackendError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gensdk_runtime.backends.base import GraphSource
-from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.backends.chain import PACKAGE, Capability, Chain, Link, gpu_links
+from gensdk_runtime.backends.onnxruntime.device_memory import NVIDIA, Memory
 from gensdk_runtime.backends.onnxruntime.package import (
     INSTALL,
     TENSORRT_LIBRARIES,
@@ -24,43 +24,14 @@ from gensdk_runtime.backends.onnxruntime.package import (
     wanted_tensorrt,
 )
 from gensdk_runtime.backends.onnxruntime.tf32 import check_tf32_wanted, settle_for_process
-from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.errors import BackendError, UnavailableError
 from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.user_cache import cache_folder
 
-NVIDIA = 0x10DE
-"""NVIDIA's PCI vendor number, by which ONNX Runtime tells the memory of plugins apart."""
 MAX_KEPT = 32
 """Graphs whose engines are kept; those that were not used for longest are removed."""
 
 Options = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Where tensors can stay between runs: the `device` in ONNX Runtime's words, the `vendor` of a plugin's."""
-
-    device: str
-    vendor: int | None = None
-
-    def allocate(self, ort: Any, shape: Sequence[int], dtype: Any) -> Any:
-        """An ``OrtValue`` there."""
-        vendor = {} if self.vendor is None else {"vendor_id": self.vendor}
-        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self.device, 0, **vendor)
-
-    def upload(self, ort: Any, array: Array, value: Any) -> None:
-        """Copies `array` into `value`."""
-        if self.vendor is None:
-            value.update_inplace(array)
-        else:  # builds without CUDA know no memory but the CPU's; the plugin copies
-            ort.copy_tensors([ort.OrtValue.ortvalue_from_numpy(array)], [value])
-
-    def download(self, ort: Any, value: Any, array: Array) -> None:
-        """Copies `value` into `array`."""
-        if self.vendor is None:
-            array[...] = value.numpy()
-        else:
-            ort.copy_tensors([value], [ort.OrtValue.ortvalue_from_numpy(array)])
 
 
 @dataclass(frozen=True)
@@ -69,7 +40,8 @@ class Provider:
 
     `memory` None: each run copies. `library`: the file of the package that has it; `plugin`: the module that has
     it, where it is no part of the package. `wants`: whether it runs on a GPU of this compute capability, `wanted`
-    in words; None: it needs no NVIDIA GPU. `tf32`: how TF32 is forbidden to it.
+    in words; None: it needs no NVIDIA GPU. `tf32`: how TF32 is forbidden to it. `takes_stream`: it works in a
+    stream of ours, over memory of ours. `makes_graphs`: it captures runs as CUDA graphs, several of one session.
     """
 
     name: str
@@ -81,6 +53,8 @@ class Provider:
     wants: Callable[[Capability], bool] | None = None
     wanted: str = ""
     tf32: Literal["option", "process"] | None = None
+    takes_stream: bool = False
+    makes_graphs: bool = False
 
 
 def _is_turing_or_later(capability: Capability) -> bool:
@@ -104,12 +78,19 @@ _CUDA = Provider(
     wants=_is_turing_or_later,
     wanted="7.5 or more",
     tf32="option",
+    takes_stream=True,
+    makes_graphs=True,
 )
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider("CPUExecutionProvider", INSTALL, memory=Memory("cpu")),
     "cuda": _CUDA,
     "tensorrt": replace(
-        _CUDA, name="TensorrtExecutionProvider", chain=("cuda", "cpu"), library="tensorrt", tf32="process"
+        _CUDA,
+        name="TensorrtExecutionProvider",
+        chain=("cuda", "cpu"),
+        library="tensorrt",
+        tf32="process",
+        makes_graphs=False,
     ),
     "nvtensorrtrtx": Provider(
         "NvTensorRTRTXExecutionProvider",
@@ -165,7 +146,8 @@ def chain_of(ort: Any, key: str) -> Chain:
         return Chain((*links, Link("libraries", None, "not known without the package"), package))
     if provider.plugin is not None and nvidia_driver().problem:
         return Chain((*links, Link("libraries", None, "not known without the driver"), package))
-    return Chain((*links, library_link(ort, provider), package))
+    links += [library_link(ort, provider), package]
+    return Chain((*links, *((residency_link(),) if provider.takes_stream else ())))
 
 
 def package_link(ort: Any, provider: Provider) -> Link:
@@ -201,12 +183,27 @@ def library_link(ort: Any, provider: Provider) -> Link:
     return Link("libraries", False, f"{', '.join(names)} not found", _GPU_LIBRARIES)
 
 
-def options_of(key: str, *, tf32: bool, kept: Path | None) -> Options:
-    """What a provider is told. `tf32`: fp32 products may be rounded; `kept`: the folder for what it builds."""
+def residency_link() -> Link:
+    """Whether states stay on the GPU from step to step; where not, samples are the same and take longer."""
+    from gensdk_runtime.backends.cuda.device import find_gpu  # here: who has no GPU loads none of it
+
+    try:
+        find_gpu()
+    except (UnavailableError, BackendError) as failure:
+        return Link("buffers", None, f"all inputs pass the host at each step: {failure}")
+    return Link("buffers", True, "stay on the GPU")
+
+
+def options_of(
+    key: str, *, tf32: bool, kept: Path | None, stream: int | None = None, graphs: bool = False
+) -> Options:
+    """What a provider is told. `tf32`: fp32 products may be rounded; `kept`: the folder for what it builds;
+    `stream`: CUDA's, in which it works; `graphs`: it may capture runs in there."""
+    works_in = {"has_user_compute_stream": "1", "user_compute_stream": str(stream)} if stream else {}
     if key == "cuda":
-        return {"use_tf32": "1" if tf32 else "0"}
+        return {"use_tf32": "1" if tf32 else "0", **works_in, **({"enable_cuda_graph": "1"} if graphs else {})}
     if key == "tensorrt":
-        options = {"trt_context_memory_sharing_enable": "1"}
+        options = {"trt_context_memory_sharing_enable": "1", **works_in}
         if kept is not None:
             options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(kept)}
             options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(kept.parent)}

@@ -1,6 +1,7 @@
 """Tries an execution provider in a process of its own: what it lists and its libraries promise may not be so.
 
-``python -m gensdk_runtime.backends.onnxruntime.trial PROVIDER`` opens the smallest graph there is and runs it.
+``python -m gensdk_runtime.backends.onnxruntime.trial PROVIDER`` opens the smallest graph there is and runs it, as
+it is and over buffers that stay, as samplers do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from gensdk_runtime.backends.chain import Link
 from gensdk_runtime.backends.onnxruntime.memory import IDENTITY
 from gensdk_runtime.backends.onnxruntime.package import one_line
-from gensdk_runtime.errors import GensdkError, UnavailableError
+from gensdk_runtime.errors import BackendError, GensdkError, UnavailableError
 from gensdk_runtime.host.child_process import Limits, death, run_module
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
@@ -57,6 +58,11 @@ def run_trial(provider: str) -> None:
     graph = GraphSpec(name="g", inputs=(tensors[0],), outputs=(tensors[1],))
     with create_backend(f"onnxruntime:{provider}").open(graph, _Bytes(IDENTITY), precision="fp32") as session:
         session.run({"x": np.zeros(1, np.float32)})
+        with session.bound({}) as bound:
+            bound.overwrite("x")[...] = 1.0
+            bound.run()
+            if bound.output("y")[0] != 1.0:
+                raise BackendError(f"expected 1 from a graph over its own buffers, got {bound.output('y')[0]}")
 
 
 def main(provider: str) -> None:

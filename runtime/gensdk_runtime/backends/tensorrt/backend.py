@@ -13,14 +13,15 @@ from gensdk_runtime.backends import register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.backends.chain import Chain
+from gensdk_runtime.backends.cuda.device import INSTALL, Gpu, find_gpu
+from gensdk_runtime.backends.cuda.noise_kernels import NoiseKernels
+from gensdk_runtime.backends.cuda.room import frees_when_short, idle_bytes, with_room
 from gensdk_runtime.backends.tensorrt.bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
-from gensdk_runtime.backends.tensorrt.device import INSTALL, Gpu, find_gpu
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine, Opened
 from gensdk_runtime.backends.tensorrt.needs import chain_of
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
-from gensdk_runtime.backends.tensorrt.room import frees_when_short, with_room
 from gensdk_runtime.backends.tensorrt.source import HeldSource
 from gensdk_runtime.backends.tensorrt.supply import Supplier, check_supported, supports
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
@@ -32,11 +33,6 @@ TakenT = TypeVar("TakenT")
 Kind = Literal["rtx", "classic"]
 KINDS: Mapping[str, EngineRuntime] = {"rtx": "tensorrt-rtx", "classic": "tensorrt"}
 """What stands behind the colon, as in ``tensorrt:rtx``, in the order in which it is preferred."""
-
-IDLE_SHARE = 8
-"""Buffers that wait for their next run may take so small a part of the GPU's memory in each graph."""
-IDLE_BYTES = 2**29
-"""Where that is not known."""
 
 
 @register_backend("tensorrt")
@@ -68,6 +64,7 @@ class TensorRtBackend(Backend):
         runtime = KINDS[kind] if kind is not None else _preferred(gpu)
         check_supported(runtime, gpu)
         self._axes = dict(axes or {})
+        self._kernels = NoiseKernels()
         kept = EngineCache() if cache is None else cache
         self._supplier = Supplier(load_package(runtime), gpu, kept, bundle_engines, progress)
 
@@ -136,8 +133,9 @@ class TensorRtBackend(Backend):
             lambda: supplier.loaded(recipe, held, lambda data: self._engine(graph, data), taken=taken),
             backend=self.label,
             precision=precision,
+            kernels=self._kernels,
             largest_batch=recipe.axes["batch"].maximum,
-            idle_bytes=memory // IDLE_SHARE or IDLE_BYTES,
+            idle_bytes=idle_bytes(memory),
         )
 
     def _engine(self, graph: GraphSpec, data: bytes) -> Opened:
@@ -173,12 +171,13 @@ class TensorRtSession(Session):
         *,
         backend: str,
         precision: Precision,
+        kernels: NoiseKernels,
         largest_batch: int,
         idle_bytes: int,
     ) -> None:
         super().__init__(graph, backend=backend, precision=precision)
         self.idle_bytes = idle_bytes
-        self._largest_batch = largest_batch
+        self._kernels, self._largest_batch = kernels, largest_batch
         self._load: Callable[[], Opened] | None = load
         self._opened: Opened | None = None
         self._failure: BackendError | None = None
@@ -216,7 +215,9 @@ class TensorRtSession(Session):
     def _bind(self, sizes: Sizes, carry: Carry) -> Bound:
         engine = self._loaded().engine  # held until the buffers are made, whoever closes the session meanwhile
         engine.profile(sizes)
-        return with_room(lambda: TensorRtBound(self, engine, sizes, carry, self.keep_kernels))
+        return with_room(
+            lambda: TensorRtBound(self, engine, sizes, carry, kernels=self._kernels, used=self.keep_kernels)
+        )
 
     def _loaded(self) -> Opened:
         opened = self._opened

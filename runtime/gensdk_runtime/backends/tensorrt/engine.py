@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gensdk_runtime.backends.bound import tensor_shape
+from gensdk_runtime.backends.cuda.device import CapturedGraph, DeviceMemory, Stream
 from gensdk_runtime.backends.tensorrt.build import check_signature
-from gensdk_runtime.backends.tensorrt.device import CapturedGraph, DeviceMemory, Stream
 from gensdk_runtime.backends.tensorrt.package import Toolkit, failed, reason
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange
 from gensdk_runtime.errors import BackendError
@@ -200,14 +200,26 @@ class Lane:
         """Lanes that never run at the same time may share it."""
         self._context.set_device_memory(memory.address, memory.size)
 
-    def launch(self) -> None:
-        """Puts one run into the stream; :class:`BackendError` where the engine refuses."""
-        if self._graph is None and self._capture and self._runs == 1:
+    @property
+    def has_run(self) -> bool:
+        """True if it ran once."""
+        return self._runs > 0
+
+    @property
+    def is_capturable(self) -> bool:
+        """True if it is known by now that a run can be part of a CUDA graph."""
+        if self._engine.toolkit.is_rtx:
+            return bool(self._context.is_stream_capturable(self._stream.handle))
+        return self._graph is not None
+
+    def launch(self, *, recording: bool = False) -> None:
+        """Puts one run into the stream, which may be `recording`; :class:`BackendError` where that is refused."""
+        if not recording and self._graph is None and self._capture and self._runs == 1:
             self._stream.synchronize()
             self._graph = self._stream.capture(self._enqueue)
             self._capture = self._graph is not None  # not everything can be captured: loops, for one
         self._runs += 1
-        if self._graph is not None:
+        if self._graph is not None and not recording:
             self._graph.launch()
             return
         with self._engine.toolkit.log.listening() as heard:

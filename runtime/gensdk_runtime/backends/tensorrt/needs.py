@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from gensdk_runtime.backends.chain import PACKAGE, Chain, Link, gpu_links
-from gensdk_runtime.backends.tensorrt.device import cuda
+from gensdk_runtime.backends.cuda.device import cuda
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
 from gensdk_runtime.backends.tensorrt.supply import runs_on
 from gensdk_runtime.errors import UnavailableError

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gensdk_runtime.backends.base import GraphSource
+from gensdk_runtime.backends.cuda.device import Gpu
 from gensdk_runtime.backends.tensorrt.build import ANYWHERE, FLAGS, GraphFile, Target, build
 from gensdk_runtime.backends.tensorrt.cache import EngineCache, Fetched, Identity
-from gensdk_runtime.backends.tensorrt.device import Gpu
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, Toolkit
 from gensdk_runtime.backends.tensorrt.recipe import Recipe, profile_shapes
 from gensdk_runtime.backends.tensorrt.source import EngineSource

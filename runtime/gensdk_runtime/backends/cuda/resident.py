@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime.backends.bound import Array
-from gensdk_runtime.backends.tensorrt.device import Plane, Stream
+from gensdk_runtime.backends.cuda.device import Plane, Stream
 from gensdk_runtime.errors import BackendError
 
 

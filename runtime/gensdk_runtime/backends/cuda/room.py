@@ -13,8 +13,18 @@ from gensdk_runtime.host.forking import new_lock
 
 TakenT = TypeVar("TakenT")
 
+IDLE_SHARE = 8
+"""Buffers that wait for their next run may take so small a part of the GPU's memory in each graph."""
+IDLE_BYTES = 2**29
+"""Where that is not known."""
+
 _sessions: WeakSet[Session] = WeakSet()
 _lock = new_lock()
+
+
+def idle_bytes(memory: int) -> int:
+    """:attr:`Session.idle_bytes` for a GPU with so many bytes of `memory`, 0 where that is not known."""
+    return memory // IDLE_SHARE or IDLE_BYTES
 
 
 def frees_when_short(session: Session) -> None:

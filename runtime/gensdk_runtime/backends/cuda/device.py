@@ -31,6 +31,15 @@ def cuda() -> Any:
     return runtime
 
 
+def driver() -> Any:
+    """CUDA's driver API; :class:`UnavailableError` where the package is missing."""
+    try:
+        from cuda.bindings import driver as api
+    except ImportError as failure:
+        raise UnavailableError(f"cuda-bindings is missing ({str(failure)[:120]}); {INSTALL}") from None
+    return api
+
+
 @dataclass(frozen=True)
 class Gpu:
     """The first GPU: its compute `capability`, the newest CUDA that its `driver` knows (13020 is 13.2), and the
@@ -136,7 +145,7 @@ class Stream:
         self.handle = int(self._stream)
         self._uploaded = check(api.cudaEventCreateWithFlags(api.cudaEventDisableTiming))
         self._free_event = _freed_with(self, api.cudaEventDestroy, self._uploaded)
-        self._uploading = False
+        self._marks, self._over = 0, 0  # how many there were, and how many of them are surely over
         self._reached = check(api.cudaEventCreateWithFlags(api.cudaEventDisableTiming))
         self._free_reached = _freed_with(self, api.cudaEventDestroy, self._reached)
         self._free_stream = _freed_with(self, api.cudaStreamDestroy, self._stream)
@@ -184,20 +193,21 @@ class Stream:
             check(api.cudaEventRecord(other._reached, other._stream))
             check(api.cudaStreamWaitEvent(self._stream, other._reached, 0))
 
-    def mark_uploads(self) -> None:
-        """All uploads of a run are on their way."""
+    def mark_uploads(self) -> int:
+        """All uploads of a run are on their way. The number of this mark."""
         check(cuda().cudaEventRecord(self._uploaded, self._stream))
-        self._uploading = True
+        self._marks += 1
+        return self._marks
 
-    def wait_for_uploads(self) -> None:
-        """Waits until what was uploaded before the last mark has been read."""
-        if self._uploading:
+    def wait_for_uploads(self, mark: int | None = None) -> None:
+        """Waits until what was uploaded before this mark, or the last one, has been read."""
+        if self._over < (self._marks if mark is None else mark):
             (state,) = cuda().cudaEventQuery(
                 self._uploaded
             )  # mostly they are over, and there is nothing to wait for
             if int(state) != 0:
                 check(cuda().cudaEventSynchronize(self._uploaded))
-            self._uploading = False
+            self._over = self._marks
 
     def download(self, source: DeviceMemory, target: PinnedArray) -> None:
         """Copies from the GPU, and waits for it and for all work before it."""
@@ -214,13 +224,14 @@ class Stream:
         if source.rows > 1:
             raise BackendError("expected memory in one piece, to be brought from the GPU")
         kind = cuda().cudaMemcpyKind.cudaMemcpyDeviceToHost
-        check(cuda().cudaMemcpyAsync(target.address, source.address, source.width, kind, self._stream))
+        if source.rows:
+            check(cuda().cudaMemcpyAsync(target.address, source.address, source.width, kind, self._stream))
         self.synchronize()
 
     def synchronize(self) -> None:
         """Waits for all work; :class:`BackendError` where some of it failed."""
         check(cuda().cudaStreamSynchronize(self._stream))
-        self._uploading = False
+        self._over = self._marks
 
     def capture(self, enqueue: Callable[[], bool]) -> CapturedGraph | None:
         """What `enqueue` puts into the stream as one graph, not run yet; None where it can't be captured."""
