@@ -59,7 +59,7 @@ def spoken(folder: Path, *, speakers: tuple[str, ...] = ("ann", "bo"), digits: i
     for digit in range(digits):
         for at, speaker in enumerate(speakers):
             for take in range(takes):
-                sound = tone(0.03 + 0.01 * take, hz=200 * (1 + digit) * (1 + at), level=0.2 + 0.05 * take)
+                sound = tone(0.03 + 0.01 * take, hz=200 * (1 + 3 * digit + at), level=0.2 + 0.05 * take)
                 (folder / f"{digit}_{speaker}_{take}.wav").write_bytes(wav(sound))
     return folder
 
