@@ -1,6 +1,6 @@
 """Short sounds as small pictures, so that :mod:`gensdk_training.metrics.classifier` can tell what they say.
 
-A picture is a mel spectrogram: 32 ms under each window, one row every 20 ms, 32 bands, from 60 dB below the
+A picture is a mel spectrogram: 32 ms under each window, one row every 30 ms, 24 bands, from 60 dB below the
 loudest one (black) up to it (white). So how loud a sound is does not matter, nor when it begins: what comes before
 the first row within 35 dB of the loudest is left out, and 0.96 s are shown.
 """
@@ -17,21 +17,21 @@ from gensdk_runtime.media.spectrogram import mel_spectrogram
 from gensdk_training.data.dataset import Dataset, Images
 from gensdk_training.metrics.classifier import LabelledImages
 
-ROWS, BANDS = 48, 32
-WINDOW, HOP = 0.032, 0.020
+ROWS, BANDS = 32, 24
+WINDOW, HOP = 0.032, 0.030
 """Seconds."""
 RANGE = 60.0
 """dB below the loudest band that are shown."""
 BEGINS = 35.0
 """dB below the loudest row from which on a sound has begun."""
-SHIFTS = (0, 1, 3)
+SHIFTS = (0, 1, 2)
 """Rows by which training pictures are moved later, each a picture of its own."""
 QUIET = 10 ** (-80 / 20)
 """Highest amplitude of what is silence; mu-law's silence is 8.6e-5."""
 
 
 def sound_pictures(sounds: Sequence[NDArray[np.float32]], sample_rate: int, *, shift: int = 0) -> Images:
-    """uint8 [n, 48, 32, 1] of sounds float32 [samples] or [samples, channels], whose channels are averaged.
+    """uint8 [n, 32, 24, 1] of sounds float32 [samples] or [samples, channels], whose channels are averaged.
 
     `shift`: rows of the lowest value before each. Silence, and a sound without samples, is all black. Raises
     :class:`InputError` for NaN.
