@@ -16,7 +16,7 @@ from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.errors import GensdkWarning, InputError, ManifestError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.audio_files import decode_audio, read_audio
-from gensdk_runtime.media.audio_picture import LEFT, SHOWN, TOP, WAVE, WIDTH
+from gensdk_runtime.media.audio_picture import LEFT, SHOWN, TOP, WAVE, WIDTH, sound_picture
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.wav import wav_comment
 from gensdk_runtime.outputs.audio import PAUSE, PLAYED, PLAYED_BYTES
@@ -196,6 +196,9 @@ def test_silence_and_short_sounds_have_pictures_too() -> None:
     samples = drawn(2, level=0.0, lengths=[1, 0])
     assert samples.picture().shape[2] == 3
     assert samples._repr_png_() is not None
+    for wrong in ([], [np.full((5, 1), np.nan, np.float32)]):
+        with pytest.raises(InputError, match="expected sounds to draw"):
+            sound_picture(wrong, RATE)
 
 
 def test_a_notebook_plays_the_first_ones() -> None:
