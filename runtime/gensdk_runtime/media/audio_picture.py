@@ -43,14 +43,15 @@ def sound_picture(sounds: Sequence[Float32], sample_rate: int) -> Uint8:
 
     Each has its length, peak and RMS (dB of full scale) above it. Of several channels the waveforms lie over each
     other, red where they are beyond full scale, and the spectrogram is of their mean; it goes linearly from 0 Hz
-    to half of the rate, from black at -80 dB to bright at 0 dB. Raises :class:`InputError` for no sounds, and for NaN.
+    to half of the rate, from black at -80 dB to bright at 0 dB. Raises :class:`InputError` for no sounds, and
+    for NaN.
     """
     from PIL import ImageDraw, ImageFont
 
     shown = sounds[:SHOWN]
     if not shown or not all(np.isfinite(sound).all() for sound in shown):
         raise InputError("expected sounds to draw, with finite samples, got none or NaN in them")
-    longest = max(1, max(len(sound) for sound in shown))
+    longest = max(1, *(len(sound) for sound in shown))
     rows, columns = min(PER_COLUMN, len(shown)), ceil(len(shown) / PER_COLUMN)
     height, width = TOP + WAVE + GAP + SPECTRUM + BOTTOM, LEFT + WIDTH + RIGHT
     more = len(sounds) - len(shown)
