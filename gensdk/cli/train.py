@@ -32,6 +32,7 @@ Examples:
 
 _DATA_OPTIONS = (
     *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
+    *("sample_rate", "seconds"),
     *("inputs", "input_channels", "input_value_range", "paired", "augment"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
@@ -42,7 +43,8 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.option(
     "--data",
     help="digits, mnist:FOLDER, a folder of images, FILE.npz, FILE.npz:KEY or FILE.npy, NAME=DATA,NAME=DATA for "
-    "domains; of points 25gaussians, 8gaussians, FILE.csv or FILE.npz. With --resume only where the data moved.",
+    "domains; of points 25gaussians, 8gaussians, FILE.csv or FILE.npz; of sounds fsdd:PATH, a folder or a "
+    ".tar.gz. With --resume only where the data moved.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. Needed but for --dry-run.")
 @click.option("--dry-run", is_flag=True, help="Say what the data are taken for, and stop; nothing is written.")
@@ -72,6 +74,8 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     type=click.IntRange(8, 16),
     help="Bits that image files of 16 bits use: 12 where white is 4095. [default: as they say]",
 )
+@click.option("--sample-rate", type=int, help="Hz that sounds are resampled to. [default: that of most files]")
+@click.option("--seconds", type=float, help="What a batch holds of each sound. [default: the longest]")
 @click.option("--holdout", type=float, default=0.0, show_default=True, help="Share of the data kept for tests.")
 @click.option("--inputs", help="For translation: the data that --data is made from, named like it.")
 @click.option("--input-channels", type=click.Choice(["1", "3", "4"]), help="Of the inputs. [default: as they are]")
@@ -177,7 +181,7 @@ def _run_config(family: str, out: Path | None, resume: bool, options: dict[str, 
             if options[option] is None:
                 _check_place(known["data"][name], out, option)
     elif options["data"] is None:
-        raise InputError("--data is missing: digits, mnist:FOLDER, a folder of images, or FILE.npz")
+        raise InputError("--data is missing: digits, mnist:FOLDER, a folder of images or sounds, or FILE.npz")
     else:
         known = {"family": family, "config": {}, "data": {"source": absolute_source(options["data"])}}
         chosen = set(options)

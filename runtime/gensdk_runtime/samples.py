@@ -34,11 +34,13 @@ class Samples:
 
     `data`: what was drawn. Of images float32 [n, C, H, W] in the model's own `value_range`, or with
     ``output_type="uint8"`` uint8 [n, H, W, C]; :attr:`array` and :attr:`images` give either form. Of a model of
-    points float32 [n, D], which :attr:`array` and :attr:`points` give. `seeds`: a (seed, position) pair for each
+    points float32 [n, D], which :attr:`array` and :attr:`points` give; of sounds float32 [n, samples, channels],
+    as :attr:`audio`. `seeds`: a (seed, position) pair for each
     sample, which ``sample(seed=[...])`` takes back. `output`: what works with their kind. `conditions`: what each
     was asked to be, by kind, [n, ...]; those that are large, such as images, are not kept. `settings`: everything
     needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the array then holds the
-    samples that had begun, as far as they had come.
+    samples that had begun, as far as they had come. `lengths`: int64 [n], where each ended, for models whose
+    samples may end early: what follows in `data` is no part of them; None: all are as long as the data are.
     """
 
     data: Array
@@ -78,12 +80,18 @@ class Samples:
         first = f", from seed {self.seeds[0].seed}" if self.seeds else ""
         model = self.settings.get("model", "a model")
         made = self.output.in_words(self.data)
+        if self.lengths is not None and (shorter := int((self.lengths < self.data.shape[1]).sum())):
+            made += f", {shorter} of them shorter"
         return f"<Samples: {len(self)} {made}, of {model}{first}, in {self.timings.total:.3g} s>"
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows: a grid of the first images, or the points; None where there is no picture."""
         shown = self.output.shown(self)
         return None if shown is None else encode_image(shown, ".png", {})
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows in place of the picture: players of the first sounds; None for other kinds."""
+        return self.output.page(self)
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -105,6 +113,16 @@ class Samples:
     def points(self) -> NDArray[np.float32]:
         """float32 [n, D], in the units of the model's data; :class:`InputError` for what is no points."""
         return self.output.form(self, "points")
+
+    @property
+    def audio(self) -> NDArray[np.float32]:
+        """float32 [n, samples, channels], full scale is [-1, 1]; :class:`InputError` for what is no sound."""
+        return self.output.form(self, "audio")
+
+    @property
+    def sample_rate(self) -> int:
+        """Of sounds, in Hz; :class:`InputError` for what is no sound."""
+        return self.output.sample_rate
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
@@ -129,9 +147,10 @@ class Samples:
         carry the settings as metadata.
 
         Points: a picture of where they lie; an ``.npz`` without ``images``; or ``x.csv``, columns ``x0``, ``x1``,
-        ..., and ``label``. `layout`, `columns` and `scale` are for images. Files are written beside the target and
-        renamed. Raises :class:`InputError` for an unknown suffix or layout, for `columns` or `scale` below 1, for
-        no samples and where the disk refuses.
+        ..., and ``label``. Sounds: ``x.wav`` or ``x.flac`` of 16 bits, several of them joined with pauses; a
+        folder of single WAVs; an ``.npz``; or a picture of waveforms and spectrograms. `layout`, `columns` and
+        `scale` are for images. Files are written beside the target and renamed. Raises :class:`InputError` for an
+        unknown suffix or layout, for `columns` or `scale` below 1, for no samples and where the disk refuses.
         """
         arrangement = Arrangement(layout, columns, scale)
         target = check_path(path, "path")

@@ -7,15 +7,18 @@ trainer, the command line, the export and the tests work with every family throu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
+from gensdk_runtime.spec.audio import AudioSpec
 from gensdk_runtime.spec.fields import Finite, Range
 from gensdk_runtime.spec.kinds import OutputSpec
 from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec
@@ -23,6 +26,9 @@ from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan
 from gensdk_training.running_statistics import let_statistics_move
+
+CLASS_JOIN = "-"
+"""Between the parts of a class's name."""
 
 
 class SourceInfo(StrictModel):
@@ -47,12 +53,48 @@ class PointsInfo(StrictModel):
     value_range: Range
 
 
+class LabelPart(StrictModel):
+    """What one part of a class's name says, such as the speaker of a digit: `values`, those that occur, in
+    order."""
+
+    name: str
+    values: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class AudioInfo(StrictModel):
+    """What sounds are besides their samples: `sample_rate` in Hz.
+
+    `parts`: of which the classes are made, where their names say so, as "7-theo" is a digit and a speaker; empty
+    otherwise.
+    """
+
+    sample_rate: Annotated[int, Field(ge=1)]
+    parts: tuple[LabelPart, ...] = ()
+
+    def numbers_of(self, class_names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """For each class the numbers of its parts' values, so that a network can embed each part by itself.
+
+        Raises :class:`InputError` for a name that is none of the parts', and for sounds whose classes have none.
+        """
+        if not self.parts:
+            raise InputError("the classes of these sounds have no parts; take their labels as they are")
+        named = {
+            CLASS_JOIN.join(value for _, value in each): tuple(number for number, _ in each)
+            for each in product(*(enumerate(part.values) for part in self.parts))
+        }
+        strange = [name for name in class_names if name not in named]
+        if strange:
+            raise InputError(f"class {strange[0][:80]!r} is not made of {', '.join(p.name for p in self.parts)}")
+        return tuple(named[name] for name in class_names)
+
+
 class DataInfo(StrictModel):
     """What a family must know about the data before its networks are built.
 
     Images are `channels` x `height` x `width`; `count` of them; `num_classes` is None without labels, `source`
     without images to translate. Where `points` is set the data are points instead: `channels` is their number of
-    dimensions, height and width are 1.
+    dimensions, height and width are 1. Where `audio` is set they are sounds: `height` samples, in batches, of
+    `channels`.
     """
 
     name: str
@@ -64,18 +106,30 @@ class DataInfo(StrictModel):
     class_names: tuple[str, ...] | None = None
     source: SourceInfo | None = None
     points: PointsInfo | None = None
+    audio: AudioInfo | None = None
 
     @property
     def output(self) -> OutputSpec:
         """What a model of the data makes, as the runtime describes it."""
+        if self.audio is not None:
+            return AudioSpec(samples=self.height, channels=self.channels, sample_rate=self.audio.sample_rate)
         if self.points is None:
             return self.image
         return PointsSpec(dimensions=self.channels, value_range=self.points.value_range)
 
     @property
     def kind(self) -> str:
-        """What several of them are called: "images", or "points"."""
+        """What several of them are called: "images", "points", or "sounds"."""
         return output_of(self.output).plural
+
+    @property
+    def of_shape(self) -> str:
+        """What one of them is, in a few words."""
+        if self.on_a_grid:
+            return f"{self.height}x{self.width}x{self.channels} (height x width x channels)"
+        if self.points is not None:
+            return f"{self.channels} dimensions"
+        return output_of(self.output).facts
 
     @property
     def on_a_grid(self) -> bool:
@@ -83,23 +137,30 @@ class DataInfo(StrictModel):
         return isinstance(self.output, ImageSpec)
 
     def require_points(self) -> PointsInfo:
-        """The statistics of the points. InputError for images."""
+        """The statistics of the points. InputError for other data."""
         if self.points is None:
-            raise InputError(f"expected points, but {self.name!r} are images; use other data")
+            raise InputError(f"expected points, but {self.name!r} are {self.kind}; use other data")
         return self.points
+
+    def require_audio(self) -> AudioInfo:
+        """What sounds are besides their samples. InputError for other data."""
+        if self.audio is None:
+            raise InputError(f"expected sounds, but {self.name!r} are {self.kind}; use other data")
+        return self.audio
 
     @property
     def image(self) -> ImageSpec:
-        """The images as the runtime describes them: float32 NCHW in [-1, 1]. InputError for points."""
-        if self.points is not None:
-            raise InputError(f"expected images, but {self.name!r} are points; use other data")
+        """The images as the runtime describes them: float32 NCHW in [-1, 1]. InputError for other data."""
+        if self.points is not None or self.audio is not None:
+            raise InputError(f"expected images, but {self.name!r} are {self.kind}; use other data")
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it; `labels`: int64 [B], or None
-    for data without labels.
+    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it, or sounds [B, samples,
+    channels]; `labels`: int64 [B], or None for data without labels. `lengths`: int64 [B], of data that may end
+    early: how much of each is data, the rest is padding; None where all of it is.
 
     `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
     where the data is not paired, any that could be. `indices`: int64 [B], each image's place in the data.
@@ -109,6 +170,15 @@ class Batch:
     labels: Tensor | None = None
     sources: Tensor | None = None
     indices: Tensor | None = None
+    lengths: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """What is data and no padding: bool [B, length], the length being the second axis of `images`."""
+        count, size = self.images.shape[:2]
+        if self.lengths is None:
+            return torch.ones(count, size, dtype=torch.bool, device=self.images.device)
+        return torch.arange(size, device=self.images.device) < self.lengths[:, None]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class DataConfig(StrictModel):
 
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
-    `depth`: bits that image files of 16 use; None: as they say.
+    `depth`: bits that image files of 16 use; None: as they say. `sample_rate` (Hz) and `seconds`: of sounds; None:
+    as most files, and as the longest.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -47,6 +48,8 @@ class DataConfig(StrictModel):
     input_value_range: tuple[float, float] | None = None
     layout: Layout = "auto"
     depth: Annotated[int, Field(ge=8, le=16)] | None = None
+    sample_rate: int | None = None
+    seconds: float | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -67,6 +70,8 @@ class DataConfig(StrictModel):
             input_value_range=self.input_value_range,
             layout=self.layout,
             depth=self.depth,
+            sample_rate=self.sample_rate,
+            seconds=self.seconds,
         )
 
 
@@ -127,7 +132,15 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         del whole["data"]["inputs"]
     if config.data.augment:
         whole["data"]["augment"] = list(config.data.augment)
-    for key in ("only", "value_range", "input_value_range", "layout", "depth"):  # unknown to older runs, too
+    for key in (
+        "only",
+        "value_range",
+        "input_value_range",
+        "layout",
+        "depth",
+        "sample_rate",
+        "seconds",
+    ):  # unknown to older runs, too
         whole["data"].pop(key, None)
         if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
             whole["data"][key] = list(value) if isinstance(value, tuple) else value

@@ -28,6 +28,7 @@ class ImageFolder:
 
     root: Path
     nameless: bool = False
+    suffixes: tuple[str, ...] = SUFFIXES
     files: list[Path] = field(default_factory=list)
     broken: list[tuple[Path, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -36,13 +37,15 @@ class ImageFolder:
     empty: tuple[str, ...] = ()
 
 
-def list_images(root: Path, *, nameless: bool = False) -> ImageFolder:
+def list_images(root: Path, *, nameless: bool = False, suffixes: tuple[str, ...] = SUFFIXES) -> ImageFolder:
     """Looks through `root` and all folders in it. Hidden files and folders (``.name``) are no part of the data.
+
+    `suffixes`: of files of another kind, such as sounds, which are listed in place of images.
 
     Links are followed, each folder once: one that leads back to where it was reached from is not entered again.
     Raises :class:`InputError` where `root` can't be read.
     """
-    found = ImageFolder(root, nameless)
+    found = ImageFolder(root, nameless, suffixes)
     home = os.path.realpath(root)
     seen = {home}
     waiting = [root]
@@ -59,7 +62,7 @@ def list_images(root: Path, *, nameless: bool = False) -> ImageFolder:
         folders = [path for entry in inside if (path := _look_at(entry, found, home, seen)) is not None]
         waiting += reversed(folders)
         if len(found.files) > MAX_FILES:
-            raise InputError(f"{root}: more than {MAX_FILES} images; make several data sets of it")
+            raise InputError(f"{root}: more than {MAX_FILES} files; make several data sets of it")
     found.files.sort(key=lambda path: path.relative_to(root).as_posix())
     found.broken.sort()
     found.empty = _empty(found)
@@ -78,7 +81,7 @@ def _look_at(entry: os.DirEntry[str], found: ImageFolder, home: str, seen: set[s
         found.broken.append((path, "a link that leads nowhere"))
         return None
     if not (is_folder or is_file):
-        if path.name.lower().endswith(SUFFIXES):
+        if path.name.lower().endswith(found.suffixes):
             found.broken.append((path, "it is no plain file"))
         return None
     target = os.path.realpath(entry.path) if link or is_folder else ""
@@ -92,7 +95,7 @@ def _look_at(entry: os.DirEntry[str], found: ImageFolder, home: str, seen: set[s
     found.outside += outside
     if is_folder:
         return path
-    if path.name.lower().endswith(SUFFIXES) or (found.nameless and not path.suffix and _is_image(path)):
+    if path.name.lower().endswith(found.suffixes) or (found.nameless and not path.suffix and _is_image(path)):
         found.files.append(path)
     else:
         found.left_out[path.suffix.lower()[:16]] += 1

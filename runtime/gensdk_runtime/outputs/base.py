@@ -73,6 +73,10 @@ class Drawn(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """What draws them again."""
 
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """Where each ends, int64 [n]; None: all are as long as the data are."""
+
     def settings_of(self, *chosen: int) -> dict[str, Any]:
         """What draws some of them again."""
 
@@ -82,12 +86,14 @@ class Drawn(Protocol):
 class Output(ABC, Generic[SpecT]):
     """Samples of one kind, as one model makes them. A kind of its own overrides what is different of it.
 
-    `Spec`: what manifests say of the kind; `plural`: what several samples are called; `suffixes`: of the files
-    that hold them, the best one first.
+    `Spec`: what manifests say of the kind; `plural`: what several samples are called; `attribute`: of
+    :class:`gensdk_runtime.samples.Samples`, what gives them, where it is called otherwise; `suffixes`: of the
+    files that hold them, the best one first.
     """
 
     Spec: ClassVar[type[OutputSpec]]
     plural: ClassVar[str]
+    attribute: ClassVar[str] = ""
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
 
     def __init__(self, spec: SpecT) -> None:
@@ -112,15 +118,21 @@ class Output(ABC, Generic[SpecT]):
         return data
 
     def form(self, samples: Drawn, name: str) -> Array:
-        """The samples as those of the kind called `name` are taken, such as "images"; :class:`InputError` where
-        they are of another kind."""
-        if name != self.plural:
-            raise InputError(f"these samples are {self.plural}, not {name}; take {self.plural}, or array")
+        """The samples as those of the kind are taken whose attribute is `name`, such as "images";
+        :class:`InputError` where they are of another kind."""
+        own = self.attribute or self.plural
+        if name != own:
+            raise InputError(f"these samples are {self.plural}, not {name}; take {own}, or array")
         return self.own_form(samples)
 
     def own_form(self, samples: Drawn) -> Array:
         """The samples as an application takes them."""
         return self.array(samples.data)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples in a second, Hz; :class:`InputError` where the kind is no sound."""
+        raise InputError(f"these samples are {self.plural}, which have no sample rate; sounds have one")
 
     def given(self, values: Any, *, levels: int | None = None) -> Float32:
         """Samples that a caller hands back, to be encoded or judged: float32 [n, ...], checked, and rounded to
@@ -152,6 +164,10 @@ class Output(ABC, Generic[SpecT]):
 
     def shown(self, samples: Drawn) -> Uint8 | None:
         """What a notebook shows; None where there is no picture."""
+        return None
+
+    def page(self, samples: Drawn) -> str | None:
+        """What a notebook shows in place of a picture, as HTML; None where that is nothing else."""
         return None
 
     def check_target(
@@ -190,6 +206,7 @@ class Output(ABC, Generic[SpecT]):
             **self.arrays(samples),
             "seeds": np.array(samples.seeds, np.uint64).reshape(-1, 2),
             "settings": np.array(json.dumps(dict(samples.settings))),
+            **({} if samples.lengths is None else {"lengths": samples.lengths}),
             **{f"{name}s": values for name, values in samples.conditions.items()},
         }
         buffer = io.BytesIO()

@@ -204,7 +204,11 @@ OUTPUTS: Kinds[OutputSpec] = Kinds(
     OutputSpec,
     "output",
     "gensdk.outputs",
-    {"image": "gensdk_runtime.outputs.image", "points": "gensdk_runtime.outputs.points"},
+    {
+        "audio": "gensdk_runtime.outputs.audio",
+        "image": "gensdk_runtime.outputs.image",
+        "points": "gensdk_runtime.outputs.points",
+    },
 )
 CONDITIONS: Kinds[ConditionSpec] = Kinds(
     ConditionSpec,

@@ -41,14 +41,17 @@ def check_images(images: Images, what: str = "images") -> Images:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D]; `labels`: int64 [B], or None.
+    """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D], or sounds, float32 [B, samples, channels];
+    `labels`: int64 [B], or None.
 
     `indices`: int64 [B], where others than those asked for had to be taken, since files can't be read any more.
+    `lengths`: int64 [B], how much of each is data and no padding; None: all of it.
     """
 
     images: Images | Points
     labels: Labels | None
     indices: NDArray[np.int64] | None = None
+    lengths: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class LoadOptions:
     value_range: ValueRange | None = None
     layout: Layout = "auto"
     depth: int | None = None
+    sample_rate: int | None = None
+    seconds: float | None = None
 
 
 class Dataset(ABC):
@@ -111,6 +116,11 @@ class Dataset(ABC):
     @abstractmethod
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The images at `indices` (int64 [B], each in 0 .. len - 1), in that order."""
+
+    def training_batch(self, indices: NDArray[np.int64], *, seed: int, first: int) -> ImageBatch:
+        """What training sees of the data at `indices`, which are those from place `first` on of a run's order: of
+        data that are longer than a batch a part, which `seed` and place decide."""
+        return self.batch(indices)
 
     @property
     @abstractmethod

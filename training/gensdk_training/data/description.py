@@ -36,10 +36,10 @@ class DataDescription(StrictModel):
 
     `kind`: what its samples are called, in the plural. `count` images of `height` x `width` x `channels`, or
     points of `channels` dimensions. `classes`: images of each, by name, empty without labels. `sizes`: images as
-    they were found, by "WIDTHxHEIGHT"; `fit`: how they were brought to one size. `skipped` files that can't be
-    used, by `reasons`, the first ones as `skipped_files`. `left_out`: files that are no images by their suffix.
-    `links` that were followed, `outside` of them out of the folder. All other fields are texts, empty if there is
-    nothing to report.
+    they were found, by "WIDTHxHEIGHT"; `fit`: how they were brought to one size. `form`: what one is, in words.
+    `skipped` files that can't be used, by `reasons`, the first ones as `skipped_files`. `left_out`: files that
+    are no images by their suffix. `links` that were followed, `outside` of them out of the folder. All other
+    fields are texts, empty if there is nothing to report.
     """
 
     schema_version: Literal[1] = 1
@@ -64,11 +64,11 @@ class DataDescription(StrictModel):
     outside: int = 0
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    form: str = ""
 
     def lines(self) -> list[str]:
         """The block: a headline, and a line for each remark."""
-        kind, shape = self.kind, f"{self.height}x{self.width}x{self.channels} (height x width x channels)"
-        of = shape if kind == "images" else f"{self.channels} dimensions"
+        kind = self.kind
         rows = [
             ("values", self.values),
             ("sizes", self._sizes()),
@@ -81,7 +81,7 @@ class DataDescription(StrictModel):
             ("links", f"{self.links} followed, {self.outside} of them out of the folder" if self.links else ""),
             *(("note", note) for note in self.notes),
         ]
-        return [f"data: {self.name}, {self.count} {kind} of {of}"] + [
+        return [f"data: {self.name}, {self.count} {kind} of {self.form}"] + [
             f"  {title:<9} {printable(text)}" for title, text in rows if text
         ]
 
@@ -131,6 +131,7 @@ def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
         height=info.height,
         width=info.width,
         channels=info.channels,
+        form=info.of_shape,
         values=found.values,
         classes=dict(zip(names, counts, strict=True)) if labels is not None else {},
         sizes=dict(sizes.most_common(KEPT)),

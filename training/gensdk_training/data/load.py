@@ -11,6 +11,7 @@ from pathlib import Path
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.media.pixel_values import ValueRange, check_value_range
+from gensdk_runtime.spec.audio import LEAST_RATE, MOST_RATE
 from gensdk_training.data.classes import of_classes, seen_classes
 from gensdk_training.data.csv_file import load_csv
 from gensdk_training.data.dataset import Dataset, Layout, LoadOptions, Split
@@ -18,13 +19,17 @@ from gensdk_training.data.digits import load_digits
 from gensdk_training.data.domains import domains_of, join_domains
 from gensdk_training.data.folder_dataset import load_folder
 from gensdk_training.data.idx import load_mnist
+from gensdk_training.data.load_sounds import load_sound_archive, load_sound_folder, load_spoken_digits
 from gensdk_training.data.mixtures import MIXTURES, load_mixture
 from gensdk_training.data.npz import load_npy, load_npz
 from gensdk_training.data.pairs import with_sources
+from gensdk_training.data.sound_sources import ARCHIVES, holds_sounds, is_archive
 
 DATA_DIR_VARIABLE = "GENSDK_DATA_DIR"
+MAX_SECONDS = 600
+"""Of sounds in a batch."""
 
-DATASET_NAMES = ("digits", "mnist", *MIXTURES)
+DATASET_NAMES = ("digits", "mnist", "fsdd", *MIXTURES)
 
 
 def load_data(
@@ -46,6 +51,8 @@ def load_data(
     input_value_range: ValueRange | None = None,
     layout: Layout = "auto",
     depth: int | None = None,
+    sample_rate: int | None = None,
+    seconds: float | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -53,10 +60,12 @@ def load_data(
     ``mnist:FOLDER``; a folder of images, whose sub-folders are classes, or its splits ``train/`` and ``test/`` or
     ``val/``; ``FILE.npz``, ``FILE.npz:KEY`` or ``FILE.npy`` (NHWC, NCHW or NHW); points in place of images:
     ``25gaussians``, ``8gaussians``, ``FILE.csv``, or floats [N, D] in an ``.npz``; or several of these as the
-    domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels. `layout`: what a folder's
-    sub-folders are, "splits", "classes", or "auto" where their names tell. `value_range`: of arrays, the values
-    that are black and white; by default as :func:`gensdk_runtime.media.pixel_values.to_pixels` finds them.
-    `depth`: how many bits image files of 16 bits use, 8 to 16, where they don't say so themselves.
+    domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels; of sounds a folder or a
+    ``.tar.gz`` of WAV and FLAC files, or ``fsdd`` (in `data_dir`, its folder ``fsdd``, or in
+    ``$GENSDK_DATA_DIR``) or ``fsdd:PATH``, the Free Spoken Digit Dataset with its official test part. `layout`:
+    what a folder's sub-folders are, "splits", "classes", or "auto" where their names tell. `value_range`: of
+    arrays, the values that are black and white; by default as :func:`gensdk_runtime.media.pixel_values.to_pixels`
+    finds them. `depth`: how many bits image files of 16 bits use, 8 to 16, where they don't say so themselves.
     `split`: the data's own where it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test.
     `labels`: "auto", "none", or the key of an .npz file, or the column of a .csv file. `size`: (height, width) to
     `fit` images into, by cutting from the centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by
@@ -64,6 +73,9 @@ def load_data(
     same way and brought to the same size; `paired`: files are pairs by their names, arrays by their places;
     otherwise the inputs are just another collection. `input_channels`, `input_value_range`: as those without
     ``input``. `memory_limit`: bytes up to which a folder is decoded at once; a larger one is read along the way.
+    `sample_rate`: Hz that sounds are resampled to, by default that of most files; `seconds`: what a batch holds of
+    each, by default the longest. Several channels become one, their mean. `labels` of ``fsdd``: "auto" for
+    classes as "7-theo", "digit" or "speaker".
     `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The classes of
     the data set are those that it holds.
 
@@ -71,7 +83,18 @@ def load_data(
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
     options = LoadOptions(
-        split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth
+        split,
+        labels,
+        _size(size),
+        channels,
+        fit,
+        holdout,
+        memory_limit,
+        value_range,
+        layout,
+        depth,
+        sample_rate,
+        seconds,
     )
     _check(options)
     pairs = inputs is not None and paired
@@ -80,6 +103,8 @@ def load_data(
     dataset = (
         join_domains(parts, partial(_load, data_dir=data_dir), whole) if parts else _load(spec, whole, data_dir)
     )
+    if sample_rate is not None or seconds is not None:
+        dataset.info.require_audio()
     if only:
         if inputs is not None:
             raise InputError(
@@ -103,6 +128,8 @@ def _load(spec: str, options: LoadOptions, data_dir: Path | str | None) -> Datas
         return load_digits(options)
     if name == "mnist":
         return load_mnist(_mnist_folder(rest, data_dir), options)
+    if name == "fsdd":
+        return load_spoken_digits(_spoken_digits(rest, data_dir), options)
     if spec in MIXTURES:
         return load_mixture(spec, options)
     return _load_path(spec, data_dir)(options)
@@ -114,14 +141,16 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
     for base in (Path(), Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or ".")):
         path = base / Path(text).expanduser()
         if path.is_dir():
-            return lambda options: load_folder(path, options)
+            return lambda options: (load_sound_folder if holds_sounds(path) else load_folder)(path, options)
         if path.is_file():
+            if is_archive(path):
+                return lambda options: load_sound_archive(path, options)
             if path.suffix == ".csv":
                 return lambda options: load_csv(path, options)
             if path.suffix == ".npy":
                 return lambda options: load_npy(path, options)
             if path.suffix != ".npz":
-                raise InputError(f"data {spec!r}: expected a folder, an .npz, an .npy or a .csv file")
+                raise InputError(f"data {spec!r}: expected a folder, an .npz, .npy, .csv or .tar.gz file")
             return lambda options: load_npz(path, key or None, options)
     hint = f"; no such file or folder, and the names are {', '.join(DATASET_NAMES)}"
     near = did_you_mean(spec, DATASET_NAMES)
@@ -140,6 +169,20 @@ def _mnist_folder(rest: str, data_dir: Path | str | None) -> Path:
     return inside if inside.is_dir() else Path(base).expanduser()
 
 
+def _spoken_digits(rest: str, data_dir: Path | str | None) -> Path:
+    named = rest or data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    if not named:
+        raise InputError(f"fsdd: where is it? Write fsdd:PATH, or set --data-dir or {DATA_DIR_VARIABLE}")
+    given = Path(named).expanduser()
+    for place in (given / "fsdd", given):
+        for path in (*(place / f"fsdd{suffix}" for suffix in ARCHIVES), place / "recordings"):
+            if path.exists():
+                return path
+    if not (given.is_dir() or (given.is_file() and is_archive(given))):
+        raise InputError(f"fsdd: no folder or {ARCHIVES[0]} at {given}; write fsdd:PATH")
+    return given
+
+
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else size
 
@@ -156,5 +199,9 @@ def _check(options: LoadOptions) -> None:
     check_value_range(options.value_range)
     if options.depth is not None and not 8 <= options.depth <= 16:
         raise InputError(f"expected a depth of 8 to 16 bits, got {options.depth}")
+    if options.sample_rate is not None and not LEAST_RATE <= options.sample_rate <= MOST_RATE:
+        raise InputError(f"expected a sample rate of {LEAST_RATE} to {MOST_RATE} Hz, got {options.sample_rate}")
+    if options.seconds is not None and not 0 < options.seconds <= MAX_SECONDS:
+        raise InputError(f"expected seconds over 0, up to {MAX_SECONDS}, got {options.seconds}")
     if not 0 <= options.holdout < 1:
         raise InputError(f"expected holdout from 0 up to 1, got {options.holdout}")

@@ -31,6 +31,7 @@ from gensdk_training.evaluation.measures import (
 )
 from gensdk_training.evaluation.point_models import evaluate_points
 from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
+from gensdk_training.evaluation.sound_models import evaluate_sounds
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
 from gensdk_training.evaluation.telling import PROBED, why_it_cant_tell
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
@@ -49,7 +50,7 @@ SHOWN, PAIRED, RANKED = 64, 16, 16
 """Samples, nearest pairs, and worst and best samples that the page shows."""
 _GIVE = "give an extractor (--extractor FILE.onnx)"
 PACKAGES = ("gensdk", "torch", "numpy")
-OF_KIND = {"points": evaluate_points}
+OF_KIND = {"audio": evaluate_sounds, "points": evaluate_points}
 """How models are measured whose output is of another kind than images."""
 
 

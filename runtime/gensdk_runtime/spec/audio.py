@@ -1,0 +1,50 @@
+"""What a manifest says of sounds that a model makes."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Range
+from gensdk_runtime.spec.kinds import OUTPUTS, OutputSpec
+
+LEAST_RATE, MOST_RATE = 1000, 768_000
+"""Hz, of all sounds that are made, read and written."""
+MAX_CHANNELS = 64
+
+
+@OUTPUTS.register
+class AudioSpec(OutputSpec):
+    """The sounds a model makes: float32 [n, samples, channels] in [-1, 1], full scale.
+
+    `samples`: in time, of each draw, or the most of one where a draw may end early. `sample_rate`: how many of
+    them are a second, in Hz.
+    """
+
+    kind: Literal["audio"] = "audio"
+    samples: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] = 1
+    sample_rate: Annotated[int, Field(ge=LEAST_RATE, le=MOST_RATE)]
+    value_range: Range = (-1.0, 1.0)
+
+    made_by: ClassVar[frozenset[str]] = frozenset(("feedforward", "sequence"))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if math.prod(self.shape) > MAX_SAMPLE_ELEMENTS:
+            raise ValueError(f"a sound of {list(self.shape)} has over {MAX_SAMPLE_ELEMENTS} elements")
+        if self.value_range != (-1.0, 1.0):
+            raise ValueError(f"sounds lie in (-1, 1), full scale, got value_range {self.value_range}")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(samples, channels)."""
+        return (self.samples, self.channels)
+
+    @property
+    def seconds(self) -> float:
+        """Of one draw, or of the longest one."""
+        return self.samples / self.sample_rate
