@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import pytest
 import tensorrt_rtx_bindings as trt
 
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
@@ -25,7 +24,13 @@ class Host:
     """Of engines and kernels that are kept."""
 
 
-def engines_here(kind: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Host:
+class Patches(Protocol):
+    """pytest's ``monkeypatch``, or what sets for good (``benchmarks/day_one``)."""
+
+    def setattr(self, target: object, name: str, value: object, /) -> None: ...
+
+
+def engines_here(kind: Any, monkeypatch: Patches, folder: Path) -> Host:
     """The backend of this `kind`, as long as the patches last."""
     cuda = HostCuda()
     package = HostTrt(trt, cuda)

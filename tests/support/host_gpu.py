@@ -39,6 +39,8 @@ NO_MEMORY = real.cudaError_t.cudaErrorMemoryAllocation
 LIMITS = {"guidance": 2, "labels": 128, "rows": 1024}
 LARGEST = 64
 SIDES = ("height", "width")
+MEMORY = 8 * 2**30
+"""Bytes of the device."""
 
 
 class HostCuda:
@@ -69,17 +71,23 @@ class HostCuda:
     def cudaDriverGetVersion(self) -> Any:
         return OK, 13000
 
+    def cudaRuntimeGetVersion(self) -> Any:
+        return OK, 13000
+
     def cudaGetDeviceCount(self) -> Any:
         return OK, 1
 
     def cudaGetDeviceProperties(self, device: int) -> Any:
         major, minor = self.capability
-        return OK, SimpleNamespace(name=b"Host GPU\0\0", major=major, minor=minor, totalGlobalMem=8 * 2**30)
+        return OK, SimpleNamespace(name=b"Host GPU\0\0", major=major, minor=minor, totalGlobalMem=MEMORY)
+
+    def cudaMemGetInfo(self) -> Any:
+        return OK, MEMORY - self.taken, MEMORY
 
     @property
     def taken(self) -> int:
         """Bytes on the device."""
-        return sum(len(memory) for side, memory in self.memory.values() if side == "device")
+        return sum(len(memory) for side, memory in list(self.memory.values()) if side == "device")
 
     def cudaMalloc(self, size: int) -> Any:
         if self.room is not None and self.taken + size > self.room:
@@ -91,6 +99,8 @@ class HostCuda:
         return OK, self._allocate("host", size)
 
     def cudaFree(self, address: int) -> Any:
+        if not address:  # frees nothing, and makes the context
+            return (OK,)
         return (OK if self.memory.pop(address)[0] == "device" else WRONG,)
 
     def cudaFreeHost(self, address: int) -> Any:
@@ -231,7 +241,8 @@ class HostCuda:
 
     def base(self, address: int) -> int | None:
         """Of the allocation in which it lies."""
-        return next((base for base, (_, memory) in self.memory.items() if 0 <= address - base < len(memory)), None)
+        known = list(self.memory.items())  # at once: other threads allocate meanwhile
+        return next((base for base, (_, memory) in known if 0 <= address - base < len(memory)), None)
 
     def holds(self, address: int, side: str, size: int) -> bool:
         """True if so many bytes from there on are of one allocation on this side."""
