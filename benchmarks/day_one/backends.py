@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from day_one.result import Order
 from gensdk_runtime.backends import chains, create_backend
@@ -29,7 +29,7 @@ def on_gpu(name: str) -> bool:
     return backend == "onnxruntime" and bool(provider) and PROVIDERS[provider].wants is not None
 
 
-def by_preference(names: tuple[str, ...]) -> list[str]:
+def by_preference(names: Iterable[str]) -> list[str]:
     """First what works on a GPU, TensorRT before all."""
     return sorted(names, key=lambda name: (not name.startswith("tensorrt"), not on_gpu(name)))
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from peers.child import BENCHMARKS, child_environment
 
-from day_one.parts import MACHINE, PARTS, TOTAL_SECONDS, Part
+from day_one.backends import by_preference
+from day_one.double import TESTS
+from day_one.parts import MACHINE, PARTS, PREPARE, TOTAL_SECONDS, Part
 from day_one.result import Order, Row
 from gensdk_runtime.host.child_process import Limits, death, end, start_module
 
@@ -60,7 +62,7 @@ class Day:
         chosen = [name for name in opening if not self.wanted or name in self.wanted]
         if self.wanted:
             self.closed = {name: reason for name, reason in self.closed.items() if name in self.wanted}
-        self.order = replace(self.order, backends=tuple(chosen))
+        self.order = replace(self.order, backends=tuple(by_preference(chosen)))
 
     def _part(self, part: Part) -> Iterator[Row]:
         deadline = time.monotonic() + self.limits.get(part.name, part.seconds)
@@ -69,7 +71,8 @@ class Day:
         pieces = part.pieces(self.order.backends)
         for place, piece in enumerate(pieces):
             left = deadline - time.monotonic()
-            order = replace(self.order, part=part.name, piece=piece, seconds=left / (len(pieces) - place))
+            share = left / 2 if piece == PREPARE else left / (len(pieces) - place)
+            order = replace(self.order, part=part.name, piece=piece, seconds=share)
             if order.seconds < LEAST:
                 yield self._told(order, "skipped", f"no time was left ({max(0.0, left):.0f} s of the part's)")
                 continue
@@ -84,7 +87,7 @@ class Day:
         name = f"{order.part}-{order.piece}".replace(":", "-")
         said, log = logs / f"{name}.jsonl", logs / f"{name}.log"
         with said.open("wb") as output, log.open("wb") as errors:
-            paths = [BENCHMARKS, *([BENCHMARKS.parent / "tests"] if order.on_double else [])]
+            paths = [BENCHMARKS, *([TESTS] if order.double else [])]
             process = start_module(
                 self.child,
                 order.to_json(),

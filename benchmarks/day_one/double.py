@@ -16,10 +16,17 @@ TESTS = BENCHMARKS.parent / "tests"
 WARNING = "on a double of a GPU that the CPU plays: no figure of it is a GPU's"
 
 
+def check_double() -> None:
+    """Raises :class:`UnavailableError` where this is no checkout with its tests."""
+    if not (TESTS / "support" / "engines_here.py").is_file():
+        raise UnavailableError(
+            f"the double of a GPU is part of the tests, and there is no {TESTS}; use a checkout"
+        )
+
+
 def engines_here() -> Callable[..., Any]:
     """The suite's function of this name; :class:`UnavailableError` says in one line what is missing."""
-    if not (TESTS / "support" / "engines_here.py").is_file():
-        raise UnavailableError(f"the double of a GPU is part of the tests, and there is no {TESTS}; use a checkout")
+    check_double()
     try:
         from support.engines_here import engines_here as found
     except ImportError as failure:

@@ -76,12 +76,21 @@ def _stages(order: Order, backend: Backend, meter: Meter, bundle: str, time: str
         alone = {size: sample(size, seed=size).array.copy() for size in SIZES}
         compare = partial(equality, generator.model, bounds_of(bundle, "fp32"))
         worst = _at_once(lambda size: sample(size, seed=size).array.copy(), alone, compare)
-        yield order.check(subject, f"{THREADS} threads against one", worst.ok, worst.difference, detail=worst.words)
+        yield order.check(
+            subject,
+            f"{THREADS} threads against one",
+            worst.ok,
+            worst.difference,
+            detail=worst.words,
+            shown="bit for bit" if worst.bits else "",
+        )
         first = meter.settled()
         yield taken(f"after {THREADS} threads of mixed sizes")
         _at_once(lambda size: sample(size, seed=size).array.copy(), alone, compare)
         grown = (meter.settled() - first) / MIB
-        yield order.row(subject, "more after another round of threads", "measured", grown, unit="MiB", detail=meter.name)
+        yield order.row(
+            subject, "more after another round of threads", "measured", grown, unit="MiB", detail=meter.name
+        )
 
 
 def _at_once(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def _replay(order: Order, backend: Backend, bundle: str, precision: Precision, s
     with Generator.load(bundle, backend=backend, precision=precision) as generator:
         worst = _worst(generator, bounds_of(bundle, precision), [_four(generator) for _ in range(3)])
     detail = f"4 samples, 3 times in one session: {worst.words}"
-    return order.check(subject, "replay", worst.bits, _finite(worst.difference), detail=detail)
+    return order.check(subject, "replay", worst.bits, **_figure(worst), detail=detail)
 
 
 def _anew(order: Order, backend: Backend, bundle: str, precision: Precision, subject: str) -> Row:
@@ -95,7 +96,7 @@ def _anew(order: Order, backend: Backend, bundle: str, precision: Precision, sub
             found.append(_four(generator))
             worst = _worst(generator, bounds_of(bundle, precision), found)
     detail = f"4 samples in two sessions: {worst.words}"
-    return order.check(subject, "replay anew", worst.ok, _finite(worst.difference), detail=detail)
+    return order.check(subject, "replay anew", worst.ok, **_figure(worst), detail=detail)
 
 
 def _four(generator: Generator) -> Array:
@@ -117,8 +118,9 @@ def _split(order: Order, backend: Backend, bundle: str, precision: Precision, su
             first += count
         found = equality(generator.model, bounds_of(bundle, precision), whole, np.concatenate(parts))
     detail = f"{len(SEEDS)} at once against {'+'.join(map(str, SPLIT))}: {found.words}"
-    return order.check(subject, "batch split", found.ok, _finite(found.difference), detail=detail)
+    return order.check(subject, "batch split", found.ok, **_figure(found), detail=detail)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _figure(found: Equality) -> dict[str, Any]:
+    value = found.difference if math.isfinite(found.difference) else None
+    return {"value": value, "shown": "bit for bit" if found.bits else ""}

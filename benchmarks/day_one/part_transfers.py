@@ -21,6 +21,9 @@ MOST: Mapping[str, int] = {UPLOADS: 3, DOWNLOADS: 1, WAITS: 1, ALLOCATIONS: 0}
 
 def rows(order: Order) -> Found:
     """Each embedded bundle once; bounds hold for engines, of which every call is seen."""
+    if not on_gpu(order.piece):
+        yield order.row("", "all", "skipped", detail="it works in the memory of the host: nothing passes")
+        return
     yield f"opening {order.piece}"
     backend = backend_of(order)
     bounded = order.piece.startswith("tensorrt")
@@ -33,10 +36,6 @@ def rows(order: Order) -> Found:
             call = partial(generator.sample, BATCH, seed=0, progress=False, **steps)
             for _ in range(WARM_UPS):
                 call()
-            if not bounded and not on_gpu(order.piece):
-                words = "it works in the memory of the host"
-                yield order.row(subject, "transfers", "skipped", detail=words)
-                continue
             with counter() as found:
                 call()
             for what in COUNTED:
@@ -94,9 +93,13 @@ def _profiled(order: Order, subject: str, call: Callable[[], Any]) -> Row:
     try:
         import torch
     except (ImportError, OSError):
-        return order.row(subject, "CUDA's calls", "skipped", detail="PyTorch, whose profiler counts them, is missing")
+        return order.row(
+            subject, "CUDA's calls", "skipped", detail="PyTorch, whose profiler counts them, is missing"
+        )
     if not torch.cuda.is_available():
-        return order.row(subject, "CUDA's calls", "skipped", detail="this build of PyTorch has no profiler of CUDA")
+        return order.row(
+            subject, "CUDA's calls", "skipped", detail="this build of PyTorch has no profiler of CUDA"
+        )
     torch.cuda.init()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:

@@ -20,7 +20,8 @@ class Row:
     """One fact. `where`: the backend or peer; `subject`: the bundle, frame or workload, with its conditions.
 
     `state`: of a check passed or failed, measured where nothing is asked for, skipped where `detail` says why it
-    could not be had. `value` in `unit`, with the 95 % interval from `low` to `high` where there is one.
+    could not be had. `value` in `unit`, with the 95 % interval from `low` to `high` where there is one; `shown`: what
+    tables say in its place.
     """
 
     part: str
@@ -33,6 +34,7 @@ class Row:
     detail: str = ""
     low: float | None = None
     high: float | None = None
+    shown: str = ""
 
     def to_line(self) -> str:
         """As one line of JSON."""
@@ -41,6 +43,8 @@ class Row:
     @property
     def figure(self) -> str:
         """The value as text; empty where there is none."""
+        if self.shown:
+            return self.shown
         if self.value is None:
             return ""
         interval = "" if self.low is None or self.high is None else f" ({self.low:.4g} .. {self.high:.4g})"

@@ -30,7 +30,9 @@ def open_peer(
     model = prepared.load()
     options = {"freezing": True} if device == "cpu" else None
     wrap: Callable[[Any], Any] = (
-        (lambda module: torch.compile(module, dynamic=False, options=options)) if compiled else (lambda module: module)
+        (lambda module: torch.compile(module, dynamic=False, options=options))
+        if compiled
+        else (lambda module: module)
     )
     program = model.plan.model.program
     if isinstance(program, AutoregressiveSpec):

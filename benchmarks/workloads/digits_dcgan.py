@@ -44,9 +44,7 @@ def build() -> Model:
     generator.load_state_dict(embedded_weights("digits-dcgan", shapes))
     network = OneClass(generator).eval()
     data: DataInfo = DIGITS.model_copy(update={"num_classes": None})
-    plan = latent_plan(
-        "dcgan", "generator", network, data, latent=recipe.config["latent"], conditional=False
-    )
+    plan = latent_plan("dcgan", "generator", network, data, latent=recipe.config["latent"], conditional=False)
     return Model(plan, network)
 
 
