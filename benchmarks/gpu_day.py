@@ -1,9 +1,10 @@
-"""The first day on a machine with a GPU: what works, how exactly, how fast, in at most ten minutes and offline.
+"""The first day on a machine with a GPU: what works, how exactly, how fast; at most ten minutes, and offline.
 
-Each part can be left out and has a limit of seconds; each runs in child processes, so that a crash or a hang is a row
-of the report and the rest goes on. It needs gensdk with the extras for the GPU at hand; with "gensdk[training]" beside
-them it compares with PyTorch too. Writes gpu_day.json (all of it) and gpu_day.md (tables). Ends with 1 where a check
-failed; figures fail nothing. What is built (engines, bundles) stays in OUTPUT/work, so that another run has more time.
+Each part can be left out and has a limit of seconds; each runs in child processes, so that a crash or a hang is a
+row of the report and the rest goes on. It needs gensdk with the extras for the GPU at hand; "gensdk[training]"
+beside them adds the comparison with PyTorch. Writes gpu_day.json (all of it) and gpu_day.md (tables). Ends with 1
+where a check failed; figures fail nothing. What is built (engines, bundles) stays in OUTPUT/work: another run has
+more time.
 
 \b
     python benchmarks/gpu_day.py --output first-day
@@ -91,7 +92,7 @@ def seconds(context: Any, parameter: Any, value: float | None) -> float | None:
 @click.option("--bundles", callback=among(embedded_names()), help="[default: all embedded ones]")
 @click.option("--batch", callback=sizes, default="1,8,64", show_default=True, help="For latencies.")
 @click.option("--frames", callback=frames, default=FRAMES, show_default=True, help="HEIGHTxWIDTH.")
-@click.option("--double", is_flag=True, help="TensorRT on the test suite's double of a GPU; needs a checkout.")
+@click.option("--double", is_flag=True, help="TensorRT on the tests' double of a GPU; needs a checkout.")
 def main(
     *,
     output: Path,
@@ -118,7 +119,7 @@ def main(
     order = Order("", "", str(root), 0.0, double=double, bundles=bundles or embedded_names(), batches=batch)
     order = replace(order, frames=frames)
     wanted = tuple(backends.split(",")) if backends else ()
-    limits = {name: limit for name in PARTS} if limit is not None else {}
+    limits = dict.fromkeys(PARTS, limit) if limit is not None else {}
     day = Day(order, parts, click.echo, limits, wanted, total)
     machine, rows = this_machine(), []
     try:
@@ -143,7 +144,8 @@ def main(
 
 
 def made(output: Path) -> Path:
-    """The folder for what is built, under `output`. Found out now, and not in ten minutes: whether it can be written."""
+    """The folder for what is built, under `output`; that it can be written is found out now, not in ten
+    minutes."""
     work = output.absolute() / "work"
     try:
         work.mkdir(parents=True, exist_ok=True)

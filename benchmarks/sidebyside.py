@@ -96,8 +96,8 @@ class Result:
 
 
 class Comparison:
-    """The processes of one workload; each case is measured by :meth:`measure`. `base`: whose images all others' are
-    compared with; `every_round`: also what can't be the fastest takes part in all rounds."""
+    """The processes of one workload; each case is measured by :meth:`measure`. `base`: whose images all others'
+    are compared with; `every_round`: also what can't be the fastest takes part in all rounds."""
 
     def __init__(
         self,

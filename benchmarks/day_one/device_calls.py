@@ -55,7 +55,8 @@ class Counting:
 
 @contextmanager
 def counting() -> Iterator[Counting]:
-    """Counts every call of the TensorRT backend inside. What was made inside may be freed later, and still works."""
+    """Counts every call of the TensorRT backend inside. What was made inside may be freed later, and still
+    works."""
     original: Callable[[], Any] = device.cuda
     counter = Counting(original())
     device.cuda = lambda: counter

@@ -1,4 +1,5 @@
-"""Whether samples that were made in two ways are the same: bit for bit, or how far apart and how far they may be."""
+"""Whether samples that were made in two ways are the same: bit for bit, or how far apart and how far they may
+be."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ def bounds_of(bundle: str, precision: Precision) -> GoldenBounds:
 
 
 def equality(model: ModelSpec, bounds: GoldenBounds, expected: Array, got: Array) -> Equality:
-    """Of two arrays of samples [n, ...]. Of an autoregressive model one sample at least has to be the same: a pixel
-    on the edge of its CDF changes all that come after it."""
+    """Of two arrays of samples [n, ...]. Of an autoregressive model one sample at least has to be the same: a
+    pixel on the edge of its CDF changes all that come after it."""
     if expected.shape != got.shape:
         return Equality(False, False, float("inf"), f"shapes {list(expected.shape)} and {list(got.shape)}")
     difference = float(np.abs(np.subtract(got, expected, dtype=np.float64)).max(initial=0.0))

@@ -76,7 +76,8 @@ def _timed(order: Order, subject: str, call: Callable[[], Any]) -> Row:
     start = time.perf_counter()
     call()
     first = time.perf_counter() - start
-    times, begun = [], time.perf_counter()
+    times: list[float] = []
+    begun = time.perf_counter()
     while len(times) < LEAST_CALLS or (time.perf_counter() - begun < BURST and len(times) < MOST_CALLS):
         start = time.perf_counter()
         call()

@@ -19,14 +19,14 @@ from workloads import DIGITS_DCGAN, WORKLOADS, Case, Workload
 from workloads.prepare import Prepared, prepare
 
 from day_one.backends import on_gpu
-from day_one.result import Found, Order, Row
+from day_one.result import Found, Order, Row, State
 from gensdk_runtime.bundles.embedded import FOLDER
 
 ON_CPU = ("torch", "torch-compile", "onnxruntime")
 COMPILED = ("torch-compile", "torch-cuda-compile")
 COMPILING, EACH = 30.0, 20.0
-"""Seconds that ``torch.compile`` may take for a case, and that a case takes without. Where fewer are left for what is
-to come, it is left out, with a word."""
+"""Seconds that ``torch.compile`` may take for a case, and that a case takes without. Where fewer are left for
+what is to come, it is left out, with a word."""
 ORDER = (1, 64, 8)
 """Of batch sizes: what tells most comes first."""
 LEAST, MOST = 1.0, 8.0
@@ -37,7 +37,8 @@ STEPS = 10
 
 
 def rows(order: Order) -> Found:
-    """For each batch size the median of each peer, and the ratio of its time to that of gensdk's fastest backend."""
+    """For each batch size the median of each peer, and the ratio of its time to that of gensdk's fastest
+    backend."""
     begun = time.monotonic()
     workload = DIGITS_DCGAN if order.piece == DIGITS_DCGAN.name else WORKLOADS[order.piece]
     steps = STEPS if workload.cases[0].steps else None
@@ -133,7 +134,9 @@ def _told(order: Order, workload: Workload, result: Result) -> Iterator[Row]:
         ok = difference <= GREY_LEVEL
         yield order.check(subject, "the same pictures", ok, difference, where=name, detail=words)
     for name, failure in result.failures.items():
-        state = "failed" if peer_spec(name).ours else "skipped"  # what a peer can't do here is no failure of ours
+        state: State = (
+            "failed" if peer_spec(name).ours else "skipped"
+        )  # what a peer can't do here is no failure of ours
         yield order.row(subject, "latency", state, where=name, detail=failure)
 
 

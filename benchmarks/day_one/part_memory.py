@@ -1,10 +1,12 @@
-"""Memory under states that stay on the device, captured graphs and eight threads at once; and after ``close()``."""
+"""Memory under states that stay on the device, captured graphs and eight threads at once; and after
+``close()``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 from day_one.backends import backend_of, on_gpu
 from day_one.device_memory import MIB, Meter, meter_for
@@ -14,6 +16,7 @@ from gensdk_runtime.backends.base import Backend
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.model import DiffusionSpec
 
 CARRIED = "digits-ddpm"
@@ -28,8 +31,8 @@ STEPS = 5
 
 
 def rows(order: Order) -> Found:
-    """What each stage takes beyond what was taken before the bundle was opened, twice over: the first time libraries
-    load what they keep for good, the second must leave nothing behind."""
+    """What each stage takes beyond what was taken before the bundle was opened, twice over: the first time
+    libraries load what they keep for good, the second must leave nothing behind."""
     yield f"opening {order.piece}"
     backend = backend_of(order)
     try:
@@ -42,7 +45,7 @@ def rows(order: Order) -> Found:
         left = []
         for time in ("first", "second"):
             before = meter.settled()
-            yield from _stages(order, backend, meter, bundle, time, before)
+            yield from _stages(order, backend, meter, bundle, time)
             left.append(meter.settled() - before)
         kept = f"{meter.name}; after the first time {left[0] / MIB:.1f} MiB stayed"
         subject = f"{bundle}, second time"
@@ -55,16 +58,16 @@ def rows(order: Order) -> Found:
             yield order.row(subject, "left after close()", "measured", left[1] / MIB, unit="MiB", detail=detail)
 
 
-def _stages(order: Order, backend: Backend, meter: Meter, bundle: str, time: str, before: int) -> Found:
-    subject = f"{bundle}, {time} time"
+def _stages(order: Order, backend: Backend, meter: Meter, bundle: str, time: str) -> Found:
+    subject, before = f"{bundle}, {time} time", meter.settled()
 
     def taken(what: str) -> Row:
         used = (meter.settled() - before) / MIB
         return order.row(subject, what, "measured", used, unit="MiB", detail=meter.name)
 
     with Generator.load(bundle, backend=backend, precision="fp32") as generator:
-        steps = {"num_inference_steps": STEPS} if isinstance(generator.model.program, DiffusionSpec) else {}
-        sample = partial(generator.sample, progress=False, **steps)
+        steps: Any = {"num_inference_steps": STEPS} if isinstance(generator.model.program, DiffusionSpec) else {}
+        sample: Callable[..., Samples] = partial(generator.sample, progress=False, **steps)
         sample(8, seed=0)
         yield taken("after one call, states carried")
         yield "repeated calls of each size"

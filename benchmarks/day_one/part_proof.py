@@ -1,4 +1,5 @@
-"""Every embedded bundle in each precision: golden trajectories, the same seed twice, a batch at once and in parts."""
+"""Every embedded bundle in each precision: golden trajectories, the same seed twice, a batch at once and in
+parts."""
 
 from __future__ import annotations
 

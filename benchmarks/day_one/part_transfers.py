@@ -31,7 +31,9 @@ def rows(order: Order) -> Found:
     for bundle in order.bundles:
         yield f"a call of {bundle}"
         with Generator.load(bundle, backend=backend, precision="fp32") as generator:
-            steps = {"num_inference_steps": STEPS} if isinstance(generator.model.program, DiffusionSpec) else {}
+            steps: Any = (
+                {"num_inference_steps": STEPS} if isinstance(generator.model.program, DiffusionSpec) else {}
+            )
             subject = f"{bundle}, batch {BATCH}" + (f", {STEPS} steps" if steps else "")
             call = partial(generator.sample, BATCH, seed=0, progress=False, **steps)
             for _ in range(WARM_UPS):
@@ -62,8 +64,8 @@ class Tally:
 
 @contextmanager
 def counting_tensors() -> Iterator[Tally]:
-    """Counts the tensors that ONNX Runtime's backend moves and makes by itself. Inside one graph ONNX Runtime may do
-    more."""
+    """Counts the tensors that ONNX Runtime's backend moves and makes by itself. Inside one graph ONNX Runtime may
+    do more."""
     from gensdk_runtime.backends.onnxruntime.providers import Memory
 
     tally, originals = Tally(), {}
@@ -100,7 +102,6 @@ def _profiled(order: Order, subject: str, call: Callable[[], Any]) -> Row:
         return order.row(
             subject, "CUDA's calls", "skipped", detail="this build of PyTorch has no profiler of CUDA"
         )
-    torch.cuda.init()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         call()

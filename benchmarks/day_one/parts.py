@@ -15,8 +15,8 @@ PREPARE = "prepare"
 
 @dataclass(frozen=True)
 class Part:
-    """`seconds`: its limit, for all pieces together; `by`: what its pieces are. `prepares`: it begins with one that
-    makes what the others need."""
+    """`seconds`: its limit, for all pieces together; `by`: what its pieces are. `prepares`: it begins with one
+    that makes what the others need."""
 
     name: str
     title: str

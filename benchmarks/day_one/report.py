@@ -98,7 +98,10 @@ def _machine(rows: Sequence[Row]) -> Iterator[str]:
         facts.append(("missing", ", ".join(name for name in packages if packages[name] == "missing") or "none"))
     yield from table(("", "found"), facts)
     opening = [row for row in rows if row.subject not in ("", "package") and row.state != "failed"]
-    shown = [(row.subject, "yes" if row.state == "passed" else "no", row.detail) for row in opening]
+    shown = []
+    for row in opening:
+        name = f"{row.subject} (double)" if row.detail == WARNING else row.subject
+        shown.append((name, "yes" if row.state == "passed" else "no", row.detail))
     yield from table(("backend", "opens", "from the GPU to the package"), shown)
 
 
@@ -128,7 +131,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
     for state, title in (("failed", "Failed"), ("skipped", "Not measured")):
         by_reason: dict[str, list[str]] = {}
         for row in rows:
-            if row.state == state and row.part != MACHINE or (row.state == state == "failed"):
+            if (row.state == state and row.part != MACHINE) or (row.state == state == "failed"):
                 what = "" if row.what == "all" else row.what
                 name = " ".join(filter(None, (row.where, row.subject, what)))
                 by_reason.setdefault(row.detail, []).append(name)
@@ -165,6 +168,7 @@ def summary(outcome: Outcome) -> str:
     counts, machine = outcome.counts, outcome.machine
     verdict = "every check passed" if outcome.ok else f"{counts['failed']} checks FAILED"
     return (
-        f"{verdict}: {counts['passed']} passed, {counts['measured']} figures, {counts['skipped']} not measured, in "
-        f"{outcome.seconds:.0f} s; {', '.join(machine.gpus) or 'no NVIDIA GPU'}; {machine.cpu}, {machine.cores} cores"
+        f"{verdict}: {counts['passed']} passed, {counts['measured']} figures, {counts['skipped']} not measured, "
+        f"in {outcome.seconds:.0f} s; {', '.join(machine.gpus) or 'no NVIDIA GPU'}; "
+        f"{machine.cpu}, {machine.cores} cores"
     )

@@ -12,7 +12,6 @@ from gensdk_runtime.backends.onnxruntime.package import load_gpu_libraries
 from peers import Peer
 from peers.loops import Graph, open_loop
 
-
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 

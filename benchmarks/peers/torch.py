@@ -1,5 +1,5 @@
-"""PyTorch by hand: the model, ``inference_mode``, and a loop; by choice under ``torch.compile``, on a GPU, and there
-as one CUDA graph. Noise comes from the host and images go back to it, on each device."""
+"""PyTorch by hand: the model, ``inference_mode``, and a loop; by choice under ``torch.compile``, on a GPU, and
+there as one CUDA graph. Noise comes from the host and images go back to it, on each device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_peer(
     """
     torch.backends.cudnn.allow_tf32 = False
     model = prepared.load()
-    options = {"freezing": True} if device == "cpu" else None
+    options: dict[str, Any] | None = {"freezing": True} if device == "cpu" else None
     wrap: Callable[[Any], Any] = (
         (lambda module: torch.compile(module, dynamic=False, options=options))
         if compiled
@@ -123,7 +123,7 @@ class Graphed(Peer):
 
     def _capture(self, given: Tensor) -> None:
         self._noise = given.to(self._peer.device)
-        beside = torch.cuda.Stream()
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(self.WARM_UPS):

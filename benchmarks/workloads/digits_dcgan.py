@@ -49,7 +49,8 @@ def build() -> Model:
 
 
 def without_norms(network: nn.Module) -> nn.Module:
-    """`network` without its batch norms: the convolutions before them have their scales, and biases for the rest."""
+    """`network` without its batch norms: the convolutions before them have their scales, and biases for the
+    rest."""
     for layers in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for place, layer in enumerate(layers):
             if isinstance(layer, nn.BatchNorm2d):
