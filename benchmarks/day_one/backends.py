@@ -29,9 +29,9 @@ def on_gpu(name: str) -> bool:
     return backend == "onnxruntime" and bool(provider) and PROVIDERS[provider].wants is not None
 
 
-def by_preference(names: Iterable[str]) -> list[str]:
-    """First what works on a GPU, TensorRT before all."""
-    return sorted(names, key=lambda name: (not name.startswith("tensorrt"), not on_gpu(name)))
+def processors_first(names: Iterable[str]) -> list[str]:
+    """What needs little time comes first and leaves the rest to GPUs; TensorRT, which builds engines, is last."""
+    return sorted(names, key=lambda name: (on_gpu(name), name.startswith("tensorrt"), name != REFERENCE))
 
 
 def backend_of(order: Order) -> Backend:

@@ -11,7 +11,7 @@ from typing import Any
 
 from peers.child import BENCHMARKS, child_environment
 
-from day_one.backends import by_preference
+from day_one.backends import processors_first
 from day_one.double import TESTS
 from day_one.parts import MACHINE, PARTS, PREPARE, TOTAL_SECONDS, Part
 from day_one.result import Order, Row
@@ -46,8 +46,7 @@ class Day:
         """All rows, as they come. What the machine is has to be known for every other part."""
         machine = list(self._part(PARTS[MACHINE]))
         self._note_backends(machine)
-        if MACHINE in self.parts:
-            yield from machine
+        yield from (row for row in machine if MACHINE in self.parts or row.state == "failed")
         for name in self.parts:
             if name != MACHINE:
                 yield from self._part(PARTS[name])
@@ -62,19 +61,22 @@ class Day:
         chosen = [name for name in opening if not self.wanted or name in self.wanted]
         if self.wanted:
             self.closed = {name: reason for name, reason in self.closed.items() if name in self.wanted}
-        self.order = replace(self.order, backends=tuple(by_preference(chosen)))
+        self.order = replace(self.order, backends=tuple(processors_first(chosen)))
 
     def _part(self, part: Part) -> Iterator[Row]:
         deadline = time.monotonic() + self.limits.get(part.name, part.seconds)
         deadline = min(deadline, self.start + self.total)
         self.say(f"== {part.name}: {part.title}, at most {max(0.0, deadline - time.monotonic()):.0f} s")
         pieces = part.pieces(self.order.backends)
+        if not pieces:
+            yield self._told(replace(self.order, part=part.name, piece=""), "skipped", "no backend opens here")
         for place, piece in enumerate(pieces):
             left = deadline - time.monotonic()
             share = left / 2 if piece == PREPARE else left / (len(pieces) - place)
             order = replace(self.order, part=part.name, piece=piece, seconds=share)
             if order.seconds < LEAST:
-                yield self._told(order, "skipped", f"no time was left ({max(0.0, left):.0f} s of the part's)")
+                words = f"{max(0.0, left):.0f} s were left for {len(pieces) - place} pieces; give a larger --limit"
+                yield self._told(order, "skipped", words)
                 continue
             yield from self._piece(order)
         if part.by == "backend":
