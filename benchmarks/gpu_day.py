@@ -112,10 +112,10 @@ def main(
             check_double()
         except UnavailableError as failure:
             raise click.UsageError(str(failure)) from None
-    root = made(output)
     parts = tuple(name for name in (only or tuple(PARTS)) if name not in skip)
     if not parts:
         raise click.UsageError("--only and --skip leave no part")
+    root = made(output)
     order = Order("", "", str(root), 0.0, double=double, bundles=bundles or embedded_names(), batches=batch)
     order = replace(order, frames=frames)
     wanted = tuple(backends.split(",")) if backends else ()
@@ -164,7 +164,7 @@ def told(outcome: Outcome, output: Path) -> None:
     for row in outcome.rows:
         if row.state == "failed":
             click.echo(f"FAILED: {row.part} {row.where} {row.subject} {row.what}: {row.figure} {row.detail}")
-    click.echo(summary(outcome))
+    click.echo(" ".join(filter(None, (summary(outcome), outcome.busy))))
     try:
         written = write(outcome, output.absolute())
     except OSError as failure:

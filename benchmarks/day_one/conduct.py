@@ -99,21 +99,21 @@ class Day:
                 paths=paths,
                 environment=child_environment(order.folder),
             )
-        begun, over, reader = time.monotonic(), False, Reader(said)
+        until, reader = time.monotonic() + order.seconds, Reader(said)
         try:
-            while process.poll() is None and not over:
+            while (code := process.poll()) is None and time.monotonic() < until:
                 yield from self._heard(reader)
                 time.sleep(min(SETTLE, order.seconds / 10))
-                over = time.monotonic() - begun > order.seconds
         finally:
-            code = end(process)
+            end(process)
         yield from self._heard(reader)
-        if code and (problem := self._problem(code, over, order, reader, log)):
-            yield self._told(order, "failed", problem)
+        if code != 0:
+            yield self._told(order, "failed", self._problem(code, order, reader, log))
 
-    def _problem(self, code: int, over: bool, order: Order, reader: Reader, log: Path) -> str:
+    def _problem(self, code: int | None, order: Order, reader: Reader, log: Path) -> str:
+        """Why a piece has not come to its end; `code` None: it was working still."""
         while_doing = f" while it was at: {reader.doing}" if reader.doing else ""
-        if over:
+        if code is None:
             return f"took over {order.seconds:.0f} s and was stopped{while_doing}"
         if reader.failure:
             return f"{reader.failure}{while_doing}"

@@ -31,6 +31,8 @@ ALLOWED = 2
 """Grey levels between a backend and the processor: bytes are rounded, and sums end in another order."""
 LEAST_CALLS, MOST_CALLS, BURST = 3, 60, 1.5
 """Timed calls of one size; BURST seconds at most where there are LEAST_CALLS."""
+SPARE = 2.0 * (LEAST_CALLS + 1)
+"""So many frames of a size are allowed for before it is begun, at the pace of the size before it."""
 
 
 def rows(order: Order) -> Found:
@@ -42,20 +44,25 @@ def rows(order: Order) -> Found:
     if order.piece == PREPARE:
         for name in MODELS:
             yield f"exporting an untrained {name}"
-            untrained(name, order.folder)
+            make(name, order.folder)
         return
     begun, sizes = time.monotonic(), sorted(order.frames)
     yield f"opening {order.piece}"
     backend = backend_of(order)
     for place, name in enumerate(MODELS):
         deadline = begun + order.seconds * (place + 1) / len(MODELS)
-        bundle = untrained(name, order.folder)
-        per_pixel = 0.0
+        bundle, per_pixel = bundle_of(name, order.folder), 0.0
+        if not bundle.exists():
+            words = (
+                f"the model is not there: {PREPARE} says why; another run on the same --output goes on from here"
+            )
+            yield order.row(f"untrained {name}", "latency", "skipped", detail=words)
+            continue
         with Generator.load(bundle, backend=backend, precision="fp32") as generator:
             for height, width in sizes:
                 subject = f"untrained {name}, {height}x{width}"
                 yield f"frames of {subject}"
-                left, needed = deadline - time.monotonic(), per_pixel * height * width * (LEAST_CALLS + 1)
+                left, needed = deadline - time.monotonic(), per_pixel * height * width * SPARE
                 if needed > left:
                     words = f"it would take about {needed:.0f} s, and {max(0.0, left):.0f} s are left"
                     yield order.row(subject, "latency", "skipped", detail=words)
@@ -102,11 +109,16 @@ def picture(height: int, width: int) -> Frame:
     return np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:height, :width])
 
 
-def untrained(name: str, folder: Path) -> Path:
-    """The bundle of a model with fresh weights, from a fixed seed; made where it is not there yet."""
-    out = folder / f"untrained-{MODELS[name]}.gsdk"
+def bundle_of(name: str, folder: Path) -> Path:
+    """Where a model lies, or will."""
+    return folder / f"untrained-{MODELS[name]}.gsdk"
+
+
+def make(name: str, folder: Path) -> None:
+    """The bundle of a model with fresh weights, from a fixed seed, where it is not there yet."""
+    out = bundle_of(name, folder)
     if out.exists():
-        return out
+        return
     import torch
     from translation_recipes import RECIPES
 
@@ -127,4 +139,3 @@ def untrained(name: str, folder: Path) -> Path:
         torch.manual_seed(0)
         plan = family.export_plan(family.build_networks())
         export_plan(plan, Provenance(data="none"), out, ExportOptions(golden_samples=1))
-    return out

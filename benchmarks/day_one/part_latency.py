@@ -41,51 +41,50 @@ def rows(order: Order) -> Found:
     backend."""
     begun = time.monotonic()
     workload = DIGITS_DCGAN if order.piece == DIGITS_DCGAN.name else WORKLOADS[order.piece]
-    steps = STEPS if workload.cases[0].steps else None
-    # The double would be timed as what it is: ONNX Runtime with a detour.
-    found = _real(order)
-    if any(map(on_gpu, found)):  # of processors one is enough, as what GPUs are compared with
-        found = [name for name in found if on_gpu(name) or name == REFERENCE]
-    ours = [f"{ON}{name}" for name in found]
-    if not ours:
-        yield order.row(workload.name, "all", "skipped", detail="no backend is left to be timed")
-        return
+    ours, others, left_out = contenders(order)
     yield f"making {workload.name}"
-    others, prepared = list(peers_here(order)), None
-    if (missing := why_no_torch()) is None:
-        prepared = prepare(workload, order.folder)
-    else:
-        yield from (order.row(workload.name, "latency", "skipped", where=name, detail=missing) for name in others)
-        others, prepared = [], as_shipped(workload, order.folder)
-    if not any(on_gpu(name) for name in _real(order)):
-        words = "no backend works on a GPU here"
-        yield from (order.row(workload.name, "latency", "skipped", where=name, detail=words) for name in GPU_PEERS)
+    prepared = prepare(workload, order.folder) if others else as_shipped(workload, order.folder)
+    yield from (
+        order.row(workload.name, "latency", "skipped", where=name, detail=left_out[name]) for name in left_out
+    )
+    if not ours:
+        return
     batches = [size for size in ORDER if size in order.batches]
     batches += [size for size in order.batches if size not in ORDER]
     for place, batch in enumerate(batches):
-        case, left = Case(batch, steps), begun + order.seconds - time.monotonic()
-        share = left / (len(batches) - place)
+        case = Case(batch, STEPS if workload.cases[0].steps else None)
+        subject, left = _subject(workload, case), begun + order.seconds - time.monotonic()
         late = left < COMPILING + EACH * (len(batches) - place)
         names = [*ours, *(name for name in others if not (late and name in COMPILED))]
-        yield f"{_subject(workload, case)}: {', '.join(names)}"
+        yield f"{subject}: {', '.join(names)}"
         comparison = Comparison(
             workload, prepared, names, root=order.folder, say=_say, base=ours[0], every_round=True
         )
-        seconds = max(LEAST, min(MOST, share / 4))
+        seconds = max(LEAST, min(MOST, left / (len(batches) - place) / 4))
         yield from _told(order, workload, comparison.measure(case, seconds=seconds))
-        if late:
+        for name in (name for name in others if late and name in COMPILED):
             words = f"{left:.0f} s were left for all sizes, and compiling takes about {COMPILING:.0f}"
-            for name in set(others) & set(COMPILED):
-                yield order.row(_subject(workload, case), "latency", "skipped", where=name, detail=words)
+            yield order.row(subject, "latency", "skipped", where=name, detail=words)
 
 
-def peers_here(order: Order) -> Iterator[str]:
-    """Where something of ours works on a GPU, the peers there; else those on the processor."""
-    yield from GPU_PEERS if any(on_gpu(name) for name in _real(order)) else ON_CPU
-
-
-def _real(order: Order) -> list[str]:
-    return [name for name in order.backends if not (order.double and name.startswith("tensorrt"))]
+def contenders(order: Order) -> tuple[list[str], list[str], dict[str, str]]:
+    """gensdk's peers, those of others, and what is left out, with the reason."""
+    real = [name for name in order.backends if not (order.double and name.startswith("tensorrt"))]
+    on_gpus = any(map(on_gpu, real))
+    kept = [name for name in real if not on_gpus or on_gpu(name) or name == REFERENCE]
+    left_out = {}
+    for name in order.backends:
+        if name not in real:
+            left_out[f"{name} (double)"] = "its time is that of ONNX Runtime with a detour"
+        elif name not in kept:
+            left_out[name] = f"beside GPUs {REFERENCE} alone stands for processors"
+    others = list(GPU_PEERS) if on_gpus else list(ON_CPU)
+    if not on_gpus:
+        left_out |= dict.fromkeys(GPU_PEERS, "no backend works on a GPU here")
+    if missing := why_no_torch():
+        left_out |= dict.fromkeys(others, missing)
+        others = []
+    return [f"{ON}{name}" for name in kept], others, left_out
 
 
 def why_no_torch() -> str | None:

@@ -20,6 +20,8 @@ SCHEMA = 1
 KIND = "gensdk-gpu-day"
 JSON, MARKDOWN = "gpu_day.json", "gpu_day.md"
 NOTHING = "-"
+BUSY = 0.5
+"""Of the cores: a load from which on a machine counts as busy."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Outcome:
     def ok(self) -> bool:
         """True where no check failed. Figures fail nothing, nor does what could not be had."""
         return not self.counts["failed"]
+
+    @property
+    def busy(self) -> str:
+        """A word where others were at work, which every figure of time feels; else nothing."""
+        load = self.machine.load_average
+        if not load or load[0] <= BUSY * self.machine.cores:
+            return ""
+        return f"The machine was busy: a load of {load[0]:g} on {self.machine.cores} cores when it began."
 
     @property
     def double(self) -> bool:
@@ -79,6 +89,8 @@ def as_markdown(outcome: Outcome) -> str:
 
 def _lines(outcome: Outcome) -> Iterator[str]:
     yield from (f"# The first day on this machine, {outcome.created}", "", summary(outcome), "")
+    if outcome.busy:
+        yield from (f"**{outcome.busy}**", "")
     if outcome.double:
         yield from (f"**Rows that say `(double)` ran {WARNING}.**", "")
     for part in PARTS.values():
