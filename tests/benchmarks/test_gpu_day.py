@@ -160,9 +160,14 @@ def test_frames(small: Order) -> None:
     assert all(isinstance(each, str) for each in part_frames.rows(of(small, "frames", PREPARE)))
     (row,) = found(part_frames.rows(of(small, "frames")))
     assert (row.state, row.subject, row.unit) == ("measured", "untrained U-Net, 32x40", "ms")
-    large = of(small, "frames", frames=((32, 40), (4320, 7680)), seconds=2.0)
+    large = of(small, "frames", frames=((32, 40), (4320, 7680)), seconds=5.0)
     _, late = found(part_frames.rows(large))
     assert (late.state, "it would take about" in late.detail) == ("skipped", True)
+
+
+def test_a_model_that_was_not_made_in_time_is_left_out(small: Order) -> None:
+    rows = found(part_frames.rows(of(small, "frames")))
+    assert [(row.state, "is not there" in row.detail) for row in rows] == [("skipped", True)] * 2
 
 
 def test_backends_on_processors_come_first() -> None:
