@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from day_one.conduct import Day
+from day_one.conduct import UNDONE, Day
 from day_one.double import check_double
 from day_one.parts import PARTS, TOTAL_SECONDS
 from day_one.report import Outcome, as_markdown, summary, write
@@ -126,7 +126,7 @@ def main(
         for row in day.rows():
             rows.append(row)
     except KeyboardInterrupt:
-        rows.append(Row("stopped", "", "", "all", "failed", detail="stopped by Ctrl-C; what was found is kept"))
+        rows.append(Row("all", "", "", "all", "stopped", detail="by Ctrl-C; what was found is kept"))
     conditions = {
         "double": double,
         "parts": parts,
@@ -162,8 +162,10 @@ def made(output: Path) -> Path:
 def told(outcome: Outcome, output: Path) -> None:
     """Writes the report and says what is in it; a report that can't be written is printed."""
     for row in outcome.rows:
-        if row.state == "failed":
-            click.echo(f"FAILED: {row.part} {row.where} {row.subject} {row.what}: {row.figure} {row.detail}")
+        if row.state in UNDONE:
+            click.echo(
+                f"{row.state.upper()}: {row.part} {row.where} {row.subject} {row.what}: {row.figure} {row.detail}"
+            )
     click.echo(" ".join(filter(None, (summary(outcome), outcome.busy))))
     try:
         written = write(outcome, output.absolute())

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from peers.child import BENCHMARKS, child_environment
 
 from day_one.backends import processors_first
 from day_one.double import TESTS
 from day_one.parts import MACHINE, PARTS, PREPARE, TOTAL_SECONDS, Part
-from day_one.result import Order, Row
+from day_one.result import Order, Row, State
 from gensdk_runtime.host.child_process import Limits, death, end, start_module
 
 SETTLE = 0.2
@@ -22,6 +21,7 @@ SETTLE = 0.2
 LEAST = 3.0
 """Seconds without which no piece is begun."""
 CHILD = "day_one.child"
+UNDONE = ("failed", "stopped")
 OPENS = "opens"
 """What the row about a backend is called, of which the other parts are made."""
 
@@ -46,7 +46,7 @@ class Day:
         """All rows, as they come. What the machine is has to be known for every other part."""
         machine = list(self._part(PARTS[MACHINE]))
         self._note_backends(machine)
-        yield from (row for row in machine if MACHINE in self.parts or row.state == "failed")
+        yield from (row for row in machine if MACHINE in self.parts or row.state in UNDONE)
         for name in self.parts:
             if name != MACHINE:
                 yield from self._part(PARTS[name])
@@ -108,7 +108,8 @@ class Day:
             end(process)
         yield from self._heard(reader)
         if code != 0:
-            yield self._told(order, "failed", self._problem(code, order, reader, log))
+            state: State = "failed" if code is not None else "stopped"
+            yield self._told(order, state, self._problem(code, order, reader, log))
 
     def _problem(self, code: int | None, order: Order, reader: Reader, log: Path) -> str:
         """Why a piece has not come to its end; `code` None: it was working still."""
@@ -125,7 +126,7 @@ class Day:
             self.say(in_a_line(row))
             yield row
 
-    def _told(self, order: Order, state: Any, detail: str) -> Row:
+    def _told(self, order: Order, state: State, detail: str) -> Row:
         row = order.row("", "all", state, detail=detail)
         self.say(in_a_line(row))
         return row
@@ -154,6 +155,6 @@ class Reader:
 
 def in_a_line(row: Row) -> str:
     """A row for the terminal."""
-    marks = {"passed": "ok", "failed": "FAILED", "measured": "", "skipped": "skipped"}
+    marks = {"passed": "ok", "failed": "FAILED", "measured": "", "skipped": "skipped", "stopped": "STOPPED"}
     parts = [f"{row.where:<24}", row.subject, f"{row.what}:", row.figure, marks[row.state]]
     return "  " + " ".join(part for part in (*parts, f"[{row.detail[:160]}]" if row.detail else "") if part)

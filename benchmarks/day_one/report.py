@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from day_one.conduct import UNDONE
 from day_one.double import WARNING
 from day_one.parts import MACHINE, PARTS
 from day_one.result import Row
@@ -20,6 +21,7 @@ SCHEMA = 1
 KIND = "gensdk-gpu-day"
 JSON, MARKDOWN = "gpu_day.json", "gpu_day.md"
 NOTHING = "-"
+WORDS = {"failed": "FAILED", "stopped": "STOPPED for want of time (give a larger --limit, or run it again)"}
 BUSY = 0.5
 """Of the cores: a load from which on a machine counts as busy."""
 
@@ -41,8 +43,9 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """True where no check failed. Figures fail nothing, nor does what could not be had."""
-        return not self.counts["failed"]
+        """True where no check failed and no piece was stopped. Figures fail nothing, nor does what could not be
+        had."""
+        return not any(self.counts[state] for state in UNDONE)
 
     @property
     def busy(self) -> str:
@@ -140,10 +143,10 @@ def _cell(row: Row) -> str:
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
     """What failed and what was skipped, with the reasons; the same reason once."""
-    for state, title in (("failed", "Failed"), ("skipped", "Not measured")):
+    for state, title in (("failed", "Failed"), ("stopped", "Stopped"), ("skipped", "Not measured")):
         by_reason: dict[str, list[str]] = {}
         for row in rows:
-            if (row.state == state and row.part != MACHINE) or (row.state == state == "failed"):
+            if row.state == state and (row.part != MACHINE or state in UNDONE):
                 what = "" if row.what == "all" else row.what
                 name = " ".join(filter(None, (row.where, row.subject, what)))
                 by_reason.setdefault(row.detail, []).append(name)
@@ -178,7 +181,8 @@ def escaped(text: str) -> str:
 def summary(outcome: Outcome) -> str:
     """How it went, in a sentence."""
     counts, machine = outcome.counts, outcome.machine
-    verdict = "every check passed" if outcome.ok else f"{counts['failed']} checks FAILED"
+    bad = [f"{counts[state]} {words}" for state, words in WORDS.items() if counts[state]]
+    verdict = "every check passed" if outcome.ok else " and ".join(bad)
     return (
         f"{verdict}: {counts['passed']} passed, {counts['measured']} figures, {counts['skipped']} not measured, "
         f"in {outcome.seconds:.0f} s; {', '.join(machine.gpus) or 'no NVIDIA GPU'}; "

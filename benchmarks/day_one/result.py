@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from gensdk_runtime.printable import printable
 
-State = Literal["passed", "failed", "measured", "skipped"]
+State = Literal["passed", "failed", "measured", "skipped", "stopped"]
 MOST_WORDS = 600
 """Characters of a row's detail."""
 
@@ -20,7 +20,7 @@ class Row:
     """One fact. `where`: the backend or peer; `subject`: the bundle, frame or workload, with its conditions.
 
     `state`: of a check passed or failed, measured where nothing is asked for, skipped where `detail` says why it
-    could not be had. `value` in `unit`, with the 95 % interval from `low` to `high` where there is one; `shown`:
+    could not be had, stopped where a piece was not over in its time. `value` in `unit`, with the 95 % interval from `low` to `high` where there is one; `shown`:
     what tables say in its place."""
 
     part: str
