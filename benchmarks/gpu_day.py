@@ -3,8 +3,8 @@
 Each part can be left out and has a limit of seconds; each runs in child processes, so that a crash or a hang is a
 row of the report and the rest goes on. It needs gensdk with the extras for the GPU at hand; "gensdk[training]"
 beside them adds the comparison with PyTorch. Writes gpu_day.json (all of it) and gpu_day.md (tables). Ends with 1
-where a check failed; figures fail nothing. What is built (engines, bundles) stays in OUTPUT/work: another run has
-more time.
+where a check failed or a piece was stopped; figures fail nothing. What is built (engines, bundles) stays in
+OUTPUT/work: another run has more time.
 
 \b
     python benchmarks/gpu_day.py --output first-day

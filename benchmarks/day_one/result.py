@@ -20,8 +20,9 @@ class Row:
     """One fact. `where`: the backend or peer; `subject`: the bundle, frame or workload, with its conditions.
 
     `state`: of a check passed or failed, measured where nothing is asked for, skipped where `detail` says why it
-    could not be had, stopped where a piece was not over in its time. `value` in `unit`, with the 95 % interval from `low` to `high` where there is one; `shown`:
-    what tables say in its place."""
+    could not be had, stopped where a piece was not over in its time. `value` in `unit`, with the 95 % interval
+    from `low` to `high` where there is one; `shown`: what tables say in its place.
+    """
 
     part: str
     where: str
