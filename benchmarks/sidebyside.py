@@ -96,8 +96,11 @@ class Result:
 
 
 class Comparison:
-    """The processes of one workload; each case is measured by :meth:`measure`. `base`: whose images all others'
-    are compared with; `every_round`: also what can't be the fastest takes part in all rounds."""
+    """The processes of one workload; each case is measured by :meth:`measure`.
+
+    `base`: whose images all others' are compared with; `every_round`: also what can't be the fastest takes part in
+    all rounds; `patience`: seconds that a peer may take to open a case.
+    """
 
     def __init__(
         self,
@@ -109,8 +112,9 @@ class Comparison:
         say: Callable[[str], None],
         base: str = "gensdk",
         every_round: bool = False,
+        patience: float = OPEN_SECONDS,
     ) -> None:
-        self.base, self.every_round = base, every_round
+        self.base, self.every_round, self.patience = base, every_round, patience
         self.workload, self.prepared, self.root, self.say = workload, prepared, root, say
         self.model = prepared.describe()
         self.names = [name for name in names if applies(peer_spec(name), self.model)]
@@ -147,7 +151,7 @@ class Comparison:
 
     def _open(self, child: Child, name: str, *, result: Result, noise: Path) -> None:
         case = result.case
-        answer = child.ask("open", timeout=OPEN_SECONDS, batch=case.batch, steps=case.steps, noise=str(noise))
+        answer = child.ask("open", timeout=self.patience, batch=case.batch, steps=case.steps, noise=str(noise))
         timing = Timing(answer["scale"], answer["whole"], answer["open_ns"] / 1e6, answer["first_ns"] / 1e6)
         timing.detail = answer["detail"]
         result.timings[name] = timing

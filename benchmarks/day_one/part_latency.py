@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from gensdk_runtime.bundles.embedded import FOLDER
 
 ON_CPU = ("torch", "torch-compile", "onnxruntime")
 COMPILED = ("torch-compile", "torch-cuda-compile")
-COMPILING, EACH = 30.0, 20.0
-"""Seconds that ``torch.compile`` may take for a case, and that a case takes without. Where fewer are left for
-what is to come, it is left out, with a word."""
+COMPILING = 25.0
+"""Seconds without which no ``torch.compile`` is begun: it is left out, with a word."""
+SPARE = 4.0
+"""Seconds before the limit in which all is over."""
 ORDER = (1, 64, 8)
 """Of batch sizes: what tells most comes first."""
 LEAST, MOST = 1.0, 8.0
@@ -51,20 +53,24 @@ def rows(order: Order) -> Found:
         return
     batches = [size for size in ORDER if size in order.batches]
     batches += [size for size in order.batches if size not in ORDER]
+    until, fastest = begun + order.seconds - SPARE, {}
     for place, batch in enumerate(batches):
-        case = Case(batch, STEPS if workload.cases[0].steps else None)
-        subject, left = _subject(workload, case), begun + order.seconds - time.monotonic()
-        late = left < COMPILING + EACH * (len(batches) - place)
-        names = [*ours, *(name for name in others if not (late and name in COMPILED))]
-        yield f"{subject}: {', '.join(names)}"
-        comparison = Comparison(
-            workload, prepared, names, root=order.folder, say=_say, base=ours[0], every_round=True
-        )
-        seconds = max(LEAST, min(MOST, left / (len(batches) - place) / 4))
-        yield from _told(order, workload, comparison.measure(case, seconds=seconds))
-        for name in (name for name in others if late and name in COMPILED):
-            words = f"{left:.0f} s were left for all sizes, and compiling takes about {COMPILING:.0f}"
-            yield order.row(subject, "latency", "skipped", where=name, detail=words)
+        names = [*ours, *(name for name in others if name not in COMPILED)]
+        share = (until - time.monotonic()) / (len(batches) - place)
+        made = Measured(order, workload, prepared, batch)
+        yield f"{made.subject}: {', '.join(names)}"
+        yield from made.rows(names, seconds=share / 4, patience=until - time.monotonic())
+        fastest[batch] = made.fastest or ours[0]
+    for batch in batches:  # now, as compiling may take all that is left
+        left, known = until - time.monotonic(), (fastest[batch],)
+        made = Measured(order, workload, prepared, batch, known=known)
+        for name in (name for name in others if name in COMPILED):
+            if left < COMPILING:
+                words = f"{max(0.0, left):.0f} s were left, and compiling takes about {COMPILING:.0f}"
+                yield order.row(made.subject, "latency", "skipped", where=name, detail=words)
+                continue
+            yield f"{made.subject}: {name}"
+            yield from made.rows([fastest[batch], name], seconds=left / 8, patience=left / 2)
 
 
 def contenders(order: Order) -> tuple[list[str], list[str], dict[str, str]]:
@@ -101,50 +107,73 @@ def as_shipped(workload: Workload, folder: Path) -> Prepared:
     return Prepared(workload.name, workload.source, str(made))
 
 
-def _subject(workload: Workload, case: Case) -> str:
-    return f"{workload.name}, batch {case.batch}" + (f", {case.steps} steps" if case.steps else "")
+@dataclass
+class Measured:
+    """One batch size; `fastest`: of gensdk's peers, when it was measured."""
 
+    order: Order
+    workload: Workload
+    prepared: Prepared
+    batch: int
+    fastest: str | None = None
+    known: tuple[str, ...] = ()
+    """Peers whose rows are there already."""
 
-def _told(order: Order, workload: Workload, result: Result) -> Iterator[Row]:
-    """Medians, ratios to the fastest of ours, differences of pictures; and who failed, with the reason."""
-    subject = _subject(workload, result.case)
-    mine = [name for name in result.timings if peer_spec(name).ours]
-    fastest = min(mine, key=lambda name: result.timings[name].median, default=None)
-    for name, timing in result.timings.items():
-        low, high = median_interval(timing.calls.tolist())
-        words = (
-            f"{len(timing.calls)} calls in {len(timing.rounds)} rounds; ready after {_ready(result, name):.1f} s"
+    @property
+    def case(self) -> Case:
+        """As the comparison has it."""
+        return Case(self.batch, STEPS if self.workload.cases[0].steps else None)
+
+    @property
+    def subject(self) -> str:
+        """As rows name it."""
+        return f"{self.workload.name}, batch {self.batch}" + (f", {STEPS} steps" if self.case.steps else "")
+
+    def rows(self, names: Sequence[str], *, seconds: float, patience: float) -> Iterator[Row]:
+        """Of the peers `names`, in turn for so many `seconds`; the first stands for the right pictures."""
+        comparison = Comparison(
+            self.workload,
+            self.prepared,
+            names,
+            root=self.order.folder,
+            say=_say,
+            base=names[0],
+            every_round=True,
+            patience=max(LEAST, patience),
         )
-        yield order.row(
-            subject, "latency", "measured", timing.median, where=name, unit="ms", low=low, high=high, detail=words
-        )
-    for name in result.timings:
-        if fastest is not None and name != fastest:
-            found = ratio(result.rounds(name), result.rounds(fastest))
-            yield order.row(
-                subject,
-                "time over gensdk's",
-                "measured",
-                found.ratio,
-                where=name,
-                low=found.low,
-                high=found.high,
-                detail=f"over {fastest}, the fastest of gensdk's here",
-            )
-    for name, difference in result.differences.items():
-        words = f"from {result.base}, a grey level ({GREY_LEVEL:.4f}) allowed"
-        ok = difference <= GREY_LEVEL
-        yield order.check(subject, "the same pictures", ok, difference, where=name, detail=words)
-    for name, failure in result.failures.items():
-        state: State = (
-            "failed" if peer_spec(name).ours else "skipped"
-        )  # what a peer can't do here is no failure of ours
-        yield order.row(subject, "latency", state, where=name, detail=failure)
+        result = comparison.measure(self.case, seconds=max(LEAST, min(MOST, seconds)))
+        mine = [name for name in result.timings if peer_spec(name).ours]
+        self.fastest = min(mine, key=lambda name: result.timings[name].median, default=None)
+        told = [name for name in names if name not in self.known]
+        yield from self._latencies(result, told)
+        yield from self._pictures(result, told)
+        for name in (name for name in told if name in result.failures):
+            state: State = (
+                "failed" if peer_spec(name).ours else "skipped"
+            )  # what a peer can't do is no fault of ours
+            yield self.order.row(self.subject, "latency", state, where=name, detail=result.failures[name])
 
+    def _latencies(self, result: Result, names: Sequence[str]) -> Iterator[Row]:
+        """Medians, and ratios to the fastest of ours."""
+        for name in (name for name in names if name in result.timings):
+            timing = result.timings[name]
+            low, high = median_interval(timing.calls.tolist())
+            ready = (timing.open_ms + timing.first_ms) / 1e3
+            words = f"{len(timing.calls)} calls in {len(timing.rounds)} rounds; ready after {ready:.1f} s"
+            how = {"where": name, "unit": "ms", "low": low, "high": high, "detail": words}
+            yield self.order.row(self.subject, "latency", "measured", timing.median, **how)
+            if self.fastest is not None and name != self.fastest:
+                found = ratio(result.rounds(name), result.rounds(self.fastest))
+                words = f"over {self.fastest}, the fastest of gensdk's here"
+                how = {"where": name, "low": found.low, "high": found.high, "detail": words}
+                yield self.order.row(self.subject, "time over gensdk's", "measured", found.ratio, **how)
 
-def _ready(result: Result, name: str) -> float:
-    timing = result.timings[name]
-    return (timing.open_ms + timing.first_ms) / 1e3
+    def _pictures(self, result: Result, names: Sequence[str]) -> Iterator[Row]:
+        for name in (name for name in names if name in result.differences):
+            difference = result.differences[name]
+            words = f"from {result.base}, a grey level ({GREY_LEVEL:.4f}) allowed"
+            how = {"where": name, "detail": words}
+            yield self.order.check(self.subject, "the same pictures", difference <= GREY_LEVEL, difference, **how)
 
 
 def _say(text: str) -> None:
