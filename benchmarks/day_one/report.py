@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from peers import ON
+
 from day_one.conduct import UNDONE
 from day_one.double import WARNING
 from day_one.parts import MACHINE, PARTS
@@ -96,12 +98,32 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         yield from (f"**{outcome.busy}**", "")
     if outcome.double:
         yield from (f"**Rows that say `(double)` ran {WARNING}.**", "")
+    yield from overview(outcome.rows)
     for part in PARTS.values():
         rows = [row for row in outcome.rows if row.part == part.name]
         if rows:
             yield from (f"## {part.title}", "")
             yield from _machine(rows) if part.name == MACHINE else _pivot(rows)
             yield from _notes(rows)
+
+
+def overview(rows: Sequence[Row]) -> Iterator[str]:
+    """One table of it all: a line for each backend that opens, a column for each part."""
+    parts = [name for name in PARTS if name != MACHINE and any(row.part == name for row in rows)]
+    cells: dict[str, dict[str, Counter[str]]] = {}
+    for row in rows:
+        where = row.where.removeprefix(ON)
+        by_a_peer = row.part == "latency" and where == row.where
+        if row.part in parts and not by_a_peer and (row.state != "skipped" or where in cells):
+            cells.setdefault(where, {}).setdefault(row.part, Counter())[row.state] += 1
+    lines = [(where, *(counted(found.get(part, Counter())) for part in parts)) for where, found in cells.items()]
+    yield from table(("on", *parts), lines)
+
+
+def counted(states: Counter[str]) -> str:
+    """How the rows of one part went, in a cell."""
+    words = {"passed": "ok", "failed": "FAILED", "stopped": "STOPPED", "measured": "figures"}
+    return ", ".join(f"{states[state]} {word}" for state, word in words.items() if states[state]) or NOTHING
 
 
 def _machine(rows: Sequence[Row]) -> Iterator[str]:

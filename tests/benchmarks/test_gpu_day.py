@@ -391,6 +391,8 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row.part for row in rows} == {"machine", "proof", "transfers"}
     text = (tmp_path / MARKDOWN).read_text()
     assert "bit for bit" in text
+    assert "| on | proof | transfers |" in text
+    assert f"| {REFERENCE} | 8 ok | - |" in text
     assert "double" not in text
     titles = [part.title for part in PARTS.values() if part.name in found["conditions"]["parts"]]
     assert all(f"## {title}" in text for title in titles)
