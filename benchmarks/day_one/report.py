@@ -113,7 +113,7 @@ def overview(rows: Sequence[Row]) -> Iterator[str]:
     cells: dict[str, dict[str, Counter[str]]] = {}
     for row in rows:
         where = row.where.removeprefix(ON)
-        by_a_peer = row.part == "latency" and where == row.where
+        by_a_peer = row.part == "latency" and where == row.where and row.state not in UNDONE
         if row.part in parts and not by_a_peer and (row.state != "skipped" or where in cells):
             cells.setdefault(where, {}).setdefault(row.part, Counter())[row.state] += 1
     lines = [(where, *(counted(found.get(part, Counter())) for part in parts)) for where, found in cells.items()]
