@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from figures import Rounds
 from numpy.typing import NDArray
-from peers import PEERS, SEED, PeerSpec
+from peers import SEED, PeerSpec, peer_spec
 from peers.child import Child, PeerFailed, start_peer
 from workloads import Case, Workload
 from workloads.noise import draw_noise
@@ -66,7 +66,7 @@ class Timing:
 @dataclass
 class Result:
     """One case. `differences` and `rms`: from gensdk's images, largest and root mean square; `pixels`: what slow
-    peers compared."""
+    peers compared. `base`: the peer that stands for gensdk."""
 
     workload: str
     case: Case
@@ -75,17 +75,18 @@ class Result:
     differences: dict[str, float] = field(default_factory=dict)
     rms: dict[str, float] = field(default_factory=dict)
     pixels: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    base: str = "gensdk"
 
     @property
     def best_peer(self) -> str | None:
         """The fastest that is not gensdk and makes whole images."""
-        peers = [name for name, timing in self.timings.items() if timing.whole and not PEERS[name].ours]
+        peers = [name for name, timing in self.timings.items() if timing.whole and not peer_spec(name).ours]
         return min(peers, key=self.relative, default=None)
 
     def relative(self, name: str) -> float:
         """Its time over gensdk's, the median of the rounds that both took part in; without gensdk plain ms."""
         own = self.rounds(name)
-        base = self.rounds("gensdk") if "gensdk" in self.timings else [np.ones(1)] * len(own)
+        base = self.rounds(self.base) if self.base in self.timings else [np.ones(1)] * len(own)
         ratios = [np.median(a) / np.median(b) for a, b in zip(own, base, strict=True) if len(a) and len(b)]
         return float(np.median(ratios)) if ratios else self.timings[name].median
 
@@ -95,7 +96,11 @@ class Result:
 
 
 class Comparison:
-    """The processes of one workload; each case is measured by :meth:`measure`."""
+    """The processes of one workload; each case is measured by :meth:`measure`.
+
+    `base`: whose images all others' are compared with; `every_round`: also what can't be the fastest takes part in
+    all rounds; `patience`: seconds that a peer may take to open a case.
+    """
 
     def __init__(
         self,
@@ -105,15 +110,19 @@ class Comparison:
         *,
         root: Path,
         say: Callable[[str], None],
+        base: str = "gensdk",
+        every_round: bool = False,
+        patience: float = OPEN_SECONDS,
     ) -> None:
+        self.base, self.every_round, self.patience = base, every_round, patience
         self.workload, self.prepared, self.root, self.say = workload, prepared, root, say
         self.model = prepared.describe()
-        self.names = [name for name in names if applies(PEERS[name], self.model)]
+        self.names = [name for name in names if applies(peer_spec(name), self.model)]
         self._rng = np.random.default_rng(0)
 
     def measure(self, case: Case, *, seconds: float, rounds: int | None = None) -> Result:
         """Opens all peers for `case`, compares their images, then times them for about `seconds`."""
-        result = Result(self.workload.name, case)
+        result = Result(self.workload.name, case, base=self.base)
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             noise = scratch / "noise.npy"
@@ -142,7 +151,7 @@ class Comparison:
 
     def _open(self, child: Child, name: str, *, result: Result, noise: Path) -> None:
         case = result.case
-        answer = child.ask("open", timeout=OPEN_SECONDS, batch=case.batch, steps=case.steps, noise=str(noise))
+        answer = child.ask("open", timeout=self.patience, batch=case.batch, steps=case.steps, noise=str(noise))
         timing = Timing(answer["scale"], answer["whole"], answer["open_ns"] / 1e6, answer["first_ns"] / 1e6)
         timing.detail = answer["detail"]
         result.timings[name] = timing
@@ -152,23 +161,23 @@ class Comparison:
         """Differences of all from gensdk's images, from the same noise."""
 
         def save(child: Child, name: str) -> None:
-            child.ask("save", timeout=RUN_SECONDS, to=str(scratch / f"{name}.npy"))
+            child.ask("save", timeout=RUN_SECONDS, to=str(images_file(scratch, name)))
 
         def compare(child: Child, name: str) -> None:
             if not result.timings[name].whole:
-                answer = child.ask("differing", timeout=OPEN_SECONDS, images=str(scratch / "gensdk.npy"))
+                answer = child.ask("differing", timeout=OPEN_SECONDS, images=str(images_file(scratch, self.base)))
                 result.pixels[name] = answer
                 return
             save(child, name)
-            theirs = np.load(scratch / f"{name}.npy", allow_pickle=False)
+            theirs = np.load(images_file(scratch, name), allow_pickle=False)
             result.differences[name] = float(np.abs(ours - theirs).max())
             result.rms[name] = float(np.sqrt(np.square(ours - theirs).mean()))
 
-        if "gensdk" in children:
-            self._attempt(children, result, "gensdk", save)
-        if "gensdk" in children:
-            ours = np.load(scratch / "gensdk.npy", allow_pickle=False)
-            for name in [name for name in children if name != "gensdk"]:
+        if self.base in children:
+            self._attempt(children, result, self.base, save)
+        if self.base in children:
+            ours = np.load(images_file(scratch, self.base), allow_pickle=False)
+            for name in [name for name in children if name != self.base]:
                 self._attempt(children, result, name, compare)
 
     def _time(self, children: dict[str, Child], result: Result, seconds: float, rounds: int | None) -> None:
@@ -197,8 +206,15 @@ class Comparison:
     def _racing(self, children: Mapping[str, Child], result: Result) -> list[str]:
         """Ours, diffusers, and whatever may be the fastest peer."""
         best = result.best_peer
+        if self.every_round:
+            return list(children)
         limit = CONTENDER * result.relative(best) if best else 0.0
-        return [name for name in children if PEERS[name].anchor or result.relative(name) <= limit]
+        return [name for name in children if peer_spec(name).anchor or result.relative(name) <= limit]
+
+
+def images_file(folder: Path, name: str) -> Path:
+    """Where the images of the peer of this name lie; ``gensdk@onnxruntime:cuda`` is no file's name on Windows."""
+    return folder / f"{name.replace(':', '-')}.npy"
 
 
 def applies(spec: PeerSpec, model: ModelSpec) -> bool:

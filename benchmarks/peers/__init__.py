@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 DIFFUSION, FEEDFORWARD, AUTOREGRESSIVE = "diffusion", "feedforward", "autoregressive"
+_NO_PIXELS = (DIFFUSION, FEEDFORWARD)
 SEED = 7
 """Of the noise that all peers get."""
 
@@ -113,3 +114,43 @@ _ALL = (
 )
 
 PEERS = {spec.name: spec for spec in _ALL}
+
+_ON_GPU = {"device": "cuda"}
+_GPU = (
+    PeerSpec("torch-cuda", "peers.torch", "PyTorch, eager, on the GPU", _NO_PIXELS, _ON_GPU),
+    PeerSpec(
+        "torch-cuda-compile",
+        "peers.torch",
+        "the same under torch.compile",
+        _NO_PIXELS,
+        {**_ON_GPU, "compiled": True},
+    ),
+    PeerSpec(
+        "torch-cuda-graph",
+        "peers.torch",
+        "PyTorch, the whole sampling as one CUDA graph",
+        _NO_PIXELS,
+        {**_ON_GPU, "graphed": True},
+    ),
+    PeerSpec(
+        "onnxruntime-cuda",
+        "peers.onnxruntime",
+        "a bare ONNX Runtime loop on its CUDA provider",
+        _NO_PIXELS,
+        {"provider": "CUDAExecutionProvider"},
+    ),
+)
+
+GPU_PEERS = {spec.name: spec for spec in _GPU}
+"""Those that need a GPU, and so are no part of the comparison on processors; all without TF32, as gensdk is."""
+ON = "gensdk@"
+"""``gensdk@BACKEND``: gensdk on that backend, as in ``gensdk@onnxruntime:cuda``."""
+
+
+def peer_spec(name: str) -> PeerSpec:
+    """The peer of this name, of all that there are. KeyError for an unknown one."""
+    if name.startswith(ON):
+        backend = name.removeprefix(ON)
+        title = f"Generator.load(bundle, backend={backend!r})"
+        return PeerSpec(name, "peers.gensdk", title, options={"backend": backend}, anchor=True)
+    return {**PEERS, **GPU_PEERS}[name]

@@ -53,7 +53,7 @@ class Child(Closable):
         self.name = name
         logs = root / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self._log = logs / f"{name}.log"
+        self._log = logs / f"{name.replace(':', '-')}.log"
         with self._log.open("wb") as log:
             self._process = start_python(
                 command,

@@ -25,7 +25,7 @@ import numpy as np
 from workloads import Case
 from workloads.prepare import Prepared
 
-from peers import PEERS, Float32, Peer, PeerSpec
+from peers import Float32, Peer, PeerSpec, peer_spec
 from peers.serving import Command, serve, timed
 
 
@@ -98,7 +98,7 @@ def peak_memory() -> int:
 
 def start(first: dict[str, Any]) -> Mapping[str, Command]:
     """The commands of the peer that the first line names."""
-    server = Server(PEERS[first["peer"]], Prepared(**first["prepared"]))
+    server = Server(peer_spec(first["peer"]), Prepared(**first["prepared"]))
     return {name: getattr(server, name) for name in COMMANDS}
 
 

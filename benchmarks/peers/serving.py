@@ -27,7 +27,7 @@ def serve(start: Callable[[dict[str, Any]], Mapping[str, Command]]) -> None:
 
     The first line goes to `start`, which gives the commands by name. What a command raises is its answer.
     """
-    out, waiting = _answers(), _lines()
+    out, waiting = private_output(), _lines()
     commands = start(json.loads(waiting.get()))
     while True:
         given = json.loads(waiting.get())
@@ -57,7 +57,7 @@ def timed(call: Callable[[], Any], *, calls: int, discard: int, clock: str = "wa
     return found[discard:], result
 
 
-def _answers() -> TextIO:
+def private_output() -> TextIO:
     """A private copy of standard output; whatever else is printed goes to standard error."""
     private = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -76,3 +76,12 @@ _ALL = (
 )
 
 WORKLOADS = {workload.name: workload for workload in _ALL}
+
+DIGITS_DCGAN = Workload(
+    "digits-dcgan",
+    "the embedded digits DCGAN's generator (0.05 M parameters), 1x8x8, one class, trained",
+    "workloads.digits_dcgan:build",
+    (Case(1), Case(8), Case(64)),
+)
+"""For the first day on a GPU: what the smallest call costs. It is no part of the comparison on processors, where
+`dcgan-64` stands for generators."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
-import onnx
 import torch
 from recipes import RECIPES
 from torch import Tensor, nn
 
-from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_training.family import DataInfo
 from gensdk_training.registry import get_family
 from workloads import Model
+from workloads.embedded import embedded_weights
 
 DIGITS = DataInfo(name="digits", channels=1, height=8, width=8, count=1438, num_classes=10)
 
@@ -39,26 +37,6 @@ def build() -> Model:
     family_type = get_family(recipe.family)
     family = family_type(family_type.Config(**recipe.config), DIGITS)
     networks = family.build_networks()
-    networks["denoiser"].load_state_dict(embedded_weights(networks["denoiser"].state_dict()))
+    shapes = {key: weight.shape for key, weight in networks["denoiser"].state_dict().items()}
+    networks["denoiser"].load_state_dict(embedded_weights("digits-ddpm", shapes))
     return Model(family.export_plan(networks), Unlabelled(networks["denoiser"], 10).eval())
-
-
-def embedded_weights(wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the embedded bundle under the U-Net's own names, found in its ONNX files.
-
-    A graph calls a weight ``denoiser.`` or the like and then its name; an inner layer of the same name has more
-    before it. Raises KeyError where one is missing.
-    """
-    stored: dict[str, Tensor] = {}
-    with Bundle.open("digits-ddpm") as bundle:
-        for name in bundle.manifest.model.program.graphs:
-            graph = onnx.load_from_string(bundle.graph_source(name, "fp32").read()).graph
-            for tensor in graph.initializer:
-                stored[tensor.name] = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-    found = {}
-    for key, weight in wanted.items():
-        names = [name for name in stored if name.endswith(f".{key}") and stored[name].shape == weight.shape]
-        if not names:
-            raise KeyError(f"the embedded digits-ddpm has no weight {key!r} of shape {list(weight.shape)}")
-        found[key] = stored[min(names, key=len)]
-    return found

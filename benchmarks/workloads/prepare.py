@@ -86,13 +86,21 @@ def build(source: str) -> Model:
 
 def locate(workload: Workload, root: Path) -> Prepared:
     """Where the workload lies, made or not. The key covers the sources and packages that shape its graphs."""
-    versions = {name: metadata.version(name) for name in _PACKAGES}
+    versions = {name: _version(name) for name in _PACKAGES}
     key = hashlib.sha256(json.dumps([workload.source, versions]).encode())
     sources = sorted(path for folder in _SOURCES for path in folder.glob("*.py"))
     embedded = sorted(FOLDER.glob("*.gsdk"))
     for path in [*sources, *embedded, Path(__file__).parent.parent / "recipes.py"]:
         key.update(path.name.encode() + path.read_bytes())
     return Prepared(workload.name, workload.source, str(root / f"{workload.name}-{key.hexdigest()[:12]}"))
+
+
+def _version(package: str) -> str | None:
+    """The installed version; None where it is missing, which not every workload minds."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def prepare(workload: Workload, root: Path) -> Prepared:

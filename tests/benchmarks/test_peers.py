@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peers import PEERS, SEED, PeerSpec
+import torch
+from peers import GPU_PEERS, PEERS, SEED, PeerSpec, peer_spec
 from peers.child import PeerFailed, start_peer
+from peers.onnxruntime import open_peer as open_onnxruntime
+from peers.torch import OnDevice
 from sidebyside import Comparison, applies
 from workloads import Case, Workload
 from workloads.noise import draw_noise
@@ -69,6 +72,55 @@ def test_all_peers_give_the_same_pictures(prepared: Prepared) -> None:
             assert peer.differing(noise, -ours)["all"] > 0
         compared += 1
     assert compared >= 5
+
+
+HAS_CUDA = torch.cuda.is_available()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_CUDA, reason="this PyTorch reaches no GPU")
+@pytest.mark.parametrize("name", [name for name in GPU_PEERS if not GPU_PEERS[name].options.get("compiled")])
+def test_peers_on_a_gpu_give_the_same_pictures(root: Path, name: str) -> None:
+    for kind in ("diffusion", "generator"):
+        made, case = prepare(workload(kind), root), CASES[kind]
+        noise = draw_noise(made.describe(), case.batch, seed=SEED)
+        ours = np.array(PEERS["gensdk"].open(made, case).run(noise))
+        peer = peer_spec(name).open(made, case)
+        for _ in range(2):
+            np.testing.assert_allclose(peer.run(noise), ours, atol=1e-3, err_msg=name)
+
+
+def test_gensdk_on_a_backend_by_name(root: Path) -> None:
+    made, case = prepare(workload("generator"), root), CASES["generator"]
+    noise = draw_noise(made.describe(), case.batch, seed=SEED)
+    peer = peer_spec("gensdk@onnxruntime").open(made, case)
+    np.testing.assert_allclose(peer.run(noise), PEERS["gensdk"].open(made, case).run(noise), atol=1e-5)
+    assert peer.detail() == "onnxruntime"
+    assert peer_spec("gensdk@onnxruntime").ours
+    with pytest.raises(KeyError):
+        peer_spec("nobody")
+
+
+def test_a_bare_loop_that_falls_back_is_none(root: Path) -> None:
+    """ONNX Runtime would go on with another provider, and be timed as what it is not."""
+    made, case = prepare(workload("generator"), root), CASES["generator"]
+    with (
+        pytest.warns(UserWarning, match="not in available provider names"),
+        pytest.raises(RuntimeError, match="fell back from Nobody to CPUExecutionProvider"),
+    ):
+        open_onnxruntime(made, case, provider="Nobody")
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "generator"])
+def test_on_a_device_nothing_but_noise_and_images_pass(root: Path, kind: str) -> None:
+    """What a CUDA graph captures, on the processor: noise in, images out, both tensors."""
+    made, case = prepare(workload(kind), root), CASES[kind]
+    noise = draw_noise(made.describe(), case.batch, seed=SEED)
+    peer = PEERS["torch"].open(made, case)
+    assert isinstance(peer, OnDevice)
+    with torch.inference_mode():
+        images = peer.compute(torch.from_numpy(noise))
+    np.testing.assert_array_equal(images.numpy(), peer.run(noise))
 
 
 def test_peers_in_processes_of_their_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import tensorrt_rtx_bindings as trt
 
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import Log, Toolkit
-from support.host_driver import HostDriver, play_on
+from support.host_driver import HostDriver, Patches, play_on
 from support.host_gpu import HostCuda, HostTrt
 
 
@@ -26,7 +25,7 @@ class Host:
     """Of engines and kernels that are kept."""
 
 
-def engines_here(kind: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Host:
+def engines_here(kind: Any, monkeypatch: Patches, folder: Path) -> Host:
     """The backend of this `kind`, as long as the patches last."""
     cuda = HostCuda()
     package = HostTrt(trt, cuda)

@@ -9,10 +9,9 @@ import ctypes
 import re
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import pytest
 from cuda.bindings import driver as real
 
 from gensdk_runtime import noise
@@ -99,7 +98,13 @@ class HostDriver:
         np.copyto(self.cuda.view(out, (rows, count), "float32"), drawn)
 
 
-def play_on(cuda: HostCuda, monkeypatch: pytest.MonkeyPatch, play: Play | None = None) -> HostDriver:
+class Patches(Protocol):
+    """pytest's ``monkeypatch``, or what sets for good (``benchmarks/day_one``)."""
+
+    def setattr(self, target: object, name: str, value: object, /) -> None: ...
+
+
+def play_on(cuda: HostCuda, monkeypatch: Patches, play: Play | None = None) -> HostDriver:
     """Has the package find `cuda`, and a driver beside it."""
     driver = HostDriver(cuda, play)
     monkeypatch.setattr(device, "cuda", lambda: cuda)

@@ -40,6 +40,8 @@ NO_MEMORY = real.cudaError_t.cudaErrorMemoryAllocation
 LIMITS = {"guidance": 2, "labels": 128, "rows": 1024}
 LARGEST = 64
 SIDES = ("height", "width")
+MEMORY = 8 * 2**30
+"""Bytes of the device."""
 
 
 Captured = list[tuple[int, Callable[[], None]]]
@@ -87,6 +89,9 @@ class HostCuda:
     def cudaDriverGetVersion(self) -> Any:
         return OK, 13000
 
+    def cudaRuntimeGetVersion(self) -> Any:
+        return OK, 13000
+
     def cudaGetDeviceCount(self) -> Any:
         return OK, 1
 
@@ -100,7 +105,10 @@ class HostCuda:
 
     def cudaGetDeviceProperties(self, device: int) -> Any:
         major, minor = self.capability
-        return OK, SimpleNamespace(name=b"Host GPU\0\0", major=major, minor=minor, totalGlobalMem=8 * 2**30)
+        return OK, SimpleNamespace(name=b"Host GPU\0\0", major=major, minor=minor, totalGlobalMem=MEMORY)
+
+    def cudaMemGetInfo(self) -> Any:
+        return OK, MEMORY - self.taken, MEMORY
 
     @property
     def taken(self) -> int:
@@ -119,6 +127,8 @@ class HostCuda:
         return OK, self._allocate("host", size)
 
     def cudaFree(self, address: int) -> Any:
+        if not address:  # frees nothing, and makes the context
+            return (OK,)
         return (OK if self.memory.pop(address)[0] == "device" else WRONG,)
 
     def cudaFreeHost(self, address: int) -> Any:
@@ -302,9 +312,8 @@ class HostCuda:
 
     def base(self, address: int) -> int | None:
         """Of the allocation in which it lies."""
-        return next(
-            (base for base, (_, memory) in list(self.memory.items()) if 0 <= address - base < len(memory)), None
-        )
+        known = list(self.memory.items())  # at once: other threads allocate meanwhile
+        return next((base for base, (_, memory) in known if 0 <= address - base < len(memory)), None)
 
     def holds(self, address: int, side: str, size: int) -> bool:
         """True if so many bytes from there on are of one allocation on this side."""

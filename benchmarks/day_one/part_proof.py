@@ -1,0 +1,127 @@
+"""Every embedded bundle in each precision: golden trajectories, the same seed twice, a batch at once and in
+parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from day_one.backends import backend_of
+from day_one.equality import Equality, bounds_of, equality
+from day_one.result import Found, Order, Row, attempted
+from gensdk_runtime.backends.base import Backend
+from gensdk_runtime.backends.bound import Array
+from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.generator import Generator
+from gensdk_runtime.proof.golden import GoldenBounds
+from gensdk_runtime.proof.verify import Check, VerifyReport, verify_bundle
+from gensdk_runtime.spec.fields import Precision
+
+SEEDS = (11, 12, 13, 14, 15, 16, 17)
+SPLIT = (1, 2, 4)
+"""How many of SEEDS are drawn at once, against all of them."""
+
+
+def rows(order: Order) -> Found:
+    """Four facts for each bundle and precision."""
+    yield f"opening {order.piece}"
+    backend = backend_of(order)
+    for bundle in order.bundles:
+        with Bundle.open(bundle) as opened:
+            precisions = opened.manifest.precisions
+        for precision in precisions:
+            subject = f"{bundle} {precision}"
+            yield f"verify of {subject}"
+            yield from _verified(order, backend, bundle, precision)
+            yield f"replay of {subject}"
+            for what, work in (("replay", _replay), ("replay anew", _anew), ("batch split", _split)):
+                yield attempted(order, subject, what, partial(work, order, backend, bundle, precision, subject))
+
+
+def _verified(order: Order, backend: Backend, bundle: str, precision: Precision) -> Iterator[Row]:
+    subject, found = f"{bundle} {precision}", []
+
+    def verify() -> Row:
+        report = verify_bundle(bundle, backend=backend, precision=precision)
+        found.append(report)
+        worst = max(report.checks, key=_excess)
+        words = "; ".join(report.problems) or f"worst {_told(worst)}; {_flips(report)}"
+        return order.check(subject, "drift from PyTorch", report.ok, worst.drift.scaled, detail=words)
+
+    yield attempted(order, subject, "drift from PyTorch", verify)
+    if precision != "fp32" or not found:
+        return
+    rounded = found[0].rounded
+    if rounded:
+        worst = max(rounded, key=_excess)
+        kept = "within the bounds" if all(each.ok for each in rounded) else "beyond the bounds"
+        yield order.row(
+            subject, "drift with TF32", "measured", worst.drift.scaled, detail=f"{_told(worst)}: {kept}"
+        )
+    else:
+        yield order.row(subject, "drift with TF32", "skipped", detail="this backend has no TF32 here")
+
+
+def _excess(check: Check) -> float:
+    """How far a check is from what it allows; those without a bound come last."""
+    return check.drift.scaled / check.allowed if check.allowed else -1.0 / (1.0 + check.drift.scaled)
+
+
+def _told(check: Check) -> str:
+    allowed = "no bound" if check.allowed is None else f"{check.allowed:.0e} allowed"
+    return f"{check.what}, {allowed}, PSNR {check.drift.psnr:.1f} dB"
+
+
+def _flips(report: VerifyReport) -> str:
+    flipped, pixels = (sum(getattr(c.drift, name) for c in report.checks) for name in ("flipped", "discrete"))
+    return f"{flipped} of {pixels} pixels flipped" if pixels else f"{len(report.checks)} checks"
+
+
+def _replay(order: Order, backend: Backend, bundle: str, precision: Precision, subject: str) -> Row:
+    """First runs set up, later ones replay what was captured."""
+    with Generator.load(bundle, backend=backend, precision=precision) as generator:
+        worst = _worst(generator, bounds_of(bundle, precision), [_four(generator) for _ in range(3)])
+    detail = f"4 samples, 3 times in one session: {worst.words}"
+    return order.check(subject, "replay", worst.bits, **_figure(worst), detail=detail)
+
+
+def _anew(order: Order, backend: Backend, bundle: str, precision: Precision, subject: str) -> Row:
+    """A session of another day may have chosen other kernels, so that a bound will do."""
+    found = []
+    for _ in range(2):
+        with Generator.load(bundle, backend=backend, precision=precision) as generator:
+            found.append(_four(generator))
+            worst = _worst(generator, bounds_of(bundle, precision), found)
+    detail = f"4 samples in two sessions: {worst.words}"
+    return order.check(subject, "replay anew", worst.ok, **_figure(worst), detail=detail)
+
+
+def _four(generator: Generator) -> Array:
+    return generator.sample(4, seed=1, progress=False).array.copy()
+
+
+def _worst(generator: Generator, bounds: GoldenBounds, found: Sequence[Array]) -> Equality:
+    pairs = [equality(generator.model, bounds, found[0], each) for each in found]
+    return max(pairs, key=lambda each: (not each.bits, each.difference))
+
+
+def _split(order: Order, backend: Backend, bundle: str, precision: Precision, subject: str) -> Row:
+    with Generator.load(bundle, backend=backend, precision=precision) as generator:
+        whole = generator.sample(len(SEEDS), seed=list(SEEDS), progress=False).array.copy()
+        parts, first = [], 0
+        for count in SPLIT:
+            seeds = SEEDS[first : first + count]
+            parts.append(generator.sample(count, seed=list(seeds), progress=False).array.copy())
+            first += count
+        found = equality(generator.model, bounds_of(bundle, precision), whole, np.concatenate(parts))
+    detail = f"{len(SEEDS)} at once against {'+'.join(map(str, SPLIT))}: {found.words}"
+    return order.check(subject, "batch split", found.ok, **_figure(found), detail=detail)
+
+
+def _figure(found: Equality) -> dict[str, Any]:
+    value = found.difference if math.isfinite(found.difference) else None
+    return {"value": value, "shown": "bit for bit" if found.bits else ""}
