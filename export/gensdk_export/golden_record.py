@@ -25,6 +25,7 @@ from gensdk_runtime.proof.golden import (
     TrajectorySettings,
     thin_out,
 )
+from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.model import ModelSpec
 
@@ -60,7 +61,7 @@ def record_golden(
         begun = Trajectory(settings, np.empty(0, np.float32), (), asked)
         try:
             drawn = generator.sample(**begun.sample_arguments(), progress=False)
-            _run_back(generator, drawn.array, asked.get("label"))
+            _run_back(generator, drawn, asked.get("label"))
             if plan.model.inversion is not None:
                 few = min(INVERSION_STEPS, plan.model.inversion.defaults.num_inference_steps)
                 generator.invert(drawn.images, num_inference_steps=few, seed=list(settings.seeds))
@@ -84,11 +85,12 @@ def _live(plan: ExportPlan) -> dict[str, Session]:
     return dict(torch_sessions(plan))
 
 
-def _run_back(generator: Generator, images: NDArray[np.float32], label: NDArray[np.int64] | None) -> None:
+def _run_back(generator: Generator, drawn: Samples, label: NDArray[np.int64] | None) -> None:
     """Runs what the model has beside its sampler: its encoder, its classifier, its likelihood."""
+    images = drawn.array
     own = program_type(generator.model).abilities(generator.model)
     if "log_likelihood" in own:
-        generator.log_likelihood(images, label)
+        generator.log_likelihood(images, label, lengths=drawn.lengths)
     if "encode" in own:
         generator.encode(images, label)
     if "classify" in own:

@@ -262,16 +262,16 @@ class Generator(Closable):
         return methods.encoding.classify(self._sampling, images, batch_size)
 
     def log_likelihood(
-        self, images: NDArray[Any], label: Label | None = None, *, batch_size: int | None = None
+        self, images: Any, label: Label | None = None, *, lengths: Any = None, batch_size: int | None = None
     ) -> NDArray[np.float64]:
-        """Bits per dimension, float64 [n], of images under an autoregressive model.
+        """Bits per dimension, sample or token, float64 [n], of what an autoregressive model makes.
 
-        `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
-        range; they are rounded to the model's grey levels. A conditional model needs `label`. Raises
-        :class:`InputError` for other programs, other shapes, and values out of range, and :class:`BackendError`
-        where the backend fails or gives NaN.
+        `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value range,
+        which are rounded to its grey levels; or what else it makes, of which `lengths` [n] count (None: all). A
+        conditional model needs `label`. Raises :class:`InputError` for other programs, shapes, and values out of
+        range, and :class:`BackendError` where the backend fails or gives NaN.
         """
-        return methods.encoding.log_likelihood(self._sampling, images, label, batch_size)
+        return methods.encoding.log_likelihood(self._sampling, images, label, lengths, batch_size)
 
     def latents(self, n: int, seed: Seeds) -> NDArray[np.float32]:
         """The latents, float32 [n, ...], that ``sample(n, seed=seed)`` starts from: z, or the first noise x_T.

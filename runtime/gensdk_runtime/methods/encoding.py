@@ -17,7 +17,6 @@ from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Executor, Work
 from gensdk_runtime.plan.sampling import Sampling
-from gensdk_runtime.programs.autoregressive import AutoregressiveProgram
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
 from gensdk_runtime.programs.run import Run
@@ -59,16 +58,16 @@ def classify(sampling: Sampling, images: Any, batch_size: int | None) -> Float32
     return shares
 
 
-def log_likelihood(sampling: Sampling, images: Any, label: Any, batch_size: int | None) -> NDArray[np.float64]:
+def log_likelihood(
+    sampling: Sampling, values: Any, label: Any, lengths: Any, batch_size: int | None
+) -> NDArray[np.float64]:
     """See :meth:`gensdk_runtime.generator.Generator.log_likelihood`."""
-    model, program = sampling.model, _program(sampling, AutoregressiveProgram)
-    if program is None:
-        raise InputError(f"log_likelihood needs an autoregressive model; {model.name!r} is {model.program.kind}")
-    pixels = sampling.output.given(images, levels=program.spec.levels)
-    asked = _decoding(sampling, label, len(pixels))
-    nats = np.empty(len(pixels), np.float32)
-    JUDGING.fill(nats, {**asked, "image": pixels}, sampling.executor, batch_size)
-    bits: NDArray[np.float64] = -nats.astype(np.float64) / (np.log(2.0) * np.prod(model.output.shape))
+    program = sampling.executor.runners.steps.program
+    judged = program.to_judge(sampling.output, values, lengths)
+    asked = _decoding(sampling, label, len(judged.dimensions))
+    nats = np.empty(len(judged.dimensions), np.float32)
+    JUDGING.fill(nats, {**asked, **judged.feeds}, sampling.executor, batch_size)
+    bits: NDArray[np.float64] = -nats.astype(np.float64) / (np.log(2.0) * judged.dimensions)
     return bits
 
 
@@ -149,7 +148,7 @@ class _Judging:
 
 ENCODING = _Judging("encoding", "latents", FeedforwardProgram.encode)
 CLASSIFYING = _Judging("classifying", "logits", FeedforwardProgram.classify)
-JUDGING = _Judging("judging", "likelihoods", AutoregressiveProgram.log_likelihood, infinite=True)
+JUDGING = _Judging("judging", "likelihoods", Program.log_likelihood, infinite=True)
 
 
 def _program(sampling: Sampling, kind: type[ProgramT]) -> ProgramT | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound, Resident
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import (
+    Judged,
     Program,
     Wanted,
     carried_states,
@@ -22,6 +26,9 @@ from gensdk_runtime.programs.base import (
 from gensdk_runtime.programs.run import Run, State
 from gensdk_runtime.spec.model import AutoregressiveSpec, ModelSpec
 from gensdk_runtime.spec.settings import AutoregressiveSettings
+
+if TYPE_CHECKING:
+    from gensdk_runtime.outputs.base import Output
 
 
 @register_program
@@ -73,9 +80,15 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
         row, pixel = (self.sessions[name] for name in self.spec.sampling_graphs)
         return _Rows(run, row, pixel, self)
 
+    def to_judge(self, output: Output[Any], values: Any, lengths: Any) -> Judged:
+        """Images float32 [n, C, H, W], on the model's grey levels."""
+        if lengths is not None:
+            raise InputError("images have one size; leave lengths out")
+        images = output.given(values, levels=self.spec.levels)
+        return Judged({"image": images}, np.full(len(images), np.prod(self.model.output.shape)))
+
     def log_likelihood(self, run: Run) -> None:
-        """Fills the run with nats [count] of its sources, images float32 [len(run), C, H, W] on the model's grey
-        levels."""
+        """See :class:`Program`."""
         run_images(self.sessions[self.spec.likelihood_graph], "log_likelihood", run)
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.conditions.base import Condition, conditions_of
-from gensdk_runtime.errors import ManifestError
+from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.programs.run import Run, State
 from gensdk_runtime.spec.kinds import PROGRAMS, ProgramSpec
@@ -24,6 +24,9 @@ from gensdk_runtime.spec.options import settings_under
 from gensdk_runtime.spec.settings import SETTINGS, ProgramSettings, register_settings
 from gensdk_runtime.spec.signature import GraphSpec
 
+if TYPE_CHECKING:
+    from gensdk_runtime.outputs.base import Output
+
 SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
 Int64 = NDArray[np.int64]
 Shape = tuple[int | str, ...]
@@ -31,6 +34,14 @@ Shape = tuple[int | str, ...]
 
 WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithmetic"))
 """What a generator can do with a model that starts from a latent."""
+
+
+class Judged(NamedTuple):
+    """Samples whose likelihood is asked for: what is fed of them, by name, [n, ...], and how many dimensions each
+    has, [n]."""
+
+    feeds: Mapping[str, NDArray[Any]]
+    dimensions: NDArray[np.int64]
 
 
 class Program(ABC, Generic[SettingsT]):
@@ -111,6 +122,20 @@ class Program(ABC, Generic[SettingsT]):
     def null(cls, model: ModelSpec, kind: str) -> Any | None:
         """The value of this kind of condition that means "not asked for", where the model knows one."""
         return None
+
+    def to_judge(self, output: Output[Any], values: Any, lengths: Any) -> Judged:
+        """What :meth:`log_likelihood` is given for samples that a caller hands back, of which `lengths` count, or
+        None: all.
+
+        Raises :class:`InputError` where they don't fit, and for a program that knows no likelihood.
+        """
+        raise InputError(
+            f"log_likelihood needs an autoregressive model; {self.model.name!r} is {self.model.program.kind}"
+        )
+
+    def log_likelihood(self, run: Run) -> None:
+        """Fills the run with nats [count] of what :meth:`to_judge` gave, under ``run.conditions``."""
+        raise NotImplementedError
 
     def run_timed(self, run: Run, settings: SettingsT) -> None:
         """:meth:`run`, and notes how long it took in ``run.seconds``."""

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.spacings import most_steps
 from gensdk_runtime.spec.model import AscentSpec, AutoregressiveSpec, DiffusionSpec, FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import TensorSpec
 
 Float64 = NDArray[np.float64]
+MAX_ELEMENTS = 256
+"""Elements of a sequence that are drawn as proof; the likelihood's graph sees all of them."""
 MAX_STEPS = 20
 """Steps of the main diffusion run; its own default where that is less."""
 SHORT_STEPS = 5
@@ -30,6 +33,8 @@ def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]
     features; an ascent model gets one for each layer.
     """
     program = model.program
+    if isinstance(program, SequenceSpec):
+        return [{"max_length": min(MAX_ELEMENTS, program.length)}]
     if isinstance(program, AscentSpec):
         return [{"layer": layer} for layer in program.objectives]
     if not isinstance(program, DiffusionSpec):
@@ -58,7 +63,7 @@ def samples_bound(model: ModelSpec, atol: float) -> float | None:
     """How far whole float32 samples may be from PyTorch's, where each graph call keeps `atol`.
 
     One run of one graph: as far. Diffusion: errors add up over the steps. Autoregressive: no bound, since one
-    pixel on the edge of its CDF changes all that come after it. Ascent: none either: a step along a normalized
+    pixel, or element of a sequence, on the edge of its CDF changes all that come after it. Ascent: none either: a step along a normalized
     gradient goes as far where the gradient is mere rounding.
     """
     if isinstance(model.program, FeedforwardSpec):
@@ -68,7 +73,7 @@ def samples_bound(model: ModelSpec, atol: float) -> float | None:
 
 def one_same(model: ModelSpec) -> bool:
     """True if two ways to sample agree where one whole sample is the same; see :func:`samples_bound`."""
-    return isinstance(model.program, AutoregressiveSpec)
+    return isinstance(model.program, AutoregressiveSpec | SequenceSpec)
 
 
 def magnified(model: ModelSpec, output: str, feeds: Mapping[str, NDArray[Any]]) -> Float64:
@@ -85,6 +90,8 @@ def magnified(model: ModelSpec, output: str, feeds: Mapping[str, NDArray[Any]]) 
 def discrete_step(model: ModelSpec, graph: str, spec: TensorSpec) -> float | None:
     """The distance of two neighbouring values of a discrete output; None for a continuous one."""
     program = model.program
+    if isinstance(program, SequenceSpec):
+        return 1.0 if spec.name == "next_token" else None
     if not isinstance(program, AutoregressiveSpec) or graph != program.pixel_graph or spec.name != "next_pixel":
         return None
     low, high = spec.value_range or model.output.value_range

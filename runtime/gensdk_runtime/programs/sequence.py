@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
+from gensdk_runtime.arguments import as_array
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.base import (
     Int64,
+    Judged,
     Program,
     Wanted,
     carried_states,
@@ -27,6 +29,9 @@ from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import SequenceSettings
 from gensdk_runtime.spec.signature import GraphSpec
+
+if TYPE_CHECKING:
+    from gensdk_runtime.outputs.base import Output
 
 OPTIONS = {"temperature": "float32", "top_k": "int64", "top_p": "float32"}
 """Inputs of a step graph that take options, each [B]; a graph need not have all of them."""
@@ -105,9 +110,10 @@ class SequenceForm(Program[SequenceSettings]):
         run.finish(made)
         each = self.model.output.shape[spec.axis] // spec.length
         behind = spec.rest if spec.decode_graph is None else 0
+        stays = int(spec.decode_graph is None and spec.stop is not None)  # tokens keep the one that ends them
         along = np.moveaxis(run.data, spec.axis + 1, 1)
         for sample, length in zip(along, lengths[:wanted].tolist(), strict=True):
-            sample[length * each :] = behind
+            sample[(length + stays) * each :] = behind
         if run.lengths is not None:
             run.lengths[...] = lengths[:wanted] * each
 
@@ -163,9 +169,32 @@ class SequenceProgram(SequenceForm):
         made: NDArray[Any] = self.sessions[spec.decode_graph].run({"tokens": tokens})[self.model.output.tensor]
         return made
 
+    def to_judge(self, output: Output[Any], values: Any, lengths: Any) -> Judged:
+        """Whole samples under the output's name, and their "lengths" in elements, at the most all of them.
+
+        The dimensions are the tokens, the end of a sample being one too.
+        """
+        spec, given = self.spec, output.given(values)
+        each = self.model.output.shape[spec.axis] // spec.length
+        if lengths is not None:
+            known = self._checked(lengths, len(given), each)
+        elif spec.decode_graph is None:
+            known = self.lengths(given.T[:, :, None])
+        else:
+            known = np.full(len(given), spec.length, np.int64)
+        ends = (known < spec.length).astype(np.int64) if spec.stop is not None else 0
+        return Judged({self.model.output.tensor: given, "lengths": known}, (known + ends) * spec.channels)
+
+    def _checked(self, lengths: Any, n: int, each: int) -> Int64:
+        """`lengths` [n] in units of the output, of which an element has `each`, as elements."""
+        array, most = as_array(lengths, "lengths"), self.spec.length * each
+        fits = array.dtype.kind in "iu" and array.shape == (n,) and ((array >= 0) & (array <= most)).all()
+        if not fits or (array % each).any():
+            raise InputError(f"expected lengths as {n} whole numbers from 0 to {most}, in steps of {each}")
+        return array.astype(np.int64) // each
+
     def log_likelihood(self, run: Run) -> None:
-        """Fills the run with nats [count] of what it is given: samples under the output's name, their "lengths",
-        and conditions."""
+        """See :class:`Program`."""
         session = self.sessions[self.spec.likelihood_graph]
         feeds = {name: values for name, values in run.conditions.items() if session.graph.input(name) is not None}
         start = perf_counter()

@@ -64,7 +64,7 @@ class Codes(nn.Module):
 
     def encode(self, sound: Tensor) -> Tensor:
         """Amplitudes of any shape to int64 codes."""
-        return torch.bucketize(sound, self.thresholds, right=True)
+        return torch.bucketize(sound.contiguous(), self.thresholds, right=True)
 
     def decode(self, codes: Tensor) -> Tensor:
         """int64 codes of any shape to amplitudes; what stands for no amplitude becomes the last."""
