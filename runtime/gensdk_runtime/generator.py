@@ -266,10 +266,10 @@ class Generator(Closable):
     ) -> NDArray[np.float64]:
         """Bits per dimension, sample or token, float64 [n], of what an autoregressive model makes.
 
-        `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value range,
-        which are rounded to its grey levels; or what else it makes, of which `lengths` [n] count (None: all). A
-        conditional model needs `label`. Raises :class:`InputError` for other programs, shapes, and values out of
-        range, and :class:`BackendError` where the backend fails or gives NaN.
+        `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
+        range, which are rounded to its grey levels; or what else it makes, of which `lengths` [n] count (None:
+        all). A conditional model needs `label`. Raises :class:`InputError` for other programs, shapes, and values
+        out of range, and :class:`BackendError` where the backend fails or gives NaN.
         """
         return methods.encoding.log_likelihood(self._sampling, images, label, lengths, batch_size)
 

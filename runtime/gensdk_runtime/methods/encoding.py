@@ -148,7 +148,9 @@ class _Judging:
 
 ENCODING = _Judging("encoding", "latents", FeedforwardProgram.encode)
 CLASSIFYING = _Judging("classifying", "logits", FeedforwardProgram.classify)
-JUDGING = _Judging("judging", "likelihoods", Program.log_likelihood, infinite=True)
+JUDGING = _Judging(
+    "judging", "likelihoods", lambda program, run: program.log_likelihood(run), infinite=True
+)  # that of the program at hand
 
 
 def _program(sampling: Sampling, kind: type[ProgramT]) -> ProgramT | None:

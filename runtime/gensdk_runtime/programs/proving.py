@@ -63,8 +63,8 @@ def samples_bound(model: ModelSpec, atol: float) -> float | None:
     """How far whole float32 samples may be from PyTorch's, where each graph call keeps `atol`.
 
     One run of one graph: as far. Diffusion: errors add up over the steps. Autoregressive: no bound, since one
-    pixel, or element of a sequence, on the edge of its CDF changes all that come after it. Ascent: none either: a step along a normalized
-    gradient goes as far where the gradient is mere rounding.
+    pixel, or element of a sequence, on the edge of its CDF changes all that come after it. Ascent: none either: a
+    step along a normalized gradient goes as far where the gradient is mere rounding.
     """
     if isinstance(model.program, FeedforwardSpec):
         return atol

@@ -179,7 +179,7 @@ class SequenceProgram(SequenceForm):
         if lengths is not None:
             known = self._checked(lengths, len(given), each)
         elif spec.decode_graph is None:
-            known = self.lengths(given.T[:, :, None])
+            known = self.lengths(given.T[:, :, None].astype(np.int64))
         else:
             known = np.full(len(given), spec.length, np.int64)
         ends = (known < spec.length).astype(np.int64) if spec.stop is not None else 0
