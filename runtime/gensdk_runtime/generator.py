@@ -131,8 +131,8 @@ class Generator(Closable):
 
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session], files: Files | None = None) -> Self:
-        """A generator over sessions that were opened elsewhere, such as live torch modules. `files`: those that the
-        output needs, such as a vocabulary; without it tokens are drawn, and can't be said."""
+        """A generator over sessions that were opened elsewhere, such as live torch modules. `files`: those that
+        the output needs, such as a vocabulary; without it tokens are drawn, and can't be said."""
         runner = runner_of(model, sessions)
         held = HeldFiles(files) if files else None
         return cls(model, Runners({Choice(backend=runner.label): runner}), files=held)

@@ -15,6 +15,7 @@ from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.augment import Augmentation
 from gensdk_training.data.dataset import Layout, Split
+from gensdk_training.data.text_options import TextOptions
 from gensdk_training.family import DataInfo, FamilyConfig
 from gensdk_training.registry import AnyFamily, get_family
 
@@ -29,7 +30,7 @@ class DataConfig(StrictModel):
 
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
-    `depth`: bits that image files of 16 use; None: as they say.
+    `text`: how texts become tokens. `depth`: bits that image files of 16 use; None: as they say.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -47,6 +48,7 @@ class DataConfig(StrictModel):
     input_value_range: tuple[float, float] | None = None
     layout: Layout = "auto"
     depth: Annotated[int, Field(ge=8, le=16)] | None = None
+    text: TextOptions | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -67,6 +69,7 @@ class DataConfig(StrictModel):
             input_value_range=self.input_value_range,
             layout=self.layout,
             depth=self.depth,
+            text=self.text,
         )
 
 
@@ -127,10 +130,17 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         del whole["data"]["inputs"]
     if config.data.augment:
         whole["data"]["augment"] = list(config.data.augment)
-    for key in ("only", "value_range", "input_value_range", "layout", "depth"):  # unknown to older runs, too
+    for key in (
+        "only",
+        "value_range",
+        "input_value_range",
+        "layout",
+        "depth",
+        "text",
+    ):  # unknown to older runs, too
         whole["data"].pop(key, None)
-        if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
-            whole["data"][key] = list(value) if isinstance(value, tuple) else value
+        if getattr(config.data, key) != DataConfig.model_fields[key].default:
+            whole["data"][key] = config.data.model_dump(mode="json")[key]
     if not _depends_on_steps(config, data):
         whole["config"].pop("steps", None)
     info = data.model_dump(mode="json", exclude={"name"})

@@ -35,11 +35,11 @@ class DataDescription(StrictModel):
     """A data set as it is trained on.
 
     `kind`: what its samples are called, in the plural. `count` images of `height` x `width` x `channels`, or
-    points of `channels` dimensions. `classes`: images of each, by name, empty without labels. `sizes`: images as
-    they were found, by "WIDTHxHEIGHT"; `fit`: how they were brought to one size. `skipped` files that can't be
-    used, by `reasons`, the first ones as `skipped_files`. `left_out`: files that are no images by their suffix.
-    `links` that were followed, `outside` of them out of the folder. All other fields are texts, empty if there is
-    nothing to report.
+    points of `channels` dimensions, or what `extent` says. `classes`: images of each, by name, empty without
+    labels. `sizes`: images as they were found, by "WIDTHxHEIGHT"; `fit`: how they were brought to one size.
+    `skipped` files that can't be used, by `reasons`, the first ones as `skipped_files`. `left_out`: files that
+    are no images by their suffix. `links` that were followed, `outside` of them out of the folder. All other
+    fields are texts, empty if there is nothing to report.
     """
 
     schema_version: Literal[1] = 1
@@ -49,6 +49,7 @@ class DataDescription(StrictModel):
     height: int
     width: int
     channels: int
+    extent: str = ""
     values: str = ""
     classes: dict[str, int] = Field(default_factory=dict)
     sizes: dict[str, int] = Field(default_factory=dict)
@@ -68,7 +69,7 @@ class DataDescription(StrictModel):
     def lines(self) -> list[str]:
         """The block: a headline, and a line for each remark."""
         kind, shape = self.kind, f"{self.height}x{self.width}x{self.channels} (height x width x channels)"
-        of = shape if kind == "images" else f"{self.channels} dimensions"
+        of = self.extent or (shape if kind == "images" else f"{self.channels} dimensions")
         rows = [
             ("values", self.values),
             ("sizes", self._sizes()),
@@ -131,6 +132,7 @@ def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
         height=info.height,
         width=info.width,
         channels=info.channels,
+        extent=found.extent,
         values=found.values,
         classes=dict(zip(names, counts, strict=True)) if labels is not None else {},
         sizes=dict(sizes.most_common(KEPT)),

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from gensdk_training.data.augment import Augment
-from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points
+from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points, Tokens
 from gensdk_training.data.order import DataOrder
 from gensdk_training.data.pairs import pair_batch
 from gensdk_training.family import Batch
 from gensdk_training.networks.grey_levels import from_bytes
 
-Raw = tuple[ImageBatch, Images | Points | None]
+Raw = tuple[ImageBatch, Images | Points | Tokens | None]
 """Images, and the sources that go with them."""
 
 
@@ -56,14 +56,15 @@ class Feed:
         self._ahead: tuple[int, Future[Raw]] | None = None
 
     def batch(self, number: int) -> Batch:
-        """Images and sources float32 [B, C, H, W] in [-1, 1], or points [B, D], and labels int64 [B]."""
+        """Images and sources float32 [B, C, H, W] in [-1, 1], points [B, D] or tokens int64 [B, L], and labels
+        int64 [B]."""
         raw, sources = self._read(number) if self._pool is None else self._read_ahead(number, self._pool)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         images, others = self._tensor(raw.images), None if sources is None else self._tensor(sources)
         if self._augment is not None:
             images, others = self._augment(number, self._rank, images, others, paired=self._paired)
         own = self.order.indices(number * self._size + self._rank * self._own, self._own)
-        return Batch(images, labels, others, torch.from_numpy(own).to(self._device))
+        return Batch(images, labels, others, torch.from_numpy(own).to(self._device), self._lengths(raw))
 
     def spread(self, count: int) -> Batch:
         """`count` images spread evenly over the data, in order."""
@@ -78,11 +79,15 @@ class Feed:
             if self._sources is not None:
                 sources = self._tensor(self._sources.batch(indices % len(self._sources)).images)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
-        return Batch(self._tensor(raw.images), labels, sources, torch.from_numpy(indices).to(self._device))
+        places = torch.from_numpy(indices).to(self._device)
+        return Batch(self._tensor(raw.images), labels, sources, places, self._lengths(raw))
 
-    def _tensor(self, images: Images | Points) -> torch.Tensor:
+    def _lengths(self, raw: ImageBatch) -> torch.Tensor | None:
+        return None if raw.lengths is None else torch.from_numpy(raw.lengths).to(self._device)
+
+    def _tensor(self, images: Images | Points | Tokens) -> torch.Tensor:
         tensor = torch.from_numpy(images).to(self._device)
-        if tensor.is_floating_point():  # points, which the data set has scaled
+        if tensor.dtype != torch.uint8:  # points, which the data set has scaled, or tokens
             return tensor
         return from_bytes(tensor.permute(0, 3, 1, 2)).contiguous()
 

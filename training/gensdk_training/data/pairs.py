@@ -46,7 +46,7 @@ def with_sources(
     be. `part`: the share of the pairs that is the test, and which part of them is wanted; None: all of them.
     """
     if not (sources.info.on_a_grid and dataset.info.on_a_grid):
-        raise InputError("inputs go with images to translate, and some of these data are points; leave inputs out")
+        raise InputError("inputs go with images to translate, and some of these data are none; leave inputs out")
     how = ""
     if paired:
         dataset, sources, how = _paired(dataset, sources)
