@@ -45,8 +45,10 @@ def with_sources(
     and told. Arrays are pairs by their place, and must be as many. Raises :class:`InputError` for pairs that can't
     be. `part`: the share of the pairs that is the test, and which part of them is wanted; None: all of them.
     """
-    if not (sources.info.on_a_grid and dataset.info.on_a_grid):
-        raise InputError("inputs go with images to translate, and some of these data are none; leave inputs out")
+    if others := [each.info.kind for each in (dataset, sources) if not each.info.on_a_grid]:
+        raise InputError(
+            f"inputs go with images to translate, and some of these data are {others[0]}; leave inputs out"
+        )
     how = ""
     if paired:
         dataset, sources, how = _paired(dataset, sources)

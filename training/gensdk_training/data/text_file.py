@@ -75,7 +75,6 @@ def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             reader = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
-            # To the end, piece by piece: one large read gives back what a cut file has, and says nothing.
             while len(data) <= MAX_BYTES and (piece := reader.read(min(CHUNK, MAX_BYTES + 1 - len(data)))):
                 data += piece
     except (OSError, EOFError, zlib.error) as failure:
