@@ -23,11 +23,12 @@ from gensdk_training.data.npz import load_npy, load_npz
 from gensdk_training.data.pairs import with_sources
 from gensdk_training.data.text_file import TEXT_SUFFIXES, is_text
 from gensdk_training.data.text_options import TextOptions
+from gensdk_training.data.text_oracle import load_oracle
 from gensdk_training.data.text_set import TextDataset, load_text
 
 DATA_DIR_VARIABLE = "GENSDK_DATA_DIR"
 
-DATASET_NAMES = ("digits", "mnist", *MIXTURES)
+DATASET_NAMES = ("digits", "mnist", "oracle", *MIXTURES)
 
 
 def load_data(
@@ -56,13 +57,14 @@ def load_data(
     `spec`: ``digits``; ``mnist`` (idx files in `data_dir`, in its folder ``mnist``, or in ``$GENSDK_DATA_DIR``) or
     ``mnist:FOLDER``; a folder of images, whose sub-folders are classes, or its splits ``train/`` and ``test/`` or
     ``val/``; ``FILE.npz``, ``FILE.npz:KEY`` or ``FILE.npy`` (NHWC, NCHW or NHW); points in place of images:
-    ``25gaussians``, ``8gaussians``, ``FILE.csv``, or floats [N, D] in an ``.npz``; texts: a ``.txt`` (a text a
-    line), ``.tsv`` or ``.jsonl``, also with ``.gz`` behind it; or several of these as the
-    domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels. `layout`: what a folder's
-    sub-folders are, "splits", "classes", or "auto" where their names tell. `value_range`: of arrays, the values
-    that are black and white; by default as :func:`gensdk_runtime.media.pixel_values.to_pixels` finds them.
-    `depth`: how many bits image files of 16 bits use, 8 to 16, where they don't say so themselves.
-    `text`: how texts become tokens. `split`: the data's own where it has one; otherwise a share of `holdout` (0
+    ``25gaussians``, ``8gaussians``, ``FILE.csv``, or floats [N, D] in an ``.npz``; texts: ``oracle``
+    (SeqGAN's benchmark), a ``.txt`` (a text a line), ``.tsv`` or ``.jsonl``, also with ``.gz`` behind it; or
+    several of these as the domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels.
+    `layout`: what a folder's sub-folders are, "splits", "classes", or "auto" where their names tell.
+    `value_range`: of arrays, the values that are black and white; by default as
+    :func:`gensdk_runtime.media.pixel_values.to_pixels` finds them. `depth`: how many bits image files of 16 bits
+    use, 8 to 16, where they don't say so themselves. `text`: how texts become tokens. `split`: the data's own
+    where it has one; otherwise a share of `holdout` (0
     .. 1) is kept for the test. `labels`: "auto", "none", or the key of an .npz file, or the column of a .csv
     file. `size`: (height, width) to `fit` images into, by cutting from the centre ("crop") or stretching.
     `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data. `inputs`: for translation, the data that the images
@@ -117,6 +119,8 @@ def _load(spec: str, options: LoadOptions, data_dir: Path | str | None) -> Datas
         return load_digits(options)
     if name == "mnist":
         return load_mnist(_mnist_folder(rest, data_dir), options)
+    if spec == "oracle":
+        return load_oracle(options)
     if spec in MIXTURES:
         return load_mixture(spec, options)
     return _load_path(spec, data_dir)(options)
@@ -138,8 +142,8 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
                 return lambda options: load_npy(path, options)
             if path.suffix != ".npz":
                 raise InputError(
-                    f"data {spec!r}: expected a folder, an .npz, .npy or .csv file, or texts: "
-                    f"{', '.join(TEXT_SUFFIXES)}"
+                    f"data {spec!r}: expected a folder, an .npz, an .npy or a .csv file, or texts "
+                    f"({', '.join(TEXT_SUFFIXES)})"
                 )
             return lambda options: load_npz(path, key or None, options)
     hint = f"; no such file or folder, and the names are {', '.join(DATASET_NAMES)}"
