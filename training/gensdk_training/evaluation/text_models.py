@@ -161,29 +161,28 @@ def _sentence_fd(parts: TextParts) -> list[Measure]:
 def _ngram(parts: TextParts) -> list[Measure]:
     model = KneserNey(parts.train, NGRAM_ORDER)
     own, test = model.bits_per_token(parts.samples), model.bits_per_token(parts.test)
-    detail = (
-        f"bits a token under a {NGRAM_ORDER}-gram Kneser-Ney model of the training texts; floor: the test texts"
-    )
+    detail = f"bits a token under a {NGRAM_ORDER}-gram model of the training texts; floor: the test texts"
     return [_row("ngram_bits", "how likely an n-gram model finds it", own, test, "near floor", detail)]
 
 
 def _reverse_ngram(parts: TextParts) -> list[Measure]:
-    own, floor = (
-        KneserNey(texts, NGRAM_ORDER).bits_per_token(parts.test) for texts in (parts.samples, parts.floor)
+    known = frozenset(word for words in parts.train for word in words)
+    models = (KneserNey(texts, NGRAM_ORDER, known) for texts in (parts.samples, parts.floor))
+    own, floor = (model.bits_per_token(parts.test) for model in models)
+    detail = (
+        f"bits a token of the test texts under a {NGRAM_ORDER}-gram model of the samples; floor: of as many "
+        "training "
+        "texts"
     )
-    detail
-    = f"bits a token of the test texts under a {NGRAM_ORDER}-gram model of the samples; floor:
-    of as many training texts" return [_row("reverse_ngram_bits", "what an n-gram model learns of it", own, floor, "lower", detail)]
+    return [_row("reverse_ngram_bits", "what an n-gram model learns of it", own, floor, "lower", detail)]
 
 
 def _copied(parts: TextParts) -> list[Measure]:
     known = {tuple(words) for words in parts.train}
-    own, floor = (
-        sum(tuple(words) in known for words in texts) / len(texts) for texts in (parts.samples, parts.test)
-    )
-    return [
-        _row("copied", "share of copies", own, floor, "near floor", "word for word a training text; floor: test")
-    ]
+    judged = (parts.samples, parts.test)
+    own, floor = (sum(tuple(words) in known for words in texts) / len(texts) for texts in judged)
+    detail = "word for word a training text; floor: the test texts"
+    return [_row("copied", "share of copies", own, floor, "near floor", detail)]
 
 
 _MEASURES: dict[str, Callable[[TextParts], list[Measure]]] = {

@@ -47,6 +47,8 @@ class Matches:
         """BLEU of this order, in [0, 1]."""
         if not 1 <= order <= len(self.matched):
             raise InputError(f"expected an order from 1 to {len(self.matched)}, got {order}")
+        if not any(self.matched[:order]):
+            return 0.0  # as sacrebleu does, whatever the smoothing
         logs, missing = 0.0, 0
         for matched, total in zip(self.matched[:order], self.total[:order], strict=True):
             if not total or (not matched and smoothing == "none"):

@@ -39,18 +39,23 @@ class _Level:
 
 
 class KneserNey:
-    """A model of `order` words, learnt from `texts`. :class:`InputError` for no texts, or an order out of 1 to
-    8."""
+    """A model of `order` words, learnt from `texts`. `known`: the words that count as such, None: those of
+    `texts`.
 
-    def __init__(self, texts: Sequence[Words], order: int = 3) -> None:
+    Models can be compared where they know the same words: what one does not know costs it little. Raises
+    :class:`InputError` for no texts, and an order out of 1 to 8.
+    """
+
+    def __init__(self, texts: Sequence[Words], order: int = 3, known: frozenset[str] | None = None) -> None:
         if not texts or not 1 <= order <= MAX_ORDER:
             raise InputError(f"expected texts, and an order from 1 to {MAX_ORDER}, got {len(texts)} and {order}")
         self.order = order
-        self.known = frozenset(word for words in texts for word in words)
+        self.known = frozenset(word for words in texts for word in words) if known is None else known
         self.size = len(self.known) + 2
         counts: Counter[NGram] = Counter()
         for words in texts:
-            padded = (*[BEGIN] * (order - 1), *words, END)
+            inner = (word if word in self.known else UNKNOWN for word in words)
+            padded = (*[BEGIN] * (order - 1), *inner, END)
             counts.update(zip(*(padded[start:] for start in range(order)), strict=False))
         self._levels: list[_Level] = []
         for _ in range(order):
