@@ -8,7 +8,8 @@ without characters that a terminal would obey: byte-level models can make any of
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -28,6 +29,10 @@ from gensdk_runtime.text.vocabulary import (
 
 MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 REPLACEMENT = "\ufffd"
+MAX_STEPS = 32
+"""Objects in the normalizer, the splitting or the decoder of a tokenizer."""
+LENGTHENING = ("ByteLevel", "Precompiled")
+"""Steps that make a text longer, and again longer each time they are made."""
 
 
 @register_vocabulary
@@ -132,21 +137,40 @@ def tokenizers_vocabulary(text: str, *, what: str, **special: str | None) -> Tok
     )
 
 
-def _check_parts(value: Any) -> None:
-    """Raises ValueError for patterns, and for tokens too long."""
+def _check_parts(tokenizer: Mapping[str, Any]) -> None:
+    """Raises ValueError for patterns, tokens too long, and steps that could make a text many times longer."""
+    for part in _objects(tokenizer):
+        if "Regex" in part:
+            raise ValueError("it has a regular expression of its own, which could take for ever; it is not run")
+        texts = (text for name, text in part.items() if isinstance(text, str) and name != "precompiled_charsmap")
+        if any(len(text) > MAX_CHARACTERS for text in (*part, *texts)):
+            raise ValueError(f"a token, or another text in it, has over {MAX_CHARACTERS} characters")
+        if part.get("type") == "Replace" and _size(part.get("content")) > _size(part.get("pattern")):
+            raise ValueError("it replaces texts by longer ones, which could fill the memory; it is not run")
+    for name in ("normalizer", "pre_tokenizer", "decoder"):
+        kinds = Counter(str(part.get("type")) for part in _objects(tokenizer.get(name)))
+        if sum(kinds.values()) > MAX_STEPS or any(kinds[kind] > 1 for kind in LENGTHENING):
+            raise ValueError(f"its {name} has over {MAX_STEPS} steps, or one twice that makes texts longer")
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects in what came as JSON."""
     todo = [value]
     while todo:
         each = todo.pop()
         if isinstance(each, dict):
-            if "Regex" in each:
-                raise ValueError(
-                    "it has a regular expression of its own, which could take for ever; it is not run"
-                )
-            if any(len(key) > MAX_CHARACTERS for key in each):
-                raise ValueError(f"a token has over {MAX_CHARACTERS} characters")
+            yield each
             todo.extend(each.values())
         elif isinstance(each, list):
+            if any(isinstance(text, str) and len(text) > MAX_CHARACTERS for text in each):
+                raise ValueError(f"a token has over {MAX_CHARACTERS} characters")
             todo.extend(each)
+
+
+def _size(value: Any) -> int:
+    """Bytes of a text, or of the one in ``{"String": text}``."""
+    text = value.get("String") if isinstance(value, dict) else value
+    return len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
 
 
 def _reason(failure: BaseException) -> str:

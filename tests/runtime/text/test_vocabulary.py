@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from typing import Any
 
@@ -222,6 +223,30 @@ def test_a_vocabulary_of_the_library() -> None:
     with pytest.raises(InputError, match="has no token '<stop>'"):
         tokenizers_vocabulary(json.dumps(trained()), what="x", end="<stop>")
     assert again.rule == "tokenizers, BPE"
+
+
+LONGER = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+BYTES = {"type": "ByteLevel"}
+
+
+@pytest.mark.parametrize("place", ["normalizer", "decoder"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        LONGER,
+        {"type": "Sequence", "normalizers": [LONGER] * 40, "decoders": [LONGER] * 40},
+        {"type": "Sequence", "normalizers": [BYTES] * 40, "decoders": [BYTES] * 40},
+        {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 40, "decoders": [{"type": "Fuse"}] * 40},
+        {"type": "Prepend", "prepend": "a" * 300},
+        {"type": "Replace", "pattern": {"Regex": "a"}, "content": "b"},
+    ],
+)
+def test_a_tokenizer_can_t_make_texts_grow(place: str, step: dict[str, Any]) -> None:
+    """Forty steps that each double a text would fill any memory."""
+    model = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}
+    data = json.dumps({"kind": "tokenizers", "tokenizer": {"model": model, place: step}}).encode()
+    said = refusal_of(lambda: read_vocabulary(data, what="x"), IntegrityError)
+    assert re.search("longer|over 256 characters|over 32 steps|regular expression", said)
 
 
 @pytest.mark.parametrize(
