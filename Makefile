@@ -22,7 +22,7 @@ help:
 # torch comes first and alone: with its exact version given, pip takes the build that this machine has.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt -e ".[cpu,openvino,training,plot,rtx,video,audio,opencv]"
+	$(PIP) install -c constraints.txt -e ".[cpu,openvino,training,plot,rtx,video,audio,text,opencv]"
 	touch $@
 
 $(VENV)/.developer: $(VENV)/.installed

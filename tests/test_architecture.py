@@ -57,8 +57,8 @@ def test_each_file_keeps_the_rules(path: Path) -> None:
 
 ROOMS = {
     "gensdk_runtime": """
-        version printable errors arguments noise host spec onnx_files backends bundles media conditions outputs
-        samples programs plan receptive_field methods tuning generator proof bench stream
+        version printable errors arguments noise host spec onnx_files backends bundles media text conditions
+        outputs samples programs plan receptive_field methods tuning generator proof bench stream
     """,
     "gensdk_training": """
         plan examples running_statistics memory_budget weights_file family losses networks graphs gan_family

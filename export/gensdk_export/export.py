@@ -166,6 +166,7 @@ def export_plan(
         rows=tuple(rows),
         engines=engines,
         one_call=proved,
+        files=plan.files,
         warnings=(
             *((f"the training is not finished: {provenance.unfinished}",) if provenance.unfinished else ()),
             *((ONE_CALL_ALREADY,) if options.one_call and one_call is None else ()),

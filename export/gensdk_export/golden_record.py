@@ -52,7 +52,7 @@ def record_golden(
     """
     recorder = Recorder()
     sessions: dict[str, Session] = recorder.wrap(originals or _live(plan))
-    generator = Generator.from_sessions(plan.model, sessions)
+    generator = Generator.from_sessions(plan.model, sessions, plan.files)
     runs = []
     asked = {**examples_of(plan.model, samples), **(conditions or {})}
     for options in proving_options(plan.model, steps):

@@ -15,6 +15,7 @@ from gensdk_export.export_report import ExportReport, GraphRow
 from gensdk_export.proof import GraphSet
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_runtime.bundles.writer import write_bundle
+from gensdk_runtime.outputs.base import HeldFiles, output_of
 from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.spec.fields import BundlePath, Precision
 from gensdk_runtime.spec.manifest import Manifest
@@ -41,29 +42,32 @@ def write_proved(
     rows: tuple[GraphRow, ...],
     engines: Sequence[Engine] = (),
     one_call: ProvedOneCall | None = None,
+    files: Mapping[str, bytes] | None = None,
     warnings: tuple[str, ...] = (),
     as_zip: bool,
     started: float,
 ) -> ExportReport:
     """Packs what was exported and proved into one bundle, written at once; `started` as `time.monotonic` has it.
 
-    Raises :class:`BundleError` where `out` can't be written; then what stood there stays.
+    `files`: those that the output needs beside graphs. Raises :class:`BundleError` where `out` can't be written;
+    then what stood there stays.
     """
+    output_of(model.output).with_files(HeldFiles(files or {}, "the export plan"))
     model = with_proved_field(model, sets["fp32"].files)
-    files: dict[str, bytes] = {GOLDEN_FILE: golden.to_bytes()}
+    packed: dict[str, bytes] = {**(files or {}), GOLDEN_FILE: golden.to_bytes()}
     graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
     for precision, graphs in sets.items():
         for name, data in graphs.files.items():
             full = graph_files[name].get("fp32", "")
-            path = full if files.get(full) == data else f"graphs/{name}.{precision}.onnx"
-            files[path], graph_files[name][precision] = data, path
-    files.update({engine.spec.file: engine.data for engine in engines})
-    files.update({} if one_call is None else one_call.files)
+            path = full if packed.get(full) == data else f"graphs/{name}.{precision}.onnx"
+            packed[path], graph_files[name][precision] = data, path
+    packed.update({engine.spec.file: engine.data for engine in engines})
+    packed.update({} if one_call is None else one_call.files)
     half = sets.get("fp16")
     fp16 = half.fp16 if half else None
     built = tuple((engine.spec, len(engine.data)) for engine in engines)
     card = model_card(model, provenance, rows=rows, engines=built, fp16=fp16, name=out.name)
-    files[CARD_FILE] = card.encode()
+    packed[CARD_FILE] = card.encode()
     draft = Manifest(
         gensdk_version=__version__,
         model=model,
@@ -74,7 +78,7 @@ def write_proved(
         fp16=fp16,
         provenance=provenance.model_copy(update={"versions": {**provenance.versions, **_versions()}}),
     )
-    with write_bundle(out, draft, files, as_zip=as_zip) as bundle:
+    with write_bundle(out, draft, packed, as_zip=as_zip) as bundle:
         size = sum(entry.size for entry in bundle.manifest.files.values())
     warnings = (*warnings, *(half.warnings if half else ()))
     return ExportReport(out, model.name, rows, built, fp16, warnings, size, time.monotonic() - started)

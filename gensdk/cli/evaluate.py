@@ -26,10 +26,12 @@ Every measure comes with its floor: what training images get in the samples' pla
 
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle")
-@click.option("--data", "source", required=True, help="digits, mnist:FOLDER, a folder of images, or FILE.npz.")
+@click.option(
+    "--data", "source", required=True, help="digits, mnist:FOLDER, a folder of images, FILE.npz, or texts."
+)
 @click.option("-n", "--count", type=int, default=5000, show_default=True, help="Samples to draw.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--metrics", help="Names with commas: fid, kid, is, precision, ... [default: all that are possible]")
+@click.option("--metrics", help="Names with commas: fid, kid, is, bleu, ... [default: all that are possible]")
 @click.option("--extractor", help="An ONNX file. [default: a classifier trained here on the data's labels]")
 @click.option("--extractor-size", help="Pixels, 299 or 64x96. [default: the file's, or as the images are]")
 @click.option("--extractor-layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto", show_default=True)

@@ -23,6 +23,7 @@ Examples:
   gensdk sample digits-ddpm -n 8 --label 7 --guidance-scale 2 --solver dpmsolver++ --num-inference-steps 10
   gensdk sample digits-vae -n 1000 --seed 1 -o samples.npz
   gensdk sample digits-dcgan --seed 0:17 -o one.png       (sample 17 of seed 0)
+  gensdk sample captions.gsdk -n 5                               (a model of text: printed)
   gensdk sample gaussians.gsdk -n 2500 --seed 0 -o points.csv    (a model of points)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
 """
@@ -36,9 +37,8 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    default="samples.png",
-    show_default=True,
-    help="A .png, .npz, or a folder; of points also .csv.",
+    help="A .png, .npz, or a folder; of points also .csv, of text .txt or .jsonl. [default: samples.png; texts "
+    "are printed]",
 )
 @click.option(
     "--seed", help="An int, or one entry for each sample with commas, as in 3,4 or 0:17. [default: drawn]"
@@ -67,7 +67,7 @@ def sample(
     *,
     bundle: str,
     n: int | None,
-    output: str,
+    output: str | None,
     seed: str | None,
     label: str | None,
     conditions: tuple[str, ...],
@@ -85,7 +85,7 @@ def sample(
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.outputs.base import Arrangement, output_of
 
-    if not output.strip():
+    if output is not None and not output.strip():
         raise InputError("expected a path for --output, got an empty one")
     arrangement = Arrangement(layout, columns, scale)
     seeds = parse_seed(seed)
@@ -94,24 +94,33 @@ def sample(
             raise InputError(
                 f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
             )
-        output_of(generator.model.output).check_target(output, arrangement)
+        kind = output_of(generator.model.output)
+        target = kind.default_file if output is None else output
+        if target is not None:
+            kind.check_target(target, arrangement)
         asked = parse_conditions([*conditions, *([] if label is None else [f"label={label}"])], generator.model)
         if n is None:
             n = next((len(each) for each in (seeds, *asked.values()) if isinstance(each, list)), 16)
         samples = generator.sample(n, seed=seeds, settings=options, **asked, **given)
-    path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
+    lines = samples.output.lines(samples) if target is None else []
+    path = None if target is None else samples.save(Path(target), layout=layout, columns=columns, scale=scale)
     timings = samples.timings
     if "fallback" in samples.settings:
         aside(f"warning: {samples.settings['fallback']}; gensdk tune measures anew")
     if as_json:
-        print_json({"output": str(path), "settings": dict(samples.settings), "seconds": vars(timings)})
+        printed = {"output": str(path)} if path is not None else {"output": None, "samples": lines}
+        print_json({**printed, "settings": dict(samples.settings), "seconds": vars(timings)})
         return
     first = samples.seeds[0]
     rate = len(samples) / timings.total
     drawn = f"{len(samples)} sample" + ("" if len(samples) == 1 else "s")
-    say(
+    for line in lines:
+        say(line)
+    told = say if path is not None else aside  # what is printed may be read by another program
+    told(
         f"{drawn} of {samples.settings['model']} from seed {first.seed} in {timings.total:.3f} s "
-        f"({rate:.1f} per second, {samples.settings['backend']}, {samples.settings['precision']}): {path}"
+        f"({rate:.1f} per second, {samples.settings['backend']}, {samples.settings['precision']})"
+        + ("" if path is None else f": {path}")
     )
 
 

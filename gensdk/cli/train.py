@@ -33,7 +33,7 @@ Examples:
 _DATA_OPTIONS = (
     *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
     *("sample_rate", "seconds"),
-    *("inputs", "input_channels", "input_value_range", "paired", "augment"),
+    *("inputs", "input_channels", "input_value_range", "paired", "augment", "text"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
@@ -44,7 +44,7 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     "--data",
     help="digits, mnist:FOLDER, a folder of images, FILE.npz, FILE.npz:KEY or FILE.npy, NAME=DATA,NAME=DATA for "
     "domains; of points 25gaussians, 8gaussians, FILE.csv or FILE.npz; of sounds fsdd:PATH, a folder or a "
-    ".tar.gz. With --resume only where the data moved.",
+    ".tar.gz; of texts FILE.txt, .tsv or .jsonl. With --resume only where the data moved.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. Needed but for --dry-run.")
 @click.option("--dry-run", is_flag=True, help="Say what the data are taken for, and stop; nothing is written.")
@@ -87,6 +87,13 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     help="Whether inputs and data are pairs: files by their names, arrays by their places.",
 )
 @click.option("--augment", help="flip,shift: random changes, the same to both images of a pair.")
+@click.option(
+    "--text",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="How texts become tokens: min_count=2, vocabulary=characters, length=20, threshold=0.5, valid=0.1; may "
+    "repeat.",
+)
 @click.option("--only", help="0,3 or cat,dog: the classes to train on, by number or name. [default: all]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where named data sets lie.")
 @click.option("--max-seconds", type=float, help="Stop in time, with a checkpoint that --resume takes up.")
@@ -191,6 +198,7 @@ def _run_config(family: str, out: Path | None, resume: bool, options: dict[str, 
     for name in ("value_range", "input_value_range"):
         converted[name] = parse_value_range(options[name], option=f"--{name.replace('_', '-')}")
     converted["inputs"] = None if options["inputs"] is None else absolute_source(options["inputs"])
+    converted["text"] = parse_text_options(options["text"])
     for name in ("augment", "only"):
         converted[name] = [part.strip() for part in (options[name] or "").split(",") if part.strip()]
     if options["only"] is not None and not converted["only"]:
@@ -234,18 +242,28 @@ def _chosen() -> set[str]:
     return {name for name in context.params if context.get_parameter_source(name) is not default}
 
 
-def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_settings(pairs: tuple[str, ...], *, option: str = "--set") -> dict[str, Any]:
     """``key=value`` pairs; a value is read as JSON where it is JSON, as text otherwise."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"expected --set KEY=VALUE, got {pair[:80]!r}")
+            raise InputError(f"expected {option} KEY=VALUE, got {pair[:80]!r}")
         try:
             settings[key] = json.loads(value)
         except ValueError:
             settings[key] = value
     return settings
+
+
+def parse_text_options(pairs: tuple[str, ...]) -> dict[str, Any] | None:
+    """``key=value`` pairs of how texts become tokens; a tokenizer's path becomes an absolute one."""
+    if not pairs:
+        return None
+    found = parse_settings(pairs, option="--text")
+    if isinstance(found.get("tokenizer"), str):
+        found["tokenizer"] = str(Path(found["tokenizer"]).resolve())
+    return found
 
 
 def parse_value_range(text: str | None, *, option: str = "--value-range") -> tuple[float, float] | None:

@@ -21,7 +21,7 @@ from gensdk_runtime.conditions.label import Label
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.noise import Seeds, sample_keys
-from gensdk_runtime.outputs.base import OutputType
+from gensdk_runtime.outputs.base import Files, HeldFiles, OutputFiles, OutputType
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.plan.origin import Origin
@@ -58,10 +58,11 @@ class Generator(Closable):
         *,
         owned: Bundle | None = None,
         origin: Callable[[], Origin] | None = None,
+        files: OutputFiles | None = None,
     ) -> None:
         self.model = model
         self._executor = Executor(model, runners)
-        self._sampling = Sampling(self._executor)
+        self._sampling = Sampling(self._executor, files)
         self._owned = owned
         self._origin = origin
 
@@ -99,7 +100,7 @@ class Generator(Closable):
             if owned is None:
                 runners.open_all()  # the caller may close the bundle
             origin = partial(Origin.of, opened, backend, precision, threads)
-            generator = cls(described(opened), runners, owned=owned, origin=origin)
+            generator = cls(described(opened), runners, owned=owned, origin=origin, files=opened)
             undo.pop_all()
         return generator
 
@@ -130,10 +131,12 @@ class Generator(Closable):
         return methods.prepared.Prepared(self._sampling, asked, conditions, chosen, output_type, warm=warm)
 
     @classmethod
-    def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session]) -> Self:
-        """A generator over sessions that were opened elsewhere, such as live torch modules."""
+    def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session], files: Files | None = None) -> Self:
+        """A generator over sessions that were opened elsewhere, such as live torch modules. `files`: those that
+        the output needs, such as a vocabulary; without it tokens are drawn, and can't be said."""
         runner = runner_of(model, sessions)
-        return cls(model, Runners({Choice(backend=runner.label): runner}))
+        held = HeldFiles(files) if files else None
+        return cls(model, Runners({Choice(backend=runner.label): runner}), files=held)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._executor.closed:

@@ -35,12 +35,13 @@ class Samples:
     `data`: what was drawn. Of images float32 [n, C, H, W] in the model's own `value_range`, or with
     ``output_type="uint8"`` uint8 [n, H, W, C]; :attr:`array` and :attr:`images` give either form. Of a model of
     points float32 [n, D], which :attr:`array` and :attr:`points` give; of sounds float32 [n, samples, channels],
-    as :attr:`audio`. `seeds`: a (seed, position) pair for each
-    sample, which ``sample(seed=[...])`` takes back. `output`: what works with their kind. `conditions`: what each
-    was asked to be, by kind, [n, ...]; those that are large, such as images, are not kept. `settings`: everything
-    needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the array then holds the
-    samples that had begun, as far as they had come. `lengths`: int64 [n], where each ended, for models whose
-    samples may end early: what follows in `data` is no part of them; None: all are as long as the data are.
+    as :attr:`audio`; of text tokens int64 [n, length], whose words :attr:`texts` gives. `seeds`: a (seed,
+    position) pair for each sample, which ``sample(seed=[...])`` takes back. `output`: what works with their kind.
+    `conditions`: what each was asked to be, by kind, [n, ...]; those that are large, such as images, are not kept.
+    `settings`: everything needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the
+    array then holds the samples that had begun, as far as they had come. `lengths`: int64 [n], where each ended,
+    for models whose samples may end early: what follows in `data` is no part of them; None: all are as long as the
+    data are.
     """
 
     data: Array
@@ -106,18 +107,27 @@ class Samples:
 
     @cached_property
     def array(self) -> Array:
-        """Images as float32 [n, C, H, W] in `value_range`, drawn as bytes on 256 levels. Points: [n, D]."""
+        """Images as float32 [n, C, H, W] in `value_range`, drawn as bytes on 256 levels. Points: [n, D]. Text: its
+        tokens, int64 [n, length]."""
         return self.output.array(self.data)
 
     @property
     def points(self) -> NDArray[np.float32]:
         """float32 [n, D], in the units of the model's data; :class:`InputError` for what is no points."""
-        return self.output.form(self, "points")
+        points: NDArray[np.float32] = self.output.form(self, "points")
+        return points
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The samples of a model of text, each as a str; :class:`InputError` for what is no text."""
+        texts: list[str] = self.output.form(self, "texts")
+        return texts
 
     @property
     def audio(self) -> NDArray[np.float32]:
         """float32 [n, samples, channels], full scale is [-1, 1]; :class:`InputError` for what is no sound."""
-        return self.output.form(self, "audio")
+        audio: NDArray[np.float32] = self.output.form(self, "audio")
+        return audio
 
     @property
     def sample_rate(self) -> int:
@@ -127,7 +137,8 @@ class Samples:
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """uint8 [n, H, W, C], the value range mapped to 0 .. 255; :class:`InputError` for what is no images."""
-        return self.output.form(self, "images")
+        images: NDArray[np.uint8] = self.output.form(self, "images")
+        return images
 
     def picture(self, *, columns: int | None = None, scale: int | None = None) -> NDArray[np.uint8]:
         """All samples as one picture, uint8 [H, W, C]: a grid of images, or points where they lie.
@@ -148,9 +159,11 @@ class Samples:
 
         Points: a picture of where they lie; an ``.npz`` without ``images``; or ``x.csv``, columns ``x0``, ``x1``,
         ..., and ``label``. Sounds: ``x.wav`` or ``x.flac`` of 16 bits, several of them joined with pauses; a
-        folder of single WAVs; an ``.npz``; or a picture of waveforms and spectrograms. `layout`, `columns` and
-        `scale` are for images. Files are written beside the target and renamed. Raises :class:`InputError` for an
-        unknown suffix or layout, for `columns` or `scale` below 1, for no samples and where the disk refuses.
+        folder of single WAVs; an ``.npz``; or a picture of waveforms and spectrograms. Texts: ``x.txt``, a line
+        each, in which a line break is written ``\\n``; ``x.jsonl``, with text, tokens, seed and label; an ``.npz``
+        with ``texts``; a picture of them; or a folder of text files. `layout`, `columns` and `scale` are for
+        images. Files are written beside the target and renamed. Raises :class:`InputError` for an unknown suffix
+        or layout, for `columns` or `scale` below 1, for no samples and where the disk refuses.
         """
         arrangement = Arrangement(layout, columns, scale)
         target = check_path(path, "path")

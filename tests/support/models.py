@@ -257,13 +257,17 @@ MODELS: dict[str, Callable[..., ModelSpec]] = {
 }
 
 
-def generator(model: ModelSpec, functions: Mapping[str, GraphFunction] | None = None) -> Generator:
+def generator(
+    model: ModelSpec,
+    functions: Mapping[str, GraphFunction] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Generator:
     """A generator whose graphs are fakes, but for those in `functions`."""
     sessions: dict[str, Session] = {
         graph.name: FakeSession(graph, (functions or {}).get(graph.name), backend="fake", precision="fp32")
         for graph in model.graphs
     }
-    return Generator.from_sessions(model, sessions)
+    return Generator.from_sessions(model, sessions, files)
 
 
 def nan_images(feeds: Feeds) -> dict[str, Array]:

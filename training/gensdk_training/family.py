@@ -21,8 +21,9 @@ from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.spec.audio import AudioSpec
 from gensdk_runtime.spec.fields import Finite, Range
 from gensdk_runtime.spec.kinds import OutputSpec
-from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec
+from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec, TextSpec
 from gensdk_runtime.spec.strict import StrictModel
+from gensdk_runtime.text.vocabulary import AnyVocabulary
 from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan
 from gensdk_training.running_statistics import let_statistics_move
@@ -88,13 +89,20 @@ class AudioInfo(StrictModel):
         return tuple(named[name] for name in class_names)
 
 
+class TextInfo(StrictModel):
+    """Texts as tokens of `vocabulary`: at most `length` each, the end token among them."""
+
+    length: Annotated[int, Field(ge=1, le=2**20)]
+    vocabulary: AnyVocabulary
+
+
 class DataInfo(StrictModel):
     """What a family must know about the data before its networks are built.
 
     Images are `channels` x `height` x `width`; `count` of them; `num_classes` is None without labels, `source`
     without images to translate. Where `points` is set the data are points instead: `channels` is their number of
     dimensions, height and width are 1. Where `audio` is set they are sounds: `height` samples, in batches, of
-    `channels`.
+    `channels`. Where `text` is set they are texts: channels and height are 1, the width is the length.
     """
 
     name: str
@@ -107,19 +115,22 @@ class DataInfo(StrictModel):
     source: SourceInfo | None = None
     points: PointsInfo | None = None
     audio: AudioInfo | None = None
+    text: TextInfo | None = None
 
     @property
     def output(self) -> OutputSpec:
         """What a model of the data makes, as the runtime describes it."""
         if self.audio is not None:
             return AudioSpec(samples=self.height, channels=self.channels, sample_rate=self.audio.sample_rate)
+        if self.text is not None:
+            return TextSpec.of(self.text.length, self.text.vocabulary.size)
         if self.points is None:
             return self.image
         return PointsSpec(dimensions=self.channels, value_range=self.points.value_range)
 
     @property
     def kind(self) -> str:
-        """What several of them are called: "images", "points", or "sounds"."""
+        """What several of them are called: "images", "points", "sounds" or "texts"."""
         return output_of(self.output).plural
 
     @property
@@ -148,10 +159,16 @@ class DataInfo(StrictModel):
             raise InputError(f"expected sounds, but {self.name!r} are {self.kind}; use other data")
         return self.audio
 
+    def require_text(self) -> TextInfo:
+        """Length and vocabulary of the texts. InputError for images."""
+        if self.text is None:
+            raise InputError(f"expected texts, but {self.name!r} are {self.kind}; use other data")
+        return self.text
+
     @property
     def image(self) -> ImageSpec:
         """The images as the runtime describes them: float32 NCHW in [-1, 1]. InputError for other data."""
-        if self.points is not None or self.audio is not None:
+        if self.points is not None or self.audio is not None or self.text is not None:
             raise InputError(f"expected images, but {self.name!r} are {self.kind}; use other data")
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
 
@@ -164,6 +181,9 @@ class Batch:
 
     `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
     where the data is not paired, any that could be. `indices`: int64 [B], each image's place in the data.
+
+    Of texts `images` are tokens, int64 [B, 1 + length]: begin, the text's own, end, pad. `lengths`: int64 [B], how
+    many of them come before the pads; None for data that all have one size.
     """
 
     images: Tensor
@@ -377,6 +397,13 @@ def require_labels(batch: Batch) -> Tensor:
     if batch.labels is None:
         raise ValueError("a conditional family got a batch without labels")
     return batch.labels
+
+
+def require_lengths(batch: Batch) -> Tensor:
+    """The lengths of a batch for a family that learns sequences."""
+    if batch.lengths is None:
+        raise ValueError("a family of sequences got a batch without lengths")
+    return batch.lengths
 
 
 def require_sources(batch: Batch) -> Tensor:

@@ -27,10 +27,12 @@ class ExportPlan:
     graph's module). Everything outside stays float32: embeddings of time, solver updates, inverse CDFs.
     A module inside such a submodule that must stay float32 has the class attribute ``fp32_island = True``.
 
+    `files`: those that the output needs beside graphs, by their names in the bundle, such as a vocabulary.
     `examples`, of a translation model: sources to prove it with, uint8 [n, H, W, C]; None: made-up pictures.
     """
 
     model: ModelSpec
     modules: Mapping[str, nn.Module]
     half: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
     examples: NDArray[np.uint8] | None = None

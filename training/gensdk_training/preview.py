@@ -41,7 +41,7 @@ def sample_networks(
     sources: dict[str, Any] = {} if examples is None else {"image": examples.sources[:count]}
     count = len(sources["image"]) if sources else count
     asked: dict[str, Any] = {**examples_of(plan.model, count), **sources}
-    with Generator.from_sessions(plan.model, torch_sessions(plan, device=device)) as generator:
+    with Generator.from_sessions(plan.model, torch_sessions(plan, device=device), plan.files) as generator:
         return generator.sample(count, seed=seed, progress=False, **asked)
 
 

@@ -15,6 +15,7 @@ from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.data import Dataset, load_data
 from gensdk_training.data.augment import Augmentation
 from gensdk_training.data.dataset import Layout, Split
+from gensdk_training.data.text_options import TextOptions
 from gensdk_training.family import DataInfo, FamilyConfig
 from gensdk_training.registry import AnyFamily, get_family
 
@@ -30,7 +31,7 @@ class DataConfig(StrictModel):
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
     `depth`: bits that image files of 16 use; None: as they say. `sample_rate` (Hz) and `seconds`: of sounds; None:
-    as most files, and as the longest.
+    as most files, and as the longest. `text`: how texts become tokens.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -50,6 +51,7 @@ class DataConfig(StrictModel):
     depth: Annotated[int, Field(ge=8, le=16)] | None = None
     sample_rate: int | None = None
     seconds: float | None = None
+    text: TextOptions | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -72,6 +74,7 @@ class DataConfig(StrictModel):
             depth=self.depth,
             sample_rate=self.sample_rate,
             seconds=self.seconds,
+            text=self.text,
         )
 
 
@@ -140,10 +143,11 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         "depth",
         "sample_rate",
         "seconds",
+        "text",
     ):  # unknown to older runs, too
         whole["data"].pop(key, None)
-        if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
-            whole["data"][key] = list(value) if isinstance(value, tuple) else value
+        if getattr(config.data, key) != DataConfig.model_fields[key].default:
+            whole["data"][key] = config.data.model_dump(mode="json")[key]
     if not _depends_on_steps(config, data):
         whole["config"].pop("steps", None)
     info = data.model_dump(mode="json", exclude={"name"})

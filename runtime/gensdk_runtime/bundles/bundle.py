@@ -155,14 +155,17 @@ class Bundle(Closable):
             bundle.verify_files()
         return bundle
 
-    def read(self, file: str) -> bytes:
+    def read(self, file: str, *, limit: int | None = None) -> bytes:
         """The content of a listed `file`, whose size and SHA-256 are those of the manifest.
 
         Raises :class:`InputError` for a file that the manifest does not list, :class:`IntegrityError` where
-        the content is not what was packed.
+        the content is not what was packed, or has more than `limit` bytes.
         """
         if file not in self.manifest.files:
             raise InputError(f"{self.path}: no file {file!r}{did_you_mean(file, self.manifest.files)}")
+        size = self.manifest.files[file].size
+        if limit is not None and size > limit:
+            raise IntegrityError(f"{self.path}: {file!r} has {size} bytes, at most {limit} are read; {AGAIN}")
         return b"".join(self._checked_chunks(file))
 
     def graph_source(self, graph: str, precision: Precision) -> BundleGraph:

@@ -13,7 +13,7 @@ from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast, get_args
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ OutputT = TypeVar("OutputT", bound="type[Output[Any]]")
 
 Array = NDArray[Any]
 Uint8 = NDArray[np.uint8]
+Files = Mapping[str, bytes]
+"""Content by name."""
 OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 Layout = Literal["auto", "image", "grid", "folder"]
@@ -83,6 +85,33 @@ class Drawn(Protocol):
     def __len__(self) -> int: ...
 
 
+class OutputFiles(Protocol):
+    """Files that an output needs beside graphs: an open bundle, or :class:`HeldFiles`."""
+
+    @property
+    def path(self) -> object:
+        """Where they lie, as errors say it."""
+
+    def read(self, file: str, *, limit: int) -> bytes:
+        """The content of one of them, of at most `limit` bytes; BundleError or :class:`InputError` otherwise."""
+
+
+@dataclass(frozen=True)
+class HeldFiles:
+    """Files in memory, by name."""
+
+    files: Files
+    path: str = "the files given"
+
+    def read(self, file: str, *, limit: int) -> bytes:
+        """See :class:`OutputFiles`."""
+        data = self.files.get(file)
+        if data is None or len(data) > limit:
+            known = ", ".join(self.files) or "none"
+            raise InputError(f"{self.path}: expected {file!r}, of at most {limit} bytes, among them; got {known}")
+        return data
+
+
 class Output(ABC, Generic[SpecT]):
     """Samples of one kind, as one model makes them. A kind of its own overrides what is different of it.
 
@@ -95,9 +124,19 @@ class Output(ABC, Generic[SpecT]):
     plural: ClassVar[str]
     attribute: ClassVar[str] = ""
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
+    default_file: ClassVar[str | None] = "samples.png"
+    """Where a command line writes samples to that was told nothing; None: it prints their :meth:`lines`."""
 
     def __init__(self, spec: SpecT) -> None:
         self.spec = spec
+
+    def with_files(self, files: OutputFiles) -> Self:
+        """This, with what it needs of the :attr:`OutputSpec.files`. BundleError where they don't fit."""
+        return self
+
+    def lines(self, samples: Drawn) -> list[str]:
+        """The samples for a terminal, a line each; :class:`InputError` where the kind has no such form."""
+        raise InputError(f"{self.plural} can't be printed; save them as {' or '.join(self.suffixes)}")
 
     def empty(self, n: int, output_type: str, shape: tuple[int, ...], *, makes_bytes: bool) -> Array:
         """What `n` samples of `shape` are drawn into; `makes_bytes`: bytes are wanted, and the
@@ -117,7 +156,7 @@ class Output(ABC, Generic[SpecT]):
         """What was drawn in the model's own unit."""
         return data
 
-    def form(self, samples: Drawn, name: str) -> Array:
+    def form(self, samples: Drawn, name: str) -> Any:
         """The samples as those of the kind are taken whose attribute is `name`, such as "images";
         :class:`InputError` where they are of another kind."""
         own = self.attribute or self.plural
@@ -125,7 +164,7 @@ class Output(ABC, Generic[SpecT]):
             raise InputError(f"these samples are {self.plural}, not {name}; take {own}, or array")
         return self.own_form(samples)
 
-    def own_form(self, samples: Drawn) -> Array:
+    def own_form(self, samples: Drawn) -> Any:
         """The samples as an application takes them."""
         return self.array(samples.data)
 
@@ -134,9 +173,10 @@ class Output(ABC, Generic[SpecT]):
         """Samples in a second, Hz; :class:`InputError` where the kind is no sound."""
         raise InputError(f"these samples are {self.plural}, which have no sample rate; sounds have one")
 
-    def given(self, values: Any, *, levels: int | None = None) -> Float32:
-        """Samples that a caller hands back, to be encoded or judged: float32 [n, ...], checked, and rounded to
-        `levels` values of the range unless that is None. :class:`InputError` where the kind knows none of that."""
+    def given(self, values: Any, *, levels: int | None = None) -> Array:
+        """Samples that a caller hands back, to be encoded or judged: [n, ...] as graphs take them, checked, and
+        images rounded to `levels` values of the range unless that is None. :class:`InputError` where the kind
+        knows none of that."""
         raise InputError(f"this is for models of images, and this one makes {self.of_shape}; use sample()")
 
     def mask(self, mask: Any, n: int) -> Float32:

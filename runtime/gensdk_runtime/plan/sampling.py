@@ -15,7 +15,7 @@ from gensdk_runtime.conditions.base import Size, check_known
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
 from gensdk_runtime.noise import Seeds, sample_keys
-from gensdk_runtime.outputs.base import OutputType, check_output_type, output_of
+from gensdk_runtime.outputs.base import OutputFiles, OutputType, check_output_type, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
 from gensdk_runtime.plan.given_settings import given_settings
@@ -59,14 +59,16 @@ class Sampling:
     """What :meth:`Generator.sample` does, for it and for the methods that are built on sampling.
 
     `program`: that of the runner that was opened first, for what does not depend on how graphs are run. `output`:
-    what works with the samples. `fresh`: the conditions that are checked in each call.
+    what works with the samples, with what it needs of `files`. `fresh`: the conditions
+    that are checked in each call.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, files: OutputFiles | None = None) -> None:
         self.executor = executor
         self.model = executor.model
         self.program: Program[Any] = executor.runners.first.program
-        self.output = output_of(self.model.output)
+        output = output_of(self.model.output)
+        self.output = output if files is None else output.with_files(files)
         self.requests = Requests(self.program, executor)
         self._recorded = {condition.kind: f"{condition.kind}s" for condition in self.program.conditions}
         self.fresh = tuple(condition for condition in self.program.conditions if not condition.kept)

@@ -49,6 +49,11 @@ class OutputSpec(StrictModel):
         """What the tensor is called that holds samples."""
         return self.kind
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of the bundle, beside graphs, that the kind needs, such as a vocabulary."""
+        return ()
+
 
 class ConditionSpec(StrictModel):
     """What a sample is asked to be. A kind's own spec adds its fields, and ``kind: Literal["..."] = "..."``."""
@@ -204,11 +209,7 @@ OUTPUTS: Kinds[OutputSpec] = Kinds(
     OutputSpec,
     "output",
     "gensdk.outputs",
-    {
-        "audio": "gensdk_runtime.outputs.audio",
-        "image": "gensdk_runtime.outputs.image",
-        "points": "gensdk_runtime.outputs.points",
-    },
+    {kind: f"gensdk_runtime.outputs.{kind}" for kind in ("audio", "image", "points", "text")},
 )
 CONDITIONS: Kinds[ConditionSpec] = Kinds(
     ConditionSpec,

@@ -141,10 +141,10 @@ class Manifest(StrictModel):
 
     @property
     def used_files(self) -> tuple[str, ...]:
-        """The files of graphs, proofs and engines; a bundle may hold others, such as its model card."""
+        """The files of graphs, outputs, proofs and engines; a bundle may hold others, such as its model card."""
         graphs = [path for files in self.all_graph_files.values() for path in files.values()]
         golden = [self.golden] if self.golden else []
-        return (*graphs, *golden, *(engine.file for engine in self.engines))
+        return (*graphs, *self.model.output.files, *golden, *(engine.file for engine in self.engines))
 
     @property
     def all_graph_files(self) -> Mapping[str, Mapping[Precision, BundlePath]]:

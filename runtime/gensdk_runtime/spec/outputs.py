@@ -1,4 +1,4 @@
-"""What gensdk's models make: images, and points."""
+"""What gensdk's models make: images, points, and text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Range, Role
+from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, BundlePath, Dtype, Range, Role
 from gensdk_runtime.spec.kinds import OUTPUTS, OutputSpec
 from gensdk_runtime.spec.strict import StrictModel
+
+MAX_TOKENS = 2**20
+"""Of a vocabulary."""
 
 
 class ImageFormat(StrictModel):
@@ -59,3 +62,49 @@ class PointsSpec(OutputSpec):
     def shape(self) -> tuple[int]:
         """(dimensions,)."""
         return (self.dimensions,)
+
+
+@OUTPUTS.register
+class TextSpec(OutputSpec):
+    """The texts a model makes, as tokens: int64 [n, `length`].
+
+    A text ends at the first end token of the vocabulary, where that has one; what stands behind it says nothing.
+    `vocabulary`: the file of the bundle that says what each token is. `value_range`: (0, K - 1) for K tokens.
+    """
+
+    dtype: ClassVar[Dtype] = "int64"
+    made_by: ClassVar[frozenset[str]] = frozenset(("feedforward", "sequence"))
+
+    kind: Literal["text"] = "text"
+    value_range: Range = (0.0, 1.0)
+    length: Annotated[int, Field(ge=1, le=2**20)]
+    vocabulary: BundlePath = "vocabulary.json"
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        low, high = self.value_range
+        if low != 0 or high != int(high) or high >= MAX_TOKENS:
+            raise ValueError(
+                f"a range of tokens is 0 to a whole number below {MAX_TOKENS}, got {low:g} to {high:g}"
+            )
+        return self
+
+    @classmethod
+    def of(cls, length: int, vocabulary_size: int) -> Self:
+        """Texts of at most `length` tokens, each one of `vocabulary_size`."""
+        return cls(length=length, value_range=(0.0, float(vocabulary_size - 1)))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """K, how many tokens there are."""
+        return int(self.value_range[1]) + 1
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(length,)."""
+        return (self.length,)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The vocabulary."""
+        return (self.vocabulary,)

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,17 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.media.pixel_values import ValueRange
 from gensdk_training.data.findings import Findings, SkipLog
+from gensdk_training.data.text_options import TextOptions
 from gensdk_training.family import DataInfo
 
 T = TypeVar("T")
 Images = NDArray[np.uint8]
 Points = NDArray[np.float32]
+Tokens = NDArray[np.int64]
 Labels = NDArray[np.int64]
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "valid"]
+""""valid" of texts alone: what is left for choosing settings."""
+SPLITS: tuple[str, ...] = get_args(Split)
 Size = tuple[int, int]
 """(height, width)."""
 Layout = Literal["auto", "splits", "classes"]
@@ -41,14 +45,14 @@ def check_images(images: Images, what: str = "images") -> Images:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D], or sounds, float32 [B, samples, channels];
-    `labels`: int64 [B], or None.
+    """`images`: uint8 [B, H, W, C], scaled points, float32 [B, D], sounds, float32 [B, samples, channels], or
+    tokens, int64 [B, L]; `labels`: int64 [B], or None.
 
     `indices`: int64 [B], where others than those asked for had to be taken, since files can't be read any more.
     `lengths`: int64 [B], how much of each is data and no padding; None: all of it.
     """
 
-    images: Images | Points
+    images: Images | Points | Tokens
     labels: Labels | None
     indices: NDArray[np.int64] | None = None
     lengths: NDArray[np.int64] | None = None
@@ -70,6 +74,7 @@ class LoadOptions:
     depth: int | None = None
     sample_rate: int | None = None
     seconds: float | None = None
+    text: TextOptions | None = None
 
 
 class Dataset(ABC):

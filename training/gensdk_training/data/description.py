@@ -131,7 +131,7 @@ def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
         height=info.height,
         width=info.width,
         channels=info.channels,
-        form=info.of_shape,
+        form=found.extent or info.of_shape,
         values=found.values,
         classes=dict(zip(names, counts, strict=True)) if labels is not None else {},
         sizes=dict(sizes.most_common(KEPT)),

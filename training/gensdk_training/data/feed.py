@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from gensdk_training.data.augment import Augment
-from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points
+from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points, Tokens
 from gensdk_training.data.order import DataOrder
 from gensdk_training.data.pairs import pair_batch
 from gensdk_training.family import Batch
 from gensdk_training.networks.grey_levels import from_bytes
 
-Raw = tuple[ImageBatch, Images | Points | None]
+Raw = tuple[ImageBatch, Images | Points | Tokens | None]
 """Images, and the sources that go with them."""
 
 
@@ -57,7 +57,7 @@ class Feed:
 
     def batch(self, number: int) -> Batch:
         """Images and sources float32 [B, C, H, W] in [-1, 1], or points [B, D], or sounds [B, samples, channels],
-        and labels int64 [B]."""
+        or tokens int64 [B, L], and labels int64 [B]."""
         raw, sources = self._read(number) if self._pool is None else self._read_ahead(number, self._pool)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         images, others = self._tensor(raw.images), None if sources is None else self._tensor(sources)
@@ -85,9 +85,9 @@ class Feed:
     def _lengths(self, raw: ImageBatch) -> torch.Tensor | None:
         return None if raw.lengths is None else torch.from_numpy(raw.lengths).to(self._device)
 
-    def _tensor(self, images: Images | Points) -> torch.Tensor:
+    def _tensor(self, images: Images | Points | Tokens) -> torch.Tensor:
         tensor = torch.from_numpy(images).to(self._device)
-        if tensor.is_floating_point():  # points, which the data set has scaled, or sounds
+        if tensor.dtype != torch.uint8:  # points, which the data set has scaled, sounds, or tokens
             return tensor
         return from_bytes(tensor.permute(0, 3, 1, 2)).contiguous()
 

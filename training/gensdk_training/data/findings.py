@@ -41,12 +41,13 @@ class SkipLog:
 
 @dataclass
 class Findings:
-    """`values`: the range as read, in words. `left_out`: files
-    that are no images by their suffix, counted by it. `links`: links that were followed, `outside` of them to
-    places outside of the folder. `split`: which part of the data this is; `pairs`: how they were found. `notes`:
-    anything else to know."""
+    """`values`: the range as read, in words; of texts the rule. `extent`: how large a text is, in words.
+    `left_out`: files that are no images by their suffix, counted by it. `links`: links that were followed,
+    `outside` of them to places outside of the folder. `split`: which part of the data this is; `pairs`: how they
+    were found. `notes`: anything else to know."""
 
     values: str = ""
+    extent: str = ""
     left_out: Counter[str] = field(default_factory=Counter)
     links: int = 0
     outside: int = 0

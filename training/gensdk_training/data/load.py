@@ -14,7 +14,7 @@ from gensdk_runtime.media.pixel_values import ValueRange, check_value_range
 from gensdk_runtime.spec.audio import LEAST_RATE, MOST_RATE
 from gensdk_training.data.classes import of_classes, seen_classes
 from gensdk_training.data.csv_file import load_csv
-from gensdk_training.data.dataset import Dataset, Layout, LoadOptions, Split
+from gensdk_training.data.dataset import SPLITS, Dataset, Layout, LoadOptions, Split
 from gensdk_training.data.digits import load_digits
 from gensdk_training.data.domains import domains_of, join_domains
 from gensdk_training.data.folder_dataset import load_folder
@@ -24,12 +24,16 @@ from gensdk_training.data.mixtures import MIXTURES, load_mixture
 from gensdk_training.data.npz import load_npy, load_npz
 from gensdk_training.data.pairs import with_sources
 from gensdk_training.data.sound_sources import ARCHIVES, holds_sounds, is_archive
+from gensdk_training.data.text_file import TEXT_SUFFIXES, is_text
+from gensdk_training.data.text_options import TextOptions
+from gensdk_training.data.text_oracle import load_oracle
+from gensdk_training.data.text_set import TextDataset, load_text
 
 DATA_DIR_VARIABLE = "GENSDK_DATA_DIR"
 MAX_SECONDS = 600
 """Of sounds in a batch."""
 
-DATASET_NAMES = ("digits", "mnist", "fsdd", *MIXTURES)
+DATASET_NAMES = ("digits", "mnist", "fsdd", "oracle", *MIXTURES)
 
 
 def load_data(
@@ -53,6 +57,7 @@ def load_data(
     depth: int | None = None,
     sample_rate: int | None = None,
     seconds: float | None = None,
+    text: TextOptions | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -62,22 +67,23 @@ def load_data(
     ``25gaussians``, ``8gaussians``, ``FILE.csv``, or floats [N, D] in an ``.npz``; or several of these as the
     domains of one data set, ``NAME=DATA,NAME=DATA``, whose names are its labels; of sounds a folder or a
     ``.tar.gz`` of WAV and FLAC files, or ``fsdd`` (in `data_dir`, its folder ``fsdd``, or in
-    ``$GENSDK_DATA_DIR``) or ``fsdd:PATH``, the Free Spoken Digit Dataset with its official test part. `layout`:
-    what a folder's sub-folders are, "splits", "classes", or "auto" where their names tell. `value_range`: of
-    arrays, the values that are black and white; by default as :func:`gensdk_runtime.media.pixel_values.to_pixels`
-    finds them. `depth`: how many bits image files of 16 bits use, 8 to 16, where they don't say so themselves.
-    `split`: the data's own where it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test.
-    `labels`: "auto", "none", or the key of an .npz file, or the column of a .csv file. `size`: (height, width) to
-    `fit` images into, by cutting from the centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by
-    default as the data. `inputs`: for translation, the data that the images of `spec` are made from, named in the
-    same way and brought to the same size; `paired`: files are pairs by their names, arrays by their places;
-    otherwise the inputs are just another collection. `input_channels`, `input_value_range`: as those without
-    ``input``. `memory_limit`: bytes up to which a folder is decoded at once; a larger one is read along the way.
-    `sample_rate`: Hz that sounds are resampled to, by default that of most files; `seconds`: what a batch holds of
-    each, by default the longest. Several channels become one, their mean. `labels` of ``fsdd``: "auto" for
-    classes as "7-theo", "digit" or "speaker".
-    `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The classes of
-    the data set are those that it holds.
+    ``$GENSDK_DATA_DIR``) or ``fsdd:PATH``, the Free Spoken Digit Dataset with its official test part; of texts
+    ``oracle`` (SeqGAN's benchmark), a ``.txt`` (a text a line), ``.tsv`` or ``.jsonl``, also with ``.gz`` behind
+    it. `layout`: what a folder's sub-folders are, "splits", "classes", or "auto" where their names tell.
+    `value_range`: of arrays, the values that are black and white; by default as
+    :func:`gensdk_runtime.media.pixel_values.to_pixels` finds them. `depth`: how many bits image files of 16 bits
+    use, 8 to 16, where they don't say so themselves. `text`: how texts become tokens. `split`: the data's own
+    where it has one; otherwise a share of `holdout` (0 .. 1) is kept for the test. `labels`: "auto", "none", or
+    the key of an .npz file, or the column of a .csv file. `size`: (height, width) to `fit` images into, by cutting
+    from the centre ("crop") or stretching. `channels`: 1 grey, 3 RGB, 4 RGBA; by default as the data. `inputs`:
+    for translation, the data that the images of `spec` are made from, named in the same way and brought to the
+    same size; `paired`: files are pairs by their names, arrays by their places; otherwise the inputs are just
+    another collection. `input_channels`, `input_value_range`: as those without ``input``. `memory_limit`: bytes up
+    to which a folder is decoded at once; a larger one is read along the way. `sample_rate`: Hz that sounds are
+    resampled to, by default that of most files; `seconds`: what a batch holds of each, by default the longest.
+    Several channels become one, their mean. `labels` of ``fsdd``: "auto" for classes as "7-theo", "digit" or
+    "speaker". `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The
+    classes of the data set are those that it holds.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
@@ -95,6 +101,7 @@ def load_data(
         depth,
         sample_rate,
         seconds,
+        text,
     )
     _check(options)
     pairs = inputs is not None and paired
@@ -105,6 +112,8 @@ def load_data(
     )
     if sample_rate is not None or seconds is not None:
         dataset.info.require_audio()
+    if not isinstance(dataset, TextDataset):
+        _refuse_text_options(options, dataset)
     if only:
         if inputs is not None:
             raise InputError(
@@ -122,6 +131,13 @@ def load_data(
     return with_sources(seen_classes(dataset), _load(inputs, others, data_dir), paired=paired, part=part)
 
 
+def _refuse_text_options(options: LoadOptions, dataset: Dataset) -> None:
+    """Raises :class:`InputError` for what is said of texts where the data are others."""
+    if options.text is not None or options.split == "valid":
+        what = "text options are" if options.text is not None else "a validation part is"
+        raise InputError(f"{what} for texts, and {dataset.info.name!r} are {dataset.info.kind}; leave it out")
+
+
 def _load(spec: str, options: LoadOptions, data_dir: Path | str | None) -> Dataset:
     name, _, rest = spec.partition(":")
     if spec == "digits":
@@ -130,6 +146,8 @@ def _load(spec: str, options: LoadOptions, data_dir: Path | str | None) -> Datas
         return load_mnist(_mnist_folder(rest, data_dir), options)
     if name == "fsdd":
         return load_spoken_digits(_spoken_digits(rest, data_dir), options)
+    if spec == "oracle":
+        return load_oracle(options)
     if spec in MIXTURES:
         return load_mixture(spec, options)
     return _load_path(spec, data_dir)(options)
@@ -145,12 +163,17 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
         if path.is_file():
             if is_archive(path):
                 return lambda options: load_sound_archive(path, options)
+            if is_text(path):
+                return lambda options: load_text(path, options)
             if path.suffix == ".csv":
                 return lambda options: load_csv(path, options)
             if path.suffix == ".npy":
                 return lambda options: load_npy(path, options)
             if path.suffix != ".npz":
-                raise InputError(f"data {spec!r}: expected a folder, an .npz, .npy, .csv or .tar.gz file")
+                raise InputError(
+                    f"data {spec!r}: expected a folder, an .npz, .npy, .csv or .tar.gz file, or texts "
+                    f"({', '.join(TEXT_SUFFIXES)})"
+                )
             return lambda options: load_npz(path, key or None, options)
     hint = f"; no such file or folder, and the names are {', '.join(DATASET_NAMES)}"
     near = did_you_mean(spec, DATASET_NAMES)
@@ -188,8 +211,8 @@ def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
 
 
 def _check(options: LoadOptions) -> None:
-    if options.split not in ("train", "test"):
-        raise InputError(f"expected split 'train' or 'test', got {options.split!r}")
+    if options.split not in SPLITS:
+        raise InputError(f"expected split {' or '.join(map(repr, SPLITS))}, got {options.split!r}")
     if options.fit not in ("crop", "stretch"):
         raise InputError(f"expected fit 'crop' or 'stretch', got {options.fit!r}")
     if options.channels not in (None, 1, 3, 4):

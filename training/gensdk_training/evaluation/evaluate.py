@@ -22,6 +22,7 @@ from gensdk_training.evaluation.measures import (
     FEATURE_METRICS,
     LOGIT_METRICS,
     METRICS,
+    TEXT_METRICS,
     Readings,
     answer_measures,
     class_counts,
@@ -34,6 +35,7 @@ from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.sound_models import evaluate_sounds
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
 from gensdk_training.evaluation.telling import PROBED, why_it_cant_tell
+from gensdk_training.evaluation.text_models import evaluate_texts
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
 from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, ExtractorOptions, OnnxExtractor
 from gensdk_training.metrics.manifold import realism
@@ -50,7 +52,7 @@ SHOWN, PAIRED, RANKED = 64, 16, 16
 """Samples, nearest pairs, and worst and best samples that the page shows."""
 _GIVE = "give an extractor (--extractor FILE.onnx)"
 PACKAGES = ("gensdk", "torch", "numpy")
-OF_KIND = {"audio": evaluate_sounds, "points": evaluate_points}
+OF_KIND = {"audio": evaluate_sounds, "points": evaluate_points, "text": evaluate_texts}
 """How models are measured whose output is of another kind than images."""
 
 
@@ -199,6 +201,8 @@ def _check_possible(
 ) -> None:
     """Raises :class:`InputError` if a metric that was named is impossible; of "all", impossible ones are left out,
     with a note."""
+    if asked is not None and (of_text := sorted(wanted & {*TEXT_METRICS})):
+        raise InputError(f"can't measure {', '.join(of_text)} of images; leave it out")
     impossible = sorted(wanted & {*FEATURE_METRICS, *LOGIT_METRICS}) if judge is None else []
     if asked is not None and impossible:
         raise InputError(f"can't measure {', '.join(impossible)}: {why_not}")

@@ -31,7 +31,10 @@ PART = 2048
 """Training images that are read at once."""
 
 
-_TAKEN_OVER = ("labels", "fit", "holdout", "only", "value_range", "layout", "depth", "sample_rate", "seconds")
+_TAKEN_OVER = (
+    *("labels", "fit", "holdout", "only", "value_range", "layout", "depth"),
+    *("sample_rate", "seconds", "text"),
+)
 """Of how the model's own training brought data into shape: what an evaluation does alike."""
 
 

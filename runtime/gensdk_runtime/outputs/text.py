@@ -1,0 +1,250 @@
+"""Text: drawn as tokens, said by the vocabulary of the bundle, written as lines, JSON lines, arrays or files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gensdk_runtime.arguments import check_path
+from gensdk_runtime.errors import BackendError, InputError, ManifestError, tell
+from gensdk_runtime.media.images import SUFFIXES, encode_image, write_atomically
+from gensdk_runtime.outputs.base import (
+    AS_IT_IS,
+    Arrangement,
+    Array,
+    Drawn,
+    Output,
+    OutputFiles,
+    Uint8,
+    register_output,
+)
+from gensdk_runtime.printable import printable
+from gensdk_runtime.spec.outputs import TextSpec
+from gensdk_runtime.text.lines import as_line
+from gensdk_runtime.text.page import page_of
+from gensdk_runtime.text.vocabulary import MAX_BYTES, NAMED, Encoded, Vocabulary, read_vocabulary
+
+Int64 = NDArray[np.int64]
+NUMBERED = re.compile(r"[0-9]{5,}\.txt")
+
+
+@register_output
+class TextOutput(Output[TextSpec]):
+    """int64 [n, length], tokens; as an application takes them, a list of str."""
+
+    Spec: ClassVar = TextSpec
+    plural = "texts"
+    suffixes = (".txt", ".jsonl", ".npz", *SUFFIXES)
+    default_file = None
+
+    def __init__(self, spec: TextSpec, vocabulary: Vocabulary | None = None) -> None:
+        super().__init__(spec)
+        self._vocabulary = vocabulary
+
+    def with_files(self, files: OutputFiles) -> Self:
+        """With its vocabulary."""
+        file = self.spec.vocabulary
+        vocabulary = read_vocabulary(files.read(file, limit=MAX_BYTES), what=f"{files.path}: {file!r}")
+        if vocabulary.size != self.spec.vocabulary_size:
+            raise ManifestError(
+                f"{files.path}: {file!r} has {vocabulary.size} tokens, the manifest says "
+                f"{self.spec.vocabulary_size}; export "
+                "the "
+                "bundle again"
+            )
+        return type(self)(self.spec, vocabulary)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the tokens say; :class:`InputError` where the generator was made without it."""
+        if self._vocabulary is None:
+            raise InputError(
+                f"this model has no {self.spec.vocabulary!r} at hand, so its tokens say nothing; load its bundle, "
+                "or give Generator.from_sessions the file"
+            )
+        return self._vocabulary
+
+    def own_form(self, samples: Drawn) -> list[str]:
+        """What the tokens say, a str each."""
+        lengths = [samples.data.shape[1]] * len(samples) if samples.lengths is None else samples.lengths.tolist()
+        rows = zip(samples.data, lengths, strict=True)
+        return [self._said(row[:length].tolist()) for row, length in rows]
+
+    def _said(self, tokens: list[int]) -> str:
+        wrong = next((token for token in tokens if not 0 <= token < self.spec.vocabulary_size), None)
+        if wrong is not None:
+            raise BackendError(
+                f"the graph gave token {wrong}, and its vocabulary has {self.spec.vocabulary_size}; export the "
+                "model "
+                "again"
+            )
+        return self.vocabulary.decode(tokens)
+
+    def given(self, values: Any, *, levels: int | None = None) -> Int64:
+        """Whole texts, str, as tokens int64 [n, length]: each with its end, filled up with pad; or such tokens.
+
+        Pieces that the vocabulary does not know are counted and told. Raises :class:`InputError` for what is no
+        text, for one too long, and where the vocabulary has no end, for one too short.
+        """
+        if isinstance(values, np.ndarray):
+            return self._given_tokens(values)
+        special, length = self.vocabulary.special, self.spec.length
+        encoded = self._encoded(values)
+        ends = () if special.end is None else (special.end,)
+        rows = [(*each.tokens, *ends) for each in encoded]
+        fill = special.pad if special.pad is not None else special.end
+        for number, row in enumerate(rows):
+            if len(row) > length or (len(row) < length and fill is None):
+                with_end = " with its end" if ends else ""
+                bound = "at most" if fill is not None else "exactly"
+                raise InputError(
+                    f"text {number} has {len(row)} tokens{with_end}, the model takes {bound} {length}; "
+                    f"{'shorten it' if len(row) > length else 'make it longer'}"
+                )
+        return _filled(rows, length, fill)
+
+    def beginning(self, values: Any) -> tuple[Int64, Int64]:
+        """The first part of texts as (tokens int64 [n, longest], lengths int64 [n]), without an end, for a model
+        to go on with. :class:`InputError` as for :meth:`given`; a text may be empty, and leave room for a
+        token."""
+        rows = [each.tokens for each in self._encoded(values)]
+        lengths = np.array([len(row) for row in rows], np.int64)
+        if int(lengths.max()) >= self.spec.length:
+            raise InputError(
+                f"text {int(lengths.argmax())} has {int(lengths.max())} tokens, which leaves a model of "
+                f"{self.spec.length} nothing to add; shorten it"
+            )
+        return _filled(rows, int(lengths.max()), self.vocabulary.special.pad), lengths
+
+    def _encoded(self, values: Any) -> list[Encoded]:
+        texts = [values] if isinstance(values, str) else values
+        if not isinstance(texts, Sequence) or isinstance(texts, bytes) or not len(texts):
+            raise InputError(f"expected a text as str, or a list of them, got {type(values).__name__}")
+        encoded = [self.vocabulary.encode(text) for text in texts]
+        unknown = [piece for each in encoded for piece in each.unknown]
+        if unknown:
+            count = sum(len(each.tokens) for each in encoded)
+            named = ", ".join(repr(printable(piece)[:40]) for piece in list(dict.fromkeys(unknown))[:NAMED])
+            more = ", ..." if len(set(unknown)) > NAMED else ""
+            tell(
+                f"{len(unknown)} of {count} tokens are unknown to the model ({named}{more}); they all count as one"
+            )
+        return encoded
+
+    def _given_tokens(self, values: Array) -> Int64:
+        shape = (*values.shape[:1], self.spec.length)
+        if values.dtype.kind not in "iu" or values.ndim != 2 or values.shape != shape or not len(values):
+            raise InputError(
+                f"expected texts, or tokens as int64 [n, {self.spec.length}], got {values.dtype} "
+                f"{list(values.shape)}"
+            )
+        if int(values.min()) < 0 or int(values.max()) >= self.spec.vocabulary_size:
+            raise InputError(f"expected tokens from 0 to {self.spec.vocabulary_size - 1}, got others")
+        return values.astype(np.int64)
+
+    def in_words(self, data: Array) -> str:
+        """As in "texts of up to 20 tokens"."""
+        return f"texts of up to {data.shape[1]} tokens"
+
+    @property
+    def of_shape(self) -> str:
+        """With the size of the vocabulary."""
+        return f"texts of up to {self.spec.length} of {self.spec.vocabulary_size} tokens"
+
+    @property
+    def facts(self) -> str:
+        """Length and vocabulary."""
+        return f"up to {self.spec.length} tokens, from a vocabulary of {self.spec.vocabulary_size}"
+
+    def lines(self, samples: Drawn) -> list[str]:
+        """Each text on a line."""
+        return [printable(as_line(text)) for text in self.own_form(samples)]
+
+    def picture(self, samples: Drawn, arrangement: Arrangement = AS_IT_IS) -> Uint8:
+        """A page of the texts; `arrangement` is for images."""
+        return page_of(self.own_form(samples))
+
+    def shown(self, samples: Drawn) -> Uint8 | None:
+        """The first ones; None without a vocabulary."""
+        return self.picture(samples) if len(samples) and self._vocabulary is not None else None
+
+    def arrays(self, samples: Drawn) -> dict[str, Array]:
+        """Tokens, texts as str, and lengths where they are known."""
+        lengths = {} if samples.lengths is None else {"lengths": samples.lengths}
+        return {**super().arrays(samples), "texts": np.array(self.own_form(samples), np.str_), **lengths}
+
+    def check_target(
+        self, path: str | Path, arrangement: Arrangement = AS_IT_IS, *, others: Sequence[str] = ()
+    ) -> None:
+        """A path without a suffix is a folder, which must hold no numbered texts from before."""
+        target = check_path(path, "a path")
+        in_folder = target.is_dir() or not target.suffix
+        super().check_target(target / "text.txt" if in_folder else target, arrangement, others=others)
+        if target.is_dir():
+            _check_none_before(target)
+
+    def save(self, samples: Drawn, target: Path, arrangement: Arrangement = AS_IT_IS) -> None:
+        """A file, or a folder of texts."""
+        self.check_target(target, arrangement)
+        if target.suffix and not target.is_dir():
+            write_atomically(target, self.encoded(samples, target.suffix.lower()))
+            return
+        for number, text in enumerate(self.own_form(samples)):
+            write_atomically(target / f"{number:05d}.txt", f"{text}\n".encode())
+
+    def encoded(self, samples: Drawn, suffix: str) -> bytes:
+        """Lines, JSON lines, arrays or a picture."""
+        if suffix == ".npz":
+            return self.npz(samples)
+        if suffix in SUFFIXES:
+            return encode_image(self.picture(samples), suffix, samples.settings)
+        return (
+            _json_lines(samples, self.own_form(samples)) if suffix == ".jsonl" else _lines(self.own_form(samples))
+        )
+
+
+def _filled(rows: Sequence[Sequence[int]], length: int, fill: int | None) -> Int64:
+    tokens = np.full((len(rows), length), 0 if fill is None else fill, np.int64)
+    for place, row in zip(tokens, rows, strict=True):
+        place[: len(row)] = row
+    return tokens
+
+
+def _lines(texts: Sequence[str]) -> bytes:
+    lines = [as_line(text) for text in texts]
+    changed = sum(line != text for line, text in zip(lines, texts, strict=True))
+    if changed:
+        tell(
+            f"{changed} of {len(texts)} texts hold line breaks, tabs or backslashes, which are written \\n, \\t "
+            "and "
+            "\\\\: a line is a text; a .jsonl or a folder holds them as they are"
+        )
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _json_lines(samples: Drawn, texts: Sequence[str]) -> bytes:
+    labels = samples.conditions.get("label")
+    rows = []
+    for number, text in enumerate(texts):
+        label = {} if labels is None else {"label": int(labels[number])}
+        row = {"text": text, "seed": list(samples.seeds[number]), **label, "tokens": samples.data[number].tolist()}
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(rows).encode()
+
+
+def _check_none_before(folder: Path) -> None:
+    try:
+        older = sorted(file.name for file in folder.iterdir() if NUMBERED.fullmatch(file.name))
+    except OSError as failure:
+        raise InputError(f"can't read {folder}: {failure.strerror or failure}") from None
+    if older:
+        raise InputError(
+            f"{folder} holds {len(older)} texts of an earlier run ({older[0]}); choose a new folder, or remove "
+            "them"
+        )
