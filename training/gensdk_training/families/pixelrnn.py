@@ -1,0 +1,114 @@
+"""PixelRNN with row LSTMs: an image as a product of conditionals, its past in the states of LSTMs.
+
+Paper: van den Oord et al. 2016, "Pixel Recurrent Neural Networks" (arXiv 1601.06759), sections 3.1, 3.3 and 3.4.
+
+Idea: ``p(x) = prod_i p(x_i | x_<i)`` as :mod:`gensdk_training.families.pixelcnn` has it, but what a pixel knows of
+the rows above comes from LSTMs that run down the image: all columns of a row at once, each from its neighbours in
+the row above (state to state, `state_kernel`) and from the pixels to its left (input to state, `kernel`, mask B).
+So the past reaches a pixel from any number of rows above, where convolutions end after as many as there are layers.
+The first layer is a convolution with mask A (`first_kernel`); residual connections lead around each LSTM. A class
+label adds a bias to the gates of every row.
+
+The known trouble is masks that leak: such a model reconstructs well and can't generate. Here each mask is a slice
+that leaves taps out, and a test holds by gradient, for each pixel and channel, that nothing later is seen.
+
+Exports three graphs: the LSTMs over the finished row once a row, for what the row below takes from it; the same at
+one pixel with the draw inside; and the parallel pass for ``Generator.log_likelihood``. See
+:mod:`gensdk_training.graphs.row_lstm_steps`.
+
+It does not: see all that is above. A row LSTM sees a triangle, as the paper says: above and to the right `first_kernel
+// 2` columns and `state_kernel // 2` more for each row. The diagonal BiLSTM, which sees all, is not here: its states
+run through the columns of a finished row one after the other, twice for each layer. Nor are multi-scale PixelRNNs;
+and instead of the paper's masks for R, G and B each channel's head gets the lower channels of its own pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from gensdk_training.family import FamilyConfig
+from gensdk_training.graphs.pixel_steps import Sizes
+from gensdk_training.graphs.row_lstm_steps import (
+    LstmPixelStack,
+    LstmRowStack,
+    label_biases,
+    lstm_layers,
+    sizes_of,
+)
+from gensdk_training.networks.row_lstm import FirstConvolution, RowLstmLayer
+from gensdk_training.pixel_family import PixelConfig, PixelFamily, PixelNetwork, odd
+from gensdk_training.registry import register
+
+
+class PixelRnnConfig(PixelConfig):
+    """Settings of the PixelRNN.
+
+    layers: Row LSTMs, one above the other.
+    channels: Hidden features of each LSTM; there are twice as many between them.
+    first_kernel: Size of the first convolution's kernel, odd; take 3 or 5 for images of 8x8.
+    kernel: Size of the kernel from a row's features to its states, odd.
+    state_kernel: Size of the kernel from the states of the row above, odd.
+    """
+
+    layers: Annotated[int, Field(ge=1, le=64)] = 6
+    channels: Annotated[int, Field(ge=1, le=4096)] = 16
+    first_kernel: Annotated[int, Field(ge=3, le=31)] = 7
+    kernel: Annotated[int, Field(ge=3, le=31)] = 3
+    state_kernel: Annotated[int, Field(ge=3, le=31)] = 3
+
+    _odd = field_validator("first_kernel", "kernel", "state_kernel")(odd)
+
+
+class PixelRnnNetwork(PixelNetwork):
+    """A masked convolution, and row LSTMs with residual connections."""
+
+    def __init__(self, config: PixelRnnConfig, image_channels: int, classes: int | None) -> None:
+        super().__init__()
+        hidden = config.channels
+        self.first = FirstConvolution(image_channels, 2 * hidden, kernel_size=config.first_kernel)
+        self.layers = nn.ModuleList(
+            RowLstmLayer(hidden, kernel_size=config.kernel, state_kernel_size=config.state_kernel)
+            for _ in range(config.layers)
+        )
+        self.labels = None
+        if classes:
+            self.labels = nn.Embedding(classes, config.layers * 4 * hidden)
+            nn.init.normal_(self.labels.weight, std=0.1)
+        self.build_heads(config, 2 * hidden, image_channels)
+
+    def features(self, images: Tensor, label: Tensor | None) -> Tensor:
+        """See :class:`PixelNetwork`."""
+        layers = lstm_layers(self.layers)
+        (x,) = self.first("parallel", images)
+        for layer, bias in zip(layers, label_biases(self.labels, label, layers), strict=True):
+            (x,) = layer("parallel", x, bias)
+        return x[:, :, 1:]  # without the row above the image
+
+    def sizes(self) -> Sizes:
+        """See :class:`PixelNetwork`."""
+        return sizes_of(self.first, self.layers)
+
+    def row_stack(self) -> nn.Module:
+        """The LSTMs over a finished row."""
+        return LstmRowStack(self.first, self.layers, self.labels)
+
+    def pixel_stack(self) -> nn.Module:
+        """The LSTMs at one pixel."""
+        return LstmPixelStack(self.first, self.layers, self.entry)
+
+
+@register("pixelrnn")
+class PixelRnn(PixelFamily[PixelRnnConfig]):
+    """Row LSTM PixelRNN with exact likelihoods and cached sampling."""
+
+    title: ClassVar[str] = "PixelRNN with row LSTMs: exact likelihoods, one pixel after the other"
+    paper: ClassVar[str] = "van den Oord et al. 2016, Pixel Recurrent Neural Networks, arXiv 1601.06759"
+    Config: ClassVar[type[FamilyConfig]] = PixelRnnConfig
+    ema_networks = ("pixelrnn",)
+
+    def build_networks(self) -> dict[str, nn.Module]:
+        """One network, called ``pixelrnn``."""
+        return {"pixelrnn": PixelRnnNetwork(self.config, self.data.channels, self.num_classes)}
