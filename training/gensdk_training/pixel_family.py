@@ -1,4 +1,4 @@
-"""What families have in common that draw an image pixel after pixel: grey levels, heads, the loss, three graphs."""
+"""What families have in common that draw pixel after pixel: grey levels, heads, the loss, three graphs."""
 
 from __future__ import annotations
 

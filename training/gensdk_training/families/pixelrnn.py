@@ -5,9 +5,9 @@ Paper: van den Oord et al. 2016, "Pixel Recurrent Neural Networks" (arXiv 1601.0
 Idea: ``p(x) = prod_i p(x_i | x_<i)`` as :mod:`gensdk_training.families.pixelcnn` has it, but what a pixel knows of
 the rows above comes from LSTMs that run down the image: all columns of a row at once, each from its neighbours in
 the row above (state to state, `state_kernel`) and from the pixels to its left (input to state, `kernel`, mask B).
-So the past reaches a pixel from any number of rows above, where convolutions end after as many as there are layers.
-The first layer is a convolution with mask A (`first_kernel`); residual connections lead around each LSTM. A class
-label adds a bias to the gates of every row.
+So the past reaches a pixel from any number of rows above, where convolutions end after a few. The first layer is a
+convolution with mask A (`first_kernel`); residual connections lead around each LSTM. A class label adds a bias to
+the gates of every row.
 
 The known trouble is masks that leak: such a model reconstructs well and can't generate. Here each mask is a slice
 that leaves taps out, and a test holds by gradient, for each pixel and channel, that nothing later is seen.
@@ -16,10 +16,11 @@ Exports three graphs: the LSTMs over the finished row once a row, for what the r
 one pixel with the draw inside; and the parallel pass for ``Generator.log_likelihood``. See
 :mod:`gensdk_training.graphs.row_lstm_steps`.
 
-It does not: see all that is above. A row LSTM sees a triangle, as the paper says: above and to the right `first_kernel
-// 2` columns and `state_kernel // 2` more for each row. The diagonal BiLSTM, which sees all, is not here: its states
-run through the columns of a finished row one after the other, twice for each layer. Nor are multi-scale PixelRNNs;
-and instead of the paper's masks for R, G and B each channel's head gets the lower channels of its own pixel.
+It does not: see all that is above. A row LSTM sees a triangle, as the paper says: to the right `first_kernel // 2`
+columns of the row above, and `state_kernel // 2` more of each row above that. The diagonal BiLSTM, which sees all,
+is not here: its states run through the columns of a finished row one after the other, twice for each layer. Nor
+are multi-scale PixelRNNs; and instead of the paper's masks for R, G and B each channel's head gets the lower
+channels of its own pixel.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ class LstmPixelStack(nn.Module):
         x, pixels = self.first("pixel", pixel, given, pixels)
         kept = [] if pixels is None else [pixels]
         for layer, above, left in zip(layers, aboves, lefts, strict=True):
-            x, left = layer("pixel", x, above, left)
-            kept.append(left)
+            x, next_left = layer("pixel", x, above, left)
+            kept.append(next_left)
         return self.entry(torch.relu(x)), torch.cat(kept, dim=1)
 
 

@@ -1,9 +1,9 @@
 """The layers of a PixelRNN with row LSTMs (van den Oord et al. 2016, sections 3.1 and 3.3), in three equal forms.
 
 A row's states come from the row above, by a convolution over its hidden features (state to state), and from the
-row's own pixels up to the present one, by a masked convolution (input to state). So all that a row takes from above
-is there for all of its columns at once, before its first pixel. Each layer is written three times over the same
-parameters:
+row's own pixels up to the present one, by a masked convolution (input to state). So all that a row takes from
+above is there for all of its columns at once, before its first pixel. Each layer is written three times over the
+same parameters:
 
 - `parallel`, over whole images, row after row: training and likelihoods;
 - `row`, over a finished row: its states again, all columns in parallel, and what they give to the row below;
@@ -90,7 +90,7 @@ class FirstConvolution(nn.Module):
         return (functional.conv2d(rows, kernel) + self._left(columns),)
 
     def _row(self, row: Tensor, above: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`row` [B, C, W] of the image, what lies `above` it gave it [B, F, W], and the rows before [B, cached, W].
+        """`row` [B, C, W] of the image, what it got from `above` [B, F, W], and the rows before [B, cached, W].
 
         Gives its features [B, F, W], what the row below gets from above [B, F, W], and the next cache.
         """
@@ -115,8 +115,8 @@ class FirstConvolution(nn.Module):
 class RowLstmLayer(nn.Module):
     """One row LSTM of D hidden features between residual features of 2 D (figure 5 of the paper).
 
-    `input` [taps * 2D, 4D] is the masked convolution along a row (mask B: its last tap is the pixel itself), `state`
-    [4D, D, k] the convolution over the hidden row above, `out` [D, 2D] leads back to what it is added to.
+    `input` [taps * 2D, 4D] is the masked convolution along a row (mask B: its last tap is the pixel itself),
+    `state` [4D, D, k] the convolution over the hidden row above, `out` [D, 2D] leads back to what it is added to.
     A class label comes as a bias to what a row takes from above.
     """
 

@@ -1,38 +1,74 @@
-"""Laws of the gated PixelCNN: causal, normalized, and the cached graphs equal the naive full passes."""
+"""Laws of families that draw pixel after pixel: causal, normalized, and the steps equal naive full passes."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gensdk_runtime import noise
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig, PixelCnnNetwork
+from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig
 from gensdk_training.family import Batch, DataInfo
 from gensdk_training.networks.grey_levels import draw_level, level_of, value_of
+from gensdk_training.pixel_family import PixelFamily, PixelNetwork
 from gensdk_training.plan import ExportPlan
+from gensdk_training.registry import families
 from gensdk_training.torch_backend import torch_sessions
 
 Sizes = tuple[int, int, int]
+FAMILIES = [name for name, family in families().items() if issubclass(family, PixelFamily)]
+SMALL: dict[str, dict[str, int]] = {
+    "pixelcnn": {"layers": 3, "channels": 6},
+    "pixelrnn": {"layers": 2, "channels": 5},
+}
+"""A family without an entry is tested as it comes."""
+
+DEEP = {"pixelcnn": {"layers": 6}}
+"""Layers that reach the whole of a small image."""
 
 
-def _family(image: Sizes, classes: int | None = None, **config: int) -> PixelCnn:
+def _row_lstm_sees(config: Any, up: int, right: int) -> bool:
+    """The triangle of section 3.1, below it and to the left what layers and rows reach; `up` rows above the pixel
+    and `right` columns to the right of it."""
+    first, state = config.first_kernel // 2, config.state_kernel // 2
+    left = first + config.layers * (config.kernel // 2) + up * state
+    if not up:
+        return -left <= right
+    return -left <= right <= max(first + state * (up - 1), state * up - 1)
+
+
+SEES: dict[str, Callable[[Any, int, int], bool]] = {
+    "pixelcnn": lambda config, up, right: True,
+    "pixelrnn": _row_lstm_sees,
+}
+"""Whether a pixel that comes before is seen."""
+
+pytestmark = pytest.mark.parametrize("name", FAMILIES)
+"""Each law holds for each of them."""
+
+
+def _family(name: str, image: Sizes, classes: int | None = None, **config: int) -> PixelFamily[Any]:
     channels, height, width = image
     data = DataInfo(name="x", channels=channels, height=height, width=width, count=100, num_classes=classes)
-    small = {"layers": 3, "channels": 6, "head_channels": 8, "levels": 5, **config}
-    return PixelCnn(PixelCnnConfig.model_validate({**small, "conditional": classes is not None}), data)
+    settings = {"head_channels": 8, "levels": 5, **SMALL.get(name, {}), **config}
+    family = families()[name]
+    made = family(family.Config.model_validate({**settings, "conditional": classes is not None}), data)
+    assert isinstance(made, PixelFamily)
+    return made
 
 
-def _network(family: PixelCnn, seed: int = 0) -> PixelCnnNetwork:
+def _network(family: PixelFamily[Any], seed: int = 0) -> PixelNetwork:
     torch.manual_seed(seed)
-    network = family.build_networks()["pixelcnn"]
-    assert isinstance(network, PixelCnnNetwork)
+    network = _only(family.build_networks())
+    assert isinstance(network, PixelNetwork)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(2)  # distributions that are far from uniform, but not from the biases alone
@@ -41,7 +77,17 @@ def _network(family: PixelCnn, seed: int = 0) -> PixelCnnNetwork:
     return network.eval()
 
 
-def _naive(network: PixelCnnNetwork, uniform: Tensor, levels: int, label: Tensor | None) -> Tensor:
+def _only(networks: Mapping[str, nn.Module]) -> nn.Module:
+    (network,) = networks.values()
+    return network
+
+
+def _plan(family: PixelFamily[Any], network: PixelNetwork) -> ExportPlan:
+    (name,) = family.ema_networks
+    return family.export_plan({name: network})
+
+
+def _naive(network: PixelNetwork, uniform: Tensor, levels: int, label: Tensor | None) -> Tensor:
     """One full pass for each value."""
     images = torch.zeros_like(uniform)
     batch, channels, height, width = uniform.shape
@@ -88,23 +134,25 @@ def _sizes(axes: tuple[int | str, ...]) -> list[int]:
         ((4, 6, 1), {"layers": 2}),
     ],
 )
-def test_cached_equals_naive_pixel_for_pixel(image: Sizes, config: dict[str, int], classes: int | None) -> None:
-    family = _family(image, classes, **config)
+def test_cached_equals_naive_pixel_for_pixel(
+    name: str, image: Sizes, config: dict[str, int], classes: int | None
+) -> None:
+    family = _family(name, image, classes, **config)
     network = _network(family)
     uniform = torch.rand(5, *image)
     label = torch.arange(5) % classes if classes else None
     with torch.no_grad():
         naive = _naive(network, uniform, family.config.levels, label)
-        cached = _cached(family.export_plan({"pixelcnn": network}), uniform, label)
+        cached = _cached(_plan(family, network), uniform, label)
     assert torch.equal(naive, cached)
     assert naive.std() > 0.1
 
 
-def test_the_runtime_draws_what_naive_passes_draw() -> None:
+def test_the_runtime_draws_what_naive_passes_draw(name: str) -> None:
     """Generator.sample() with its own noise, batches and labels, against one full pass for each value."""
-    family = _family((3, 4, 5), 3)
+    family = _family(name, (3, 4, 5), 3)
     network = _network(family)
-    plan = family.export_plan({"pixelcnn": network})
+    plan = _plan(family, network)
     labels = [0, 1, 2, 1, 0]
     with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
         samples = generator.sample(5, seed=3, label=labels, batch_size=2, progress=False)
@@ -113,42 +161,50 @@ def test_the_runtime_draws_what_naive_passes_draw() -> None:
     uniform = torch.from_numpy(noise.uniform(keys, noise.LATENT_STREAM, (4, 5, 3))).permute(0, 3, 1, 2)
     with torch.no_grad():
         naive = _naive(network, uniform, family.config.levels, torch.tensor(labels))
-        loss = family.loss("likelihood", {"pixelcnn": network}, Batch(naive, torch.tensor(labels)))
+        loss = family.loss("likelihood", {family.ema_networks[0]: network}, Batch(naive, torch.tensor(labels)))
     np.testing.assert_array_equal(samples.array, naive.numpy())
     assert bits.mean() == pytest.approx(loss.logs["bits_per_dim"].item(), rel=1e-5)
 
 
-def test_labels_change_the_samples() -> None:
-    family = _family((1, 6, 6), 3)
-    plan = family.export_plan({"pixelcnn": _network(family)})
-    uniform = torch.rand(1, 1, 6, 6).expand(2, -1, -1, -1)
+def test_labels_change_the_samples(name: str) -> None:
+    family = _family(name, (1, 6, 6), 3)
+    plan = _plan(family, _network(family))
+    uniform, label = torch.rand(40, 1, 6, 6), torch.zeros(40, dtype=torch.int64)
     with torch.no_grad():
-        first, second = _cached(plan, uniform, torch.tensor([0, 2]))
+        first, again, second = (_cached(plan, uniform, each) for each in (label, label, label + 2))
+    assert torch.equal(first, again)
     assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("image", [(1, 6, 7), (3, 5, 4)])
-def test_each_logit_depends_on_all_that_comes_before_and_on_nothing_else(image: Sizes) -> None:
-    """No blind spot, no leak: the gradient of a logit is non-zero for exactly the values before it."""
-    family = _family(image, layers=6)  # six layers of 3x3 reach the whole image
-    network = _network(family)
+def test_each_logit_depends_on_what_comes_before_and_on_nothing_else(name: str, image: Sizes) -> None:
+    """No leak, and of the past all that the family says: by the gradient of each logit."""
+    family = _family(name, image, **DEEP.get(name, {}))
     images = torch.rand(1, *image).requires_grad_()
-    logits = network(images)[0].flatten(1, 2)
-    channels, height, width = image
-    assert logits.shape[:2] == (channels, height * width)
-    for position in range(height * width):
-        for channel in range(channels):
-            (gradient,) = torch.autograd.grad(logits[channel, position].square().sum(), images, retain_graph=True)
-            seen = (gradient[0].flatten(1).t() != 0).flatten()  # in the order of drawing
-            here = position * channels + channel
-            assert not seen[here:].any()
-            assert seen[:here].float().mean() > 0.95 if here else True
+    logits = _network(family)(images)[0]
+    places = list(itertools.product(*map(range, image)))
+    assert places
+    for channel, i, j in places:
+        (gradient,) = torch.autograd.grad(logits[channel, i, j].square().sum(), images, retain_graph=True)
+        expected = torch.zeros(image, dtype=torch.bool)
+        expected[:channel, i, j] = True  # the lower channels of the pixel itself
+        for row, column in itertools.product(range(image[1]), range(image[2])):
+            before = (row, column) < (i, j)
+            expected[:, row, column] |= before and SEES[name](family.config, i - row, column - j)
+        assert torch.equal(gradient[0] != 0, expected), (channel, i, j)
 
 
-@pytest.mark.parametrize(("image", "classes"), [((1, 2, 3), None), ((2, 1, 3), 2)])
-def test_probabilities_of_all_images_sum_to_one(image: Sizes, classes: int | None) -> None:
-    family = _family(image, classes, levels=3)
-    plan = family.export_plan({"pixelcnn": _network(family)})
+def test_a_label_reaches_every_logit(name: str) -> None:
+    network = _network(_family(name, (1, 3, 3), 2))
+    with torch.no_grad():
+        first, second = network(torch.zeros(2, 1, 3, 3), torch.arange(2))
+    assert (first - second).abs().amax(dim=-1).min() > 1e-4
+
+
+@pytest.mark.parametrize(("image", "classes"), [((1, 2, 3), None), ((2, 1, 3), 2), ((1, 3, 2), 2)])
+def test_probabilities_of_all_images_sum_to_one(name: str, image: Sizes, classes: int | None) -> None:
+    family = _family(name, image, classes, levels=3)
+    plan = _plan(family, _network(family))
     every = torch.tensor(list(itertools.product([-1.0, 0.0, 1.0], repeat=math.prod(image))))
     images = every.reshape(-1, *image)
     label = () if classes is None else (torch.ones(len(images), dtype=torch.int64),)
@@ -157,10 +213,19 @@ def test_probabilities_of_all_images_sum_to_one(image: Sizes, classes: int | Non
     assert log_p.double().exp().sum().item() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_samples_follow_the_likelihood() -> None:
+def test_probabilities_of_all_binary_images_of_2x2_sum_to_one(name: str) -> None:
+    plan = _plan(family := _family(name, (1, 2, 2), levels=2), _network(family))
+    images = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(16, 1, 2, 2)
+    with torch.no_grad():
+        p = plan.modules["likelihood"](images).double().exp()
+    assert p.sum().item() == pytest.approx(1.0, abs=1e-6)
+    assert p.max() > 2 * p.min()
+
+
+def test_samples_follow_the_likelihood(name: str) -> None:
     """The share of each image among many samples is its probability."""
-    family = _family((1, 1, 3), levels=2)
-    plan = family.export_plan({"pixelcnn": _network(family)})
+    family = _family(name, (1, 1, 3), levels=2)
+    plan = _plan(family, _network(family))
     torch.manual_seed(1)
     count = 20_000
     with torch.no_grad():
@@ -171,37 +236,19 @@ def test_samples_follow_the_likelihood() -> None:
     assert deviation.abs().max() < 4.5
 
 
-def test_likelihood_quantizes_to_the_nearest_level() -> None:
-    family = _family((1, 4, 4))
-    likelihood = family.export_plan({"pixelcnn": _network(family)}).modules["likelihood"]
+def test_likelihood_quantizes_to_the_nearest_level(name: str) -> None:
+    family = _family(name, (1, 4, 4))
+    likelihood = _plan(family, _network(family)).modules["likelihood"]
     images = value_of(torch.randint(5, (6, 1, 4, 4)).float(), 5)
     with torch.no_grad():
         near = images + torch.empty_like(images).uniform_(-0.24, 0.24)  # levels lie 0.5 apart
         assert torch.equal(likelihood(near.clamp(-1.5, 1.5)), likelihood(images))
 
 
-@pytest.mark.parametrize("levels", [2, 17, 256])
-def test_levels_and_values_are_inverse(levels: int) -> None:
-    level = torch.arange(levels, dtype=torch.float32)
-    values = value_of(level, levels)
-    assert torch.equal(level_of(values, levels), level)
-    assert (values[0].item(), values[-1].item()) == pytest.approx((-1.0, 1.0))
-
-
-def test_inverse_cdf_draws_each_level_with_its_probability_and_never_an_impossible_one() -> None:
-    p = torch.tensor([0.0, 0.25, 0.5, 0.0, 0.25, 0.0])
-    uniform = (torch.arange(4000, dtype=torch.float32) / 4000).unsqueeze(1)
-    drawn = draw_level(p.log().clamp(min=-1e4).expand(4000, -1), uniform)
-    counts = np.bincount(drawn[:, 0].numpy().astype(int), minlength=6)
-    assert counts.tolist() == pytest.approx((p * 4000).tolist(), abs=1)
-    last = draw_level(torch.zeros(1, 17), torch.tensor([[np.nextafter(np.float32(1), np.float32(0))]]))
-    assert last.item() == 16
-
-
-def test_graphs_follow_the_network_while_it_trains() -> None:
-    family = _family((1, 4, 4))
+def test_graphs_follow_the_network_while_it_trains(name: str) -> None:
+    family = _family(name, (1, 4, 4))
     network = _network(family)
-    plan = family.export_plan({"pixelcnn": network})
+    plan = _plan(family, network)
     uniform = torch.rand(3, 1, 4, 4)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -209,7 +256,7 @@ def test_graphs_follow_the_network_while_it_trains() -> None:
         assert torch.equal(_naive(network, uniform, 5, None), _cached(plan, uniform, None))
 
 
-def test_learns_digits() -> None:
+def test_learns_digits(name: str) -> None:
     """Below the entropy of independent pixels within a short run, on images it has not seen."""
     sklearn_datasets = pytest.importorskip("sklearn.datasets")
     images = torch.tensor(sklearn_datasets.load_digits().images, dtype=torch.float32)[:, None] / 8 - 1
@@ -217,10 +264,10 @@ def test_learns_digits() -> None:
     level = level_of(train, 17).long().flatten(1)
     p = torch.stack([(level == k).float().mean(0) for k in range(17)]).clamp(min=1e-9)
     independent = -(p * p.log2()).sum(0).mean().item()
-    family = _family((1, 8, 8), levels=17, layers=2, channels=12, head_channels=32)
+    family = _family(name, (1, 8, 8), levels=17, layers=2, channels=12, head_channels=32)
     torch.manual_seed(0)
     networks = family.build_networks()
-    optimizer = torch.optim.Adam(networks["pixelcnn"].parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(_only(networks).parameters(), lr=1e-2)
     for _ in range(55):
         loss = family.loss("likelihood", networks, Batch(train[torch.randint(len(train), (32,))]))
         optimizer.zero_grad()
@@ -231,7 +278,7 @@ def test_learns_digits() -> None:
     assert bits < independent - 0.1
 
 
-def test_refusals() -> None:
+def test_refusals(name: str) -> None:
     data = DataInfo(name="x", channels=1, height=8, width=8, count=10)
     with pytest.raises(InputError, match="needs labels"):
         PixelCnn(PixelCnnConfig(conditional=True), data)
