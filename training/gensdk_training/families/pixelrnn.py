@@ -83,6 +83,7 @@ class PixelRnnNetwork(PixelNetwork):
     def features(self, images: Tensor, label: Tensor | None) -> Tensor:
         """See :class:`PixelNetwork`."""
         layers = lstm_layers(self.layers)
+        x: Tensor
         (x,) = self.first("parallel", images)
         for layer, bias in zip(layers, label_biases(self.labels, label, layers), strict=True):
             (x,) = layer("parallel", x, bias)
