@@ -173,6 +173,7 @@ class Generator(Closable):
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
+        prefix: Any = None,
         settings: ProgramSettings | Mapping[str, Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
@@ -180,7 +181,7 @@ class Generator(Closable):
         output_type: OutputType = "float32",
         **options: Unpack[SampleOptions],
     ) -> Samples:
-        """Draws `n` samples: by default one, or one for each `image`.
+        """Draws `n` samples: by default one, or one for each `image` or `prefix`.
 
         Sample i depends on the seed, on i and on the settings alone: not on `n`, the batch split or the thread.
 
@@ -192,6 +193,9 @@ class Generator(Closable):
         - `image`, for a model that translates images: one for each of the `n` samples, uint8 [n, H, W, C] (or
           [n, H, W] in grey), or float [n, C, H, W] in its source's value range, which a graph that takes bytes
           (``--uint8``, the default of such models) gets rounded to 256 levels.
+        - `prefix`, for a model that draws part after part: how samples begin, one for each or one for all. Of
+          images the upper rows, uint8 [n, h, W, C] (or [n, h, W] in grey) or float [n, C, h, W]; they are taken to
+          the model's grey levels, and the rows below are drawn as if these had been.
         - `settings`: options of the program all at once: an object such as :class:`DiffusionSettings`, of which
           counts what was set in it; a dict; or :attr:`Samples.settings`, which draws those samples again: where
           `n` is left open, seeds and labels are theirs too.
@@ -213,6 +217,7 @@ class Generator(Closable):
             seed=seed,
             conditions={"label": label, "image": image},
             latents=latents,
+            prefix=prefix,
             callback_on_step_end=callback_on_step_end,
             progress=progress,
             batch_size=batch_size,
@@ -265,10 +270,8 @@ class Generator(Closable):
     ) -> NDArray[np.float64]:
         """Bits per dimension, float64 [n], of images under an autoregressive model.
 
-        `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
-        range; they are rounded to the model's grey levels. A conditional model needs `label`. Raises
-        :class:`InputError` for other programs, other shapes, and values out of range, and :class:`BackendError`
-        where the backend fails or gives NaN.
+        `images` as :meth:`encode` takes them; they are rounded to the model's grey levels. A conditional model
+        needs `label`. Raises as :meth:`encode`, for other programs too.
         """
         return methods.encoding.log_likelihood(self._sampling, images, label, batch_size)
 

@@ -240,6 +240,15 @@ def test_settings_that_a_model_does_not_have_are_refused() -> None:
             OneCall(ddpm.manifest.model, {"num_inference_steps": 0})
 
 
+def test_a_prefix_is_continued_step_by_step(tmp_path: Path) -> None:
+    with counted(with_one_call("digits-pixelcnn", tmp_path / "ar.gsdk"), (STEPS, WHOLE)) as (generator, calls):
+        whole = generator.sample(3, seed=2, label=5)
+        assert calls == {"sampler": 1}
+        continued = generator.sample(3, seed=2, label=5, prefix=whole.array[:, :, :4])
+        assert calls == {"sampler": 1, "row": 1, "pixel": 1}
+        np.testing.assert_array_equal(continued.array, whole.array)
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return with_one_call("digits-ddpm", tmp_path_factory.mktemp("one-call") / "ddpm.gsdk", num_inference_steps=4)

@@ -87,15 +87,28 @@ def _plan(family: PixelFamily[Any], network: PixelNetwork) -> ExportPlan:
     return family.export_plan({name: network})
 
 
-def _naive(network: PixelNetwork, uniform: Tensor, levels: int, label: Tensor | None) -> Tensor:
-    """One full pass for each value."""
+@torch.no_grad()
+def _naive(
+    network: PixelNetwork, uniform: Tensor, levels: int, label: Tensor | None, given: Tensor | None = None
+) -> Tensor:
+    """One full pass for each value below the `given` rows."""
     images = torch.zeros_like(uniform)
+    rows = 0 if given is None else given.shape[2]
+    if given is not None:
+        images[:, :, :rows] = given
     batch, channels, height, width = uniform.shape
-    for i, j, c in itertools.product(range(height), range(width), range(channels)):
+    for i, j, c in itertools.product(range(rows, height), range(width), range(channels)):
         logits = network(images, label)[:, c, i, j]
         level = draw_level(logits, uniform[:, c, i, j].reshape(batch, 1))
         images[:, c, i, j] = value_of(level, levels)[:, 0]
     return images
+
+
+def _uniforms(count: int, image: Sizes) -> Tensor:
+    """The runtime's own [count, C, H, W], of seed 3."""
+    keys = [noise.SampleKey(3, index) for index in range(count)]
+    drawn = noise.uniform(keys, noise.LATENT_STREAM, (*image[1:], image[0]))
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2)
 
 
 def _cached(plan: ExportPlan, uniform: Tensor, label: Tensor | None) -> Tensor:
@@ -157,13 +170,27 @@ def test_the_runtime_draws_what_naive_passes_draw(name: str) -> None:
     with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
         samples = generator.sample(5, seed=3, label=labels, batch_size=2, progress=False)
         bits = generator.log_likelihood(samples.array, label=labels)
-    keys = [noise.SampleKey(3, index) for index in range(5)]
-    uniform = torch.from_numpy(noise.uniform(keys, noise.LATENT_STREAM, (4, 5, 3))).permute(0, 3, 1, 2)
     with torch.no_grad():
-        naive = _naive(network, uniform, family.config.levels, torch.tensor(labels))
+        naive = _naive(network, _uniforms(5, (3, 4, 5)), family.config.levels, torch.tensor(labels))
         loss = family.loss("likelihood", {family.ema_networks[0]: network}, Batch(naive, torch.tensor(labels)))
     np.testing.assert_array_equal(samples.array, naive.numpy())
     assert bits.mean() == pytest.approx(loss.logs["bits_per_dim"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_prefix_and_continuation_equal_the_whole(name: str, rows: int) -> None:
+    """What follows given rows is what naive passes draw after them; of a sample's own, the sample."""
+    family = _family(name, (3, 4, 5), 3)
+    network, labels = _network(family), [0, 1, 2, 1, 0]
+    plan = _plan(family, network)
+    with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
+        whole = generator.sample(5, seed=3, label=labels, progress=False)
+        other = generator.sample(5, seed=4, label=labels, progress=False).array[:, :, :rows]
+        for given in (whole.array[:, :, :rows], other):
+            continued = generator.sample(5, seed=3, label=labels, prefix=given, batch_size=2, progress=False)
+            naive = _naive(network, _uniforms(5, (3, 4, 5)), 5, torch.tensor(labels), torch.from_numpy(given))
+            np.testing.assert_array_equal(continued.array, naive.numpy())
+            assert np.array_equal(continued.array, whole.array) == (given is not other)
 
 
 def test_labels_change_the_samples(name: str) -> None:

@@ -200,3 +200,23 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32
     if levels is not None:
         unit = np.rint(unit * (levels - 1)) / (levels - 1)
     return (low + unit * (high - low)).astype(np.float32)
+
+
+def check_rows(rows: Any, spec: ImageSpec, *, levels: int) -> Float32:
+    """The upper rows of images, float32 [m, C, h, W] on `levels` grey levels, from uint8 NHWC or float NCHW.
+
+    Floats that lie on a level but for rounding stay as they are, to the bit.
+    """
+    array = checked_images(rows, spec)
+    height, width = array.shape[1:3] if array.dtype == np.uint8 else array.shape[2:]
+    if width != spec.width or height >= spec.height:
+        raise InputError(
+            f"expected prefix as 1 to {spec.height - 1} upper rows of images, {spec.width} pixels wide, "
+            f"got {height} rows of {width}"
+        )
+    near = check_images(rows, spec.model_copy(update={"height": height}), levels=levels)
+    if array.dtype == np.uint8:
+        return near
+    low, high = spec.value_range
+    given: Float32 = array.astype(np.float32)
+    return np.where(np.abs(given - near) <= 1e-6 * (high - low), given, near)

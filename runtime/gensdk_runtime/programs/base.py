@@ -15,7 +15,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.conditions.base import Condition, conditions_of
-from gensdk_runtime.errors import ManifestError
+from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32, SampleKey
 from gensdk_runtime.programs.run import Run, State
 from gensdk_runtime.spec.kinds import PROGRAMS, ProgramSpec
@@ -42,6 +42,8 @@ class Program(ABC, Generic[SettingsT]):
 
     Spec: ClassVar[type[ProgramSpec]]
     Settings: ClassVar[type[ProgramSettings]]
+    continues: ClassVar[bool] = False
+    """Whether this form of the program goes on from the beginnings in ``run.conditions["prefix"]``."""
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self.model = model
@@ -99,6 +101,13 @@ class Program(ABC, Generic[SettingsT]):
         """The first latents [len(keys), ...] as :meth:`run` draws them; None for a program that has none."""
         draw = noise.uniform if self.uniform_latent else noise.normal
         return None if self.latent_shape is None else draw(keys, noise.LATENT_STREAM, self.latent_shape)
+
+    def prefix(self, given: Any) -> NDArray[Any]:
+        """The beginnings of samples [m, ...] that the caller gave, checked, as :meth:`run` takes them.
+
+        Raises :class:`InputError` where they don't fit, and for a program whose samples have no beginning.
+        """
+        raise InputError(f"model {self.model.name!r} makes its samples as a whole; leave prefix out")
 
     @property
     def makes_uint8(self) -> bool:
