@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gensdk_runtime.arguments import as_array, check_path
+from gensdk_runtime.arguments import as_array, check_path, check_whole
 from gensdk_runtime.conditions.given_images import checked_images
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, write_atomically
 from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.noise import Float32
@@ -63,6 +63,20 @@ class ImageOutput(Output[ImageSpec]):
     def given(self, values: Any, *, levels: int | None = None) -> Float32:
         """float32 [n, C, H, W] within the value range, from uint8 NHWC or float NCHW."""
         return check_images(values, self.spec, levels=levels)
+
+    def beginning(self, path: str | Path, length: int | None = None) -> Array:
+        """The upper rows, by default half, of the images that :func:`load_images` reads: uint8 [n, h, W, C]."""
+        from gensdk_runtime.media.image_sets import Shaping, load_images  # which few need
+
+        height = self.spec.height
+        if length is not None:
+            check_whole(length, "the rows of a prefix", least=1, most=height - 1)
+        elif height == 1:
+            raise InputError("images of one row have no upper half; leave prefix out")
+        loaded = load_images(path, self.spec, Shaping(sized_by=None))
+        for name, reason in loaded.skipped:
+            tell(f"skipped {name} of {path}: {reason}")
+        return loaded.images[:, : length or height // 2]
 
     def mask(self, mask: Any, n: int) -> Float32:
         """float32 [n, 1 or C, H, W], from [H, W], [n, H, W] or [n, C, H, W]."""
