@@ -114,9 +114,9 @@ def sample(
         asked = parse_conditions([*conditions, *([] if label is None else [f"label={label}"])], generator.model)
         begun = None if prefix is None else kind.beginning(prefix, prefix_length)
         if n is None:
-            many = [] if begun is None or len(begun) == 1 else [begun]
-            listed = (each for each in (seeds, *asked.values()) if isinstance(each, list))
-            n = next((len(each) for each in (*many, *listed)), 16)
+            listed = [len(each) for each in (seeds, *asked.values()) if isinstance(each, list)]
+            begins = 1 if begun is None else len(begun)
+            n = begins if begins > 1 else next(iter(listed), 16)
         samples = generator.sample(n, seed=seeds, prefix=begun, settings=options, **asked, **given)
     path = samples.save(Path(output), layout=layout, columns=columns, scale=scale)
     timings = samples.timings

@@ -170,7 +170,7 @@ class RowLstmLayer(nn.Module):
         """Features [B, 2D] of one pixel, what its column takes from `above` [B, carried], and the features to the
         left [B, cached], to the pixel's output [B, 2D] and the next cache."""
         window, kept = _windowed(cache, x)
-        gates, cell = torch.split(above, (4 * self.hidden, self.hidden), dim=1)
+        gates, cell = torch.split(above, [4 * self.hidden, self.hidden], dim=1)
         h, _ = lstm_cell(torch.addmm(gates + self.bias, window, self.input), cell)
         return torch.addmm(x, h, self.out), kept
 
@@ -181,7 +181,7 @@ class RowLstmLayer(nn.Module):
 
     def _down(self, own: Tensor, above: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """The hidden states [B, D, W] of a row, and what the row below takes from it."""
-        gates, cell = torch.split(above, (4 * self.hidden, self.hidden), dim=1)
+        gates, cell = torch.split(above, [4 * self.hidden, self.hidden], dim=1)
         h, cell = lstm_cell(own + gates, cell)
         gates = functional.conv1d(h, self.state, padding=self.reach)
         if label is not None:
