@@ -93,7 +93,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "gan": {"objective": "gan", "game": "lsgan"},
         "resize": {"upsampling": "resize", "norm": "batch", "depth": 2},
     },
-    "pixelrnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5, "state_kernel": 5}},
+    "pixelrnn": {
+        "binary": {"levels": 2},
+        "diagonal": {"lstm": "diagonal"},
+        "other_kernels": {"first_kernel": 3, "kernel": 5, "state_kernel": 5},
+    },
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
     "sgan": {
         "non_saturating": {

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from gensdk_runtime import noise
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
-from gensdk_training.families.pixelcnn import PixelCnn, PixelCnnConfig
 from gensdk_training.family import Batch, DataInfo
 from gensdk_training.networks.grey_levels import draw_level, level_of, value_of
 from gensdk_training.pixel_family import PixelFamily, PixelNetwork
@@ -24,10 +23,16 @@ from gensdk_training.registry import families
 from gensdk_training.torch_backend import torch_sessions
 
 Sizes = tuple[int, int, int]
-FAMILIES = [name for name, family in families().items() if issubclass(family, PixelFamily)]
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"pixelrnn, diagonal": ("pixelrnn", {"lstm": "diagonal"})}
+"""Further settings of one family, which are put under the same laws."""
+FAMILIES = [
+    *(name for name, family in families().items() if issubclass(family, PixelFamily)),
+    *VARIANTS,
+]
 SMALL: dict[str, dict[str, int]] = {
     "pixelcnn": {"layers": 3, "channels": 6},
     "pixelrnn": {"layers": 2, "channels": 5},
+    "pixelrnn, diagonal": {"layers": 2, "channels": 5},
 }
 """A family without an entry is tested as it comes."""
 
@@ -35,9 +40,8 @@ DEEP = {"pixelcnn": {"layers": 6}}
 """Layers that reach the whole of a small image."""
 
 
-def _row_lstm_sees(config: Any, up: int, right: int) -> bool:
-    """The triangle of section 3.1, below it and to the left what layers and rows reach; `up` rows above the pixel
-    and `right` columns to the right of it."""
+def _row_lstm_sees(config: Any, up: int, right: int, edge: int) -> bool:
+    """The triangle of section 3.1, below it and to the left what layers and rows reach."""
     first, state = config.first_kernel // 2, config.state_kernel // 2
     left = first + config.layers * (config.kernel // 2) + up * state
     if not up:
@@ -45,11 +49,18 @@ def _row_lstm_sees(config: Any, up: int, right: int) -> bool:
     return -left <= right <= max(first + state * (up - 1), state * up - 1)
 
 
-SEES: dict[str, Callable[[Any, int, int], bool]] = {
-    "pixelcnn": lambda config, up, right: True,
+def _diagonal_lstm_sees(config: Any, up: int, right: int, edge: int) -> bool:
+    """All but the last pixel of the row above, which the first convolution alone sees."""
+    return up != 1 or right < edge or right <= config.first_kernel // 2
+
+
+SEES: dict[str, Callable[[Any, int, int, int], bool]] = {
+    "pixelcnn": lambda config, up, right, edge: True,
     "pixelrnn": _row_lstm_sees,
+    "pixelrnn, diagonal": _diagonal_lstm_sees,
 }
-"""Whether a pixel that comes before is seen."""
+"""Whether a pixel that comes before is seen: `up` rows above and `right` columns to the right of the one that is
+drawn; `edge`: those of the last column."""
 
 pytestmark = pytest.mark.parametrize("name", FAMILIES)
 """Each law holds for each of them."""
@@ -58,8 +69,11 @@ pytestmark = pytest.mark.parametrize("name", FAMILIES)
 def _family(name: str, image: Sizes, classes: int | None = None, **config: int) -> PixelFamily[Any]:
     channels, height, width = image
     data = DataInfo(name="x", channels=channels, height=height, width=width, count=100, num_classes=classes)
-    settings = {"head_channels": 8, "levels": 5, **SMALL.get(name, {}), **config}
-    family = families()[name]
+    base, varied = VARIANTS.get(name, (name, {}))
+    settings = {"head_channels": 8, "levels": 5, **SMALL.get(name, {}), **varied, **config}
+    if "lstm" in varied:
+        settings.pop("kernel", None)  # it has none
+    family = families()[base]
     made = family(family.Config.model_validate({**settings, "conditional": classes is not None}), data)
     assert isinstance(made, PixelFamily)
     return made
@@ -217,7 +231,7 @@ def test_each_logit_depends_on_what_comes_before_and_on_nothing_else(name: str, 
         expected[:channel, i, j] = True  # the lower channels of the pixel itself
         for row, column in itertools.product(range(image[1]), range(image[2])):
             before = (row, column) < (i, j)
-            expected[:, row, column] |= before and SEES[name](family.config, i - row, column - j)
+            expected[:, row, column] |= before and SEES[name](family.config, i - row, column - j, image[2] - 1 - j)
         assert torch.equal(gradient[0] != 0, expected), (channel, i, j)
 
 
@@ -306,8 +320,9 @@ def test_learns_digits(name: str) -> None:
 
 
 def test_refusals(name: str) -> None:
+    family = families()[VARIANTS.get(name, (name, {}))[0]]
     data = DataInfo(name="x", channels=1, height=8, width=8, count=10)
     with pytest.raises(InputError, match="needs labels"):
-        PixelCnn(PixelCnnConfig(conditional=True), data)
+        family(family.Config.model_validate({"conditional": True}), data)
     with pytest.raises(InputError, match="middle pixel"):
-        PixelCnnConfig.from_dict({"first_kernel": 4}, what="config")
+        family.Config.from_dict({"first_kernel": 4}, what="config")

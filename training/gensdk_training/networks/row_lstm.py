@@ -25,7 +25,8 @@ from torch.nn import functional
 Form = Literal["parallel", "row", "pixel"]
 
 
-def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
+def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
+    """Uniform within 1 / sqrt(fan_in) of zero."""
     return nn.Parameter(torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
 
 
@@ -64,9 +65,9 @@ class FirstConvolution(nn.Module):
         reach = kernel_size // 2
         self.channels, self.features, self.reach = channels, features, reach
         fan_in = reach * channels * (kernel_size + 1)
-        self.above = _uniform(features, reach * channels, kernel_size, fan_in=fan_in)
-        self.left = _uniform(reach * channels, features, fan_in=fan_in)
-        self.bias = _uniform(features, fan_in=fan_in)
+        self.above = uniform_parameter(features, reach * channels, kernel_size, fan_in=fan_in)
+        self.left = uniform_parameter(reach * channels, features, fan_in=fan_in)
+        self.bias = uniform_parameter(features, fan_in=fan_in)
 
     @property
     def cached(self) -> int:
@@ -125,10 +126,10 @@ class RowLstmLayer(nn.Module):
         self.hidden, self.features = hidden, 2 * hidden
         self.taps = kernel_size // 2 + 1
         self.reach = state_kernel_size // 2
-        self.input = _uniform(self.taps * self.features, 4 * hidden, fan_in=self.taps * self.features)
-        self.bias = _uniform(4 * hidden, fan_in=self.taps * self.features)
-        self.state = _uniform(4 * hidden, hidden, state_kernel_size, fan_in=hidden * state_kernel_size)
-        self.out = _uniform(hidden, self.features, fan_in=hidden)
+        self.input = uniform_parameter(self.taps * self.features, 4 * hidden, fan_in=self.taps * self.features)
+        self.bias = uniform_parameter(4 * hidden, fan_in=self.taps * self.features)
+        self.state = uniform_parameter(4 * hidden, hidden, state_kernel_size, fan_in=hidden * state_kernel_size)
+        self.out = uniform_parameter(hidden, self.features, fan_in=hidden)
 
     @property
     def cached(self) -> int:
@@ -136,9 +137,19 @@ class RowLstmLayer(nn.Module):
         return (self.taps - 1) * self.features
 
     @property
-    def carried(self) -> int:
-        """Values that a column takes from the row above: what its gates get and its cell state, 4D + D."""
+    def handed(self) -> int:
+        """Values that a pixel takes from the row above: what its gates get and the cell state, 4D + D."""
         return 5 * self.hidden
+
+    @property
+    def carried(self) -> int:
+        """Values that a column of a whole row takes: the same."""
+        return self.handed
+
+    @property
+    def labelled(self) -> int:
+        """Values of a label's bias."""
+        return 4 * self.hidden
 
     def forward(self, form: Form, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         """One of the three forms; all calls come through here, so that hooks (half precision) see them."""
@@ -167,7 +178,7 @@ class RowLstmLayer(nn.Module):
         return self._added(x.unsqueeze(2), h.unsqueeze(2)).squeeze(2), below
 
     def _pixel(self, x: Tensor, above: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Features [B, 2D] of one pixel, what its column takes from `above` [B, carried], and the features to the
+        """Features [B, 2D] of one pixel, what it takes from `above` [B, handed], and the features to the
         left [B, cached], to the pixel's output [B, 2D] and the next cache."""
         window, kept = _windowed(cache, x)
         gates, cell = torch.split(above, [4 * self.hidden, self.hidden], dim=1)

@@ -2,7 +2,8 @@
 
 The hidden states of a row are made by the pixel graph, one pixel at a time, and are needed by the row below.
 Nothing leads from that graph back to the row graph but the row itself, so the row graph makes the states of the
-finished row once more, from its pixels and from what it took from above: all columns in parallel.
+finished row once more, from its pixels and from what it took from above: of row LSTMs all columns in parallel, of
+diagonal ones column after column.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gensdk_training.graphs.pixel_steps import Sizes, parts_of
+from gensdk_training.networks.diagonal_lstm import DiagonalLstmLayer
 from gensdk_training.networks.row_lstm import FirstConvolution, RowLstmLayer
+
+LstmLayer = RowLstmLayer | DiagonalLstmLayer
 
 
 class LstmRowStack(nn.Module):
@@ -30,15 +34,15 @@ class LstmRowStack(nn.Module):
         """`row` [B, C, W], `cache` [B, S, W] to what each column of the row below gets [W, B, F], and the next
         cache: rows of the image, and the same once more."""
         layers = lstm_layers(self.layers)
-        sizes = [self.first.cached, *_context_sizes(self.first, layers)]
+        sizes = [self.first.cached, self.first.features, *(layer.carried for layer in layers)]
         rows, given, *aboves = parts_of(cache, sizes)
         x, below, rows = self.first("row", row, given, rows)
-        belows = [below]
+        handed, kept = [below], [below] if rows is None else [rows, below]
         for layer, above, bias in zip(layers, aboves, label_biases(self.labels, label, layers), strict=True):
             x, below = layer("row", x, above, bias)
-            belows.append(below)
-        context = torch.cat(belows, dim=1)
-        return context.permute(2, 0, 1), context if rows is None else torch.cat((rows, context), dim=1)
+            handed.append(below if layer.handed == layer.carried else below[:, : layer.handed])
+            kept.append(below)
+        return torch.cat(handed, dim=1).permute(2, 0, 1), torch.cat(kept, dim=1)
 
 
 class LstmPixelStack(nn.Module):
@@ -66,25 +70,25 @@ class LstmPixelStack(nn.Module):
 def sizes_of(first: FirstConvolution, layers: nn.ModuleList) -> Sizes:
     """What the two stacks keep and hand over."""
     lstms = lstm_layers(layers)
-    context = sum(_context_sizes(first, lstms))
+    rows = first.cached + first.features + sum(layer.carried for layer in lstms)
     pixels = first.cached + sum(layer.cached for layer in lstms)
-    return Sizes(rows=first.cached + context, pixels=pixels, context=context)
+    return Sizes(rows=rows, pixels=pixels, context=sum(_context_sizes(first, lstms)))
 
 
-def _context_sizes(first: FirstConvolution, layers: Sequence[RowLstmLayer]) -> list[int]:
-    """What a column takes from above into the first convolution and into each layer."""
-    return [first.features, *(layer.carried for layer in layers)]
+def _context_sizes(first: FirstConvolution, layers: Sequence[LstmLayer]) -> list[int]:
+    """What a pixel takes from above into the first convolution and into each layer."""
+    return [first.features, *(layer.handed for layer in layers)]
 
 
 def label_biases(
-    labels: nn.Module | None, label: Tensor | None, layers: Sequence[RowLstmLayer]
+    labels: nn.Module | None, label: Tensor | None, layers: Sequence[LstmLayer]
 ) -> Sequence[Tensor | None]:
-    """The label's bias [B, 4D] of each layer; None where there are no labels."""
+    """The label's bias of each layer, [B, labelled]; None where there are no labels."""
     if labels is None or label is None:
         return [None] * len(layers)
-    return torch.split(labels(label), [4 * layer.hidden for layer in layers], dim=1)
+    return torch.split(labels(label), [layer.labelled for layer in layers], dim=1)
 
 
-def lstm_layers(layers: nn.ModuleList) -> Sequence[RowLstmLayer]:
+def lstm_layers(layers: nn.ModuleList) -> Sequence[LstmLayer]:
     """The layers by their type."""
-    return cast(Sequence[RowLstmLayer], layers)
+    return cast(Sequence[LstmLayer], layers)
