@@ -169,11 +169,13 @@ def embedding_bytes(model: ModelSpec) -> int:
     return 4 * int(spec.shape[-1]) * program.defaults.num_inference_steps * ((model.num_classes or 0) + 1)
 
 
-@pytest.mark.parametrize("family", ["pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize(
+    ("family", "config"), [("pixelcnn", {}), ("pixelrnn", {}), ("pixelrnn", {"lstm": "diagonal", "layers": 1})]
+)
 def test_export_proves_it_verify_replays_it_and_inspect_shows_it(
-    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: str, config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = family_plan(family, channels=16)
+    plan = family_plan(family, channels=16, **config)
     report = export_plan(plan, Provenance(), tmp_path / "ar.gsdk", ExportOptions(one_call=True))
     assert [row.verdict for row in report.rows if row.what == "one call"] == ["ok"]
     with Bundle.open(report.bundle) as bundle:
