@@ -98,13 +98,19 @@ RECIPES: dict[str, Recipe] = {
         "digits",
         {"conditional": True, "layers": 6, "channels": 18, "learning_rate": 4e-3, "steps": 1200},
     ),
+    "digits-pixelrnn": Recipe(
+        "pixelrnn",
+        "digits",
+        {"conditional": True, "layers": 3, "channels": 20, "learning_rate": 4e-3, "steps": 1200},
+    ),
     "mnist-vae": Recipe(
         "vae",
         "mnist",
         {"latent": 32, "hidden": [512, 256], "batch_size": 128, "steps": 8000, "lr_schedule": "cosine"},
     ),
 }
-"""Models of images from noise: the four embedded bundles, a flow beside each ddpm, a cgan, a VAE of MNIST."""
+"""Models of images from noise: the four embedded bundles, a flow beside each ddpm, a cgan, a PixelRNN with as many
+parameters and steps as the PixelCNN (43 thousand), a VAE of MNIST."""
 
 EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-vae", "digits-pixelcnn")
 """Those that gensdk ships."""

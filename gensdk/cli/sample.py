@@ -26,13 +26,17 @@ Examples:
   gensdk sample captions.gsdk -n 5                               (a model of text: printed)
   gensdk sample gaussians.gsdk -n 2500 --seed 0 -o points.csv    (a model of points)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
+  gensdk sample digits-pixelcnn -n 16 --prefix digits/00007.png -o sevens.png    (other lower halves)
 """
 
 
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle")
 @click.option(
-    "-n", "n", type=int, help="Number of samples. [default: as many as seeds or labels are listed, or 16]"
+    "-n",
+    "n",
+    type=int,
+    help="Number of samples. [default: as many as beginnings, seeds or labels are listed, or 16]",
 )
 @click.option(
     "-o",
@@ -51,6 +55,13 @@ Examples:
     metavar="KIND=VALUE",
     help="What samples are asked to be, of kinds that have no option of their own.",
 )
+@click.option(
+    "--prefix",
+    metavar="FILE",
+    help="How samples begin, of models that draw part after part: an image, a folder or an .npz, with one for all "
+    "or one for each, of which the upper rows are kept.",
+)
+@click.option("--prefix-length", type=int, metavar="ROWS", help="Rows that are kept of it. [default: half]")
 @program_options()
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)
@@ -71,6 +82,8 @@ def sample(
     seed: str | None,
     label: str | None,
     conditions: tuple[str, ...],
+    prefix: str | None,
+    prefix_length: int | None,
     backend: str,
     precision: Any,
     threads: int | None,
@@ -87,6 +100,8 @@ def sample(
 
     if output is not None and not output.strip():
         raise InputError("expected a path for --output, got an empty one")
+    if prefix is None and prefix_length is not None:
+        raise InputError("expected --prefix FILE with --prefix-length; leave it out, or name the file")
     arrangement = Arrangement(layout, columns, scale)
     seeds = parse_seed(seed)
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
@@ -99,9 +114,12 @@ def sample(
         if target is not None:
             kind.check_target(target, arrangement)
         asked = parse_conditions([*conditions, *([] if label is None else [f"label={label}"])], generator.model)
+        begun = None if prefix is None else kind.prefix_of(prefix, prefix_length)
         if n is None:
-            n = next((len(each) for each in (seeds, *asked.values()) if isinstance(each, list)), 16)
-        samples = generator.sample(n, seed=seeds, settings=options, **asked, **given)
+            listed = [len(each) for each in (seeds, *asked.values()) if isinstance(each, list)]
+            begins = 1 if begun is None else len(begun)
+            n = begins if begins > 1 else next(iter(listed), 16)
+        samples = generator.sample(n, seed=seeds, prefix=begun, settings=options, **asked, **given)
     lines = samples.output.lines(samples) if target is None else []
     path = None if target is None else samples.save(Path(target), layout=layout, columns=columns, scale=scale)
     timings = samples.timings

@@ -177,6 +177,7 @@ class Generator(Closable):
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
+        prefix: Any = None,
         settings: ProgramSettings | Mapping[str, Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
@@ -184,39 +185,38 @@ class Generator(Closable):
         output_type: OutputType = "float32",
         **options: Unpack[SampleOptions],
     ) -> Samples:
-        """Draws `n` samples: by default one, or one for each `image`.
+        """Draws `n` samples: by default one, or one for each `image` or `prefix`.
 
         Sample i depends on the seed, on i and on the settings alone: not on `n`, the batch split or the thread.
 
         - `seed`: an int, a list or array with one entry for each sample (an int or a (seed, position) pair), or
           None to draw one; :attr:`Samples.seeds` reports it.
-        - `label`: a class number or name for all samples, or a list with one for each. Left open, a diffusion
-          model samples without a class and other models draw one for each sample from its seed.
+        - `label`: a class number or name for all samples, or a list. Left open, a diffusion model samples without
+          a class and other models draw one for each sample from its seed.
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
-        - `image`, for a model that translates images: one for each of the `n` samples, uint8 [n, H, W, C] (or
-          [n, H, W] in grey), or float [n, C, H, W] in its source's value range, which a graph that takes bytes
-          (``--uint8``, the default of such models) gets rounded to 256 levels.
+        - `image`, for a model that translates images: one for each sample, uint8 [n, H, W, C] (or [n, H, W] in
+          grey), or float [n, C, H, W] in its source's value range, rounded where the graph takes bytes.
+        - `prefix`, for a model that draws part after part: how samples begin, one for each or one for all; what
+          follows is drawn as if it had been. Of images the upper rows, uint8 [n, h, W, C] (or [n, h, W] in grey)
+          or float [n, C, h, W], taken to the model's grey levels.
         - `settings`: options of the program all at once: an object such as :class:`DiffusionSettings`, of which
-          counts what was set in it; a dict; or :attr:`Samples.settings`, which draws those samples again: where
-          `n` is left open, seeds and labels are theirs too.
+          counts what was set; a dict; or :attr:`Samples.settings`, which draws those again (with `n` left open).
         - `options`: those of the model's program, which are listed below (their types: :class:`SampleOptions`),
           before what `settings` says. None takes the bundle's default.
-        - `callback_on_step_end`: called with a :class:`StepEnd` after each step (of each batch); returning True
-          stops, and the result holds what there is.
+        - `callback_on_step_end`: gets a :class:`StepEnd` after each step (of each batch), and stops by True.
         - `progress`: a progress bar; None shows one on long work, where stderr is a terminal.
-        - `batch_size`: samples in one run of the graphs, at most the bundle's `max_batch`; None: as many, or
-          fewer where one tensor of the batch would be over 512 MiB.
-        - `output_type`: "uint8" draws bytes; a model exported with ``--uint8`` makes them inside its graph.
-          For images only.
+        - `batch_size`: samples in one run of the graphs, at most the bundle's `max_batch`; None: as many as fit.
+        - `output_type`: "uint8" draws bytes, of images; an export with ``--uint8`` makes them inside its graph.
 
         Raises :class:`InputError` for arguments that don't fit, :class:`BackendError` where the backend fails,
-        returns NaN or was closed, and :class:`ManifestError` where a graph does not fit its program.
+        returns NaN or was closed, :class:`ManifestError` where a graph does not fit its program.
         """
         return self._sampling.sample(
             n,
             seed=seed,
             conditions={"label": label, "image": image},
             latents=latents,
+            prefix=prefix,
             callback_on_step_end=callback_on_step_end,
             progress=progress,
             batch_size=batch_size,
@@ -269,10 +269,9 @@ class Generator(Closable):
     ) -> NDArray[np.float64]:
         """Bits per dimension, sample or token, float64 [n], of what an autoregressive model makes.
 
-        `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
-        range, which are rounded to its grey levels; or what else it makes, of which `lengths` [n] count (None:
-        all). A conditional model needs `label`. Raises :class:`InputError` for other programs, shapes, and values
-        out of range, and :class:`BackendError` where the backend fails or gives NaN.
+        `images` as :meth:`encode` takes them, rounded to the model's grey levels; or what else it makes, of which
+        `lengths` [n] count (None: all). A conditional model needs `label`. Raises as :meth:`encode`, for other
+        programs too.
         """
         return methods.encoding.log_likelihood(self._sampling, images, label, lengths, batch_size)
 

@@ -46,6 +46,9 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
         (["sample", NAME, "--condition", "label"], 5, "expected KIND=VALUE"),
         (["sample", NAME, "--condition", "label=3", "--label", "4"], 5, "label is given twice"),
         (["sample", NAME, "--condition", "labl=3"], 5, "did you mean 'label'"),
+        (["sample", "digits-pixelcnn", "--prefix", "none.png"], 5, "can't read none.png"),
+        (["sample", "digits-pixelcnn", "--prefix", "none.png", "--prefix-length", "8"], 5, "from 1 to 7"),
+        (["sample", "digits-pixelcnn", "--prefix-length", "4"], 5, "expected --prefix FILE"),
         (["sample", NAME, "-o", "grid.gif"], 5, "can't write .gif"),
         (["sample", NAME, "--backend", "onnxruntim"], 5, "did you mean 'onnxruntime'"),
         (["sample", NAME, "--backend", "onnxruntime:cuda"], 4, "pip"),
@@ -135,6 +138,35 @@ def test_a_list_of_seeds_or_labels_says_how_many_samples(option, value, n, capsy
     )
     assert code == 0
     assert json.loads(out)["settings"]["n"] == n
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "rows", "n"),
+    [("four.npz", [], 4, 4), ("four.npz", ["--prefix-length", "7"], 7, 4), ("four/00001.png", ["-n", "2"], 4, 2)],
+)
+def test_samples_go_on_from_files(file, options, rows, n, capsys, tmp_path) -> None:
+    begin = ["sample", "digits-pixelcnn", "--backend", "onnxruntime"]
+    for target in ("four.npz", "four"):
+        assert outcome(capsys, *begin, "-n", "4", "--seed", "1", "-o", tmp_path / target)[0] == 0
+    given, after = ["--prefix", tmp_path / file, *options], ["--seed", "1", "-o", tmp_path / "after.npz"]
+    assert outcome(capsys, *begin, *given, *after)[0] == 0
+    four, made = (np.load(tmp_path / name)["images"] for name in ("four.npz", "after.npz"))
+    assert made.shape == (n, 8, 8, 1)
+    if file == "four.npz":
+        np.testing.assert_array_equal(made, four)
+    np.testing.assert_array_equal(made[1, :rows], four[1, :rows])
+    np.testing.assert_array_equal(made[0, :rows], four[0 if n == 4 else 1, :rows])
+
+
+def test_a_prefix_that_does_not_fit_is_refused(capsys, tmp_path) -> None:
+    assert outcome(capsys, "sample", "digits-dcgan", "-n", "1", "-o", tmp_path / "one.png", "--scale", "2")[0] == 0
+    code, _, err = outcome(capsys, "sample", "digits-pixelcnn", "--prefix", tmp_path / "one.png")
+    assert code == 5
+    assert err.strip().endswith("expected 8x8 pixels, got 16x16; resize it")
+    assert outcome(capsys, "sample", "digits-dcgan", "-n", "1", "-o", tmp_path / "one.png", "--scale", "1")[0] == 0
+    code, _, err = outcome(capsys, "sample", "digits-dcgan", "--prefix", tmp_path / "one.png")
+    assert code == 5
+    assert "makes its samples as a whole; leave prefix out" in err
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["inspect", "digits-vae"], ["inspect", "digits-vae", "--json"]])

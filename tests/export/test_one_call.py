@@ -169,10 +169,13 @@ def embedding_bytes(model: ModelSpec) -> int:
     return 4 * int(spec.shape[-1]) * program.defaults.num_inference_steps * ((model.num_classes or 0) + 1)
 
 
+@pytest.mark.parametrize(
+    ("family", "config"), [("pixelcnn", {}), ("pixelrnn", {}), ("pixelrnn", {"lstm": "diagonal", "layers": 1})]
+)
 def test_export_proves_it_verify_replays_it_and_inspect_shows_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: str, config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = family_plan("pixelcnn", channels=16)
+    plan = family_plan(family, channels=16, **config)
     report = export_plan(plan, Provenance(), tmp_path / "ar.gsdk", ExportOptions(one_call=True))
     assert [row.verdict for row in report.rows if row.what == "one call"] == ["ok"]
     with Bundle.open(report.bundle) as bundle:
@@ -238,6 +241,15 @@ def test_settings_that_a_model_does_not_have_are_refused() -> None:
             OneCall(pixelcnn.manifest.model, {"solver": "ddim"})
         with pytest.raises(InputError, match="num_inference_steps"):
             OneCall(ddpm.manifest.model, {"num_inference_steps": 0})
+
+
+def test_a_prefix_is_continued_step_by_step(tmp_path: Path) -> None:
+    with counted(with_one_call("digits-pixelcnn", tmp_path / "ar.gsdk"), (STEPS, WHOLE)) as (generator, calls):
+        whole = generator.sample(3, seed=2, label=5)
+        assert calls == {"sampler": 1}
+        continued = generator.sample(3, seed=2, label=5, prefix=whole.array[:, :, :4])
+        assert calls == {"sampler": 1, "row": 1, "pixel": 1}
+        np.testing.assert_array_equal(continued.array, whole.array)
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "gon": {"hidden": [512]},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
+    "pixelrnn": {"channels": 48, "layers": 2},
     "progan": {"channels": 16},
     "sgan": {"generator_hidden": [512]},
     "sngan": {"generator_channels": 32},

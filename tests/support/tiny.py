@@ -36,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gon": {"hidden": [32], "latent": 8},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
+    "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8, "first_kernel": 3},
     "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 2},
     "sgan": {"latent": 4, "generator_hidden": [16], "classifier_hidden": [32, 16], "labels": 20},
     "sngan": CONVOLUTIONS,

@@ -48,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gon": {"hidden": [32], "latent": 8},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
+    "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8},
     "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 1},
     "sgan": {"generator_hidden": [16], "classifier_hidden": [32, 16], "latent": 4, "labels": 20},
     "sngan": CONVOLUTIONS,
@@ -95,6 +96,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "l1": {"objective": "l1"},
         "gan": {"objective": "gan", "game": "lsgan"},
         "resize": {"upsampling": "resize", "norm": "batch", "depth": 2},
+    },
+    "pixelrnn": {
+        "binary": {"levels": 2},
+        "diagonal": {"lstm": "diagonal"},
+        "other_kernels": {"first_kernel": 3, "kernel": 5, "state_kernel": 5},
     },
     "pixelcnn": {"binary": {"levels": 2}, "other_kernels": {"first_kernel": 3, "kernel": 5}},
     "sgan": {

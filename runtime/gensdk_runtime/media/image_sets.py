@@ -31,12 +31,14 @@ class Shaping:
     """How pictures are brought to a model's size and values, as in its training.
 
     `fit`: how pictures of other sizes are resized; None: they are refused, since a score changes with it.
+    `sized_by`: the option of a command line by which they would be; None: it has none.
     `value_range`: (black, white) of arrays; None: found by their values. `depth`: bits that files of 16 use.
     """
 
     fit: Fit | None = None
     value_range: ValueRange | None = None
     depth: int | None = None
+    sized_by: str | None = "--size"
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,9 @@ def _shaped(image: Images, where: Path, spec: ImageSpec, how: Shaping) -> Images
         return image
     if how.fit is None:
         height, width = image.shape[:2]
+        option = "" if how.sized_by is None else f", or say {how.sized_by} {spec.height}x{spec.width}"
         raise InputError(
-            f"{where}: expected {spec.width}x{spec.height} pixels, got {width}x{height}; resize it, or say "
-            f"--size {spec.height}x{spec.width}"
+            f"{where}: expected {spec.width}x{spec.height} pixels, got {width}x{height}; resize it{option}"
         )
     return fit_size(image, size, how.fit)
 

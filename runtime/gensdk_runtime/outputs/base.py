@@ -179,6 +179,11 @@ class Output(ABC, Generic[SpecT]):
         knows none of that."""
         raise InputError(f"this is for models of images, and this one makes {self.of_shape}; use sample()")
 
+    def prefix_of(self, path: str | Path, length: int | None = None) -> Array:
+        """The beginnings of samples in a file, for ``sample(prefix=...)``; `length`: how much of each, None: as
+        the kind has it. :class:`InputError` where the kind knows none of that, or the file does not fit."""
+        raise InputError(f"this model makes {self.of_shape}, which have no beginning; leave prefix out")
+
     def mask(self, mask: Any, n: int) -> Float32:
         """Which parts of `n` samples are known: weights [n, ...] from 0 to 1. :class:`InputError` where the kind
         knows none of that."""

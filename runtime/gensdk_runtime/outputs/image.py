@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gensdk_runtime.arguments import as_array, check_path
+from gensdk_runtime.arguments import as_array, check_path, check_whole
 from gensdk_runtime.conditions.given_images import checked_images
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.media.images import SUFFIXES, encode_image, image_grid, write_atomically
 from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.noise import Float32
@@ -63,6 +63,20 @@ class ImageOutput(Output[ImageSpec]):
     def given(self, values: Any, *, levels: int | None = None) -> Float32:
         """float32 [n, C, H, W] within the value range, from uint8 NHWC or float NCHW."""
         return check_images(values, self.spec, levels=levels)
+
+    def prefix_of(self, path: str | Path, length: int | None = None) -> Array:
+        """The upper rows, by default half, of the images that :func:`load_images` reads: uint8 [n, h, W, C]."""
+        from gensdk_runtime.media.image_sets import Shaping, load_images  # which few need
+
+        height = self.spec.height
+        if length is not None:
+            check_whole(length, "the rows of a prefix", least=1, most=height - 1)
+        elif height == 1:
+            raise InputError("images of one row have no upper half; leave prefix out")
+        loaded = load_images(path, self.spec, Shaping(sized_by=None))
+        for name, reason in loaded.skipped:
+            tell(f"skipped {name} of {path}: {reason}")
+        return loaded.images[:, : length or height // 2]
 
     def mask(self, mask: Any, n: int) -> Float32:
         """float32 [n, 1 or C, H, W], from [H, W], [n, H, W] or [n, C, H, W]."""
@@ -200,3 +214,23 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32
     if levels is not None:
         unit = np.rint(unit * (levels - 1)) / (levels - 1)
     return (low + unit * (high - low)).astype(np.float32)
+
+
+def check_rows(rows: Any, spec: ImageSpec, *, levels: int) -> Float32:
+    """The upper rows of images, float32 [m, C, h, W] on `levels` grey levels, from uint8 NHWC or float NCHW.
+
+    Floats that lie on a level but for rounding stay as they are, to the bit.
+    """
+    array = checked_images(rows, spec)
+    height, width = array.shape[1:3] if array.dtype == np.uint8 else array.shape[2:]
+    if width != spec.width or height >= spec.height:
+        raise InputError(
+            f"expected prefix as 1 to {spec.height - 1} upper rows of images, {spec.width} pixels wide, "
+            f"got {height} rows of {width}"
+        )
+    near = check_images(rows, spec.model_copy(update={"height": height}), levels=levels)
+    if array.dtype == np.uint8:
+        return near
+    low, high = spec.value_range
+    given: Float32 = array.astype(np.float32)
+    return np.where(np.abs(given - near) <= 1e-6 * (high - low), given, near)

@@ -12,31 +12,34 @@ from gensdk_runtime.spec.settings import ProgramSettings
 
 ABOUT = ("model", "backend", "precision", "fallback", "stopped")
 """What a record says of how samples were made, and what none of them depends on."""
-_DRAWN_FROM = ("n", "seeds", "labels", "latents")
+_ARRAYS = ("latents", "prefix")
+"""What a record says of "given", and does not hold."""
+_DRAWN_FROM = ("n", "seeds", "labels", *_ARRAYS)
 
 
 class GivenSettings(NamedTuple):
     """`options` of the program; `n`, `seed` and `conditions`, by kind, of samples that were recorded, where some
     were.
 
-    `from_latents`: those were drawn from latents of the caller's.
+    `arrays`: what those were made from beside, of the caller's: "latents", "prefix".
     """
 
     options: Mapping[str, Any]
     n: int | None = None
     seed: Seeds | None = None
     conditions: Mapping[str, Any] = MappingProxyType({})
-    from_latents: bool = False
+    arrays: tuple[str, ...] = ()
 
     def under(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
         """`options`, and those of the settings where they leave one open."""
         given = {name: value for name, value in (options or {}).items() if value is not None}
         return {**self.options, **given}
 
-    def check_latents(self, latents: object) -> None:
-        """Raises :class:`InputError` where recorded samples can't be drawn again without `latents`."""
-        if self.from_latents and latents is None:
-            raise InputError("these settings are of samples that were drawn from latents; pass latents too")
+    def check_arrays(self, **given: object) -> None:
+        """Raises :class:`InputError` where recorded samples can't be drawn again without what is not `given`."""
+        for name in self.arrays:
+            if given.get(name) is None:
+                raise InputError(f"these settings are of samples that were drawn from {name}; pass {name} too")
 
 
 def given_settings(settings: object, own: type[ProgramSettings], recorded: Mapping[str, str]) -> GivenSettings:
@@ -56,5 +59,5 @@ def given_settings(settings: object, own: type[ProgramSettings], recorded: Mappi
         n=settings.get("n"),
         seed=settings.get("seeds"),
         conditions={kind: settings[name] for kind, name in recorded.items() if settings.get(name) is not None},
-        from_latents=settings.get("latents") is not None,
+        arrays=tuple(name for name in _ARRAYS if settings.get(name) is not None),
     )

@@ -30,12 +30,13 @@ _PLAIN = (int, float, str, bool, type(None))
 
 class Asked(NamedTuple):
     """Arguments of a call: `listening` where a callback listens to steps; `size`, such as height and width, of
-    what samples are made from, where their own follows from it."""
+    what samples are made from, where their own follows from it; `continued`: their beginnings are given."""
 
     n: int
     batch_size: int | None = None
     listening: bool = False
     size: Size | None = None
+    continued: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class Requests:
             values.setflags(write=False)
 
         def accept(program: Program[Any]) -> bool:
+            if asked.continued and not program.continues:
+                return False
             return program.covers(settings, listening=asked.listening)
 
         # A callback may end the run in the middle of a batch: what is drawn until then must not depend on what was

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_callback, check_flag
+from gensdk_runtime.arguments import check_callback, check_count, check_flag
 from gensdk_runtime.conditions.base import Size, check_known
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
@@ -80,6 +80,7 @@ class Sampling:
         seed: Seeds | None = None,
         conditions: Mapping[str, Any] | None = None,
         latents: NDArray[np.float32] | None = None,
+        prefix: Any = None,
         callback_on_step_end: StepCallback | None = None,
         progress: bool | None = None,
         batch_size: int | None = None,
@@ -94,7 +95,7 @@ class Sampling:
         if settings is not None:
             given = given_settings(settings, self.program.Settings, self._recorded)
             options = given.under(options)
-            given.check_latents(latents)
+            given.check_arrays(latents=latents, prefix=prefix)
             if n is None:
                 n = given.n
                 seed = given.seed if seed is None else seed
@@ -104,9 +105,11 @@ class Sampling:
         if progress is not None:
             check_flag(progress, "progress")
         fresh, size = self._checked(asked_for, n)
+        if prefix is not None:
+            fresh["prefix"] = self._beginnings(prefix, n)
         if n is None:
             n = next((len(values) for values in fresh.values()), 1)
-        asked = Asked(n, batch_size, callback_on_step_end is not None, size)
+        asked = Asked(n, batch_size, callback_on_step_end is not None, size, prefix is not None)
         request = self.requests.get(asked, asked_for, options)
         call = _Call(start, seed, latents, fresh, callback_on_step_end, progress, output_type)
         return self._carry_out(request, call)
@@ -132,6 +135,14 @@ class Sampling:
             values = fresh[condition.kind] = condition.check(given.pop(condition.kind, None), n)
             size = size or condition.size(values)
         return fresh, size
+
+    def _beginnings(self, given: Any, n: int | None) -> NDArray[Any]:
+        """The beginning of each sample; one may be given for all."""
+        found = self.program.prefix(given)
+        count = len(found) if n is None else check_count(n)
+        if len(found) not in (1, count):
+            raise InputError(f"expected one prefix, or one for each of the {count} samples, got {len(found)}")
+        return np.broadcast_to(found, (count, *found.shape[1:]))
 
     def options(
         self, settings: ProgramSettings | Mapping[str, Any] | None, options: Mapping[str, Any]
@@ -210,6 +221,7 @@ class Sampling:
                 **told,
                 **record,
                 **({} if latents is None else {"latents": "given"}),
+                **({"prefix": "given"} if "prefix" in call.fresh else {}),
                 **({"stopped": True} if stopped else {}),
             },
             timings=Timings(

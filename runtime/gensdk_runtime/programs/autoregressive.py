@@ -11,6 +11,7 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound, Resident
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32
+from gensdk_runtime.outputs.image import check_rows, image_of
 from gensdk_runtime.programs.base import (
     Judged,
     Program,
@@ -37,6 +38,7 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
 
     Spec = AutoregressiveSpec
     Settings = AutoregressiveSettings
+    continues = True
 
     @property
     def spec(self) -> AutoregressiveSpec:
@@ -75,8 +77,13 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
         asked = conditions_wanted(self.conditions, likelihood, "batch")
         require_signature(likelihood, images | asked, {"log_likelihood": Wanted(("batch",))})
 
+    def prefix(self, given: Any) -> Float32:
+        """The upper rows of images [m, C, h, W] on the model's grey levels; see :func:`check_rows`."""
+        return check_rows(given, image_of(self.model), levels=self.spec.levels)
+
     def begin(self, run: Run, settings: AutoregressiveSettings) -> State:
-        """A step is a row; a stopped run leaves the rows below at the lowest value."""
+        """A step is a row that is drawn, not one that was given; a stopped run leaves the rows below at the lowest
+        value."""
         row, pixel = (self.sessions[name] for name in self.spec.sampling_graphs)
         return _Rows(run, row, pixel, self)
 
@@ -93,13 +100,21 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
 
 
 class _Rows(State):
-    """The rows of a batch from the top; those below the present one are at the lowest value."""
+    """The rows of a batch from the top; those below the present one are at the lowest value.
+
+    Those that were given are fed before the first step. What is drawn below them depends on them and on its own
+    uniforms, as if they had been drawn.
+    """
 
     def __init__(self, run: Run, row: Session, pixel: Session, program: AutoregressiveProgram) -> None:
         super().__init__(run)
         output = program.model.output
         channels, height, width = output.shape
         images = np.full((len(run), *output.shape), output.value_range[0], np.float32)
+        given = run.conditions.get("prefix")
+        self._given = 0 if given is None else given.shape[2]
+        if given is not None:
+            images[:, :, : self._given] = given
         carry, sizes = {"next_pixel": "pixel"}, {"batch": len(run)}
         self._rows = self.borrow(row, sizes, carried_states(row.graph))
         self._pixels = self.borrow(pixel, sizes, carried_states(pixel.graph) | carry)
@@ -112,16 +127,23 @@ class _Rows(State):
         self._row = 0
         _clear(self._rows)
         self._rows.feed("row").fill(0)
+        while self._row < self._given:
+            self._advance()
 
     def step(self) -> bool:
         """One row, from left to right."""
-        i, height = self._row, self._images.shape[2]
+        i, height, given = self._row, self._images.shape[2], self._given
+        self._advance()
+        return not self.run.end_step(i - given, height - given, i, self._made) and self._row < height
+
+    def _advance(self) -> None:
+        """To the next row: draws the present one unless it was given."""
         self.run.timed(self._rows)
-        row = self._images[:, :, i]
-        self._draw_row(self._rows.made("context"), self._uniforms[:, i], row)
+        row = self._images[:, :, self._row]
+        if self._row >= self._given:
+            self._draw_row(self._rows.made("context"), self._uniforms[:, self._row], row)
         self._rows.feed("row")[...] = row
         self._row += 1
-        return not self.run.end_step(i, height, i, self._made) and self._row < height
 
     def _made(self) -> Float32:
         return self._pixels.fetch(self._images)

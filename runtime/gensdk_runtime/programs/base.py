@@ -55,6 +55,8 @@ class Program(ABC, Generic[SettingsT]):
     Settings: ClassVar[type[ProgramSettings]]
     ends: ClassVar[bool] = False
     """Whether a sample may end before the end of its array, so that ``run.lengths`` tells how long it is."""
+    continues: ClassVar[bool] = False
+    """Whether this form of the program goes on from the beginnings in ``run.conditions["prefix"]``."""
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self.model = model
@@ -112,6 +114,13 @@ class Program(ABC, Generic[SettingsT]):
         """The first latents [len(keys), ...] as :meth:`run` draws them; None for a program that has none."""
         draw = noise.uniform if self.uniform_latent else noise.normal
         return None if self.latent_shape is None else draw(keys, noise.LATENT_STREAM, self.latent_shape)
+
+    def prefix(self, given: Any) -> NDArray[Any]:
+        """The beginnings of samples [m, ...] that the caller gave, checked, as :meth:`run` takes them.
+
+        Raises :class:`InputError` where they don't fit, and for a program whose samples have no beginning.
+        """
+        raise InputError(f"model {self.model.name!r} makes its samples as a whole; leave prefix out")
 
     @property
     def makes_uint8(self) -> bool:

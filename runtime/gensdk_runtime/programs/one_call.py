@@ -58,7 +58,9 @@ class OneCallDiffusion(DiffusionForm):
 
 
 class OneCallAutoregressive(AutoregressiveProgram):
-    """All rows and pixels in one run."""
+    """All rows and pixels in one run, from the first pixel on."""
+
+    continues = False
 
     def __init__(self, model: ModelSpec, one_call: OneCallSpec, session: Session) -> None:
         super().__init__(model, {SAMPLER: session})

@@ -51,7 +51,17 @@ class ProgramSettings(StrictModel):
         return {name: value for name, value in whole(self).items() if value is not None}
 
 
-CALL = ("n", "seed", "latents", "settings", "callback_on_step_end", "progress", "batch_size", "output_type")
+CALL = (
+    "n",
+    "seed",
+    "latents",
+    "prefix",
+    "settings",
+    "callback_on_step_end",
+    "progress",
+    "batch_size",
+    "output_type",
+)
 """Arguments of :meth:`Generator.sample` beside conditions and options."""
 TAKEN = frozenset((*CALL, "size", "warm"))
 """Arguments of it and of :meth:`Generator.prepare`: no names of conditions and options."""

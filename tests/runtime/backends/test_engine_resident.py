@@ -124,12 +124,13 @@ def test_long_tables_go_to_the_gpu_in_parts(host: Host, reference: Any, monkeypa
             np.testing.assert_array_equal(prepared.draw(seed).array, expected.array)
 
 
+@pytest.mark.parametrize("prefix", [None, np.full((1, 3, 8), 128, np.uint8)])
 @pytest.mark.parametrize("n", [1, 4])
-def test_an_image_of_pixels_passes_once_back(host: Host, n: int) -> None:
+def test_an_image_of_pixels_passes_once_back(host: Host, n: int, prefix: Any) -> None:
     with Generator.load("digits-pixelcnn", backend=OnnxRuntimeBackend(threads=1)) as model:
-        expected = model.sample(n, seed=2)
+        expected = model.sample(n, seed=2, prefix=prefix)
     with Generator.load("digits-pixelcnn", backend=host.backend) as model:
-        samples, calls = counted(host.cuda, lambda: model.sample(n, seed=2))
+        samples, calls = counted(host.cuda, lambda: model.sample(n, seed=2, prefix=prefix))
     assert calls[UP] <= 3
     assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
     np.testing.assert_array_equal(samples.array, expected.array)

@@ -151,7 +151,7 @@ def test_a_draft_is_sealed_with_files_and_refused_on_disk_without() -> None:
             r"model\.output: unknown key 'chanels'; did you mean 'channels'",
         ),
         (changed("model", "output", to=None), "expected output, an object with a kind"),
-        (changed("model", "output", to={"channels": 1}), "expected output, an object with a kind such as 'image'"),
+        (changed("model", "output", to={"channels": 1}), "expected output, an object with a kind such as 'audio'"),
         (changed("model", "output", "kind", to="smell"), r"no output of the kind 'smell'.*image.*points.*upgrade"),
         (changed("model", "output", to={"kind": "points", "dimensions": 2**13}), "less than or equal to 4096"),
         (changed("model", "conditions", to=[{"kind": "\x1b[2J"}]), r"\\x1b"),

@@ -285,6 +285,7 @@ def test_the_named_arguments_are_those_that_messages_know() -> None:
         "seed",
         "label",
         "latents",
+        "prefix",
         "image",
     }
 

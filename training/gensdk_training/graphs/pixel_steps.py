@@ -1,4 +1,4 @@
-"""The three graphs of AutoregressiveSpec over the layers of a gated PixelCNN: row, pixel, likelihood.
+"""The three graphs of AutoregressiveSpec over any stacks of layers: row, pixel, likelihood.
 
 They hold the training network's own parameters, so they follow it while it trains. Everything between
 normalized values in [-1, 1] and grey levels happens inside.
@@ -7,7 +7,7 @@ normalized values in [-1, 1] and grey levels happens inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from gensdk_runtime.spec.model import AutoregressiveSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
-from gensdk_training.networks.gated_stacks import GatedLayer, LabelBias, label_biases
 from gensdk_training.networks.grey_levels import draw_level, level_of, value_of
 
 ROW, PIXEL, LIKELIHOOD = "row", "pixel", "likelihood"
@@ -36,62 +35,25 @@ class ChannelHead(nn.Module):
         return cast(Tensor, self.out(torch.relu(hidden)))
 
 
-class RowStack(nn.Module):
-    """The vertical stacks of all layers at one row."""
-
-    def __init__(self, layers: nn.ModuleList, labels: LabelBias | None) -> None:
-        super().__init__()
-        self.layers = layers
-        self.labels = labels
-
-    def forward(self, row: Tensor, cache: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`row` [B, C, W], `cache` [B, S, W] to contributions [W, B, F] to the pixels and the next cache."""
-        v, contexts, kept = row, [], []
-        caches = _split(cache, self.layers)
-        biases = label_biases(self.labels, label, len(self.layers))
-        for layer, old, bias in zip(_gated(self.layers), caches, biases, strict=True):
-            v, context, new = layer("row", v, old, *bias)
-            contexts.append(context)
-            kept += [new] if new is not None else []
-        return torch.cat(contexts, dim=1).permute(2, 0, 1), torch.cat(kept, dim=1)
-
-
 class RowStep(nn.Module):
-    """One row: the vertical stacks, all of which half precision may cover."""
+    """One row: a stack of layers, all of which half precision may cover."""
 
-    def __init__(self, stack: RowStack) -> None:
+    def __init__(self, stack: nn.Module) -> None:
         super().__init__()
         self.stack = stack
 
     def forward(self, row: Tensor, rows: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As :class:`RowStack`."""
+        """`row` [B, C, W], the finished one above, and `rows` [B, S, W], what was kept of those before, to what
+        each column of the row below gets, [W, B, F], and what is kept next."""
         context, next_rows = self.stack(row, rows) if label is None else self.stack(row, rows, label)
         return context, next_rows
 
 
-class PixelStack(nn.Module):
-    """The horizontal stacks of all layers at one pixel, up to the heads' hidden features."""
-
-    def __init__(self, layers: nn.ModuleList, entry: nn.Linear) -> None:
-        super().__init__()
-        self.layers = layers
-        self.entry = entry
-
-    def forward(self, pixel: Tensor, context: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """`pixel` [B, C], `context` [B, F], `cache` [B, S] to hidden features [B, C * E] and next cache."""
-        h, kept = pixel, []
-        contexts = torch.split(context, [2 * layer.outputs for layer in _gated(self.layers)], dim=1)
-        caches = _split(cache, self.layers)
-        for layer, old, part in zip(_gated(self.layers), caches, contexts, strict=True):
-            h, new = layer("pixel", h, old, part)
-            kept += [new] if new is not None else []
-        return self.entry(torch.relu(h)), torch.cat(kept, dim=1)
-
-
 class PixelStep(nn.Module):
-    """One pixel: the horizontal stacks, then each channel drawn by the inverse CDF of one uniform number."""
+    """One pixel: a stack of layers up to the heads' hidden features [B, C * E], then each channel drawn by the
+    inverse CDF of one uniform number."""
 
-    def __init__(self, stack: PixelStack, heads: nn.ModuleList, *, levels: int) -> None:
+    def __init__(self, stack: nn.Module, heads: nn.ModuleList, *, levels: int) -> None:
         super().__init__()
         self.stack = stack
         self.heads = heads
@@ -126,28 +88,41 @@ class Likelihood(nn.Module):
         return log_p.flatten(1).sum(dim=1)
 
 
+class Sizes(NamedTuple):
+    """How many values go from step to step: `rows` and `pixels`, what the row graph keeps of each column and the
+    pixel graph of what lies to the left, and `context`, what a column takes from above."""
+
+    rows: int
+    pixels: int
+    context: int
+
+
+def parts_of(cache: Tensor, sizes: Sequence[int]) -> list[Tensor | None]:
+    """The cache of each layer, cut out of axis 1; None for a layer that needs none."""
+    parts = iter(torch.split(cache, [size for size in sizes if size], dim=1))
+    return [next(parts) if size else None for size in sizes]
+
+
 def graph_specs(
-    layers: nn.ModuleList, image: ImageSpec, *, levels: int, conditional: bool
+    sizes: Sizes, image: ImageSpec, *, levels: int, conditional: bool
 ) -> tuple[AutoregressiveSpec, tuple[GraphSpec, ...]]:
     """The program and the signatures of the three graphs.
 
     The label's biases for the pixels travel in ``context``, so the pixel graph takes no label.
     """
     channels, height, width = image.shape
-    cached = sum(layer.cached for layer in _gated(layers))
-    features = sum(2 * layer.outputs for layer in _gated(layers))
     label = [_tensor("label", "batch", role="condition", dtype="int64")] if conditional else []
-    rows, pixels = ("batch", cached, width), ("batch", cached)
+    rows, pixels = ("batch", sizes.rows, width), ("batch", sizes.pixels)
     row = GraphSpec(
         name=ROW,
         inputs=(_tensor("row", "batch", channels, width, role="image"), _tensor("rows", *rows), *label),
-        outputs=(_tensor("context", width, "batch", features), _tensor("next_rows", *rows)),
+        outputs=(_tensor("context", width, "batch", sizes.context), _tensor("next_rows", *rows)),
     )
     pixel = GraphSpec(
         name=PIXEL,
         inputs=(
             _tensor("pixel", "batch", channels, role="image"),
-            _tensor("context", "batch", features),
+            _tensor("context", "batch", sizes.context),
             TensorSpec(
                 name="uniform", dtype="float32", shape=("batch", channels), role="noise", distribution="uniform"
             ),
@@ -169,14 +144,3 @@ def _tensor(name: str, *shape: int | str, role: str = "state", dtype: str = "flo
     return TensorSpec.model_validate(
         {"name": name, "dtype": dtype, "shape": shape, "role": role, "value_range": value_range}
     )
-
-
-def _gated(layers: nn.ModuleList) -> Sequence[GatedLayer]:
-    return cast(Sequence[GatedLayer], layers)
-
-
-def _split(cache: Tensor, layers: nn.ModuleList) -> list[Tensor | None]:
-    """The cache of each layer, cut out of axis 1; None for a layer that needs none."""
-    sizes = [layer.cached for layer in _gated(layers)]
-    parts = iter(torch.split(cache, [size for size in sizes if size], dim=1))
-    return [next(parts) if size else None for size in sizes]
