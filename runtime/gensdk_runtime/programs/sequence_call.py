@@ -102,7 +102,8 @@ class _Parts(State):
         self.run.timed(self._bound)
         self._keep(first, end)
         self._drawn = end
-        if self.run.end_step(end - 1, self._length, end - 1, self._whole) or end == self._length:
+        call, calls = first // self._each, -(-self._length // self._each)
+        if self.run.end_step(call, calls, end - 1, self._whole) or end == self._length:
             return False
         return self._spec.stop is None or bool((self._program.lengths(self._tokens[:end]) == end).any())
 

@@ -73,18 +73,24 @@ class CausalLayers(nn.Module):
         return made
 
     def _step(self, x: Tensor, told: Tensor, kept: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """One position: `x` [B, R], `told` [L, B or 1, 2R] and the state `kept` [D, B, R] to [B, skip channels] and the
+        """One position: `x` [B, R], `told` [B or 1, L 2R] and the state `kept` [D, B, R] to [B, skip channels] and the
         next state.
 
         The state holds the last d_i inputs of each layer, layer after layer, each in a ring: at `position` int64
         [1] the place ``position mod d_i`` holds what went in d_i positions ago, and is then overwritten.
         """
         places = self.first + torch.remainder(position, self.dilation)
-        told = torch.matmul(kept.index_select(0, places), self.past) + told
+        older = torch.matmul(kept[places], self.past)
+        # Runtimes spend more on starting each small product than on computing it: these are the fewest that they
+        # can fuse.
+        told = told + older.transpose(0, 1).flatten(1)
+        halves = told.split(self.channels, dim=1)
         gated, inputs = [], []
-        for layer in range(len(self.dilations)):
+        for layer, present in enumerate(self.present):
             inputs.append(x)
-            z = _gate(torch.addmm(told[layer], x, self.present[layer]), 1)
+            a, b = present.split(self.channels, dim=1)
+            z = torch.tanh(torch.addmm(halves[2 * layer], x, a))
+            z = z * torch.sigmoid(torch.addmm(halves[2 * layer + 1], x, b))
             gated.append(z)
             if layer < len(self.residual):
                 x = torch.addmm(x, z, self.residual[layer])
@@ -123,14 +129,12 @@ class Teller(nn.Module):
         return cast(Tensor, told.reshape(*told.shape[:2], *self.shape).permute(2, 0, 3, 1))
 
     def at(self, frame: Tensor, label: Tensor | None) -> Tensor:
-        """As :meth:`forward` of one `frame` int64 [1], [L, B or 1, 2R], in products that need no transposition."""
+        """As :meth:`forward` of one `frame` int64 [1], layer after layer in [B or 1, L 2R]."""
         times, classes = self._tables()
-        hidden = times.index_select(0, frame)
+        hidden = functional.embedding(frame, times)
         if classes is not None and label is not None:
-            hidden = hidden + classes.index_select(0, label)
-        layers, taps = self.shape
-        weight = self.out.weight.reshape(layers, taps, -1).transpose(1, 2)
-        return torch.matmul(torch.tanh(hidden), weight) + self.out.bias.reshape(layers, 1, taps)
+            hidden = hidden + functional.embedding(label, classes)
+        return cast(Tensor, self.out(torch.tanh(hidden)))
 
     def _tables(self) -> tuple[Tensor, Tensor | None]:
         """What all frames [F, 2 hidden] and all classes [K, 2 hidden] add up to before the tanh."""
