@@ -47,7 +47,7 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     shares = torch.softmax(logits / temperature.unsqueeze(1), dim=1)
     best, _ = torch.topk(shares, min(shares.shape[1], MOST_SORTED), dim=1)
     before = torch.cumsum(best, dim=1) - best
-    nucleus = (before < top_p.unsqueeze(1)).sum(dim=1)
+    nucleus = torch.clamp((before < top_p.unsqueeze(1)).sum(dim=1), min=1)
     whole = (top_p >= 1.0) | (nucleus == best.shape[1])
     last = torch.gather(best, 1, (nucleus - 1).unsqueeze(1))
     least_p = torch.where(whole.unsqueeze(1), torch.zeros_like(last), last)
