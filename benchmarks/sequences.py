@@ -7,12 +7,12 @@ Four ways over the same weights and the same noise, all in this process, on one 
 - PyTorch step by step keeps the past of each layer; a few thousand samples are measured, and extrapolated;
 - gensdk step by step, and gensdk in one call, draw the whole second, as ``sample()`` does.
 
-Seconds are those of the processor that this process takes: all ways run on one thread, so on an idle machine they are
-those of the clock, and on a busy one others do not count.
+Seconds are those of the processor that this process takes: all ways run on one thread, so on an idle machine they
+are those of the clock, and on a busy one others do not count.
 
-The WaveNet has the family's default size and untrained weights: speed does not depend on them. The code that ends a
-sound gets a probability of zero, so that no sound is shorter than the second. What the ways draw is compared, code
-by code, before anything is measured. A figure is the median of the ratios within rounds, with its 95 % interval.
+The WaveNet has the family's default size and untrained weights: speed does not depend on them. The code that ends
+a sound gets a probability of zero, so that no sound is shorter than the second. What the ways draw is compared,
+code by code, before anything is measured. A figure is the median of the ratios within rounds, with its 95 % interval.
 Ends with 1 where a figure is surely missed.
 
     python benchmarks/sequences.py
@@ -113,12 +113,14 @@ class Way:
     seconds: list[float] = field(default_factory=list)
 
     def measure(self) -> None:
+        """Asks it once."""
         start = process_time()
         self.call()
         self.seconds.append((process_time() - start) / self.share)
 
     @property
     def rounds(self) -> list[NDArray[np.float64]]:
+        """The seconds, as ratios of rounds take them."""
         return [np.array([each]) for each in self.seconds]
 
 
@@ -203,7 +205,9 @@ def figures_of(found: dict[str, Way], batch: int) -> list[Figure]:
 
 
 @click.command()
-@click.option("--rounds", default=9, show_default=True, type=click.IntRange(2), help="How often each way is asked.")
+@click.option(
+    "--rounds", default=9, show_default=True, type=click.IntRange(2), help="How often each way is asked."
+)
 @click.option("--batch", multiple=True, default=(1, 8), show_default=True, type=click.IntRange(1), help="Sounds.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def main(rounds: int, batch: tuple[int, ...], *, as_json: bool) -> None:
@@ -228,7 +232,9 @@ def main(rounds: int, batch: tuple[int, ...], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"same": same, "figures": [asdict(each) for each in found]}))
     else:
-        click.echo(f"{platform.machine()}, PyTorch {torch.__version__}, one thread, untrained weights, {rounds} rounds")
+        click.echo(
+            f"{platform.machine()}, PyTorch {torch.__version__}, one thread, untrained weights, {rounds} rounds"
+        )
         click.echo(f"codes as in one call: {same}")
         for each in found:
             click.echo(each.line())

@@ -1,4 +1,4 @@
-"""A model of sequences whose graphs are NumPy: a chain of tokens with one number of memory, and its laws by hand."""
+"""A model of sequences whose graphs are NumPy: a chain of tokens with a memory, and its laws by hand."""
 
 from __future__ import annotations
 

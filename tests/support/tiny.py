@@ -79,7 +79,7 @@ def tiny_points(family: str, *, steps: int = 6, **run: Any) -> RunConfig:
 
 
 def tiny_data(family: str, source: str = "digits") -> DataConfig:
-    """The images of `source`, for a family that translates them from themselves; sounds for one that makes them."""
+    """The images of `source`, for a family that translates them from themselves; or sounds."""
     if family in SOUND_FAMILIES:
         return DataConfig(source=str(short_sounds_folder()))
     kind = get_family(family).starts_from

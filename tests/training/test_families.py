@@ -190,7 +190,8 @@ def _batch(channels: int, count: int = 16) -> Batch:
     """Digits; in colour with another brightness for each channel, and the digit of another image in blue."""
     if channels == SOUNDS:
         sounds = short_sounds().batch(np.arange(count))
-        assert sounds.labels is not None and sounds.lengths is not None
+        assert sounds.labels is not None
+        assert sounds.lengths is not None
         given = (sounds.images, sounds.labels, sounds.lengths)
         made, labels, lengths = (torch.from_numpy(each) for each in given)
         return Batch(made, labels, lengths=lengths)

@@ -86,14 +86,14 @@ class SequenceForm(Program[SequenceSettings]):
         spec, output = self.spec, self.model.output
         if spec.axis >= len(output.shape) or output.shape[spec.axis] % spec.length:
             raise ManifestError(
-                f"model {self.model.name!r}: expected samples with a multiple of {spec.length} elements along axis "
-                f"{spec.axis}, got the shape {list(output.shape)}; export the bundle again"
+                f"model {self.model.name!r}: expected samples with a multiple of {spec.length} elements along "
+                f"axis {spec.axis}, got the shape {list(output.shape)}; export the bundle again"
             )
         form = (output.shape, output.dtype, spec.channels)
         if spec.decode_graph is None and form != ((spec.length,), "int64", 1):
             raise ManifestError(
-                f"model {self.model.name!r}: without a decode graph expected samples of {spec.length} tokens, int64 "
-                f"and of one channel, got {list(output.shape)}, {output.dtype}, {spec.channels} channels; export "
+                f"model {self.model.name!r}: without a decode graph expected samples of {spec.length} tokens, "
+                f"int64 and of one channel, got {list(output.shape)}, {output.dtype}, {spec.channels} channels; export "
                 "the bundle again"
             )
 

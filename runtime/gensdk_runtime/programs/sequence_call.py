@@ -85,9 +85,7 @@ class _Parts(State):
         self._bound.overwrite("token")[...] = spec.begin
         calls = -(-self._length // self._each)  # what the last one draws too much is let go
         shape = (calls * self._each, spec.channels)
-        self._uniforms = self._bound.drawn(
-            "uniform", self._bound.hold_keys(run.keys), noise.LATENT_STREAM, shape
-        )
+        self._uniforms = self._bound.drawn("uniform", self._bound.hold_keys(run.keys), noise.LATENT_STREAM, shape)
         self._tokens: Int64 = np.full((self._length, len(run), spec.channels), spec.rest, np.int64)
         output = program.model.output
         self._made: NDArray[Any] | None = None

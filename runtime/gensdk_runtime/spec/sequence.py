@@ -59,8 +59,8 @@ class SequenceSpec(ProgramSpec):
 
     @property
     def working(self) -> int:
-        """See :class:`ProgramSpec`: uniform numbers, and tokens as int64 where they are drawn, where they lie whole
-        and where they are decoded."""
+        """See :class:`ProgramSpec`: uniform numbers, and tokens as int64 where they are drawn, where they lie
+        whole and where they are decoded."""
         return 7 * self.length * self.channels
 
     @property

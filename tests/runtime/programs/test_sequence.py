@@ -1,4 +1,4 @@
-"""The program of sequences over graphs in NumPy: draws, ends, likelihoods, refusals. (test_generator.py has the laws.)"""
+"""The program of sequences over graphs in NumPy: draws, ends, likelihoods. (test_generator.py has the laws.)"""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def test_a_decode_graph_of_another_shape_is_refused() -> None:
     functions = {"step": chain._step, "decode": lambda feeds: {"audio": np.zeros((2, 12, 1), np.float32)}}
     with (
         generator(model, functions) as fewer,
-        pytest.raises(BackendError, match="makes .* of 12 elements, expected"),
+        pytest.raises(BackendError, match=r"makes .* of 12 elements, expected"),
     ):
         fewer.sample(2, seed=0)
 
@@ -322,7 +322,7 @@ def test_more_than_memory_holds_is_refused_before_it_is_taken(monkeypatch: pytes
     monkeypatch.setattr("gensdk_runtime.host.memory.available_memory", lambda: 2**28)
     with (
         chain.generator(max_batch=64) as model,
-        pytest.raises(InputError, match="64 samples take about .* are free"),
+        pytest.raises(InputError, match=r"64 samples take about .* are free"),
     ):
         model.sample(64, seed=0)
     assert not chain.calls

@@ -73,8 +73,8 @@ class CausalLayers(nn.Module):
         return made
 
     def _step(self, x: Tensor, told: Tensor, kept: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """One position: `x` [B, R], `told` [B or 1, L 2R] and the state `kept` [D, B, R] to [B, skip channels] and the
-        next state.
+        """One position: `x` [B, R], `told` [B or 1, L 2R] and the state `kept` [D, B, R] to [B, skip channels] and
+        the next state.
 
         The state holds the last d_i inputs of each layer, layer after layer, each in a ring: at `position` int64
         [1] the place ``position mod d_i`` holds what went in d_i positions ago, and is then overwritten.
