@@ -60,6 +60,7 @@ POINTS = {"latent": 4, "hidden": [32], "architecture": "mlp"}
 
 FAMILIES = tuple(families())
 POINT_FAMILIES = tuple(name for name, family in families().items() if "points" in family.makes)
+IMAGE_FAMILIES = tuple(name for name, family in families().items() if "images" in family.makes)
 SOUND_FAMILIES = tuple(name for name, family in families().items() if "sounds" in family.makes)
 
 

@@ -94,7 +94,7 @@ def test_layers_are_told_the_same_at_a_frame_and_at_all(parts: Any) -> None:
     whole = teller(torch.arange(5), label)
     assert whole.shape == (3, 1 if label is None else 4, 8, 5)
     for frame in range(5):
-        one = teller.at(torch.tensor([frame]), label)
+        one = teller(torch.tensor([frame]), label, step=True)
         torch.testing.assert_close(one, whole[..., frame].transpose(0, 1).flatten(1))
     assert not torch.equal(whole[..., 0], whole[..., 1])
 

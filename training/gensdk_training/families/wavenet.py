@@ -147,7 +147,7 @@ class WaveNetFamily(Family[WaveNetConfig]):
         return Loss(total, {"bits_per_sample": total.detach() / math.log(2)})
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
-        """Step, likelihood and decoding. Half precision covers the layers and the head, not the draw."""
+        """Step, likelihood and decoding. Half precision covers all of the network but the step's embedding, and not the draw."""
         network = network_of(networks, "wavenet", WaveNet).eval()
         output = self.data.output
         spec = SequenceSpec(
@@ -180,5 +180,5 @@ class WaveNetFamily(Family[WaveNetConfig]):
         return ExportPlan(
             model=model,
             modules={graph.name: module.eval() for graph, module in zip(graphs, modules, strict=True)},
-            half={STEP: ("stack",), LIKELIHOOD: ("network",)},
+            half={STEP: ("teller", "stack"), LIKELIHOOD: ("network",)},
         )

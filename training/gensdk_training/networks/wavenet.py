@@ -84,11 +84,11 @@ class CausalLayers(nn.Module):
         # Runtimes spend more on starting each small product than on computing it: these are the fewest that they
         # can fuse.
         told = told + older.transpose(0, 1).flatten(1)
-        halves = told.split(self.channels, dim=1)
+        halves = told.chunk(2 * len(self.dilations), dim=1)
         gated, inputs = [], []
         for layer, present in enumerate(self.present):
             inputs.append(x)
-            a, b = present.split(self.channels, dim=1)
+            a, b = present.chunk(2, dim=1)
             z = torch.tanh(torch.addmm(halves[2 * layer], x, a))
             z = z * torch.sigmoid(torch.addmm(halves[2 * layer + 1], x, b))
             gated.append(z)
@@ -119,8 +119,11 @@ class Teller(nn.Module):
         self.mix = nn.Linear(hidden * (len(counts) + 1), 2 * hidden)
         self.out = nn.Linear(2 * hidden, layers * 2 * channels)
 
-    def forward(self, frame: Tensor, label: Tensor | None) -> Tensor:
-        """`frame` int64 [F] and `label` int64 [B] to [L, B or 1, 2R, F]."""
+    def forward(self, frame: Tensor, label: Tensor | None, *, step: bool = False) -> Tensor:
+        """`frame` int64 [F] and `label` int64 [B] to [L, B or 1, 2R, F]; of a `step`, whose one frame is int64 [1],
+        layer after layer in [B or 1, L 2R]."""
+        if step:
+            return self._at(frame, label)
         times, classes = self._tables()
         hidden = times.index_select(0, frame).unsqueeze(0)
         if classes is not None and label is not None:
@@ -128,8 +131,7 @@ class Teller(nn.Module):
         told = self.out(torch.tanh(hidden))
         return cast(Tensor, told.reshape(*told.shape[:2], *self.shape).permute(2, 0, 3, 1))
 
-    def at(self, frame: Tensor, label: Tensor | None) -> Tensor:
-        """As :meth:`forward` of one `frame` int64 [1], layer after layer in [B or 1, L 2R]."""
+    def _at(self, frame: Tensor, label: Tensor | None) -> Tensor:
         times, classes = self._tables()
         hidden = functional.embedding(frame, times)
         if classes is not None and label is not None:
@@ -143,7 +145,7 @@ class Teller(nn.Module):
         if self.parts is None:
             return times, None
         classes = [
-            functional.linear(embedding.weight, weight).index_select(0, self.parts[:, part])
+            functional.linear(cast(nn.Embedding, embedding).weight, weight).index_select(0, self.parts[:, part])
             for part, (embedding, weight) in enumerate(zip(self.classes, of_classes, strict=True))
         ]
         return times, functools.reduce(torch.add, classes)
