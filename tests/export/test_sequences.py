@@ -75,6 +75,7 @@ def test_steps_and_one_call_draw_what_naive_pytorch_draws(exported: Any, family:
     expected = naive_tokens(plan, 5, seed=6, label=asked.get("label"))
     wanted = [row[:end].tolist() for row, end in zip(expected, ends_of(plan, expected), strict=True)]
     with both_forms(plan.model, files) as forms:
+        assert len(forms) == 2
         for model in forms:
             for batch_size in (None, 2):
                 samples = model.sample(5, seed=6, batch_size=batch_size, **asked)

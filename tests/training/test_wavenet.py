@@ -128,6 +128,7 @@ def test_the_likelihood_is_that_of_each_step() -> None:
     sounds = torch.from_numpy(short_sounds().batch(np.arange(5)).images)
     lengths, labels = torch.tensor([0, 1, 7, 23, 24]), torch.tensor([0, 1, 2, 0, 1])
     codes = Codes(END).encode(sounds[..., 0])
+    assert len(codes) == len(lengths) == 5
     with Generator.from_sessions(plan.model, torch_sessions(plan)) as model, torch.no_grad():
         bits = model.log_likelihood(sounds.numpy(), label=labels.tolist(), lengths=lengths.numpy())
         for row, length in enumerate(lengths.tolist()):

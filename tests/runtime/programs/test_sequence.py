@@ -128,6 +128,7 @@ def test_the_dimensions_of_a_sample_are_its_tokens_and_its_end() -> None:
         samples = model.sample(8, seed=4)
         bits = model.log_likelihood(samples.data, lengths=samples.lengths)
         whole = model.log_likelihood(samples.data)
+    assert len(bits) == len(whole) == 8
     for got, tokens in zip(bits, chain.naive(8, 4), strict=True):
         dimensions = len(tokens) + (len(tokens) < chain.length)
         assert got == pytest.approx(-chain.log_p(tokens) / np.log(2) / dimensions, rel=1e-5)

@@ -147,7 +147,7 @@ class WaveNetFamily(Family[WaveNetConfig]):
         return Loss(total, {"bits_per_sample": total.detach() / math.log(2)})
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
-        """Step, likelihood and decoding. Half precision covers all of the network but the step's embedding, and not the draw."""
+        """Step, likelihood, decoding. Half precision covers the network but the step's embedding, not the draw."""
         network = network_of(networks, "wavenet", WaveNet).eval()
         output = self.data.output
         spec = SequenceSpec(

@@ -120,8 +120,8 @@ class Teller(nn.Module):
         self.out = nn.Linear(2 * hidden, layers * 2 * channels)
 
     def forward(self, frame: Tensor, label: Tensor | None, *, step: bool = False) -> Tensor:
-        """`frame` int64 [F] and `label` int64 [B] to [L, B or 1, 2R, F]; of a `step`, whose one frame is int64 [1],
-        layer after layer in [B or 1, L 2R]."""
+        """`frame` int64 [F] and `label` int64 [B] to [L, B or 1, 2R, F]; of a `step`, whose one frame is int64
+        [1], layer after layer in [B or 1, L 2R]."""
         if step:
             return self._at(frame, label)
         times, classes = self._tables()
