@@ -111,15 +111,15 @@ class Output(ABC, Generic[SpecT]):
         """What was drawn in the model's own unit."""
         return data
 
-    def form(self, samples: Drawn, name: str) -> Array:
+    def form(self, samples: Drawn, name: str) -> Any:
         """The samples as those of the kind called `name` are taken, such as "images"; :class:`InputError` where
         they are of another kind."""
         if name != self.plural:
             raise InputError(f"these samples are {self.plural}, not {name}; take {self.plural}, or array")
         return self.own_form(samples)
 
-    def own_form(self, samples: Drawn) -> Array:
-        """The samples as an application takes them."""
+    def own_form(self, samples: Drawn) -> Any:
+        """The samples as an application takes them: an array, or what the kind has of its own."""
         return self.array(samples.data)
 
     def given(self, values: Any, *, levels: int | None = None) -> Float32:

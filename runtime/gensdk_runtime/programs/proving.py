@@ -84,7 +84,9 @@ def magnified(model: ModelSpec, output: str, feeds: Mapping[str, NDArray[Any]]) 
 
 def discrete_step(model: ModelSpec, graph: str, spec: TensorSpec) -> float | None:
     """The distance of two neighbouring values of a discrete output; None for a continuous one."""
-    program = model.program
+    program, step = model.program, model.output.discrete_step
+    if step is not None and spec.role == model.output.role and spec.shape[1:] == model.output.shape:
+        return step
     if not isinstance(program, AutoregressiveSpec) or graph != program.pixel_graph or spec.name != "next_pixel":
         return None
     low, high = spec.value_range or model.output.value_range
