@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.spec.fields import Finite, Range
-from gensdk_runtime.spec.kinds import OutputSpec
+from gensdk_runtime.spec.kinds import AnyOutput, OutputSpec
 from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.examples import Examples
@@ -52,7 +52,8 @@ class DataInfo(StrictModel):
 
     Images are `channels` x `height` x `width`; `count` of them; `num_classes` is None without labels, `source`
     without images to translate. Where `points` is set the data are points instead: `channels` is their number of
-    dimensions, height and width are 1.
+    dimensions, height and width are 1. Where `form` is set they are what it says, such as piano rolls [channels,
+    height, width].
     """
 
     name: str
@@ -64,17 +65,20 @@ class DataInfo(StrictModel):
     class_names: tuple[str, ...] | None = None
     source: SourceInfo | None = None
     points: PointsInfo | None = None
+    form: AnyOutput | None = None
 
     @property
     def output(self) -> OutputSpec:
         """What a model of the data makes, as the runtime describes it."""
+        if self.form is not None:
+            return self.form
         if self.points is None:
             return self.image
         return PointsSpec(dimensions=self.channels, value_range=self.points.value_range)
 
     @property
     def kind(self) -> str:
-        """What several of them are called: "images", or "points"."""
+        """What several of them are called: "images", "points", "piano rolls"."""
         return output_of(self.output).plural
 
     @property
@@ -83,23 +87,23 @@ class DataInfo(StrictModel):
         return isinstance(self.output, ImageSpec)
 
     def require_points(self) -> PointsInfo:
-        """The statistics of the points. InputError for images."""
+        """The statistics of the points. InputError for other data."""
         if self.points is None:
-            raise InputError(f"expected points, but {self.name!r} are images; use other data")
+            raise InputError(f"expected points, but {self.name!r} are {self.kind}; use other data")
         return self.points
 
     @property
     def image(self) -> ImageSpec:
         """The images as the runtime describes them: float32 NCHW in [-1, 1]. InputError for points."""
-        if self.points is not None:
-            raise InputError(f"expected images, but {self.name!r} are points; use other data")
+        if self.points is not None or self.form is not None:
+            raise InputError(f"expected images, but {self.name!r} are {self.kind}; use other data")
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it; `labels`: int64 [B], or None
-    for data without labels.
+    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it, or piano rolls [B, tracks, steps,
+    pitches] of ones and zeros; `labels`: int64 [B], or None for data without labels.
 
     `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
     where the data is not paired, any that could be. `indices`: int64 [B], each image's place in the data.

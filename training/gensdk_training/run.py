@@ -173,7 +173,7 @@ def _check(config: RunConfig, data: Dataset) -> tuple[AnyFamily, DataDescription
     _check_schedule(config)
     family = config.build_family(data.info)
     if config.data.augment and not data.info.on_a_grid:
-        raise InputError("augment changes images, and the data are points; leave it out")
+        raise InputError(f"augment changes images, and the data are {data.info.kind}; leave it out")
     return family, describe(data, fit=config.data.fit)
 
 

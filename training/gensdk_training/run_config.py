@@ -29,7 +29,7 @@ class DataConfig(StrictModel):
 
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
-    `depth`: bits that image files of 16 use; None: as they say.
+    `depth`: bits that image files of 16 use; None: as they say. `bars`, `steps_per_beat`, `transpose`: of music.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -47,6 +47,9 @@ class DataConfig(StrictModel):
     input_value_range: tuple[float, float] | None = None
     layout: Layout = "auto"
     depth: Annotated[int, Field(ge=8, le=16)] | None = None
+    bars: Annotated[int, Field(ge=1, le=256)] | None = None
+    steps_per_beat: Annotated[int, Field(ge=1, le=96)] | None = None
+    transpose: Annotated[int, Field(ge=0, le=11)] | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -67,6 +70,9 @@ class DataConfig(StrictModel):
             input_value_range=self.input_value_range,
             layout=self.layout,
             depth=self.depth,
+            bars=self.bars,
+            steps_per_beat=self.steps_per_beat,
+            transpose=self.transpose,
         )
 
 
@@ -127,7 +133,8 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         del whole["data"]["inputs"]
     if config.data.augment:
         whole["data"]["augment"] = list(config.data.augment)
-    for key in ("only", "value_range", "input_value_range", "layout", "depth"):  # unknown to older runs, too
+    newer = ("only", "value_range", "input_value_range", "layout", "depth", "bars", "steps_per_beat", "transpose")
+    for key in newer:  # unknown to older runs, too
         whole["data"].pop(key, None)
         if (value := getattr(config.data, key)) != DataConfig.model_fields[key].default:
             whole["data"][key] = list(value) if isinstance(value, tuple) else value

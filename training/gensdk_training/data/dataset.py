@@ -41,7 +41,8 @@ def check_images(images: Images, what: str = "images") -> Images:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D]; `labels`: int64 [B], or None.
+    """`images`: uint8 [B, H, W, C], or scaled points, float32 [B, D], or what else is float32; `labels`: int64
+    [B], or None.
 
     `indices`: int64 [B], where others than those asked for had to be taken, since files can't be read any more.
     """
@@ -65,6 +66,9 @@ class LoadOptions:
     value_range: ValueRange | None = None
     layout: Layout = "auto"
     depth: int | None = None
+    bars: int | None = None
+    steps_per_beat: int | None = None
+    transpose: int | None = None
 
 
 class Dataset(ABC):

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from gensdk_runtime.media.image_pixels import Fit
+from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_training.data.dataset import Dataset
@@ -35,11 +36,11 @@ class DataDescription(StrictModel):
     """A data set as it is trained on.
 
     `kind`: what its samples are called, in the plural. `count` images of `height` x `width` x `channels`, or
-    points of `channels` dimensions. `classes`: images of each, by name, empty without labels. `sizes`: images as
-    they were found, by "WIDTHxHEIGHT"; `fit`: how they were brought to one size. `skipped` files that can't be
-    used, by `reasons`, the first ones as `skipped_files`. `left_out`: files that are no images by their suffix.
-    `links` that were followed, `outside` of them out of the folder. All other fields are texts, empty if there is
-    nothing to report.
+    points of `channels` dimensions, or what `form` says in words. `classes`: images of each, by name, empty
+    without labels. `sizes`: images as they were found, by "WIDTHxHEIGHT"; `fit`: how they were brought to one
+    size. `skipped` files that can't be used, by `reasons`, the first ones as `skipped_files`. `left_out`: files
+    that are no images by their suffix. `links` that were followed, `outside` of them out of the folder. All
+    other fields are texts, empty if there is nothing to report.
     """
 
     schema_version: Literal[1] = 1
@@ -64,11 +65,13 @@ class DataDescription(StrictModel):
     outside: int = 0
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    form: str = ""
 
     def lines(self) -> list[str]:
         """The block: a headline, and a line for each remark."""
         kind, shape = self.kind, f"{self.height}x{self.width}x{self.channels} (height x width x channels)"
         of = shape if kind == "images" else f"{self.channels} dimensions"
+        headline = self.form or f"{kind} of {of}"
         rows = [
             ("values", self.values),
             ("sizes", self._sizes()),
@@ -81,7 +84,7 @@ class DataDescription(StrictModel):
             ("links", f"{self.links} followed, {self.outside} of them out of the folder" if self.links else ""),
             *(("note", note) for note in self.notes),
         ]
-        return [f"data: {self.name}, {self.count} {kind} of {of}"] + [
+        return [f"data: {self.name}, {self.count} {headline}"] + [
             f"  {title:<9} {printable(text)}" for title, text in rows if text
         ]
 
@@ -146,6 +149,7 @@ def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
         outside=found.outside,
         notes=(*map(printable, found.notes), *others),
         fingerprint=dataset.fingerprint,
+        form="" if info.form is None else output_of(info.form).of_shape,
     )
 
 

@@ -39,7 +39,7 @@ def join_domains(
     plain = replace(options, labels="none")
     found = [load(spec, plain) for _, spec in parts]
     if any(not dataset.info.on_a_grid for dataset in found):
-        raise InputError("expected images in every domain, and some of these data are points; use one data set")
+        raise InputError("expected images in every domain, and some of these data are none; use one data set")
     channels = max(dataset.info.channels for dataset in found)
     found = [
         dataset if dataset.info.channels == channels else load(spec, replace(plain, channels=channels))

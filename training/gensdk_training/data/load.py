@@ -19,8 +19,10 @@ from gensdk_training.data.domains import domains_of, join_domains
 from gensdk_training.data.folder_dataset import load_folder
 from gensdk_training.data.idx import load_mnist
 from gensdk_training.data.mixtures import MIXTURES, load_mixture
+from gensdk_training.data.music import is_music, load_music
 from gensdk_training.data.npz import load_npy, load_npz
 from gensdk_training.data.pairs import with_sources
+from gensdk_training.data.piano_rolls import PianorollDataset
 
 DATA_DIR_VARIABLE = "GENSDK_DATA_DIR"
 
@@ -46,6 +48,9 @@ def load_data(
     input_value_range: ValueRange | None = None,
     layout: Layout = "auto",
     depth: int | None = None,
+    bars: int | None = None,
+    steps_per_beat: int | None = None,
+    transpose: int | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -67,11 +72,16 @@ def load_data(
     `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The classes of
     the data set are those that it holds.
 
+    Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json`` or
+    ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default; `steps_per_beat`: the
+    grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too, none by default.
+
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
     options = LoadOptions(
-        split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth
+        *(split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth),
+        *(bars, steps_per_beat, transpose),
     )
     _check(options)
     pairs = inputs is not None and paired
@@ -80,6 +90,7 @@ def load_data(
     dataset = (
         join_domains(parts, partial(_load, data_dir=data_dir), whole) if parts else _load(spec, whole, data_dir)
     )
+    _check_kind(dataset, options)
     if only:
         if inputs is not None:
             raise InputError(
@@ -113,6 +124,8 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
     text = file + ".npz" if dot else spec
     for base in (Path(), Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or ".")):
         path = base / Path(text).expanduser()
+        if path.exists() and is_music(path):
+            return lambda options: load_music(path, options)
         if path.is_dir():
             return lambda options: load_folder(path, options)
         if path.is_file():
@@ -121,7 +134,9 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
             if path.suffix == ".npy":
                 return lambda options: load_npy(path, options)
             if path.suffix != ".npz":
-                raise InputError(f"data {spec!r}: expected a folder, an .npz, an .npy or a .csv file")
+                raise InputError(
+                    f"data {spec!r}: expected a folder, an .npz, .npy, .csv, .mid, .json or .tar.gz file"
+                )
             return lambda options: load_npz(path, key or None, options)
     hint = f"; no such file or folder, and the names are {', '.join(DATASET_NAMES)}"
     near = did_you_mean(spec, DATASET_NAMES)
@@ -138,6 +153,15 @@ def _mnist_folder(rest: str, data_dir: Path | str | None) -> Path:
         )
     inside = Path(base).expanduser() / "mnist"
     return inside if inside.is_dir() else Path(base).expanduser()
+
+
+def _check_kind(dataset: Dataset, options: LoadOptions) -> None:
+    """Raises :class:`InputError` for options of music with data of another kind."""
+    given = [name for name in ("bars", "steps_per_beat", "transpose") if getattr(options, name) is not None]
+    if given and not isinstance(dataset, PianorollDataset):
+        kind = dataset.info.kind
+        dataset.close()
+        raise InputError(f"{given[0]} is for music, and these data are {kind}; leave it out")
 
 
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
