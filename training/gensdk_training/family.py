@@ -102,8 +102,8 @@ class DataInfo(StrictModel):
 
 @dataclass(frozen=True)
 class Batch:
-    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it, or piano rolls [B, tracks, steps,
-    pitches] of ones and zeros; `labels`: int64 [B], or None for data without labels.
+    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it, or piano rolls [B, tracks,
+    steps, pitches] of ones and zeros; `labels`: int64 [B], or None for data without labels.
 
     `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
     where the data is not paired, any that could be. `indices`: int64 [B], each image's place in the data.

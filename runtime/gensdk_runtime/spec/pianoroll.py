@@ -12,6 +12,7 @@ from gensdk_runtime.spec.strict import StrictModel
 
 PITCHES = 128
 """Of MIDI: 60 is the middle C (C4), 69 the A of 440 Hz."""
+OCTAVE = 12
 MAX_MELODIC = 15
 """MIDI has 16 channels, and one of them, the tenth, is for drums."""
 

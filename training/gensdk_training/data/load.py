@@ -72,9 +72,10 @@ def load_data(
     `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The classes of
     the data set are those that it holds.
 
-    Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json`` or
-    ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default; `steps_per_beat`: the
-    grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too, none by default.
+    Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json``
+    or ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default;
+    `steps_per_beat`: the grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too,
+    none by default.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.

@@ -118,7 +118,7 @@ def _struck_again(counts: Counter[str]) -> list[str]:
 
 def _signatures(songs: Sequence[_Song]) -> list[str]:
     """Bars are of four beats here, whatever the files say."""
-    others = sum(song.score.beats_per_bar not in (4.0, 2.0) for song in songs)
+    others = sum(4.0 % song.score.beats_per_bar != 0 for song in songs)
     return (
         [f"{others} pieces are not in 4/4 or 2/4: they are cut into bars of four beats all the same"]
         if others

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
-from gensdk_runtime.spec.pianoroll import PITCHES, PianorollSpec, TrackSpec
+from gensdk_runtime.spec.pianoroll import OCTAVE, PITCHES, PianorollSpec, TrackSpec
 from gensdk_training.data.dataset import Dataset, ImageBatch, Labels, LoadOptions
 from gensdk_training.family import DataInfo
 
@@ -22,7 +22,6 @@ Int64 = NDArray[np.int64]
 BARS, STEPS_PER_BEAT, BEATS_PER_BAR = 2, 4, 4
 """Where nothing else is asked for."""
 MAX_TRANSPOSE = 11
-OCTAVE = 12
 
 
 @dataclass(frozen=True)
