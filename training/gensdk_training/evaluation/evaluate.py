@@ -22,6 +22,7 @@ from gensdk_training.evaluation.measures import (
     FEATURE_METRICS,
     LOGIT_METRICS,
     METRICS,
+    MUSIC_METRICS,
     Readings,
     answer_measures,
     class_counts,
@@ -29,6 +30,7 @@ from gensdk_training.evaluation.measures import (
     memorization_measures,
     path_measures,
 )
+from gensdk_training.evaluation.music_models import evaluate_music
 from gensdk_training.evaluation.point_models import evaluate_points
 from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
@@ -49,7 +51,7 @@ SHOWN, PAIRED, RANKED = 64, 16, 16
 """Samples, nearest pairs, and worst and best samples that the page shows."""
 _GIVE = "give an extractor (--extractor FILE.onnx)"
 PACKAGES = ("gensdk", "torch", "numpy")
-OF_KIND = {"points": evaluate_points}
+OF_KIND = {"points": evaluate_points, "pianoroll": evaluate_music}
 """How models are measured whose output is of another kind than images."""
 
 
@@ -198,6 +200,8 @@ def _check_possible(
 ) -> None:
     """Raises :class:`InputError` if a metric that was named is impossible; of "all", impossible ones are left out,
     with a note."""
+    if asked is not None and (strange := sorted(wanted & set(MUSIC_METRICS))):
+        raise InputError(f"can't measure {', '.join(strange)} of images; they are for music")
     impossible = sorted(wanted & {*FEATURE_METRICS, *LOGIT_METRICS}) if judge is None else []
     if asked is not None and impossible:
         raise InputError(f"can't measure {', '.join(impossible)}: {why_not}")

@@ -31,7 +31,7 @@ PART = 2048
 """Training images that are read at once."""
 
 
-_TAKEN_OVER = ("labels", "fit", "holdout", "only", "value_range", "layout", "depth")
+_TAKEN_OVER = ("labels", "fit", "holdout", "only", "value_range", "layout", "depth", "bars", "steps_per_beat")
 """Of how the model's own training brought data into shape: what an evaluation does alike."""
 
 
