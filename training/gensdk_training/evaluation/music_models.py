@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from math import inf
 from typing import cast
 
 import numpy as np
@@ -65,7 +66,7 @@ def evaluate_music(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
             test_count=len(test),
             measures=tuple(row for row in rows if row.name in asked.wanted or row.name == "nearer"),
             notes=(
-                "baseline: notes drawn one by one, as many at a step and at pitches as often as in the training part",
+                "baseline: notes drawn one by one, as many at a step and pitches as often as in the training part",
                 "phrases overlap: neighbours in the data share bars",
                 *([f"{lost} steps of notes lie outside of the model's pitches and are left out"] if lost else []),
             ),
@@ -88,12 +89,11 @@ def music_measures(made: Bool, floor: Bool, real: Bool, base: Bool, form: Pianor
         if name not in train or name not in test or name not in plain:
             continue
         value = own.get(name)
-        better = value is not None and abs(value - test[name]) < abs(plain[name] - test[name])
+        away, beside = abs((inf if value is None else value) - test[name]), abs(plain[name] - test[name])
+        better = away < beside or away == 0  # nothing is nearer than the value itself
         nearer.append(better)
         if value is not None:
-            told = (
-                f"test {test[name]:.4g}, baseline {plain[name]:.4g}: {'nearer' if better else 'no nearer'} than it"
-            )
+            told = f"test {test[name]:.4g}, baseline {plain[name]:.4g}: {'nearer' if better else 'no nearer'}"
             rows.append(_row(name, value, train[name], told, plain[name]))
     detail = f"of {len(nearer)} measures, nearer to the test part than the baseline of independent notes"
     return [*rows, _count(sum(nearer), len(nearer), detail)]
@@ -126,9 +126,7 @@ def _count(nearer: int, of: int, detail: str) -> Measure:
 def _music(data: Dataset, form: PianorollSpec) -> tuple[PianorollDataset, int]:
     """The phrases in the model's pitches, and how many steps of notes that loses."""
     if not isinstance(data, PianorollDataset):
-        raise InputError(
-            f"the model makes music, and {data.info.name!r} are {data.info.kind}; give what it learned"
-        )
+        raise InputError(f"the model makes music, and {data.info.name!r} are {data.info.kind}; give such data")
     return data.as_they_are().in_format(form)
 
 

@@ -7,6 +7,7 @@ get that were drawn one by one (:func:`independent_notes`).
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,9 +129,7 @@ def independent_notes(rolls: Bool, count: int, seed: int) -> Bool:
     made = np.zeros((count, *rolls.shape[1:]), np.bool_)
     for track in range(rolls.shape[1]):
         sounding = rolls[:, track].sum(axis=2)
-        densities = random.permuted(
-            sounding.reshape(-1)[random.integers(0, sounding.size, count * rolls.shape[2])]
-        )
+        densities = sounding.reshape(-1)[random.integers(0, sounding.size, count * rolls.shape[2])]
         often = rolls[:, track].sum(axis=(0, 1)).astype(np.float64)
         if not often.any():
             continue
@@ -147,7 +146,7 @@ def _bars(rolls: Bool, form: RollFormat) -> Bool:
     return rolls.reshape(*rolls.shape[:2], form.bars, form.steps_per_bar, form.pitches)
 
 
-def _chroma(notes: NDArray[np.generic], form: RollFormat) -> Float64:
+def _chroma(notes: NDArray[Any], form: RollFormat) -> Float64:
     """Counts of pitches [..., pitches] by pitch class: [..., 12]."""
     whole = np.zeros((*notes.shape[:-1], PITCHES + 4), np.float64)
     whole[..., form.lowest_pitch : form.lowest_pitch + form.pitches] = notes
