@@ -90,7 +90,7 @@ def music_measures(made: Bool, floor: Bool, real: Bool, base: Bool, form: Pianor
             continue
         value = own.get(name)
         away, beside = abs((inf if value is None else value) - test[name]), abs(plain[name] - test[name])
-        better = away < beside or away == 0  # nothing is nearer than the value itself
+        better = away < beside
         nearer.append(better)
         if value is not None:
             told = f"test {test[name]:.4g}, baseline {plain[name]:.4g}: {'nearer' if better else 'no nearer'}"

@@ -31,23 +31,39 @@ def _rhythm(rolls: Tensor, form: RollFormat) -> Tensor:
 
 
 def harmony_rule(made: Tensor, real: Tensor, form: RollFormat) -> Tensor:
-    """How often two tracks sound each interval together, of twelve: ``sum |E p(interval) - E p_real(interval)|^2``
-    over pairs of tracks. Drums have no part in it; a single track has no intervals, and 0."""
+    """How often two tracks sound each of twelve intervals together, and how often a phrase has two pitch classes
+    at each interval: ``sum |E p(interval) - E p_real(interval)|^2`` over pairs of tracks, and for the phrase.
+
+    The second part is what a key is, whichever it is. Drums have no part in it; without other tracks it is 0.
+    """
     melodic = [place for place, track in enumerate(form.tracks) if not track.is_drum]
-    if len(melodic) < 2:
+    if not melodic:
         return made.sum() * 0.0
     return (_intervals(made[:, melodic], form) - _intervals(real[:, melodic], form).detach()).square().sum()
 
 
 def _intervals(rolls: Tensor, form: RollFormat) -> Tensor:
-    """[pairs, 12]."""
-    octaves = -(-form.pitches // OCTAVE)
-    whole = functional.pad(rolls, (0, octaves * OCTAVE - form.pitches))
-    chroma = whole.reshape(*rolls.shape[:3], octaves, OCTAVE).sum(3)
-    turned = torch.stack([chroma.roll(-up, dims=3) for up in range(OCTAVE)], dim=3)  # [B, T, S, interval, 12]
-    both = torch.einsum("btsc,busic->tui", chroma, turned) / (len(rolls) * form.steps)
+    """[pairs + 1, 12]."""
+    sounding = chroma(rolls)
+    turned = torch.stack([sounding.roll(-up, dims=3) for up in range(OCTAVE)], dim=3)  # [B, T, S, interval, 12]
+    both = torch.einsum("btsc,busic->tui", sounding, turned) / (len(rolls) * form.steps)
     first, second = torch.triu_indices(rolls.shape[1], rolls.shape[1], 1, device=rolls.device)
-    return both[first, second]
+    return torch.cat((both[first, second], key_profile(rolls).mean(0, keepdim=True)))
+
+
+def key_profile(rolls: Tensor) -> Tensor:
+    """How often two notes of a phrase lie at each of twelve intervals, whatever their order: [B, 12], from rolls
+    [B, T, steps, pitches]. It is the same in every key."""
+    share = chroma(rolls).sum((1, 2))
+    share = share / share.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return torch.stack([(share * share.roll(-up, dims=1)).sum(1) for up in range(OCTAVE)], dim=1)
+
+
+def chroma(rolls: Tensor) -> Tensor:
+    """Rolls [B, T, steps, pitches] without their octaves, from the first pitch on: [B, T, steps, 12]."""
+    octaves = -(-rolls.shape[3] // OCTAVE)
+    whole = functional.pad(rolls, (0, octaves * OCTAVE - rolls.shape[3]))
+    return whole.reshape(*rolls.shape[:3], octaves, OCTAVE).sum(3)
 
 
 def edges(rolls: Tensor) -> tuple[Tensor, Tensor]:

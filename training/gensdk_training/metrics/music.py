@@ -63,7 +63,7 @@ def empty_bars(rolls: Bool, form: RollFormat) -> float:
 
 def pitch_classes(rolls: Bool, form: RollFormat) -> float | None:
     """How many of the twelve pitch classes a track uses in a bar in which it sounds, in the mean; 1 to 12."""
-    used = (_chroma(_bars(rolls, form).any(axis=3), form) > 0).sum(axis=-1)
+    used = (_chroma(np.asarray(_bars(rolls, form).any(axis=3)), form) > 0).sum(axis=-1)
     return float(used[used > 0].mean()) if (used > 0).any() else None
 
 

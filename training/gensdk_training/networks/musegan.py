@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.spec.pianoroll import OCTAVE, RollFormat
-from gensdk_training.losses.music_rules import edges
+from gensdk_training.losses.music_rules import edges, key_profile
 from gensdk_training.networks.binary_neurons import BinaryNeurons, OneHotNeurons
 
 SLOPE = 0.2
@@ -28,7 +28,7 @@ class TemporalNetwork(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """As the class says."""
         made: Tensor = self.body(z)
-        return made.reshape(len(z), self.bars, -1)
+        return made.reshape(z.shape[0], self.bars, -1)
 
 
 class BarGenerator(nn.Module):
@@ -117,7 +117,7 @@ class MuseGenerator(nn.Module):
         Chord and melody change from bar to bar, style and groove stay (Dong et al. 2018, section "MuseGAN").
         """
         tracks, size = len(self.form.tracks), self.latent
-        whole = z.reshape(len(z), 2 + 2 * tracks, size)
+        whole = z.reshape(z.shape[0], 2 + 2 * tracks, size)
         return whole[:, 0], whole[:, 1], whole[:, 2 : 2 + tracks], whole[:, 2 + tracks :]
 
     def logits(self, z: Tensor) -> Tensor:
@@ -128,13 +128,13 @@ class MuseGenerator(nn.Module):
         tracks = []
         for number, temporal in enumerate(self.melody):
             own = (temporal(melody[:, number]), groove[:, number, None].expand(-1, bars, -1))
-            told = torch.cat((common, *own), dim=-1).reshape(len(z) * bars, -1)
+            told = torch.cat((common, *own), dim=-1).reshape(z.shape[0] * bars, -1)
             if not self.private:
                 which = torch.zeros(len(self.melody), device=z.device, dtype=z.dtype)
                 which[number] = 1
-                told = torch.cat((told, which.expand(len(told), -1)), dim=-1)
+                told = torch.cat((told, which.expand(told.shape[0], -1)), dim=-1)
             made: Tensor = self.bar[number if self.private else 0](told)
-            tracks.append(made.reshape(len(z), self.form.steps, -1))
+            tracks.append(made.reshape(z.shape[0], self.form.steps, -1))
         return torch.stack(tracks, dim=1)
 
     def forward(self, z: Tensor, uniform: Tensor | None = None) -> Tensor:
@@ -149,8 +149,8 @@ class MuseCritic(nn.Module):
 
     Three streams of each beat, as Dong & Yang 2018 (section 3.4) have them: the roll itself, in octaves first
     and in beats first; where notes begin and end; and chroma, pitches without their octave. They are joined beat
-    by beat, then bar by bar. All layers are matrix products; no norms, since a gradient penalty is for each
-    sample alone.
+    by beat, then bar by bar, and at last with the phrase's intervals, by which a key is known. All layers are
+    matrix products; no norms, since a gradient penalty is for each sample alone.
     """
 
     def __init__(self, form: RollFormat, *, channels: int) -> None:
@@ -166,12 +166,12 @@ class MuseCritic(nn.Module):
         self.chroma = _Product(tracks * OCTAVE, 2 * channels)
         self.beat = _Product(2 * channels * self.octaves + 3 * channels, 4 * channels)
         self.bar = _Product(4 * channels * form.beats_per_bar, 4 * channels)
-        self.phrase = _Product(4 * channels * form.bars, 4 * channels)
+        self.phrase = _Product(4 * channels * form.bars + OCTAVE, 4 * channels)
         self.head = nn.Linear(4 * channels, 1)
 
     def forward(self, rolls: Tensor) -> Tensor:
         """As the class says."""
-        form, count = self.form, len(rolls)
+        form, count = self.form, rolls.shape[0]
         beats, beat = form.bars * form.beats_per_bar, form.steps_per_beat
         begun, ended = edges(rolls)
         ends = torch.cat((begun.sum(3), ended.sum(3)), dim=1).reshape(count, -1, beats, beat)
@@ -187,7 +187,8 @@ class MuseCritic(nn.Module):
         )
         each_beat: Tensor = self.beat(torch.cat(streams, dim=-1))
         each_bar: Tensor = self.bar(each_beat.reshape(count, form.bars, -1))
-        value: Tensor = self.head(self.phrase(each_bar.flatten(1)))
+        whole_phrase = torch.cat((each_bar.flatten(1), OCTAVE * key_profile(rolls)), dim=1)
+        value: Tensor = self.head(self.phrase(whole_phrase))
         return value[:, 0]
 
 
