@@ -11,7 +11,7 @@ from gensdk_runtime.spec.pianoroll import PianorollSpec, TrackSpec
 from gensdk_training.data.load import load_data
 from gensdk_training.data.piano_rolls import PianorollDataset
 
-PIECES, BARS = 6, 4
+PIECES, BARS = 220, 4
 SCALE = (0, 2, 4, 5, 7, 9, 11)
 FORM = PianorollSpec(
     tracks=(TrackSpec(name="melody", program=73), TrackSpec(name="bass", program=32)),
@@ -26,7 +26,9 @@ def voices(piece: int) -> list[list[int]]:
     steps = []
     for step in range(BARS * 16):
         walk = (step // 4 * (piece + 1) + piece) % len(SCALE)
-        steps.append([60 + SCALE[walk], -1 if piece == 0 and step < 8 else 48 + SCALE[step // 8 * (piece + 2) % 7]])
+        steps.append(
+            [60 + SCALE[walk], -1 if piece == 0 and step < 8 else 48 + SCALE[step // 8 * (piece + 2) % 7]]
+        )
     return steps
 
 

@@ -82,7 +82,7 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
 
 
 def with_source(family: str, info: DataInfo) -> DataInfo:
-    """`info` with the images that `family` starts from, like those that it makes; of music for one that makes that."""
+    """`info` with the images that `family` starts from, like those that it makes; or of music."""
     if family in MUSIC_FAMILIES:
         return phrases().info
     kind = get_family(family).starts_from

@@ -38,8 +38,10 @@ def join_domains(
         raise InputError(f"expected 2 to {MAX_DOMAINS} domains with a name each, got {', '.join(names)[:200]}")
     plain = replace(options, labels="none")
     found = [load(spec, plain) for _, spec in parts]
-    if any(not dataset.info.on_a_grid for dataset in found):
-        raise InputError("expected images in every domain, and some of these data are none; use one data set")
+    if others := [dataset.info.kind for dataset in found if not dataset.info.on_a_grid]:
+        raise InputError(
+            f"expected images in every domain, and some of these data are {others[0]}; use one data set"
+        )
     channels = max(dataset.info.channels for dataset in found)
     found = [
         dataset if dataset.info.channels == channels else load(spec, replace(plain, channels=channels))

@@ -61,21 +61,22 @@ class Unfold(nn.Module):
     """A transposed convolution whose stride is its kernel, with batch norm and ReLU: [N, H, W, C] to [N, a H, b
     W, D].
 
-    As one matrix product, which is several times faster on a processor.
+    As one matrix product, which is several times faster on a processor. The norm is of each value of a kernel, so
+    that it lies right behind the product, and export folds it in.
     """
 
     def __init__(self, inputs: int, outputs: int, times: tuple[int, int]) -> None:
         super().__init__()
         self.times, self.outputs = times, outputs
         self.product = nn.Linear(inputs, times[0] * times[1] * outputs, bias=False)
-        self.norm = nn.BatchNorm1d(outputs)
+        self.norm = nn.BatchNorm1d(times[0] * times[1] * outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the class says."""
         height, width = x.shape[1:3]
-        made = self.product(x).reshape(-1, height, width, *self.times, self.outputs).permute(0, 1, 3, 2, 4, 5)
-        flat = functional.relu(self.norm(made.reshape(-1, self.outputs)))
-        return flat.reshape(-1, height * self.times[0], width * self.times[1], self.outputs)
+        made = functional.relu(self.norm(self.product(x.reshape(-1, x.shape[3]))))
+        apart = made.reshape(-1, height, width, *self.times, self.outputs).permute(0, 1, 3, 2, 4, 5)
+        return apart.reshape(-1, height * self.times[0], width * self.times[1], self.outputs)
 
 
 class MuseGenerator(nn.Module):

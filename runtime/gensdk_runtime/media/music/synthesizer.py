@@ -97,10 +97,10 @@ def synthesize(pieces: Sequence[Music], rate: int = RATE) -> Float32:
 
 
 def tone(pitch: int, seconds: float, timbre: Timbre, rate: int) -> Float32:
-    """One note and its fading: float32 [samples]; its partials lie below half of `rate`."""
+    """One note and its fading: float32 [samples]; all of it lies below half of `rate`, or it is silent."""
     time = np.arange(int((seconds + timbre.release) * rate)) / rate
     base = frequency(pitch)
-    count = max(1, min(MAX_PARTIALS, int(BAND * rate / base)))
+    count = min(MAX_PARTIALS, int(BAND * rate / base))
     return (_partials(2 * np.pi * base * time, count, timbre.slope) * _envelope(time, seconds, timbre)).astype(
         np.float32
     )
