@@ -197,7 +197,7 @@ def check_options(options: LoadOptions) -> None:
             raise InputError(f"{name} is for images, and these data are music; leave it out")
     if options.labels not in ("auto", "none"):
         raise InputError(f"music has no labels {options.labels[:40]!r}; leave labels out")
-    for name, most in (("bars", 256), ("steps_per_beat", 96), ("transpose", MAX_TRANSPOSE)):
+    for name, least, most in (("bars", 1, 256), ("steps_per_beat", 1, 96), ("transpose", 0, MAX_TRANSPOSE)):
         value = getattr(options, name)
-        if value is not None and not (name == "transpose") <= value + 1 <= most + 1:
-            raise InputError(f"expected {name} up to {most}, got {value}")
+        if value is not None and not least <= value <= most:
+            raise InputError(f"expected {name} from {least} to {most}, got {value}")
