@@ -266,7 +266,9 @@ def test_options_that_music_does_not_have_are_refused(few: Path, options: dict[s
 
 @pytest.mark.parametrize("option", ["bars", "steps_per_beat", "transpose"])
 def test_options_of_music_are_refused_for_images(option: str) -> None:
-    with pytest.raises(InputError, match=f"{option} is for music, and these data are images"):
+    with pytest.raises(
+        InputError, match=f"these data are images, and {option} is for music; give music, or leave it out"
+    ):
         load_data("digits", **{option: 2})  # type: ignore[arg-type]
 
 

@@ -162,7 +162,7 @@ def _check_kind(dataset: Dataset, options: LoadOptions) -> None:
     if given and not isinstance(dataset, PianorollDataset):
         kind = dataset.info.kind
         dataset.close()
-        raise InputError(f"{given[0]} is for music, and these data are {kind}; leave it out")
+        raise InputError(f"these data are {kind}, and {given[0]} is for music; give music, or leave it out")
 
 
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

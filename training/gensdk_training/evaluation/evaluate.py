@@ -96,6 +96,8 @@ def evaluate(
         if own is not None:
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return own(opened, data or data_of(manifest, source), asked, named=metrics is not None)
+        if metrics is not None and (strange := sorted(wanted & set(MUSIC_METRICS))):
+            raise InputError(f"can't measure {', '.join(strange)} of images; they are for music")
         reference = open_reference(manifest.model, data or data_of(manifest, source))
         try:
             judge, why_not = _extractor(reference, extractor, onnx, say)
@@ -200,8 +202,6 @@ def _check_possible(
 ) -> None:
     """Raises :class:`InputError` if a metric that was named is impossible; of "all", impossible ones are left out,
     with a note."""
-    if asked is not None and (strange := sorted(wanted & set(MUSIC_METRICS))):
-        raise InputError(f"can't measure {', '.join(strange)} of images; they are for music")
     impossible = sorted(wanted & {*FEATURE_METRICS, *LOGIT_METRICS}) if judge is None else []
     if asked is not None and impossible:
         raise InputError(f"can't measure {', '.join(impossible)}: {why_not}")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_runtime.spec.pianoroll import OCTAVE, RollFormat
-from gensdk_training.losses.music_rules import edges, key_profile
+from gensdk_training.losses.music_rules import edges
 from gensdk_training.networks.binary_neurons import BinaryNeurons, OneHotNeurons
 
 SLOPE = 0.2
@@ -150,8 +150,8 @@ class MuseCritic(nn.Module):
 
     Three streams of each beat, as Dong & Yang 2018 (section 3.4) have them: the roll itself, in octaves first
     and in beats first; where notes begin and end; and chroma, pitches without their octave. They are joined beat
-    by beat, then bar by bar, and at last with the phrase's intervals, by which a key is known. All layers are
-    matrix products; no norms, since a gradient penalty is for each sample alone.
+    by beat, then bar by bar. All layers are matrix products; no norms, since a gradient penalty is for each sample
+    alone.
     """
 
     def __init__(self, form: RollFormat, *, channels: int) -> None:
@@ -167,7 +167,7 @@ class MuseCritic(nn.Module):
         self.chroma = _Product(tracks * OCTAVE, 2 * channels)
         self.beat = _Product(2 * channels * self.octaves + 3 * channels, 4 * channels)
         self.bar = _Product(4 * channels * form.beats_per_bar, 4 * channels)
-        self.phrase = _Product(4 * channels * form.bars + OCTAVE, 4 * channels)
+        self.phrase = _Product(4 * channels * form.bars, 4 * channels)
         self.head = nn.Linear(4 * channels, 1)
 
     def forward(self, rolls: Tensor) -> Tensor:
@@ -188,8 +188,7 @@ class MuseCritic(nn.Module):
         )
         each_beat: Tensor = self.beat(torch.cat(streams, dim=-1))
         each_bar: Tensor = self.bar(each_beat.reshape(count, form.bars, -1))
-        whole_phrase = torch.cat((each_bar.flatten(1), OCTAVE * key_profile(rolls)), dim=1)
-        value: Tensor = self.head(self.phrase(whole_phrase))
+        value: Tensor = self.head(self.phrase(each_bar.flatten(1)))
         return value[:, 0]
 
 
