@@ -24,6 +24,7 @@ Examples:
   gensdk sample digits-vae -n 1000 --seed 1 -o samples.npz
   gensdk sample digits-dcgan --seed 0:17 -o one.png       (sample 17 of seed 0)
   gensdk sample gaussians.gsdk -n 2500 --seed 0 -o points.csv    (a model of points)
+  gensdk sample mymusic.gsdk -n 4 -o tunes/       (a model of music: a MIDI file each; or tunes.wav, tunes.png)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
 """
 
@@ -38,7 +39,7 @@ Examples:
     "--output",
     default="samples.png",
     show_default=True,
-    help="A .png, .npz, or a folder; of points also .csv.",
+    help="A .png, .npz, or a folder; of points also .csv, of music .mid and .wav.",
 )
 @click.option(
     "--seed", help="An int, or one entry for each sample with commas, as in 3,4 or 0:17. [default: drawn]"

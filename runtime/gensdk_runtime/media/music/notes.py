@@ -21,7 +21,7 @@ Bool = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Note:
     """One note: it begins at step `start` and sounds for `duration` steps. `pitch`: of MIDI, 0 .. 127, 69 is the A
     of 440 Hz. `track`: its place in the format's tracks."""
