@@ -262,7 +262,7 @@ MUSIC_RECIPES: dict[str, Recipe] = {
             "discriminator_channels": 24,
             "discriminator_steps": 3,
             "batch_size": 32,
-            "steps": 3000,
+            "steps": 1500,
             "lr_schedule": "linear",
             "ema_decay": 0.995,
         },

@@ -15,8 +15,10 @@ notes fall into fragments, since the critic never saw what comes out. Here *bina
 the critic sees what an application gets, gradients go straight through, and no threshold is left to choose.
 `one_hot` neurons have one note at a time in each track, as voices and melodies do.
 
-`rhythm_weight` and `harmony_weight` add rules: onsets at each step of a bar, short notes, and intervals between
-tracks, in the mean over a batch as in the data.
+`rhythm_weight` and `harmony_weight` add rules: onsets at each step of a bar, short notes, intervals between
+tracks and those within a phrase, in the mean over a batch as in the data. A rule that outweighs the critic in
+the first steps drives the neurons to where they have no gradient, and nothing is learned any more: begin with
+small weights.
 
 Networks: `generator` and `discriminator` (the critic), which sees the roll, where notes begin and end, and chroma.
 Data: piano rolls of a few bars.
