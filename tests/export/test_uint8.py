@@ -18,13 +18,13 @@ from gensdk_runtime.spec.model import FeedforwardSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.torch_backend import torch_sessions
 from support.plans import family_plan
-from support.tiny import FAMILIES, given
+from support.tiny import IMAGE_FAMILIES, given
 
-FEEDFORWARD = [name for name in FAMILIES if isinstance(family_plan(name).model.program, FeedforwardSpec)]
+FEEDFORWARD = [name for name in IMAGE_FAMILIES if isinstance(family_plan(name).model.program, FeedforwardSpec)]
 EXPORTED = ("dcgan", "gmm", "srgan", "stargan")
 """What is exported with bytes here, one of each kind: a label, two noises, another size, a source with a label.
 That all families can is held on live networks below, and those that translate are exported so anyway."""
-OTHERS = sorted(set(FAMILIES) - set(FEEDFORWARD))
+OTHERS = sorted(set(IMAGE_FAMILIES) - set(FEEDFORWARD))
 
 
 @pytest.mark.parametrize("family", EXPORTED)
@@ -43,7 +43,7 @@ def test_bytes_equal_the_conversion_outside(family: str, tmp_path: Path) -> None
         np.testing.assert_allclose(drawn.array, np.clip(floats.array, *floats.value_range), atol=half_level)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", IMAGE_FAMILIES)
 def test_any_model_draws_bytes_on_request(family: str) -> None:
     plan = family_plan(family)
     few = {"num_inference_steps": 2} if plan.model.program.kind == "diffusion" else {}

@@ -42,6 +42,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "glo": {"channels": 32},
     "gmm": {"components": 8},
     "gon": {"hidden": [512]},
+    "musegan": {"latent": 16, "generator_channels": 16},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
     "pixelrnn": {"channels": 48, "layers": 2},

@@ -9,6 +9,7 @@ from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
+from support.music import phrases, voices_file
 
 CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
 
@@ -33,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "glo": {"channels": 8, "latent": 8},
     "gmm": {"components": 3},
     "gon": {"hidden": [32], "latent": 8},
+    "musegan": {"latent": 4, "generator_channels": 2, "discriminator_channels": 4, "discriminator_steps": 2},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
     "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8, "first_kernel": 3},
@@ -51,6 +53,8 @@ POINTS = {"latent": 4, "hidden": [32], "architecture": "mlp"}
 
 FAMILIES = tuple(families())
 POINT_FAMILIES = tuple(name for name, family in families().items() if "points" in family.makes)
+MUSIC_FAMILIES = tuple(name for name, family in families().items() if "piano rolls" in family.makes)
+IMAGE_FAMILIES = tuple(name for name, family in families().items() if "images" in family.makes)
 
 
 def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any) -> RunConfig:
@@ -69,7 +73,9 @@ def tiny_points(family: str, *, steps: int = 6, **run: Any) -> RunConfig:
 
 
 def tiny_data(family: str, source: str = "digits") -> DataConfig:
-    """The images of `source`, for a family that translates them from themselves."""
+    """The images of `source`, for a family that translates them from themselves; music for one that makes that."""
+    if family in MUSIC_FAMILIES:
+        return DataConfig(source=str(voices_file()))
     kind = get_family(family).starts_from
     if kind in ("pairs", "collections"):
         return DataConfig(source=source, inputs=source, paired=kind == "pairs")
@@ -77,7 +83,9 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
 
 
 def with_source(family: str, info: DataInfo) -> DataInfo:
-    """`info` with the images that `family` starts from, like those that it makes."""
+    """`info` with the images that `family` starts from, like those that it makes; or of music."""
+    if family in MUSIC_FAMILIES:
+        return phrases().info
     kind = get_family(family).starts_from
     if kind not in ("pairs", "collections"):
         return info

@@ -21,7 +21,8 @@ def reports(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_replicas_stay_identical_and_see_disjoint_data(family: str, tmp_path: Path) -> None:
-    run_two(advance_and_tell, tiny_run(family, steps=12).to_json(), 12, tmp_path)
+    config = tiny_run(family, steps=12)
+    run_two(advance_and_tell, config.to_json(), 12, tmp_path)
     first, second = reports(tmp_path)
     assert first["digests"] == second["digests"]
     assert first["losses"] == second["losses"]
@@ -29,7 +30,7 @@ def test_replicas_stay_identical_and_see_disjoint_data(family: str, tmp_path: Pa
     parts = [report["seen"][-draws:] for report in (first, second)]  # the first one may look before it steps
     assert not set(np.concatenate(parts[0])) & set(np.concatenate(parts[1]))
     both = [np.concatenate([one, other]) for one, other in zip(*parts, strict=True)]
-    assert np.array_equal(np.concatenate(both), DataOrder(1438, 0).indices(0, 16 * draws))
+    assert np.array_equal(np.concatenate(both), DataOrder(len(config.data.load()), 0).indices(0, 16 * draws))
 
 
 def test_two_processes_compute_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

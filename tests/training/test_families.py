@@ -26,7 +26,8 @@ from gensdk_training.optim import make_optimizer
 from gensdk_training.preview import sample_networks
 from gensdk_training.registry import AnyFamily, families, get_family, register
 from gensdk_training.torch_backend import torch_sessions
-from support.tiny import POINT_FAMILIES, with_source
+from support.music import phrases
+from support.tiny import MUSIC_FAMILIES, POINT_FAMILIES, with_source
 
 CONVOLUTIONS = {"generator_channels": 8, "discriminator_channels": 8, "latent": 8}
 
@@ -45,6 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "glo": {"channels": 8, "latent": 8},
     "gmm": {"components": 3},
     "gon": {"hidden": [32], "latent": 8},
+    "musegan": {"latent": 4, "generator_channels": 2, "discriminator_channels": 4},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
     "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8},
@@ -61,6 +63,8 @@ SMALL: dict[str, dict[str, Any]] = {
 
 POINTS = 0
 """In place of a number of channels: data that are points in the plane."""
+MUSIC = -1
+"""In place of a number of channels: music of two voices."""
 
 POINT_SETTINGS: dict[str, Any] = {"architecture": "mlp", "hidden": [16], "latent": 4}
 
@@ -88,6 +92,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "conv_least_squares": {**CONVOLUTIONS, "architecture": "conv", "loss": "lsgan", "packing": 2},
     },
     "gmm": {"low_rank": {"covariance": "low_rank", "rank": 3}, "diagonal": {"covariance": "diagonal"}},
+    "musegan": {
+        "one_hot": {"neurons": "one_hot", "rhythm_weight": 1.0, "harmony_weight": 1.0},
+        "one_hot_drawn": {"neurons": "one_hot", "stochastic": True},
+        "drawn": {"stochastic": True, "private": False, "loss": "non_saturating"},
+    },
     "pix2pix": {
         "l1": {"objective": "l1"},
         "gan": {"objective": "gan", "game": "lsgan"},
@@ -123,15 +132,22 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 """Further settings of one family, each a case of its own."""
 
 
+def _shapes(name: str, variant: str) -> tuple[int, ...]:
+    """The channels of the images that a family is tried with; of one that makes none, what it makes."""
+    if name in MUSIC_FAMILIES:
+        return (MUSIC,)
+    return (1, 3) if variant == "default" else (1,)
+
+
 def _cases() -> list[Any]:
     cases = []
     for name, family in families().items():
         conditional = [False, True] if "conditional" in family.Config.model_fields else [False]
         variants = {"default": {}, **VARIANTS.get(name, {})}
         for variant, config in variants.items():
-            for channels in (1, 3) if variant == "default" else (1,):
+            for channels in _shapes(name, variant):
                 for labels in conditional:
-                    colour = "colour" if channels == 3 else "grey"
+                    colour = {1: "grey", 3: "colour", MUSIC: "music"}[channels]
                     label = "labels" if labels else "plain"
                     settings = {**SMALL.get(name, {}), **config, **({"conditional": True} if labels else {})}
                     cases.append(pytest.param(name, channels, settings, id=f"{name}-{variant}-{colour}-{label}"))
@@ -167,11 +183,15 @@ def _points() -> PointDataset:
 def _info(channels: int) -> DataInfo:
     if channels == POINTS:
         return _points().info
+    if channels == MUSIC:
+        return phrases().info
     return _digits()[0].model_copy(update={"channels": channels})
 
 
 def _batch(channels: int, count: int = 16) -> Batch:
     """Digits; in colour with another brightness for each channel, and the digit of another image in blue."""
+    if channels == MUSIC:
+        return Batch(torch.from_numpy(phrases().batch(np.arange(count)).images))
     if channels == POINTS:
         found = _points().batch(np.linspace(0, len(_points()) - 1, count).astype(np.int64))
         return Batch(torch.from_numpy(found.images), torch.from_numpy(found.labels))
@@ -351,7 +371,7 @@ def test_graphs_are_what_the_plan_says(name: str, channels: int, settings: dict[
     plan = family.export_plan(networks)
     assert {graph.name for graph in plan.model.graphs} == set(plan.modules)
     assert plan.model.family == name
-    assert plan.model.output.shape == ((2,) if channels == POINTS else (channels, 8, 8))
+    assert plan.model.output.shape == (channels, 8, 8) if channels > 0 else family.data.output.shape
     classes = family.data.num_classes
     assert plan.model.num_classes == (classes if settings.get("conditional") or family.needs_labels else None)
     assert set(plan.half) <= set(plan.modules)
@@ -418,7 +438,7 @@ def test_the_label_counts(name: str, channels: int, settings: dict[str, Any]) ->
 def test_the_runtime_samples_the_live_networks(name: str, channels: int, settings: dict[str, Any]) -> None:
     family, networks = _build(name, channels, settings)
     samples = sample_networks(family, networks, 3, seed=0)
-    assert samples.array.shape == ((3, 2) if channels == POINTS else (3, channels, 8, 8))
+    assert samples.array.shape == (3, *family.data.output.shape)
     assert np.isfinite(samples.array).all()
     assert channels == POINTS or np.abs(samples.array).max() <= 1 + 1e-5
     again = sample_networks(family, networks, 3, seed=0)
