@@ -155,7 +155,7 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch:
     (tmp_path / "v.json.gz").write_bytes(b"no gzip")
     with pytest.raises(InputError, match="can't read"):
         opened(tmp_path / "v.json.gz")
-    packed(tmp_path / "m.tar.gz", {"big.txt": bytes(1 << 22)})
+    packed(tmp_path / "m.tar.gz", {"big.mid": bytes(1 << 22)})
     with pytest.raises(InputError, match="GiB unpacked"):
         opened(tmp_path / "m.tar.gz")
 
