@@ -64,7 +64,7 @@ class NoiseKernels:
         rows, count = out.shape[0], out[:1].nbytes // 4 if out.shape[0] else 0
         if keys.shape != (rows, 2):
             raise ValueError(f"expected keys as [{rows}, 2] for {out!r}, got {list(keys.shape)}")
-        if (out.dtype, keys.dtype) != (np.float32, np.uint64) or keys.plane().rows > 1:
+        if out.dtype != np.float32 or keys.dtype != np.uint64 or keys.plane().rows > 1:
             raise ValueError(f"expected float32 from uint64 keys in one piece, got {out!r} from {keys!r}")
         if not rows * count:
             return
