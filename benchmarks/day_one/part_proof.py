@@ -52,7 +52,7 @@ def _verified(order: Order, backend: Backend, bundle: str, precision: Precision)
         found.append(report)
         worst = max(report.checks, key=_excess)
         words = "; ".join(report.problems) or f"worst {_told(worst)}; {_flips(report)}"
-        return order.check(subject, "drift from PyTorch", report.ok, worst.drift.scaled, detail=words)
+        return order.bounded(subject, "drift from PyTorch", report.ok, worst.drift.scaled, detail=words)
 
     yield attempted(order, subject, "drift from PyTorch", verify)
     if precision != "fp32" or not found:
@@ -99,7 +99,7 @@ def _anew(order: Order, backend: Backend, bundle: str, precision: Precision, sub
             found.append(_four(generator))
             worst = _worst(generator, bounds_of(bundle, precision), found)
     detail = f"4 samples in two sessions: {worst.words}"
-    return order.check(subject, "replay anew", worst.ok, **_figure(worst), detail=detail)
+    return order.bounded(subject, "replay anew", worst.ok, **_figure(worst), detail=detail)
 
 
 def _four(generator: Generator) -> Array:
@@ -121,11 +121,11 @@ def _split(order: Order, backend: Backend, bundle: str, precision: Precision, su
             first += count
         found = equality(generator.model, bounds_of(bundle, precision), whole, np.concatenate(parts))
     detail = f"{len(SEEDS)} at once against {'+'.join(map(str, SPLIT))}: {found.words}"
-    return order.check(subject, "batch split", found.ok, **_figure(found), detail=detail)
+    return order.bounded(subject, "batch split", found.ok, **_figure(found), detail=detail)
 
 
 def _prepared(order: Order, backend: Backend, bundle: str, precision: Precision, subject: str) -> Row:
-    """All draws come first, so that no plain call is between them; the first seed is drawn once more at the end."""
+    """All draws come first, so that no plain call is between them; the first seed is drawn again at the end."""
     seeds = SEEDS[:DRAWS]
     with Generator.load(bundle, backend=backend, precision=precision) as generator:
         prepared = generator.prepare(4)

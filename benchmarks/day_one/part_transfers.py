@@ -62,19 +62,19 @@ def rows(order: Order) -> Found:
             steps: Any = (
                 {"num_inference_steps": STEPS} if isinstance(generator.model.program, DiffusionSpec) else {}
             )
-            subject, seeds = f"{bundle}, batch {BATCH}" + (f", {STEPS} steps" if steps else ""), count()
+            subject = f"{bundle}, batch {BATCH}" + (f", {STEPS} steps" if steps else "")
             watch = watch_over(next(iter(generator.sessions.values())))
             for name, call in calls(generator, steps).items():
                 yield f"{name} of {bundle}"
-                yield from _counted_call(order, f"{subject}, {name}", lambda call=call: call(next(seeds)), watch)
+                yield from _counted_call(order, f"{subject}, {name}", call, watch)
 
 
-def calls(generator: Generator, options: Mapping[str, Any]) -> dict[str, Callable[[int], Any]]:
-    """The ways to draw BATCH samples of a seed, by name."""
-    prepared = generator.prepare(BATCH, **options)
+def calls(generator: Generator, options: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    """The ways to draw BATCH samples, by name; each time of another seed."""
+    prepared, seeds = generator.prepare(BATCH, **options), count()
     return {
-        "sample()": lambda seed: generator.sample(BATCH, seed=seed, progress=False, **options),
-        "prepared draw()": prepared.draw,
+        "sample()": lambda: generator.sample(BATCH, seed=next(seeds), progress=False, **options),
+        "prepared draw()": lambda: prepared.draw(next(seeds)),
     }
 
 
