@@ -77,7 +77,8 @@ class Day:
         self.say(f"== {part.name}: {part.title}, at most {max(0.0, deadline - time.monotonic()):.0f} s")
         pieces = part.pieces(self.order.backends)
         if not pieces:
-            words = "no backend opens here" if self.looked else UNSEEN
+            none = "none of the backends asked for opens here" if self.wanted else "no backend opens here"
+            words = none if self.looked else UNSEEN
             yield self._told(replace(self.order, part=part.name, piece=""), "skipped", words)
         for place, piece in enumerate(pieces):
             left = deadline - time.monotonic()

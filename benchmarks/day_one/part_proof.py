@@ -12,7 +12,7 @@ import numpy as np
 
 from day_one.backends import backend_of
 from day_one.equality import Equality, bounds_of, equality
-from day_one.result import Found, Order, Row, attempted
+from day_one.result import Found, Order, Row, attempted, rounds
 from gensdk_runtime.backends.base import Backend
 from gensdk_runtime.backends.bound import Array
 from gensdk_runtime.bundles.bundle import Bundle
@@ -65,7 +65,8 @@ def _verified(order: Order, backend: Backend, bundle: str, precision: Precision)
             subject, "drift with TF32", "measured", worst.drift.scaled, detail=f"{_told(worst)}: {kept}"
         )
     else:
-        yield order.row(subject, "drift with TF32", "skipped", detail="this backend has no TF32 here")
+        words = "all of it is with TF32" if rounds(order.piece) else "this backend has no TF32 here"
+        yield order.row(subject, "drift with TF32", "skipped", detail=words)
 
 
 def _excess(check: Check) -> float:

@@ -216,7 +216,8 @@ def summary(outcome: Outcome) -> str:
     bad = [f"{counts[state]} {words}" for state, words in WORDS.items() if counts[state]]
     verdict = " and ".join(bad) or ("every check passed" if counts["passed"] else "figures alone, and no checks")
     if not outcome.found:
-        verdict = " and ".join((NOTHING_FOUND, *bad))
+        beyond = " but what the machine is" if counts["passed"] else ""
+        verdict = " and ".join((NOTHING_FOUND + beyond, *bad))
     return (
         f"{verdict}: {counts['passed']} passed, {counts['measured']} figures, {counts['skipped']} not measured, "
         f"in {outcome.seconds:.0f} s; {', '.join(machine.gpus) or 'no NVIDIA GPU'}; "
