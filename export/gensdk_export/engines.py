@@ -9,7 +9,7 @@ from gensdk_runtime.backends.cuda.device import find_gpu
 from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
-from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, element_axes, image_axes
 from gensdk_runtime.backends.tensorrt.supply import Supplier
 from gensdk_runtime.errors import BackendError, ExportError, UnavailableError
 from gensdk_runtime.host.known_files import remember
@@ -91,6 +91,6 @@ def build_engines(
     engines = []
     for graph, data, precision in graphs:
         say(f"building the {precision} engine of {graph.name}")
-        sizes = {**images, **axes}
+        sizes = {**images, **element_axes(model.program.elements), **axes}
         engines.append(build_engine(graph, data, precision=precision, batch=batch, axes=sizes, runtime=runtime))
     return engines

@@ -75,6 +75,9 @@ class Source(MemoryGraph):
     def translated(self) -> SourceSpec | None:
         return self.source
 
+    def elements(self) -> None:
+        return None
+
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         return ()
 

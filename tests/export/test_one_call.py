@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.onnx_check import MAX_IR_VERSION
 from gensdk_export.onnx_export import OPSET
-from gensdk_export.proof import GraphSet, MemoryGraph
+from gensdk_export.proof import GraphSet
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.bundles.bundle import Bundle
@@ -32,7 +32,7 @@ from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BackendError, ExportError, InputError, ManifestError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.costs import Choice, Cost, CostTable
-from gensdk_runtime.plan.runner import one_call_runner, open_runner, runner_of
+from gensdk_runtime.plan.runner import open_runner
 from gensdk_runtime.plan.runners import Runners
 from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.proof.verify import load_golden, verify_bundle
@@ -40,11 +40,10 @@ from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import OneCallSpec
 from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
-from gensdk_runtime.spec.signature import GraphSpec
+from support.forms import STEPS, WHOLE, both_forms
 from support.old_bundles import bundle as old_bundle
 from support.plans import family_plan, linear_plan
 
-STEPS, WHOLE = Choice(threads=1), Choice(threads=1, form="one_call")
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("digits-ddpm", {}),
     ("digits-ddpm", {"solver": "ddpm", "num_inference_steps": 6}),
@@ -69,24 +68,6 @@ def with_one_call(source: str | Path, target: Path, **changed: Any) -> Path:
         spec = OneCallSpec(graph=one_call.graph, files={"fp32": "graphs/sampler.onnx"}, settings=one_call.settings)
         write_bundle(target, bundle.manifest.model_copy(update={"one_call": spec, "files": {}}), files).close()
     return target
-
-
-@contextmanager
-def both_forms(
-    model: ModelSpec, files: Mapping[str, bytes], backend: str = "onnxruntime", **changed: Any
-) -> Iterator[list[Generator]]:
-    """Generators that run a model step by step, and in one call."""
-    one_call, engine = OneCall(model, changed), create_backend(backend, threads=1)
-    spec = OneCallSpec(graph=one_call.graph, files={"fp32": "x"}, settings=one_call.settings)
-    with ExitStack() as opened:
-
-        def session(graph: GraphSpec, data: bytes) -> Session:
-            return opened.enter_context(engine.open(graph, MemoryGraph(data), precision="fp32"))
-
-        steps = runner_of(model, {graph.name: session(graph, files[graph.name]) for graph in model.graphs})
-        whole = one_call_runner(model, spec, session(one_call.graph, one_call.build(files)))
-        lineups = (Runners({STEPS: steps}), Runners({WHOLE: whole}))
-        yield [opened.enter_context(Generator(model, lineup)) for lineup in lineups]
 
 
 def embedded(name: str) -> tuple[ModelSpec, dict[str, bytes]]:

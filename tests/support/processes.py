@@ -131,15 +131,21 @@ def advance_and_tell(run_json: str, steps: int, report: Path) -> None:
 
 @contextmanager
 def _recorded(data: Any, seen: list[list[int]]) -> Any:
-    original = data.batch
+    names = [name for name in ("batch", "training_batch") if hasattr(data, name)]
+    originals = {name: getattr(data, name) for name in names}
 
-    def recording(indices: Any) -> Any:
-        seen.append([int(index) for index in indices])
-        return original(indices)
+    def recording(original: Any) -> Any:
+        def record(indices: Any, **named: Any) -> Any:
+            seen.append([int(index) for index in indices])
+            return original(indices, **named)
 
-    data.batch = recording
+        return record
+
+    for name, original in originals.items():
+        setattr(data, name, recording(original))
     yield
-    data.batch = original
+    for name, original in originals.items():
+        setattr(data, name, original)
 
 
 def alive(pid: int) -> bool:

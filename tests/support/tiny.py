@@ -10,6 +10,7 @@ from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
 from support.music import phrases, voices_file
+from support.short_sounds import short_sounds, short_sounds_folder
 
 CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
 
@@ -44,6 +45,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
     "vae": {"latent": 4, "hidden": [32]},
+    "wavenet": {
+        "layers": 3,
+        "channels": 4,
+        "skip_channels": 8,
+        "condition_channels": 4,
+        "frame": 5,
+        "warmup_steps": 2,
+    },
     "wgan": {"latent": 4, "hidden": [32], "discriminator_steps": 2, "architecture": "mlp"},
     "wgan_gp": CONVOLUTIONS,
 }
@@ -55,6 +64,7 @@ FAMILIES = tuple(families())
 POINT_FAMILIES = tuple(name for name, family in families().items() if "points" in family.makes)
 MUSIC_FAMILIES = tuple(name for name, family in families().items() if "piano rolls" in family.makes)
 IMAGE_FAMILIES = tuple(name for name, family in families().items() if "images" in family.makes)
+SOUND_FAMILIES = tuple(name for name, family in families().items() if "sounds" in family.makes)
 
 
 def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any) -> RunConfig:
@@ -73,9 +83,11 @@ def tiny_points(family: str, *, steps: int = 6, **run: Any) -> RunConfig:
 
 
 def tiny_data(family: str, source: str = "digits") -> DataConfig:
-    """The images of `source`, for a family that translates them from themselves; music for one that makes that."""
+    """The images of `source`, for a family that translates them from themselves; or what the family makes."""
     if family in MUSIC_FAMILIES:
         return DataConfig(source=str(voices_file()))
+    if family in SOUND_FAMILIES:
+        return DataConfig(source=str(short_sounds_folder()))
     kind = get_family(family).starts_from
     if kind in ("pairs", "collections"):
         return DataConfig(source=source, inputs=source, paired=kind == "pairs")
@@ -83,9 +95,11 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
 
 
 def with_source(family: str, info: DataInfo) -> DataInfo:
-    """`info` with the images that `family` starts from, like those that it makes; or of music."""
+    """`info` with the images that `family` starts from, like those that it makes; or of what it makes."""
     if family in MUSIC_FAMILIES:
         return phrases().info
+    if family in SOUND_FAMILIES:
+        return short_sounds().info
     kind = get_family(family).starts_from
     if kind not in ("pairs", "collections"):
         return info

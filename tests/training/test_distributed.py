@@ -29,8 +29,9 @@ def test_replicas_stay_identical_and_see_disjoint_data(family: str, tmp_path: Pa
     draws = len(second["seen"])
     parts = [report["seen"][-draws:] for report in (first, second)]  # the first one may look before it steps
     assert not set(np.concatenate(parts[0])) & set(np.concatenate(parts[1]))
+    count = config.data.load().info.count
     both = [np.concatenate([one, other]) for one, other in zip(*parts, strict=True)]
-    assert np.array_equal(np.concatenate(both), DataOrder(len(config.data.load()), 0).indices(0, 16 * draws))
+    assert np.array_equal(np.concatenate(both), DataOrder(count, 0).indices(0, 16 * draws))
 
 
 def test_two_processes_compute_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

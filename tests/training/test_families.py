@@ -27,7 +27,8 @@ from gensdk_training.preview import sample_networks
 from gensdk_training.registry import AnyFamily, families, get_family, register
 from gensdk_training.torch_backend import torch_sessions
 from support.music import phrases
-from support.tiny import MUSIC_FAMILIES, POINT_FAMILIES, with_source
+from support.short_sounds import short_sounds
+from support.tiny import MUSIC_FAMILIES, POINT_FAMILIES, SOUND_FAMILIES, with_source
 
 CONVOLUTIONS = {"generator_channels": 8, "discriminator_channels": 8, "latent": 8}
 
@@ -56,6 +57,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1},
     "vae": {"hidden": [32], "latent": 4},
+    "wavenet": {"layers": 3, "channels": 4, "skip_channels": 8, "condition_channels": 4, "frame": 5},
     "wgan": CONVOLUTIONS,
     "wgan_gp": CONVOLUTIONS,
 }
@@ -65,6 +67,8 @@ POINTS = 0
 """In place of a number of channels: data that are points in the plane."""
 MUSIC = -1
 """In place of a number of channels: music of two voices."""
+SOUNDS = -2
+"""In place of a number of channels: short sounds of three classes."""
 
 POINT_SETTINGS: dict[str, Any] = {"architecture": "mlp", "hidden": [16], "latent": 4}
 
@@ -128,6 +132,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "convolutions": {"architecture": "conv", "channels": 8},
         "gaussian": {"likelihood": "gaussian", "beta": 4.0},
     },
+    "wavenet": {"stacks": {"layers": 2, "stacks": 2, "frame": 7}},
 }
 """Further settings of one family, each a case of its own."""
 
@@ -136,20 +141,25 @@ def _shapes(name: str, variant: str) -> tuple[int, ...]:
     """The channels of the images that a family is tried with; of one that makes none, what it makes."""
     if name in MUSIC_FAMILIES:
         return (MUSIC,)
+    if name in SOUND_FAMILIES:
+        return (SOUNDS,)
     return (1, 3) if variant == "default" else (1,)
 
 
 def _cases() -> list[Any]:
     cases = []
     for name, family in families().items():
-        conditional = [False, True] if "conditional" in family.Config.model_fields else [False]
+        fields = family.Config.model_fields
+        conditional = [False, True] if "conditional" in fields else [False]
         variants = {"default": {}, **VARIANTS.get(name, {})}
         for variant, config in variants.items():
             for channels in _shapes(name, variant):
                 for labels in conditional:
-                    colour = {1: "grey", 3: "colour", MUSIC: "music"}[channels]
+                    kinds = {1: "grey", 3: "colour", MUSIC: "music", SOUNDS: "sounds"}
+                    colour = kinds[channels]
                     label = "labels" if labels else "plain"
-                    settings = {**SMALL.get(name, {}), **config, **({"conditional": True} if labels else {})}
+                    asked = {"conditional": labels} if "conditional" in fields else {}
+                    settings = {**SMALL.get(name, {}), **config, **asked}
                     cases.append(pytest.param(name, channels, settings, id=f"{name}-{variant}-{colour}-{label}"))
         if name in POINT_FAMILIES:
             cases.append(pytest.param(name, POINTS, POINT_SETTINGS, id=f"{name}-points"))
@@ -185,6 +195,8 @@ def _info(channels: int) -> DataInfo:
         return _points().info
     if channels == MUSIC:
         return phrases().info
+    if channels == SOUNDS:
+        return short_sounds().info
     return _digits()[0].model_copy(update={"channels": channels})
 
 
@@ -192,6 +204,13 @@ def _batch(channels: int, count: int = 16) -> Batch:
     """Digits; in colour with another brightness for each channel, and the digit of another image in blue."""
     if channels == MUSIC:
         return Batch(torch.from_numpy(phrases().batch(np.arange(count)).images))
+    if channels == SOUNDS:
+        sounds = short_sounds().batch(np.arange(count))
+        assert sounds.labels is not None
+        assert sounds.lengths is not None
+        given = (sounds.images, sounds.labels, sounds.lengths)
+        made, labels, lengths = (torch.from_numpy(each) for each in given)
+        return Batch(made, labels, lengths=lengths)
     if channels == POINTS:
         found = _points().batch(np.linspace(0, len(_points()) - 1, count).astype(np.int64))
         return Batch(torch.from_numpy(found.images), torch.from_numpy(found.labels))
@@ -234,7 +253,7 @@ def _feed(spec: TensorSpec, model: ModelSpec, batch: int) -> Array:
     largest = tuple(axis if isinstance(axis, int) else 8 for axis in spec.shape)
     random = np.random.default_rng(len(spec.name))
     full: Array
-    if spec.role in ("condition", "timestep"):
+    if spec.role in ("condition", "timestep") or spec.dtype == "int64":
         full = random.integers(0, model.num_classes or 10, largest)
     elif spec.role == "state" or spec.distribution == "normal":
         full = random.standard_normal(largest)
@@ -285,7 +304,7 @@ def test_unknown_keys_name_the_nearest(name: str) -> None:
 )
 def test_conditional_needs_labels(name: str) -> None:
     family = get_family(name)
-    unlabelled = _info(1).model_copy(update={"num_classes": None, "class_names": None})
+    unlabelled = with_source(name, _info(1)).model_copy(update={"num_classes": None, "class_names": None})
     with pytest.raises(InputError, match="labels"):
         family(family.Config.from_dict({"conditional": True}, what="config"), unlabelled)
 

@@ -37,7 +37,8 @@ def draw_elements(main: Part, inputs: Mapping[str, str], model: ModelSpec, files
     body.output("tokens", done["next_token"], "int64", element)
 
     starts = [inputs[name] for name in (*(each.name for each in kept), "position", *carry.values())]
-    *ends, tokens = main.scan(body, starts, [inputs["uniform"]])
+    uniforms = main.add("Transpose", inputs["uniform"], perm=[1, 0, 2])
+    *ends, tokens = main.scan(body, starts, [uniforms])
     found = dict(zip(("next_position", *carry), ends[len(kept) :], strict=True))
     found["tokens"] = tokens
     if spec.decode_graph is not None:

@@ -282,6 +282,10 @@ class BundleGraph:
         """The images that the model translates; None for other models."""
         return self.bundle.manifest.model.source
 
+    def elements(self) -> int | None:
+        """The elements of the sequences that the model makes; None for other models."""
+        return self.bundle.manifest.model.program.elements
+
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         """The engines that the bundle has of this graph in one precision."""
         engines = self.bundle.manifest.engines

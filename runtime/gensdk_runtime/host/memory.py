@@ -104,9 +104,10 @@ ASKED_FROM = 2**28
 """Bytes from which on it is worth to ask the system."""
 
 
-def check_room(n: int, elements: int) -> None:
-    """Raises :class:`InputError` where `n` samples of so many float32 numbers can't be held."""
-    need = n * (4 * elements + PER_SAMPLE)
+def check_room(n: int, elements: int, beside: int = 0) -> None:
+    """Raises :class:`InputError` where `n` samples of so many float32 numbers can't be held, and `beside` them so
+    many that they are drawn with."""
+    need = n * (4 * elements + PER_SAMPLE) + 4 * beside
     if need < ASKED_FROM:
         return
     have = available_memory()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
-from gensdk_runtime.conditions.base import checked
+from gensdk_runtime.conditions.base import Growth, checked
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.inversion import invert
 from gensdk_runtime.noise import Float32
@@ -66,7 +66,9 @@ def log_likelihood(
     judged = program.to_judge(sampling.output, values, lengths)
     asked = _decoding(sampling, label, len(judged.dimensions))
     nats = np.empty(len(judged.dimensions), np.float32)
-    JUDGING.fill(nats, {**asked, **judged.feeds}, sampling.executor, batch_size)
+    own = sampling.model.largest_tensor
+    growth = Growth(judged.elements, own) if judged.elements > own else None
+    JUDGING.fill(nats, {**asked, **judged.feeds}, sampling.executor, batch_size, growth)
     bits: NDArray[np.float64] = -nats.astype(np.float64) / (np.log(2.0) * judged.dimensions)
     return bits
 
@@ -127,11 +129,16 @@ class _Judging:
     infinite: bool = False
 
     def fill(
-        self, data: NDArray[Any], given: Mapping[str, NDArray[Any]], executor: Executor, size: int | None
+        self,
+        data: NDArray[Any],
+        given: Mapping[str, NDArray[Any]],
+        executor: Executor,
+        size: int | None,
+        growth: Growth | None = None,
     ) -> None:
         """Fills `data` [n, ...] from what is `given`, the "image" [n, C, H, W] and conditions, in batches of
-        `size`."""
-        rounds = executor.plan(len(data), size, fixed=True, accept=lambda program: False)
+        `size`; `growth`: of what a sample takes."""
+        rounds = executor.plan(len(data), size, growth=growth, fixed=True, accept=lambda program: False)
         executor.run(
             Work(
                 lambda runner, run: self.method(runner.program, run),

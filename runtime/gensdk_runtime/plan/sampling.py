@@ -181,8 +181,10 @@ class Sampling:
         self.draw(request, seed=0, conditions=conditions, output_type=output_type, lease=lease)
 
     def _carry_out(self, request: Request, call: _Call) -> Samples:
-        if request.n > FEW or request.size is not None:
-            check_room(request.n, prod(request.shape))
+        if beside := self.model.program.working:
+            beside *= max(found.samples for found, _ in request.rounds)
+        if request.n > FEW or request.size is not None or beside:
+            check_room(request.n, prod(request.shape), beside)
         check_output_type(call.output_type)
         makes_bytes = call.output_type == "uint8" and self.program.makes_uint8
         data = self.output.empty(request.n, call.output_type, request.shape, makes_bytes=makes_bytes)

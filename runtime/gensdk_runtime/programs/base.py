@@ -38,10 +38,11 @@ WITH_LATENTS = frozenset(("latents", "interpolate", "walk", "traverse", "arithme
 
 class Judged(NamedTuple):
     """Samples whose likelihood is asked for: what is fed of them, by name, [n, ...], and how many dimensions each
-    has, [n]."""
+    has, [n]. `elements`: what the graph makes at most of one on its way; 0: not more than its inputs."""
 
     feeds: Mapping[str, NDArray[Any]]
     dimensions: NDArray[np.int64]
+    elements: int = 0
 
 
 class Program(ABC, Generic[SettingsT]):

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.arguments import as_array
+from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import BackendError, InputError, ManifestError, not_finite
 from gensdk_runtime.programs.base import (
     Int64,
     Judged,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 OPTIONS = {"temperature": "float32", "top_k": "int64", "top_p": "float32"}
 """Inputs of a step graph that take options, each [B]; a graph need not have all of them."""
-LOOK_EVERY = 32
-"""Elements between two looks at whether all samples have ended; each costs a download on a device."""
+LOOK_EVERY, LOOK_EVERY_ON_DEVICE = 32, 1024
+"""Elements between two looks at whether all samples have ended; on a device each is a download, and waits."""
 
 
 class SequenceForm(Program[SequenceSettings]):
@@ -80,6 +81,33 @@ class SequenceForm(Program[SequenceSettings]):
             )
         return settings
 
+    def check(self) -> None:
+        """That samples are made of the elements, as :class:`SequenceSpec` says."""
+        spec, output = self.spec, self.model.output
+        if spec.axis >= len(output.shape) or output.shape[spec.axis] % spec.length:
+            raise ManifestError(
+                f"model {self.model.name!r}: expected samples with a multiple of {spec.length} elements along "
+                f"axis {spec.axis}, got the shape {list(output.shape)}; export the bundle again"
+            )
+        form = (output.shape, output.dtype, spec.channels)
+        if spec.decode_graph is None and form != ((spec.length,), "int64", 1):
+            raise ManifestError(
+                f"model {self.model.name!r}: without a decode graph expected samples of {spec.length} tokens, "
+                f"int64 and of one channel, got {list(output.shape)}, {output.dtype}, {spec.channels} channels; export "
+                "the bundle again"
+            )
+
+    @property
+    def each(self) -> int:
+        """What of a sample, along its axis, one element stands for."""
+        return self.model.output.shape[self.spec.axis] // self.spec.length
+
+    def require_tokens(self, tokens: Int64, session: Session) -> None:
+        """:class:`BackendError` where a graph had nothing to draw some of `tokens` [L, B, C] from."""
+        if tokens.size and tokens.min() < 0:
+            bad = int((tokens < 0).any(axis=(0, 2)).sum())
+            raise not_finite(f"{bad} of {tokens.shape[1]} samples", session.backend, session.precision)
+
     def length(self, settings: SequenceSettings) -> int:
         """Elements to draw at most."""
         return settings.max_length or self.spec.length
@@ -108,7 +136,7 @@ class SequenceForm(Program[SequenceSettings]):
         zeros, or tokens of rest."""
         spec, wanted = self.spec, len(run.data)
         run.finish(made)
-        each = self.model.output.shape[spec.axis] // spec.length
+        each = self.each
         behind = spec.rest if spec.decode_graph is None else 0
         stays = int(spec.decode_graph is None and spec.stop is not None)  # tokens keep the one that ends them
         along = np.moveaxis(run.data, spec.axis + 1, 1)
@@ -124,6 +152,7 @@ class SequenceProgram(SequenceForm):
 
     def check(self) -> None:
         """The tensors that :class:`SequenceSpec` lists."""
+        super().check()
         spec, output = self.spec, self.model.output
         step, likelihood = (self.sessions[name].graph for name in (spec.step_graph, spec.likelihood_graph))
         element = Wanted(("batch", spec.channels), "int64")
@@ -149,12 +178,19 @@ class SequenceProgram(SequenceForm):
         asked = conditions_wanted(self.conditions, likelihood, "batch")
         require_signature(likelihood, whole | asked, {"log_likelihood": Wanted(("batch",))})
         if spec.decode_graph is not None:
-            shape = list(output.shape)
-            shape[spec.axis] = spec.length * (shape[spec.axis] // spec.length)
+            decode = self.sessions[spec.decode_graph].graph
+            made = decode.output(output.tensor)
+            axis = spec.axis + 1
+            along = made.shape[axis : axis + 1] if made is not None else ()
+            named = along if along and isinstance(along[0], str) else ("elements",)
             require_signature(
-                self.sessions[spec.decode_graph].graph,
+                decode,
                 {"tokens": Wanted(("batch", "elements", spec.channels), "int64")},
-                {output.tensor: Wanted(None, output.dtype)},
+                {
+                    output.tensor: Wanted(
+                        ("batch", *output.shape[: spec.axis], *named, *output.shape[axis:]), output.dtype
+                    )
+                },
             )
 
     def begin(self, run: Run, settings: SequenceSettings) -> State:
@@ -167,6 +203,12 @@ class SequenceProgram(SequenceForm):
         if spec.decode_graph is None:
             return tokens[:, :, 0]
         made: NDArray[Any] = self.sessions[spec.decode_graph].run({"tokens": tokens})[self.model.output.tensor]
+        expected = (len(tokens), *self.model.output.shape)
+        if made.shape != expected:
+            raise BackendError(
+                f"graph {spec.decode_graph!r} makes {list(made.shape)} of {spec.length} elements, expected "
+                f"{list(expected)}; export the bundle again"
+            )
         return made
 
     def to_judge(self, output: Output[Any], values: Any, lengths: Any) -> Judged:
@@ -175,22 +217,24 @@ class SequenceProgram(SequenceForm):
         The dimensions are the tokens, the end of a sample being one too.
         """
         spec, given = self.spec, output.given(values)
-        each = self.model.output.shape[spec.axis] // spec.length
         if lengths is not None:
-            known = self._checked(lengths, len(given), each)
+            known = self._checked(lengths, len(given))
         elif spec.decode_graph is None:
             known = self.lengths(given.T[:, :, None].astype(np.int64))
         else:
             known = np.full(len(given), spec.length, np.int64)
         ends = (known < spec.length).astype(np.int64) if spec.stop is not None else 0
-        return Judged({self.model.output.tensor: given, "lengths": known}, (known + ends) * spec.channels)
+        made = spec.length * spec.channels * spec.levels
+        return Judged({self.model.output.tensor: given, "lengths": known}, (known + ends) * spec.channels, made)
 
-    def _checked(self, lengths: Any, n: int, each: int) -> Int64:
-        """`lengths` [n] in units of the output, of which an element has `each`, as elements."""
-        array, most = as_array(lengths, "lengths"), self.spec.length * each
-        fits = array.dtype.kind in "iu" and array.shape == (n,) and ((array >= 0) & (array <= most)).all()
+    def _checked(self, lengths: Any, n: int) -> Int64:
+        """`lengths` [n] in units of the output, as elements. Without an end nothing is no sample."""
+        array, each = as_array(lengths, "lengths"), self.each
+        least, most = 0 if self.spec.stop is not None else each, self.spec.length * each
+        fits = array.dtype.kind in "iu" and array.shape == (n,) and ((array >= least) & (array <= most)).all()
         if not fits or (array % each).any():
-            raise InputError(f"expected lengths as {n} whole numbers from 0 to {most}, in steps of {each}")
+            steps = "" if each == 1 else f", in steps of {each}"
+            raise InputError(f"expected lengths as {n} whole numbers from {least} to {most}{steps}")
         return array.astype(np.int64) // each
 
     def log_likelihood(self, run: Run) -> None:
@@ -209,7 +253,7 @@ class _Elements(State):
     def __init__(self, run: Run, program: SequenceProgram, settings: SequenceSettings) -> None:
         super().__init__(run)
         spec, session = program.spec, program.sessions[program.spec.step_graph]
-        self._program, self._stop = program, spec.stop
+        self._program, self._session, self._stop = program, session, spec.stop
         self._length = program.length(settings)
         carry = {"next_token": "token", **carried_states(session.graph)}
         self._bound = self.borrow(session, {"batch": len(run)}, carry)
@@ -220,37 +264,42 @@ class _Elements(State):
     def _start(self, run: Run) -> None:
         """On a device all is there from the first element to the last."""
         spec, bound, length = self._program.spec, self._bound, self._length
-        uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (length, spec.channels))
         element = (len(run), spec.channels)
+        shape = (length, spec.channels)
+        self._uniforms = bound.drawn("uniform", bound.hold_keys(run.keys), noise.LATENT_STREAM, shape)
         here = bound.upload(
             {
-                "uniform": np.ascontiguousarray(uniforms.transpose(1, 0, 2)),
                 "position": np.arange(length, dtype=np.int64)[:, None],
                 "begin": np.full(element, spec.begin, np.int64),
                 "tokens": np.full((length, *element), spec.rest, np.int64),
             }
         )
-        self._uniforms, self._positions, self._tokens = here["uniform"], here["position"], here["tokens"]
+        self._positions, self._tokens = here["position"], here["tokens"]
         for name in bound.carry.values():
             bound.feed(name).fill(0)
         bound.feed("token")[...] = here["begin"]
-        self._drawn = 0
+        self._drawn = self._seen = 0
+        self._ended = np.zeros(len(run), np.bool_)
+        self._look_every = LOOK_EVERY_ON_DEVICE if bound.on_device else LOOK_EVERY
 
     def step(self) -> bool:
         """One element of each sample."""
         run, bound, number = self.run, self._bound, self._drawn
-        bound.feed("uniform")[...] = self._uniforms[number]
+        bound.feed("uniform")[...] = self._uniforms[:, number]
         bound.feed("position")[...] = self._positions[number]
         run.timed(bound)
         self._tokens[number] = bound.made("next_token")
         self._drawn = number + 1
         if run.end_step(number, self._length, number, self._sofar) or self._drawn == self._length:
             return False
-        return self._stop is None or bool(self._drawn % LOOK_EVERY) or not self._all_ended()
+        return self._stop is None or bool(self._drawn % self._look_every) or not self._all_ended()
 
     def _all_ended(self) -> bool:
-        ends: NDArray[np.bool_] = self._here()[: self._drawn, :, 0] == self._stop
-        return bool(ends.any(axis=0).all())
+        """Looks at the elements that were drawn since the last look."""
+        newest: Int64 = self._bound.fetch(self._tokens[self._seen : self._drawn])
+        self._ended |= (newest[:, :, 0] == self._stop).any(axis=0)
+        self._seen = self._drawn
+        return bool(self._ended.all())
 
     def _here(self) -> Int64:
         tokens: Int64 = self._bound.fetch(self._tokens)
@@ -270,4 +319,5 @@ class _Elements(State):
     def finish(self) -> None:
         """See :class:`State`."""
         tokens = self._here()
+        self._program.require_tokens(tokens[: self._drawn], self._session)
         self._program.keep(self.run, self._made(tokens), self._program.lengths(tokens[: self._drawn]))

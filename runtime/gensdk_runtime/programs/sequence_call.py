@@ -26,7 +26,7 @@ have ended."""
 
 
 def sequence_sampler(model: ModelSpec) -> GraphSpec:
-    """The signature of the sampler of a sequence: as the step graph, but for ``uniform`` [elements, B, C].
+    """The signature of the sampler of a sequence: as the step graph, but for ``uniform`` [B, elements, C].
 
     It draws so many elements, from ``token``, ``position`` and the states on, which are the `begin` of
     :class:`SequenceSpec` and zeros at first. Gives ``tokens`` int64 [elements, B, C], what they stand for under
@@ -34,7 +34,7 @@ def sequence_sampler(model: ModelSpec) -> GraphSpec:
     """
     spec = model.program_of(SequenceSpec)
     step, element = model.graph(spec.step_graph), ("batch", spec.channels)
-    uniform = step.require_input("uniform").model_copy(update={"shape": ("elements", *element)})
+    uniform = step.require_input("uniform").model_copy(update={"shape": ("batch", "elements", spec.channels)})
     inputs = tuple(uniform if each.name == "uniform" else each for each in step.inputs)
     position = step.require_input("position").model_copy(update={"name": "next_position"})
     tokens = TensorSpec(name="tokens", dtype="int64", shape=("elements", *element), role="state")
@@ -50,6 +50,7 @@ class OneCallSequence(SequenceForm):
 
     def check(self) -> None:
         """The tensors of :func:`sequence_sampler`."""
+        super().check()
         expected = sequence_sampler(self.model)
         require_signature(
             self.sessions[SAMPLER].graph,
@@ -82,9 +83,10 @@ class _Parts(State):
         for name in carry.values():
             self._bound.feed(name).fill(0)
         self._bound.overwrite("token")[...] = spec.begin
-        uniforms = noise.uniform(run.keys, noise.LATENT_STREAM, (self._length, spec.channels))
-        self._uniforms = np.ascontiguousarray(uniforms.transpose(1, 0, 2))
-        self._tokens: Int64 = np.full(self._uniforms.shape, spec.rest, np.int64)
+        calls = -(-self._length // self._each)  # what the last one draws too much is let go
+        shape = (calls * self._each, spec.channels)
+        self._uniforms = self._bound.drawn("uniform", self._bound.hold_keys(run.keys), noise.LATENT_STREAM, shape)
+        self._tokens: Int64 = np.full((self._length, len(run), spec.channels), spec.rest, np.int64)
         output = program.model.output
         self._made: NDArray[Any] | None = None
         if spec.decode_graph is not None:
@@ -94,12 +96,12 @@ class _Parts(State):
     def step(self) -> bool:
         """One call."""
         first, end = self._drawn, min(self._drawn + self._each, self._length)
-        uniforms = self._bound.overwrite("uniform")
-        uniforms[: end - first] = self._uniforms[first:end]  # what lies behind is drawn, and let go
+        self._bound.feed("uniform")[...] = self._uniforms[:, first : first + self._each]
         self.run.timed(self._bound)
         self._keep(first, end)
         self._drawn = end
-        if self.run.end_step(end - 1, self._length, end - 1, self._whole) or end == self._length:
+        call, calls = first // self._each, -(-self._length // self._each)
+        if self.run.end_step(call, calls, end - 1, self._whole) or end == self._length:
             return False
         return self._spec.stop is None or bool((self._program.lengths(self._tokens[:end]) == end).any())
 
@@ -124,4 +126,6 @@ class _Parts(State):
 
     def finish(self) -> None:
         """See :class:`State`."""
-        self._program.keep(self.run, self._whole(), self._program.lengths(self._tokens[: self._drawn]))
+        tokens = self._tokens[: self._drawn]
+        self._program.require_tokens(tokens, self._program.sessions[SAMPLER])
+        self._program.keep(self.run, self._whole(), self._program.lengths(tokens))

@@ -87,6 +87,16 @@ class ProgramSpec(StrictModel):
     def graphs(self) -> tuple[str, ...]:
         """The names of the graphs that the program runs; the one that makes samples first."""
 
+    @property
+    def elements(self) -> int | None:
+        """The elements of a sequence at most; None where samples are none."""
+        return None
+
+    @property
+    def working(self) -> int:
+        """Float32 numbers that one sample takes while it is drawn, beside the sample and the tensors of graphs."""
+        return 0
+
 
 SpecT = TypeVar("SpecT", bound=StrictModel)
 

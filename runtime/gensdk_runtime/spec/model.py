@@ -280,10 +280,12 @@ class ModelSpec(StrictModel):
 
     @cached_property
     def largest_tensor(self) -> int:
-        """Elements that one sample takes of the largest tensor, the sample itself among them."""
+        """Elements that one sample takes of the largest tensor, the sample itself and what its program works with
+        among them."""
         tensors = (tensor for graph in self.graphs for tensor in (*graph.inputs, *graph.outputs))
         given = (condition.sample_elements for condition in self.conditions)
-        return max(math.prod(self.output.shape), *given, *(tensor.sample_elements for tensor in tensors))
+        own = (math.prod(self.output.shape), self.program.working)
+        return max(*own, *given, *(tensor.sample_elements for tensor in tensors))
 
     def graph(self, name: str) -> GraphSpec:
         """The graph called `name`; KeyError where there is none."""

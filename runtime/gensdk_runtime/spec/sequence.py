@@ -19,7 +19,7 @@ class SequenceSpec(ProgramSpec):
     `step_graph`, once an element: ``token`` int64 [B, C], the element before (`begin` in front of the first),
     ``position`` int64 [1], the number of the element to draw, from 0, ``uniform`` [B, C], states, which start at
     zero, conditions, and the options that it knows: ``temperature`` [B], ``top_k`` int64 [B] and ``top_p`` [B].
-    Gives ``next_token`` and the next states.
+    Gives ``next_token``, -1 where no number came out that a token could be drawn from, and the next states.
     `likelihood_graph`: whole samples, in the tensor of the output's name [B, ...], ``lengths`` int64 [B], the
     elements of each that count, and conditions; gives ``log_likelihood`` [B] in nats.
     `decode_graph`: ``tokens`` int64 [B, elements, C] to what they stand for, [B, elements, ...]; None where the
@@ -48,7 +48,20 @@ class SequenceSpec(ProgramSpec):
     def _check(self) -> Self:
         if self.rest >= self.levels or (self.stop is not None and self.stop >= self.levels):
             raise ValueError(f"tokens go from 0 to {self.levels - 1}; got stop {self.stop}, rest {self.rest}")
+        if self.begin > self.levels:
+            raise ValueError(f"begin is a token or {self.levels}, the number behind the last; got {self.begin}")
         return self
+
+    @property
+    def elements(self) -> int:
+        """See :class:`ProgramSpec`."""
+        return self.length
+
+    @property
+    def working(self) -> int:
+        """See :class:`ProgramSpec`: uniform numbers, and tokens as int64 where they are drawn, where they lie
+        whole and where they are decoded."""
+        return 7 * self.length * self.channels
 
     @property
     def graphs(self) -> tuple[str, ...]:

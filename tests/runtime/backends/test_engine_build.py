@@ -164,6 +164,9 @@ class Source:
     def translated(self) -> None:
         return None
 
+    def elements(self) -> None:
+        return None
+
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         return tuple(spec for spec in self.engines if spec.precision == precision)
 

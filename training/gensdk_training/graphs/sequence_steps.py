@@ -11,7 +11,6 @@ from gensdk_runtime.spec.fields import Dtype, Role
 from gensdk_runtime.spec.kinds import OutputSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
-from gensdk_training.networks.grey_levels import draw_level
 
 STEP, LIKELIHOOD, DECODE = "step", "likelihood", "decode"
 MOST_SORTED = 3840
@@ -19,10 +18,24 @@ MOST_SORTED = 3840
 less than the share top_p, nothing is cut."""
 
 
+LARGEST_UNIFORM = 1 - 2**-23
+"""Of float32 the largest number whose product with a sum is always below that sum."""
+
+
 def draw_token(logits: Tensor, uniform: Tensor, temperature: Tensor) -> Tensor:
-    """Draws int64 [B] by the inverse CDF of ``softmax(logits / temperature)``, from `logits` [B, V], `uniform`
-    [B, 1] and `temperature` [B], all float32."""
-    return draw_level(logits / temperature.unsqueeze(1), uniform).squeeze(1).to(torch.int64)
+    """Draws int64 [B, 1] by the inverse CDF of ``softmax(logits / temperature)``, from `logits` [B, V], `uniform`
+    [B, 1] and `temperature` [B], all float32; -1 where logits are NaN or infinite."""
+    return _drawn(torch.softmax(logits / temperature.unsqueeze(1), dim=1), uniform)
+
+
+def _drawn(shares: Tensor, uniform: Tensor) -> Tensor:
+    """The first token at which the shares [B, V] up to it are more than the share `uniform` of all of them, as
+    int64 [B, 1]: one whose own share is not 0, wherever rounding has put the sum of all."""
+    upto = torch.cumsum(shares, dim=1)
+    total = upto[:, -1:]
+    before = (upto <= total * torch.clamp(uniform, max=LARGEST_UNIFORM)).to(shares.dtype)
+    drawn = before.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, drawn, -1.0).to(torch.int64)
 
 
 def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
@@ -34,7 +47,7 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     shares = torch.softmax(logits / temperature.unsqueeze(1), dim=1)
     best, _ = torch.topk(shares, min(shares.shape[1], MOST_SORTED), dim=1)
     before = torch.cumsum(best, dim=1) - best
-    nucleus = (before < top_p.unsqueeze(1)).sum(dim=1)
+    nucleus = torch.clamp((before < top_p.unsqueeze(1)).sum(dim=1), min=1)
     whole = (top_p >= 1.0) | (nucleus == best.shape[1])
     last = torch.gather(best, 1, (nucleus - 1).unsqueeze(1))
     least_p = torch.where(whole.unsqueeze(1), torch.zeros_like(last), last)
@@ -42,12 +55,7 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     least_k = torch.gather(best, 1, place.unsqueeze(1))
     least_k = torch.where((top_k > best.shape[1]).unsqueeze(1), torch.zeros_like(last), least_k)
     kept = shares >= torch.maximum(least_p, least_k)
-    cumulative = torch.cumsum(torch.where(kept, shares, torch.zeros_like(shares)), dim=1)
-    below = cumulative[:, :-1] <= uniform * cumulative[:, -1:]
-    # Rounding may count all of them, and the last one may have been cut off.
-    numbers = torch.arange(shares.shape[1], device=shares.device)
-    end = torch.where(kept, numbers, torch.zeros_like(numbers)).amax(dim=1)
-    return torch.minimum(below.to(torch.int64).sum(dim=1), end)
+    return _drawn(torch.where(kept, shares, torch.zeros_like(shares)), uniform)
 
 
 def step_graph(

@@ -45,10 +45,9 @@ class WaveNetStep(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`token` int64 [B, 1], `position` int64 [1], `uniform` [B, 1], `temperature` [B], the state `kept` [D, B,
         R], and `label` int64 [B] of a network with classes; the next token and state."""
-        frame = torch.div(position, self.frame, rounding_mode="floor")
-        told = self.teller(frame, label).squeeze(-1).expand(-1, token.shape[0], -1)
+        told = self.teller.at(torch.div(position, self.frame, rounding_mode="floor"), label)
         logits, next_kept = self.stack(self.embed(token.squeeze(1)), told, kept, position)
-        return draw_token(logits, uniform, temperature).unsqueeze(1), next_kept
+        return draw_token(logits, uniform, temperature), next_kept
 
 
 class Codes(nn.Module):

@@ -21,7 +21,7 @@ from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine, Opened
 from gensdk_runtime.backends.tensorrt.needs import chain_of
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
-from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, image_axes
+from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, element_axes, image_axes
 from gensdk_runtime.backends.tensorrt.source import HeldSource
 from gensdk_runtime.backends.tensorrt.supply import Supplier, check_supported, supports
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
@@ -123,7 +123,8 @@ class TensorRtBackend(Backend):
         is_rtx, held = supplier.toolkit.is_rtx, HeldSource.of(source)
         images = image_axes(held.translated(), bounded=not is_rtx)
         batch = batch_axis(held.largest_batch(), images=bool(images), is_rtx=is_rtx)
-        recipe = Recipe(graph, precision, {"batch": batch, **images, **self._axes})
+        own = {**images, **element_axes(held.elements())}
+        recipe = Recipe(graph, precision, {"batch": batch, **own, **self._axes})
         recipe.sizes()  # an axis that has none is said now
         taken = supplier.chosen(recipe, source)
         held = held.holding(taken)

@@ -59,6 +59,12 @@ def _largest_side(field: ReceptiveField | None, *, bounded: bool) -> int:
     return int(side)
 
 
+def element_axes(length: int | None) -> dict[str, AxisRange]:
+    """The elements of a sequence that a graph takes at once: up to `length`, which it mostly takes too."""
+    return {} if length is None else {ELEMENTS: AxisRange(1, length, length)}
+
+
+ELEMENTS = "elements"
 OPTIMAL_BATCH = 8
 
 

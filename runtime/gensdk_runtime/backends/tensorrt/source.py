@@ -28,6 +28,9 @@ class EngineSource(Protocol):
     def translated(self) -> SourceSpec | None:
         """The images that the model translates; None for other models."""
 
+    def elements(self) -> int | None:
+        """The elements of the sequences that the model makes; None for other models."""
+
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         """The engines of this graph in one precision."""
 
@@ -74,6 +77,10 @@ class HeldSource:
     def translated(self) -> SourceSpec | None:
         """See :class:`EngineSource`."""
         return self.source.translated() if isinstance(self.source, EngineSource) else None
+
+    def elements(self) -> int | None:
+        """See :class:`EngineSource`."""
+        return self.source.elements() if isinstance(self.source, EngineSource) else None
 
     def engine_specs(self, precision: Precision) -> tuple[EngineSpec, ...]:
         """See :class:`EngineSource`."""
