@@ -9,8 +9,12 @@ from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
+from support.short_sounds import short_sounds, short_sounds_folder
+from support.short_texts import short_texts, short_texts_file
 
 CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
+
+TEXTS = {"embedding": 8, "hidden": 16}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ae": {"latent": 4, "hidden": [32]},
@@ -35,12 +39,30 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gon": {"hidden": [32], "latent": 8},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
+    "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8, "first_kernel": 3},
     "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 2},
+    "scratchgan": {**TEXTS, "discriminator_embedding": 8, "discriminator_hidden": 8},
+    "seqgan": {
+        **TEXTS,
+        "likelihood_steps": 2,
+        "discriminator_steps": 1,
+        "rollouts": 2,
+        "updates": 2,
+        "filters": 4,
+    },
     "sgan": {"latent": 4, "generator_hidden": [16], "classifier_hidden": [32, 16], "labels": 20},
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
     "vae": {"latent": 4, "hidden": [32]},
+    "wavenet": {
+        "layers": 3,
+        "channels": 4,
+        "skip_channels": 8,
+        "condition_channels": 4,
+        "frame": 5,
+        "warmup_steps": 2,
+    },
     "wgan": {"latent": 4, "hidden": [32], "discriminator_steps": 2, "architecture": "mlp"},
     "wgan_gp": CONVOLUTIONS,
 }
@@ -50,6 +72,8 @@ POINTS = {"latent": 4, "hidden": [32], "architecture": "mlp"}
 
 FAMILIES = tuple(families())
 POINT_FAMILIES = tuple(name for name, family in families().items() if "points" in family.makes)
+SOUND_FAMILIES = tuple(name for name, family in families().items() if "sounds" in family.makes)
+TEXT_FAMILIES = tuple(name for name, family in families().items() if "texts" in family.makes)
 
 
 def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any) -> RunConfig:
@@ -68,7 +92,12 @@ def tiny_points(family: str, *, steps: int = 6, **run: Any) -> RunConfig:
 
 
 def tiny_data(family: str, source: str = "digits") -> DataConfig:
-    """The images of `source`, for a family that translates them from themselves."""
+    """The images of `source`, for a family that translates them from themselves; sounds and texts for those
+    that make them."""
+    if family in SOUND_FAMILIES:
+        return DataConfig(source=str(short_sounds_folder()))
+    if family in TEXT_FAMILIES:
+        return DataConfig(source=str(short_texts_file()))
     kind = get_family(family).starts_from
     if kind in ("pairs", "collections"):
         return DataConfig(source=source, inputs=source, paired=kind == "pairs")
@@ -76,7 +105,11 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
 
 
 def with_source(family: str, info: DataInfo) -> DataInfo:
-    """`info` with the images that `family` starts from, like those that it makes."""
+    """`info` with the images that `family` starts from, like those that it makes; or of sounds, or texts."""
+    if family in SOUND_FAMILIES:
+        return short_sounds().info
+    if family in TEXT_FAMILIES:
+        return short_texts().info
     kind = get_family(family).starts_from
     if kind not in ("pairs", "collections"):
         return info

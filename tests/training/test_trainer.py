@@ -212,8 +212,9 @@ def test_every_family_trains_and_leaves_a_whole_run(family: str, tmp_path: Path)
     assert read_run_config(tmp_path / "run") == config.resolved()
     run, raw = load_run(tmp_path / "run"), load_run(tmp_path / "run", ema=False)
     assert run.provenance.steps == 6
-    assert run.provenance.data == "digits"
-    assert run.provenance.data_count == 1438
+    known = config.data.load().info
+    assert run.provenance.data == known.name
+    assert run.provenance.data_count == known.count
     assert run.provenance.ema
     assert not raw.provenance.ema
     differs = [

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, network_of, require_lengths
 from gensdk_training.graphs.text_steps import text_plan
-from gensdk_training.losses.policy_gradient import log_probability, mean_over
+from gensdk_training.losses.policy_gradient import log_probability
 from gensdk_training.networks.language_model import Ends, LanguageModel
 from gensdk_training.plan import ExportPlan
 
@@ -71,9 +71,9 @@ class TextFamily(Family[TextConfigT]):
         generator = network_of(networks, "generator", LanguageModel)
         tokens, lengths = real_texts(batch), require_lengths(batch) - 1
         most = int(lengths.max())
-        log_p = log_probability(generator(batch.images[:, :most], drop=True), tokens[:, :most])
         counts = torch.arange(most, device=tokens.device) < lengths.unsqueeze(1)
-        total = -mean_over(log_p, counts)
+        states = generator.states(batch.images[:, :most], drop=True)[counts]
+        total = -log_probability(generator.head(states), tokens[:, :most][counts]).mean()
         return Loss(total, {"bits_per_token": total.detach() / math.log(2)})
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:

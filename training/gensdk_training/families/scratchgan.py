@@ -112,16 +112,15 @@ class ScratchGan(TextFamily[ScratchGanConfig]):
             total = mean_over(functional.softplus(-on_real), known)
             total = total + mean_over(functional.softplus(on_fake), counts)
             logs = {
-                "d_real": mean_over(on_real.sigmoid(), known),
-                "d_fake": mean_over(on_fake.sigmoid(), counts),
+                "d_real": mean_over(on_real.detach().sigmoid(), known),
+                "d_fake": mean_over(on_fake.detach().sigmoid(), counts),
             }
             return Loss(total, logs)
         with torch.no_grad(), evaluated(judge):
             rewards = 2 * torch.sigmoid(judge(fake)) - 1
         worth = returns(rewards, counts, self.config.discount)
-        states = generator.states(self.ends.before(fake))
-        value = networks["baseline"](states.detach()).squeeze(-1)
-        log_p = log_probability(generator.head(states), fake)
-        total = policy_loss(log_p, worth - value, counts)
-        error = mean_over((worth - value).square(), counts)
+        states = generator.states(self.ends.before(fake))[counts]
+        better = worth[counts] - networks["baseline"](states.detach()).squeeze(-1)
+        total = policy_loss(log_probability(generator.head(states), fake[counts]), better)
+        error = better.square().mean()
         return Loss(total + self.config.value_weight * error, {"reward": mean_over(rewards, counts)})

@@ -144,13 +144,14 @@ class SeqGan(TextFamily[SeqGanConfig]):
         written = write_texts(generator, self.ends, *real.shape)
         if phase == DISCRIMINATOR:
             on_real, on_fake = judge(real), judge(written.tokens)
-            logs = {"d_real": on_real.sigmoid().mean(), "d_fake": on_fake.sigmoid().mean()}
+            logs = {"d_real": on_real.detach().sigmoid().mean(), "d_fake": on_fake.detach().sigmoid().mean()}
             return Loss(critic_loss("non_saturating", on_real, on_fake), logs)
         with evaluated(judge):
             worth = rollout_rewards(generator, judge, self.ends, written, self.config.rollouts)
         counts = self.ends.live(written.tokens)
-        log_p = log_probability(generator(self.ends.before(written.tokens)), written.tokens)
-        total = policy_loss(log_p, against_the_others(worth, counts), counts)
+        states = generator.states(self.ends.before(written.tokens))[counts]
+        log_p = log_probability(generator.head(states), written.tokens[counts])
+        total = policy_loss(log_p, against_the_others(worth, counts)[counts])
         return Loss(total, {"reward": worth[:, -1].mean()})
 
 

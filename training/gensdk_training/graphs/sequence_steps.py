@@ -38,7 +38,7 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     whole = (top_p >= 1.0) | (nucleus == best.shape[1])
     last = torch.gather(best, 1, (nucleus - 1).unsqueeze(1))
     least_p = torch.where(whole.unsqueeze(1), torch.zeros_like(last), last)
-    place = torch.clamp(top_k, max=best.shape[1]) - 1
+    place = torch.clamp(top_k, 1, best.shape[1]) - 1
     least_k = torch.gather(best, 1, place.unsqueeze(1))
     least_k = torch.where((top_k > best.shape[1]).unsqueeze(1), torch.zeros_like(last), least_k)
     kept = shares >= torch.maximum(least_p, least_k)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p of `tokens` int64 [B, T] by `logits` [B, T, V], in nats: [B, T]."""
+    """log p of `tokens` int64 [...] by `logits` [..., V], in nats: [...]."""
     return torch.log_softmax(logits, dim=-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
@@ -19,9 +19,9 @@ def mean_over(values: Tensor, counts: Tensor) -> Tensor:
     return torch.where(counts, values, torch.zeros_like(values)).sum() / counts.sum().clamp(min=1)
 
 
-def policy_loss(log_p: Tensor, advantages: Tensor, counts: Tensor) -> Tensor:
-    """``-E[A_t log p(y_t | y_<t)]`` over the tokens that count; the gradient does not reach the advantages."""
-    return -mean_over(log_p * advantages.detach(), counts)
+def policy_loss(log_p: Tensor, advantages: Tensor) -> Tensor:
+    """``-E[A_t log p(y_t | y_<t)]`` over tokens [N]; the gradient does not reach the advantages."""
+    return -(log_p * advantages.detach()).mean()
 
 
 def against_the_others(rewards: Tensor, counts: Tensor) -> Tensor:
