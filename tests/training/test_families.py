@@ -70,8 +70,8 @@ SOUNDS, TEXTS = -2, -3
 """In place of a number of channels: short sounds of three classes, short texts."""
 
 POLICIES = {"scratchgan": ("generator",), "seqgan": ("adversarial",)}
-"""Phases whose loss is over texts that the network itself draws: its gradient is that of a reward, but its value says
-nothing. tests/training/test_text_gans.py sees rewards rise."""
+"""Phases whose loss is over texts that the network itself draws: its gradient is that of a reward, but its value
+says nothing. tests/training/test_text_gans.py sees rewards rise."""
 
 POINT_SETTINGS: dict[str, Any] = {"architecture": "mlp", "hidden": [16], "latent": 4}
 
@@ -203,7 +203,8 @@ def _batch(channels: int, count: int = 16) -> Batch:
     """Digits; in colour with another brightness for each channel, and the digit of another image in blue."""
     if channels == SOUNDS:
         sounds = short_sounds().batch(np.arange(count))
-        assert sounds.labels is not None and sounds.lengths is not None
+        assert sounds.labels is not None
+        assert sounds.lengths is not None
         given = (sounds.images, sounds.labels, sounds.lengths)
         made, labels, lengths = (torch.from_numpy(each) for each in given)
         return Batch(made, labels, lengths=lengths)

@@ -72,7 +72,8 @@ def evaluate_texts(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
                 progress=asked.progress,
                 **asked.options,
             )
-            rows, notes = ([], [])
+            rows: list[Measure] = []
+            notes: list[str] = []
             if "bits" in asked.wanted and (named or _judges(generator)):
                 asked.say("judging the test texts")
                 rows, notes = own_bits(generator, vocabulary_of(bundle), own, against)

@@ -3,10 +3,10 @@
 Paper: de Masson d'Autume, Rosca, Rae & Mohamed 2019, "Training Language GANs from Scratch" (arXiv 1905.09922).
 
 Idea: three things make REINFORCE work from the first step on. The discriminator is recurrent and judges each token
-after those before it, so each has a reward of its own, ``r_t = 2 D(y_t | y_<t) - 1`` (eq. 3); the return of a token
-is ``R_t = sum_{s >= t} gamma^(s - t) r_s`` (eq. 4); batches are large, and a baseline is taken off, so that the
-gradient ``E[(R_t - b_t) grad log p(y_t | y_<t)]`` (eq. 5) is less noisy. The discriminator is held back by dropout,
-layer norm and weight decay (section 3.3), and is told the place of a token (3.4).
+after those before it, so each has a reward of its own, ``r_t = 2 D(y_t | y_<t) - 1``; the return of a token
+is ``R_t = sum_{s >= t} gamma^(s - t) r_s``; batches are large, and a baseline is taken off, so that the
+gradient ``E[(R_t - b_t) grad log p(y_t | y_<t)]`` is less noisy. The discriminator is held back by dropout,
+layer norm and weight decay, and is told the place of a token.
 
 Here the baseline b_t is a value: a linear map of the generator's state, learnt by regression onto the returns,
 where the paper has one moving average for all tokens; and embeddings are learnt from the data alone.

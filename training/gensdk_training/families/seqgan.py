@@ -4,15 +4,15 @@ Paper: Yu, Zhang, Wang & Yu 2017, "SeqGAN: Sequence Generative Adversarial Nets 
 1609.05473).
 
 Idea: tokens are discrete, so no gradient comes back from a discriminator through them. The generator is a policy
-instead: the reward of the token y_t after y_<t is what the discriminator says of whole texts that go on from there,
-the mean over `rollouts` that the generator itself completes (eq. 4); the last token's is D of the text. The
-gradient is ``E[(Q_t - b_t) grad log p(y_t | y_<t)]`` (eq. 7), the baseline b_t the mean reward of the batch's other
-texts at the same place.
+instead: the reward of the token y_t after y_<t is what the discriminator says of whole texts that go on from
+there, the mean over `rollouts` that the generator itself completes (eq. 4); the last token's is D of the text.
+The gradient is ``E[(Q_t - b_t) grad log p(y_t | y_<t)]`` (eq. 7), the baseline b_t the mean reward of the
+batch's other texts at the same place.
 
 Three parts follow each other: `likelihood_steps` of maximum likelihood; `discriminator_steps` in which D alone
-learns to tell the generator's texts; then generator and discriminator in turn until `steps`. With ``steps`` no more
-than `likelihood_steps` it is a plain LSTM language model, which is the baseline; its run can be continued into the
-other parts, as parts are counted from the beginning.
+learns to tell the generator's texts; then generator and discriminator in turn until `steps`. With ``steps`` no
+more than `likelihood_steps` it is a plain LSTM language model, which is the baseline; its run can be continued
+into the other parts, as parts are counted from the beginning.
 
 What to expect: the second half sharpens the distribution, as a temperature below 1 does, and often helps no
 more. `benchmarks/quality_texts.py` puts both beside each other on SeqGAN's own benchmark. The paper's settings for
@@ -156,13 +156,13 @@ class SeqGan(TextFamily[SeqGanConfig]):
 
 
 @torch.no_grad()
-def rollout_rewards(  # noqa: PLR0917 - who writes, who judges, and what
+def rollout_rewards(
     generator: LanguageModel, judge: nn.Module, ends: Ends, written: Written, rollouts: int
 ) -> Tensor:
     """Q [B, T] of each token of the texts `written` (eq. 4): the mean probability of "real" that `judge` gives to
     `rollouts` texts that begin alike up to it; of a text's end, and behind it, to the text itself."""
     tokens = written.tokens
-    count, length = tokens.shape
+    length = tokens.shape[1]
     worth = torch.sigmoid(judge(tokens)).unsqueeze(1).repeat(1, length)
     ended = ~ends.live(tokens) | (tokens == (-1 if ends.stop is None else ends.stop))
     for place, (hidden, cell) in enumerate(written.states[: length - 1]):

@@ -88,7 +88,7 @@ class TextLikelihood(nn.Module):
         return torch.where(counts, log_p, torch.zeros_like(log_p)).sum(dim=1)
 
 
-def text_plan(  # noqa: PLR0917 - what is exported, and under which names
+def text_plan(
     network: LanguageModel, text: TextInfo, ends: Ends, name: str, family: str, *, cuts: bool
 ) -> ExportPlan:
     """Step and likelihood of `network`, which this switches to eval mode, and the vocabulary.

@@ -68,7 +68,7 @@ class LanguageModel(nn.Module):
     the embeddings, and of what the head gets, that :meth:`states` drops where it is asked to.
     """
 
-    def __init__(  # noqa: PLR0917 - sizes in the order in which a token meets them
+    def __init__(
         self,
         vocabulary: int,
         embedding: int,

@@ -18,7 +18,7 @@ class ConvolutionalJudge(nn.Module):
     times.
     """
 
-    def __init__(  # noqa: PLR0917 - sizes in the order in which a token meets them
+    def __init__(
         self, vocabulary: int, embedding: int, widths: Sequence[int], filters: int, dropout: float
     ) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class ConvolutionalJudge(nn.Module):
 
 class RecurrentJudge(nn.Module):
     """Each token, after those before it, to a logit: embeddings with the place (Vaswani et al. 2017, section 3.5)
-    through an LSTM and a layer norm, as ScratchGAN has it (section 3.1)."""
+    through an LSTM and a layer norm, as ScratchGAN has it."""
 
     def __init__(self, vocabulary: int, embedding: int, hidden: int, dropout: float) -> None:
         super().__init__()
