@@ -24,8 +24,8 @@ class TextFamilyConfig(FamilyConfig):
     embedding: Features of a token.
     hidden: Features of an LSTM cell's states.
     layers: LSTM cells, one after the other.
-    cuts: Whether the exported model takes top_k and top_p, for which each step sorts the likeliest tokens; false
-        makes steps quicker, above all in large batches.
+    cuts: Whether the exported model takes top_k and top_p. Where they are asked for each step sorts the likeliest
+        tokens, in a branch of its graph; false leaves the branch out, for runtimes that have none.
     """
 
     embedding: Annotated[int, Field(ge=1, le=65536)] = 64

@@ -32,6 +32,35 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     Tokens that are as likely as the least likely one that is kept are kept too.
     """
     shares = torch.softmax(logits / temperature.unsqueeze(1), dim=1)
+    # Sorting takes longer than a network of text: it is done only where something is cut.
+    whole = (top_p >= 1.0).all() & (top_k >= shares.shape[1]).all()
+    given = (shares, uniform, top_k, top_p)
+    if torch.compiler.is_compiling():
+        drawn: Tensor = torch.cond(whole, _among_all, _among_likeliest, given)
+        return drawn
+    return _among_all(*given) if bool(whole) else _among_likeliest(*given)
+
+
+def _among_all(shares: Tensor, uniform: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """As :func:`_among_likeliest`, where nothing is cut."""
+    cumulative = torch.cumsum(shares, dim=1)
+    below = cumulative[:, :-1] <= uniform * cumulative[:, -1:]
+    return below.to(shares.dtype).sum(dim=1).to(torch.int64)
+
+
+def _among_likeliest(shares: Tensor, uniform: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """A token int64 [B] by its share of those that are kept."""
+    kept = shares >= _least_share(shares, top_k, top_p)
+    cumulative = torch.cumsum(torch.where(kept, shares, torch.zeros_like(shares)), dim=1)
+    below = cumulative[:, :-1] <= uniform * cumulative[:, -1:]
+    # Rounding may count all of them, and the last one may have been cut off.
+    numbers = torch.arange(shares.shape[1], device=shares.device)
+    end = torch.where(kept, numbers, torch.zeros_like(numbers)).amax(dim=1)
+    return torch.minimum(below.to(shares.dtype).sum(dim=1).to(torch.int64), end)
+
+
+def _least_share(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """The least share of which tokens are kept, [B, 1]; 0 where all are."""
     best, _ = torch.topk(shares, min(shares.shape[1], MOST_SORTED), dim=1)
     before = torch.cumsum(best, dim=1) - best
     nucleus = (before < top_p.unsqueeze(1)).sum(dim=1)
@@ -41,13 +70,7 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     place = torch.clamp(top_k, 1, best.shape[1]) - 1
     least_k = torch.gather(best, 1, place.unsqueeze(1))
     least_k = torch.where((top_k > best.shape[1]).unsqueeze(1), torch.zeros_like(last), least_k)
-    kept = shares >= torch.maximum(least_p, least_k)
-    cumulative = torch.cumsum(torch.where(kept, shares, torch.zeros_like(shares)), dim=1)
-    below = cumulative[:, :-1] <= uniform * cumulative[:, -1:]
-    # Rounding may count all of them, and the last one may have been cut off.
-    numbers = torch.arange(shares.shape[1], device=shares.device)
-    end = torch.where(kept, numbers, torch.zeros_like(numbers)).amax(dim=1)
-    return torch.minimum(below.to(torch.int64).sum(dim=1), end)
+    return torch.maximum(least_p, least_k)
 
 
 def step_graph(
