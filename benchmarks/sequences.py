@@ -12,8 +12,8 @@ are those of the clock, and on a busy one others do not count.
 
 The WaveNet has the family's default size and untrained weights: speed does not depend on them. The code that ends
 a sound gets a probability of zero, so that no sound is shorter than the second. What the ways draw is compared,
-code by code, before anything is measured. A figure is the median of the ratios within rounds, with its 95 % interval.
-Ends with 1 where a figure is surely missed.
+code by code, before anything is measured. A figure is the median of the ratios within rounds, with its 95 %
+interval. Ends with 1 where a figure is surely missed.
 
     python benchmarks/sequences.py
     python benchmarks/sequences.py --rounds 15 --batch 1 --json

@@ -11,8 +11,11 @@ from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
 from support.music import phrases, voices_file
 from support.short_sounds import short_sounds, short_sounds_folder
+from support.short_texts import short_texts, short_texts_file
 
 CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
+
+TEXTS = {"embedding": 8, "hidden": 16}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ae": {"latent": 4, "hidden": [32]},
@@ -40,6 +43,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
     "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8, "first_kernel": 3},
     "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 2},
+    "scratchgan": {**TEXTS, "discriminator_embedding": 8, "discriminator_hidden": 8},
+    "seqgan": {
+        **TEXTS,
+        "likelihood_steps": 2,
+        "discriminator_steps": 1,
+        "rollouts": 2,
+        "updates": 2,
+        "filters": 4,
+    },
     "sgan": {"latent": 4, "generator_hidden": [16], "classifier_hidden": [32, 16], "labels": 20},
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
@@ -65,6 +77,7 @@ POINT_FAMILIES = tuple(name for name, family in families().items() if "points" i
 MUSIC_FAMILIES = tuple(name for name, family in families().items() if "piano rolls" in family.makes)
 IMAGE_FAMILIES = tuple(name for name, family in families().items() if "images" in family.makes)
 SOUND_FAMILIES = tuple(name for name, family in families().items() if "sounds" in family.makes)
+TEXT_FAMILIES = tuple(name for name, family in families().items() if "texts" in family.makes)
 
 
 def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any) -> RunConfig:
@@ -88,6 +101,8 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
         return DataConfig(source=str(voices_file()))
     if family in SOUND_FAMILIES:
         return DataConfig(source=str(short_sounds_folder()))
+    if family in TEXT_FAMILIES:
+        return DataConfig(source=str(short_texts_file()))
     kind = get_family(family).starts_from
     if kind in ("pairs", "collections"):
         return DataConfig(source=source, inputs=source, paired=kind == "pairs")
@@ -100,6 +115,8 @@ def with_source(family: str, info: DataInfo) -> DataInfo:
         return phrases().info
     if family in SOUND_FAMILIES:
         return short_sounds().info
+    if family in TEXT_FAMILIES:
+        return short_texts().info
     kind = get_family(family).starts_from
     if kind not in ("pairs", "collections"):
         return info

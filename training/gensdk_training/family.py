@@ -331,6 +331,11 @@ class Family(ABC, Generic[ConfigT]):
         """Sets those parts of `networks` that follow from the number of the step, from 0, such as how far they
         have grown."""
 
+    def rests(self, phase: str, step: int) -> bool:
+        """True where `phase` has no turn in the step of this number, from 0: the others run, and its batches are
+        passed over. Of families that learn in several parts, one after the other."""
+        return False
+
     @property
     def depends_on_steps(self) -> bool:
         """True if what a step does depends on how many there are: then a run can't be continued beyond its end."""

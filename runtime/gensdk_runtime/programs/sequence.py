@@ -93,8 +93,8 @@ class SequenceForm(Program[SequenceSettings]):
         if spec.decode_graph is None and form != ((spec.length,), "int64", 1):
             raise ManifestError(
                 f"model {self.model.name!r}: without a decode graph expected samples of {spec.length} tokens, "
-                f"int64 and of one channel, got {list(output.shape)}, {output.dtype}, {spec.channels} channels; export "
-                "the bundle again"
+                f"int64 and of one channel, got {list(output.shape)}, {output.dtype}, {spec.channels} channels; "
+                "export the bundle again"
             )
 
     @property

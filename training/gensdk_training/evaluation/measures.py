@@ -23,7 +23,7 @@ from gensdk_training.metrics.paths import STEPS, PathCurve, mean_distance
 FEATURE_METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 LOGIT_METRICS = ("is", "modes", "labels")
 IMAGE_METRICS = ("memorization", "path")
-TEXT_METRICS = ("bleu", "self_bleu", "distinct", "sentence_fd", "ngram", "reverse_ngram", "copied")
+TEXT_METRICS = ("bleu", "self_bleu", "distinct", "sentence_fd", "ngram", "reverse_ngram", "copied", "bits")
 MUSIC_METRICS = MEASURES
 METRICS = (*FEATURE_METRICS, *LOGIT_METRICS, *IMAGE_METRICS, *TEXT_METRICS, *MUSIC_METRICS)
 """All that can be asked for, by name: from features, from a classifier's answers, from the images themselves, from
