@@ -63,10 +63,10 @@ class Lease:
             return True
 
     def _again(self, runner: Runner, run: Run) -> State | None:
-        try:
+        with self._lock:
+            if not self._kept:
+                return None
             of, state = self._kept.pop()
-        except IndexError:
-            return None
         try:
             if of is runner and state.again(run):
                 return state
