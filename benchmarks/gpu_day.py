@@ -3,8 +3,8 @@
 Each part can be left out and has a limit of seconds; each runs in child processes, so that a crash or a hang is a
 row of the report and the rest goes on. It needs gensdk with the extras for the GPU at hand; "gensdk[training]"
 beside them adds the comparison with PyTorch. Writes gpu_day.json (all of it) and gpu_day.md (tables). Ends with 1
-where a check failed or a piece was stopped; figures fail nothing. What is built (engines, bundles) stays in
-OUTPUT/work: another run has more time.
+where a check failed, a piece was stopped or nothing was found; figures fail nothing. What is built (engines,
+bundles) stays in OUTPUT/work: another run has more time.
 
 \b
     python benchmarks/gpu_day.py --output first-day
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from day_one.backends import asked_for
 from day_one.conduct import UNDONE, Day
 from day_one.double import check_double
 from day_one.parts import PARTS, TOTAL_SECONDS
@@ -32,7 +33,7 @@ from day_one.result import Order, Row
 
 from gensdk_runtime.bench.machine import this_machine
 from gensdk_runtime.bundles.embedded import embedded_names
-from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.errors import InputError, UnavailableError
 
 FRAMES = "240x320,720x1280,1080x1920"
 DEFAULT_ROOT = Path("runs/gpu_day")
@@ -46,9 +47,24 @@ def among(known: Sequence[str]) -> Callable[[Any, Any, str | None], tuple[str, .
         for name in chosen:
             if name not in known:
                 raise click.BadParameter(f"{name!r} is none of {', '.join(known)}")
-        return chosen
+        return tuple(dict.fromkeys(chosen))
 
     return read
+
+
+def backends(context: Any, parameter: Any, text: str | None) -> tuple[str, ...]:
+    """Reads backends with commas between; nothing where nothing was given."""
+    try:
+        return () if text is None else asked_for(text)
+    except InputError as failure:
+        raise click.BadParameter(str(failure)) from None
+
+
+def folder(context: Any, parameter: Any, text: str) -> Path:
+    """A folder that was named."""
+    if not text.strip():
+        raise click.BadParameter("expected a folder, got nothing; give one, or leave the option out")
+    return Path(text)
 
 
 def sizes(context: Any, parameter: Any, text: str) -> tuple[int, ...]:
@@ -80,7 +96,7 @@ def seconds(context: Any, parameter: Any, value: float | None) -> float | None:
 
 @click.command(help=__doc__, context_settings={"max_content_width": 110})
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=DEFAULT_ROOT, show_default=True, help="A folder."
+    "--output", callback=folder, default=str(DEFAULT_ROOT), show_default=True, metavar="PATH", help="A folder."
 )
 @click.option("--only", callback=among(list(PARTS)), help=f"Parts, with commas between: {', '.join(PARTS)}.")
 @click.option("--skip", callback=among(list(PARTS)), help="Parts to leave out, with commas between.")
@@ -88,7 +104,12 @@ def seconds(context: Any, parameter: Any, value: float | None) -> float | None:
 @click.option(
     "--total", type=float, callback=seconds, default=TOTAL_SECONDS, show_default=True, help="Seconds in all."
 )
-@click.option("--backends", help="Backends, with commas between. [default: all that open]")
+@click.option(
+    "--backends",
+    "wanted",
+    callback=backends,
+    help="With commas between; tensorrt: all its kinds. [default: all that open, without :tf32 and :graphs]",
+)
 @click.option("--bundles", callback=among(embedded_names()), help="[default: all embedded ones]")
 @click.option("--batch", callback=sizes, default="1,8,64", show_default=True, help="For latencies.")
 @click.option("--frames", callback=frames, default=FRAMES, show_default=True, help="HEIGHTxWIDTH.")
@@ -100,7 +121,7 @@ def main(
     skip: tuple[str, ...],
     limit: float | None,
     total: float,
-    backends: str | None,
+    wanted: tuple[str, ...],
     bundles: tuple[str, ...],
     batch: tuple[int, ...],
     frames: tuple[tuple[int, int], ...],
@@ -118,7 +139,6 @@ def main(
     root = made(output)
     order = Order("", "", str(root), 0.0, double=double, bundles=bundles or embedded_names(), batches=batch)
     order = replace(order, frames=frames)
-    wanted = tuple(backends.split(",")) if backends else ()
     limits = dict.fromkeys(PARTS, limit) if limit is not None else {}
     day = Day(order, parts, click.echo, limits, wanted, total)
     machine, rows = this_machine(), []

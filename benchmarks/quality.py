@@ -5,6 +5,7 @@ the runtime, as a user would. Prints one table of means and ranges over the seed
 gate. RUNS/quality.json keeps the newest rows of every model, so that models can be measured one after another.
 
     python benchmarks/quality.py --mnist FOLDER                # all: a few hours on two cores
+    python benchmarks/quality.py --chorales FILE --only "chorales-*"
     python benchmarks/quality.py --only digits-ddpm            # one model
     python benchmarks/quality.py --only "gaussians-*"          # some
     python benchmarks/quality.py --embedded                    # the bundles that gensdk ships, no training
@@ -27,8 +28,10 @@ import click
 import quality_anomaly
 import quality_images
 import quality_latents
+import quality_music
 import quality_points
 from quality_subject import Entry, Subject, floor
+from recipes import CHORALES
 from rows import Row, over_seeds, print_table
 
 from gensdk_runtime.bench.machine import this_machine
@@ -41,19 +44,21 @@ ENTRIES: dict[str, Entry] = {
     **quality_points.ENTRIES,
     **quality_latents.ENTRIES,
     **quality_anomaly.ENTRIES,
+    **quality_music.ENTRIES,
 }
 
 
-def chosen(only: tuple[str, ...], mnist: Path | None, *, embedded: bool) -> list[str]:
+def chosen(only: tuple[str, ...], given: dict[str, Path | None], *, embedded: bool) -> list[str]:
     """The models to measure; says which are left out."""
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in ENTRIES):
             raise click.UsageError(f"no model {pattern!r}; the models are {', '.join(ENTRIES)}")
     names = [name for name in ENTRIES if not only or any(fnmatchcase(name, pattern) for pattern in only)]
-    possible = embedded_names() if embedded else [n for n in names if mnist or ENTRIES[n].recipe.data != "mnist"]
+    missing = {data for data, path in given.items() if path is None}
+    possible = embedded_names() if embedded else [n for n in names if ENTRIES[n].recipe.data not in missing]
     for name in names:
         if name not in possible and (only or not embedded):
-            why = "not embedded" if embedded else "needs --mnist FOLDER"
+            why = "not embedded" if embedded else f"needs --{ENTRIES[name].recipe.data} PATH"
             click.echo(f"{name}: not measured ({why})", err=True)
     return [name for name in names if name in possible]
 
@@ -100,6 +105,9 @@ def numbers(context: Any, parameter: Any, text: str | None) -> tuple[int, ...] |
 @click.command(help=__doc__, context_settings={"max_content_width": 110})
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/quality"), show_default=True)
 @click.option("--mnist", type=click.Path(path_type=Path, exists=True), help="Folder with MNIST's idx files.")
+@click.option(
+    "--chorales", type=click.Path(path_type=Path, exists=True), help="Jsb16thSeparated.json, or .json.gz."
+)
 @click.option("--only", multiple=True, help="A model, or a pattern as in gaussians-*; may be repeated.")
 @click.option("--seeds", callback=numbers, help="0,1,2: instead of each model's own list.")
 @click.option("--embedded", is_flag=True, help="Measure the embedded bundles; train nothing.")
@@ -113,6 +121,7 @@ def main(
     *,
     runs: Path,
     mnist: Path | None,
+    chorales: Path | None,
     only: tuple[str, ...],
     seeds: tuple[int, ...] | None,
     embedded: bool,
@@ -122,10 +131,16 @@ def main(
     if embedded and (distill or seeds):
         raise click.UsageError("--distill and --seeds need runs of their own; leave --embedded out")
     start, found = time.monotonic(), {}
-    names = chosen(only, mnist, embedded=embedded)
+    names = chosen(only, {"mnist": mnist, CHORALES: chorales}, embedded=embedded)
     if not names:
         raise click.ClickException("nothing to measure")
-    options = {"runs": runs.absolute(), "mnist": mnist, "embedded": embedded, "distill": distill}
+    options = {
+        "runs": runs.absolute(),
+        "mnist": mnist,
+        "chorales": chorales,
+        "embedded": embedded,
+        "distill": distill,
+    }
     path = json_file or runs / "quality.json"
     try:
         for name in names:

@@ -23,6 +23,7 @@ from gensdk_training.evaluation.subject import Reference, draw, open_reference
 from gensdk_training.metrics.classifier import LabelledImages, cached_classifier
 from gensdk_training.metrics.quality import ImageJudge, QualityReport
 from gensdk_training.run import TrainedRun, load_run, train
+from gensdk_training.run_config import RunConfig
 from gensdk_training.torch_backend import torch_sessions
 
 COUNT = 1440
@@ -39,6 +40,12 @@ class Subject:
     mnist: Path | None
     embedded: bool = False
     distill: bool = False
+    chorales: Path | None = None
+
+    @property
+    def config(self) -> RunConfig:
+        """The run of its recipe."""
+        return self.recipe.run_config(self.mnist, self.chorales)
 
     def row(self, measure: str, value: float, gate: Gate | None = None, detail: str = "") -> Row:
         """A row of this model."""
@@ -48,7 +55,7 @@ class Subject:
 
     def data(self, split: Split) -> Dataset:
         """One part of the recipe's data."""
-        return self.recipe.run_config(self.mnist).data.load(split=split)
+        return self.config.data.load(split=split)
 
     @property
     def run(self) -> Path:
@@ -70,13 +77,13 @@ class Subject:
 
     def reference(self, generator: Generator) -> Reference:
         """The data as ``gensdk evaluate`` has them for the model of `generator`."""
-        return open_reference(generator.model, self.recipe.run_config(self.mnist).data)
+        return open_reference(generator.model, self.config.data)
 
     def train(self) -> None:
         """Trains the run to its end; what is there already is continued, or left when it is complete."""
         if not self.embedded:
             resume = (self.run / "run.json").exists()
-            train(self.recipe.run_config(self.mnist), self.run, resume=resume, tensorboard=False)
+            train(self.config, self.run, resume=resume, tensorboard=False)
 
     def generator(self) -> Generator:
         """The model as a user has it: its EMA weights in a bundle, run by the default backend."""

@@ -28,9 +28,11 @@ class Recipe:
     share_features: int = 0
     only: tuple[str, ...] = ()
 
-    def run_config(self, mnist: Path | None = None) -> RunConfig:
-        """The run to train; `mnist` is the folder with MNIST's idx files."""
-        source = f"mnist:{mnist}" if self.data == "mnist" else self.data
+    def run_config(self, mnist: Path | None = None, chorales: Path | None = None) -> RunConfig:
+        """The run to train; `mnist` is the folder with MNIST's idx files, `chorales` the file of the chorales."""
+        source = (
+            f"mnist:{mnist}" if self.data == "mnist" else str(chorales) if self.data == CHORALES else self.data
+        )
         return RunConfig(
             family=self.family,
             data=DataConfig(source=source, only=self.only),
@@ -41,6 +43,9 @@ class Recipe:
             preview_every=0,
         )
 
+
+CHORALES = "chorales"
+"""In place of a path: the four voices of J. S. Bach's chorales, ``Jsb16thSeparated.json``."""
 
 _SMALL_UNET = {"conditional": True, "multipliers": [1, 2, 4], "blocks": 1, "steps": 4000, "lr_schedule": "cosine"}
 
@@ -252,3 +257,21 @@ ANOMALY_RECIPES: dict[str, Recipe] = {
     f"mnist-anogan-{digit}": Recipe("anogan", "mnist", _ANOGAN, only=(str(digit),)) for digit in range(10)
 }
 """For each digit a model that knows no other."""
+
+MUSIC_RECIPES: dict[str, Recipe] = {
+    "chorales-musegan": Recipe(
+        "musegan",
+        CHORALES,
+        {
+            "neurons": "one_hot",
+            "generator_channels": 16,
+            "discriminator_channels": 24,
+            "discriminator_steps": 3,
+            "batch_size": 32,
+            "steps": 1500,
+            "lr_schedule": "linear",
+            "ema_decay": 0.995,
+        },
+    ),
+}
+"""Music: phrases of two bars in four voices."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gensdk_runtime.errors import TrainingError as TrainingError
     from gensdk_runtime.errors import UnavailableError as UnavailableError
     from gensdk_runtime.generator import Generator as Generator
+    from gensdk_runtime.media.music.notes import Music as Music
+    from gensdk_runtime.media.music.notes import Note as Note
     from gensdk_runtime.methods.inversion import Detection as Detection
     from gensdk_runtime.methods.inversion import Inversion as Inversion
     from gensdk_runtime.noise import SampleKey as SampleKey
@@ -60,6 +62,7 @@ _HOMES = {
         "UnavailableError",
     ),
     "generator": ("Generator",),
+    "media.music.notes": ("Music", "Note"),
     "methods.inversion": ("Detection", "Inversion"),
     "noise": ("SampleKey",),
     "programs.run": ("StepEnd",),

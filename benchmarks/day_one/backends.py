@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from day_one.result import Order
-from gensdk_runtime.backends import chains, create_backend
+from gensdk_runtime.backends import backend_names, chains, create_backend, get_backend
 from gensdk_runtime.backends.base import Backend
 from gensdk_runtime.backends.chain import Chain
+from gensdk_runtime.backends.onnxruntime.backend import GRAPHS, TF32
 from gensdk_runtime.backends.onnxruntime.providers import PROVIDERS
+from gensdk_runtime.backends.tensorrt.backend import KINDS
+from gensdk_runtime.errors import InputError, did_you_mean
 
 OWN_GPU = ("tensorrt",)
 """Backends that need an NVIDIA GPU, whatever stands behind the colon."""
@@ -21,12 +24,43 @@ def known() -> Mapping[str, Chain]:
     return {name.removesuffix(":cpu"): chain for name, chain in chains().items() if name != "fake"}
 
 
+def choosable() -> dict[str, str]:
+    """Each name that can be asked for, with the one whose chain says whether it opens: a provider's modes, as
+    in ``onnxruntime:cuda:graphs``, open where the provider does."""
+    found = {name: name for name in backend_names() if name not in ("fake", *OWN_GPU)}
+    found |= {f"{name}:{kind}": f"{name}:{kind}" for name in OWN_GPU for kind in KINDS}
+    for key, provider in PROVIDERS.items():
+        name = f"{REFERENCE}:{key}".removesuffix(":cpu")
+        tf32, graphs = provider.tf32 is not None, provider.makes_graphs
+        modes = [[], *([[TF32]] if tf32 else []), *([[GRAPHS]] if graphs else [])]
+        modes += [[TF32, GRAPHS]] if tf32 and graphs else []
+        found |= {":".join((name, *mode)): name for mode in modes}
+    return found
+
+
+def asked_for(text: str) -> tuple[str, ...]:
+    """The backends in `text`, with commas between, each once; ``tensorrt`` stands for all its kinds. Raises
+    InputError for one that there is not."""
+    names, wanted = choosable(), []
+    for name in (each.strip().removesuffix(":cpu") for each in text.split(",")):
+        kinds = [each for each in names if each.startswith(f"{name}:")] if name in OWN_GPU else []
+        if not kinds and name not in names:
+            if ":" not in name and name != "fake":
+                get_backend(name)  # of another package, or its words of what there is
+                kinds = [name]
+            else:
+                raise InputError(f"no backend {name!r}{did_you_mean(name, names)}")
+        wanted += kinds or [name]
+    return tuple(dict.fromkeys(wanted))
+
+
 def on_gpu(name: str) -> bool:
     """Whether the backend of this name works on an NVIDIA GPU."""
     backend, _, provider = name.partition(":")
     if backend in OWN_GPU:
         return True
-    return backend == "onnxruntime" and bool(provider) and PROVIDERS[provider].wants is not None
+    provider = provider.partition(":")[0]  # behind which its modes may stand
+    return backend == REFERENCE and bool(provider) and PROVIDERS[provider].wants is not None
 
 
 def processors_first(names: Iterable[str]) -> list[str]:
@@ -45,6 +79,4 @@ def backend_of(order: Order) -> Backend:
 
 def doubled() -> Iterator[str]:
     """What the double can play."""
-    from gensdk_runtime.backends.tensorrt.backend import KINDS
-
     yield from (f"tensorrt:{kind}" for kind in KINDS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from peers.child import BENCHMARKS, child_environment
 
-from day_one.backends import processors_first
+from day_one.backends import choosable, processors_first
 from day_one.double import TESTS
 from day_one.parts import MACHINE, PARTS, PREPARE, TOTAL_SECONDS, Part
 from day_one.result import Order, Row, State
@@ -22,7 +22,8 @@ LEAST = 3.0
 """Seconds without which no piece is begun."""
 CHILD = "day_one.child"
 UNDONE = ("failed", "stopped")
-CLOSED = "it does not open here: gensdk env --explain says why"
+CLOSED = "it does not open here"
+UNSEEN = f"the part {MACHINE} did not come to it"
 OPENS = "opens"
 """What the row about a backend is called, of which the other parts are made."""
 
@@ -42,47 +43,57 @@ class Day:
     start: float = field(default_factory=time.monotonic)
     closed: dict[str, str] = field(default_factory=dict)
     """Backends that don't open here, with the reason."""
+    looked: bool = False
+    """Whether the machine was looked at."""
 
     def rows(self) -> Iterator[Row]:
         """All rows, as they come. What the machine is has to be known for every other part."""
         machine = list(self._part(PARTS[MACHINE]))
         self._note_backends(machine)
-        yield from (row for row in machine if MACHINE in self.parts or row.state in UNDONE)
+        yield from (row for row in machine if MACHINE in self.parts or row.what == "all" or row.state in UNDONE)
         for name in self.parts:
             if name != MACHINE:
                 yield from self._part(PARTS[name])
 
     def _note_backends(self, rows: list[Row]) -> None:
         looked = [row for row in rows if row.what == OPENS]
+        self.looked = bool(looked)
         opening = [row.subject for row in looked if row.state == "passed"]
-        self.closed = {row.subject: row.detail for row in looked if row.subject not in opening}
-        for name in self.wanted:
-            if name not in opening:
-                self.closed.setdefault(name, "no backend of this name was found")
-        chosen = [name for name in opening if not self.wanted or name in self.wanted]
-        if self.wanted:
-            self.closed = {name: reason for name, reason in self.closed.items() if name in self.wanted}
+        closed = {row.subject: row.detail for row in looked if row.subject not in opening}
+        bases = choosable()
+        wanted = {name: bases.get(name, name) for name in self.wanted} or {
+            name: name for name in [*opening, *closed]
+        }
+        self.closed = {name: closed.get(base, UNSEEN) for name, base in wanted.items() if base not in opening}
+        for name in self.closed if self.wanted else ():
+            self.say(f"NOT OPEN: {name}: {self.closed[name]}")
+        chosen = [name for name in wanted if name not in self.closed]
         self.order = replace(self.order, backends=tuple(processors_first(chosen)))
 
     def _part(self, part: Part) -> Iterator[Row]:
-        deadline = time.monotonic() + self.limits.get(part.name, part.seconds)
-        deadline = min(deadline, self.start + self.total)
+        deadline, end_of_all = time.monotonic() + self.limits.get(part.name, part.seconds), self.start + self.total
+        larger = "--limit" if deadline <= end_of_all else "--total"
+        deadline = min(deadline, end_of_all)
         self.say(f"== {part.name}: {part.title}, at most {max(0.0, deadline - time.monotonic()):.0f} s")
         pieces = part.pieces(self.order.backends)
         if not pieces:
-            yield self._told(replace(self.order, part=part.name, piece=""), "skipped", "no backend opens here")
+            none = "none of the backends asked for opens here" if self.wanted else "no backend opens here"
+            words = none if self.looked else UNSEEN
+            yield self._told(replace(self.order, part=part.name, piece=""), "skipped", words)
         for place, piece in enumerate(pieces):
             left = deadline - time.monotonic()
             share = left / 2 if piece == PREPARE else left / (len(pieces) - place)
             order = replace(self.order, part=part.name, piece=piece, seconds=share)
             if order.seconds < LEAST:
-                words = f"{max(0.0, left):.0f} s were left for {len(pieces) - place} pieces; give a larger --limit"
+                words = (
+                    f"{max(0.0, left):.0f} s were left for {len(pieces) - place} pieces; give a larger {larger}"
+                )
                 yield self._told(order, "skipped", words)
                 continue
             yield from self._piece(order)
         if part.by == "backend":
             for name in self.closed:
-                yield Row(part.name, name, "", "all", "skipped", detail=CLOSED)
+                yield Row(part.name, name, "", "all", "skipped", detail=f"{CLOSED}: {self.closed[name]}")
 
     def _piece(self, order: Order) -> Iterator[Row]:
         logs = order.folder / "logs"

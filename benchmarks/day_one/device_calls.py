@@ -55,8 +55,8 @@ class Counting:
 
 @contextmanager
 def counting() -> Iterator[Counting]:
-    """Counts every call of the TensorRT backend inside. What was made inside may be freed later, and still
-    works."""
+    """Counts inside every call that goes through our API of CUDA: all of the TensorRT backend's, and of ONNX
+    Runtime's what its buffers on the GPU ask for. What was made inside may be freed later, and still works."""
     original: Callable[[], Any] = device.cuda
     counter = Counting(original())
     device.cuda = lambda: counter

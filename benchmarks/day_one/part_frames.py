@@ -100,7 +100,7 @@ def _right(order: Order, subject: str, bundle: Path, call: Callable[[], Any]) ->
         expected = np.asarray(reference.translate(picture(height, width)))
     most = int(np.abs(np.asarray(call()).astype(int) - expected).max())
     words = f"grey levels of 255 from {REFERENCE}, {ALLOWED} allowed"
-    return order.check(subject, "against the processor", most <= ALLOWED, float(most), detail=words)
+    return order.bounded(subject, "against the processor", most <= ALLOWED, float(most), detail=words)
 
 
 def picture(height: int, width: int) -> Frame:

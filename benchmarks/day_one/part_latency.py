@@ -14,12 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from figures import median_interval, ratio
-from peers import GPU_PEERS, ON, peer_spec
+from peers import DRAW_ON, GPU_PEERS, ON, peer_spec
 from sidebyside import Comparison, Result
 from workloads import DIGITS_DCGAN, WORKLOADS, Case, Workload
 from workloads.prepare import Prepared, prepare
 
-from day_one.backends import REFERENCE, on_gpu
+from day_one.backends import OWN_GPU, REFERENCE, on_gpu
 from day_one.result import Found, Order, Row, State
 from gensdk_runtime.bundles.embedded import FOLDER
 
@@ -74,7 +74,8 @@ def rows(order: Order) -> Found:
 
 
 def contenders(order: Order) -> tuple[list[str], list[str], dict[str, str]]:
-    """gensdk's peers, those of others, and what is left out, with the reason."""
+    """gensdk's peers, those of others, and what is left out, with the reason. Prepared calls, which spare the
+    CPU, stand beside plain ones where they are one launch."""
     real = [name for name in order.backends if not (order.double and name.startswith("tensorrt"))]
     on_gpus = any(map(on_gpu, real))
     kept = [name for name in real if not on_gpus or on_gpu(name) or name == REFERENCE]
@@ -90,7 +91,8 @@ def contenders(order: Order) -> tuple[list[str], list[str], dict[str, str]]:
     if missing := why_no_torch():
         left_out |= dict.fromkeys(others, missing)
         others = []
-    return [f"{ON}{name}" for name in kept], others, left_out
+    prepared = [f"{DRAW_ON}{name}" for name in kept if name.startswith(OWN_GPU)]
+    return [*(f"{ON}{name}" for name in kept), *prepared], others, left_out
 
 
 def why_no_torch() -> str | None:
@@ -173,7 +175,9 @@ class Measured:
             difference = result.differences[name]
             words = f"from {result.base}, a grey level ({GREY_LEVEL:.4f}) allowed"
             how = {"where": name, "detail": words}
-            yield self.order.check(self.subject, "the same pictures", difference <= GREY_LEVEL, difference, **how)
+            yield self.order.bounded(
+                self.subject, "the same pictures", difference <= GREY_LEVEL, difference, **how
+            )
 
 
 def _say(text: str) -> None:

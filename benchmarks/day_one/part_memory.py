@@ -79,7 +79,7 @@ def _stages(order: Order, backend: Backend, meter: Meter, bundle: str, time: str
         alone = {size: sample(size, seed=size).array.copy() for size in SIZES}
         compare = partial(equality, generator.model, bounds_of(bundle, "fp32"))
         worst = _at_once(lambda size: sample(size, seed=size).array.copy(), alone, compare)
-        yield order.check(
+        yield order.bounded(
             subject,
             f"{THREADS} threads against one",
             worst.ok,

@@ -1,58 +1,103 @@
-"""Uploads, downloads, synchronizations and allocations of one call, counted where the backends ask for them."""
+"""Uploads, downloads, synchronizations and allocations of one call, counted where the backends ask for them.
+
+Each call has a seed of its own, as an application's have: what is kept of the last seed must not pass for nothing.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 from day_one.backends import backend_of, on_gpu
 from day_one.device_calls import ALLOCATIONS, COUNTED, DOWNLOADS, UPLOADS, WAITS, counting
 from day_one.result import Found, Order, Row, attempted
+from gensdk_runtime.backends.base import Session
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.model import DiffusionSpec
 
 BATCH, STEPS, WARM_UPS = 8, 10, 4
-MOST: Mapping[str, int] = {UPLOADS: 3, DOWNLOADS: 1, WAITS: 1, ALLOCATIONS: 0}
-"""What a call of a backend of engines may do on the device when all that is kept has been made."""
+MOST: Mapping[str, int] = {UPLOADS: 3, DOWNLOADS: 1, ALLOCATIONS: 0}
+"""What a call over buffers that stay on the device may do there when all that is kept has been made."""
+MOST_OF_ENGINES: Mapping[str, int] = {**MOST, WAITS: 1}
+"""The same of a backend of engines. ONNX Runtime before 1.23 has to be waited for after each run."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a backend's calls are `counted`, `which` of them can be, and the `most` of each that is right."""
+
+    counted: Callable[[], Any]
+    which: tuple[str, ...]
+    most: Mapping[str, int]
+    whole: bool = False
+    """Whether nothing passes but what is counted."""
+
+
+def watch_over(session: Session) -> Watch:
+    """By where the session has its buffers, which the backend's name does not say: without cuda-bindings those
+    of ONNX Runtime are its own."""
+    if session.backend.startswith("tensorrt"):
+        return Watch(counting, COUNTED, MOST_OF_ENGINES, whole=True)
+    from gensdk_runtime.backends.onnxruntime.resident import CudaSession
+
+    if isinstance(session, CudaSession):
+        return Watch(counting, COUNTED, MOST)
+    return Watch(counting_tensors, (UPLOADS, DOWNLOADS, ALLOCATIONS), {})
 
 
 def rows(order: Order) -> Found:
-    """Each embedded bundle once; bounds hold for engines, of which every call is seen."""
+    """Each embedded bundle by ``sample()`` and by a prepared call; bounds hold where the buffers are ours."""
     if not on_gpu(order.piece):
         yield order.row("", "all", "skipped", detail="it works in the memory of the host: nothing passes")
         return
     yield f"opening {order.piece}"
     backend = backend_of(order)
-    bounded = order.piece.startswith("tensorrt")
-    counter = counting if bounded else counting_tensors
     for bundle in order.bundles:
-        yield f"a call of {bundle}"
         with Generator.load(bundle, backend=backend, precision="fp32") as generator:
             steps: Any = (
                 {"num_inference_steps": STEPS} if isinstance(generator.model.program, DiffusionSpec) else {}
             )
             subject = f"{bundle}, batch {BATCH}" + (f", {STEPS} steps" if steps else "")
-            call = partial(generator.sample, BATCH, seed=0, progress=False, **steps)
-            for _ in range(WARM_UPS):
-                call()
-            with counter() as found:
-                call()
-            for what in COUNTED:
-                yield _row(order, subject, what, found.counts, bounded)
-            if not bounded:
-                yield attempted(order, subject, "CUDA's calls", partial(_profiled, order, subject, call))
+            watch = watch_over(next(iter(generator.sessions.values())))
+            for name, call in calls(generator, steps).items():
+                yield f"{name} of {bundle}"
+                yield from _counted_call(order, f"{subject}, {name}", call, watch)
 
 
-def _row(order: Order, subject: str, what: str, counts: Counter[str], bounded: bool) -> Row:
-    value, most = counts[what], MOST.get(what)
-    if bounded and most is not None:
-        return order.check(subject, what, value <= most, value, detail=f"at most {most}")
-    if not bounded and what not in (UPLOADS, DOWNLOADS, ALLOCATIONS):
+def calls(generator: Generator, options: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    """The ways to draw BATCH samples, by name; each time of another seed."""
+    prepared, seeds = generator.prepare(BATCH, **options), count()
+    return {
+        "sample()": lambda: generator.sample(BATCH, seed=next(seeds), progress=False, **options),
+        "prepared draw()": lambda: prepared.draw(next(seeds)),
+    }
+
+
+def _counted_call(order: Order, subject: str, call: Callable[[], Any], watch: Watch) -> Iterator[Row]:
+    for _ in range(WARM_UPS):
+        call()
+    with watch.counted() as found:
+        call()
+    for what in COUNTED:
+        yield _row(order, subject, what, found.counts[what], watch)
+    if not watch.whole:
+        yield attempted(order, subject, "CUDA's calls", partial(_profiled, order, subject, call))
+
+
+def _row(order: Order, subject: str, what: str, value: int, watch: Watch) -> Row:
+    if what not in watch.which:
         return order.row(subject, what, "skipped", detail="ONNX Runtime does it by itself; see CUDA's calls")
-    return order.row(subject, what, "measured", value)
+    beside = "" if watch.whole else "inside a graph ONNX Runtime may do more, see CUDA's calls"
+    if what in watch.most:
+        most = watch.most[what]
+        words = "; ".join(filter(None, (f"at most {most}", beside)))
+        return order.check(subject, what, value <= most, value, detail=words)
+    return order.row(subject, what, "measured", value, detail=beside)
 
 
 class Tally:

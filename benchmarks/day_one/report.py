@@ -23,7 +23,11 @@ SCHEMA = 1
 KIND = "gensdk-gpu-day"
 JSON, MARKDOWN = "gpu_day.json", "gpu_day.md"
 NOTHING = "-"
-WORDS = {"failed": "FAILED", "stopped": "STOPPED for want of time (give a larger --limit, or run it again)"}
+NOTHING_FOUND = "NOTHING WAS CHECKED"
+WORDS = {
+    "failed": "FAILED",
+    "stopped": "STOPPED for want of time (give a larger --limit or --total, or run it again)",
+}
 BUSY = 0.5
 """Of the cores: a load from which on a machine counts as busy."""
 
@@ -45,9 +49,15 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """True where no check failed and no piece was stopped. Figures fail nothing, nor does what could not be
-        had."""
-        return not any(self.counts[state] for state in UNDONE)
+        """True where something was found, no check failed and no piece was stopped. Figures fail nothing, nor does
+        what could not be had."""
+        return self.found and not any(self.counts[state] for state in UNDONE)
+
+    @property
+    def found(self) -> bool:
+        """Whether a part found anything at all; what the machine is counts where nothing else was asked."""
+        asked = set(self.conditions["parts"]) - {MACHINE} or {MACHINE}
+        return any(row.state in ("passed", "measured") for row in self.rows if row.part in asked)
 
     @property
     def busy(self) -> str:
@@ -204,7 +214,10 @@ def summary(outcome: Outcome) -> str:
     """How it went, in a sentence."""
     counts, machine = outcome.counts, outcome.machine
     bad = [f"{counts[state]} {words}" for state, words in WORDS.items() if counts[state]]
-    verdict = "every check passed" if outcome.ok else " and ".join(bad)
+    verdict = " and ".join(bad) or ("every check passed" if counts["passed"] else "figures alone, and no checks")
+    if not outcome.found:
+        beyond = " but what the machine is" if counts["passed"] else ""
+        verdict = " and ".join((NOTHING_FOUND + beyond, *bad))
     return (
         f"{verdict}: {counts['passed']} passed, {counts['measured']} figures, {counts['skipped']} not measured, "
         f"in {outcome.seconds:.0f} s; {', '.join(machine.gpus) or 'no NVIDIA GPU'}; "

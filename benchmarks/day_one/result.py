@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gensdk_runtime.backends.onnxruntime.backend import TF32
 from gensdk_runtime.printable import printable
 
 State = Literal["passed", "failed", "measured", "skipped", "stopped"]
@@ -105,6 +106,18 @@ class Order:
     def check(self, subject: str, what: str, ok: bool, value: float | None = None, **more: Any) -> Row:
         """The row of a check."""
         return self.row(subject, what, "passed" if ok else "failed", value, **more)
+
+    def bounded(self, subject: str, what: str, ok: bool, value: float | None = None, **more: Any) -> Row:
+        """The same of a bound that fp32 keeps; with TF32, which is asked for by name, it is a figure."""
+        if not rounds(more.get("where", self.piece)):
+            return self.check(subject, what, ok, value, **more)
+        words = f"{more.pop('detail', '')}; TF32 was asked for and {'keeps' if ok else 'does not keep'} it"
+        return self.row(subject, what, "measured", value, detail=words.removeprefix("; "), **more)
+
+
+def rounds(backend: str) -> bool:
+    """Whether the backend of this name is allowed TF32."""
+    return TF32 in backend.split(":")
 
 
 Found = Iterator[Row | str]

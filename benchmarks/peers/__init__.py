@@ -143,12 +143,17 @@ _GPU = (
 
 GPU_PEERS = {spec.name: spec for spec in _GPU}
 """Those that need a GPU, and so are no part of the comparison on processors; all without TF32, as gensdk is."""
-ON = "gensdk@"
-"""``gensdk@BACKEND``: gensdk on that backend, as in ``gensdk@onnxruntime:cuda``."""
+ON, DRAW_ON = "gensdk@", "gensdk-draw@"
+"""``gensdk@BACKEND``: gensdk on that backend, as in ``gensdk@onnxruntime:cuda``; ``gensdk-draw@BACKEND``: by calls
+that were prepared."""
 
 
 def peer_spec(name: str) -> PeerSpec:
     """The peer of this name, of all that there are. KeyError for an unknown one."""
+    if name.startswith(DRAW_ON):
+        backend = name.removeprefix(DRAW_ON)
+        title = f"the same on {backend} by prepare().draw()"
+        return PeerSpec(name, "peers.gensdk", title, options={"backend": backend, "draws": True}, anchor=True)
     if name.startswith(ON):
         backend = name.removeprefix(ON)
         title = f"Generator.load(bundle, backend={backend!r})"

@@ -8,15 +8,20 @@ from workloads import Case
 from workloads.prepare import Prepared
 
 from gensdk import Generator
+from gensdk_runtime.methods.prepared import Prepared as PreparedCall
+from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.model import AutoregressiveSpec
 from peers import SEED, Float32, Peer
 
 
-def open_peer(prepared: Prepared, case: Case, *, backend: str = "auto", **settings: Any) -> Peer:
-    """The bundle; `settings` go to every ``sample()``."""
+def open_peer(
+    prepared: Prepared, case: Case, *, backend: str = "auto", draws: bool = False, **settings: Any
+) -> Peer:
+    """The bundle; `settings` go to every ``sample()``, or with `draws` to the ``prepare()`` of its stand-in."""
     if case.steps is not None:
         settings["num_inference_steps"] = case.steps
-    return Gensdk(Generator.load(prepared.bundle, backend=backend), settings)
+    kind = Drawing if draws else Gensdk
+    return kind(Generator.load(prepared.bundle, backend=backend), settings)
 
 
 class Gensdk(Peer):
@@ -30,11 +35,26 @@ class Gensdk(Peer):
 
     def run(self, noise: Float32) -> Float32:
         """The samples' array."""
-        given: dict[str, Any] = {"seed": SEED} if self._seeded else {"latents": noise}
-        samples = self.generator.sample(len(noise), progress=False, **given, **self.settings)
+        samples = self.drawn(len(noise), {"seed": SEED} if self._seeded else {"latents": noise})
         self._detail = str(samples.settings["backend"])
         return samples.array
+
+    def drawn(self, n: int, given: dict[str, Any]) -> Samples:
+        """`n` samples of what is given in the place of a seed."""
+        return self.generator.sample(n, progress=False, **given, **self.settings)
 
     def detail(self) -> str:
         """The backends of the last call."""
         return self._detail
+
+
+class Drawing(Gensdk):
+    """The same by a call that was prepared once."""
+
+    _call: PreparedCall | None = None
+
+    def drawn(self, n: int, given: dict[str, Any]) -> Samples:
+        """By ``draw()``; a peer is opened for one batch size."""
+        if self._call is None:
+            self._call = self.generator.prepare(n, **self.settings)
+        return self._call.draw(**given)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gensdk_runtime.backends.cuda.device import find_gpu
 from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
+from gensdk_runtime.backends.tensorrt.needs import gpu_for
 from gensdk_runtime.backends.tensorrt.package import EngineRuntime, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, element_axes, image_axes
 from gensdk_runtime.backends.tensorrt.supply import Supplier
@@ -45,7 +45,7 @@ def build_engine(
     `graph`, and :class:`UnavailableError` where the package is missing, or the GPU that classic TensorRT needs.
     """
     toolkit = load_package(runtime)
-    gpu = None if toolkit.is_rtx else find_gpu()
+    gpu = None if toolkit.is_rtx else gpu_for(runtime)
     supplier = Supplier(toolkit, gpu, EngineCache())
     recipe = Recipe(graph, precision, {**(axes or {}), "batch": batch})
     try:

@@ -27,7 +27,7 @@ Every measure comes with its floor: what training images get in the samples' pla
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle")
 @click.option(
-    "--data", "source", required=True, help="digits, mnist:FOLDER, a folder of images, FILE.npz, or texts."
+    "--data", "source", required=True, help="digits, mnist:FOLDER, a folder of images, FILE.npz, music, or texts."
 )
 @click.option("-n", "--count", type=int, default=5000, show_default=True, help="Samples to draw.")
 @click.option("--seed", type=int, default=0, show_default=True)

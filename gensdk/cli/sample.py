@@ -25,6 +25,7 @@ Examples:
   gensdk sample digits-dcgan --seed 0:17 -o one.png       (sample 17 of seed 0)
   gensdk sample captions.gsdk -n 5                               (a model of text: printed)
   gensdk sample gaussians.gsdk -n 2500 --seed 0 -o points.csv    (a model of points)
+  gensdk sample mymusic.gsdk -n 4 -o tunes/       (a model of music: a MIDI file each; or tunes.wav, tunes.png)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
   gensdk sample digits-pixelcnn -n 16 --prefix digits/00007.png -o sevens.png    (other lower halves)
 """
@@ -41,8 +42,8 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    help="A .png, .npz, or a folder; of points also .csv, of text .txt or .jsonl. [default: samples.png; texts "
-    "are printed]",
+    help="A .png, .npz, or a folder; of points also .csv, of sounds .wav and .flac, of text .txt or .jsonl, of "
+    "music .mid and .wav. [default: samples.png; texts are printed]",
 )
 @click.option(
     "--seed", help="An int, or one entry for each sample with commas, as in 3,4 or 0:17. [default: drawn]"

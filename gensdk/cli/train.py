@@ -34,6 +34,7 @@ _DATA_OPTIONS = (
     *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
     *("sample_rate", "seconds"),
     *("inputs", "input_channels", "input_value_range", "paired", "augment", "text"),
+    *("bars", "steps_per_beat", "transpose"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
@@ -44,7 +45,8 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     "--data",
     help="digits, mnist:FOLDER, a folder of images, FILE.npz, FILE.npz:KEY or FILE.npy, NAME=DATA,NAME=DATA for "
     "domains; of points 25gaussians, 8gaussians, FILE.csv or FILE.npz; of sounds fsdd:PATH, a folder or a "
-    ".tar.gz; of texts FILE.txt, .tsv or .jsonl. With --resume only where the data moved.",
+    ".tar.gz; of texts FILE.txt, .tsv or .jsonl; of music a folder or .tar.gz of MIDI, FILE.mid or FILE.json.gz. "
+    "With --resume only where the data moved.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. Needed but for --dry-run.")
 @click.option("--dry-run", is_flag=True, help="Say what the data are taken for, and stop; nothing is written.")
@@ -93,6 +95,11 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     metavar="KEY=VALUE",
     help="How texts become tokens: min_count=2, vocabulary=characters, length=20, threshold=0.5, valid=0.1; may "
     "repeat.",
+)
+@click.option("--bars", type=click.IntRange(1, 256), help="Of music: bars of a phrase. [default: 2]")
+@click.option("--steps-per-beat", type=click.IntRange(1, 96), help="Of music: the grid. [default: 4]")
+@click.option(
+    "--transpose", type=click.IntRange(0, 11), help="Of music: semitones up and down that phrases are moved, too."
 )
 @click.option("--only", help="0,3 or cat,dog: the classes to train on, by number or name. [default: all]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where named data sets lie.")

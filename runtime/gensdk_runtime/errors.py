@@ -28,7 +28,13 @@ from typing import ClassVar
 
 from gensdk_runtime.printable import printable
 
-_OWN = ("gensdk", "gensdk_runtime", "gensdk_training", "gensdk_export")
+_OWN = (
+    "gensdk",
+    "gensdk_runtime",
+    "gensdk_training",
+    "gensdk_export",
+    "contextlib",
+)  # contextlib: between a ``with`` of ours and its body
 MAX_LISTED = 20
 """Names that an error message lists; a model may have a thousand classes."""
 
@@ -113,12 +119,13 @@ def not_finite(what: str, backend: str, precision: str) -> BackendError:
     )
 
 
-def tell(message: str) -> None:
-    """Warns with a :class:`GensdkWarning` that points to the line outside of gensdk that called."""
+def tell(message: str, category: type[UserWarning] = GensdkWarning) -> None:
+    """Warns with a :class:`GensdkWarning`, or another `category`, that points to the line outside of gensdk that
+    called."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, GensdkWarning, stacklevel=level - 1)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.images import encode_image
 from gensdk_runtime.noise import SampleKey
 from gensdk_runtime.outputs.base import Arrangement, Array, Layout, Output
+
+if TYPE_CHECKING:
+    from gensdk_runtime.media.music.notes import Music
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Samples:
     `data`: what was drawn. Of images float32 [n, C, H, W] in the model's own `value_range`, or with
     ``output_type="uint8"`` uint8 [n, H, W, C]; :attr:`array` and :attr:`images` give either form. Of a model of
     points float32 [n, D], which :attr:`array` and :attr:`points` give; of sounds float32 [n, samples, channels],
-    as :attr:`audio`; of text tokens int64 [n, length], whose words :attr:`texts` gives. `seeds`: a (seed,
-    position) pair for each sample, which ``sample(seed=[...])`` takes back. `output`: what works with their kind.
+    as :attr:`audio`; of text tokens int64 [n, length], whose words :attr:`texts` gives; of music float32 [n,
+    tracks, steps, pitches], 1 where a note sounds, whose notes :attr:`music` gives. `seeds`: a (seed, position)
+    pair for each sample, which ``sample(seed=[...])`` takes back. `output`: what works with their kind.
     `conditions`: what each was asked to be, by kind, [n, ...]; those that are large, such as images, are not kept.
     `settings`: everything needed to draw them again, as plain JSON. `stopped`: a callback ended the run early; the
     array then holds the samples that had begun, as far as they had come. `lengths`: int64 [n], where each ended,
@@ -114,20 +118,17 @@ class Samples:
     @property
     def points(self) -> NDArray[np.float32]:
         """float32 [n, D], in the units of the model's data; :class:`InputError` for what is no points."""
-        points: NDArray[np.float32] = self.output.form(self, "points")
-        return points
+        return cast("NDArray[np.float32]", self.output.form(self, "points"))
 
     @cached_property
     def texts(self) -> list[str]:
         """The samples of a model of text, each as a str; :class:`InputError` for what is no text."""
-        texts: list[str] = self.output.form(self, "texts")
-        return texts
+        return cast("list[str]", self.output.form(self, "texts"))
 
     @property
     def audio(self) -> NDArray[np.float32]:
         """float32 [n, samples, channels], full scale is [-1, 1]; :class:`InputError` for what is no sound."""
-        audio: NDArray[np.float32] = self.output.form(self, "audio")
-        return audio
+        return cast("NDArray[np.float32]", self.output.form(self, "audio"))
 
     @property
     def sample_rate(self) -> int:
@@ -137,8 +138,13 @@ class Samples:
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """uint8 [n, H, W, C], the value range mapped to 0 .. 255; :class:`InputError` for what is no images."""
-        images: NDArray[np.uint8] = self.output.form(self, "images")
-        return images
+        return cast("NDArray[np.uint8]", self.output.form(self, "images"))
+
+    @cached_property
+    def music(self) -> tuple[Music, ...]:
+        """A :class:`gensdk_runtime.media.music.notes.Music` for each piano roll: its notes, in steps and in
+        seconds, its roll, MIDI and sound; :class:`InputError` for what is no music."""
+        return cast("tuple[Music, ...]", self.output.form(self, "music"))
 
     def picture(self, *, columns: int | None = None, scale: int | None = None) -> NDArray[np.uint8]:
         """All samples as one picture, uint8 [H, W, C]: a grid of images, or points where they lie.
@@ -161,9 +167,11 @@ class Samples:
         ..., and ``label``. Sounds: ``x.wav`` or ``x.flac`` of 16 bits, several of them joined with pauses; a
         folder of single WAVs; an ``.npz``; or a picture of waveforms and spectrograms. Texts: ``x.txt``, a line
         each, in which a line break is written ``\\n``; ``x.jsonl``, with text, tokens, seed and label; an ``.npz``
-        with ``texts``; a picture of them; or a folder of text files. `layout`, `columns` and `scale` are for
-        images. Files are written beside the target and renamed. Raises :class:`InputError` for an unknown suffix
-        or layout, for `columns` or `scale` below 1, for no samples and where the disk refuses.
+        with ``texts``; a picture of them; or a folder of text files. Music: ``x.mid`` and ``x.wav``, several
+        pieces one after the other with a bar of silence between; a picture of the piano rolls; an ``.npz``; a
+        folder of single MIDI files. `layout`, `columns` and `scale` are for images. Files are written beside the
+        target and renamed. Raises :class:`InputError` for an unknown suffix or layout, for `columns` or `scale`
+        below 1, for no samples and where the disk refuses.
         """
         arrangement = Arrangement(layout, columns, scale)
         target = check_path(path, "path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -23,17 +24,22 @@ from day_one import (
     part_proof,
     part_transfers,
 )
-from day_one.backends import REFERENCE, processors_first
+from day_one.backends import REFERENCE, asked_for, choosable, on_gpu, processors_first
 from day_one.conduct import OPENS, Day
 from day_one.equality import bounds_of, equality
 from day_one.parts import MACHINE, PARTS, PREPARE
 from day_one.report import JSON, KIND, MARKDOWN, SCHEMA
 from day_one.result import Order, Row
+from peers import DRAW_ON, ON, peer_spec
+from workloads import WORKLOADS, Case
 
+from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.cuda import device
 from gensdk_runtime.backends.onnxruntime.providers import Memory
 from gensdk_runtime.bundles.embedded import embedded_names
+from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.methods.prepared import Prepared
 
 
 @pytest.fixture
@@ -76,10 +82,18 @@ def test_the_machine_says_which_backends_open(small: Order) -> None:
 @pytest.mark.parametrize("bundle", embedded_names())
 def test_proof_of_every_bundle(small: Order, bundle: str) -> None:
     rows = found(part_proof.rows(of(small, "proof", bundles=(bundle,))))
-    assert {row.what for row in rows} >= {"drift from PyTorch", "replay", "replay anew", "batch split"}
+    assert {row.what for row in rows} >= {
+        "drift from PyTorch",
+        "replay",
+        "replay anew",
+        "batch split",
+        "prepared draws",
+    }
     assert {row.subject for row in rows} == {f"{bundle} fp32", f"{bundle} fp16"}
     assert "failed" not in states(rows)
-    assert all("bit for bit" in row.detail for row in rows if row.what in ("replay", "batch split"))
+    assert all(
+        "bit for bit" in row.detail for row in rows if row.what in ("replay", "batch split", "prepared draws")
+    )
 
 
 def test_what_a_backend_can_not_do_is_a_failed_check(small: Order, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +189,55 @@ def test_backends_on_processors_come_first() -> None:
     assert processors_first(names) == [REFERENCE, "openvino", "onnxruntime:cuda", "tensorrt:rtx"]
 
 
+def test_a_prepared_call_that_draws_something_else_fails(small: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Prepared.draw
+    monkeypatch.setattr(Prepared, "draw", lambda self, seed: original(self, min(seed, 12)))  # a seed that stays
+    rows = found(part_proof.rows(of(small, "proof")))
+    assert {row.what for row in rows if row.state == "failed"} == {part_proof.PREPARED}
+
+
+def test_the_modes_of_a_provider_open_where_it_does(small: Order) -> None:
+    assert choosable()["onnxruntime:cuda:graphs"] == choosable()["onnxruntime:cuda:tf32"] == "onnxruntime:cuda"
+    assert choosable()["onnxruntime:cuda:tf32:graphs"] == "onnxruntime:cuda"
+    assert "onnxruntime:tensorrt:graphs" not in choosable()
+    assert all(create_or_refuse(name) for name in choosable())
+    assert on_gpu("onnxruntime:cuda:graphs")
+    assert not on_gpu("onnxruntime:openvino")
+    looked = [of(small, MACHINE).row(name, OPENS, "passed") for name in (REFERENCE, "onnxruntime:cuda")]
+    for wanted, chosen in (
+        ((), (REFERENCE, "onnxruntime:cuda")),
+        (("onnxruntime:cuda:graphs", REFERENCE), (REFERENCE, "onnxruntime:cuda:graphs")),
+    ):
+        day = Day(small, (MACHINE,), lambda _: None, wanted=wanted)
+        day._note_backends(looked)
+        assert (day.order.backends, day.closed) == (chosen, {})
+
+
+def create_or_refuse(name: str) -> bool:
+    """Whether `create_backend` knows the name, can it open here or not."""
+    with contextlib.suppress(UnavailableError):
+        create_backend(name)
+    return True
+
+
+def test_tf32_that_was_asked_for_is_held_to_no_bound(small: Order) -> None:
+    row = of(small, "proof", "onnxruntime:cuda:tf32").bounded("a bundle", "drift", False, 0.1, detail="far")
+    assert (row.state, row.detail) == ("measured", "far; TF32 was asked for and does not keep it")
+    assert of(small, "proof", "onnxruntime:cuda").bounded("a bundle", "drift", False).state == "failed"
+
+
+def test_prepared_calls_are_a_peer_with_the_same_pictures(tmp_path: Path) -> None:
+    prepared, case = part_latency.as_shipped(WORKLOADS["digits-ddpm"], tmp_path), Case(2, 3)
+    noise = np.random.default_rng(0).standard_normal((2, 1, 8, 8)).astype(np.float32)
+    plain, drawn = (peer_spec(f"{on}{REFERENCE}").open(prepared, case).run(noise).copy() for on in (ON, DRAW_ON))
+    assert np.array_equal(plain, drawn)
+
+
+def test_prepared_calls_are_timed_on_engines(small: Order) -> None:
+    ours, _, _ = part_latency.contenders(of(small, "latency", backends=(REFERENCE, "tensorrt:rtx")))
+    assert ours == ["gensdk@onnxruntime", "gensdk@tensorrt:rtx", "gensdk-draw@tensorrt:rtx"]
+
+
 @pytest.fixture
 def on_double(small: Order, monkeypatch: pytest.MonkeyPatch) -> Order:
     pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
@@ -182,6 +245,7 @@ def on_double(small: Order, monkeypatch: pytest.MonkeyPatch) -> Order:
     return of(small, "", double=True)
 
 
+CALLS = ("sample()", "prepared draw()")
 KINDS = pytest.mark.parametrize("piece", ["tensorrt:rtx", "tensorrt:classic"])
 
 
@@ -206,11 +270,46 @@ def test_memory_of_the_double_comes_back(on_double: Order, piece: str) -> None:
 @pytest.mark.parametrize("bundle", embedded_names())
 def test_transfers_are_counted_as_the_double_counts_them(on_double: Order, piece: str, bundle: str) -> None:
     rows = found(part_transfers.rows(of(on_double, "transfers", piece, bundles=(bundle,))))
-    counted = {row.what: row.value for row in rows}
     assert states(rows) == {"passed", "measured"}
-    assert counted[device_calls.DOWNLOADS] == counted[device_calls.WAITS] == 1
-    assert counted[device_calls.ALLOCATIONS] == 0
-    assert set(counted) == set(device_calls.COUNTED)
+    by_call = [{row.what: row.value for row in rows if row.subject.endswith(call)} for call in CALLS]
+    for counted in by_call:
+        assert counted[device_calls.DOWNLOADS] == counted[device_calls.WAITS] == 1
+        assert counted[device_calls.UPLOADS], "the keys of a new seed"
+        assert counted[device_calls.ALLOCATIONS] == 0
+        assert set(counted) == set(device_calls.COUNTED)
+    if bundle == "digits-ddpm":
+        assert by_call[1][device_calls.LAUNCHES] == 1, "the whole loop"
+
+
+@pytest.mark.parametrize("piece", ["onnxruntime:cuda", "onnxruntime:cuda:graphs", "onnxruntime:tensorrt"])
+@pytest.mark.parametrize("bundle", embedded_names())
+def test_transfers_of_onnx_runtime_are_counted_where_its_buffers_are(
+    small: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: str, bundle: str
+) -> None:
+    here = pytest.importorskip("support.onnxruntime_here", reason="the extra rtx is not installed")
+    host = here.onnxruntime_here(piece, monkeypatch, tmp_path)
+    rows = found(part_transfers.rows(of(small, "transfers", piece, bundles=(bundle,))))
+    assert host.cuda.calls["cudaMemcpyHostToDevice"], "the device was played"
+    for call in CALLS:
+        counted = {row.what: row for row in rows if row.subject.endswith(call)}
+        bounded = [counted[what] for what in part_transfers.MOST]
+        assert [row.state for row in bounded] == ["passed"] * len(part_transfers.MOST)
+        assert counted[device_calls.UPLOADS].value
+        assert counted[device_calls.DOWNLOADS].value == counted[device_calls.WAITS].value == 1
+        assert counted[device_calls.ALLOCATIONS].value == 0
+        assert "inside a graph" in counted[device_calls.COPIES].detail
+
+
+def test_without_cuda_bindings_onnx_runtimes_own_tensors_are_counted(
+    small: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = pytest.importorskip("support.onnxruntime_here", reason="the extra rtx is not installed")
+    here.onnxruntime_here("onnxruntime:cuda", monkeypatch, tmp_path)
+    here.take_cuda_away(monkeypatch)
+    rows = found(part_transfers.rows(of(small, "transfers", "onnxruntime:cuda")))
+    values = {(row.what, row.state) for row in rows}
+    assert {(device_calls.UPLOADS, "measured"), (device_calls.WAITS, "skipped")} <= values
+    assert all(row.value for row in rows if row.what == device_calls.DOWNLOADS)
 
 
 def test_a_counter_lets_every_call_through(on_double: Order) -> None:
@@ -331,6 +430,13 @@ def test_no_time_is_a_row_too(small: Order, tmp_path: Path, monkeypatch: pytest.
     assert all("give a larger --limit" in row.detail for row in rows)
 
 
+def test_a_total_that_is_too_short_is_said_as_such(small: Order) -> None:
+    day = Day(small, ("proof",), lambda _: None, total=0.5)
+    machine, proof = day.rows()
+    assert "give a larger --total" in machine.detail
+    assert "did not come to it" in proof.detail
+
+
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(gpu_day.main, arguments, catch_exceptions=False)
 
@@ -346,10 +452,14 @@ def run(*arguments: str) -> Result:
         (("--batch", "1,x"), "expected whole numbers from 1 to 1024"),
         (("--frames", "720"), "expected HEIGHTxWIDTH from 8 to 7680"),
         (("--bundles", "digits"), "'digits' is none of digits-dcgan"),
+        (("--backends", "gpu"), "no backend 'gpu'"),
+        (("--backends", "onnxruntime:cudo"), "no backend 'onnxruntime:cudo'; did you mean 'onnxruntime:cuda'"),
+        (("--backends", ""), "no backend ''"),
+        (("--output", ""), "expected a folder, got nothing"),
     ],
 )
 def test_bad_arguments_are_refused_in_a_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    done = run(*arguments, "--output", str(tmp_path / "day"))
+    done = run("--output", str(tmp_path / "day"), *arguments)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
     assert not (tmp_path / "day").exists()
@@ -378,22 +488,44 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "--bundles",
         "digits-dcgan",
         "--backends",
-        f"{REFERENCE},gpu",
+        f"{REFERENCE},tensorrt",
     )
     done = run("--output", str(tmp_path), *arguments)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / JSON).read_text())
     assert (found["kind"], found["schema"], found["ok"]) == (KIND, SCHEMA, True)
     assert found["conditions"]["backends"] == [REFERENCE]
-    assert found["conditions"]["closed"] == {"gpu": "no backend of this name was found"}
+    closed = found["conditions"]["closed"]
+    assert set(closed) == {"tensorrt:rtx", "tensorrt:classic"}
+    assert all(f"NOT OPEN: {name}: {closed[name]}" in done.output for name in closed)
+    assert all(closed.values())
     assert sum(found["counts"].values()) == len(found["rows"])
     rows = [Row(**row) for row in found["rows"]]
     assert {row.part for row in rows} == {"machine", "proof", "transfers"}
     text = (tmp_path / MARKDOWN).read_text()
     assert "bit for bit" in text
     assert "| on | proof | transfers |" in text
-    assert f"| {REFERENCE} | 8 ok | - |" in text
+    assert f"| {REFERENCE} | 10 ok | - |" in text
     assert "double" not in text
     titles = [part.title for part in PARTS.values() if part.name in found["conditions"]["parts"]]
     assert all(f"## {title}" in text for title in titles)
     assert "every check passed" in done.output
+
+
+def test_a_run_that_found_nothing_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = run("--output", str(tmp_path), "--only", "machine,transfers,machine", "--backends", REFERENCE)
+    assert done.exit_code == 1, done.output
+    assert "NOTHING WAS CHECKED" in done.output
+    assert "every check passed" not in done.output
+    found = json.loads((tmp_path / JSON).read_text())
+    assert (found["ok"], found["conditions"]["parts"]) == (False, ["machine", "transfers"])
+
+
+def test_backends_are_read_once_each() -> None:
+    assert asked_for("tensorrt") == ("tensorrt:rtx", "tensorrt:classic")
+    assert asked_for("onnxruntime:cpu, onnxruntime,tensorrt:rtx,tensorrt") == (
+        REFERENCE,
+        "tensorrt:rtx",
+        "tensorrt:classic",
+    )

@@ -47,11 +47,11 @@ def test_the_record_keeps_the_other_models_newest_rows(tmp_path: Path) -> None:
 
 
 def test_models_are_chosen_by_pattern(tmp_path: Path) -> None:
-    assert set(quality.chosen(("gaussians-*",), None, embedded=False)) == set(quality.quality_points.ENTRIES)
-    assert quality.chosen(("mnist-*",), None, embedded=False) == []
-    assert len(quality.chosen(("mnist-anogan-*",), tmp_path, embedded=False)) == 10
+    assert set(quality.chosen(("gaussians-*",), {}, embedded=False)) == set(quality.quality_points.ENTRIES)
+    assert quality.chosen(("mnist-*",), {"mnist": None}, embedded=False) == []
+    assert len(quality.chosen(("mnist-anogan-*",), {"mnist": tmp_path}, embedded=False)) == 10
     with pytest.raises(click.UsageError, match="no model 'gausians'"):
-        quality.chosen(("gausians",), None, embedded=False)
+        quality.chosen(("gausians",), {}, embedded=False)
 
 
 def test_gates_compare_models_of_one_run() -> None:

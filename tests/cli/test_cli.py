@@ -51,7 +51,7 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
         (["sample", "digits-pixelcnn", "--prefix-length", "4"], 5, "expected --prefix FILE"),
         (["sample", NAME, "-o", "grid.gif"], 5, "can't write .gif"),
         (["sample", NAME, "--backend", "onnxruntim"], 5, "did you mean 'onnxruntime'"),
-        (["sample", NAME, "--backend", "onnxruntime:cuda"], 4, "pip"),
+        (["sample", NAME, "--backend", "onnxruntime:cuda"], 4, "CUDAExecutionProvider"),
         (["sample", "digits-vae", "--eta", "0.5"], 5, "eta means nothing"),
         (["sample", NAME, "-o", "/dev/null/x.png"], 5, "is a file, not a folder"),
         (["verify", NAME, "--atol", "-1"], 5, "atol as a number above 0"),

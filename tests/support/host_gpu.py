@@ -66,6 +66,8 @@ class HostCuda:
         self.queues: dict[int, list[Callable[[], None]]] = {}
         self.captured: dict[int, Captured | None] = {}
         self.events: dict[int, Mark | None] = {}
+        self.capturers: dict[int, int] = {}
+        """The thread of each stream that began a capture."""
         self.unjoined: dict[int, set[int]] = {}
         """Of each stream that began a capture, those that joined it and have work that it does not wait for."""
         self.graphs: dict[int, list[Callable[[], None]]] = {}
@@ -116,7 +118,7 @@ class HostCuda:
         return sum(len(memory) for side, memory in list(self.memory.values()) if side == "device")
 
     def cudaMalloc(self, size: int) -> Any:
-        if self.unjoined:  # which no capture of a thread allows
+        if threading.get_ident() in self.capturers.values():  # which no capture of this thread allows
             return real.cudaError_t.cudaErrorStreamCaptureUnsupported, 0
         if self.room is not None and self.taken + size > self.room:
             self.calls["refused"] += 1
@@ -127,6 +129,8 @@ class HostCuda:
         return OK, self._allocate("host", size)
 
     def cudaFree(self, address: int) -> Any:
+        if threading.get_ident() in self.capturers.values():
+            return (real.cudaError_t.cudaErrorStreamCaptureUnsupported,)
         if not address:  # frees nothing, and makes the context
             return (OK,)
         return (OK if self.memory.pop(address)[0] == "device" else WRONG,)
@@ -257,10 +261,12 @@ class HostCuda:
             return (WRONG,)
         self.captured[stream] = []
         self.unjoined[stream] = set()
+        self.capturers[stream] = threading.get_ident()
         return (OK,)
 
     def cudaStreamEndCapture(self, stream: int) -> Any:
         whole, unjoined = self.captured[stream], self.unjoined.pop(stream)
+        del self.capturers[stream]
         for each, captured in self.captured.items():
             if captured is whole:
                 self.captured[each] = None

@@ -9,9 +9,13 @@ from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
+from support.music import phrases, voices_file
 from support.short_sounds import short_sounds, short_sounds_folder
+from support.short_texts import short_texts, short_texts_file
 
 CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
+
+TEXTS = {"embedding": 8, "hidden": 16}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ae": {"latent": 4, "hidden": [32]},
@@ -34,10 +38,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "glo": {"channels": 8, "latent": 8},
     "gmm": {"components": 3},
     "gon": {"hidden": [32], "latent": 8},
+    "musegan": {"latent": 4, "generator_channels": 2, "discriminator_channels": 4, "discriminator_steps": 2},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
     "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8, "first_kernel": 3},
     "progan": {"channels": 4, "latent": 4, "hold_steps": 2, "fade_steps": 2},
+    "scratchgan": {**TEXTS, "discriminator_embedding": 8, "discriminator_hidden": 8},
+    "seqgan": {
+        **TEXTS,
+        "likelihood_steps": 2,
+        "discriminator_steps": 1,
+        "rollouts": 2,
+        "updates": 2,
+        "filters": 4,
+    },
     "sgan": {"latent": 4, "generator_hidden": [16], "classifier_hidden": [32, 16], "labels": 20},
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
@@ -60,8 +74,10 @@ POINTS = {"latent": 4, "hidden": [32], "architecture": "mlp"}
 
 FAMILIES = tuple(families())
 POINT_FAMILIES = tuple(name for name, family in families().items() if "points" in family.makes)
+MUSIC_FAMILIES = tuple(name for name, family in families().items() if "piano rolls" in family.makes)
 IMAGE_FAMILIES = tuple(name for name, family in families().items() if "images" in family.makes)
 SOUND_FAMILIES = tuple(name for name, family in families().items() if "sounds" in family.makes)
+TEXT_FAMILIES = tuple(name for name, family in families().items() if "texts" in family.makes)
 
 
 def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any) -> RunConfig:
@@ -80,9 +96,13 @@ def tiny_points(family: str, *, steps: int = 6, **run: Any) -> RunConfig:
 
 
 def tiny_data(family: str, source: str = "digits") -> DataConfig:
-    """The images of `source`, for a family that translates them from themselves; or sounds."""
+    """The images of `source`, for a family that translates them from themselves; or what the family makes."""
+    if family in MUSIC_FAMILIES:
+        return DataConfig(source=str(voices_file()))
     if family in SOUND_FAMILIES:
         return DataConfig(source=str(short_sounds_folder()))
+    if family in TEXT_FAMILIES:
+        return DataConfig(source=str(short_texts_file()))
     kind = get_family(family).starts_from
     if kind in ("pairs", "collections"):
         return DataConfig(source=source, inputs=source, paired=kind == "pairs")
@@ -90,9 +110,13 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
 
 
 def with_source(family: str, info: DataInfo) -> DataInfo:
-    """`info` with the images that `family` starts from, like those that it makes; or of sounds."""
+    """`info` with the images that `family` starts from, like those that it makes; or of what it makes."""
+    if family in MUSIC_FAMILIES:
+        return phrases().info
     if family in SOUND_FAMILIES:
         return short_sounds().info
+    if family in TEXT_FAMILIES:
+        return short_texts().info
     kind = get_family(family).starts_from
     if kind not in ("pairs", "collections"):
         return info

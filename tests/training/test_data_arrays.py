@@ -229,7 +229,7 @@ def test_idx_refusals(mnist: Path, change: Any, message: str) -> None:
         ("digits", {"channels": 2}, "channels 1, 3 or 4"),
         ("digits", {"size": 0}, "size of 1"),
         ("digits", {"fit": "squash"}, "'crop' or 'stretch'"),
-        (__file__, {}, "a folder, an .npz, .npy, .csv or .tar.gz file"),
+        (__file__, {}, r"expected a folder, an .npz, .npy, .csv, .mid, .json or .tar.gz file"),
     ],
 )
 def test_wrong_requests_are_told(

@@ -200,7 +200,7 @@ def test_rows_of_an_evaluation() -> None:
     for row in rows.values():
         assert row.floor is not None
         assert row.value == pytest.approx(row.floor, rel=0.35, abs=0.05), row.name
-    for name in TEXT_METRICS:
+    for name in set(TEXT_METRICS) - {"bits"}:  # those are told by a generator
         assert text_measures(parts(sentences(80, 5)), frozenset([name]))
 
 

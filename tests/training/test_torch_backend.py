@@ -96,7 +96,7 @@ def test_every_family_previews_the_same_in_one_thread_and_in_eight(family: str) 
                 lambda _: generator.sample(4, seed=1, progress=False, **images).array, range(8)
             ):
                 np.testing.assert_array_equal(together, alone)
-    assert alone.shape == (4, *plan.model.output.shape)
+    assert alone.shape == (4, *built.data.output.shape)
     assert np.isfinite(alone).all()
 
 

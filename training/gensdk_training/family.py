@@ -20,7 +20,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.spec.audio import AudioSpec
 from gensdk_runtime.spec.fields import Finite, Range
-from gensdk_runtime.spec.kinds import OutputSpec
+from gensdk_runtime.spec.kinds import AnyOutput, OutputSpec
 from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec, TextSpec
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_runtime.text.vocabulary import AnyVocabulary
@@ -102,7 +102,8 @@ class DataInfo(StrictModel):
     Images are `channels` x `height` x `width`; `count` of them; `num_classes` is None without labels, `source`
     without images to translate. Where `points` is set the data are points instead: `channels` is their number of
     dimensions, height and width are 1. Where `audio` is set they are sounds: `height` samples, in batches, of
-    `channels`. Where `text` is set they are texts: channels and height are 1, the width is the length.
+    `channels`. Where `text` is set they are texts: channels and height are 1, the width is the length. Where
+    `form` is set they are what it says, such as piano rolls [channels, height, width].
     """
 
     name: str
@@ -116,6 +117,7 @@ class DataInfo(StrictModel):
     points: PointsInfo | None = None
     audio: AudioInfo | None = None
     text: TextInfo | None = None
+    form: AnyOutput | None = None
 
     @property
     def output(self) -> OutputSpec:
@@ -124,13 +126,15 @@ class DataInfo(StrictModel):
             return AudioSpec(samples=self.height, channels=self.channels, sample_rate=self.audio.sample_rate)
         if self.text is not None:
             return TextSpec.of(self.text.length, self.text.vocabulary.size)
+        if self.form is not None:
+            return self.form
         if self.points is None:
             return self.image
         return PointsSpec(dimensions=self.channels, value_range=self.points.value_range)
 
     @property
     def kind(self) -> str:
-        """What several of them are called: "images", "points", "sounds" or "texts"."""
+        """What several of them are called: "images", "points", "sounds", "texts", "piano rolls"."""
         return output_of(self.output).plural
 
     @property
@@ -140,7 +144,7 @@ class DataInfo(StrictModel):
             return f"{self.height}x{self.width}x{self.channels} (height x width x channels)"
         if self.points is not None:
             return f"{self.channels} dimensions"
-        return output_of(self.output).facts
+        return output_of(self.output).facts if self.form is None else output_of(self.form).of_shape
 
     @property
     def on_a_grid(self) -> bool:
@@ -168,16 +172,17 @@ class DataInfo(StrictModel):
     @property
     def image(self) -> ImageSpec:
         """The images as the runtime describes them: float32 NCHW in [-1, 1]. InputError for other data."""
-        if self.points is not None or self.audio is not None or self.text is not None:
+        if any(each is not None for each in (self.points, self.audio, self.text, self.form)):
             raise InputError(f"expected images, but {self.name!r} are {self.kind}; use other data")
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it, or sounds [B, samples,
-    channels]; `labels`: int64 [B], or None for data without labels. `lengths`: int64 [B], of data that may end
-    early: how much of each is data, the rest is padding; None where all of it is.
+    """`images`: float32 [B, C, H, W] in [-1, 1], or points [B, D], scaled into it, sounds [B, samples,
+    channels], tokens int64 [B, 1 + length], or piano rolls [B, tracks, steps, pitches] of ones and zeros;
+    `labels`: int64 [B], or None for data without labels. `lengths`: int64 [B], of data that may end early: how
+    much of each is data, the rest is padding; None where all of it is.
 
     `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
     where the data is not paired, any that could be. `indices`: int64 [B], each image's place in the data.
@@ -325,6 +330,11 @@ class Family(ABC, Generic[ConfigT]):
     def begin_step(self, networks: Mapping[str, nn.Module], step: int) -> None:
         """Sets those parts of `networks` that follow from the number of the step, from 0, such as how far they
         have grown."""
+
+    def rests(self, phase: str, step: int) -> bool:
+        """True where `phase` has no turn in the step of this number, from 0: the others run, and its batches are
+        passed over. Of families that learn in several parts, one after the other."""
+        return False
 
     @property
     def depends_on_steps(self) -> bool:

@@ -31,7 +31,8 @@ class DataConfig(StrictModel):
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
     `depth`: bits that image files of 16 use; None: as they say. `sample_rate` (Hz) and `seconds`: of sounds; None:
-    as most files, and as the longest. `text`: how texts become tokens.
+    as most files, and as the longest. `text`: how texts become tokens. `bars`, `steps_per_beat`, `transpose`: of
+    music.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -52,6 +53,9 @@ class DataConfig(StrictModel):
     sample_rate: int | None = None
     seconds: float | None = None
     text: TextOptions | None = None
+    bars: Annotated[int, Field(ge=1, le=256)] | None = None
+    steps_per_beat: Annotated[int, Field(ge=1, le=96)] | None = None
+    transpose: Annotated[int, Field(ge=0, le=11)] | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -75,6 +79,9 @@ class DataConfig(StrictModel):
             sample_rate=self.sample_rate,
             seconds=self.seconds,
             text=self.text,
+            bars=self.bars,
+            steps_per_beat=self.steps_per_beat,
+            transpose=self.transpose,
         )
 
 
@@ -135,16 +142,11 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         del whole["data"]["inputs"]
     if config.data.augment:
         whole["data"]["augment"] = list(config.data.augment)
-    for key in (
-        "only",
-        "value_range",
-        "input_value_range",
-        "layout",
-        "depth",
-        "sample_rate",
-        "seconds",
-        "text",
-    ):  # unknown to older runs, too
+    newer = (
+        *("only", "value_range", "input_value_range", "layout", "depth", "sample_rate", "seconds", "text"),
+        *("bars", "steps_per_beat", "transpose"),
+    )
+    for key in newer:  # unknown to older runs, too
         whole["data"].pop(key, None)
         if getattr(config.data, key) != DataConfig.model_fields[key].default:
             whole["data"][key] = config.data.model_dump(mode="json")[key]

@@ -118,7 +118,7 @@ class Trainer:
         self._trained = None
 
     def advance(self) -> None:
-        """One step: every phase in order, then the moving average.
+        """One step: every phase that does not rest, in order, then the moving average.
 
         Raises :class:`TrainingError` for a loss that is not finite, in the same step on every process.
         """
@@ -132,9 +132,10 @@ class Trainer:
         batch = self.step * self._batches_a_step
         for position, phase in enumerate(self.phases):
             set_learning_rate(self._optimizers[phase.name], phase.learning_rate * factor)
-            for repeat in range(phase.repeat):
-                self._run_phase(phase, position, repeat, batch)
-                batch += 1
+            if not self.family.rests(phase.name, self.step):
+                for repeat in range(phase.repeat):
+                    self._run_phase(phase, position, repeat, batch + repeat)
+            batch += phase.repeat
         synchronize_buffers(self.accelerator, self.networks)
         self.ema.update(self.step)
         self.step += 1

@@ -68,7 +68,7 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
     (:mod:`gensdk_runtime.backends.onnxruntime.captures`).
     `threads` bounds the CPU threads inside one graph; with `spinning` they wait busily between runs, which is
     faster for small graphs and takes the processor from others. With ``:background`` at its end, as in
-    ``"tensorrt:background"``, ONNX Runtime serves until the backend is ready
+    ``"tensorrt:background"``, ONNX Runtime serves until the backend is ready; one that can't come is refused
     (:mod:`gensdk_runtime.backends.background`).
     """
     if not isinstance(spec, str):
@@ -77,11 +77,27 @@ def create_backend(spec: str, *, threads: int | None = None, spinning: bool = Fa
         from gensdk_runtime.backends.background import BackgroundBackend
 
         final = spec.removesuffix(BACKGROUND)
-        get_backend(final.partition(":")[0])  # a wrong name is said at once
+        name, provider = _parts(final)
+        get_backend(name).check_here(provider)  # what can't come is said at once
         now = create_backend("onnxruntime", threads=threads, spinning=spinning)
         return BackgroundBackend(now, lambda: create_backend(final, threads=threads), label=spec)
-    name, _, provider = spec.partition(":")
-    return get_backend(name).create(provider=provider or None, threads=check_threads(threads), spinning=spinning)
+    name, provider = _parts(spec)
+    return get_backend(name).create(provider=provider, threads=check_threads(threads), spinning=spinning)
+
+
+def _parts(spec: str) -> tuple[str, str | None]:
+    """The name of a backend, and what stands behind its first colon."""
+    name, colon, provider = spec.partition(":")
+    if name == "auto":
+        raise InputError(
+            f"'auto' chooses among the backends by measurement and stands alone, got {shown(spec)!r}; name one of "
+            f"them, such as 'onnxruntime:cuda', or use 'auto'"
+        )
+    if colon and not provider:
+        raise InputError(
+            f"expected a provider behind the colon of {shown(spec)!r}; leave the colon out without one"
+        )
+    return name, provider or None
 
 
 def check_threads(threads: int | None) -> int | None:

@@ -8,13 +8,12 @@ rounding.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.backends.tensorrt.source import HeldSource
-from gensdk_runtime.errors import BackendError, GensdkError
+from gensdk_runtime.errors import BackendError, GensdkError, tell
 from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.fields import Precision
@@ -24,8 +23,8 @@ from gensdk_runtime.spec.signature import GraphSpec
 class BackgroundBackend(Backend):
     """Opens graphs on `now`, and on what `later` makes in a thread beside, one graph after another.
 
-    `later` is called there, so that a slow import or a missing GPU delays nothing. If it fails, the next use
-    warns, and the graphs stay on `now`.
+    `later` is called there, so that a slow import delays nothing. If it fails, the next use warns (or the end,
+    where there is none), the graphs stay on `now`, and samples say so under ``fallback`` in their settings.
     """
 
     name = "background"
@@ -74,6 +73,7 @@ class BackgroundSession(Session):
         self._users: dict[int, int] = {}  # of each session, by id
         self._retired: Session | None = None
         self._failure: GensdkError | None = None
+        self._served = False
         self._changing = new_lock()
         self._settled = threading.Event()
         # A daemon: the end of the program does not wait for an engine that nobody will use.
@@ -118,12 +118,11 @@ class BackgroundSession(Session):
         """The session that is current, which is not closed until it is released."""
         failure, self._failure = self._failure, None
         if failure is not None:
-            said = printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
-            warnings.warn(said, stacklevel=5)
+            tell(self._stays(failure))
         with self._changing:
             if self.closed:
                 raise self.closed_error()
-            session = self._current
+            session, self._served = self._current, True
             self._users[id(session)] = self._users.get(id(session), 0) + 1
             return session
 
@@ -146,6 +145,7 @@ class BackgroundSession(Session):
             failure = BackendError(f"{type(unknown).__name__}: {unknown}")
         with self._changing:
             self._failure = failure
+            self.fallback = "" if failure is None else self._stays(failure)
             if second is not None and not self.closed:
                 self._retired, self._current = self._current, second
                 self.backend, second = second.backend, None
@@ -154,6 +154,9 @@ class BackgroundSession(Session):
             if session is not None:
                 session.close()
         self._settled.set()
+
+    def _stays(self, failure: GensdkError) -> str:
+        return printable(f"graph {self.graph.name!r} stays on {self.backend}: {failure}")
 
     def _take_retired(self) -> Session | None:
         """The first session, once it is not used any more."""
@@ -166,5 +169,8 @@ class BackgroundSession(Session):
         with self._changing:
             sessions = [self._current, *([self._retired] if self._retired is not None else [])]
             self._retired = None
+            failure, self._failure = self._failure, None
         for session in sessions:
             session.close()
+        if failure is not None and self._served:  # since the last use
+            tell(self._stays(failure))

@@ -65,6 +65,9 @@ class Session(Closable):
     """Bytes that buffers waiting for their next run may hold together (:attr:`Bound.nbytes`), of any number, where
     making them costs much; None: MAX_IDLE_BOUND of them, of any size."""
 
+    fallback: str = ""
+    """Where the graph runs on another backend than was asked for: that, and why."""
+
     waits: ClassVar[bool] = True
     """Whether a bound run returns when it is over; otherwise once it is queued on a device."""
 
@@ -226,6 +229,15 @@ class Backend(ABC):
         if provider is not None:
             raise InputError(f"backend {cls.name!r} has no execution providers, got {provider!r}")
         return cls()
+
+    @classmethod
+    def check_here(cls, provider: str | None) -> None:
+        """Refuses at once what :meth:`create` would refuse, for a backend that is made later, in a thread.
+
+        Raises :class:`InputError` for a `provider` that is not known, and :class:`UnavailableError` for a package,
+        a driver or a device that is missing. A backend whose `create` takes long says here what it can without.
+        """
+        cls.create(provider=provider, threads=None, spinning=False)
 
     @classmethod
     def chains(cls) -> dict[str, Chain]:

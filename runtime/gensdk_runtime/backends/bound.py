@@ -178,6 +178,9 @@ class Bound(ABC):
     def _run(self) -> None:
         """Runs and carries over."""
 
+    def drain(self) -> None:  # noqa: B027 - where runs are over when they return
+        """Waits for what runs began, failed or not: what is shared with other graphs may be freed afterwards."""
+
     def close(self) -> None:  # noqa: B027 - not every backend holds something
         """Frees what it holds."""
 

@@ -17,13 +17,15 @@ Capability = tuple[int, int]
 class Link:
     """One thing that must be there: `what` it is, what was `found`, and the `remedy` where it is not `ok`.
 
-    `ok` None: it can't be told, as where a link before it is missing.
+    `ok` None: it can't be told, as where a link before it is missing. `decides`: while it is missing, nothing that
+    comes after it helps.
     """
 
     what: str
     ok: bool | None
     found: str
     remedy: str = ""
+    decides: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,32 +48,34 @@ class Chain:
     def problem(self) -> str:
         """What is missing in one line, with the remedy; empty where nothing is.
 
-        Where there is no GPU, no package helps. Else a missing package comes first: what it would need is known
-        only when it is there.
+        Where there is no GPU, or the driver itself is at fault, no package helps. Else a missing package comes
+        first: what it would need is known only when it is there.
         """
         if not self.broken:
             return ""
-        told = min(self.broken, key=lambda link: (link.what != GPU, link.what != PACKAGE))
+        told = min(self.broken, key=lambda link: (not link.decides, link.what != PACKAGE))
         return f"{told.found}; {told.remedy}"
 
 
-GPU, PACKAGE = "GPU", "package"
+PACKAGE = "package"
+DRIVERS = {12: 525, 13: 580}
+"""The oldest driver of each CUDA, by its major version: CUDA's release notes, on Linux."""
 
 
-def gpu_links(wants: Callable[[Capability], bool], wanted: str, cuda: int) -> Iterator[Link]:
+def gpu_links(wants: Callable[[Capability], bool], wanted: str, cuda: int, *, older: str = "") -> Iterator[Link]:
     """The links from the GPU to CUDA.
 
     `wants`: whether a GPU of this compute capability will do, `wanted` in words; `cuda`: the major version of CUDA
-    that the package was built with, 0 where that is not known.
+    that the package was built with, 0 where that is not known; `older`: what installs one for CUDA 12.
     """
     driver = nvidia_driver()
     yield _gpu_link(driver)
-    yield _driver_link(driver)
+    yield driver_link(driver)
     if driver.problem:
         yield Link("CUDA", None, f"wants CUDA {cuda}" if cuda else "not known")
         yield Link("compute capability", None, f"wants {wanted}")
         return
-    yield _cuda_link(driver, cuda)
+    yield cuda_link(driver.cuda, cuda, older=older)
     first, (major, minor) = driver.gpus[0], driver.gpus[0].capability
     if wants(first.capability):
         yield Link("compute capability", True, f"{major}.{minor}")
@@ -82,33 +86,55 @@ def gpu_links(wants: Callable[[Capability], bool], wanted: str, cuda: int) -> It
 
 def _gpu_link(driver: Driver) -> Link:
     if driver.gpus:
-        return Link(GPU, True, "; ".join(str(gpu) for gpu in driver.gpus))
+        return Link("GPU", True, "; ".join(str(gpu) for gpu in driver.gpus))
     seen = gpus_in_sight()
     if seen is None:
-        return Link(GPU, None, "the system does not tell")
+        return Link("GPU", None, "the system does not tell")
     if seen:
-        return Link(GPU, True, f"NVIDIA, {', '.join(seen)}")
+        return Link("GPU", True, f"NVIDIA, {', '.join(seen)}")
+    if driver.fault:  # what it says is the cause
+        return Link("GPU", None, "the system shows none")
     # A container shows the devices of its host or none; a virtual machine those that it was given.
-    return Link(GPU, False, "no NVIDIA GPU was found", "use backend='auto' on a machine without one")
+    return Link(
+        "GPU", False, "no NVIDIA GPU was found", "use backend='auto' on a machine without one", decides=True
+    )
 
 
-def _driver_link(driver: Driver) -> Link:
+def driver_link(driver: Driver) -> Link:
+    """Whether the driver answers, and has a GPU."""
     if not driver.problem:
         return Link("driver", True, str(driver))
-    return Link("driver", False, driver.problem, _driver_remedy())
+    if driver.fault:
+        remedy = f"install the NVIDIA driver anew and restart the machine ({_another_driver()})"
+        return Link("driver", False, driver.problem, remedy, decides=True)
+    return Link("driver", False, driver.problem, driver_remedy())
 
 
-def _cuda_link(driver: Driver, cuda: int) -> Link:
-    found = f"{driver.cuda // 1000}.{driver.cuda % 1000 // 10}"
-    if driver.cuda // 1000 >= cuda:
+def cuda_link(known: int, cuda: int, *, older: str = "") -> Link:
+    """Whether the CUDA that the driver knows, 13020 for 13.2, is that of the package or a newer one."""
+    found = f"{known // 1000}.{known % 1000 // 10}"
+    if known // 1000 >= cuda:
         return Link("CUDA", True, found)
-    text = f"the NVIDIA driver knows CUDA {found}, and the package was built with CUDA {cuda}"
-    return Link("CUDA", False, text, _driver_remedy())
+    text = f"the NVIDIA driver knows CUDA {found}, and the package is built with CUDA {cuda}"
+    remedy = newer_driver(cuda)
+    return Link("CUDA", False, text, f"{remedy}, or {older}" if older and known // 1000 == 12 else remedy)
 
 
-def _driver_remedy() -> str:
-    """The command that installs or updates the driver."""
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+def newer_driver(cuda: int) -> str:
+    """What brings a driver that knows this major version of CUDA."""
+    least = f" to {DRIVERS[cuda]} or newer" if cuda in DRIVERS else ""
+    return f"update the NVIDIA driver{least} ({_another_driver()})"
+
+
+def _another_driver() -> str:
+    if _in_container():
+        return "on the machine that runs the container: https://www.nvidia.com/drivers"
+    return driver_remedy()
+
+
+def driver_remedy() -> str:
+    """The command that installs the driver, the newest one where it can be told."""
+    if _in_container():
         return "start the container with its GPUs (docker run --gpus all)"
     if sys.platform.startswith("linux"):
         system = _os_release()
@@ -117,6 +143,10 @@ def _driver_remedy() -> str:
         if "debian" in system:
             return "sudo apt install nvidia-driver"
     return "install the newest NVIDIA driver (https://www.nvidia.com/drivers)"
+
+
+def _in_container() -> bool:
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
 
 
 def _os_release() -> str:

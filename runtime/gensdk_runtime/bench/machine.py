@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from gensdk_runtime.host.child_process import run_program
+from gensdk_runtime.host.nvidia import nvidia_driver
 from gensdk_runtime.host.processor import cpu_model, cpu_quota, system_name, usable_cores
 from gensdk_runtime.host.system import physical_memory
 from gensdk_runtime.printable import printable
@@ -117,7 +118,11 @@ def speed_probe_ns(pieces: int = 50) -> int:
 
 def _gpus() -> tuple[str, ...]:
     listing = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    return tuple(shown(line.strip()) for line in listing.splitlines() if line.strip())[:64]
+    lines = listing.splitlines()
+    if not lines:  # the driver answers in places where its programs are not on the path, such as WSL
+        driver = nvidia_driver()
+        lines = [f"{gpu.name}, {driver.version}" for gpu in driver.gpus]
+    return tuple(shown(line.strip()) for line in lines if line.strip())[:64]
 
 
 def _version(package: str) -> str:

@@ -40,9 +40,10 @@ _DRIVERS = (  # where /proc does not tell: Linux in a sandbox, Jetson, WSL, Wind
 _MAX_GPUS = 64
 _NAME_BYTES = 256
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_NO_GPU = 100  # CUDA_ERROR_NO_DEVICE
 _ERRORS = {  # of cuInit: https://docs.nvidia.com/cuda/cuda-driver-api, CUresult
     34: "the driver's library is a stub, for building alone",
-    100: "the driver finds no GPU",
+    _NO_GPU: "the driver finds no GPU",
     101: "the driver knows no GPU of this number (CUDA_VISIBLE_DEVICES)",
     802: "the system is not ready yet (the fabric manager does not run)",
     803: "the driver's library does not fit the kernel module; restart the machine",
@@ -67,13 +68,15 @@ class Gpu:
 class Driver:
     """What the driver says. `cuda`: the newest CUDA that it knows, 13020 for 13.2; `version`: its own, if known.
 
-    `problem` is empty where CUDA reaches the `gpus`, in CUDA's order: those of CUDA_VISIBLE_DEVICES alone.
+    `problem` is empty where CUDA reaches the `gpus`, in CUDA's order: those of CUDA_VISIBLE_DEVICES alone. With
+    `fault` it is the driver's own: one is there, and it does not say that there is no GPU.
     """
 
     gpus: tuple[Gpu, ...] = ()
     cuda: int = 0
     version: str = ""
     problem: str = ""
+    fault: bool = False
 
     def __str__(self) -> str:
         cuda = f"CUDA {self.cuda // 1000}.{self.cuda % 1000 // 10}" if self.cuda else ""
@@ -98,9 +101,11 @@ def _driver(visible: str | None) -> Driver:
     except UnavailableError:  # a program that can start no other
         return driver_from(ask_nvml(NVML_LIBRARY))
     except TimeoutError:
-        return Driver(problem=f"the NVIDIA driver did not answer within {SECONDS:.0f} s (try nvidia-smi)")
+        said = f"the NVIDIA driver did not answer within {SECONDS:.0f} s (try nvidia-smi)"
+        return Driver(problem=said, fault=True)
     except (ValueError, KeyError, TypeError):
-        return Driver(problem="the NVIDIA driver crashed as it was asked for its GPUs (try nvidia-smi)")
+        said = "the NVIDIA driver crashed as it was asked for its GPUs (try nvidia-smi)"
+        return Driver(problem=said, fault=True)
 
 
 def driver_from(answer: dict[str, Any]) -> Driver:
@@ -109,8 +114,9 @@ def driver_from(answer: dict[str, Any]) -> Driver:
         Gpu(str(each["name"]), (int(each["major"]), int(each["minor"])), int(each["memory"]))
         for each in answer["gpus"]
     )
-    problem = str(answer["problem"]) or ("" if gpus else _ERRORS[100])
-    return Driver(gpus, int(answer["cuda"]), str(answer["version"]), problem)
+    problem = str(answer["problem"]) or ("" if gpus else _ERRORS[_NO_GPU])
+    fault = problem not in ("", _ERRORS[_NO_GPU])
+    return Driver(gpus, int(answer["cuda"]), str(answer["version"]), problem, fault)
 
 
 def ask_cuda(library: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Prepared:
         requests, planned = self._sampling.requests, self._planned
         if planned is None or planned[0] != requests.state:
             request = requests.get(self._asked, self._conditions, self._options)
-            planned = self._planned = requests.state, request, Lease()
+            planned = self._planned = requests.state, request, self._sampling.executor.lease()
         return planned[1:]
 
     def draw(self, seed: Seeds | None = None, *, latents: Any = None, image: Any = None) -> Samples:

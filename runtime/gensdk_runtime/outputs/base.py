@@ -165,7 +165,7 @@ class Output(ABC, Generic[SpecT]):
         return self.own_form(samples)
 
     def own_form(self, samples: Drawn) -> Any:
-        """The samples as an application takes them."""
+        """The samples as an application takes them: an array, or what the kind has of its own."""
         return self.array(samples.data)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,10 +24,10 @@ from gensdk_runtime.outputs.base import (
     check_folder,
     register_output,
 )
+from gensdk_runtime.outputs.numbered import check_fresh
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 
-NUMBERED = re.compile(r"[0-9]{5,}\.png")
 SHOWN = 64
 """Images that a notebook shows."""
 
@@ -131,7 +130,7 @@ class ImageOutput(Output[ImageSpec]):
             write_atomically(target, self.npz(samples))
         elif layout == "folder":
             if target.is_dir():
-                check_no_pictures(target)
+                check_fresh(target, ".png", "picture")
             for i, image in enumerate(self.own_form(samples)):
                 data = encode_image(_enlarged(image, scale), ".png", samples.settings_of(i))
                 write_atomically(target / f"{i:05d}.png", data)
@@ -185,20 +184,7 @@ def check_target(path: str | Path, *, others: Sequence[str] = ()) -> None:
         raise InputError(f"can't write {suffix} files; use one of {known}, .npz or a folder")
     check_folder(target)
     if target.is_dir():
-        check_no_pictures(target)
-
-
-def check_no_pictures(folder: Path) -> None:
-    """Raises :class:`InputError` where numbered pictures of an earlier run would stand among the new ones."""
-    try:
-        older = sorted(file.name for file in folder.iterdir() if NUMBERED.fullmatch(file.name))
-    except OSError as failure:
-        raise InputError(f"can't read {folder}: {failure.strerror or failure}") from None
-    if older:
-        pictures = f"{len(older)} picture" + ("" if len(older) == 1 else "s")
-        raise InputError(
-            f"{folder} holds {pictures} of an earlier run ({older[0]}); choose a new folder, or remove them"
-        )
+        check_fresh(target, ".png", "picture")
 
 
 def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from typing import Generic, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from gensdk_runtime.host.memory import Room
 from gensdk_runtime.host.progress import Progress
 from gensdk_runtime.plan.batches import Batches, largest_batch
 from gensdk_runtime.plan.costs import Round
+from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.plan.runners import Accept, Runners
 from gensdk_runtime.programs.run import Run
@@ -72,6 +74,7 @@ class Executor:
         self.most: int | None = None
         """The largest batch of the model's own size that is left open, once a larger one did not fit."""
         self._workers: ThreadPoolExecutor | None = None
+        self._leases: WeakSet[Lease] = WeakSet()  # who calls again owns them
         self._closed = False
         self._lock = new_lock()
         renew_in_children(self)
@@ -85,11 +88,25 @@ class Executor:
         """True once it was closed."""
         return self._closed
 
+    def lease(self) -> Lease:
+        """A lease for a caller that calls again, which ends with the executor."""
+        lease = Lease()
+        with self._lock:
+            self._leases.add(lease)
+            closed = self._closed
+        if closed:
+            lease.close()
+        return lease
+
     def close(self) -> None:
-        """Closes the runners; work that is under way ends, at the latest with :class:`BackendError`."""
+        """Closes the runners and the leases; work that is under way ends, at the latest with
+        :class:`BackendError`."""
         with self._lock:
             self._closed = True
             workers, self._workers = self._workers, None
+            leases = list(self._leases)
+        for lease in leases:
+            lease.close()
         self.runners.close()
         if workers is not None:
             workers.shutdown(wait=False)

@@ -34,6 +34,11 @@ class Runner:
         return "+".join(dict.fromkeys(session.backend for session in self.sessions.values()))
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What graphs run on instead of the backend that was asked for, and why."""
+        return tuple(dict.fromkeys(each.fallback for each in self.sessions.values() if each.fallback))
+
+    @property
     def survives_fork(self) -> bool:
         """True if a forked child can go on with all of them."""
         return all(session.survives_fork for session in self.sessions.values())

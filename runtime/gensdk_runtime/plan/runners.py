@@ -140,10 +140,12 @@ class Runners:
     def record(self, rounds: Sequence[tuple[Round, Runner]]) -> dict[str, Any]:
         """What ran, and what could not: for the settings of the samples."""
         runners = [runner for _, runner in rounds]
+        stayed = (each for runner in runners for each in runner.fallbacks)
+        fallbacks = (*self._fallbacks, *dict.fromkeys(stayed))
         return {
             "backend": "+".join(dict.fromkeys(runner.label for runner in runners)),
             "precision": "+".join(dict.fromkeys(runner.precision for runner in runners)),
-            **({"fallback": "; ".join(self._fallbacks)} if self._fallbacks else {}),
+            **({"fallback": "; ".join(fallbacks)} if fallbacks else {}),
         }
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ class Loop:
 
     def done(self, berth: Berth, cohort: Cohort) -> bool:
         """Does all steps; False where they can't be one piece, and none was done."""
+        cohort.hold_keys()
         if self._work is None:
             if not self._tries or not cohort.all_on_device:
                 return False

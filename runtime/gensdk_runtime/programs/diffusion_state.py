@@ -104,12 +104,17 @@ class Cohort:
         """Normal noise into the members' part of an input; where they have the batch to themselves, where it is
         read."""
         if self.berth is not None and self.berth.resident:
-            if self._held is None:
-                self._held = self.berth.full.hold_keys(self.keys)
-            bound.draw(name, "normal", self._held, stream)
+            bound.draw(name, "normal", self.hold_keys(), stream)
         else:
             part = bound.overwrite(name)[self._at]
             noise.normal(self.keys, stream, part.shape[1:], out=part)
+
+    def hold_keys(self) -> HeldKeys:
+        """The keys of the members where noise is drawn from them, with the batch to themselves."""
+        if self._held is None:
+            berth = self.berth
+            self._held = HeldKeys(self.keys) if berth is None else berth.full.hold_keys(self.keys)
+        return self._held
 
     def end_step(self, bound: Bound, seconds: float) -> bool:
         """Takes the result after the last step, or where a listener ends the run; True if there is more to do."""

@@ -89,9 +89,11 @@ def magnified(model: ModelSpec, output: str, feeds: Mapping[str, NDArray[Any]]) 
 
 def discrete_step(model: ModelSpec, graph: str, spec: TensorSpec) -> float | None:
     """The distance of two neighbouring values of a discrete output; None for a continuous one."""
-    program = model.program
-    if isinstance(program, SequenceSpec):
-        return 1.0 if spec.name == "next_token" else None
+    program, step = model.program, model.output.discrete_step
+    if isinstance(program, SequenceSpec) and spec.name == "next_token":
+        return 1.0
+    if step is not None and spec.role == model.output.role and spec.shape[1:] == model.output.shape:
+        return step
     if not isinstance(program, AutoregressiveSpec) or graph != program.pixel_graph or spec.name != "next_pixel":
         return None
     low, high = spec.value_range or model.output.value_range

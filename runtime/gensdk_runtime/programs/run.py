@@ -160,6 +160,8 @@ class Borrower:
 
     def close(self, *, broken: bool = False) -> None:
         """Gives the buffers back, `broken` after a run that failed. May be called twice."""
+        for _, bound in self._borrowed if broken else ():
+            bound.drain()  # all of them first: what one began may still write into another
         while self._borrowed:
             session, bound = self._borrowed.pop()
             session.give_back(bound, broken=broken)

@@ -29,11 +29,13 @@ class OutputSpec(StrictModel):
     """What a model makes. A kind's own spec adds its fields, and ``kind: Literal["..."] = "..."``.
 
     The graph that makes the samples has an output of the name :attr:`tensor`, of `dtype` and of role `role`.
-    `made_by`: the programs that can make this kind.
+    `made_by`: the programs that can make this kind. `discrete_step`: the distance of two neighbouring values where
+    all are discrete; None where they are continuous.
     """
 
     dtype: ClassVar[Dtype] = "float32"
     role: ClassVar[Role] = "output"
+    discrete_step: ClassVar[float | None] = None
     made_by: ClassVar[frozenset[str]] = frozenset(("feedforward",))
 
     kind: str
@@ -219,7 +221,7 @@ OUTPUTS: Kinds[OutputSpec] = Kinds(
     OutputSpec,
     "output",
     "gensdk.outputs",
-    {kind: f"gensdk_runtime.outputs.{kind}" for kind in ("audio", "image", "points", "text")},
+    {kind: f"gensdk_runtime.outputs.{kind}" for kind in ("audio", "image", "pianoroll", "points", "text")},
 )
 CONDITIONS: Kinds[ConditionSpec] = Kinds(
     ConditionSpec,

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,15 @@ import pytest
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.background import BackgroundBackend, BackgroundSession
 from gensdk_runtime.backends.base import Availability, Backend, GraphSource, Session
+from gensdk_runtime.backends.chain import PACKAGE, Link
 from gensdk_runtime.backends.fake import FakeBackend
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.backends.tensorrt import needs
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.errors import BackendError, InputError
+from gensdk_runtime.errors import BackendError, GensdkError, GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.host import nvidia
+from gensdk_runtime.host.nvidia import Driver
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.signature import GraphSpec
 
@@ -174,3 +179,50 @@ def test_it_goes_by_name(expected: dict[str, Any]) -> None:
         np.testing.assert_array_equal(loaded.sample(2, seed=0).array, expected["fake"])
     with pytest.raises(InputError, match="did you mean 'tensorrt'"):
         create_backend("tensorr:background")
+
+
+def test_a_failure_is_in_the_settings_and_told_at_the_end() -> None:
+    slow = SlowBackend(BackendError("no such engine"))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with generator(slow) as loaded:
+            assert "fallback" not in loaded.sample(1).settings
+            finish(slow, loaded)
+            assert not told
+    said = [str(each.message) for each in told]
+    assert "graph 'step' stays on onnxruntime: no such engine" in said
+    assert len(said) == len(set(said))
+    assert not any("shallow_step" in each for each in said), "which was not used"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with generator(slow) as loaded:
+            finish(slow, loaded)
+            assert "graph 'step' stays on onnxruntime: no such" in loaded.sample(1).settings["fallback"]
+    assert {Path(each.filename).name for each in told} == {Path(__file__).name}
+    assert {each.category for each in told} == {GensdkWarning}
+
+
+def refused(spec: str) -> str:
+    with pytest.raises(GensdkError) as failure:
+        create_backend(spec)
+    return str(failure.value)
+
+
+def test_what_cannot_come_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "_driver", lambda visible: Driver(problem="no NVIDIA driver was found"))
+    assert "NVIDIA" in refused("onnxruntime:cuda:background") or "CUDA" in refused("onnxruntime:cuda:background")
+    monkeypatch.setattr(needs, "is_installed", lambda runtime: True)
+    for spec in ("tensorrt:background", "tensorrt:rtx:background", "tensorrt:classic:background"):
+        assert refused(spec).startswith("no NVIDIA ")
+    assert "known: background, classic, rtx" in refused("tensorrt:nonsense:background")
+    assert "did you mean 'background'?" in refused("tensorrt:backgroud")
+    monkeypatch.setattr(needs, "is_installed", lambda runtime: False)
+    monkeypatch.setattr(needs, "_package_link", lambda runtime: Link(PACKAGE, False, "it is missing", "get it"))
+    assert refused("tensorrt:background") == "it is missing; get it"
+
+
+def test_auto_stands_alone_and_something_follows_a_colon() -> None:
+    for spec in ("auto:cuda", "auto:background"):
+        assert refused(spec).startswith("'auto' chooses among the backends by measurement and stands alone")
+    for spec in ("onnxruntime:", "tensorrt:", "openvino::background", "fake:"):
+        assert refused(spec).startswith("expected a provider behind the colon")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from gensdk_runtime.backends.cuda.device import DeviceMemory, PinnedArray, Strea
 from gensdk_runtime.backends.cuda.resident import GpuArray
 from support.engines_here import Host, engines_here
 from support.gpu_counts import DOWN, SOLVERS, UP, WAITS, counted
+from support.host_driver import RESULTS
 from support.host_gpu import HostCuda
 from support.inverting_bundle import write_inverting_bundle
 
@@ -105,14 +107,57 @@ def test_a_capture_that_fails_in_the_middle_leaves_all_as_it_was(
             np.testing.assert_array_equal(prepared.draw(seed).array, expected)
 
 
-def test_given_latents_begin_a_loop_too(host: Host, reference: Any) -> None:
-    options: dict[str, Any] = {"num_inference_steps": 5, "eta": 1.0}
-    latents = [np.random.default_rng(at).standard_normal((2, 1, 8, 8)).astype(np.float32) for at in range(4)]
+@pytest.mark.parametrize("interval", [1, 2])
+def test_given_latents_begin_a_loop_too(host: Host, reference: Any, interval: int) -> None:
+    options: dict[str, Any] = {"num_inference_steps": 5, "eta": 1.0, "cache_interval": interval}
+    latents = [np.random.default_rng(at).standard_normal((2, 1, 8, 8)).astype(np.float32) for at in range(3)]
     with Generator.load("digits-ddpm", backend=host.backend) as model:
         prepared = model.prepare(2, **options)
-        for given in latents:
-            expected = reference(2, seed=3, latents=given, **options).array
-            np.testing.assert_array_equal(prepared.draw(3, latents=given).array, expected)
+        for seed in range(8):
+            given = None if seed in (4, 5) else latents[seed % 3]
+            expected = reference(2, seed=seed, latents=given, **options).array
+            np.testing.assert_array_equal(prepared.draw(seed, latents=given).array, expected)
+    assert host.cuda.calls["captured"] > 0
+
+
+def test_what_a_failed_recording_made_is_freed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        prepared = model.prepare(2, num_inference_steps=4)
+        prepared.draw(0)
+
+        def fails(*_: Any) -> None:
+            raise BackendError("as it was asked")
+
+        monkeypatch.setattr("gensdk_runtime.programs.diffusion_loop.Loop._steps", fails)
+        before = Counter(host.cuda.objects.values())
+        for seed in range(3):
+            prepared.draw(seed)
+        assert Counter(host.cuda.objects.values())["graph"] == before["graph"]
+
+
+def test_tables_that_grow_free_idle_buffers(host: Host, reference: Any) -> None:
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        for n in (64, 1):
+            model.sample(n, seed=0, num_inference_steps=2)
+        host.cuda.room = host.cuda.taken
+        samples = model.sample(1, seed=3, num_inference_steps=60)
+    np.testing.assert_array_equal(samples.array, reference(1, seed=3, num_inference_steps=60).array)
+    assert host.cuda.calls["refused"] > 0
+
+
+def test_a_kernel_that_finds_no_memory_gets_a_second_try(host: Host, reference: Any, monkeypatch: Any) -> None:
+    launch, tries = host.driver.cuLaunchKernel, iter([True])
+
+    def short(*arguments: Any) -> Any:
+        if next(tries, False):
+            return (RESULTS.CUDA_ERROR_OUT_OF_MEMORY,)
+        return launch(*arguments)
+
+    monkeypatch.setattr(host.driver, "cuLaunchKernel", short)
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        samples = model.sample(2, seed=3, num_inference_steps=3)
+    np.testing.assert_array_equal(samples.array, reference(2, seed=3, num_inference_steps=3).array)
+    assert next(tries, None) is None
 
 
 def test_long_tables_go_to_the_gpu_in_parts(host: Host, reference: Any, monkeypatch: pytest.MonkeyPatch) -> None:

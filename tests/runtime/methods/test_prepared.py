@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.methods.prepared import Prepared
 from gensdk_runtime.plan.executor import Executor
+from gensdk_runtime.programs.diffusion_state import Cohort
 from support.another_os import WINDOWS
+from support.engines_here import engines_here
 from support.models import MODELS, generator
 from support.streams import slow_generator
 
@@ -195,3 +199,61 @@ def test_what_was_prepared_stays_as_it_was(label: Any) -> None:
         after = prepared.draw(0)
     np.testing.assert_array_equal(after.array, before.array)
     assert after.settings == before.settings
+
+
+@pytest.mark.parametrize("kind", ["rtx", "classic"])
+def test_what_was_prepared_ends_with_its_generator(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever still holds it: memory of a GPU is not left to the garbage collector."""
+    host = engines_here(kind, monkeypatch, tmp_path)
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        prepared = model.prepare(2, num_inference_steps=4, cache_interval=2)
+        prepared.draw(1)
+        assert host.cuda.taken
+    del model
+    gc.collect()
+    assert host.cuda.taken == 0
+    assert not host.cuda.objects
+    with pytest.raises(BackendError, match="closed"):
+        prepared.draw(2)
+    assert host.cuda.taken == 0
+
+
+def test_a_run_that_ends_after_its_lease_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Generator.load("digits-ddpm", backend="onnxruntime", threads=1) as model:
+        prepared = model.prepare(2, num_inference_steps=2)
+        _, lease = prepared._request()
+        expected = prepared.draw(0).array
+        with monkeypatch.context() as patch:
+            end_step = Cohort.end_step
+
+            def closes(self: Cohort, *given: Any) -> Any:
+                lease.close()
+                return end_step(self, *given)
+
+            patch.setattr(Cohort, "end_step", closes)
+            np.testing.assert_array_equal(prepared.draw(0).array, expected)
+        assert not lease._kept
+        model.close()
+        assert model._executor.lease()._closed, "as one that begins when all is over"
+
+
+def test_threads_that_draw_while_it_closes_end() -> None:
+    for _ in range(4):
+        model = Generator.load("digits-ddpm", backend="onnxruntime", threads=1)
+        prepared = model.prepare(1, num_inference_steps=2)
+        _, lease = prepared._request()
+
+        def draw(prepared: Prepared = prepared) -> str:
+            try:
+                while True:
+                    prepared.draw(0)
+            except BackendError as failure:
+                return str(failure)
+
+        with ThreadPoolExecutor(3) as pool:
+            drawing = [pool.submit(draw) for _ in range(3)]
+            model.close()
+            assert all("closed" in each.result(60) for each in drawing)
+        assert not lease._kept

@@ -45,8 +45,8 @@ def check_images(images: Images, what: str = "images") -> Images:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """`images`: uint8 [B, H, W, C], scaled points, float32 [B, D], sounds, float32 [B, samples, channels], or
-    tokens, int64 [B, L]; `labels`: int64 [B], or None.
+    """`images`: uint8 [B, H, W, C], scaled points, float32 [B, D], sounds, float32 [B, samples, channels], tokens,
+    int64 [B, L], or what else is float32; `labels`: int64 [B], or None.
 
     `indices`: int64 [B], where others than those asked for had to be taken, since files can't be read any more.
     `lengths`: int64 [B], how much of each is data and no padding; None: all of it.
@@ -75,6 +75,9 @@ class LoadOptions:
     sample_rate: int | None = None
     seconds: float | None = None
     text: TextOptions | None = None
+    bars: int | None = None
+    steps_per_beat: int | None = None
+    transpose: int | None = None
 
 
 class Dataset(ABC):

@@ -68,7 +68,8 @@ class DataDescription(StrictModel):
 
     def lines(self) -> list[str]:
         """The block: a headline, and a line for each remark."""
-        kind = self.kind
+        kind, form = self.kind, self.form
+        headline = form if form.startswith(kind) else f"{kind} of {form}"
         rows = [
             ("values", self.values),
             ("sizes", self._sizes()),
@@ -81,7 +82,7 @@ class DataDescription(StrictModel):
             ("links", f"{self.links} followed, {self.outside} of them out of the folder" if self.links else ""),
             *(("note", note) for note in self.notes),
         ]
-        return [f"data: {self.name}, {self.count} {kind} of {self.form}"] + [
+        return [f"data: {self.name}, {self.count} {headline}"] + [
             f"  {title:<9} {printable(text)}" for title, text in rows if text
         ]
 

@@ -21,8 +21,10 @@ from gensdk_training.data.folder_dataset import load_folder
 from gensdk_training.data.idx import load_mnist
 from gensdk_training.data.load_sounds import load_sound_archive, load_sound_folder, load_spoken_digits
 from gensdk_training.data.mixtures import MIXTURES, load_mixture
+from gensdk_training.data.music import is_music, load_music
 from gensdk_training.data.npz import load_npy, load_npz
 from gensdk_training.data.pairs import with_sources
+from gensdk_training.data.piano_rolls import PianorollDataset
 from gensdk_training.data.sound_sources import ARCHIVES, holds_sounds, is_archive
 from gensdk_training.data.text_file import TEXT_SUFFIXES, is_text
 from gensdk_training.data.text_options import TextOptions
@@ -58,6 +60,9 @@ def load_data(
     sample_rate: int | None = None,
     seconds: float | None = None,
     text: TextOptions | None = None,
+    bars: int | None = None,
+    steps_per_beat: int | None = None,
+    transpose: int | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -85,23 +90,17 @@ def load_data(
     "speaker". `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The
     classes of the data set are those that it holds.
 
+    Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json``
+    or ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default;
+    `steps_per_beat`: the grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too,
+    none by default.
+
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
     options = LoadOptions(
-        split,
-        labels,
-        _size(size),
-        channels,
-        fit,
-        holdout,
-        memory_limit,
-        value_range,
-        layout,
-        depth,
-        sample_rate,
-        seconds,
-        text,
+        *(split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth),
+        *(sample_rate, seconds, text, bars, steps_per_beat, transpose),
     )
     _check(options)
     pairs = inputs is not None and paired
@@ -114,6 +113,7 @@ def load_data(
         dataset.info.require_audio()
     if not isinstance(dataset, TextDataset):
         _refuse_text_options(options, dataset)
+    _check_kind(dataset, options)
     if only:
         if inputs is not None:
             raise InputError(
@@ -158,6 +158,8 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
     text = file + ".npz" if dot else spec
     for base in (Path(), Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or ".")):
         path = base / Path(text).expanduser()
+        if path.exists() and is_music(path):
+            return lambda options: load_music(path, options)
         if path.is_dir():
             return lambda options: (load_sound_folder if holds_sounds(path) else load_folder)(path, options)
         if path.is_file():
@@ -171,8 +173,8 @@ def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions]
                 return lambda options: load_npy(path, options)
             if path.suffix != ".npz":
                 raise InputError(
-                    f"data {spec!r}: expected a folder, an .npz, .npy, .csv or .tar.gz file, or texts "
-                    f"({', '.join(TEXT_SUFFIXES)})"
+                    f"data {spec!r}: expected a folder, an .npz, .npy, .csv, .mid, .json or .tar.gz file, or "
+                    f"texts ({', '.join(TEXT_SUFFIXES)})"
                 )
             return lambda options: load_npz(path, key or None, options)
     hint = f"; no such file or folder, and the names are {', '.join(DATASET_NAMES)}"
@@ -204,6 +206,15 @@ def _spoken_digits(rest: str, data_dir: Path | str | None) -> Path:
     if not (given.is_dir() or (given.is_file() and is_archive(given))):
         raise InputError(f"fsdd: no folder or {ARCHIVES[0]} at {given}; write fsdd:PATH")
     return given
+
+
+def _check_kind(dataset: Dataset, options: LoadOptions) -> None:
+    """Raises :class:`InputError` for options of music with data of another kind."""
+    given = [name for name in ("bars", "steps_per_beat", "transpose") if getattr(options, name) is not None]
+    if given and not isinstance(dataset, PianorollDataset):
+        kind = dataset.info.kind
+        dataset.close()
+        raise InputError(f"these data are {kind}, and {given[0]} is for music; give music, or leave it out")
 
 
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from gensdk_training.evaluation.measures import (
     FEATURE_METRICS,
     LOGIT_METRICS,
     METRICS,
+    MUSIC_METRICS,
     TEXT_METRICS,
     Readings,
     answer_measures,
@@ -30,6 +31,7 @@ from gensdk_training.evaluation.measures import (
     memorization_measures,
     path_measures,
 )
+from gensdk_training.evaluation.music_models import evaluate_music
 from gensdk_training.evaluation.point_models import evaluate_points
 from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.sound_models import evaluate_sounds
@@ -52,7 +54,12 @@ SHOWN, PAIRED, RANKED = 64, 16, 16
 """Samples, nearest pairs, and worst and best samples that the page shows."""
 _GIVE = "give an extractor (--extractor FILE.onnx)"
 PACKAGES = ("gensdk", "torch", "numpy")
-OF_KIND = {"audio": evaluate_sounds, "points": evaluate_points, "text": evaluate_texts}
+OF_KIND = {
+    "audio": evaluate_sounds,
+    "pianoroll": evaluate_music,
+    "points": evaluate_points,
+    "text": evaluate_texts,
+}
 """How models are measured whose output is of another kind than images."""
 
 
@@ -97,6 +104,8 @@ def evaluate(
         if own is not None:
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return own(opened, data or data_of(manifest, source), asked, named=metrics is not None)
+        if metrics is not None and (strange := sorted(wanted & set(MUSIC_METRICS))):
+            raise InputError(f"can't measure {', '.join(strange)} of images; they are for music")
         reference = open_reference(manifest.model, data or data_of(manifest, source))
         try:
             judge, why_not = _extractor(reference, extractor, onnx, say)

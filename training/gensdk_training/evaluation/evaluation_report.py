@@ -13,14 +13,16 @@ Better = Literal["lower", "higher", "near floor"]
 
 
 class Measure(StrictModel):
-    """One value. `error`: one standard error. `floor`: what training images get in the samples' place, against the
-    same test images: the scale to read `value` by. `detail`: counts, and what to know."""
+    """One value. `error`: one standard error. `floor`: what training images get in the samples' place, against
+    the same test images: the scale to read `value` by. `baseline`: what a simple way to make samples gets, where
+    there is one. `detail`: counts, and what to know."""
 
     name: str
     title: str
     value: Finite
     error: Finite | None = None
     floor: Finite | None = None
+    baseline: Finite | None = None
     better: Better
     detail: str = ""
 
@@ -45,11 +47,12 @@ class ClassCount(StrictModel):
 class EvaluationReport(StrictModel):
     """All that was measured of one bundle against one data set.
 
-    `samples`, `train_count` and `test_count` images of (height, width, channels), or points of (dimensions,);
-    `settings`: of the sampling. `labels`: how the classes of the samples were drawn, "" for a model without.
-    `memorization` and `path`: as :class:`gensdk_training.metrics.neighbours.MemorizationReport` and
-    :class:`gensdk_training.metrics.paths.PathCurve` give them, empty where they were not measured. `notes`: what a
-    reader must know to trust the values.
+    `samples`, `train_count` and `test_count` images of (height, width, channels), points of (dimensions,), or
+    what else is (shape); `settings`: of the sampling. `labels`: how the classes of the samples were drawn, ""
+    for a model without. `memorization` and `path`: as
+    :class:`gensdk_training.metrics.neighbours.MemorizationReport` and
+    :class:`gensdk_training.metrics.paths.PathCurve` give them, empty where they were not measured. `notes`: what
+    a reader must know to trust the values.
     """
 
     schema_version: Literal[1] = 1

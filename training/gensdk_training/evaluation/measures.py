@@ -16,16 +16,18 @@ from gensdk_training.metrics.inception_score import SPLITS, inception_score
 from gensdk_training.metrics.kid import kernel_distance
 from gensdk_training.metrics.manifold import DENSITY_NEIGHBOURS, NEIGHBOURS, measure_manifolds
 from gensdk_training.metrics.modes import class_modes
+from gensdk_training.metrics.music import MEASURES
 from gensdk_training.metrics.neighbours import MemorizationReport
 from gensdk_training.metrics.paths import STEPS, PathCurve, mean_distance
 
 FEATURE_METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 LOGIT_METRICS = ("is", "modes", "labels")
 IMAGE_METRICS = ("memorization", "path")
-TEXT_METRICS = ("bleu", "self_bleu", "distinct", "sentence_fd", "ngram", "reverse_ngram", "copied")
-METRICS = (*FEATURE_METRICS, *LOGIT_METRICS, *IMAGE_METRICS, *TEXT_METRICS)
-"""All that can be asked for, by name: from features, from a classifier's answers, from the images themselves, and
-from texts."""
+TEXT_METRICS = ("bleu", "self_bleu", "distinct", "sentence_fd", "ngram", "reverse_ngram", "copied", "bits")
+MUSIC_METRICS = MEASURES
+METRICS = (*FEATURE_METRICS, *LOGIT_METRICS, *IMAGE_METRICS, *TEXT_METRICS, *MUSIC_METRICS)
+"""All that can be asked for, by name: from features, from a classifier's answers, from the images themselves, from
+texts, and of music."""
 
 MANIFOLD_METRICS = ("precision", "recall", "density", "coverage")
 

@@ -1,4 +1,5 @@
-"""Evaluating a model of text: n-grams, a Fréchet distance of sentence features, and n-gram models both ways."""
+"""Evaluating a model of text: n-grams, a Fréchet distance of sentence features, n-gram models both ways, and the
+model's own likelihood beside an n-gram model's."""
 
 from __future__ import annotations
 
@@ -6,12 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.outputs.base import output_of
+from gensdk_runtime.outputs.text import Int64, TextOutput
+from gensdk_runtime.text.vocabulary import Vocabulary
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.text_set import TextDataset
 from gensdk_training.evaluation.evaluation_report import Better, EvaluationReport, Measure
@@ -68,6 +73,11 @@ def evaluate_texts(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
                 progress=asked.progress,
                 **asked.options,
             )
+            rows: list[Measure] = []
+            notes: list[str] = []
+            if "bits" in asked.wanted and (named or _judges(generator)):
+                asked.say("judging the test texts")
+                rows, notes = own_bits(generator, vocabulary_of(bundle), own, against)
         asked.say("comparing texts")
         everything = [words_of(text) for text in own]
         floor = [everything[at] for at in chosen_of(train, asked.count, asked.seed)]
@@ -86,17 +96,62 @@ def evaluate_texts(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
             image=model.output.shape,
             train_count=len(train),
             test_count=len(test),
-            measures=tuple(text_measures(parts, asked.wanted)),
+            measures=(*text_measures(parts, asked.wanted), *rows),
             notes=(
                 f"words: {TOKENIZATION}",
                 f"features: {NAME}",
                 *([f"{empty} of the samples are empty"] if empty else []),
+                *notes,
                 *classes.notes,
             ),
             settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")},
             seconds=time.monotonic() - asked.started,
         )
     return Evaluation(report, Pictures(samples.picture()[None], NO_PICTURES, NO_PICTURES, NO_PICTURES))
+
+
+def _judges(generator: Generator) -> bool:
+    return generator.can("log_likelihood") and generator.model.num_classes is None
+
+
+def vocabulary_of(bundle: Bundle) -> Vocabulary:
+    """What the tokens of a model of texts say."""
+    return cast(TextOutput, output_of(bundle.manifest.model.output).with_files(bundle)).vocabulary
+
+
+def own_bits(
+    generator: Generator, vocabulary: Vocabulary, train: Sequence[str], test: Sequence[str]
+) -> tuple[list[Measure], list[str]]:
+    """The bits that the model needs for a token of the test texts, their ends among them, and those that an n-gram
+    model of the same tokens of the training texts needs; and what was left out, in words.
+
+    :class:`InputError` for a model without a likelihood, and where no text fits the model.
+    """
+    if not _judges(generator):
+        raise InputError(f"model {generator.model.name!r} tells no likelihood of texts; leave bits out")
+    length, end = generator.model.output.shape[0], vocabulary.special.end
+    encoded = [tuple(vocabulary.encode(text).tokens) for text in test]
+    most = length if end is None else length - 1
+    fitting = [row for row in encoded if len(row) <= most and (end is not None or len(row) == length)]
+    if not fitting:
+        raise InputError(f"no test text has the {most} tokens that the model takes; leave bits out")
+    rest = vocabulary.special.pad if vocabulary.special.pad is not None else end
+    tokens: Int64 = np.full((len(fitting), length), rest or 0, np.int64)
+    for place, row in zip(tokens, fitting, strict=True):
+        place[: len(row) + 1] = row if end is None else (*row, end)
+    lengths = np.array([len(row) for row in fitting], np.int64)
+    counts = lengths + (end is not None)
+    bits = float((generator.log_likelihood(tokens, lengths=lengths) * counts).sum() / counts.sum())
+    known = frozenset(map(str, range(vocabulary.size)))
+    chain = KneserNey([[*map(str, vocabulary.encode(text).tokens)] for text in train], NGRAM_ORDER, known)
+    floor = chain.bits_per_token([[*map(str, row)] for row in fitting])
+    detail = (
+        f"a token of {len(fitting)} test texts, in the model's own vocabulary; beside it: a {NGRAM_ORDER}-gram "
+        "model (Kneser-Ney) of the training texts' tokens"
+    )
+    left = len(test) - len(fitting)
+    notes = [f"bits: {left} test texts are too long for the model, and left out"] if left else []
+    return [_row("bits", "bits a token of the test texts", bits, floor, "lower", detail)], notes
 
 
 def _texts(data: Dataset) -> tuple[str, ...]:

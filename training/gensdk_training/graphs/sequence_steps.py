@@ -45,17 +45,33 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     Tokens that are as likely as the least likely one that is kept are kept too.
     """
     shares = torch.softmax(logits / temperature.unsqueeze(1), dim=1)
+    # Sorting takes longer than a network of text: it is done only where something is cut.
+    whole = (top_p >= 1.0).all() & (top_k >= shares.shape[1]).all()
+    given = (shares, top_k, top_p)
+    if torch.compiler.is_compiling():
+        kept: Tensor = torch.cond(whole, _all_shares, _likeliest_shares, given)
+    else:
+        kept = _all_shares(*given) if bool(whole) else _likeliest_shares(*given)
+    return _drawn(kept, uniform)
+
+
+def _all_shares(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """As :func:`_likeliest_shares`, where nothing is cut."""
+    return shares.clone()
+
+
+def _likeliest_shares(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """The shares [B, V] of the tokens that are kept, and 0 for the others."""
     best, _ = torch.topk(shares, min(shares.shape[1], MOST_SORTED), dim=1)
     before = torch.cumsum(best, dim=1) - best
     nucleus = torch.clamp((before < top_p.unsqueeze(1)).sum(dim=1), min=1)
     whole = (top_p >= 1.0) | (nucleus == best.shape[1])
     last = torch.gather(best, 1, (nucleus - 1).unsqueeze(1))
     least_p = torch.where(whole.unsqueeze(1), torch.zeros_like(last), last)
-    place = torch.clamp(top_k, max=best.shape[1]) - 1
+    place = torch.clamp(top_k, 1, best.shape[1]) - 1
     least_k = torch.gather(best, 1, place.unsqueeze(1))
     least_k = torch.where((top_k > best.shape[1]).unsqueeze(1), torch.zeros_like(last), least_k)
-    kept = shares >= torch.maximum(least_p, least_k)
-    return _drawn(torch.where(kept, shares, torch.zeros_like(shares)), uniform)
+    return torch.where(shares >= torch.maximum(least_p, least_k), shares, torch.zeros_like(shares))
 
 
 def step_graph(

@@ -84,11 +84,11 @@ class CausalLayers(nn.Module):
         # Runtimes spend more on starting each small product than on computing it: these are the fewest that they
         # can fuse.
         told = told + older.transpose(0, 1).flatten(1)
-        halves = told.chunk(2 * len(self.dilations), dim=1)
+        halves = torch.split(told, self.channels, dim=1)
         gated, inputs = [], []
         for layer, present in enumerate(self.present):
             inputs.append(x)
-            a, b = present.chunk(2, dim=1)
+            a, b = torch.split(present, self.channels, dim=1)
             z = torch.tanh(torch.addmm(halves[2 * layer], x, a))
             z = z * torch.sigmoid(torch.addmm(halves[2 * layer + 1], x, b))
             gated.append(z)
@@ -145,7 +145,7 @@ class Teller(nn.Module):
         if self.parts is None:
             return times, None
         classes = [
-            functional.linear(cast(nn.Embedding, embedding).weight, weight).index_select(0, self.parts[:, part])
+            functional.linear(embedding.get_parameter("weight"), weight).index_select(0, self.parts[:, part])
             for part, (embedding, weight) in enumerate(zip(self.classes, of_classes, strict=True))
         ]
         return times, functools.reduce(torch.add, classes)

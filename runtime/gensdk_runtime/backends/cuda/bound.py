@@ -101,9 +101,10 @@ class GpuBound(Bound):
             with self._waiting():
                 self._stream.wait_for_uploads()
             self._copied.clear()
+        array = self._host[name].array
         self._behind.discard(name)
         self._changed.add(name)
-        return self._host[name].array
+        return array
 
     def output(self, name: str) -> Array:
         """The output, copied from the GPU when it is first asked for after a run."""
@@ -165,7 +166,8 @@ class GpuBound(Bound):
     def draw(self, name: str, distribution: Distribution, keys: HeldKeys, stream: int) -> None:
         """By a kernel, where the keys are here. See :class:`Bound`."""
         if isinstance(keys.place, GpuArray) and self._dtypes[name] == "float32":
-            self._kernels.draw(self.feed(name), distribution, keys.place, stream)
+            target, place = self.feed(name), keys.place
+            with_room(lambda: self._kernels.draw(target, distribution, place, stream))
         else:
             super().draw(name, distribution, keys, stream)
 
@@ -175,7 +177,8 @@ class GpuBound(Bound):
         block = self._drawn = self._emptied(self._drawn, {"noise": 4 * math.prod(whole)})
         array = block.gpu_array("noise", whole, np.float32, self._stream)
         if isinstance(keys.place, GpuArray):
-            self._kernels.draw(array, distribution, keys.place, stream)
+            place = keys.place
+            with_room(lambda: self._kernels.draw(array, distribution, place, stream))
         else:
             noise.draw(distribution, keys.keys, stream, shape, out=block.host_array("noise", whole, np.float32))
             block.send(self._stream)
@@ -189,11 +192,15 @@ class GpuBound(Bound):
         with self._waiting():
             here = None if self._uploads is None else self._uploads.bring_back(self._stream, array)
             if here is None:  # from elsewhere, or not in one piece
-                target = PinnedArray(array.shape, str(array.dtype))
+                target = with_room(lambda: PinnedArray(array.shape, str(array.dtype)))
                 self._stream.bring(array.plane(), target)
                 here = target.array
         self._arrived()
         return here
+
+    def drain(self) -> None:
+        """See :class:`Bound`."""
+        self._stream.drain()
 
     def rewind(self) -> None:
         """See :class:`Bound`."""
@@ -262,6 +269,8 @@ class GpuBound(Bound):
 
     def _emptied(self, block: Block | None, sizes: Mapping[str, int]) -> Block:
         """For arrays of these sizes, which the host may write now: the same one where they have room."""
+        if self.recording:
+            raise BackendError("something comes from the host in the middle of a loop")
         if block is not None:
             with self._waiting():
                 if block.fits(sizes):
@@ -269,7 +278,7 @@ class GpuBound(Bound):
                     block.lay_out(sizes)
                     return block
                 self._stream.synchronize()  # since its memory is freed here
-        return Block(sizes)
+        return with_room(lambda: Block(sizes))
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

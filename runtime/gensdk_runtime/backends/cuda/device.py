@@ -7,6 +7,7 @@ the process, when the driver may be gone already.
 from __future__ import annotations
 
 import ctypes
+import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,13 +143,13 @@ class Stream:
     def __init__(self) -> None:
         api = cuda()
         self._stream = check(api.cudaStreamCreateWithFlags(api.cudaStreamNonBlocking))
+        self._free_stream = _freed_with(self, api.cudaStreamDestroy, self._stream)
         self.handle = int(self._stream)
         self._uploaded = check(api.cudaEventCreateWithFlags(api.cudaEventDisableTiming))
         self._free_event = _freed_with(self, api.cudaEventDestroy, self._uploaded)
         self._marks, self._over = 0, 0  # how many there were, and how many of them are surely over
         self._reached = check(api.cudaEventCreateWithFlags(api.cudaEventDisableTiming))
         self._free_reached = _freed_with(self, api.cudaEventDestroy, self._reached)
-        self._free_stream = _freed_with(self, api.cudaStreamDestroy, self._stream)
 
     def upload(self, source: PinnedArray, target: DeviceMemory) -> None:
         """Copies to the GPU; `source` may change only after :meth:`wait_for_uploads`."""
@@ -239,15 +240,19 @@ class Stream:
         # of this thread alone: other threads may go on allocating
         mode = api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(api.cudaStreamBeginCapture(self._stream, mode))
-        enqueued = False
+        enqueued, collects = False, gc.isenabled()
+        gc.disable()  # what it frees would end the capture
         try:
             enqueued = enqueue()
         finally:
             error, graph = api.cudaStreamEndCapture(self._stream)
+            if collects:
+                gc.enable()
+            if int(error) != 0 or not enqueued:
+                api.cudaGetLastError()  # forgets the failure, which is no error here
+                if int(error) == 0:
+                    check(api.cudaGraphDestroy(graph))
         if int(error) != 0 or not enqueued:
-            api.cudaGetLastError()  # forgets the failure, which is no error here
-            if int(error) == 0:
-                check(api.cudaGraphDestroy(graph))
             return None
         try:
             return CapturedGraph(check(api.cudaGraphInstantiate(graph, 0)), self._stream)

@@ -18,10 +18,12 @@ import weakref
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
 from gensdk_runtime.backends.cuda import device
-from gensdk_runtime.backends.cuda.device import Stream, check
+from gensdk_runtime.backends.cuda.device import OUT_OF_MEMORY, Stream, check
 from gensdk_runtime.backends.cuda.resident import GpuArray
-from gensdk_runtime.errors import BackendError, GensdkError, tell
+from gensdk_runtime.errors import BackendError, GensdkError, OutOfMemoryError, tell
 from gensdk_runtime.host.forking import new_lock
 from gensdk_runtime.noise import Distribution
 
@@ -62,6 +64,8 @@ class NoiseKernels:
         rows, count = out.shape[0], out[:1].nbytes // 4 if out.shape[0] else 0
         if keys.shape != (rows, 2):
             raise ValueError(f"expected keys as [{rows}, 2] for {out!r}, got {list(keys.shape)}")
+        if out.dtype != np.float32 or keys.dtype != np.uint64 or keys.plane().rows > 1:
+            raise ValueError(f"expected float32 from uint64 keys in one piece, got {out!r} from {keys!r}")
         if not rows * count:
             return
         place = out.plane()
@@ -91,6 +95,8 @@ class NoiseKernels:
             module = _check(api, api.cuModuleLoadData(ptx + b"\0"))
             weakref.finalize(self, api.cuModuleUnload, module).atexit = False
             return {name: _check(api, api.cuModuleGetFunction(module, entry)) for name, entry in ENTRIES.items()}
+        except OutOfMemoryError:
+            raise  # there may be memory the next time
         except (GensdkError, OSError, RuntimeError) as failure:  # RuntimeError: the driver lacks a call
             tell(f"noise is drawn by the CPU and sent to the GPU, since its kernels can't be loaded: {failure}")
             return {}
@@ -107,5 +113,8 @@ def _check(api: Any, result: tuple[Any, ...]) -> Any:
     error, *values = result
     if int(error) != 0:
         _, text = api.cuGetErrorString(error)
-        raise BackendError(f"CUDA's driver failed: {text.decode() if isinstance(text, bytes) else error}")
+        said = f"CUDA's driver failed: {text.decode() if isinstance(text, bytes) else error}"
+        if int(error) == OUT_OF_MEMORY:
+            raise OutOfMemoryError(f"{said}; run fewer samples at once, or free the GPU's memory")
+        raise BackendError(said)
     return values[0] if values else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gensdk_runtime.backends.base import GraphSource
-from gensdk_runtime.backends.chain import PACKAGE, Capability, Chain, Link, gpu_links
+from gensdk_runtime.backends.chain import PACKAGE, Capability, Chain, Link, gpu_links, newer_driver
 from gensdk_runtime.backends.onnxruntime.device_memory import NVIDIA, Memory
 from gensdk_runtime.backends.onnxruntime.package import (
     INSTALL,
@@ -40,7 +40,8 @@ class Provider:
 
     `memory` None: each run copies. `library`: the file of the package that has it; `plugin`: the module that has
     it, where it is no part of the package. `wants`: whether it runs on a GPU of this compute capability, `wanted`
-    in words; None: it needs no NVIDIA GPU. `tf32`: how TF32 is forbidden to it. `takes_stream`: it works in a
+    in words; None: it needs no NVIDIA GPU. `cuda`: the major version that what `install` brings is made with, 0
+    where that is not known. `tf32`: how TF32 is forbidden to it. `takes_stream`: it works in a
     stream of ours, over memory of ours. `makes_graphs`: it captures runs as CUDA graphs, several of one session.
     """
 
@@ -52,6 +53,7 @@ class Provider:
     plugin: str | None = None
     wants: Callable[[Capability], bool] | None = None
     wanted: str = ""
+    cuda: int = 0
     tf32: Literal["option", "process"] | None = None
     takes_stream: bool = False
     makes_graphs: bool = False
@@ -68,6 +70,9 @@ def _is_rtx(capability: Capability) -> bool:
 
 _NONE_OTHER = "pip uninstall -y onnxruntime onnxruntime-gpu"  # all builds are one module
 _GPU_BUILD = f'{_NONE_OTHER} && pip install "gensdk[gpu]"'
+_NEWEST_CUDA = 13
+_OLDER_GPU_BUILD = f'{_NONE_OTHER} && pip install "onnxruntime-gpu[cuda,cudnn]<1.27" "cuda-bindings==12.*"'
+"""The last releases that are made with CUDA 12; those since are with :data:`_NEWEST_CUDA`."""
 _GPU_LIBRARIES = 'pip install "gensdk[gpu]"'
 _CUDA = Provider(
     "CUDAExecutionProvider",
@@ -77,6 +82,7 @@ _CUDA = Provider(
     library="cuda",
     wants=_is_turing_or_later,
     wanted="7.5 or more",
+    cuda=_NEWEST_CUDA,
     tf32="option",
     takes_stream=True,
     makes_graphs=True,
@@ -129,7 +135,7 @@ def missing(ort: Any, key: str) -> str:
     package = package_link(ort, provider)
     if provider.wants is None:
         return Chain((package,)).problem
-    links = gpu_links(provider.wants, provider.wanted, _built_with(ort, provider))
+    links = _gpu_links(ort, provider.wants, provider)
     if problem := Chain((*links, package)).problem:
         return problem if problem.startswith(package.found) else f"{provider.name}: {problem}"
     problem = Chain((library_link(ort, provider),)).problem
@@ -141,13 +147,18 @@ def chain_of(ort: Any, key: str) -> Chain:
     provider, package = PROVIDERS[key], package_link(ort, PROVIDERS[key])
     if provider.wants is None:
         return Chain((package,))
-    links = list(gpu_links(provider.wants, provider.wanted, _built_with(ort, provider)))
+    links = list(_gpu_links(ort, provider.wants, provider))
     if package.ok is False:
         return Chain((*links, Link("libraries", None, "not known without the package"), package))
     if provider.plugin is not None and nvidia_driver().problem:
         return Chain((*links, Link("libraries", None, "not known without the driver"), package))
     links += [library_link(ort, provider), package]
     return Chain((*links, *((residency_link(),) if provider.takes_stream else ())))
+
+
+def _gpu_links(ort: Any, wants: Callable[[Capability], bool], provider: Provider) -> Iterator[Link]:
+    older = _OLDER_GPU_BUILD if provider.cuda else ""
+    return gpu_links(wants, provider.wanted, _built_with(ort, provider), older=older)
 
 
 def package_link(ort: Any, provider: Provider) -> Link:
@@ -157,7 +168,16 @@ def package_link(ort: Any, provider: Provider) -> Link:
     if provider.plugin is not None and find_spec(provider.plugin) is not None:
         return Link(PACKAGE, True, f"{_package(provider.plugin)} over ONNX Runtime {ort.__version__}")
     text = f"this build of ONNX Runtime ({ort.__version__}) has no {provider.name}"
-    return Link(PACKAGE, False, text, provider.install)
+    return Link(PACKAGE, False, text, _install(provider))
+
+
+def _install(provider: Provider) -> str:
+    """The command that brings the provider; under an older driver, what has to come first, or does without."""
+    known = 0 if provider.wants is None else nvidia_driver().cuda // 1000
+    if not known or known >= provider.cuda:
+        return provider.install
+    newer = f"{newer_driver(provider.cuda)} first, then {provider.install}"
+    return f"{newer}, or {_OLDER_GPU_BUILD}" if known == 12 else newer
 
 
 def library_link(ort: Any, provider: Provider) -> Link:
@@ -266,9 +286,12 @@ def _package(module: str) -> str:
 
 
 def _built_with(ort: Any, provider: Provider) -> int:
-    """The major version of CUDA that a provider was made with, 0 where that is not known."""
-    if provider.plugin is None or is_built_in(ort, provider):
+    """The major version of CUDA that a provider is made with, 0 where that is not known; of one that is not there,
+    what would be installed."""
+    if is_built_in(ort, provider):
         return cuda_major(ort)
+    if provider.plugin is None:
+        return provider.cuda
     for major in (13, 12):
         with contextlib.suppress(metadata.PackageNotFoundError):
             metadata.version(f"{_package(provider.plugin)}-cu{major}")

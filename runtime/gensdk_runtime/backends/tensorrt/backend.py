@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, Self, TypeVar
 
-from gensdk_runtime.backends import register_backend
+from gensdk_runtime.arguments import shown
+from gensdk_runtime.backends import BACKGROUND, register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session, check_feeds
 from gensdk_runtime.backends.bound import Array, Bound, Carry, Sizes
 from gensdk_runtime.backends.chain import Chain
-from gensdk_runtime.backends.cuda.device import INSTALL, Gpu, find_gpu
+from gensdk_runtime.backends.cuda.device import Gpu
 from gensdk_runtime.backends.cuda.noise_kernels import NoiseKernels
 from gensdk_runtime.backends.cuda.room import frees_when_short, idle_bytes, with_room
 from gensdk_runtime.backends.tensorrt.bound import TensorRtBound
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.backends.tensorrt.engine import LoadedEngine, Opened
-from gensdk_runtime.backends.tensorrt.needs import chain_of
+from gensdk_runtime.backends.tensorrt.needs import chain_of, check_fits, check_here, gpu_for
 from gensdk_runtime.backends.tensorrt.package import RUNTIMES, EngineRuntime, installed, load_package
 from gensdk_runtime.backends.tensorrt.recipe import AxisRange, Recipe, batch_axis, element_axes, image_axes
 from gensdk_runtime.backends.tensorrt.source import HeldSource
-from gensdk_runtime.backends.tensorrt.supply import Supplier, check_supported, supports
+from gensdk_runtime.backends.tensorrt.supply import Supplier, supports
 from gensdk_runtime.errors import BackendError, InputError, OutOfMemoryError, UnavailableError, did_you_mean
 from gensdk_runtime.host.forking import CUDA, new_lock
 from gensdk_runtime.spec.fields import Precision
@@ -57,12 +58,12 @@ class TensorRtBackend(Backend):
         cache: EngineCache | None = None,
         progress: bool | None = None,
     ) -> None:
-        if kind is not None and kind not in KINDS:
-            raise InputError(f"no kind of TensorRT {kind!r}{did_you_mean(kind, KINDS)}")
+        if kind is not None:
+            _check_kind(kind)
         CUDA.check()
-        gpu = find_gpu()
+        gpu = gpu_for(KINDS[kind] if kind is not None else next(iter(installed()), "tensorrt-rtx"))
         runtime = KINDS[kind] if kind is not None else _preferred(gpu)
-        check_supported(runtime, gpu)
+        check_fits(runtime, gpu)
         self._axes = dict(axes or {})
         self._kernels = NoiseKernels()
         kept = EngineCache() if cache is None else cache
@@ -71,9 +72,18 @@ class TensorRtBackend(Backend):
     @classmethod
     def create(cls, *, provider: str | None, threads: int | None, spinning: bool) -> Self:
         """An instance of the kind `provider`: "rtx" or "classic"."""
-        if provider is not None and provider not in KINDS:
-            raise InputError(f"no kind of TensorRT {provider!r}{did_you_mean(provider, KINDS)}")
+        if provider is not None:
+            _check_kind(provider)
         return cls("rtx" if provider == "rtx" else "classic" if provider == "classic" else None)
+
+    @classmethod
+    def check_here(cls, provider: str | None) -> None:
+        """See :class:`Backend`."""
+        if provider is not None:
+            _check_kind(provider)
+            check_here(KINDS[provider])
+        else:
+            check_here(*(installed() or RUNTIMES))
 
     @classmethod
     def availability(cls) -> Availability:
@@ -83,15 +93,15 @@ class TensorRtBackend(Backend):
             remedy = f"{RUNTIMES['tensorrt-rtx'].remedy} (or {RUNTIMES['tensorrt'].remedy})"
             return Availability(False, reason="neither TensorRT-RTX nor TensorRT is installed", remedy=remedy)
         try:
-            gpu = find_gpu()
+            gpu = gpu_for(there[0])
         except UnavailableError as failure:
-            reason, _, remedy = str(failure).partition("; ")
-            return Availability(False, reason=reason, remedy=remedy or INSTALL)
+            reason, _, remedy = str(failure).rpartition("; ")
+            return Availability(False, reason=reason, remedy=remedy)
         versions: dict[str, str] = {}
         missing: dict[str, str] = {}
         for kind, runtime in KINDS.items():
             try:
-                check_supported(runtime, gpu)
+                check_fits(runtime, gpu)
                 versions[kind] = load_package(runtime).version
             except UnavailableError as failure:
                 missing[kind] = str(failure)
@@ -147,6 +157,12 @@ class TensorRtBackend(Backend):
         kernels = supplier.cache.get(identity)
         engine = LoadedEngine(supplier.toolkit, graph, data, kernels)
         return Opened(engine, kernels, lambda made: supplier.cache.put(identity, made))
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        known = (*KINDS, BACKGROUND.removeprefix(":"))
+        raise InputError(f"no kind of TensorRT {shown(kind)!r}{did_you_mean(kind[:80], known)}")
 
 
 def _preferred(gpu: Gpu) -> EngineRuntime:

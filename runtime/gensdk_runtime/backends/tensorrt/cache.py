@@ -12,14 +12,13 @@ import contextlib
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gensdk_runtime.errors import UnavailableError
+from gensdk_runtime.errors import UnavailableError, tell
 from gensdk_runtime.host.atomic import write_file
 from gensdk_runtime.host.locks import locked_if_possible
 from gensdk_runtime.host.memory_limit import parse_bytes
@@ -217,4 +216,4 @@ def _limit_wanted() -> int:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(printable(message), EngineCacheWarning, stacklevel=4)
+    tell(printable(message), EngineCacheWarning)

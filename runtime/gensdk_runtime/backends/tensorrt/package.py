@@ -119,8 +119,9 @@ def load_package(runtime: EngineRuntime) -> Toolkit:
 
 def installed() -> tuple[EngineRuntime, ...]:
     """The runtimes whose package is there, found without importing it, the preferred one first."""
-    return tuple(
-        runtime
-        for runtime, package in RUNTIMES.items()
-        if any(importlib.util.find_spec(name) is not None for name in package.modules)
-    )
+    return tuple(runtime for runtime in RUNTIMES if is_installed(runtime))
+
+
+def is_installed(runtime: EngineRuntime) -> bool:
+    """Whether the package of `runtime` is there, found without importing it."""
+    return any(importlib.util.find_spec(name) is not None for name in RUNTIMES[runtime].modules)

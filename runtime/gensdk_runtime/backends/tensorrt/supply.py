@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -68,7 +67,7 @@ class Supplier:
             elif self.bundle_engines or source.trusts(spec):
                 taken.append(spec)
             else:
-                warnings.warn(_untrusted(spec), UntrustedEngineWarning, stacklevel=4)
+                tell(_untrusted(spec), UntrustedEngineWarning)
         if left and not taken:
             tell(f"{'; '.join(left)}: an engine is built from the graph instead, which takes a while once")
         return tuple(taken)
@@ -93,7 +92,7 @@ class Supplier:
                 except OutOfMemoryError:
                     raise
                 except BackendError as failure:
-                    warnings.warn(printable(f"{spec.file} of the bundle is not used: {failure}"), stacklevel=3)
+                    tell(printable(f"{spec.file} of the bundle is not used: {failure}"))
         onnx = GraphFile.of(source)
         fetched = self.fetched(recipe, onnx)
         try:

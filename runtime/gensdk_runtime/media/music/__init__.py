@@ -1,0 +1,1 @@
+"""Music as notes on a grid: files, pictures and sound of it."""
