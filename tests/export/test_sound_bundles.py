@@ -15,6 +15,7 @@ from gensdk_runtime.media.audio_files import read_audio
 from gensdk_runtime.spec.provenance import Provenance
 from support.plans import family_plan
 from support.short_sounds import RATE, short_sounds
+from support.sounds import wav
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +94,24 @@ def test_likelihoods_of_recordings(bundle: str) -> None:
     assert np.isfinite(bits).all()
     assert (bits > 1).all()
     np.testing.assert_allclose(one, bits[2:3], rtol=1e-5)
+
+
+def test_a_sound_is_gone_on_with(bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Generator.load(bundle) as model:
+        begun = model.sample(1, seed=3, label=1).data[:, :8]
+    start = tmp_path / "start.wav"
+    start.write_bytes(wav(begun[0], RATE))
+    asked = ["sample", bundle, "--label", "1", "-n", "3", "--prefix", str(start)]
+    for count, more in ((8, []), (5, ["--prefix-length", "5"])):
+        assert run([*asked, *more, "-o", str(tmp_path / "out.npz")]) == 0
+        with np.load(tmp_path / "out.npz") as kept:
+            expected = np.repeat(begun[:, :count], 3, axis=0)
+            np.testing.assert_allclose(kept["array"][:, :count], expected, atol=0.03)
+            assert (kept["lengths"] >= count).all()
+    start.write_bytes(wav(np.zeros((24, 1), np.float32), RATE))
+    capsys.readouterr()
+    assert run([*asked, "-o", str(tmp_path / "none.npz")]) != 0
+    assert "expected a prefix of 1 to 23 samples at 1000 Hz, got 24; shorten it" in capsys.readouterr().err
+    start.write_bytes(b"RIFF")
+    assert run([*asked, "-o", str(tmp_path / "none.npz")]) != 0
+    assert not (tmp_path / "none.npz").exists()
