@@ -60,9 +60,14 @@ Examples:
     "--prefix",
     metavar="FILE",
     help="How samples begin, of models that draw part after part: an image, a folder or an .npz, with one for all "
-    "or one for each, of which the upper rows are kept.",
+    "or one for each, of which the upper rows are kept; a sound; or a text, one beginning a line.",
 )
-@click.option("--prefix-length", type=int, metavar="ROWS", help="Rows that are kept of it. [default: half]")
+@click.option(
+    "--prefix-length",
+    type=int,
+    metavar="ROWS",
+    help="Rows, or samples of a sound, that are kept. [default: half; of a sound all]",
+)
 @program_options()
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "auto"]), default="fp32", show_default=True)

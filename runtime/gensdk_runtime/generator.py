@@ -198,7 +198,7 @@ class Generator(Closable):
           grey), or float [n, C, H, W] in its source's value range, rounded where the graph takes bytes.
         - `prefix`, for a model that draws part after part: how samples begin, one for each or one for all; what
           follows is drawn as if it had been. Of images the upper rows, uint8 [n, h, W, C] (or [n, h, W] in grey)
-          or float [n, C, h, W], taken to the model's grey levels.
+          or float [n, C, h, W]; of sounds float [n, samples, channels]; of texts str, or tokens int64 [n, length].
         - `settings`: options of the program all at once: an object such as :class:`DiffusionSettings`, of which
           counts what was set; a dict; or :attr:`Samples.settings`, which draws those again (with `n` left open).
         - `options`: those of the model's program, which are listed below (their types: :class:`SampleOptions`),

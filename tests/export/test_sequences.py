@@ -34,7 +34,8 @@ from support.plans import family_plan
 from support.tiny import FAMILIES
 
 SEQUENCES = [name for name in FAMILIES if isinstance(family_plan(name).model.program, SequenceSpec)]
-CASES = [(name, labelled) for name in SEQUENCES for labelled in (True, False)]
+LABELLED = {name: family_plan(name).model.num_classes is not None for name in SEQUENCES}
+CASES = [(name, labelled) for name in SEQUENCES for labelled in sorted({False, LABELLED[name]})]
 cases = pytest.mark.parametrize(("family", "labelled"), CASES)
 LABELS = [2, 0, 1, 0, 2]
 
@@ -75,6 +76,7 @@ def test_steps_and_one_call_draw_what_naive_pytorch_draws(exported: Any, family:
     expected = naive_tokens(plan, 5, seed=6, label=asked.get("label"))
     wanted = [row[:end].tolist() for row, end in zip(expected, ends_of(plan, expected), strict=True)]
     with both_forms(plan.model, files) as forms:
+        assert len(forms) == 2
         for model in forms:
             for batch_size in (None, 2):
                 samples = model.sample(5, seed=6, batch_size=batch_size, **asked)
@@ -185,11 +187,35 @@ def test_a_sample_on_a_gpu_passes_once_back(
     host = engines_here("rtx", monkeypatch, tmp_path)
     with both_forms(plan.model, files) as (steps, _):
         expected = steps.sample(3, seed=4)
+        assert expected.lengths is not None
     bundle = bundle_of(plan, files, tmp_path / "codes.gsdk")
     with Generator.load(bundle, backend=host.backend) as model:
         samples, calls = counted(host.cuda, lambda: model.sample(3, seed=4))
+        whole = [at for at, length in enumerate(expected.lengths.tolist()) if length > 5]
+        assert whole
+        begun = {"seed": [expected.seeds[at] for at in whole], "prefix": expected.data[whole][:, :5]}
+        again = model.sample(len(whole), **begun)
     np.testing.assert_array_equal(samples.data, expected.data)
     np.testing.assert_array_equal(samples.lengths, expected.lengths)
+    np.testing.assert_array_equal(again.data, expected.data[whole])
     looks = 0 if look == 1024 else 24 // look - 1
     assert calls[UP] <= 3 + decoded
     assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1 + decoded + looks, 1 + decoded + looks, 0)
+
+
+@pytest.mark.parametrize("family", SEQUENCES)
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_prefix_and_continuation_equal_the_whole(exported: Any, family: str, count: int) -> None:
+    """In either form: with a prefix the steps are taken."""
+    plan, files = exported(family, LABELLED[family])
+    asked: dict[str, Any] = {"label": LABELS} if LABELLED[family] else {}
+    with both_forms(plan.model, files) as (steps, _):
+        whole = steps.sample(5, seed=6, **asked)
+        assert whole.lengths is not None
+        long = [at for at, length in enumerate(whole.lengths.tolist()) if length >= count]
+        assert long
+        some = {"label": [LABELS[at] for at in long]} if asked else {}
+        begun = whole.data[long][:, :count]
+        again = steps.sample(len(long), seed=[whole.seeds[at] for at in long], prefix=begun, **some)
+    np.testing.assert_array_equal(again.data, whole.data[long])
+    np.testing.assert_array_equal(again.lengths, whole.lengths[long])

@@ -10,7 +10,7 @@ import torch
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.rewrites.uint8 import with_uint8
-from gensdk_runtime.errors import BackendError, ExportError
+from gensdk_runtime.errors import BackendError, ExportError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.value_range import to_uint8
 from gensdk_runtime.proof.verify import verify_bundle
@@ -18,7 +18,7 @@ from gensdk_runtime.spec.model import FeedforwardSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.torch_backend import torch_sessions
 from support.plans import family_plan
-from support.tiny import IMAGE_FAMILIES, given
+from support.tiny import FAMILIES, IMAGE_FAMILIES, given
 
 FEEDFORWARD = [name for name in IMAGE_FAMILIES if isinstance(family_plan(name).model.program, FeedforwardSpec)]
 EXPORTED = ("dcgan", "gmm", "srgan", "stargan")
@@ -51,6 +51,14 @@ def test_any_model_draws_bytes_on_request(family: str) -> None:
     arguments = {**given(plan.model, 2), **few}
     drawn = generator.sample(2, seed=0, output_type="uint8", **arguments)
     np.testing.assert_array_equal(drawn.data, generator.sample(2, seed=0, **arguments).images)
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(IMAGE_FAMILIES)))
+def test_what_has_no_bytes_says_so(family: str) -> None:
+    plan = family_plan(family)
+    generator = Generator.from_sessions(plan.model, torch_sessions(plan))
+    with pytest.raises(InputError, match="which have no bytes; leave output_type out"):
+        generator.sample(2, seed=0, output_type="uint8", **given(plan.model, 2))
 
 
 @pytest.mark.parametrize("family", FEEDFORWARD)

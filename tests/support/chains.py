@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -104,10 +105,10 @@ class Chain:
             max_batch=max_batch,
         )
 
-    def generator(self, *, max_batch: int = 8) -> Generator:
+    def generator(self, *, max_batch: int = 8, files: Mapping[str, bytes] | None = None) -> Generator:
         functions = {"step": self._step, "likelihood": self._likelihood, "decode": self._decode}
         known = {name: each for name, each in functions.items() if name != "decode" or self.each is not None}
-        return generator(self.model(max_batch=max_batch), known)
+        return generator(self.model(max_batch=max_batch), known, files)
 
     def shares(self, memory: Array, token: Array, temperature: Array) -> Array:
         powers = self.table[memory.astype(np.int64), token] ** (1 / temperature)[:, None]

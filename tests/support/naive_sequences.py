@@ -25,7 +25,14 @@ def _wavenet(plan: ExportPlan, tokens: Tensor, label: Tensor | None) -> Tensor:
     return made
 
 
-LOGITS: dict[str, Logits] = {"wavenet": _wavenet}
+def _text(plan: ExportPlan, tokens: Tensor, label: Tensor | None) -> Tensor:
+    likelihood: Any = plan.modules["likelihood"]
+    step: Any = plan.modules["step"]
+    logits: Tensor = likelihood.network(likelihood.ends.before(tokens))
+    return logits + step.head.never - likelihood.network.head.never  # likelihoods count what is never drawn
+
+
+LOGITS: dict[str, Logits] = {"scratchgan": _text, "seqgan": _text, "wavenet": _wavenet}
 """By family; each family of the sequence program has an entry."""
 
 

@@ -54,7 +54,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},
     "vae": {"hidden": [512]},
-    "wavenet": {"channels": 32, "skip_channels": 64},
+    "wavenet": {"channels": 48, "skip_channels": 96},
     "wgan": {"hidden": [256, 128]},
     "wgan_gp": {"generator_channels": 32},
 }

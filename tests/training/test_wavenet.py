@@ -94,7 +94,7 @@ def test_layers_are_told_the_same_at_a_frame_and_at_all(parts: Any) -> None:
     whole = teller(torch.arange(5), label)
     assert whole.shape == (3, 1 if label is None else 4, 8, 5)
     for frame in range(5):
-        one = teller.at(torch.tensor([frame]), label)
+        one = teller(torch.tensor([frame]), label, step=True)
         torch.testing.assert_close(one, whole[..., frame].transpose(0, 1).flatten(1))
     assert not torch.equal(whole[..., 0], whole[..., 1])
 
@@ -128,6 +128,7 @@ def test_the_likelihood_is_that_of_each_step() -> None:
     sounds = torch.from_numpy(short_sounds().batch(np.arange(5)).images)
     lengths, labels = torch.tensor([0, 1, 7, 23, 24]), torch.tensor([0, 1, 2, 0, 1])
     codes = Codes(END).encode(sounds[..., 0])
+    assert len(codes) == len(lengths) == 5
     with Generator.from_sessions(plan.model, torch_sessions(plan)) as model, torch.no_grad():
         bits = model.log_likelihood(sounds.numpy(), label=labels.tolist(), lengths=lengths.numpy())
         for row, length in enumerate(lengths.tolist()):

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import as_array, check_path
+from gensdk_runtime.arguments import as_array, check_path, check_whole
 from gensdk_runtime.errors import InputError, tell
-from gensdk_runtime.media.audio_files import SUFFIXES, encode_audio
+from gensdk_runtime.media.audio_files import SUFFIXES, encode_audio, read_audio
 from gensdk_runtime.media.audio_picture import sound_picture
 from gensdk_runtime.media.flac import soundfile
 from gensdk_runtime.media.images import SUFFIXES as PICTURES
@@ -97,6 +98,28 @@ class AudioOutput(Output[AudioSpec]):
         if levels is not None:
             array = np.rint((array.astype(np.float64) + 1) / 2 * (levels - 1)) * 2 / (levels - 1) - 1
         return np.ascontiguousarray(array, np.float32)
+
+    def beginning(self, values: Any) -> tuple[Float32, NDArray[np.int64]]:
+        """The first part of sounds as (float32 [n, longest, channels], lengths int64 [n]), from that, from [n,
+        longest] of one channel, or from one sound [longest]."""
+        array, most = as_array(values, "prefix"), self.spec.samples - 1
+        length = array.shape[min(array.ndim - 1, 1)] if array.ndim else 0
+        if not 1 <= length <= most:
+            raise InputError(
+                f"expected a prefix of 1 to {most} samples at {self.spec.sample_rate} Hz, got {length}; shorten it"
+            )
+        begun = AudioOutput(self.spec.model_copy(update={"samples": length})).given(array)
+        return begun, np.full(len(begun), length, np.int64)
+
+    def prefix_of(self, path: str | Path, length: int | None = None) -> Float32:
+        """The beginning of a sound file, by default all of it: float32 [1, samples, channels] at the model's
+        rate."""
+        sound, told = read_audio(path).in_form(sample_rate=self.spec.sample_rate, channels=self.spec.channels)
+        for what in told:
+            tell(f"{path}: {what}")
+        if length is not None:
+            check_whole(length, "the samples of a prefix", least=1, most=self.spec.samples - 1)
+        return sound.samples[None, :length].astype(np.float32)
 
     def picture(self, samples: Drawn, arrangement: Arrangement = AS_IT_IS) -> Uint8:
         """Waveforms and spectrograms; `arrangement` is for images."""

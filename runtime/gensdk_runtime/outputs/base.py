@@ -179,9 +179,15 @@ class Output(ABC, Generic[SpecT]):
         knows none of that."""
         raise InputError(f"this is for models of images, and this one makes {self.of_shape}; use sample()")
 
-    def prefix_of(self, path: str | Path, length: int | None = None) -> Array:
+    def prefix_of(self, path: str | Path, length: int | None = None) -> Array | list[str]:
         """The beginnings of samples in a file, for ``sample(prefix=...)``; `length`: how much of each, None: as
         the kind has it. :class:`InputError` where the kind knows none of that, or the file does not fit."""
+        raise InputError(f"this model makes {self.of_shape}, which have no beginning; leave prefix out")
+
+    def beginning(self, values: Any) -> tuple[Array, NDArray[np.int64]]:
+        """The first parts of samples of a kind that is drawn element after element, checked: [m, longest, ...],
+        and how much of each counts, int64 [m], less than a whole sample. :class:`InputError` where the kind knows
+        none of that."""
         raise InputError(f"this model makes {self.of_shape}, which have no beginning; leave prefix out")
 
     def mask(self, mask: Any, n: int) -> Float32:

@@ -26,12 +26,14 @@ from gensdk_runtime.outputs.base import (
 )
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.outputs import TextSpec
-from gensdk_runtime.text.lines import as_line
+from gensdk_runtime.text.lines import as_line, from_line
 from gensdk_runtime.text.page import page_of
 from gensdk_runtime.text.vocabulary import MAX_BYTES, NAMED, Encoded, Vocabulary, read_vocabulary
 
 Int64 = NDArray[np.int64]
 NUMBERED = re.compile(r"[0-9]{5,}\.txt")
+MAX_BEGINNINGS = 2**24
+"""Bytes of a file of beginnings."""
 
 
 @register_output
@@ -109,10 +111,29 @@ class TextOutput(Output[TextSpec]):
                 )
         return _filled(rows, length, fill)
 
+    def prefix_of(self, path: str | Path, length: int | None = None) -> list[str]:
+        """The texts of a file, one a line as :meth:`save` writes them: how samples begin."""
+        if length is not None:
+            raise InputError("a text begins with all that is given; leave the length of the prefix out")
+        try:
+            with check_path(path, "prefix").open("rb") as file:
+                data = file.read(MAX_BEGINNINGS + 1)
+            lines = data.decode("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as failure:
+            raise InputError(f"can't read {path} as a text in UTF-8: {failure}") from None
+        if len(data) > MAX_BEGINNINGS:
+            raise InputError(f"{path} has over {MAX_BEGINNINGS} bytes; give fewer beginnings")
+        if not lines:
+            raise InputError(f"{path} holds no line; give one for each sample, or one for all")
+        return [from_line(line) for line in lines]
+
     def beginning(self, values: Any) -> tuple[Int64, Int64]:
         """The first part of texts as (tokens int64 [n, longest], lengths int64 [n]), without an end, for a model
-        to go on with. :class:`InputError` as for :meth:`given`; a text may be empty, and leave room for a
-        token."""
+        to go on with, from str or from tokens int64 [n, longest]. :class:`InputError` as for :meth:`given`; a
+        text may be empty, and leaves room for a token."""
+        if isinstance(values, np.ndarray):
+            tokens = self._checked_tokens(values, self.spec.length - 1)
+            return tokens, np.full(len(tokens), tokens.shape[1], np.int64)
         rows = [each.tokens for each in self._encoded(values)]
         lengths = np.array([len(row) for row in rows], np.int64)
         if int(lengths.max()) >= self.spec.length:
@@ -120,7 +141,7 @@ class TextOutput(Output[TextSpec]):
                 f"text {int(lengths.argmax())} has {int(lengths.max())} tokens, which leaves a model of "
                 f"{self.spec.length} nothing to add; shorten it"
             )
-        return _filled(rows, int(lengths.max()), self.vocabulary.special.pad), lengths
+        return _filled(rows, int(lengths.max()), self.vocabulary.special.pad or 0), lengths
 
     def _encoded(self, values: Any) -> list[Encoded]:
         texts = [values] if isinstance(values, str) else values
@@ -138,12 +159,21 @@ class TextOutput(Output[TextSpec]):
         return encoded
 
     def _given_tokens(self, values: Array) -> Int64:
-        shape = (*values.shape[:1], self.spec.length)
-        if values.dtype.kind not in "iu" or values.ndim != 2 or values.shape != shape or not len(values):
-            raise InputError(
-                f"expected texts, or tokens as int64 [n, {self.spec.length}], got {values.dtype} "
-                f"{list(values.shape)}"
-            )
+        if values.ndim == 2 and values.shape[1] < self.spec.length:
+            raise self._no_tokens(values, f"{self.spec.length}")
+        return self._checked_tokens(values, self.spec.length)
+
+    def _no_tokens(self, values: Array, length: str) -> InputError:
+        return InputError(
+            f"expected texts, or tokens as int64 [n, {length}], got {values.dtype} {list(values.shape)}"
+        )
+
+    def _checked_tokens(self, values: Array, most: int) -> Int64:
+        """Tokens int64 [n, up to `most`]."""
+        if values.dtype.kind not in "iu" or values.ndim != 2 or not len(values) or values.shape[1] > most:
+            raise self._no_tokens(values, f"{most}")
+        if not values.size:
+            return values.astype(np.int64)
         if int(values.min()) < 0 or int(values.max()) >= self.spec.vocabulary_size:
             raise InputError(f"expected tokens from 0 to {self.spec.vocabulary_size - 1}, got others")
         return values.astype(np.int64)

@@ -138,7 +138,7 @@ class Sampling:
 
     def _beginnings(self, given: Any, n: int | None) -> NDArray[Any]:
         """The beginning of each sample; one may be given for all."""
-        found = self.program.prefix(given)
+        found = self.executor.runners.steps.program.prefix(given, self.output)
         count = len(found) if n is None else check_count(n)
         if len(found) not in (1, count):
             raise InputError(f"expected one prefix, or one for each of the {count} samples, got {len(found)}")

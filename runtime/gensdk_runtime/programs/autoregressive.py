@@ -77,7 +77,7 @@ class AutoregressiveProgram(Program[AutoregressiveSettings]):
         asked = conditions_wanted(self.conditions, likelihood, "batch")
         require_signature(likelihood, images | asked, {"log_likelihood": Wanted(("batch",))})
 
-    def prefix(self, given: Any) -> Float32:
+    def prefix(self, given: Any, output: Output[Any]) -> Float32:
         """The upper rows of images [m, C, h, W] on the model's grey levels; see :func:`check_rows`."""
         return check_rows(given, image_of(self.model), levels=self.spec.levels)
 

@@ -116,8 +116,9 @@ class Program(ABC, Generic[SettingsT]):
         draw = noise.uniform if self.uniform_latent else noise.normal
         return None if self.latent_shape is None else draw(keys, noise.LATENT_STREAM, self.latent_shape)
 
-    def prefix(self, given: Any) -> NDArray[Any]:
-        """The beginnings of samples [m, ...] that the caller gave, checked, as :meth:`run` takes them.
+    def prefix(self, given: Any, output: Output[Any]) -> NDArray[Any]:
+        """The beginnings of samples [m, ...] that the caller gave, checked, as :meth:`run` takes them; `output`:
+        what works with the samples.
 
         Raises :class:`InputError` where they don't fit, and for a program whose samples have no beginning.
         """

@@ -112,6 +112,21 @@ class SequenceForm(Program[SequenceSettings]):
         """Elements to draw at most."""
         return settings.max_length or self.spec.length
 
+    def prefix(self, given: Any, output: Output[Any]) -> Int64:
+        """Tokens int64 [m, longest, C] that samples begin with, -1 where one is to be drawn."""
+        begun, lengths = output.beginning(given)
+        tokens, elements = self.tokens_of(begun), lengths // self.each
+        if (lengths % self.each).any():
+            raise InputError(f"expected prefix in steps of {self.each}, got {int(lengths.max())}")
+        place = np.arange(tokens.shape[1])[None, :, None]
+        if (tokens[:, :, :1] == self.spec.stop)[place < elements[:, None, None]].any():
+            raise InputError(f"the prefix holds token {self.spec.stop}, which ends a sample; leave it out")
+        return np.where(place < elements[:, None, None], tokens, -1)
+
+    def tokens_of(self, begun: NDArray[Any]) -> Int64:
+        """The tokens [m, L, C] of the beginnings of samples."""
+        raise NotImplementedError
+
     def write_options(self, bound: Bound, settings: SequenceSettings) -> None:
         """Writes the options into the inputs that a graph has for them."""
         values = {
@@ -149,6 +164,8 @@ class SequenceForm(Program[SequenceSettings]):
 @register_program
 class SequenceProgram(SequenceForm):
     """See :class:`SequenceSpec` for the graphs."""
+
+    continues = True
 
     def check(self) -> None:
         """The tensors that :class:`SequenceSpec` lists."""
@@ -211,6 +228,26 @@ class SequenceProgram(SequenceForm):
             )
         return made
 
+    def tokens_of(self, begun: NDArray[Any]) -> Int64:
+        """Of samples that are made of one number an element, each the token whose number is the nearest."""
+        spec = self.spec
+        if spec.decode_graph is None:
+            return begun[:, :, None].astype(np.int64)
+        if begun.ndim != 3 or begun.shape[2] != 1 or self.each != 1 or spec.axis or spec.channels != 1:
+            raise InputError(f"the elements of model {self.model.name!r} are no single numbers; leave prefix out")
+        made = [self._number(token) for token in range(spec.levels) if token != spec.stop]
+        numbers = np.array(made, np.float64)
+        kept = np.array([token for token in range(spec.levels) if token != spec.stop])
+        order = np.argsort(numbers, kind="stable")
+        middles = (numbers[order][1:] + numbers[order][:-1]) / 2
+        return kept[order][np.searchsorted(middles, begun.astype(np.float64))].astype(np.int64)
+
+    def _number(self, token: int) -> float:
+        """What a token stands for."""
+        decode = self.sessions[str(self.spec.decode_graph)]
+        made = decode.run({"tokens": np.full((1, 1, 1), token, np.int64)})[self.model.output.tensor]
+        return float(made.reshape(-1)[0])
+
     def to_judge(self, output: Output[Any], values: Any, lengths: Any) -> Judged:
         """Whole samples under the output's name, and their "lengths" in elements, at the most all of them.
 
@@ -267,32 +304,64 @@ class _Elements(State):
         element = (len(run), spec.channels)
         shape = (length, spec.channels)
         self._uniforms = bound.drawn("uniform", bound.hold_keys(run.keys), noise.LATENT_STREAM, shape)
+        self._known = self._prefix(run)
         here = bound.upload(
             {
+                "given": np.ascontiguousarray(self._known.transpose(1, 0, 2)),
                 "position": np.arange(length, dtype=np.int64)[:, None],
                 "begin": np.full(element, spec.begin, np.int64),
                 "tokens": np.full((length, *element), spec.rest, np.int64),
             }
         )
-        self._positions, self._tokens = here["position"], here["tokens"]
+        self._given, self._positions, self._tokens = here["given"], here["position"], here["tokens"]
         for name in bound.carry.values():
             bound.feed(name).fill(0)
         bound.feed("token")[...] = here["begin"]
         self._drawn = self._seen = 0
         self._ended = np.zeros(len(run), np.bool_)
         self._look_every = LOOK_EVERY_ON_DEVICE if bound.on_device else LOOK_EVERY
+        self._begun = int((self._known[:, :, 0] >= 0).all(axis=0).sum())
+        while self._drawn < self._begun:
+            self._advance()
+
+    def _prefix(self, run: Run) -> Int64:
+        """What is given, int64 [B, longest, C], -1 where an element is drawn."""
+        given = run.conditions.get("prefix")
+        if given is None:
+            return np.zeros((len(run), 0, self._program.spec.channels), np.int64)
+        if given.shape[1] >= self._length:
+            raise InputError(
+                f"expected max_length above the {given.shape[1]} elements of the prefix, got {self._length}"
+            )
+        return given
 
     def step(self) -> bool:
-        """One element of each sample."""
-        run, bound, number = self.run, self._bound, self._drawn
-        bound.feed("uniform")[...] = self._uniforms[:, number]
-        bound.feed("position")[...] = self._positions[number]
-        run.timed(bound)
-        self._tokens[number] = bound.made("next_token")
-        self._drawn = number + 1
-        if run.end_step(number, self._length, number, self._sofar) or self._drawn == self._length:
+        """One element of each sample, at least one of which is drawn."""
+        run, number, begun = self.run, self._drawn, self._begun
+        self._advance()
+        told = run.end_step(number - begun, self._length - begun, number, self._sofar)
+        if told or self._drawn == self._length:
             return False
         return self._stop is None or bool(self._drawn % self._look_every) or not self._all_ended()
+
+    def _advance(self) -> None:
+        bound, number = self._bound, self._drawn
+        bound.feed("uniform")[...] = self._uniforms[:, number]
+        bound.feed("position")[...] = self._positions[number]
+        self.run.timed(bound)
+        self._tokens[number] = bound.made("next_token")
+        if number < self._known.shape[1]:
+            self._force(number)
+        self._drawn = number + 1
+
+    def _force(self, number: int) -> None:
+        """Puts what is given in the place of what was drawn."""
+        known = self._known[:, number, 0] >= 0
+        rows = [slice(None)] if known.all() else [slice(row, row + 1) for row in np.flatnonzero(known).tolist()]
+        token = self._bound.feed("token")
+        for some in rows:
+            self._tokens[number, some] = self._given[number, some]
+            token[some] = self._given[number, some]
 
     def _all_ended(self) -> bool:
         """Looks at the elements that were drawn since the last look."""

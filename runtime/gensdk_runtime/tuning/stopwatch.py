@@ -37,11 +37,14 @@ class _Stopwatch:
     ends: list[float] = field(default_factory=list)
     over: float = 0.0
     num_steps: int = 1
+    cut: bool = False
 
     def __call__(self, num_steps: int) -> bool:
         self.ends.append(perf_counter())
-        self.num_steps = num_steps
-        return self.ends[-1] - self.start >= self.seconds
+        self.cut = self.ends[-1] - self.start >= self.seconds
+        # A run that ends by itself before that, as sequences do, has no more steps.
+        self.num_steps = num_steps if self.cut else len(self.ends)
+        return self.cut
 
     @property
     def step(self) -> float:

@@ -22,7 +22,7 @@ from gensdk_runtime.errors import (
     ManifestError,
 )
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.outputs.text import TextOutput
+from gensdk_runtime.outputs.text import MAX_BEGINNINGS, TextOutput
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import Manifest
 from gensdk_runtime.spec.outputs import TextSpec
@@ -184,6 +184,32 @@ def test_tokens_without_an_end_fill_the_whole_length() -> None:
     assert padded.given("x").tolist() == [[0, 1, 1]]
 
 
+def test_fewer_tokens_are_no_text_but_a_beginning() -> None:
+    tokens = np.array([[4, 5, 6], [6, 5, 4]])
+    with pytest.raises(InputError, match=r"int64 \[n, 7\]"):
+        output().given(tokens)
+    begun, lengths = output().beginning(tokens)
+    np.testing.assert_array_equal(begun, tokens)
+    assert lengths.tolist() == [3, 3]
+    with pytest.raises(InputError, match=r"int64 \[n, 6\]"):
+        output().beginning(np.zeros((2, LENGTH), np.int64))
+
+
+def test_the_lines_of_a_file_begin_texts(tmp_path: Path) -> None:
+    path = tmp_path / "begun.txt"
+    path.write_text("a cat\nsat\\n\n\n", "utf-8")
+    assert output().prefix_of(path) == ["a cat", "sat\n", ""]
+    with pytest.raises(InputError, match="leave the length of the prefix out"):
+        output().prefix_of(path, 3)
+    for data, reason in ((b"", "holds no line"), (b"\xff\xfe", "UTF-8"), (b"a" * (MAX_BEGINNINGS + 1), "over")):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=reason) as failure:
+            output().prefix_of(path)
+        assert "\n" not in str(failure.value)
+    with pytest.raises(InputError, match="can't read"):
+        output().prefix_of(tmp_path / "none.txt")
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -192,7 +218,6 @@ def test_tokens_without_an_end_fill_the_whole_length() -> None:
         (3, "expected a text as str, or a list"),
         (b"a", "expected a text as str, or a list"),
         (["a", 3], "expected text as str, got int"),
-        (np.zeros((2, 3), np.int64), r"int64 \[n, 7\]"),
         (np.zeros((2, LENGTH)), r"int64 \[n, 7\]"),
         (np.full((2, LENGTH), 14), "expected tokens from 0 to 13"),
         (np.full((2, LENGTH), -1), "expected tokens from 0 to 13"),

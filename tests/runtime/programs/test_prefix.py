@@ -113,5 +113,5 @@ def test_what_is_no_beginning_is_refused(digits: Generator, prefix: Any, said: s
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "autoregressive"])
 def test_a_model_that_draws_as_a_whole_says_so(name: str) -> None:
-    with generator(MODELS[name]()) as model, pytest.raises(InputError, match="as a whole; leave prefix out"):
+    with generator(MODELS[name]()) as model, pytest.raises(InputError, match="leave prefix out"):
         model.sample(1, prefix=np.zeros((1, 1, 8), np.uint8))

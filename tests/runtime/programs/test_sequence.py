@@ -15,6 +15,8 @@ from gensdk_runtime.programs import sequence
 from gensdk_runtime.programs.run import StepEnd
 from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import SequenceSettings
+from gensdk_runtime.text.vocabulary import SpecialTokens, vocabulary_bytes
+from gensdk_runtime.text.words import Words
 from support.chains import Chain
 from support.models import MODELS, generator
 
@@ -128,6 +130,7 @@ def test_the_dimensions_of_a_sample_are_its_tokens_and_its_end() -> None:
         samples = model.sample(8, seed=4)
         bits = model.log_likelihood(samples.data, lengths=samples.lengths)
         whole = model.log_likelihood(samples.data)
+    assert len(bits) == len(whole) == 8
     for got, tokens in zip(bits, chain.naive(8, 4), strict=True):
         dimensions = len(tokens) + (len(tokens) < chain.length)
         assert got == pytest.approx(-chain.log_p(tokens) / np.log(2) / dimensions, rel=1e-5)
@@ -334,3 +337,75 @@ def test_what_a_sequence_is_drawn_with_limits_the_batch() -> None:
     chain = Chain(length=2**19, each=1, stop=None)
     model = chain.model(max_batch=2**14)
     assert model.largest_tensor >= 7 * 2**19
+
+
+def test_a_sound_whose_tokens_are_no_single_numbers_has_no_beginning() -> None:
+    chain = Chain(each=3)
+    with chain.generator() as model, pytest.raises(InputError, match="no single numbers; leave prefix out"):
+        model.sample(2, prefix=np.zeros((2, 3, 1), np.float32))
+
+
+@pytest.mark.parametrize("each", [None, 1])
+@pytest.mark.parametrize("count", [1, 5, 11])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_prefix_and_continuation_equal_the_whole(each: int | None, count: int, batch_size: int | None) -> None:
+    chain = Chain(each=each, stop=None)
+    with chain.generator() as model:
+        whole = model.sample(6, seed=3)
+        given = whole.data[:, :count]
+        again = model.sample(6, seed=3, prefix=given, batch_size=batch_size)
+        np.testing.assert_array_equal(again.data, whole.data)
+        other = model.sample(6, seed=4, prefix=given)
+        np.testing.assert_array_equal(other.data[:, :count], given)
+        one = model.sample(3, seed=3, prefix=given[:1])
+        np.testing.assert_array_equal(one.data[:, :count], given[[0, 0, 0]])
+        assert len(model.sample(seed=4, prefix=given)) == 6
+
+
+def test_steps_are_those_that_are_drawn() -> None:
+    chain, seen = Chain(stop=None), list[StepEnd]()
+    given = np.array([[0, 1, 2]] * 2)
+    with chain.generator() as model:
+        model.sample(2, seed=0, prefix=given, callback_on_step_end=lambda step: bool(seen.append(step)))
+    assert [(step.step, step.num_steps) for step in seen] == [(at, 9) for at in range(9)]
+    assert all((step.x0[:, :3] == given).all() for step in seen)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (np.full((2, 12), 0), {}, "expected texts, or tokens"),
+        (np.full((3, 2), 0), {}, "one prefix, or one for each of the 2 samples, got 3"),
+        (np.full((2, 2), 5), {}, "expected tokens from 0 to 4"),
+        (np.full((2, 2), -1), {}, "expected tokens from 0 to 4"),
+        (np.full((2, 2), 4), {}, "holds token 4, which ends a sample"),
+        (np.full((2, 2), 0.5), {}, "expected texts, or tokens"),
+        (np.full((2, 5), 0), {"max_length": 5}, "expected max_length above the 5 elements of the prefix, got 5"),
+    ],
+)
+def test_beginnings_that_are_none(given: Any, options: dict[str, Any], message: str) -> None:
+    with Chain().generator() as model, pytest.raises(InputError, match=message) as failure:
+        model.sample(2, seed=0, prefix=given, **options)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "given", [np.zeros(12), np.full(3, np.nan), np.full(3, 2.0), np.zeros((2, 3, 2)), np.zeros(3, int)]
+)
+def test_beginnings_of_sounds_that_are_none(given: Any) -> None:
+    with Chain(each=1).generator() as model, pytest.raises(InputError) as failure:
+        model.sample(2, seed=0, prefix=given)
+    assert "\n" not in str(failure.value)
+
+
+def test_texts_of_different_lengths_begin_their_samples() -> None:
+    words = Words(tokens=("a", "b", "c", "d", "<end>"), special=SpecialTokens(end=4), joining="spaces")
+    with Chain(ends=0.05).generator(files={"vocabulary.json": vocabulary_bytes(words)}) as model:
+        begun = ["a b c d", "d", "", "b b"]
+        texts = model.sample(4, seed=2, prefix=begun).texts
+        assert all(text.startswith(start) for text, start in zip(texts, begun, strict=True))
+        free = model.sample(4, seed=2)
+        assert texts[2] == free.texts[2], "a text that nothing is given of is drawn as ever"
+        starts = [" ".join(text.split()[:2]) for text in free.texts]
+        assert model.sample(4, seed=2, prefix=starts).texts == free.texts
+        assert len(model.sample(seed=1, prefix="a b")) == 1

@@ -147,7 +147,7 @@ class WaveNetFamily(Family[WaveNetConfig]):
         return Loss(total, {"bits_per_sample": total.detach() / math.log(2)})
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
-        """Step, likelihood and decoding. Half precision covers the layers and the head, not the draw."""
+        """Step, likelihood, decoding. Half precision covers the network, not the draw."""
         network = network_of(networks, "wavenet", WaveNet).eval()
         output = self.data.output
         spec = SequenceSpec(
@@ -180,5 +180,5 @@ class WaveNetFamily(Family[WaveNetConfig]):
         return ExportPlan(
             model=model,
             modules={graph.name: module.eval() for graph, module in zip(graphs, modules, strict=True)},
-            half={STEP: ("stack",), LIKELIHOOD: ("network",)},
+            half={STEP: ("embed", "teller", "stack"), LIKELIHOOD: ("network",)},
         )

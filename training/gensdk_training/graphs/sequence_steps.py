@@ -49,19 +49,19 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     whole = (top_p >= 1.0).all() & (top_k >= shares.shape[1]).all()
     given = (shares, top_k, top_p)
     if torch.compiler.is_compiling():
-        kept: Tensor = torch.cond(whole, _all_shares, _likeliest_shares, given)
+        least: Tensor = torch.cond(whole, _no_least, _least_kept, given)
     else:
-        kept = _all_shares(*given) if bool(whole) else _likeliest_shares(*given)
-    return _drawn(kept, uniform)
+        least = _no_least(*given) if bool(whole) else _least_kept(*given)
+    return _drawn(torch.where(shares >= least, shares, torch.zeros_like(shares)), uniform)
 
 
-def _all_shares(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """As :func:`_likeliest_shares`, where nothing is cut."""
-    return shares.clone()
+def _no_least(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """As :func:`_least_kept`, where nothing is cut. (A branch that gave `shares` back would be no valid ONNX.)"""
+    return torch.zeros_like(shares[:, :1])
 
 
-def _likeliest_shares(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """The shares [B, V] of the tokens that are kept, and 0 for the others."""
+def _least_kept(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """The share [B, 1] of the least likely token that is kept; 0 where all are."""
     best, _ = torch.topk(shares, min(shares.shape[1], MOST_SORTED), dim=1)
     before = torch.cumsum(best, dim=1) - best
     nucleus = torch.clamp((before < top_p.unsqueeze(1)).sum(dim=1), min=1)
@@ -71,7 +71,7 @@ def _likeliest_shares(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     place = torch.clamp(top_k, 1, best.shape[1]) - 1
     least_k = torch.gather(best, 1, place.unsqueeze(1))
     least_k = torch.where((top_k > best.shape[1]).unsqueeze(1), torch.zeros_like(last), least_k)
-    return torch.where(shares >= torch.maximum(least_p, least_k), shares, torch.zeros_like(shares))
+    return torch.maximum(least_p, least_k)
 
 
 def step_graph(

@@ -45,7 +45,7 @@ class WaveNetStep(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`token` int64 [B, 1], `position` int64 [1], `uniform` [B, 1], `temperature` [B], the state `kept` [D, B,
         R], and `label` int64 [B] of a network with classes; the next token and state."""
-        told = self.teller.at(torch.div(position, self.frame, rounding_mode="floor"), label)
+        told = self.teller(torch.div(position, self.frame, rounding_mode="floor"), label, step=True)
         logits, next_kept = self.stack(self.embed(token.squeeze(1)), told, kept, position)
         return draw_token(logits, uniform, temperature), next_kept
 

@@ -119,8 +119,11 @@ class Teller(nn.Module):
         self.mix = nn.Linear(hidden * (len(counts) + 1), 2 * hidden)
         self.out = nn.Linear(2 * hidden, layers * 2 * channels)
 
-    def forward(self, frame: Tensor, label: Tensor | None) -> Tensor:
-        """`frame` int64 [F] and `label` int64 [B] to [L, B or 1, 2R, F]."""
+    def forward(self, frame: Tensor, label: Tensor | None, *, step: bool = False) -> Tensor:
+        """`frame` int64 [F] and `label` int64 [B] to [L, B or 1, 2R, F]; of a `step`, whose one frame is int64
+        [1], layer after layer in [B or 1, L 2R]."""
+        if step:
+            return self._at(frame, label)
         times, classes = self._tables()
         hidden = times.index_select(0, frame).unsqueeze(0)
         if classes is not None and label is not None:
@@ -128,8 +131,7 @@ class Teller(nn.Module):
         told = self.out(torch.tanh(hidden))
         return cast(Tensor, told.reshape(*told.shape[:2], *self.shape).permute(2, 0, 3, 1))
 
-    def at(self, frame: Tensor, label: Tensor | None) -> Tensor:
-        """As :meth:`forward` of one `frame` int64 [1], layer after layer in [B or 1, L 2R]."""
+    def _at(self, frame: Tensor, label: Tensor | None) -> Tensor:
         times, classes = self._tables()
         hidden = functional.embedding(frame, times)
         if classes is not None and label is not None:
