@@ -142,6 +142,12 @@ def lines(entries: list[Entry]) -> Iterator[str]:
             yield f"| **{name}**: {title} | missing: no bundle of it was given | | |"
 
 
+def by_hand(page: Path) -> str:
+    """What stands below the table, from its first section on: it is kept."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    return text[text.index("\n## ") :] if "\n## " in text else ""
+
+
 def _cell(text: str) -> str:
     """Text from a bundle, which may not break the table or make markup."""
     return "".join(c if c.isprintable() and c not in "|<>[]`" else " " for c in text)[:200]
@@ -180,7 +186,8 @@ def main(
         raise click.ClickException(
             f"two bundles are called {twice[0]!r}; their pictures have one name: rename one"
         )
-    write_atomically(docs / "gallery.md", ("\n".join(lines(entries)) + "\n").encode())
+    page = docs / "gallery.md"
+    write_atomically(page, ("\n".join(lines(entries)) + "\n" + by_hand(page)).encode())
     missing = np.setdiff1d(list(families()), [entry.family for entry in entries])
     print(f"{docs / 'gallery.md'}: {len(entries)} bundles; without one: {', '.join(missing) or 'none'}")
 

@@ -50,7 +50,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "sgan": {"generator_hidden": [512]},
     "sngan": {"generator_channels": 32},
     "scratchgan": {"embedding": 64, "hidden": 128},
-    "seqgan": {"embedding": 64, "hidden": 64, "layers": 2},
+    "seqgan": {"embedding": 64, "hidden": 128, "layers": 2},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},
     "vae": {"hidden": [512]},
