@@ -6,6 +6,7 @@ gate. RUNS/quality.json keeps the newest rows of every model, so that models can
 
     python benchmarks/quality.py --mnist FOLDER                # all: a few hours on two cores
     python benchmarks/quality.py --chorales FILE --only "chorales-*"
+    python benchmarks/quality.py --spoken-digits PATH --only "spoken-digits-*"
     python benchmarks/quality.py --only digits-ddpm            # one model
     python benchmarks/quality.py --only "gaussians-*"          # some
     python benchmarks/quality.py --embedded                    # the bundles that gensdk ships, no training
@@ -30,8 +31,9 @@ import quality_images
 import quality_latents
 import quality_music
 import quality_points
+import quality_sounds
 from quality_subject import Entry, Subject, floor
-from recipes import CHORALES
+from recipes import CHORALES, SPOKEN_DIGITS
 from rows import Row, over_seeds, print_table
 
 from gensdk_runtime.bench.machine import this_machine
@@ -45,6 +47,7 @@ ENTRIES: dict[str, Entry] = {
     **quality_latents.ENTRIES,
     **quality_anomaly.ENTRIES,
     **quality_music.ENTRIES,
+    **quality_sounds.ENTRIES,
 }
 
 
@@ -108,6 +111,7 @@ def numbers(context: Any, parameter: Any, text: str | None) -> tuple[int, ...] |
 @click.option(
     "--chorales", type=click.Path(path_type=Path, exists=True), help="Jsb16thSeparated.json, or .json.gz."
 )
+@click.option("--spoken-digits", type=click.Path(path_type=Path, exists=True), help="fsdd.tar.gz, or its folder.")
 @click.option("--only", multiple=True, help="A model, or a pattern as in gaussians-*; may be repeated.")
 @click.option("--seeds", callback=numbers, help="0,1,2: instead of each model's own list.")
 @click.option("--embedded", is_flag=True, help="Measure the embedded bundles; train nothing.")
@@ -122,6 +126,7 @@ def main(
     runs: Path,
     mnist: Path | None,
     chorales: Path | None,
+    spoken_digits: Path | None,
     only: tuple[str, ...],
     seeds: tuple[int, ...] | None,
     embedded: bool,
@@ -131,13 +136,14 @@ def main(
     if embedded and (distill or seeds):
         raise click.UsageError("--distill and --seeds need runs of their own; leave --embedded out")
     start, found = time.monotonic(), {}
-    names = chosen(only, {"mnist": mnist, CHORALES: chorales}, embedded=embedded)
+    names = chosen(only, {"mnist": mnist, CHORALES: chorales, SPOKEN_DIGITS: spoken_digits}, embedded=embedded)
     if not names:
         raise click.ClickException("nothing to measure")
     options = {
         "runs": runs.absolute(),
         "mnist": mnist,
         "chorales": chorales,
+        "spoken_digits": spoken_digits,
         "embedded": embedded,
         "distill": distill,
     }

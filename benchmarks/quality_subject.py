@@ -41,11 +41,12 @@ class Subject:
     embedded: bool = False
     distill: bool = False
     chorales: Path | None = None
+    spoken_digits: Path | None = None
 
     @property
     def config(self) -> RunConfig:
         """The run of its recipe."""
-        return self.recipe.run_config(self.mnist, self.chorales)
+        return self.recipe.run_config(self.mnist, self.chorales, self.spoken_digits)
 
     def row(self, measure: str, value: float, gate: Gate | None = None, detail: str = "") -> Row:
         """A row of this model."""

@@ -28,14 +28,16 @@ class Recipe:
     share_features: int = 0
     only: tuple[str, ...] = ()
 
-    def run_config(self, mnist: Path | None = None, chorales: Path | None = None) -> RunConfig:
-        """The run to train; `mnist` is the folder with MNIST's idx files, `chorales` the file of the chorales."""
-        source = (
-            f"mnist:{mnist}" if self.data == "mnist" else str(chorales) if self.data == CHORALES else self.data
-        )
+    def run_config(
+        self, mnist: Path | None = None, chorales: Path | None = None, spoken_digits: Path | None = None
+    ) -> RunConfig:
+        """The run to train; `mnist` is the folder with MNIST's idx files, `chorales` the file of the chorales,
+        `spoken_digits` the archive or folder of the Free Spoken Digit Dataset."""
+        paths = {"mnist": f"mnist:{mnist}", CHORALES: str(chorales), SPOKEN_DIGITS: f"fsdd:{spoken_digits}"}
+        seconds = SECONDS if self.data == SPOKEN_DIGITS else None
         return RunConfig(
             family=self.family,
-            data=DataConfig(source=source, only=self.only),
+            data=DataConfig(source=paths.get(self.data, self.data), only=self.only, seconds=seconds),
             config=self.config,
             seed=self.seed,
             log_every=200,
@@ -44,6 +46,10 @@ class Recipe:
         )
 
 
+SPOKEN_DIGITS = "spoken-digits"
+"""In place of a path: the Free Spoken Digit Dataset."""
+SECONDS = 0.8
+"""Of its sounds, of which 54 of 2,700 are longer."""
 CHORALES = "chorales"
 """In place of a path: the four voices of J. S. Bach's chorales, ``Jsb16thSeparated.json``."""
 
@@ -275,3 +281,6 @@ MUSIC_RECIPES: dict[str, Recipe] = {
     ),
 }
 """Music: phrases of two bars in four voices."""
+
+SOUND_RECIPES: dict[str, Recipe] = {"spoken-digits-wavenet": Recipe("wavenet", SPOKEN_DIGITS, {"steps": 2400})}
+"""Sounds: spoken digits, by digit and speaker."""

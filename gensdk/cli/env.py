@@ -58,6 +58,8 @@ EXTRAS = {
     "diffusers": ("diffusers", "safetensors"),
     "plot": ("matplotlib",),
     "video": ("av",),
+    "audio": ("soundfile",),
+    "text": ("tokenizers",),
 }  # fmt: skip
 RUNTIMES = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}
 """The extras whose packages are one module, so that they overwrite each other."""

@@ -10,6 +10,7 @@ import click
 import pytest
 import quality
 import quality_subject
+import quality_texts
 import translation_recipes
 from gallery_recipes import gallery_runs
 from rows import Row, at_least, at_most, over_seeds
@@ -69,7 +70,7 @@ def test_every_family_is_trained_by_some_recipe_whose_settings_it_knows(tmp_path
     trained = {recipe.family for recipe in recipes}
     trained |= {recipe.family for recipe in translation_recipes.RECIPES.values()}
     runs = gallery_runs(tmp_path)
-    trained |= {run.family for run in runs.values()}
+    trained |= {run.family for run in runs.values()} | set(quality_texts.CAPTIONS)
     assert trained == set(families())
     for recipe in recipes:
         get_family(recipe.family).Config.from_dict(recipe.config, what="recipe")

@@ -25,6 +25,6 @@ def arguments(model: ModelSpec, ability: str) -> tuple[tuple[Any, ...], dict[str
         "arithmetic": ([[0, 1]], [[2]]),
         **dict.fromkeys(OF_PICTURES, (examples.get("image", np.zeros((1, 4, 4, 3), np.uint8))[0],)),
     }
-    images = np.full((2, *model.output.shape), middle, np.float32)
+    images = np.full((2, *model.output.shape), middle, model.output.dtype)
     label = model.num_classes is not None and ability in WITH_CLASSES
     return given.get(ability, (images,)), {"label": 1} if label else {}

@@ -29,7 +29,7 @@ def test_replicas_stay_identical_and_see_disjoint_data(family: str, tmp_path: Pa
     draws = len(second["seen"])
     parts = [report["seen"][-draws:] for report in (first, second)]  # the first one may look before it steps
     assert not set(np.concatenate(parts[0])) & set(np.concatenate(parts[1]))
-    count = config.data.load().info.count
+    count = len(config.data.load())
     both = [np.concatenate([one, other]) for one, other in zip(*parts, strict=True)]
     assert np.array_equal(np.concatenate(both), DataOrder(count, 0).indices(0, 16 * draws))
 

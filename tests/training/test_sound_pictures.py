@@ -16,7 +16,7 @@ from support.sounds import spoken, tone
 
 def test_loudness_and_silence_before_do_not_matter() -> None:
     sound = tone(0.5, hz=700)
-    quiet, late = 0.01 * sound, np.concatenate([np.zeros((1600, 1), np.float32), sound])
+    quiet, late = 0.01 * sound, np.concatenate([np.zeros((1680, 1), np.float32), sound])
     whole, soft, behind = sound_pictures([sound, quiet, late], 8000)
     assert whole.shape == (ROWS, BANDS, 1)
     assert np.abs(whole.astype(int) - soft).max() <= 1
