@@ -133,11 +133,17 @@ def advance_and_tell(run_json: str, steps: int, report: Path) -> None:
 def _recorded(data: Any, seen: list[list[int]]) -> Any:
     names = [name for name in ("batch", "training_batch") if hasattr(data, name)]
     originals = {name: getattr(data, name) for name in names}
+    inside: list[bool] = []
 
     def recording(original: Any) -> Any:
         def record(indices: Any, **named: Any) -> Any:
-            seen.append([int(index) for index in indices])
-            return original(indices, **named)
+            if not inside:  # one of them may call the other
+                seen.append([int(index) for index in indices])
+            inside.append(True)
+            try:
+                return original(indices, **named)
+            finally:
+                inside.pop()
 
         return record
 
