@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gensdk.cli import output
@@ -106,6 +106,7 @@ def test_every_word_of_every_cell_is_there_whole(rows, width, title) -> None:
 
 
 @given(text=text, width=st.integers(1, 40))
+@example(text="  ", width=1)
 def test_wrapping_keeps_the_words_and_the_width(text: str, width: int) -> None:
     lines = list(wrapped(text, width))
     assert " ".join(lines).split() == text.split()

@@ -42,7 +42,7 @@ def wrapped(text: str, width: int | None, *, indent: str = "") -> Iterator[str]:
     if width is None:
         yield text
         return
-    line = text[: len(text) - len(text.lstrip())]
+    line = text[: len(text) - len(text.lstrip())] if text.strip() else ""
     for word in text.split():
         longer = f"{line} {word}" if line.strip() else line + word
         if line.strip() and cell_width(longer) > width:
