@@ -9,6 +9,7 @@ import openvino
 from workloads import Case
 from workloads.prepare import Prepared
 
+from gensdk_runtime.backends.openvino.importing import shared_core
 from peers import Peer
 from peers.loops import Graph, open_loop
 
@@ -17,7 +18,7 @@ _CONFIG = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
 def open_peer(prepared: Prepared, case: Case, *, static: bool = False) -> Peer:
     """The workload's graphs; `static`: with all shapes fixed before they are compiled."""
-    core = openvino.Core()
+    core = shared_core(openvino)  # of many, the order in which they are freed can leave a dead signal stack
 
     def open_graph(name: str, outputs: Sequence[str]) -> Graph:
         model = core.read_model(str(prepared.graph(name)))
