@@ -16,6 +16,8 @@ from workloads import Case, Workload
 from workloads.noise import draw_noise
 from workloads.prepare import Prepared, prepare
 
+from gensdk_runtime.backends.openvino.importing import shared_core
+
 CASES = {"diffusion": Case(2, 4), "generator": Case(2), "pixels": Case(2)}
 IN_PROCESS = [name for name in PEERS if not PEERS[name].options.get("compiled")]
 """torch.compile needs a compiler and many seconds; the comparison itself checks its pictures."""
@@ -72,6 +74,16 @@ def test_all_peers_give_the_same_pictures(prepared: Prepared) -> None:
             assert peer.differing(noise, -ours)["all"] > 0
         compared += 1
     assert compared >= 5
+
+
+def test_no_peer_makes_an_openvino_core_of_its_own(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that are freed, one can leave the thread a dead signal stack: the next Ctrl-C is a crash."""
+    openvino = pytest.importorskip("openvino")
+    shared_core(openvino)
+    monkeypatch.setattr(openvino, "Core", lambda: pytest.fail("a second Core"))
+    case = CASES[prepared.name.removeprefix("tiny-")]
+    opened = [spec.open(prepared, case) for spec in peers_of(prepared) if "openvino" in spec.name.lower()]
+    assert opened
 
 
 HAS_CUDA = torch.cuda.is_available()
