@@ -112,21 +112,6 @@ class SequenceForm(Program[SequenceSettings]):
         """Elements to draw at most."""
         return settings.max_length or self.spec.length
 
-    def prefix(self, given: Any, output: Output[Any]) -> Int64:
-        """Tokens int64 [m, longest, C] that samples begin with, -1 where one is to be drawn."""
-        begun, lengths = output.beginning(given)
-        tokens, elements = self.tokens_of(begun), lengths // self.each
-        if (lengths % self.each).any():
-            raise InputError(f"expected prefix in steps of {self.each}, got {int(lengths.max())}")
-        place = np.arange(tokens.shape[1])[None, :, None]
-        if (tokens[:, :, :1] == self.spec.stop)[place < elements[:, None, None]].any():
-            raise InputError(f"the prefix holds token {self.spec.stop}, which ends a sample; leave it out")
-        return np.where(place < elements[:, None, None], tokens, -1)
-
-    def tokens_of(self, begun: NDArray[Any]) -> Int64:
-        """The tokens [m, L, C] of the beginnings of samples."""
-        raise NotImplementedError
-
     def write_options(self, bound: Bound, settings: SequenceSettings) -> None:
         """Writes the options into the inputs that a graph has for them."""
         values = {
@@ -227,6 +212,17 @@ class SequenceProgram(SequenceForm):
                 f"{list(expected)}; export the bundle again"
             )
         return made
+
+    def prefix(self, given: Any, output: Output[Any]) -> Int64:
+        """Tokens int64 [m, longest, C] that samples begin with, -1 where one is to be drawn."""
+        begun, lengths = output.beginning(given)
+        tokens, elements = self.tokens_of(begun), lengths // self.each
+        if (lengths % self.each).any():
+            raise InputError(f"expected prefix in steps of {self.each}, got {int(lengths.max())}")
+        place = np.arange(tokens.shape[1])[None, :, None]
+        if (tokens[:, :, :1] == self.spec.stop)[place < elements[:, None, None]].any():
+            raise InputError(f"the prefix holds token {self.spec.stop}, which ends a sample; leave it out")
+        return np.where(place < elements[:, None, None], tokens, -1)
 
     def tokens_of(self, begun: NDArray[Any]) -> Int64:
         """Of samples that are made of one number an element, each the token whose number is the nearest."""
