@@ -94,7 +94,7 @@ class HostDriver:
     def drawn_by_numpy(self, name: str, values: tuple[int, ...], blocks: int, threads: int) -> None:
         keys, number, rows, count, out = values
         pairs = [noise.SampleKey(*pair) for pair in self.cuda.view(keys, (rows, 2), "uint64").tolist()]
-        drawn = noise.draw("uniform" if name == "gensdk_uniform" else "normal", pairs, number, (count,))
+        drawn = noise.DRAWS["uniform" if name == "gensdk_uniform" else "normal"](pairs, number, (count,))
         np.copyto(self.cuda.view(out, (rows, count), "float32"), drawn)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,7 @@ class Resident(Protocol):
         """Fills it, with 0 on a device."""
 
 
-@dataclass(frozen=True)
-class HeldKeys:
+class HeldKeys(NamedTuple):
     """Keys of samples where noise is drawn from them: at `place` as uint64 [n, 2], or None on the host alone."""
 
     keys: tuple[SampleKey, ...]
@@ -131,6 +130,13 @@ class Bound(ABC):
         """
         return np.asarray(array)
 
+    def fetch_all(self, *arrays: Resident) -> tuple[Array, ...]:
+        """As :meth:`fetch`, several arrays of this device, whichever graph they belong to, brought together.
+
+        They are valid until the next ones.
+        """
+        return tuple(np.asarray(array) for array in arrays)
+
     def hold_keys(self, keys: Sequence[SampleKey]) -> HeldKeys:
         """Takes keys to where the graph computes, for noise to be drawn there; they hold until the next ones."""
         return HeldKeys(tuple(keys))
@@ -141,11 +147,11 @@ class Bound(ABC):
         `keys`: of n samples, held here or by another graph on the same device.
         """
         out = self.overwrite(name)
-        noise.draw(distribution, keys.keys, stream, out.shape[1:], out=out)
+        noise.DRAWS[distribution](keys.keys, stream, out.shape[1:], out=out)
 
     def drawn(self, distribution: Distribution, keys: HeldKeys, stream: int, shape: Sequence[int]) -> Resident:
         """Noise [n, *shape] where the graph computes; it holds until it is asked for again here."""
-        return noise.draw(distribution, keys.keys, stream, shape)
+        return noise.DRAWS[distribution](keys.keys, stream, shape)
 
     def rewind(self) -> None:  # noqa: B027 - not every backend has places that change
         """Before another loop that writes all of the inputs: buffers that change places begin anew."""
@@ -267,11 +273,14 @@ def check_carry(graph: GraphSpec, carry: Carry) -> None:
 
 
 def tensor_shape(graph: GraphSpec, spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
-    """The shape of `spec` at these sizes; :class:`BackendError` for a named axis that has none."""
+    """The shape of `spec` at these sizes; :class:`BackendError` for a named axis that has none, or one below 0."""
     try:
-        return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape)
+        shape = tuple(axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape)
     except KeyError as axis:
         raise BackendError(f"{graph.name}.{spec.name}: axis {axis} needs a size; got {dict(sizes)}") from None
+    if min(shape, default=0) < 0:
+        raise BackendError(f"{graph.name}.{spec.name}: expected sizes from 0 on, got {dict(sizes)}")
+    return shape
 
 
 def empty_tensor(graph: GraphSpec, spec: TensorSpec, sizes: Sizes) -> Array:

@@ -36,7 +36,8 @@ class Runner:
     @property
     def fallbacks(self) -> tuple[str, ...]:
         """What graphs run on instead of the backend that was asked for, and why."""
-        return tuple(dict.fromkeys(each.fallback for each in self.sessions.values() if each.fallback))
+        found = [each.fallback for each in self.sessions.values() if each.fallback]
+        return tuple(dict.fromkeys(found)) if found else ()
 
     @property
     def survives_fork(self) -> bool:

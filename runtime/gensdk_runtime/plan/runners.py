@@ -140,8 +140,10 @@ class Runners:
     def record(self, rounds: Sequence[tuple[Round, Runner]]) -> dict[str, Any]:
         """What ran, and what could not: for the settings of the samples."""
         runners = [runner for _, runner in rounds]
-        stayed = (each for runner in runners for each in runner.fallbacks)
-        fallbacks = (*self._fallbacks, *dict.fromkeys(stayed))
+        fallbacks = list(self._fallbacks)
+        for runner in runners:
+            if stayed := runner.fallbacks:
+                fallbacks += [each for each in stayed if each not in fallbacks]
         return {
             "backend": "+".join(dict.fromkeys(runner.label for runner in runners)),
             "precision": "+".join(dict.fromkeys(runner.precision for runner in runners)),

@@ -70,6 +70,7 @@ class Sampling:
         output = output_of(self.model.output)
         self.output = output if files is None else output.with_files(files)
         self.requests = Requests(self.program, executor)
+        self._working = self.model.program.working
         self._recorded = {condition.kind: f"{condition.kind}s" for condition in self.program.conditions}
         self.fresh = tuple(condition for condition in self.program.conditions if not condition.kept)
 
@@ -181,7 +182,7 @@ class Sampling:
         self.draw(request, seed=0, conditions=conditions, output_type=output_type, lease=lease)
 
     def _carry_out(self, request: Request, call: _Call) -> Samples:
-        if beside := self.model.program.working:
+        if beside := self._working:
             beside *= max(found.samples for found, _ in request.rounds)
         if request.n > FEW or request.size is not None or beside:
             check_room(request.n, prod(request.shape), beside)

@@ -13,7 +13,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.arguments import as_array
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
-from gensdk_runtime.errors import BackendError, InputError, ManifestError, not_finite
+from gensdk_runtime.errors import InputError, ManifestError, not_finite
 from gensdk_runtime.programs.base import (
     Int64,
     Judged,
@@ -112,16 +112,15 @@ class SequenceForm(Program[SequenceSettings]):
         """Elements to draw at most."""
         return settings.max_length or self.spec.length
 
-    def write_options(self, bound: Bound, settings: SequenceSettings) -> None:
-        """Writes the options into the inputs that a graph has for them."""
+    def options_of(self, graph: GraphSpec, count: int, settings: SequenceSettings) -> dict[str, NDArray[Any]]:
+        """The options that a graph has inputs for, each for `count` samples."""
         values = {
             "temperature": settings.temperature,
             "top_k": settings.top_k or self.spec.levels,
             "top_p": settings.top_p,
         }
-        for name, value in values.items():
-            if bound.session.graph.input(name) is not None:
-                bound.overwrite(name)[...] = value
+        known = {name: value for name, value in values.items() if graph.input(name) is not None}
+        return {name: np.full(count, value, OPTIONS[name]) for name, value in known.items()}
 
     def lengths(self, tokens: Int64) -> Int64:
         """The elements [B] of each sample of `tokens` [L, B, C]: those before the first stop."""
@@ -198,20 +197,6 @@ class SequenceProgram(SequenceForm):
     def begin(self, run: Run, settings: SequenceSettings) -> State:
         """A step is an element."""
         return _Elements(run, self, settings)
-
-    def decoded(self, tokens: Int64) -> NDArray[Any]:
-        """What `tokens` [B, length, C] stand for, [B, ...] of the output's shape."""
-        spec = self.spec
-        if spec.decode_graph is None:
-            return tokens[:, :, 0]
-        made: NDArray[Any] = self.sessions[spec.decode_graph].run({"tokens": tokens})[self.model.output.tensor]
-        expected = (len(tokens), *self.model.output.shape)
-        if made.shape != expected:
-            raise BackendError(
-                f"graph {spec.decode_graph!r} makes {list(made.shape)} of {spec.length} elements, expected "
-                f"{list(expected)}; export the bundle again"
-            )
-        return made
 
     def prefix(self, given: Any, output: Output[Any]) -> Int64:
         """Tokens int64 [m, longest, C] that samples begin with, -1 where one is to be drawn."""
@@ -291,10 +276,9 @@ class _Elements(State):
         carry = {"next_token": "token", **carried_states(session.graph)}
         self._bound = self.borrow(session, {"batch": len(run)}, carry)
         write_conditions(program.conditions, self._bound, run)
-        program.write_options(self._bound, settings)
-        self._start(run)
+        self._start(run, program.options_of(session.graph, len(run), settings))
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: Run, options: Mapping[str, NDArray[Any]]) -> None:
         """On a device all is there from the first element to the last."""
         spec, bound, length = self._program.spec, self._bound, self._length
         element = (len(run), spec.channels)
@@ -303,17 +287,21 @@ class _Elements(State):
         self._known = self._prefix(run)
         here = bound.upload(
             {
-                "given": np.ascontiguousarray(self._known.transpose(1, 0, 2)),
+                "given": self._known,
                 "position": np.arange(length, dtype=np.int64)[:, None],
                 "begin": np.full(element, spec.begin, np.int64),
-                "tokens": np.full((length, *element), spec.rest, np.int64),
+                "tokens": np.full((len(run), spec.length, spec.channels), spec.rest, np.int64),
+                **options,
             }
         )
         self._given, self._positions, self._tokens = here["given"], here["position"], here["tokens"]
         for name in bound.carry.values():
             bound.feed(name).fill(0)
         bound.feed("token")[...] = here["begin"]
+        for name in options:
+            bound.feed(name)[...] = here[name]
         self._drawn = self._seen = 0
+        self._decoder: Bound | None = None
         self._ended = np.zeros(len(run), np.bool_)
         self._look_every = LOOK_EVERY_ON_DEVICE if bound.on_device else LOOK_EVERY
         self._begun = int((self._known[:, :, 0] >= 0).all(axis=0).sum())
@@ -345,7 +333,7 @@ class _Elements(State):
         bound.feed("uniform")[...] = self._uniforms[:, number]
         bound.feed("position")[...] = self._positions[number]
         self.run.timed(bound)
-        self._tokens[number] = bound.made("next_token")
+        self._tokens[:, number] = bound.made("next_token")
         if number < self._known.shape[1]:
             self._force(number)
         self._drawn = number + 1
@@ -356,33 +344,52 @@ class _Elements(State):
         rows = [slice(None)] if known.all() else [slice(row, row + 1) for row in np.flatnonzero(known).tolist()]
         token = self._bound.feed("token")
         for some in rows:
-            self._tokens[number, some] = self._given[number, some]
-            token[some] = self._given[number, some]
+            self._tokens[some, number] = self._given[some, number]
+            token[some] = self._given[some, number]
 
     def _all_ended(self) -> bool:
         """Looks at the elements that were drawn since the last look."""
-        newest: Int64 = self._bound.fetch(self._tokens[self._seen : self._drawn])
-        self._ended |= (newest[:, :, 0] == self._stop).any(axis=0)
+        newest: Int64 = self._bound.fetch(self._tokens)[:, self._seen : self._drawn]
+        self._ended |= (newest[:, :, 0] == self._stop).any(axis=1)
         self._seen = self._drawn
         return bool(self._ended.all())
 
-    def _here(self) -> Int64:
-        tokens: Int64 = self._bound.fetch(self._tokens)
-        return tokens
-
     def _sofar(self) -> NDArray[Any]:
         """The samples as far as they have come."""
-        return self._made(self._here())
+        _, made = self._fetched()
+        return made.copy()
 
-    def _made(self, tokens: Int64) -> NDArray[Any]:
-        whole = np.full(
-            (tokens.shape[1], self._program.spec.length, tokens.shape[2]), self._program.spec.rest, np.int64
-        )
-        whole[:, : self._drawn] = tokens[: self._drawn].transpose(1, 0, 2)
-        return self._program.decoded(whole)
+    def _fetched(self) -> tuple[Int64, NDArray[Any]]:
+        """The tokens [B, length, C], those to come at rest, and what they stand for, [B, ...] of the output's
+        shape; from a device they come together. Valid until the next run."""
+        spec, bound = self._program.spec, self._bound
+        if spec.decode_graph is None:
+            (tokens,) = bound.fetch_all(self._tokens)
+            return tokens, tokens[:, :, 0]
+        decoder = self._decoder or self._borrow_decoder(spec.decode_graph)
+        decoder.feed("tokens")[...] = self._tokens
+        self.run.timed(decoder)
+        tokens, made = bound.fetch_all(self._tokens, decoder.made(self._program.model.output.tensor))
+        return tokens, made
+
+    def _borrow_decoder(self, name: str) -> Bound:
+        spec, output = self._program.spec, self._program.model.output
+        session = self._program.sessions[name]
+        made = session.graph.output(output.tensor)
+        sizes = {"batch": len(self.run), "elements": spec.length}
+        if made is not None:  # what an element becomes may have an axis of another name
+            sizes = {str(made.shape[spec.axis + 1]): output.shape[spec.axis]} | sizes
+        self._decoder = self.borrow(session, sizes)
+        return self._decoder
 
     def finish(self) -> None:
         """See :class:`State`."""
-        tokens = self._here()
-        self._program.require_tokens(tokens[: self._drawn], self._session)
-        self._program.keep(self.run, self._made(tokens), self._program.lengths(tokens[: self._drawn]))
+        bound, program, drawn = self._bound, self._program, self._drawn
+        if not bound.on_device:  # there a graph gets what may be no token, since a look before it would be a wait
+            self._require(bound.fetch(self._tokens))
+        tokens, made = self._fetched()
+        self._require(tokens)
+        program.keep(self.run, made, program.lengths(tokens[:, :drawn].transpose(1, 0, 2)))
+
+    def _require(self, tokens: Int64) -> None:
+        self._program.require_tokens(tokens[:, : self._drawn].transpose(1, 0, 2), self._session)

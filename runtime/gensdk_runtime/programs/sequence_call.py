@@ -79,7 +79,8 @@ class _Parts(State):
         carry = {"next_token": "token", "next_position": "position", **carried_states(session.graph)}
         self._bound = self.borrow(session, {"batch": len(run), "elements": self._each}, carry)
         write_conditions(program.conditions, self._bound, run)
-        program.write_options(self._bound, settings)
+        for name, values in program.options_of(session.graph, len(run), settings).items():
+            self._bound.overwrite(name)[...] = values
         for name in carry.values():
             self._bound.feed(name).fill(0)
         self._bound.overwrite("token")[...] = spec.begin

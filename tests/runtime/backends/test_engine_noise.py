@@ -104,7 +104,7 @@ def test_the_shipped_kernels_draw_the_numbers_of_noise(
 ) -> None:
     play_on(HostCuda(), monkeypatch, shipped)
     made = drawn(NoiseKernels(), distribution, KEYS, number, shape)
-    expected = noise.draw(distribution, KEYS, number, shape)
+    expected = noise.DRAWS[distribution](KEYS, number, shape)
     if distribution == "uniform":
         np.testing.assert_array_equal(made, expected)
     assert places_between(made, expected).max() <= (0 if distribution == "uniform" else 1)
@@ -151,7 +151,7 @@ def test_nothing_is_launched_where_there_is_nothing(cuda: HostCuda, distribution
 
 @pytest.mark.parametrize("distribution", ENTRIES)
 def test_batches_are_cut_anywhere(cuda: HostCuda, distribution: Any) -> None:
-    kernels, whole = NoiseKernels(), noise.draw(distribution, KEYS, 2, (3, 5))
+    kernels, whole = NoiseKernels(), noise.DRAWS[distribution](KEYS, 2, (3, 5))
     for cut in range(1, len(KEYS)):
         parts = [drawn(kernels, distribution, part, 2, (3, 5)) for part in (KEYS[:cut], KEYS[cut:])]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
@@ -340,7 +340,7 @@ def test_a_gpu_draws_the_numbers_of_noise() -> None:
     for distribution in ENTRIES:
         made, here = (
             drawn(kernels, distribution, KEYS, 3, (1_000_001,)),
-            noise.draw(distribution, KEYS, 3, (1_000_001,)),
+            noise.DRAWS[distribution](KEYS, 3, (1_000_001,)),
         )
         places = places_between(made, here)
         assert places.max() <= (distribution == "normal")

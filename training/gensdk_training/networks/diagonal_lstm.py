@@ -13,17 +13,17 @@ from the right gives is shifted down by one row, since it has seen what lies to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from gensdk_training.networks.row_lstm import Form, lstm_cell, uniform_parameter
+from gensdk_training.networks.row_lstm import lstm_cell
+from gensdk_training.networks.three_forms import ThreeForms, uniform_parameter
 
 
-class Scan(nn.Module):
+class Scan(ThreeForms):
     """One of the two LSTMs: D hidden features from features of 2 D, from left to right.
 
     `input` [2D, 4D] is input to state; `state` [4D, D, 2] state to state, from the pixel above and the one beside.
@@ -35,15 +35,6 @@ class Scan(nn.Module):
         self.input = uniform_parameter(2 * hidden, 4 * hidden, fan_in=2 * hidden)
         self.bias = uniform_parameter(4 * hidden, fan_in=2 * hidden)
         self.state = uniform_parameter(4 * hidden, hidden, 2, fan_in=2 * hidden)
-
-    def forward(self, form: Form, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        """One of the three forms; all calls come through here, so that hooks (half precision) see them."""
-        forms: dict[Form, Callable[..., tuple[Tensor, ...]]] = {
-            "parallel": self._parallel,
-            "row": self._row,
-            "pixel": self._pixel,
-        }
-        return forms[form](*tensors)
 
     def _parallel(self, x: Tensor, label: Tensor | None) -> tuple[Tensor]:
         """Features [B, 2D, R, W] to hidden states [B, D, R, W]; `label` [B, 4D] for all rows but the first."""
@@ -91,7 +82,7 @@ class Scan(nn.Module):
         return torch.cat(lstm_cell(torch.addmm(gates, h, self.state[:, :, 1].t()), cell), dim=1)
 
 
-class DiagonalLstmLayer(nn.Module):
+class DiagonalLstmLayer(ThreeForms):
     """One diagonal BiLSTM of D hidden features between residual features of 2 D.
 
     What the two scans give is added, and led back to the features by `out` [D, 2D]. A class label comes as a bias
@@ -123,15 +114,6 @@ class DiagonalLstmLayer(nn.Module):
     def labelled(self) -> int:
         """Values of a label's bias."""
         return 8 * self.hidden
-
-    def forward(self, form: Form, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        """One of the three forms; all calls come through here, so that hooks (half precision) see them."""
-        forms: dict[Form, Callable[..., tuple[Tensor, ...]]] = {
-            "parallel": self._parallel,
-            "row": self._row,
-            "pixel": self._pixel,
-        }
-        return forms[form](*tensors)
 
     def _parallel(self, x: Tensor, label: Tensor | None) -> tuple[Tensor]:
         """Features [B, 2D, R, W] of rows from the one above the image, to the same; `label`: a bias [B, 8D]."""

@@ -14,14 +14,13 @@ are left out. Caches start at zero, which equals the zero padding of `parallel`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Form = Literal["parallel", "row", "pixel"]
+from gensdk_training.networks.three_forms import ThreeForms, uniform_parameter
 
 
 def gate(features: Tensor) -> Tensor:
@@ -30,11 +29,7 @@ def gate(features: Tensor) -> Tensor:
     return torch.tanh(a) * torch.sigmoid(b)
 
 
-def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
-
-
-class GatedLayer(nn.Module):
+class GatedLayer(ThreeForms):
     """One layer of both stacks: I input channels, F output channels, kernels of odd size n.
 
     With `first` it is mask A: I is the image's channels, the horizontal stack leaves out the current pixel
@@ -54,26 +49,17 @@ class GatedLayer(nn.Module):
         """Rows of the vertical and columns of the horizontal kernel."""
         self.kernel_size = kernel_size
         fan_v = self.taps * inputs * kernel_size
-        self.vertical = _uniform(2 * outputs, self.taps * inputs, kernel_size, fan_in=fan_v)
-        self.vertical_bias = _uniform(2 * outputs, fan_in=fan_v)
-        self.down = _uniform(2 * outputs, 2 * outputs, 1, fan_in=2 * outputs)
-        self.down_bias = _uniform(2 * outputs, fan_in=2 * outputs)
-        self.horizontal = _uniform(self.taps * inputs, 2 * outputs, fan_in=self.taps * inputs)
-        self.residual = _uniform(outputs, outputs, fan_in=outputs)
+        self.vertical = uniform_parameter(2 * outputs, self.taps * inputs, kernel_size, fan_in=fan_v)
+        self.vertical_bias = uniform_parameter(2 * outputs, fan_in=fan_v)
+        self.down = uniform_parameter(2 * outputs, 2 * outputs, 1, fan_in=2 * outputs)
+        self.down_bias = uniform_parameter(2 * outputs, fan_in=2 * outputs)
+        self.horizontal = uniform_parameter(self.taps * inputs, 2 * outputs, fan_in=self.taps * inputs)
+        self.residual = uniform_parameter(outputs, outputs, fan_in=outputs)
 
     @property
     def cached(self) -> int:
         """Values that `row` (in each column) and `pixel` keep from one step to the next: (taps - 1) * I."""
         return (self.taps - 1) * self.inputs
-
-    def forward(self, form: Form, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """One of the three forms; all calls come through here, so that hooks (half precision) see them."""
-        forms: dict[Form, Callable[..., tuple[Tensor | None, ...]]] = {
-            "parallel": self._parallel,
-            "row": self._row,
-            "pixel": self._pixel,
-        }
-        return forms[form](*tensors)
 
     def _parallel(
         self, v: Tensor, h: Tensor, v_bias: Tensor | None, h_bias: Tensor | None

@@ -15,19 +15,11 @@ lies above it. Taps that a mask would set to zero are left out. Caches start at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-Form = Literal["parallel", "row", "pixel"]
-
-
-def uniform_parameter(*shape: int, fan_in: int) -> nn.Parameter:
-    """Uniform within 1 / sqrt(fan_in) of zero."""
-    return nn.Parameter(torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
+from gensdk_training.networks.three_forms import ThreeForms, uniform_parameter
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +45,7 @@ def _windowed(cache: Tensor | None, newest: Tensor) -> tuple[Tensor, Tensor | No
     return window, window[:, newest.shape[1] :]
 
 
-class FirstConvolution(nn.Module):
+class FirstConvolution(ThreeForms):
     """Mask A: F features of a pixel from the square of odd size n around it, as far as it lies before the pixel.
 
     `above` [F, reach * C, n] is a convolution over one row with the rows above it as channels, `left`
@@ -73,15 +65,6 @@ class FirstConvolution(nn.Module):
     def cached(self) -> int:
         """Values that `row` (in each column) and `pixel` keep of the image itself: (reach - 1) * C."""
         return (self.reach - 1) * self.channels
-
-    def forward(self, form: Form, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """One of the three forms; all calls come through here, so that hooks (half precision) see them."""
-        forms: dict[Form, Callable[..., tuple[Tensor | None, ...]]] = {
-            "parallel": self._parallel,
-            "row": self._row,
-            "pixel": self._pixel,
-        }
-        return forms[form](*tensors)
 
     def _parallel(self, images: Tensor) -> tuple[Tensor]:
         """Images [B, C, H, W] to [B, F, H + 1, W]; the first row is the one of zeros above the image."""
@@ -113,7 +96,7 @@ class FirstConvolution(nn.Module):
         return _along_rows(columns, self.left, self.reach, self.channels) + self.bias[:, None, None]
 
 
-class RowLstmLayer(nn.Module):
+class RowLstmLayer(ThreeForms):
     """One row LSTM of D hidden features between residual features of 2 D (figure 5 of the paper).
 
     `input` [taps * 2D, 4D] is the masked convolution along a row (mask B: its last tap is the pixel itself),
@@ -150,15 +133,6 @@ class RowLstmLayer(nn.Module):
     def labelled(self) -> int:
         """Values of a label's bias."""
         return 4 * self.hidden
-
-    def forward(self, form: Form, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """One of the three forms; all calls come through here, so that hooks (half precision) see them."""
-        forms: dict[Form, Callable[..., tuple[Tensor | None, ...]]] = {
-            "parallel": self._parallel,
-            "row": self._row,
-            "pixel": self._pixel,
-        }
-        return forms[form](*tensors)
 
     def _parallel(self, x: Tensor, label: Tensor | None) -> tuple[Tensor]:
         """Features [B, 2D, R, W] of rows from the one above the image, to the same; `label`: a bias [B, 4D]."""

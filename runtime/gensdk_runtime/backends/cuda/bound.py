@@ -74,6 +74,7 @@ class GpuBound(Bound):
         self._keys: Block | None = None
         self._held: HeldKeys | None = None
         self._drawn: Block | None = None
+        self._gathered: Block | None = None
         self._turn = 0
         self._changed: set[str] = set()  # inputs on the CPU that the GPU does not have yet
         self._behind: set[str] = set()  # inputs that only the GPU has as they are
@@ -180,7 +181,7 @@ class GpuBound(Bound):
             place = keys.place
             with_room(lambda: self._kernels.draw(array, distribution, place, stream))
         else:
-            noise.draw(distribution, keys.keys, stream, shape, out=block.host_array("noise", whole, np.float32))
+            noise.DRAWS[distribution](keys.keys, stream, shape, out=block.host_array("noise", whole, np.float32))
             block.send(self._stream)
         return array
 
@@ -197,6 +198,20 @@ class GpuBound(Bound):
                 here = target.array
         self._arrived()
         return here
+
+    def fetch_all(self, *arrays: Resident) -> tuple[Array, ...]:
+        """By way of one block on the GPU. See :class:`Bound`."""
+        if len(arrays) == 1 or not all(isinstance(array, GpuArray) for array in arrays):
+            return tuple(self.fetch(array) for array in arrays)
+        own = {str(number): array for number, array in enumerate(arrays) if isinstance(array, GpuArray)}
+        block = self._gathered = self._emptied(self._gathered, {name: each.nbytes for name, each in own.items()})
+        for name, array in own.items():
+            block.gpu_array(name, array.shape, array.dtype, self._stream)[...] = array
+        block.changed()
+        with self._waiting():
+            block.bring(self._stream, list(own))
+        self._arrived()
+        return tuple(block.host_array(name, array.shape, array.dtype) for name, array in own.items())
 
     def drain(self) -> None:
         """See :class:`Bound`."""
@@ -265,7 +280,8 @@ class GpuBound(Bound):
         self._stream.close()
 
     def _blocks(self) -> list[Block]:
-        return [each for each in (self._results, self._uploads, self._keys, self._drawn) if each is not None]
+        blocks = (self._results, self._uploads, self._keys, self._drawn, self._gathered)
+        return [each for each in blocks if each is not None]
 
     def _emptied(self, block: Block | None, sizes: Mapping[str, int]) -> Block:
         """For arrays of these sizes, which the host may write now: the same one where they have room."""
