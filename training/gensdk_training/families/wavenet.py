@@ -52,6 +52,8 @@ from gensdk_training.registry import register
 
 END = LEVELS
 """The code that ends a sound."""
+SIZES = 800
+"""Samples of whose multiples batches are long."""
 
 
 class WaveNetConfig(FamilyConfig):
@@ -135,7 +137,8 @@ class WaveNetFamily(Family[WaveNetConfig]):
         """The mean negative log-likelihood in nats of each sample up to the end; ``bits_per_sample`` is logged."""
         sounds, length = batch.images, self.data.height
         lengths = batch.mask.sum(dim=1)
-        most = min(length, int(lengths.max()) + 1)
+        # Few sizes: the allocator keeps memory for each that it has met.
+        most = min(length, -(-(int(lengths.max()) + 1) // SIZES) * SIZES)
         codes = Codes(LEVELS).to(sounds.device).encode(sounds[:, :most, 0])
         place = torch.arange(most, device=sounds.device).unsqueeze(0)
         ends = lengths.unsqueeze(1)
