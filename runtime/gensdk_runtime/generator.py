@@ -162,11 +162,8 @@ class Generator(Closable):
         return tuple(runner.sessions for runner in self._executor.runners.every())
 
     def can(self, ability: str) -> bool:
-        """True if the model has what the method `ability` needs: "encode", "invert", "translate", ...
-
-        All are in :data:`gensdk_runtime.programs.ABILITIES`, and "sample", which every model can;
-        :class:`InputError` for another name.
-        """
+        """True if the model has what the method `ability` needs, one of
+        :data:`gensdk_runtime.programs.ABILITIES` or "sample"; :class:`InputError` for another name."""
         check_word(ability, "ability", ("sample", *ABILITIES))
         return ability in ("sample", *abilities(self.model))
 
@@ -263,10 +260,8 @@ class Generator(Closable):
         )
 
     def classify(self, images: NDArray[Any], *, batch_size: int | None = None) -> NDArray[np.float32]:
-        """Probabilities, float32 [n, K], of the K classes for `images`, by a model with a classifier.
-
-        Takes `images` and raises as :meth:`encode`.
-        """
+        """Probabilities, float32 [n, K], of the K classes for `images`, by a model with a classifier; takes them, and
+        raises, as :meth:`encode`."""
         return methods.encoding.classify(self._sampling, images, batch_size)
 
     def log_likelihood(
@@ -288,10 +283,8 @@ class Generator(Closable):
         return methods.encoding.log_likelihood(self._sampling, images, asked, lengths, batch_size)
 
     def latents(self, n: int, seed: Seeds) -> NDArray[np.float32]:
-        """The latents, float32 [n, ...], that ``sample(n, seed=seed)`` starts from: z, or the first noise x_T.
-
-        Raises :class:`InputError` for a model that has none.
-        """
+        """The latents, float32 [n, ...], that ``sample(n, seed=seed)`` starts from: z, or the first noise x_T;
+        :class:`InputError` for a model that has none."""
         return self._latents.of(sample_keys(check_count(n), seed))
 
     def interpolate(
@@ -503,10 +496,4 @@ class Generator(Closable):
 def _load_again(origin: Origin) -> Generator:
     """What a pickled or copied generator becomes."""
     with origin.opened():
-        return Generator.load(
-            origin.path,
-            backend=origin.backend,
-            precision=origin.precision,
-            threads=origin.threads,
-            trust_engines=origin.trust_engines,
-        )
+        return Generator.load(origin.path, **origin.arguments)

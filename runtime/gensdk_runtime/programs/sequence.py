@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,8 +53,6 @@ class SequenceForm(Program[SequenceSettings]):
     Spec = SequenceSpec
     Settings = SequenceSettings
     ends = True
-    contexts: Mapping[str, Wanted] = MappingProxyType({})
-    """What the context graph makes, as steps take it."""
 
     @property
     def spec(self) -> SequenceSpec:
@@ -92,7 +89,7 @@ class SequenceForm(Program[SequenceSettings]):
         spec, output = self.spec, self.model.output
         if self.context is not None:
             step, taken = self.model.graph(spec.step_graph), {*OWN, *OPTIONS, *(c.tensor for c in self.conditions)}
-            self.contexts = require_contexts(self.context.graph, self.conditions, step, taken)
+            require_contexts(self.context.graph, self.conditions, step, taken)
         if spec.axis >= len(output.shape) or output.shape[spec.axis] % spec.length:
             raise ManifestError(
                 f"model {self.model.name!r}: expected samples with a multiple of {spec.length} elements along "
@@ -111,6 +108,12 @@ class SequenceForm(Program[SequenceSettings]):
         """The context graph, where the model has one."""
         name = self.spec.context_graph
         return None if name is None else self.sessions[name]
+
+    @property
+    def contexts(self) -> dict[str, Wanted]:
+        """What the context graph makes, as steps take it."""
+        made = () if self.context is None else self.context.graph.outputs
+        return {each.name: Wanted(each.shape, each.dtype) for each in made}
 
     @property
     def each(self) -> int:
@@ -293,7 +296,8 @@ class SequenceProgram(SequenceForm):
     def log_likelihood(self, run: Run) -> None:
         """See :class:`Program`."""
         session = self.sessions[self.spec.likelihood_graph]
-        feeds = {name: values for name, values in run.conditions.items() if session.graph.input(name) is not None}
+        wanted = {spec.name for spec in session.graph.inputs}
+        feeds = {name: np.ascontiguousarray(values) for name, values in run.conditions.items() if name in wanted}
         start = perf_counter()
         found = session.run(feeds)["log_likelihood"]
         run.graph_seconds += perf_counter() - start

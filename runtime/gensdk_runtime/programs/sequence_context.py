@@ -22,10 +22,9 @@ from gensdk_runtime.spec.signature import GraphSpec
 
 def require_contexts(
     graph: GraphSpec, conditions: Sequence[Condition[Any]], step: GraphSpec, taken: Collection[str]
-) -> dict[str, Wanted]:
-    """The contexts that a context `graph` makes, as inputs of the `step` graph, whose other inputs are called as
-    `taken` says. :class:`ManifestError` unless it makes them of `conditions` alone."""
-    contexts = {each.name: Wanted(each.shape, each.dtype) for each in graph.outputs}
+) -> None:
+    """Raises :class:`ManifestError` unless a context `graph` makes contexts of `conditions` alone, under names that
+    the `step` graph has for nothing else: neither those that are `taken` nor its states."""
     for each in graph.outputs:
         fixed = all(isinstance(axis, int) for axis in each.shape[1:])
         if each.role != "context" or each.shape[:1] != ("batch",) or not fixed:
@@ -38,8 +37,8 @@ def require_contexts(
                 f"graph {graph.name!r} makes a context {each.name!r}, which graph {step.name!r} has for something "
                 "else; export the bundle again"
             )
-    require_signature(graph, conditions_wanted(conditions, graph, "batch"), contexts)
-    return contexts
+    made = {each.name: Wanted(each.shape, each.dtype) for each in graph.outputs}
+    require_signature(graph, conditions_wanted(conditions, graph, "batch"), made)
 
 
 def write_contexts(session: Session, conditions: Sequence[Condition[Any]], state: State, bound: Bound) -> None:
