@@ -118,9 +118,7 @@ def _how_to_dream(model: ModelSpec, name: str) -> str:
     )
 
 
-def _facts(
-    model: ModelSpec, conditions: Sequence[Condition[Any]], provenance: Provenance
-) -> dict[str, str]:
+def _facts(model: ModelSpec, conditions: Sequence[Condition[Any]], provenance: Provenance) -> dict[str, str]:
     output = output_of(model.output)
     facts = {
         "family": model.family,

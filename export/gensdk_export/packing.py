@@ -51,8 +51,8 @@ def write_proved(
 ) -> ExportReport:
     """Packs what was exported and proved into one bundle, written at once; `started` as `time.monotonic` has it.
 
-    `files`: those that the output and the conditions need beside graphs. Raises :class:`BundleError` where `out` can't be written;
-    then what stood there stays.
+    `files`: those that the output and the conditions need beside graphs. Raises :class:`BundleError` where `out`
+    can't be written; then what stood there stays.
     """
     held = HeldFiles(files or {}, "the export plan")
     output_of(model.output).with_files(held)

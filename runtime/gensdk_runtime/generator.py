@@ -135,7 +135,7 @@ class Generator(Closable):
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session], files: Files | None = None) -> Self:
         """A generator over sessions that were opened elsewhere, such as live torch modules. `files`: those that
-        the output and the conditions need, such as a vocabulary; without it tokens are drawn, and can't be said."""
+        output and conditions need, such as a vocabulary; without it tokens are drawn, and can't be said."""
         runner = runner_of(model, sessions)
         held = HeldFiles(files) if files else None
         return cls(model, Runners({Choice(backend=runner.label): runner}), files=held)
@@ -260,8 +260,8 @@ class Generator(Closable):
         )
 
     def classify(self, images: NDArray[Any], *, batch_size: int | None = None) -> NDArray[np.float32]:
-        """Probabilities, float32 [n, K], of the K classes for `images`, by a model with a classifier; takes them, and
-        raises, as :meth:`encode`."""
+        """Probabilities, float32 [n, K], of the K classes for `images`, by a model with a classifier; takes them,
+        and raises, as :meth:`encode`."""
         return methods.encoding.classify(self._sampling, images, batch_size)
 
     def log_likelihood(

@@ -111,8 +111,8 @@ class Samples:
 
     @property
     def prompts(self) -> list[Any] | None:
-        """The text that each was made from, as str, or as a list of tokens where no text of the vocabulary stands for
-        just these; None of a model that is made from no text. Their tokens: ``conditions["prompt"]``."""
+        """The text that each was made from, as str, or as a list of tokens where no text stands for just these;
+        None of a model that is made from no text. Their tokens: ``conditions["prompt"]``."""
         return None if "prompt" not in self.conditions else list(self.settings["prompts"])
 
     @cached_property

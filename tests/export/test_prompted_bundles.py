@@ -145,7 +145,9 @@ def test_the_likelihood_is_the_sum_along_the_steps(plan: ExportPlan, bundle: Pat
     with Generator.load(bundle, backend="onnxruntime") as model:
         samples = model.sample(5, seed=6, **ASKED)
         bits = model.log_likelihood(samples.data, LABELS, prompt=PROMPTS, lengths=samples.lengths)
-        others = model.log_likelihood(samples.data, LABELS, prompt=[*PROMPTS[1:], PROMPTS[0]], lengths=samples.lengths)
+        others = model.log_likelihood(
+            samples.data, LABELS, prompt=[*PROMPTS[1:], PROMPTS[0]], lengths=samples.lengths
+        )
     assert samples.lengths is not None
     assert (bits != others).any()
     for at, length in enumerate(samples.lengths.tolist()):
@@ -302,7 +304,9 @@ def test_one_call_opens_the_source_graph_beside_it(bundle: Path) -> None:
             runner.close()
 
 
-def test_contexts_stay_on_a_gpu(plan: ExportPlan, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contexts_stay_on_a_gpu(
+    plan: ExportPlan, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the source graph makes is handed over there once: neither the prompt nor it passes the host again."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
     pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")

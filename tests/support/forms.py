@@ -29,7 +29,6 @@ def both_forms(
     one_call, engine = OneCall(model, changed), create_backend(backend, threads=1)
     spec = OneCallSpec(graph=one_call.graph, files={"fp32": "x"}, settings=one_call.settings)
     with ExitStack() as opened:
-
         every = {**files, one_call.graph.name: one_call.build(files)}
 
         def session(graph: GraphSpec) -> Session:

@@ -18,7 +18,7 @@ from gensdk_runtime.spec.conditions import PromptSpec, label_conditions
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.outputs import TextSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
-from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
+from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.text.vocabulary import Vocabulary
 from support.models import generator, label_tensor, tensor
 from support.texts import WORDS, files_of
@@ -33,8 +33,9 @@ LABELS = [0, 1, 2, 1, 0]
 PROMPT = tensor("prompt", "condition", "batch", SOURCE, dtype="int64")
 
 
-def prompt_spec(vocabulary: Vocabulary = WORDS, **changes: Any) -> PromptSpec:
-    return PromptSpec.model_validate({"length": SOURCE, "size": vocabulary.size, "rest": 0, **changes})
+def prompt_spec(words: Vocabulary = WORDS, **changes: Any) -> PromptSpec:
+    """Of texts in the vocabulary `words`; `changes`: of its fields."""
+    return PromptSpec.model_validate({"length": SOURCE, "size": words.size, "rest": 0, **changes})
 
 
 class Prompted:
@@ -51,17 +52,14 @@ class Prompted:
         self.rows: list[int] = []
         """Of each run of the context graph, how many it was given."""
 
-    def model(
-        self, *, contexts: Sequence[TensorSpec] | None = None, max_batch: int = 8, **changes: Any
-    ) -> ModelSpec:
-        """`contexts`: what the context graph makes; `changes`: of the program."""
+    def model(self) -> ModelSpec:
         size = WORDS.size
-        made = (
+        contexts = (
             tensor("weights", "context", "batch", SOURCE, size, size),
             tensor("count", "context", "batch", dtype="int64"),
         )
         asked = (PROMPT, label_tensor("batch"))
-        source = GraphSpec(name="source", inputs=asked, outputs=tuple(contexts or made))
+        source = GraphSpec(name="source", inputs=asked, outputs=contexts)
         step = GraphSpec(
             name="step",
             inputs=(
@@ -84,25 +82,23 @@ class Prompted:
             inputs=(text, tensor("lengths", "condition", "batch", dtype="int64"), *asked),
             outputs=(tensor("log_likelihood", "coefficient", "batch"),),
         )
-        program = {
-            "step_graph": "step",
-            "likelihood_graph": "likelihood",
-            "context_graph": "source",
-            "length": LENGTH,
-            "levels": size,
-            "begin": 1,
-            "stop": 2,
-            "rest": 0,
-            **changes,
-        }
+        program = SequenceSpec(
+            step_graph="step",
+            likelihood_graph="likelihood",
+            context_graph="source",
+            length=LENGTH,
+            levels=size,
+            begin=1,
+            stop=2,
+        )
         return ModelSpec(
             name="prompted",
             family="test",
-            program=SequenceSpec.model_validate(program),
+            program=program,
             graphs=(step, likelihood, source),
             output=TextSpec.of(LENGTH, size),
             conditions=(prompt_spec(), *label_conditions(CLASSES)),
-            max_batch=max_batch,
+            max_batch=8,
         )
 
     @property
@@ -138,7 +134,10 @@ class Prompted:
 
     def _likelihood(self, feeds: Feeds) -> dict[str, Array]:
         rows = zip(feeds["text"], feeds["lengths"], feeds["prompt"], feeds["label"], strict=True)
-        found = [self.log_p(text[:end].tolist(), prompt[prompt != 0].tolist(), label) for text, end, prompt, label in rows]
+        found = [
+            self.log_p(text[:end].tolist(), prompt[prompt != 0].tolist(), label)
+            for text, end, prompt, label in rows
+        ]
         return {"log_likelihood": np.array(found, np.float32)}
 
     def log_p(self, tokens: list[int], prompt: Sequence[int], label: int) -> float:
@@ -149,7 +148,9 @@ class Prompted:
             before = token
         return total
 
-    def naive(self, seed: int, prompts: Sequence[str] = PROMPTS, labels: Sequence[int] = LABELS) -> list[list[int]]:
+    def naive(
+        self, seed: int, prompts: Sequence[str] = PROMPTS, labels: Sequence[int] = LABELS
+    ) -> list[list[int]]:
         """The tokens of each text before its end, one text at a time from the same noise."""
         uniforms = noise.uniform(sample_keys(len(prompts), seed), noise.LATENT_STREAM, (LENGTH, 1))[:, :, 0]
         found = []

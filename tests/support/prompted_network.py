@@ -44,9 +44,7 @@ class Network(nn.Module):
         keys, values = self.read(torch.tanh(x)).chunk(2, dim=-1)
         return keys, values, torch.where(prompt == PAD, -1e4, 0.0)
 
-    def step(
-        self, source: tuple[Tensor, Tensor, Tensor], token: Tensor, hidden: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, source: tuple[Tensor, Tensor, Tensor], token: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """`token` int64 [B] and `hidden` [B, D]: the logits [B, V] of the next one, and the next hidden."""
         keys, values, hiding = source
         hidden = torch.tanh(self.cell(torch.cat((self.embed(token), hidden), dim=1)))
@@ -69,7 +67,7 @@ class Step(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(  # noqa: PLR0917 - as the graph has it
+    def forward(
         self,
         token: Tensor,
         position: Tensor,
@@ -148,7 +146,9 @@ def prompted_plan(seed: int = 0) -> ExportPlan:
     )
 
 
-def naive_texts(plan: ExportPlan, uniforms: Tensor, prompts: list[list[int]], labels: list[int]) -> list[list[int]]:
+def naive_texts(
+    plan: ExportPlan, uniforms: Tensor, prompts: list[list[int]], labels: list[int]
+) -> list[list[int]]:
     """The tokens of each text before its end, drawn one text at a time, the source read anew for each token."""
     step: Step = plan.modules["step"]  # type: ignore[assignment]
     network, found = step.network, []

@@ -71,9 +71,7 @@ def _replay(  # noqa: PLR0917 - all that one replay is about
         files = {**graphs.files, spec.graph.name: data}
 
         def session(graph: GraphSpec) -> Session:
-            return opened.enter_context(
-                backend.open(graph, MemoryGraph(files[graph.name]), precision=precision)
-            )
+            return opened.enter_context(backend.open(graph, MemoryGraph(files[graph.name]), precision=precision))
 
         generator = Generator.from_sessions(model, {graph.name: session(graph) for graph in model.graphs})
         try:

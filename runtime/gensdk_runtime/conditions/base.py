@@ -178,7 +178,8 @@ def checked(
 ) -> dict[str, Array]:
     """The values [n, ...] of the conditions that were `given`, by kind; None is as if it were left out.
 
-    `conditions`: what works with those of the model, where they have their files. Raises :class:`InputError` for what does not fit, and for a condition that the model does not have.
+    `conditions`: what works with those of the model, where they have their files. Raises :class:`InputError` for
+    what does not fit, and for a condition that the model does not have.
     """
     given = {kind: value for kind, value in given.items() if value is not None}
     check_known(given, model)

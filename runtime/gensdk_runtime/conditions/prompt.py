@@ -57,8 +57,8 @@ class PromptCondition(Condition[PromptSpec]):
         vocabulary = vocabulary_in(files, self.spec.vocabulary, self.spec.size)
         if self.spec.rest not in vocabulary.special.silent:
             raise ManifestError(
-                f"{files.path}: token {self.spec.rest}, which stands behind a prompt, is one that texts have; export "
-                "the bundle again with a pad, begin or end token as rest"
+                f"{files.path}: token {self.spec.rest}, which stands behind a prompt, is one that texts have; "
+                "export the bundle again with a pad, begin or end token as rest"
             )
         return type(self)(self.spec, self.model, vocabulary)
 
@@ -94,26 +94,27 @@ class PromptCondition(Condition[PromptSpec]):
                 f"model {self.model.name!r} is made from a text: pass prompt, one for all samples or one for each"
             )
         if isinstance(given, str):
-            rows = self._filled([self._of_text(given, "the prompt")])
-            return np.broadcast_to(rows, (1 if n is None else check_count(n), *rows.shape[1:]))
+            one = self._filled([self._of_text(given, "the prompt")])
+            return np.broadcast_to(one, (1 if n is None else check_count(n), *one.shape[1:]))
         entries = self._entries(given)
         if n is not None and len(entries) != check_count(n):
             raise InputError(f"expected one prompt for each of the {n} samples, got {len(entries)}")
         known: dict[str, _Row] = {}
-        rows = []
+        rows: list[_Row] = []
         for number, entry in enumerate(entries):
-            if isinstance(entry, str) and entry in known:
-                rows.append(known[entry])
-            elif isinstance(entry, str):
-                rows.append(known.setdefault(entry, self._of_text(entry, f"prompt {number}")))
-            else:
+            if not isinstance(entry, str):
                 rows.append(_Row(self._of_tokens(entry, f"prompt {number}")))
+                continue
+            if entry not in known:
+                known[entry] = self._of_text(entry, f"prompt {number}")
+            rows.append(known[entry])
         return self._filled(rows)
 
     def examples(self, n: int, first: int = 0) -> Array:
         """Any tokens but `rest`, of different lengths, the longest one first."""
         spec, places = self.spec, np.arange(first, first + n)
-        drawn = noise.uniform([(0, place) for place in places.tolist()], _STREAM, (spec.length,))
+        keys = noise.sample_keys(n, [(0, place) for place in places.tolist()])
+        drawn = noise.uniform(keys, _STREAM, (spec.length,))
         tokens = np.minimum((drawn * (spec.size - 1)).astype(np.int64), spec.size - 2)
         tokens += tokens >= spec.rest
         lengths = spec.length - places * max(1, spec.length // 3) % spec.length
@@ -139,7 +140,7 @@ class PromptCondition(Condition[PromptSpec]):
         except GensdkError:  # tokens that no text spells
             return None
 
-    def _entries(self, given: Any) -> Sequence[Any]:
+    def _entries(self, given: Any) -> Sequence[Any] | Array:
         """A text or a row of tokens for each sample, not yet looked at."""
         if isinstance(given, np.ndarray) and given.dtype.kind == "U" and given.ndim == 1:
             given = given.tolist()

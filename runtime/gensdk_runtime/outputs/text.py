@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_path
 from gensdk_runtime.bundles.model_files import ModelFiles

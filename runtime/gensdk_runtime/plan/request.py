@@ -64,9 +64,7 @@ class Request:
 class Requests:
     """Makes requests of one generator, and finds those again that it made. Threads may share it."""
 
-    def __init__(
-        self, program: Program[Any], executor: Executor, conditions: Sequence[Condition[Any]]
-    ) -> None:
+    def __init__(self, program: Program[Any], executor: Executor, conditions: Sequence[Condition[Any]]) -> None:
         self._model = executor.model
         self._program = program
         self._conditions = conditions

@@ -23,14 +23,14 @@ from gensdk_runtime.spec.signature import GraphSpec
 def require_contexts(
     graph: GraphSpec, conditions: Sequence[Condition[Any]], step: GraphSpec, taken: Collection[str]
 ) -> None:
-    """Raises :class:`ManifestError` unless a context `graph` makes contexts of `conditions` alone, under names that
-    the `step` graph has for nothing else: neither those that are `taken` nor its states."""
+    """Raises :class:`ManifestError` unless a context `graph` makes contexts of `conditions` alone, under names
+    that the `step` graph has for nothing else: neither those that are `taken` nor its states."""
     for each in graph.outputs:
         fixed = all(isinstance(axis, int) for axis in each.shape[1:])
         if each.role != "context" or each.shape[:1] != ("batch",) or not fixed:
             raise ManifestError(
-                f"graph {graph.name!r} does not fit its program: expected output {each.name!r} as a context [batch, "
-                f"...] of one size, got a {each.role} {list(each.shape)}; export the bundle again"
+                f"graph {graph.name!r} does not fit its program: expected output {each.name!r} as a context "
+                f"[batch, ...] of one size, got a {each.role} {list(each.shape)}; export the bundle again"
             )
         if each.name in taken or step.output(f"next_{each.name}") is not None:
             raise ManifestError(

@@ -46,8 +46,9 @@ def label_conditions(num_classes: int | None, class_names: tuple[str, ...] | Non
 class PromptSpec(ConditionSpec):
     """A text of 1 to `length` tokens, each one of `size`, without begin and end.
 
-    Graphs take it as ``prompt`` int64 [B, `length`]: behind the tokens of a text stands `rest`, a token that no text
-    has. `vocabulary`: the file of the bundle that says what each token is; by default that of texts that are made.
+    Graphs take it as ``prompt`` int64 [B, `length`]: behind the tokens of a text stands `rest`, a token that no
+    text has. `vocabulary`: the file of the bundle that says what each token is; by default that of texts that are
+    made.
     """
 
     kind: Literal["prompt"] = "prompt"

@@ -273,7 +273,8 @@ class ModelSpec(StrictModel):
     @property
     def files(self) -> tuple[str, ...]:
         """Files of the bundle, beside graphs, that its output and its conditions need, each once."""
-        return tuple(dict.fromkeys(file for spec in (self.output, *self.conditions) for file in spec.files))
+        found = (*self.output.files, *(file for condition in self.conditions for file in condition.files))
+        return tuple(dict.fromkeys(found))
 
     def program_of(self, kind: type[SpecT]) -> SpecT:
         """The program, which is of this `kind`; :class:`ManifestError` for another."""

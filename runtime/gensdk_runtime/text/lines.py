@@ -25,8 +25,8 @@ def from_line(line: str) -> str:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The texts of a file in UTF-8, one a line as :func:`as_line` writes them. :class:`InputError` where it can't be
-    read, has over MAX_FILE bytes or holds none."""
+    """The texts of a file in UTF-8, one a line as :func:`as_line` writes them. :class:`InputError` where it can't
+    be read, has over MAX_FILE bytes or holds none."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)

@@ -21,7 +21,8 @@ def vocabulary_in(files: ModelFiles, file: str, size: int) -> Vocabulary:
     vocabulary = read_vocabulary(files.read(file, limit=MAX_BYTES), what=f"{files.path}: {file!r}")
     if vocabulary.size != size:
         raise ManifestError(
-            f"{files.path}: {file!r} has {vocabulary.size} tokens, the manifest says {size}; export the bundle again"
+            f"{files.path}: {file!r} has {vocabulary.size} tokens, the manifest says {size}; export the bundle "
+            "again"
         )
     return vocabulary
 

@@ -125,7 +125,8 @@ def test_what_is_no_prompt_is_refused_in_one_line(given: Any, reason: str) -> No
 @pytest.mark.parametrize("name", sorted(VOCABULARIES))
 def test_what_is_told_is_taken_back_as_the_same_tokens(name: str) -> None:
     condition = prompt(VOCABULARIES[name], length=12)
-    tokens = np.concatenate([condition.examples(30), condition.check(["abc", "a cab", "a"], 3)[:0]])
+    texts = {"words": "a cat, (don't) sat.", "characters": "bad cab\n\\é"}
+    tokens = np.concatenate([condition.examples(30), condition.check(texts[name], 1)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         told = condition.told(tokens)
