@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.arguments import check_count
-from gensdk_runtime.backends.bound import Bound
 from gensdk_runtime.conditions.base import Array, Condition, Growth, Size, register_condition
 from gensdk_runtime.conditions.given_images import checked_images
 from gensdk_runtime.errors import InputError, ManifestError
@@ -99,10 +98,9 @@ class ImageCondition(Condition[SourceSpec]):
         """Black images in bytes."""
         return np.zeros((n, *size, self.spec.channels), np.uint8)
 
-    def write(self, bound: Bound, values: Array) -> None:
+    def fill(self, out: Array, values: Array) -> None:
         """Pads with the image's own mirror image what the graph takes beyond its size."""
-        if bound.session.graph.input(self.tensor) is not None:
-            write_source(values, bound.input(self.tensor), self.spec)
+        write_source(values, out, self.spec)
 
 
 def source_of(model: ModelSpec) -> SourceSpec:

@@ -245,6 +245,19 @@ def write_conditions(conditions: Sequence[Condition[Any]], bound: Bound, run: Ru
             condition.write(bound, values)
 
 
+def condition_inputs(
+    conditions: Sequence[Condition[Any]], bound: Bound, values: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """The same by the names of these inputs, of conditions whose `values` [n, ...] are given by kind."""
+    made = {}
+    for condition in conditions:
+        spec = bound.session.graph.input(condition.tensor)
+        if spec is not None and condition.kind in values:
+            made[spec.name] = np.empty(bound.shape(spec.name), spec.dtype)
+            condition.fill(made[spec.name], values[condition.kind])
+    return made
+
+
 def image_input(graph: GraphSpec) -> str:
     """What a graph that judges images calls them: ``image``, and in bundles of older versions ``images``."""
     return "image" if graph.input("image") is not None else "images"

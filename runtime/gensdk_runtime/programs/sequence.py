@@ -20,12 +20,13 @@ from gensdk_runtime.programs.base import (
     Program,
     Wanted,
     carried_states,
+    condition_inputs,
     conditions_wanted,
     register_program,
     require_signature,
-    write_conditions,
 )
 from gensdk_runtime.programs.run import Run, State
+from gensdk_runtime.programs.sequence_context import Contexts, require_contexts
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import SequenceSettings
@@ -34,6 +35,8 @@ from gensdk_runtime.spec.signature import GraphSpec
 if TYPE_CHECKING:
     from gensdk_runtime.outputs.base import Output
 
+OWN = ("token", "position", "uniform")
+"""Inputs of a step graph that each has."""
 OPTIONS = {"temperature": "float32", "top_k": "int64", "top_p": "float32"}
 """Inputs of a step graph that take options, each [B]; a graph need not have all of them."""
 LOOK_EVERY, LOOK_EVERY_ON_DEVICE = 32, 1024
@@ -82,8 +85,11 @@ class SequenceForm(Program[SequenceSettings]):
         return settings
 
     def check(self) -> None:
-        """That samples are made of the elements, as :class:`SequenceSpec` says."""
+        """That samples are made of the elements, as :class:`SequenceSpec` says, and contexts of conditions."""
         spec, output = self.spec, self.model.output
+        if self.context is not None:
+            step, taken = self.model.graph(spec.step_graph), {*OWN, *OPTIONS, *(c.tensor for c in self.conditions)}
+            require_contexts(self.context.graph, self.conditions, step, taken)
         if spec.axis >= len(output.shape) or output.shape[spec.axis] % spec.length:
             raise ManifestError(
                 f"model {self.model.name!r}: expected samples with a multiple of {spec.length} elements along "
@@ -96,6 +102,18 @@ class SequenceForm(Program[SequenceSettings]):
                 f"int64 and of one channel, got {list(output.shape)}, {output.dtype}, {spec.channels} channels; "
                 "export the bundle again"
             )
+
+    @property
+    def context(self) -> Session | None:
+        """The context graph, where the model has one."""
+        name = self.spec.context_graph
+        return None if name is None else self.sessions[name]
+
+    @property
+    def contexts(self) -> dict[str, Wanted]:
+        """What the context graph makes, as steps take it."""
+        made = () if self.context is None else self.context.graph.outputs
+        return {each.name: Wanted(each.shape, each.dtype) for each in made}
 
     @property
     def each(self) -> int:
@@ -112,15 +130,17 @@ class SequenceForm(Program[SequenceSettings]):
         """Elements to draw at most."""
         return settings.max_length or self.spec.length
 
-    def options_of(self, graph: GraphSpec, count: int, settings: SequenceSettings) -> dict[str, NDArray[Any]]:
-        """The options that a graph has inputs for, each for `count` samples."""
+    def lasting(self, bound: Bound, run: Run, settings: SequenceSettings) -> dict[str, NDArray[Any]]:
+        """What stays the same from the first element to the last, by the input that a graph has for it: conditions
+        and options."""
         values = {
             "temperature": settings.temperature,
             "top_k": settings.top_k or self.spec.levels,
             "top_p": settings.top_p,
         }
-        known = {name: value for name, value in values.items() if graph.input(name) is not None}
-        return {name: np.full(count, value, OPTIONS[name]) for name, value in known.items()}
+        known = {name: value for name, value in values.items() if bound.session.graph.input(name) is not None}
+        options = {name: np.full(len(run), value, OPTIONS[name]) for name, value in known.items()}
+        return {**condition_inputs(self.conditions, bound, run.conditions), **options}
 
     def lengths(self, tokens: Int64) -> Int64:
         """The elements [B] of each sample of `tokens` [L, B, C]: those before the first stop."""
@@ -167,6 +187,7 @@ class SequenceProgram(SequenceForm):
                 "position": Wanted((1,), "int64"),
                 "uniform": Wanted(("batch", spec.channels)),
                 **options,
+                **self.contexts,
                 **conditions_wanted(self.conditions, step, "batch"),
             },
             {"next_token": element},
@@ -258,7 +279,8 @@ class SequenceProgram(SequenceForm):
     def log_likelihood(self, run: Run) -> None:
         """See :class:`Program`."""
         session = self.sessions[self.spec.likelihood_graph]
-        feeds = {name: values for name, values in run.conditions.items() if session.graph.input(name) is not None}
+        wanted = {spec.name for spec in session.graph.inputs}
+        feeds = {name: np.ascontiguousarray(values) for name, values in run.conditions.items() if name in wanted}
         start = perf_counter()
         found = session.run(feeds)["log_likelihood"]
         run.graph_seconds += perf_counter() - start
@@ -275,12 +297,14 @@ class _Elements(State):
         self._length = program.length(settings)
         carry = {"next_token": "token", **carried_states(session.graph)}
         self._bound = self.borrow(session, {"batch": len(run)}, carry)
-        write_conditions(program.conditions, self._bound, run)
-        self._start(run, program.options_of(session.graph, len(run), settings))
+        self._start(run, program.lasting(self._bound, run, settings))
 
-    def _start(self, run: Run, options: Mapping[str, NDArray[Any]]) -> None:
-        """On a device all is there from the first element to the last."""
-        spec, bound, length = self._program.spec, self._bound, self._length
+    def _start(self, run: Run, lasting: Mapping[str, NDArray[Any]]) -> None:
+        """On a device all is there from the first element to the last, and came there together."""
+        program, bound, length = self._program, self._bound, self._length
+        spec, context = program.spec, program.context
+        contexts = None if context is None else Contexts(context, program.conditions, self)
+        asked = contexts.asked if contexts is not None else {}
         element = (len(run), spec.channels)
         shape = (length, spec.channels)
         self._uniforms = bound.drawn("uniform", bound.hold_keys(run.keys), noise.LATENT_STREAM, shape)
@@ -291,15 +315,19 @@ class _Elements(State):
                 "position": np.arange(length, dtype=np.int64)[:, None],
                 "begin": np.full(element, spec.begin, np.int64),
                 "tokens": np.full((len(run), spec.length, spec.channels), spec.rest, np.int64),
-                **options,
+                **{f"step {name}": values for name, values in lasting.items()},
+                **{f"context {name}": values for name, values in asked.items()},
             }
         )
         self._given, self._positions, self._tokens = here["given"], here["position"], here["tokens"]
         for name in bound.carry.values():
             bound.feed(name).fill(0)
         bound.feed("token")[...] = here["begin"]
-        for name in options:
-            bound.feed(name)[...] = here[name]
+        for name in lasting:
+            bound.feed(name)[...] = here[f"step {name}"]
+        if contexts is not None:
+            there = {name: here[f"context {name}"] for name in asked} if contexts.resident(bound) else asked
+            contexts.hand_over(there, bound)
         self._drawn = self._seen = 0
         self._decoder: Bound | None = None
         self._ended = np.zeros(len(run), np.bool_)
