@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.writer import write_bundle
-from gensdk_runtime.errors import BundleError
+from gensdk_runtime.errors import BundleError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.noise import sample_keys
 from gensdk_runtime.plan.costs import Choice
@@ -286,10 +288,6 @@ def test_other_models_take_no_prompt(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_nothing_is_written_without_the_vocabulary(plan: ExportPlan, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from gensdk_runtime.errors import InputError
-
     with pytest.raises((BundleError, InputError), match=r"'vocabulary\.json'"):
         export_plan(replace(plan, files={}), Provenance(), tmp_path / "x.gsdk")
     assert list(tmp_path.iterdir()) == []
@@ -302,6 +300,26 @@ def test_one_call_opens_the_source_graph_beside_it(bundle: Path) -> None:
             assert set(runner.sessions) == {"sampler", "source"}
         finally:
             runner.close()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
+def test_openvino_draws_the_same(plan: ExportPlan, bundle: Path) -> None:
+    wanted = expected(plan)
+    with both_forms(plan.model, graph_files(bundle), backend="openvino") as forms:
+        assert len(forms) == 2
+        for form in forms:
+            samples = form.sample(5, seed=6, batch_size=3, **BARE)
+            assert samples.lengths is not None
+            found = zip(samples.data.tolist(), samples.lengths.tolist(), strict=True)
+            assert [row[:length] for row, length in found] == wanted
+        steps, _ = forms
+        bits = steps.log_likelihood(samples.data, LABELS, prompt=TOKENS, lengths=samples.lengths)
+    with Generator.load(bundle, backend="onnxruntime") as model:
+        others = model.log_likelihood(samples.data, LABELS, prompt=PROMPTS, lengths=samples.lengths)
+        same = model.log_likelihood(samples.data, LABELS, prompt="a cat", lengths=samples.lengths)
+        each = model.log_likelihood(samples.data, LABELS, prompt=["a cat"] * 5, lengths=samples.lengths)
+    np.testing.assert_allclose(bits, others, rtol=1e-4)
+    np.testing.assert_array_equal(same, each)
 
 
 def test_contexts_stay_on_a_gpu(

@@ -11,6 +11,7 @@ from gensdk_runtime.spec.outputs import TextSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_training.graphs.sequence_steps import draw_among, likelihood_graph, step_graph, tensor
+from gensdk_training.networks.language_model import Head
 from gensdk_training.plan import ExportPlan
 from support.prompted import CLASSES, LENGTH, PROMPT, SOURCE, prompt_spec
 from support.texts import WORDS, files_of
@@ -22,8 +23,6 @@ PAD, BEGIN, END, UNKNOWN = range(4)
 class Network(nn.Module):
     """Attention from each token that is written, and all before it, to the tokens of the source."""
 
-    never: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(WORDS.size, FEATURES)
@@ -31,10 +30,7 @@ class Network(nn.Module):
         self.place = nn.Parameter(torch.empty(SOURCE, FEATURES))
         self.read = nn.Linear(FEATURES, 2 * FEATURES)
         self.cell = nn.Linear(2 * FEATURES, FEATURES)
-        self.choose = nn.Linear(2 * FEATURES, WORDS.size)
-        never = torch.zeros(WORDS.size)
-        never[[PAD, BEGIN, UNKNOWN]] = -1e4
-        self.register_buffer("never", never, persistent=False)
+        self.choose = Head(2 * FEATURES, WORDS.size, (PAD, BEGIN, UNKNOWN))
         for weight in self.parameters():
             nn.init.normal_(weight, std=0.7)
 
@@ -50,7 +46,7 @@ class Network(nn.Module):
         hidden = torch.tanh(self.cell(torch.cat((self.embed(token), hidden), dim=1)))
         scores = (keys * hidden.unsqueeze(1)).sum(dim=-1) + hiding
         seen = (torch.softmax(scores, dim=1).unsqueeze(-1) * values).sum(dim=1)
-        return self.choose(torch.cat((hidden, seen), dim=1)) + self.never, hidden
+        return self.choose(torch.cat((hidden, seen), dim=1)), hidden
 
 
 class Source(nn.Module):

@@ -162,7 +162,7 @@ class PromptCondition(Condition[PromptSpec]):
 
     def _of_tokens(self, entry: Any, what: str) -> Sequence[int]:
         """A row of tokens, without what it was filled up with."""
-        if not isinstance(entry, list | tuple | np.ndarray):
+        if not isinstance(entry, list | tuple | np.ndarray) or (isinstance(entry, np.ndarray) and not entry.ndim):
             raise self._none_such(what, entry)
         if len(entry) > self.spec.length:
             self._check_length(len(entry), what)

@@ -92,6 +92,7 @@ def test_what_is_unknown_is_told_each_time() -> None:
         ([b"a"], "expected prompt 0 as str, .* got bytes"),
         ([None], "expected prompt 0 as str, .* got NoneType"),
         ([3], "expected prompt 0 as str, .* got int"),
+        ([np.array(3)], r"expected prompt 0 as str, .* got int64 \[\]"),
         (3, "expected the prompt as str, .* got int64"),
         ({"a": 1}, "got dict"),
         ({"a"}, "got set"),
