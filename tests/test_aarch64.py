@@ -7,6 +7,7 @@ Ubuntu 24.04 (glibc 2.39) with Python 3.12. TensorRT comes with JetPack, not fro
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -78,7 +79,8 @@ def found(requirements: list[str], python: str, glibc: int, *how: str) -> subpro
     # Of the versions that all else is tested with: what is released elsewhere must not decide whether this passes.
     command += [f"--constraint={ROOT / 'constraints.txt'}", f"--python-version={python}", "--implementation=cp"]
     command += ["--target=nowhere", *tags, "--platform=manylinux2014_aarch64", *requirements]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # pip writes its report in the system's encoding
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=env, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.another_os import WINDOWS
+
 STRACE = shutil.which("strace")
 
 GUARD = """
@@ -38,7 +40,14 @@ if find_spec("openvino"):
 """
 
 MAKING = """
-from gensdk.cli.main import run
+from gensdk.cli.main import main
+
+def run(arguments):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code
+
 train = ["train", "vae", "--data", "digits", "--steps", "2", "--out", "run", "--set", "channels=4"]
 assert run(train) == 0
 assert run(["export", "run", "-o", "made.gsdk"]) == 0
@@ -91,12 +100,14 @@ with quiet_openvino():
     print(sys.modules.get("openvino_telemetry", "left alone"))
 print("openvino_telemetry" in sys.modules)
 """
-    assert run(program, HOME=str(tmp_path)) == "None\nFalse"
-    (tmp_path / "intel").mkdir()
-    (tmp_path / "intel" / "openvino_telemetry").write_text("0")
-    assert run(program, HOME=str(tmp_path)) == "None\nFalse"
-    (tmp_path / "intel" / "openvino_telemetry").write_text("1\n")
-    assert run(program, HOME=str(tmp_path)) == "left alone\nFalse"
+    home = {"HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    folder = tmp_path / ("Intel Corporation" if WINDOWS else "intel")
+    assert run(program, **home) == "None\nFalse"
+    folder.mkdir()
+    (folder / "openvino_telemetry").write_text("0")
+    assert run(program, **home) == "None\nFalse"
+    (folder / "openvino_telemetry").write_text("1\n")
+    assert run(program, **home) == "left alone\nFalse"
 
 
 def test_switching_off_loads_nothing_more() -> None:

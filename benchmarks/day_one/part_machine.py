@@ -26,7 +26,7 @@ def rows(order: Order) -> Found:
         "processor": f"{machine.cpu}, {machine.cores} cores"
         + (f", a quota of {machine.cpu_quota:g}" if machine.cpu_quota else ""),
         "memory": f"{machine.memory_gib} GiB",
-        "load": ", ".join(f"{each:g}" for each in machine.load_average),
+        "load": ", ".join(f"{each:g}" for each in machine.load_average) or "unknown",
         "GPUs": "; ".join(str(gpu) for gpu in driver.gpus) or "none",
         "nvidia-smi": "; ".join(machine.gpus) or "says nothing",
         "driver": driver.problem or str(driver),

@@ -23,6 +23,7 @@ from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BundleError, GensdkError
 from gensdk_runtime.printable import markdown, printable
 from gensdk_runtime.spec.manifest import Manifest
+from support.another_os import WINDOWS
 from support.onnx_models import FLOAT, conv, convolution, write_onnx
 from support.tiny_bundle import lay_out, sealed, tiny_files
 
@@ -152,7 +153,7 @@ def sent(tmp_path) -> Path:
     except GensdkError:  # class names are held to what is printable
         del classes["class_names"]
         draft = Manifest.from_json(json.dumps(data), what="planted")
-    path = tmp_path / "sent [red]<script>.gsdk"
+    path = tmp_path / ("sent [red].gsdk" if WINDOWS else "sent [red]<script>.gsdk")
     write_bundle(path, draft, files).close()
     return path
 

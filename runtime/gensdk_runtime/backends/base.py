@@ -114,7 +114,12 @@ class Session(Closable):
         can't make them, or was closed.
         """
         carry = carry or {}
-        return self._take_idle((tuple(sizes.items()), tuple(carry.items()))) or self._bind(sizes, carry)
+        idle = self._take_idle((tuple(sizes.items()), tuple(carry.items())))
+        if idle is not None:
+            return idle
+        if min(sizes.values(), default=0) < 0:
+            raise BackendError(f"graph {self.graph.name!r}: expected sizes from 0 on, got {dict(sizes)}")
+        return self._bind(sizes, carry)
 
     def give_back(self, bound: Bound, *, broken: bool = False) -> None:
         """Takes back what was lent; `broken` after a run that failed, which may have left it in any state."""

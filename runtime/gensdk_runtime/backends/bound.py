@@ -273,14 +273,11 @@ def check_carry(graph: GraphSpec, carry: Carry) -> None:
 
 
 def tensor_shape(graph: GraphSpec, spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
-    """The shape of `spec` at these sizes; :class:`BackendError` for a named axis that has none, or one below 0."""
+    """The shape of `spec` at these sizes; :class:`BackendError` for a named axis that has none."""
     try:
-        shape = tuple(axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape)
+        return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape)
     except KeyError as axis:
         raise BackendError(f"{graph.name}.{spec.name}: axis {axis} needs a size; got {dict(sizes)}") from None
-    if min(shape, default=0) < 0:
-        raise BackendError(f"{graph.name}.{spec.name}: expected sizes from 0 on, got {dict(sizes)}")
-    return shape
 
 
 def empty_tensor(graph: GraphSpec, spec: TensorSpec, sizes: Sizes) -> Array:

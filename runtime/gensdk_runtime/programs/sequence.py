@@ -13,7 +13,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.arguments import as_array
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
-from gensdk_runtime.errors import InputError, ManifestError, not_finite
+from gensdk_runtime.errors import BackendError, InputError, ManifestError, not_finite
 from gensdk_runtime.programs.base import (
     Int64,
     Judged,
@@ -398,6 +398,12 @@ class _Elements(State):
         decoder.feed("tokens")[...] = self._tokens
         self.run.timed(decoder)
         tokens, made = bound.fetch_all(self._tokens, decoder.made(self._program.model.output.tensor))
+        expected = (len(self.run), *self._program.model.output.shape)
+        if made.shape != expected:
+            raise BackendError(
+                f"graph {spec.decode_graph!r} makes {list(made.shape)} of {spec.length} elements, expected "
+                f"{list(expected)}; export the bundle again"
+            )
         return tokens, made
 
     def _borrow_decoder(self, name: str) -> Bound:
