@@ -17,7 +17,7 @@ from gensdk_runtime.printable import markdown
 from gensdk_runtime.programs import abilities, layers
 from gensdk_runtime.spec.manifest import EngineSpec, Precision16Report
 from gensdk_runtime.spec.model import ModelSpec
-from gensdk_runtime.spec.options import option_row, options_of
+from gensdk_runtime.spec.options import option_tables
 from gensdk_runtime.spec.provenance import Provenance
 
 IMPORTED = "imported"
@@ -141,11 +141,8 @@ def _facts(model: ModelSpec, conditions: Sequence[Condition[Any]], provenance: P
 
 def _options(model: ModelSpec) -> Iterator[str]:
     """A section for the options of sample(), and one for those of invert(), where the model has such."""
-    for verb, program in (("sample", model.program), ("invert", model.inversion)):
-        defaults = getattr(program, "defaults", None)
-        if defaults is not None:
-            rows: list[tuple[str, ...]] = [option_row(option) for option in options_of(defaults)]
-            yield f"## Options of {verb}()\n\n{_table(('option', 'default', 'values', ''), rows)}"
+    for method, rows in option_tables(model):
+        yield f"## Options of {method}()\n\n{_table(('option', 'default', 'values', ''), rows)}"
 
 
 def _training(provenance: Provenance) -> str:

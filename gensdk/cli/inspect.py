@@ -80,11 +80,7 @@ def inspect(bundle: str, as_json: bool) -> None:
 
 def _print_options(model: ModelSpec) -> None:
     """The options of sample(), and of invert() where the model has that, with the bundle's defaults."""
-    from gensdk_runtime.spec.options import option_row, options_of
+    from gensdk_runtime.spec.options import option_tables
 
-    for verb, program in (("sample", model.program), ("invert", model.inversion)):
-        defaults = getattr(program, "defaults", None)
-        if defaults is None:
-            continue
-        rows = [option_row(option) for option in options_of(defaults)]
-        print_table((f"option of {verb}()", "default", "values", ""), rows)
+    for method, rows in option_tables(model):
+        print_table((f"option of {method}()", "default", "values", ""), rows)

@@ -76,6 +76,7 @@ def test_it_is_proved_and_described(bundle: str, capsys: pytest.CaptureFixture[s
     assert "FAILED" not in told
     assert run(["inspect", bundle]) == 0
     told = capsys.readouterr().out
+    assert "top_k" not in told, "its graphs draw without"
     for words in (
         "program sequence",
         "sounds of 0.024 s at 1000 Hz, 3 classes",

@@ -28,7 +28,7 @@ from gensdk_runtime.programs.base import (
 from gensdk_runtime.programs.run import Run, State
 from gensdk_runtime.programs.sequence_context import Contexts, require_contexts
 from gensdk_runtime.spec.model import ModelSpec
-from gensdk_runtime.spec.sequence import SequenceSpec
+from gensdk_runtime.spec.sequence import DRAWING_OPTIONS, SequenceSpec
 from gensdk_runtime.spec.settings import SequenceSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 OWN = ("token", "position", "uniform")
 """Inputs of a step graph that each has."""
-OPTIONS = {"temperature": "float32", "top_k": "int64", "top_p": "float32"}
-"""Inputs of a step graph that take options, each [B]; a graph need not have all of them."""
 LOOK_EVERY, LOOK_EVERY_ON_DEVICE = 32, 1024
 """Elements between two looks at whether all samples have ended; on a device each is a download, and waits."""
 
@@ -70,7 +68,7 @@ class SequenceForm(Program[SequenceSettings]):
 
     def fit(self, settings: SequenceSettings, options: Mapping[str, Any]) -> SequenceSettings:
         """Refuses options that the graph does not know, and more elements than the model makes."""
-        for name in OPTIONS:
+        for name in DRAWING_OPTIONS:
             neutral = SequenceSettings.model_fields[name].default
             if getattr(settings, name) != neutral and self.drawing_options().input(name) is None:
                 raise InputError(f"model {self.model.name!r} draws without {name}; leave it out")
@@ -88,7 +86,10 @@ class SequenceForm(Program[SequenceSettings]):
         """That samples are made of the elements, as :class:`SequenceSpec` says, and contexts of conditions."""
         spec, output = self.spec, self.model.output
         if self.context is not None:
-            step, taken = self.model.graph(spec.step_graph), {*OWN, *OPTIONS, *(c.tensor for c in self.conditions)}
+            step, taken = (
+                self.model.graph(spec.step_graph),
+                {*OWN, *DRAWING_OPTIONS, *(c.tensor for c in self.conditions)},
+            )
             require_contexts(self.context.graph, self.conditions, step, taken)
         if spec.axis >= len(output.shape) or output.shape[spec.axis] % spec.length:
             raise ManifestError(
@@ -139,7 +140,7 @@ class SequenceForm(Program[SequenceSettings]):
             "top_p": settings.top_p,
         }
         known = {name: value for name, value in values.items() if bound.session.graph.input(name) is not None}
-        options = {name: np.full(len(run), value, OPTIONS[name]) for name, value in known.items()}
+        options = {name: np.full(len(run), value, DRAWING_OPTIONS[name]) for name, value in known.items()}
         return {**condition_inputs(self.conditions, bound, run.conditions), **options}
 
     def lengths(self, tokens: Int64) -> Int64:
@@ -178,7 +179,9 @@ class SequenceProgram(SequenceForm):
         step, likelihood = (self.sessions[name].graph for name in (spec.step_graph, spec.likelihood_graph))
         element = Wanted(("batch", spec.channels), "int64")
         options = {
-            name: Wanted(("batch",), dtype) for name, dtype in OPTIONS.items() if step.input(name) is not None
+            name: Wanted(("batch",), dtype)
+            for name, dtype in DRAWING_OPTIONS.items()
+            if step.input(name) is not None
         }
         require_signature(
             step,

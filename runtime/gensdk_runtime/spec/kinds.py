@@ -97,6 +97,10 @@ class ProgramSpec(StrictModel):
         """The elements of a sequence at most; None where samples are none."""
         return None
 
+    def untaken(self, model: ModelSpec) -> frozenset[str]:
+        """Options of the program's settings that the graphs of `model` have no inputs for."""
+        return frozenset()
+
     @property
     def working(self) -> int:
         """Float32 numbers that one sample takes while it is drawn, beside the sample and the tensors of graphs."""

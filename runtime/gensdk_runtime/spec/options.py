@@ -6,8 +6,8 @@ An option is a field of the settings of a program; see :mod:`gensdk_runtime.spec
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import numpy as np
 from pydantic import ConfigDict, ValidationError, model_validator
@@ -18,6 +18,9 @@ from gensdk_runtime.spec.field_words import type_of, values_of
 from gensdk_runtime.spec.kinds import PROGRAMS
 from gensdk_runtime.spec.settings import SETTINGS, ProgramSettings
 from gensdk_runtime.spec.strict import StrictModel, first_problem
+
+if TYPE_CHECKING:
+    from gensdk_runtime.spec.model import ModelSpec
 
 SettingsT = TypeVar("SettingsT", bound=ProgramSettings)
 MAX_WORD = 200
@@ -84,6 +87,16 @@ def option_row(option: Option) -> tuple[str, str, str, str]:
     """A line of a table: the name, the value, what it may be and what it means."""
     value = "" if option.value is None else json.dumps(option.value).strip('"')
     return option.name, value, option.values, option.meaning
+
+
+def option_tables(model: ModelSpec) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """The methods of a generator of `model` that have options, each with an :func:`option_row` for those that the
+    model's graphs take, with its own defaults."""
+    for method, program in (("sample", model.program), ("invert", model.inversion)):
+        defaults = getattr(program, "defaults", None)
+        if program is not None and defaults is not None:
+            untaken = program.untaken(model)
+            yield method, [option_row(option) for option in options_of(defaults) if option.name not in untaken]
 
 
 def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> SettingsT:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gensdk_runtime.spec.fields import Name
+from gensdk_runtime.spec.fields import Dtype, Name
 from gensdk_runtime.spec.kinds import PROGRAMS, ProgramSpec
 from gensdk_runtime.spec.settings import SequenceSettings
+
+if TYPE_CHECKING:
+    from gensdk_runtime.spec.model import ModelSpec
+
+DRAWING_OPTIONS: Mapping[str, Dtype] = {"temperature": "float32", "top_k": "int64", "top_p": "float32"}
+"""Inputs of a step graph that take options, each [B]; a graph need not have all of them."""
 
 
 @PROGRAMS.register
@@ -60,6 +67,11 @@ class SequenceSpec(ProgramSpec):
     def elements(self) -> int:
         """See :class:`ProgramSpec`."""
         return self.length
+
+    def untaken(self, model: ModelSpec) -> frozenset[str]:
+        """See :class:`ProgramSpec`."""
+        graph = model.graph(self.step_graph)
+        return frozenset(name for name in DRAWING_OPTIONS if graph.input(name) is None)
 
     @property
     def working(self) -> int:
