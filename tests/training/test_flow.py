@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.model import DiffusionSpec
-from gensdk_training.checkpoint import checkpoint_paths, read_checkpoint
 from gensdk_training.families.flow import Flow, FlowConfig
 from gensdk_training.family import Batch, DataInfo
 from gensdk_training.preview import sample_networks
 from gensdk_training.run import RunConfig, load_run, train
+from support.students import assert_starts_as_its_teacher_and_resumes_without_it, student_run, taught
 from support.tiny import tiny_run
 
 
@@ -101,38 +100,17 @@ class Straight(nn.Module):
 
 
 def config(teacher: Path | None = None, **settings: Any) -> RunConfig:
-    run: dict[str, Any] = {"steps": 6, "checkpoint_every": 2, "keep_checkpoints": 10}
     student = {"reflow_from": str(teacher), "reflow_steps": 2}
-    return tiny_run("flow", **run, config={**(student if teacher else {}), "conditional": True, **settings})
+    return student_run("flow", student, teacher, settings)
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "run"
-    train(config(), folder, progress=False, tensorboard=False)
-    return folder
+    return taught(config(), tmp_path_factory.mktemp("teacher") / "run")
 
 
 def test_a_reflow_starts_as_its_teacher_and_resumes_bit_for_bit_without_it(teacher: Path, tmp_path: Path) -> None:
-    lost = tmp_path / "teacher"
-    shutil.copytree(teacher, lost)
-    train(config(lost), tmp_path / "straight", progress=False, tensorboard=False)
-    train(config(lost), tmp_path / "cut", max_seconds=0, progress=False, tensorboard=False)
-    shutil.rmtree(lost)
-    train(config(lost), tmp_path / "cut", resume=True, progress=False, tensorboard=False)
-    straight, cut = (
-        read_checkpoint(checkpoint_paths(tmp_path / name / "checkpoints")[0]) for name in ("straight", "cut")
-    )
-    for group, tensors in straight.tensors.items():
-        for name, tensor in tensors.items():
-            assert torch.equal(tensor, cut.tensors[group][name]), f"{group}: {name}"
-    trained = load_run(teacher).networks["denoiser"].state_dict()
-    for name, tensor in trained.items():
-        assert torch.equal(straight.tensors["model"][f"teacher.network.{name}"], tensor), (
-            "the teacher never changes"
-        )
-    moved = [(straight.tensors["model"][f"denoiser.{key}"] - w).abs().max().item() for key, w in trained.items()]
-    assert 0 < max(moved) <= 6 * 3e-3, "six steps of Adam from the teacher's weights"
+    assert_starts_as_its_teacher_and_resumes_without_it(config, teacher, tmp_path)
 
 
 def test_a_reflow_is_sampled_as_any_flow_is(teacher: Path, tmp_path: Path) -> None:
