@@ -172,9 +172,9 @@ class Samples:
         Points: a picture of where they lie; an ``.npz`` without ``images``; or ``x.csv``, columns ``x0``, ``x1``,
         ..., and ``label``. Sounds: ``x.wav`` or ``x.flac`` of 16 bits, several of them joined with pauses; a
         folder of single WAVs; an ``.npz``; or a picture of waveforms and spectrograms. Texts: ``x.txt``, a line
-        each, in which a line break is written ``\\n``; ``x.jsonl``, with text, tokens, seed and label; an ``.npz``
-        with ``texts``; a picture of them; or a folder of text files. Music: ``x.mid`` and ``x.wav``, several
-        pieces one after the other with a bar of silence between; a picture of the piano rolls; an ``.npz``; a
+        each, in which a line break is written ``\\n``; ``x.jsonl``, with text, tokens, seed, label and prompt; an
+        ``.npz`` with ``texts``; a picture of them; or a folder of text files. Music: ``x.mid`` and ``x.wav``,
+        several pieces one after the other with a bar of silence between; a picture of piano rolls; an ``.npz``; a
         folder of single MIDI files. `layout`, `columns` and `scale` are for images. Files are written beside the
         target and renamed. Raises :class:`InputError` for an unknown suffix or layout, for `columns` or `scale`
         below 1, for no samples and where the disk refuses.

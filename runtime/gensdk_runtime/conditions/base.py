@@ -61,7 +61,8 @@ class Condition(ABC, Generic[SpecT]):
         self.kind = spec.kind
 
     def with_files(self, files: ModelFiles) -> Self:
-        """This, with what it needs of the :attr:`ConditionSpec.files`. BundleError where they don't fit."""
+        """This, with what :meth:`check` and :meth:`told` need of the :attr:`ConditionSpec.files`; programs write
+        rows without. BundleError where they don't fit."""
         return self
 
     @property
