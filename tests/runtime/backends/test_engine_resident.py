@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
@@ -22,6 +21,7 @@ pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not instal
 from gensdk_runtime.backends.cuda import device
 from gensdk_runtime.backends.cuda.device import DeviceMemory, PinnedArray, Stream
 from gensdk_runtime.backends.cuda.resident import GpuArray
+from support.embedded import IMAGES
 from support.engines_here import Host, engines_here
 from support.gpu_counts import DOWN, SOLVERS, UP, WAITS, counted
 from support.host_driver import RESULTS
@@ -181,7 +181,7 @@ def test_an_image_of_pixels_passes_once_back(host: Host, n: int, prefix: Any) ->
     np.testing.assert_array_equal(samples.array, expected.array)
 
 
-@pytest.mark.parametrize("bundle", embedded_names())
+@pytest.mark.parametrize("bundle", IMAGES)
 def test_listening_changes_no_sample(host: Host, bundle: str) -> None:
     def seen(backend: Any) -> tuple[Any, list[Any]]:
         heard: list[Any] = []

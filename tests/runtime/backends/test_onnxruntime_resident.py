@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
+from support.embedded import IMAGES
 from support.gpu_onnxruntime import CUDA, TENSORRT
 from support.inverting_bundle import write_inverting_bundle
 
@@ -75,7 +75,7 @@ def test_a_frame_passes_once_each_way(host: Host, tmp_path: Path) -> None:
     np.testing.assert_array_equal(result, 255 - frame)
 
 
-@pytest.mark.parametrize("bundle", embedded_names())
+@pytest.mark.parametrize("bundle", IMAGES)
 def test_listening_changes_no_sample(host: Host, bundle: str) -> None:
     def seen(backend: Any) -> tuple[Any, list[Any]]:
         heard: list[Any] = []

@@ -6,15 +6,12 @@ They hold the training network's own parameters, so they follow it while it trai
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gensdk_training.graphs.sequence_steps import draw_among
+from gensdk_training.graphs.sequence_steps import draw_among_few
 from gensdk_training.networks.language_model import lstm_step
-from gensdk_training.networks.voices import Gates, VoiceHead, Voices
+from gensdk_training.networks.voices import Gates, Voices, log_p_of
 
 
 class VoiceStep(nn.Module):
@@ -45,7 +42,7 @@ class VoiceStep(nn.Module):
         features, drawn = torch.cat((x, given), dim=1), []
         for voice, head in enumerate(self.heads):
             logits = head(features, token[:, voice])
-            made = draw_among(logits, uniform[:, voice : voice + 1], temperature, top_k, top_p)
+            made = draw_among_few(logits, uniform[:, voice : voice + 1], temperature, top_k, top_p)
             drawn.append(made)
             # What could not be drawn is -1, which no row stands for; the program says so.
             features = torch.cat((features, self.embed[voice](torch.clamp(made[:, 0], min=0))), dim=1)
@@ -83,9 +80,10 @@ class RollLikelihood(nn.Module):
         place = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
         last = lengths.unsqueeze(1)
         if self.stop is None:
-            log_p = self.network(tokens).sum(dim=2)
+            log_p = log_p_of(self.network(tokens), tokens).sum(dim=2)
             return torch.where(place < last, log_p, torch.zeros_like(log_p)).sum(dim=1)
-        log_p = self.network(with_end(tokens, place == last, self.stop))
+        tokens = with_end(tokens, place == last, self.stop)
+        log_p = log_p_of(self.network(tokens), tokens)
         counts = torch.where(place < last, log_p.sum(dim=2), torch.zeros_like(log_p[..., 0]))
         return (counts + torch.where(place == last, log_p[..., 0], torch.zeros_like(counts))).sum(dim=1)
 

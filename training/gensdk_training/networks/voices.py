@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gensdk_training.networks.language_model import NEVER, States, lstm_step
+from gensdk_training.networks.language_model import NEVER
 
 
 class Gates(nn.Module):
@@ -70,7 +70,7 @@ class Voices(nn.Module):
 
     `levels`: V tokens, of which `stop` is the first voice's alone (None: there is none); V itself stands before
     the first step. `cycle`: steps of a bar. `dropout`: the share of what the LSTM gets and gives, and of what the
-    heads mix, that :meth:`logits` drops where it is asked to.
+    heads mix, that :meth:`log_probability` drops where it is asked to.
     """
 
     def __init__(
@@ -123,21 +123,26 @@ class Voices(nn.Module):
         ends the piece: [N, C], the steps in their order."""
         share = self.dropout if drop and self.training else 0.0
         states, before = self.states(tokens, share)
-        features, before, tokens = states[counts], before[counts], tokens[counts]
-        return self._log_p(features, before, tokens, share)
+        tokens = tokens[counts]
+        return log_p_of(self._logits(states[counts], before[counts], tokens, share), tokens)
 
-    def _log_p(self, features: Tensor, before: Tensor, tokens: Tensor, share: float = 0.0) -> Tensor:
+    def _logits(self, features: Tensor, before: Tensor, tokens: Tensor, share: float = 0.0) -> Tensor:
+        """[N, C, V] from what all heads are told [N, F], the steps before and the tokens themselves, int64 [N, C],
+        of which each head sees those of the voices before its own."""
         found = []
         for voice, head in enumerate(self.heads):
-            logits = head(features, before[:, voice], share)
-            token = tokens[:, voice : voice + 1]
-            found.append(torch.log_softmax(logits, dim=1).gather(1, token).squeeze(1))
+            found.append(head(features, before[:, voice], share))
             if voice + 1 < self.voices:
                 features = torch.cat((features, self.embed[voice](tokens[:, voice])), dim=1)
         return torch.stack(found, dim=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`tokens` int64 [B, T, C] to the log p of each, [B, T, C], in nats."""
+        """`tokens` int64 [B, T, C] to the logits [B, T, C, V] of each, given those before it."""
         states, before = self.states(tokens)
-        flat = self._log_p(states.flatten(0, 1), before.flatten(0, 1), tokens.flatten(0, 1))
-        return flat.reshape(tokens.shape)
+        flat = self._logits(states.flatten(0, 1), before.flatten(0, 1), tokens.flatten(0, 1))
+        return flat.reshape(*tokens.shape, self.levels)
+
+
+def log_p_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log p in nats of `tokens` int64 [...] under `logits` [..., V]."""
+    return torch.log_softmax(logits, dim=-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
