@@ -1,5 +1,5 @@
-"""Music: how many of five measures are nearer to the chorales than independent notes are; of models with likelihoods
-the bits a step beside Markov chains'."""
+"""Music: how many of five measures are nearer to the chorales than independent notes are; of models with
+likelihoods the bits a step beside Markov chains'."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from recipes import CAPTIONS, CHORALES, SPOKEN_DIGITS, Recipe
 
 from gensdk_training.data.text_options import TextOptions
@@ -26,7 +24,7 @@ MUSIC_RECIPES: dict[str, Recipe] = {
     "chorales": Recipe(
         "musicrnn",
         CHORALES,
-        {},
+        {"hidden": 176, "dropout": 0.1, "steps": 1000},
         loading={"whole": True, "transpose": 6},
         export={
             "half_weights": True,
@@ -43,13 +41,20 @@ SOUND_RECIPES: dict[str, Recipe] = {
 }
 """Sounds: spoken digits, by digit and speaker; 54 of 2,700 are longer."""
 
-_LIKELIHOOD: dict[str, Any] = {}
 TEXT_RECIPES: dict[str, Recipe] = {
     "captions": Recipe(
         "seqgan",
         CAPTIONS,
-        _LIKELIHOOD,
-        loading={"holdout": 0.1, "text": TextOptions(valid=0.1, min_count=3)},
+        {
+            "embedding": 64,
+            "hidden": 128,
+            "dropout": 0.2,
+            "learning_rate": 5e-3,
+            "lr_schedule": "cosine",
+            "likelihood_steps": 900,
+            "steps": 900,
+        },
+        loading={"holdout": 0.1, "text": TextOptions(valid=0.1, min_count=4)},
         export={
             "half_weights": True,
             "golden_bytes": 64 * 1024,

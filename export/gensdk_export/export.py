@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gensdk_export.card import CardNotes
 from gensdk_export.engines import AxisRange, EngineRuntime, build_engines, load_package
 from gensdk_export.export_report import ExportReport
 from gensdk_export.golden_record import keep_within, record_examples, record_golden
 from gensdk_export.gradient_rounding import JUMPS, gradient_bounds
-from gensdk_export.card import CardNotes
 from gensdk_export.graphs import export_fp16, export_fp32, prepare_modules
 from gensdk_export.half.stored import store_half
 from gensdk_export.one_call.one_call_proof import prove_one_call
@@ -49,19 +49,19 @@ JUMPED = (
 class ExportOptions:
     """What to export and how strictly to judge it.
 
-    `fp16` adds half-precision graphs; `half_weights` stores the weights of the others in half precision too, in half
-    the bytes, and proves them within `fp16_atol`. `uint8` lets a feedforward graph make bytes too, and take them where it
-    translates images (None: where it does); `share_features` > 0 adds a graph for steps that share deep features,
-    which computes so many blocks anew; `one_call` adds the graph that runs the whole sampler, with
+    `fp16` adds half-precision graphs; `half_weights` stores the weights of the others in half precision too, in
+    half the bytes, and proves them within `fp16_atol`. `uint8` lets a feedforward graph make bytes too, and take
+    them where it translates images (None: where it does); `share_features` > 0 adds a graph for steps that share
+    deep features, which computes so many blocks anew; `one_call` adds the graph that runs the whole sampler, with
     `one_call_settings` where they differ from the model's defaults. `engines` lists the precisions to build
     engines for, of the one-call graph too. `batch` is (min, opt, max) for engines, max also the bundle's largest
     batch; None: 1 to the model's own. `axes` gives engines the sizes of other named axes. `atol`: largest
     difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
-    (:mod:`gensdk_runtime.proof.drift` for other outputs).
-    The golden file records `golden_samples` samples over `golden_steps` steps (None: the default, at most 20) in
-    about `golden_bytes`. A translation model is proved on real images of its data too; `keep_examples` puts them
-    into the bundle; leave it off for private images. `defaults`: options of ``sample()`` as the bundle has them from
-    then on. `notice`: what the model card says of the data, such as its licence.
+    (:mod:`gensdk_runtime.proof.drift` for other outputs). The golden file records `golden_samples` samples over
+    `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`. A translation model is proved on
+    real images of its data too; `keep_examples` puts them into the bundle; leave it off for private images.
+    `defaults`: options of ``sample()`` as the bundle has them from then on. `notice`: what the model card says of
+    the data, such as its licence.
     """
 
     fp16: bool = False

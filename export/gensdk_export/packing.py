@@ -50,8 +50,8 @@ def write_proved(
 ) -> ExportReport:
     """Packs what was exported and proved into one bundle, written at once; `started` as `time.monotonic` has it.
 
-    `files`: those that the output needs beside graphs; `told`: what else the card says. Raises :class:`BundleError` where `out` can't be written;
-    then what stood there stays.
+    `files`: those that the output needs beside graphs; `told`: what else the card says. Raises
+    :class:`BundleError` where `out` can't be written; then what stood there stays.
     """
     output_of(model.output).with_files(HeldFiles(files or {}, "the export plan"))
     model = with_proved_field(model, sets["fp32"].files)

@@ -96,7 +96,11 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     help="How texts become tokens: min_count=2, vocabulary=characters, length=20, threshold=0.5, valid=0.1; may "
     "repeat.",
 )
-@click.option("--bars", type=click.IntRange(1, 256), help="Of music: bars of a phrase. [default: 2; with --whole the longest]")
+@click.option(
+    "--bars",
+    type=click.IntRange(1, 256),
+    help="Of music: bars of a phrase. [default: 2; with --whole the longest]",
+)
 @click.option("--steps-per-beat", type=click.IntRange(1, 96), help="Of music: the grid. [default: 4]")
 @click.option(
     "--transpose", type=click.IntRange(0, 11), help="Of music: semitones up and down that phrases are moved, too."

@@ -12,8 +12,8 @@ from onnx import TensorProto
 
 from gensdk.cli.main import run as gensdk
 from gensdk_export.export import ExportOptions, export_plan
-from gensdk_export.half.stored import LEAST, store_half
 from gensdk_export.half.precision import SAFE_VALUE
+from gensdk_export.half.stored import LEAST, store_half
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
@@ -129,9 +129,7 @@ def test_defaults_that_a_model_can_not_have_are_refused(
     family: str, defaults: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message) as failure:
-        export_plan(
-            family_plan(family), Provenance(), tmp_path / "x.gsdk", ExportOptions(defaults=defaults)
-        )
+        export_plan(family_plan(family), Provenance(), tmp_path / "x.gsdk", ExportOptions(defaults=defaults))
     assert "\n" not in str(failure.value)
     assert not (tmp_path / "x.gsdk").exists()
 

@@ -21,18 +21,18 @@ from gensdk_training.torch_backend import torch_sessions
 from support.music import voices_file
 from support.naive_sequences import ends_of, naive_tokens
 
-VOICES, LEVELS, STOP, CYCLE = 3, 7, 6, 4
+VOICES, LEVELS, STOP, CYCLE, BARS = 3, 7, 6, 4, 3
 
 
 def network(*, layers: int = 1, stop: int | None = STOP) -> Voices:
     torch.manual_seed(layers)
     made = Voices(
-        *(VOICES, LEVELS, CYCLE), stop=stop, embedding=4, hidden=8, layers=layers, head=8, dropout=0.5
+        *(VOICES, LEVELS, CYCLE, BARS), stop=stop, embedding=4, hidden=8, layers=layers, head=8, dropout=0.5
     ).eval()
     for weight in made.parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=1.0)
-    return made
+    return made.requires_grad_(False)
 
 
 def form(bars: int = 1) -> PianorollSpec:
@@ -100,12 +100,16 @@ def test_holding_raises_the_note_before() -> None:
     torch.testing.assert_close(held, expected, atol=1e-5, rtol=0)
 
 
-def test_the_place_in_the_bar_counts() -> None:
+def test_the_place_in_the_bar_and_the_bar_count() -> None:
     made = network()
     same = torch.full((1, 1, VOICES), LEVELS)
-    told = [made.given(same, torch.tensor([place])) for place in range(2 * CYCLE)]
-    assert all(torch.equal(told[place], told[place + CYCLE]) for place in range(CYCLE))
-    assert not torch.equal(told[0], told[1])
+    told = [made.given(same, torch.tensor([place])) for place in range((BARS + 2) * CYCLE)]
+    for place in range(BARS * CYCLE):
+        assert not any(torch.equal(told[place], told[other]) for other in range(place))
+    step = told[1] - told[0]
+    assert all(torch.allclose(told[bar * CYCLE + 1] - told[bar * CYCLE], step) for bar in range(BARS))
+    behind = slice(BARS * CYCLE, (BARS + 1) * CYCLE)
+    assert all(map(torch.equal, told[behind], told[(BARS - 1) * CYCLE : BARS * CYCLE])), "as in the last bar"
 
 
 def test_rolls_and_tokens() -> None:
@@ -126,7 +130,7 @@ def test_the_likelihoods_of_all_music_add_up_to_one(ends: bool) -> None:
     plan = plan_of(tiny_family(ends=ends))
     steps, total = form().steps, 0.0
     for length in range(steps + 1) if ends else (steps,):
-        every = torch.tensor(list(product(range(3), repeat=2 * length))).reshape(-1, length, 2)
+        every = torch.tensor(list(product(range(3), repeat=2 * length))).reshape(3 ** (2 * length), length, 2)
         tokens = torch.zeros(len(every), steps, 2, dtype=torch.int64)
         tokens[:, :length] = every
         with torch.no_grad():

@@ -1,8 +1,8 @@
 """Weights in half the bytes: float16 in the file, float32 in the computation.
 
 A tensor of weights becomes float16 with a cast behind it, which backends carry out once, when they load the graph.
-So a file is about half as large, on any machine, and as fast as before; what is lost is the rounding of the weights
-to eleven bits, which the proof measures against the original. It has nothing to do with computing in half
+So a file is about half as large, on any machine, and as fast as before; what is lost is the rounding of the
+weights to eleven bits, which the proof measures against the original. It has nothing to do with computing in half
 precision.
 """
 

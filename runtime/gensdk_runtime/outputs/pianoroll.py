@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import as_array, check_path, check_whole
@@ -67,8 +66,8 @@ class PianorollOutput(Output[PianorollSpec]):
         return tuple(Music.beginning(roll, self.spec, end) for roll, end in zip(rolls, ends, strict=True))
 
     def given(self, values: Any, *, levels: int | None = None) -> Float32:
-        """Whole piano rolls float32 [n, tracks, steps, pitches], from such an array, or one of bool or whole numbers;
-        ones and zeros."""
+        """Whole piano rolls float32 [n, tracks, steps, pitches], from such an array, or one of bool or whole
+        numbers; ones and zeros."""
         return self._rolls(values, "piano rolls", self.spec.steps, self.spec.steps)
 
     def beginning(self, values: Any) -> tuple[Float32, Int64]:

@@ -248,11 +248,13 @@ class SequenceProgram(SequenceForm):
         parts = spec.axis == 1 and begun.shape[1] == spec.channels
         if self.each != 1 or not (single or parts):
             raise InputError(
-                f"the elements of model {self.model.name!r} are neither single numbers nor parts with a token each; "
-                "leave prefix out"
+                f"the elements of model {self.model.name!r} are neither single numbers nor parts with a token "
+                "each; leave prefix out"
             )
         tokens = np.array([token for token in range(spec.levels) if token != spec.stop], np.int64)
-        apart = [_nearest(part, known) for part, known in zip(self._parts(begun), self._known(tokens), strict=True)]
+        apart = [
+            _nearest(part, known) for part, known in zip(self._parts(begun), self._known(tokens), strict=True)
+        ]
         return tokens[np.stack(apart, axis=2)]
 
     def _parts(self, whole: NDArray[Any]) -> NDArray[np.float32]:
@@ -276,8 +278,8 @@ class SequenceProgram(SequenceForm):
         other = (again != begun).reshape(len(begun), -1).any(axis=1)
         if other.any():
             raise InputError(
-                f"{what} {int(other.argmax())} is nothing that model {self.model.name!r} can make, as several notes "
-                "of a track at once are; change it"
+                f"{what} {int(other.argmax())} is nothing that model {self.model.name!r} can make, as several "
+                "notes of a track at once are; change it"
             )
 
     def to_judge(self, output: Output[Any], values: Any, lengths: Any) -> Judged:

@@ -33,7 +33,7 @@ trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not 
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
 
 from support.another_os import WINDOWS  # noqa: E402
-from support.embedded import IMAGES
+from support.embedded import IMAGES  # noqa: E402
 from support.engines_here import Host, engines_here  # noqa: E402
 from support.host_gpu import HostBuilder, HostCuda  # noqa: E402
 

@@ -91,11 +91,10 @@ def load_data(
     "speaker". `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The
     classes of the data set are those that it holds.
 
-    Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json``
-    or ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default;
-    `steps_per_beat`: the grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too,
-    none by default; `whole`: pieces from their beginning to their end in place of phrases, those of at most `bars`,
-    by default all.
+    Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json`` or
+    ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default; `steps_per_beat`:
+    the grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too, none by default;
+    `whole`: pieces from their beginning to their end in place of phrases, those of at most `bars`, by default all.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.

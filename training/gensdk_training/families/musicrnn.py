@@ -1,28 +1,28 @@
 """MusicRNN: music of several voices, one step of the grid after the other, with exact likelihoods.
 
-Papers: Boulanger-Lewandowski, Bengio & Vincent 2012, "Modeling Temporal Dependencies in High-Dimensional Sequences:
-Application to Polyphonic Music Generation and Transcription" (arXiv 1206.6392), for the recurrent network over steps
-with a model of one step's notes on top; Liang, Gotham, Johnson & Shotton 2017, "Automatic Stylistic Composition of
-Bach Chorales with Deep LSTM" (ISMIR), for the grid of 16ths, its tokens and the order of voices; Hadjeres, Pachet &
-Nielsen 2017, "DeepBach" (arXiv 1612.01010), for the place in the bar as an input.
+Papers: Boulanger-Lewandowski, Bengio & Vincent 2012, "Modeling Temporal Dependencies in High-Dimensional
+Sequences: Application to Polyphonic Music Generation and Transcription" (arXiv 1206.6392), for the recurrent
+network over steps with a model of one step's notes on top; Liang, Gotham, Johnson & Shotton 2017, "Automatic
+Stylistic Composition of Bach Chorales with Deep LSTM" (ISMIR), for the grid of 16ths, its tokens and the order of
+voices; Hadjeres, Pachet & Nielsen 2017, "DeepBach" (arXiv 1612.01010), for the place in the bar as an input.
 
 Idea: ``p(x) = prod_t prod_v p(x_tv | x_<t, x_t,<v)``. At each step each voice has one pitch or is silent, a
-categorical distribution. An LSTM carries the past. The voices of a step are drawn one after another, from the first
-track down, each told what those before it got: so chords are chords. Whether a note is held is the question at most
-steps; a logit of its own adds to the pitch that sounds.
+categorical distribution. An LSTM carries the past. The voices of a step are drawn one after another, from the
+first track down, each told what those before it got: so chords are chords. Whether a note is held is the question
+at most steps; a logit of its own adds to the pitch that sounds.
 
 Of whole pieces (``--whole``) the end is learnt, too: one token more of the first voice. Few pieces are overfitted
 soon: ``--transpose`` shows each in all keys that have room, `dropout` drops what the network is told, and the
 moving average of the weights is what is exported.
 
-A piano roll can't tell a held note from one that is struck again (see :mod:`gensdk_runtime.media.music.notes`), and
-neither does this model: notes of a voice that follow each other on one pitch are one note.
+A piano roll can't tell a held note from one that is struck again (see :mod:`gensdk_runtime.media.music.notes`),
+and neither does this model: notes of a voice that follow each other on one pitch are one note.
 
-Exports a step with the LSTM's states, which costs the same at the end of a piece as at its beginning, the likelihood
-in one pass, and tokens as piano rolls.
+Exports a step with the LSTM's states, which costs the same at the end of a piece as at its beginning, the
+likelihood in one pass, and tokens as piano rolls.
 
-It does not: have several notes at once in a track, know of keys or fermatas, write voices to a given one (it goes on
-from a beginning alone), or follow changes of tempo or metre.
+It does not: have several notes at once in a track, know of keys or fermatas, write voices to a given one (it goes
+on from a beginning alone), or follow changes of tempo or metre.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from gensdk_training.registry import register
 class MusicRnnConfig(FamilyConfig):
     """Settings of MusicRNN.
 
-    embedding: Features of a voice's token, and of a place in the bar.
+    embedding: Features of a voice's token, and of a place in time.
     hidden: Features of the LSTM's states.
     layers: Layers of the LSTM.
     head: Features that each voice's head mixes.
@@ -117,6 +117,7 @@ class MusicRnn(Family[MusicRnnConfig]):
             len(form.tracks),
             self.levels,
             form.steps_per_bar,
+            form.bars,
             stop=self.stop,
             embedding=config.embedding,
             hidden=config.hidden,
@@ -176,7 +177,7 @@ class MusicRnn(Family[MusicRnnConfig]):
         )
         rolls = Rolls(form.pitches)
         modules = (VoiceStep(network), RollLikelihood(network, rolls, stop=self.stop), rolls)
-        embeds = ("beat", *(f"embed.{voice}" for voice in range(network.voices)))
+        embeds = ("beat", "bar", *(f"embed.{voice}" for voice in range(network.voices)))
         heads = tuple(f"heads.{voice}" for voice in range(network.voices))
         gates = tuple(f"gates.{layer}" for layer in range(lstm.num_layers))
         return ExportPlan(

@@ -1,5 +1,5 @@
-"""The three graphs of SequenceSpec over voices: a step that draws one token for each, the likelihood of piano rolls,
-and tokens as rolls.
+"""The three graphs of SequenceSpec over voices: a step that draws one token for each, the likelihood of piano
+rolls, and tokens as rolls.
 
 They hold the training network's own parameters, so they follow it while it trains.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gensdk_training.graphs.sequence_steps import draw_among_few
 from gensdk_training.networks.language_model import lstm_step
-from gensdk_training.networks.voices import Gates, Voices, log_p_of
+from gensdk_training.networks.voices import Gates, Voices, log_p_of, when
 
 
 class VoiceStep(nn.Module):
@@ -19,8 +19,7 @@ class VoiceStep(nn.Module):
 
     def __init__(self, network: Voices) -> None:
         super().__init__()
-        self.cycle = network.cycle
-        self.embed, self.beat, self.heads = network.embed, network.beat, network.heads
+        self.embed, self.beat, self.bar, self.heads = network.embed, network.beat, network.bar, network.heads
         self.gates = nn.ModuleList(Gates(network.lstm, layer) for layer in range(network.lstm.num_layers))
 
     def forward(  # noqa: PLR0917 - as the graph has it
@@ -37,7 +36,7 @@ class VoiceStep(nn.Module):
         """`token` int64 [B, C], `position` int64 [1], `uniform` [B, C], the options [B] and the states [L, B, H];
         the next tokens and states."""
         told = [embed(token[:, voice]) for voice, embed in enumerate(self.embed)]
-        given = torch.cat((*told, self.beat(position % self.cycle).expand(len(token), -1)), dim=1)
+        given = torch.cat((*told, when(self.beat, self.bar, position).expand(token.shape[0], -1)), dim=1)
         x, (next_hidden, next_cell) = lstm_step(self.gates, given, (hidden, cell))
         features, drawn = torch.cat((x, given), dim=1), []
         for voice, head in enumerate(self.heads):

@@ -1,8 +1,9 @@
 """Several voices on a grid, one step after the other, and within a step one voice after the other.
 
-An LSTM sees the steps before and where in its bar the next one lies; at that step each voice has a head of its own,
-which is told what the voices before it got, so that a chord is drawn as one (the RNN-NADE of Boulanger-Lewandowski
-et al. 2012, with a categorical distribution for each voice in place of a NADE over notes).
+An LSTM sees the steps before, where in its bar the next one lies and how many bars lie behind; at that step each
+voice has a head of its own, which is told what the voices before it got, so that a chord is drawn as one (the
+RNN-NADE of Boulanger-Lewandowski et al. 2012, with a categorical distribution for each voice in place of a NADE
+over notes).
 
 Tokens of a voice: 0 is silence, k the k-th pitch, and the last one ends the piece, in the first voice alone. One
 logit more says "as before": it is added to that of the token before, so that a held note needs no token of its own
@@ -69,8 +70,8 @@ class Voices(nn.Module):
     """Tokens [B, T, C] of C voices to the logits of each, given all steps before and the voices before it.
 
     `levels`: V tokens, of which `stop` is the first voice's alone (None: there is none); V itself stands before
-    the first step. `cycle`: steps of a bar. `dropout`: the share of what the LSTM gets and gives, and of what the
-    heads mix, that :meth:`log_probability` drops where it is asked to.
+    the first step. `cycle`: steps of a bar, and `bars` of them at most. `dropout`: the share of what the LSTM gets
+    and gives, and of what the heads mix, that :meth:`log_probability` drops where it is asked to.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Voices(nn.Module):
         voices: int,
         levels: int,
         cycle: int,
+        bars: int,
         *,
         stop: int | None,
         embedding: int,
@@ -87,9 +89,10 @@ class Voices(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.voices, self.levels, self.cycle, self.dropout = voices, levels, cycle, dropout
+        self.voices, self.levels, self.cycle, self.bars, self.dropout = voices, levels, cycle, bars, dropout
         self.embed = nn.ModuleList(nn.Embedding(levels + 1, embedding) for _ in range(voices))
-        self.beat = nn.Embedding(cycle, embedding)
+        self.beat, self.bar = nn.Embedding(cycle, embedding), nn.Embedding(bars, embedding)
+        nn.init.normal_(self.bar.weight, std=0.1)
         self.lstm = nn.LSTM((voices + 1) * embedding, hidden, layers, batch_first=True)
         with torch.no_grad():
             for layer in range(layers):  # at first nothing is forgotten
@@ -104,8 +107,8 @@ class Voices(nn.Module):
         """What is told of the step before, int64 [..., C], and of the number of the next one, int64 [T] or [1], as
         features [..., (C + 1) E]."""
         told = [embed(before[..., voice]) for voice, embed in enumerate(self.embed)]
-        beat = self.beat(position % self.cycle).expand(*told[0].shape[:-1], -1)
-        return torch.cat((*told, beat), dim=-1)
+        time = when(self.beat, self.bar, position)
+        return torch.cat((*told, time.expand(*told[0].shape[:-1], -1)), dim=-1)
 
     def before(self, tokens: Tensor) -> Tensor:
         """The step before each of `tokens` [B, T, C]."""
@@ -141,6 +144,15 @@ class Voices(nn.Module):
         states, before = self.states(tokens)
         flat = self._logits(states.flatten(0, 1), before.flatten(0, 1), tokens.flatten(0, 1))
         return flat.reshape(*tokens.shape, self.levels)
+
+
+def when(beat: nn.Module, bar: nn.Module, position: Tensor) -> Tensor:
+    """The time of steps int64 [T] as features [T, E]: of the place in the bar, of `cycle` rows, and of the bar;
+    what lies behind the last one counts as in it."""
+    cycle, bars = beat.get_parameter("weight").shape[0], bar.get_parameter("weight").shape[0]
+    number = torch.clamp(torch.div(position, cycle, rounding_mode="floor"), max=bars - 1)
+    time: Tensor = beat(position % cycle) + bar(number)
+    return time
 
 
 def log_p_of(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from gensdk_runtime.spec.pianoroll import RollFormat
 
 
 def read_roll(path: str | Path, form: RollFormat) -> tuple[Bool, list[str]]:
-    """The file's notes as bool [tracks, steps, pitches] of `form`, up to the end of the last one, and in words what
-    was moved, joined or left out.
+    """The file's notes as bool [tracks, steps, pitches] of `form`, up to the end of the last one, and in words
+    what was moved, joined or left out.
 
     Parts of the file become the tracks of their names; where no name is one of the format's, the tracks that are
     drums or not, as they are, in their order. Raises :class:`InputError` for what is no MIDI file, and where no
