@@ -42,7 +42,7 @@ def same(left: np.ndarray, right: np.ndarray, generator: Generator) -> bool:
 
 def test_all_are_there_and_small() -> None:
     assert set(IMAGES) == {"digits-dcgan", "digits-ddpm", "digits-pixelcnn", "digits-vae"}
-    assert KINDS == {**dict.fromkeys(IMAGES, "image"), "captions": "text", "chorales": "pianoroll"}
+    assert {**dict.fromkeys(IMAGES, "image"), "captions": "text", "chorales": "pianoroll"} == KINDS
     sizes = {name: (FOLDER / f"{name}.gsdk").stat().st_size for name in KINDS}
     assert sum(sizes[name] for name in IMAGES) <= 4_000_000
     assert sizes["captions"] + sizes["chorales"] <= 3_000_000

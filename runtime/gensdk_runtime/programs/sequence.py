@@ -154,7 +154,8 @@ def _nearest(part: NDArray[np.float32], known: NDArray[np.float32]) -> Int64:
         middles = (numbers[order][1:] + numbers[order][:-1]) / 2
         return order[np.searchsorted(middles, part[..., 0].astype(np.float64))].astype(np.int64)
     apart = (known**2).sum(axis=1) - 2 * part @ known.T  # of |x - k|^2 what differs
-    return apart.argmin(axis=2).astype(np.int64)
+    nearest: Int64 = apart.argmin(axis=2).astype(np.int64)
+    return nearest
 
 
 @register_program

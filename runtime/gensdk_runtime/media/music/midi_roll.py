@@ -50,7 +50,7 @@ def _places(score: MidiScore, form: RollFormat) -> dict[int, int]:
     }
     if found:
         return found
-    places = {}
+    places: dict[int, int] = {}
     for drums in (False, True):
         parts = [number for number, part in enumerate(score.parts) if part.is_drum == drums]
         tracks = [place for place, track in enumerate(form.tracks) if track.is_drum == drums]
