@@ -27,6 +27,7 @@ MUSIC_RECIPES: dict[str, Recipe] = {
         {"hidden": 176, "dropout": 0.1, "steps": 1000},
         loading={"whole": True, "transpose": 6},
         export={
+            "defaults": {"top_p": 0.95},
             "half_weights": True,
             "golden_bytes": 64 * 1024,
             "notice": "Trained on chorales by J. S. Bach, which are in the public domain: 229 of the "
@@ -46,16 +47,17 @@ TEXT_RECIPES: dict[str, Recipe] = {
         "seqgan",
         CAPTIONS,
         {
-            "embedding": 64,
-            "hidden": 128,
-            "dropout": 0.2,
+            "embedding": 72,
+            "hidden": 144,
+            "dropout": 0.3,
             "learning_rate": 5e-3,
             "lr_schedule": "cosine",
-            "likelihood_steps": 900,
-            "steps": 900,
+            "likelihood_steps": 1500,
+            "steps": 1500,
         },
-        loading={"holdout": 0.1, "text": TextOptions(valid=0.1, min_count=4)},
+        loading={"holdout": 0.1, "text": TextOptions(valid=0.1, min_count=5)},
         export={
+            "defaults": {"top_p": 0.9},
             "half_weights": True,
             "golden_bytes": 64 * 1024,
             "notice": "Trained on captions of the COCO dataset (Lin et al. 2014, cocodataset.org), by the COCO "

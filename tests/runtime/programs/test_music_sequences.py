@@ -53,7 +53,7 @@ def chord(steps: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("prefix", "message"),
     [
-        (chord(16), "sample 0 is nothing that model .* can make, as several notes of a track at once are"),
+        (chord(16), "prefix 0 is nothing that model .* can make, as several notes of a track at once are"),
         (np.zeros((1, 3, 16, 48)), r"as rolls \[n, 4, 1 to 639 steps, 48\], got \[1, 3, 16, 48\]"),
         (np.zeros((1, 4, 640, 48)), r"got \[1, 4, 640, 48\]"),
         (np.zeros((2, 4, 16, 48)), "expected one prefix, or one for each of the 3 samples, got 2"),
@@ -94,7 +94,7 @@ def test_music_is_likelier_than_its_notes_in_another_order(chorales: Generator) 
         roll[:, :length] = roll[:, :length][:, ::-1]
     moved = np.concatenate([rolls[:, :1], np.roll(rolls[:, 1:], 1, axis=3)], axis=1)
     assert (chorales.log_likelihood(backwards, lengths=lengths) > bits).all()
-    assert (chorales.log_likelihood(moved, lengths=lengths) > bits + 0.5).all(), "three voices a semitone higher"
+    assert (chorales.log_likelihood(moved, lengths=lengths) > 1.2 * bits).all(), "three voices a semitone higher"
     one = chorales.log_likelihood(rolls[1:2], lengths=lengths[1:2], batch_size=1)
     np.testing.assert_allclose(one, bits[1:2], rtol=1e-5)
 
