@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -31,6 +32,7 @@ from gensdk_runtime.errors import GensdkError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_pixels import fit_size
 from gensdk_runtime.media.images import encode_image, image_grid, write_atomically
+from gensdk_runtime.spec.pianoroll import PianorollSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.data.dataset import Images
 from gensdk_training.examples import Examples
@@ -40,7 +42,10 @@ from gensdk_training.run import train
 SHOWN, TRANSLATED = 16, 4
 """Samples of a picture, and translations."""
 COLUMNS = 8
-POINTS = 2500
+PICTURED = {"points": 2500, "pianoroll": 4, "text": 10, "audio": 8}
+"""Kinds that have a picture of their own: how many samples."""
+FIRST_BARS = 8
+"""Of pieces that end by themselves."""
 WIDEST = 560
 """Pixels of a picture; wider ones are shrunk."""
 SUFFIX = ".gsdk"
@@ -96,11 +101,20 @@ def draw(path: Path, pictures: Path) -> Entry:
 
 
 def _samples(generator: Generator) -> Images:
-    if generator.model.output.kind == "points":
-        return generator.sample(POINTS, seed=0, progress=False).picture()
+    kind = generator.model.output.kind
+    if kind in PICTURED:
+        return generator.sample(PICTURED[kind], seed=0, settings=_beginnings(generator), progress=False).picture()
     classes = generator.model.num_classes
     labels = [i % classes for i in range(SHOWN)] if classes else None
     return image_grid(generator.sample(SHOWN, seed=0, label=labels, progress=False).images, columns=COLUMNS)
+
+
+def _beginnings(generator: Generator) -> dict[str, Any]:
+    """The options that leave a picture legible: of pieces as long as chorales the first bars."""
+    form = generator.model.output
+    if not isinstance(form, PianorollSpec) or form.bars <= FIRST_BARS:
+        return {}
+    return {"max_length": FIRST_BARS * form.steps_per_bar}
 
 
 def _translations(generator: Generator, path: Path) -> Images:

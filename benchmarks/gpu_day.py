@@ -35,6 +35,8 @@ from gensdk_runtime.bench.machine import this_machine
 from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import InputError, UnavailableError
 
+IMAGES = tuple(name for name in embedded_names() if name.startswith("digits-"))
+"""The embedded bundles of images, which the parts are about."""
 FRAMES = "240x320,720x1280,1080x1920"
 DEFAULT_ROOT = Path("runs/gpu_day")
 
@@ -110,7 +112,7 @@ def seconds(context: Any, parameter: Any, value: float | None) -> float | None:
     callback=backends,
     help="With commas between; tensorrt: all its kinds. [default: all that open, without :tf32 and :graphs]",
 )
-@click.option("--bundles", callback=among(embedded_names()), help="[default: all embedded ones]")
+@click.option("--bundles", callback=among(IMAGES), help="[default: all embedded ones of images]")
 @click.option("--batch", callback=sizes, default="1,8,64", show_default=True, help="For latencies.")
 @click.option("--frames", callback=frames, default=FRAMES, show_default=True, help="HEIGHTxWIDTH.")
 @click.option("--double", is_flag=True, help="TensorRT on the tests' double of a GPU; needs a checkout.")
@@ -137,7 +139,7 @@ def main(
     if not parts:
         raise click.UsageError("--only and --skip leave no part")
     root = made(output)
-    order = Order("", "", str(root), 0.0, double=double, bundles=bundles or embedded_names(), batches=batch)
+    order = Order("", "", str(root), 0.0, double=double, bundles=bundles or IMAGES, batches=batch)
     order = replace(order, frames=frames)
     limits = dict.fromkeys(PARTS, limit) if limit is not None else {}
     day = Day(order, parts, click.echo, limits, wanted, total)

@@ -31,6 +31,8 @@ from gensdk_runtime.host.scratch import scratch_folder
 from gensdk_runtime.spec.signature import GraphSpec
 
 SECONDS_OF_A_ROUND = 0.02
+DIGITS = tuple(name for name in embedded_names() if name.startswith("digits-"))
+"""The embedded bundles of images."""
 LEAST_ROUNDS = 7
 PREPARED = ("cifar10-unet", "pix2pix-256")
 
@@ -145,7 +147,7 @@ def line(name: str, graph: GraphSpec, data: bytes, sizes: dict[str, int], *, thr
 def main(  # noqa: PLR0917 - click's
     bundles: tuple[str, ...], batch: str, size: int, threads: int, seconds: float, root: Path
 ) -> None:
-    named: dict[str, str | Path] = {Path(each).stem: each for each in bundles or embedded_names()}
+    named: dict[str, str | Path] = {Path(each).stem: each for each in bundles or DIGITS}
     if not bundles:
         named |= {name: prepare(WORKLOADS[name], root).bundle for name in PREPARED}
     for name, bundle in named.items():

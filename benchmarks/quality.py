@@ -6,6 +6,7 @@ gate. RUNS/quality.json keeps the newest rows of every model, so that models can
 
     python benchmarks/quality.py --mnist FOLDER                # all: a few hours on two cores
     python benchmarks/quality.py --chorales FILE --only "chorales-*"
+    python benchmarks/quality.py --captions FILE --only captions
     python benchmarks/quality.py --spoken-digits PATH --only "spoken-digits-*"
     python benchmarks/quality.py --only digits-ddpm            # one model
     python benchmarks/quality.py --only "gaussians-*"          # some
@@ -32,8 +33,9 @@ import quality_latents
 import quality_music
 import quality_points
 import quality_sounds
+import quality_texts
 from quality_subject import Entry, Subject, floor
-from recipes import CHORALES, SPOKEN_DIGITS
+from recipes import CAPTIONS, CHORALES, SPOKEN_DIGITS
 from rows import Row, over_seeds, print_table
 
 from gensdk_runtime.bench.machine import this_machine
@@ -48,6 +50,7 @@ ENTRIES: dict[str, Entry] = {
     **quality_anomaly.ENTRIES,
     **quality_music.ENTRIES,
     **quality_sounds.ENTRIES,
+    **quality_texts.ENTRIES,
 }
 
 
@@ -58,10 +61,13 @@ def chosen(only: tuple[str, ...], given: dict[str, Path | None], *, embedded: bo
             raise click.UsageError(f"no model {pattern!r}; the models are {', '.join(ENTRIES)}")
     names = [name for name in ENTRIES if not only or any(fnmatchcase(name, pattern) for pattern in only)]
     missing = {data for data, path in given.items() if path is None}
-    possible = embedded_names() if embedded else [n for n in names if ENTRIES[n].recipe.data not in missing]
+    possible = [n for n in names if ENTRIES[n].recipe.data not in missing]
+    if embedded:
+        possible = [name for name in possible if name in embedded_names()]
     for name in names:
         if name not in possible and (only or not embedded):
-            why = "not embedded" if embedded else f"needs --{ENTRIES[name].recipe.data} PATH"
+            data = ENTRIES[name].recipe.data
+            why = "not embedded" if embedded and data not in missing else f"needs --{data} PATH"
             click.echo(f"{name}: not measured ({why})", err=True)
     return [name for name in names if name in possible]
 
@@ -112,6 +118,7 @@ def numbers(context: Any, parameter: Any, text: str | None) -> tuple[int, ...] |
     "--chorales", type=click.Path(path_type=Path, exists=True), help="Jsb16thSeparated.json, or .json.gz."
 )
 @click.option("--spoken-digits", type=click.Path(path_type=Path, exists=True), help="fsdd.tar.gz, or its folder.")
+@click.option("--captions", type=click.Path(path_type=Path, exists=True), help="image_coco.txt, or .txt.gz.")
 @click.option("--only", multiple=True, help="A model, or a pattern as in gaussians-*; may be repeated.")
 @click.option("--seeds", callback=numbers, help="0,1,2: instead of each model's own list.")
 @click.option("--embedded", is_flag=True, help="Measure the embedded bundles; train nothing.")
@@ -127,6 +134,7 @@ def main(
     mnist: Path | None,
     chorales: Path | None,
     spoken_digits: Path | None,
+    captions: Path | None,
     only: tuple[str, ...],
     seeds: tuple[int, ...] | None,
     embedded: bool,
@@ -136,7 +144,8 @@ def main(
     if embedded and (distill or seeds):
         raise click.UsageError("--distill and --seeds need runs of their own; leave --embedded out")
     start, found = time.monotonic(), {}
-    names = chosen(only, {"mnist": mnist, CHORALES: chorales, SPOKEN_DIGITS: spoken_digits}, embedded=embedded)
+    given = {"mnist": mnist, CHORALES: chorales, SPOKEN_DIGITS: spoken_digits, CAPTIONS: captions}
+    names = chosen(only, given, embedded=embedded)
     if not names:
         raise click.ClickException("nothing to measure")
     options = {
@@ -144,6 +153,7 @@ def main(
         "mnist": mnist,
         "chorales": chorales,
         "spoken_digits": spoken_digits,
+        "captions": captions,
         "embedded": embedded,
         "distill": distill,
     }

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from quality_subject import Entry, Subject
-from recipes import SOUND_RECIPES
 from rows import Row, at_least, at_most
+from sequence_recipes import SOUND_RECIPES
 from spoken_digits import chains, part
 
 from gensdk_training.evaluation.evaluate import evaluate

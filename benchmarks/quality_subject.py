@@ -42,11 +42,12 @@ class Subject:
     distill: bool = False
     chorales: Path | None = None
     spoken_digits: Path | None = None
+    captions: Path | None = None
 
     @property
     def config(self) -> RunConfig:
         """The run of its recipe."""
-        return self.recipe.run_config(self.mnist, self.chorales, self.spoken_digits)
+        return self.recipe.run_config(self.mnist, self.chorales, self.spoken_digits, self.captions)
 
     def row(self, measure: str, value: float, gate: Gate | None = None, detail: str = "") -> Row:
         """A row of this model."""
@@ -67,6 +68,11 @@ class Subject:
     def bundle(self) -> Path:
         """Its bundle."""
         return self.run.with_name(self.run.name + ".gsdk")
+
+    @property
+    def source(self) -> str:
+        """Its bundle, or the name of the embedded one, as :func:`evaluate` takes it."""
+        return self.name if self.embedded else str(self.bundle)
 
     @cached_property
     def judge(self) -> ImageJudge:

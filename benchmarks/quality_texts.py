@@ -29,7 +29,9 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from quality_subject import Entry, Subject
 from rows import Row, above, at_most, over_seeds, print_table
+from sequence_recipes import TEXT_RECIPES
 
 from gensdk_export.export import export_run
 from gensdk_runtime.bench.machine import this_machine
@@ -226,6 +228,23 @@ def caption_rows(family: str, bundle: Path, captions: str) -> Iterator[Row]:
     with Generator.load(bundle) as generator:
         for text in generator.sample(3, seed=0, progress=False).texts:
             click.echo(f"{family}: {text}")
+
+
+def measure_model(subject: Subject) -> Iterator[Row]:
+    """The embedded model of captions, at its own temperature and top_p, beside training captions."""
+    asked = ("bleu", "self_bleu", "sentence_fd", "bits", "copied")
+    report = evaluate(subject.source, str(subject.captions), count=COUNT, seed=0, metrics=asked).report
+    for measure in report.measures:
+        gate = at_most(FARTHEST * measure.floor) if measure.name == FD else None
+        yield subject.row(measure.title, measure.value, gate, f"floor {measure.floor:.4g}")
+    with subject.generator() as generator:
+        for text in generator.sample(10, seed=0, progress=False).texts:
+            click.echo(f"{subject.name}: {text}")
+
+
+ENTRIES = {name: Entry(recipe, measure_model) for name, recipe in TEXT_RECIPES.items()}
+FARTHEST = 3.0
+"""Times the floor's Fréchet distance; the gate of captions."""
 
 
 def seeds_of(context: Any, parameter: Any, text: str) -> tuple[int, ...]:

@@ -17,27 +17,36 @@ from gensdk_training.run_config import DataConfig, RunConfig
 class Recipe:
     """A model by name: its family, its data by name, and the settings that differ from the defaults.
 
-    `share_features`: how many blocks a shallow step of the exported model has; 0: there is none. `only`: the
-    classes it is trained on; none: all.
+    `only`: the classes it is trained on; none: all. `loading`: how the data is loaded beside, as
+    :class:`DataConfig` has it; `export`: what of :class:`ExportOptions` the embedded bundle has.
     """
 
     family: str
     data: str
     config: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    share_features: int = 0
     only: tuple[str, ...] = ()
+    loading: dict[str, Any] = field(default_factory=dict)
+    export: dict[str, Any] = field(default_factory=lambda: {"fp16": True})
 
     def run_config(
-        self, mnist: Path | None = None, chorales: Path | None = None, spoken_digits: Path | None = None
+        self,
+        mnist: Path | None = None,
+        chorales: Path | None = None,
+        spoken_digits: Path | None = None,
+        captions: Path | None = None,
     ) -> RunConfig:
         """The run to train; `mnist` is the folder with MNIST's idx files, `chorales` the file of the chorales,
-        `spoken_digits` the archive or folder of the Free Spoken Digit Dataset."""
-        paths = {"mnist": f"mnist:{mnist}", CHORALES: str(chorales), SPOKEN_DIGITS: f"fsdd:{spoken_digits}"}
-        seconds = SECONDS if self.data == SPOKEN_DIGITS else None
+        `spoken_digits` the archive or folder of the Free Spoken Digit Dataset, `captions` the file of captions."""
+        paths = {
+            "mnist": f"mnist:{mnist}",
+            CHORALES: str(chorales),
+            SPOKEN_DIGITS: f"fsdd:{spoken_digits}",
+            CAPTIONS: str(captions),
+        }
         return RunConfig(
             family=self.family,
-            data=DataConfig(source=paths.get(self.data, self.data), only=self.only, seconds=seconds),
+            data=DataConfig(source=paths.get(self.data, self.data), only=self.only, **self.loading),
             config=self.config,
             seed=self.seed,
             log_every=200,
@@ -48,15 +57,15 @@ class Recipe:
 
 SPOKEN_DIGITS = "spoken-digits"
 """In place of a path: the Free Spoken Digit Dataset."""
-SECONDS = 0.8
-"""Of its sounds, of which 54 of 2,700 are longer."""
 CHORALES = "chorales"
 """In place of a path: the four voices of J. S. Bach's chorales, ``Jsb16thSeparated.json``."""
+CAPTIONS = "captions"
+"""In place of a path: 10,000 captions of COCO's images, a line each, ``image_coco.txt``."""
 
 _SMALL_UNET = {"conditional": True, "multipliers": [1, 2, 4], "blocks": 1, "steps": 4000, "lr_schedule": "cosine"}
 
 RECIPES: dict[str, Recipe] = {
-    "digits-ddpm": Recipe("ddpm", "digits", {"conditional": True}, share_features=1),
+    "digits-ddpm": Recipe("ddpm", "digits", {"conditional": True}, export={"fp16": True, "share_features": 1}),
     "digits-flow": Recipe("flow", "digits", {"conditional": True}),
     "mnist-ddpm": Recipe("ddpm", "mnist", _SMALL_UNET),
     "mnist-flow": Recipe("flow", "mnist", _SMALL_UNET),
@@ -123,8 +132,6 @@ RECIPES: dict[str, Recipe] = {
 """Models of images from noise: the four embedded bundles, a flow beside each ddpm, a cgan, a PixelRNN with as many
 parameters and steps as the PixelCNN (43 thousand), a VAE of MNIST."""
 
-EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-vae", "digits-pixelcnn")
-"""Those that gensdk ships."""
 
 LATENT_RECIPES: dict[str, Recipe] = {
     "digits-ae": Recipe(
@@ -263,24 +270,3 @@ ANOMALY_RECIPES: dict[str, Recipe] = {
     f"mnist-anogan-{digit}": Recipe("anogan", "mnist", _ANOGAN, only=(str(digit),)) for digit in range(10)
 }
 """For each digit a model that knows no other."""
-
-MUSIC_RECIPES: dict[str, Recipe] = {
-    "chorales-musegan": Recipe(
-        "musegan",
-        CHORALES,
-        {
-            "neurons": "one_hot",
-            "generator_channels": 16,
-            "discriminator_channels": 24,
-            "discriminator_steps": 3,
-            "batch_size": 32,
-            "steps": 1500,
-            "lr_schedule": "linear",
-            "ema_decay": 0.995,
-        },
-    ),
-}
-"""Music: phrases of two bars in four voices."""
-
-SOUND_RECIPES: dict[str, Recipe] = {"spoken-digits-wavenet": Recipe("wavenet", SPOKEN_DIGITS, {"steps": 2400})}
-"""Sounds: spoken digits, by digit and speaker."""

@@ -1,7 +1,7 @@
 """The main job from end to end, as `make demo` runs it; every step is a command that you can run yourself.
 
-Samples the four embedded bundles; then trains a DDPM on digits for about a minute, exports it in FP32 and FP16
-with an ahead-of-time engine, verifies it, samples 64 images in 20 DDIM steps, and measures its latency.
+Samples the embedded bundles of images; then trains a DDPM on digits for about a minute, exports it in FP32 and
+FP16 with an ahead-of-time engine, verifies it, samples 64 images in 20 DDIM steps, and measures its latency.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from gensdk import Generator, GensdkWarning, InputError, UnavailableError
 from gensdk_runtime import backends
 from gensdk_runtime.backends import get_backend, register_backend
 from gensdk_runtime.backends.base import Availability, Backend, Feeds, GraphSource, Session
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_training import registry
+from support.embedded import IMAGES
 
 MOST = 40
 """Lines that an addition may take."""
@@ -61,7 +61,7 @@ def reference_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delitem(backends._BACKENDS, "reference")
 
 
-@pytest.mark.parametrize("bundle", embedded_names())
+@pytest.mark.parametrize("bundle", IMAGES)
 def test_a_backend_of_another_package(bundle: str, reference_backend: str) -> None:
     """It is called by its name, and gives what ONNX Runtime gives."""
     pytest.importorskip("onnx")

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gensdk_export.export_report import HEADING, MEASURED, GraphRow, engine_rows, row_text
@@ -24,6 +25,15 @@ IMPORTED = "imported"
 """The family of plain ONNX files, of which nothing is registered."""
 
 
+@dataclass(frozen=True)
+class CardNotes:
+    """What a card says that neither the model nor its training tells. `half_weights`: that they are stored so;
+    `notice`: of the data, such as their licence."""
+
+    half_weights: bool = False
+    notice: str = ""
+
+
 def model_card(
     model: ModelSpec,
     provenance: Provenance,
@@ -33,17 +43,22 @@ def model_card(
     engines: tuple[tuple[EngineSpec, int], ...],
     fp16: Precision16Report | None,
     name: str,
+    told: CardNotes | None = None,
 ) -> str:
     """README.md of the bundle called `name` (its file name): what it is, how to sample, what was measured.
 
     `conditions`: what works with those of the model.
     """
     title, paper, story = _family(model.family)
+    told, facts = told or CardNotes(), _facts(model, conditions, provenance)
+    if told.half_weights:
+        facts["weights"] = "stored in half precision, computed with in float32"
     sections = [
         f"# {model.name}",
         f"{title}\n\nPaper: {paper}" if paper else title,
         f"## Sample\n\n{_how_to_sample(model, conditions, name)}",
-        f"## Model\n\n{_table(('', ''), list(_facts(model, conditions, provenance).items()))}",
+        f"## Model\n\n{_table(('', ''), list(facts.items()))}",
+        *([f"## Data\n\n{markdown(told.notice)}"] if told.notice else []),
         *_options(model),
         f"## Proof\n\n{_proof(rows, engines)}{_islands(fp16)}",
     ]

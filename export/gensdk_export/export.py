@@ -8,18 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gensdk_export.card import CardNotes
 from gensdk_export.engines import AxisRange, EngineRuntime, build_engines, load_package
 from gensdk_export.export_report import ExportReport
 from gensdk_export.golden_record import keep_within, record_examples, record_golden
 from gensdk_export.gradient_rounding import JUMPS, gradient_bounds
 from gensdk_export.graphs import export_fp16, export_fp32, prepare_modules
+from gensdk_export.half.stored import store_half
 from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall, takes_many_calls
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_export.rewrites.uint8 import translates_at_once, with_uint8
-from gensdk_runtime.errors import ExportError
+from gensdk_runtime.backends.fake import FakeSession
+from gensdk_runtime.errors import ExportError, InputError
+from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.proving import samples_bound
 from gensdk_runtime.proof.golden import Golden, GoldenBounds
 from gensdk_runtime.spec.fields import Precision
@@ -45,20 +49,23 @@ JUMPED = (
 class ExportOptions:
     """What to export and how strictly to judge it.
 
-    `fp16` adds half-precision graphs; `uint8` lets a feedforward graph make bytes too, and take them where it
-    translates images (None: where it does); `share_features` > 0 adds a graph for steps that share deep features,
-    which computes so many blocks anew; `one_call` adds the graph that runs the whole sampler, with
+    `fp16` adds half-precision graphs; `half_weights` stores the weights of the others in half precision too, in
+    half the bytes, and proves them within `fp16_atol`. `uint8` lets a feedforward graph make bytes too, and take
+    them where it translates images (None: where it does); `share_features` > 0 adds a graph for steps that share
+    deep features, which computes so many blocks anew; `one_call` adds the graph that runs the whole sampler, with
     `one_call_settings` where they differ from the model's defaults. `engines` lists the precisions to build
     engines for, of the one-call graph too. `batch` is (min, opt, max) for engines, max also the bundle's largest
     batch; None: 1 to the model's own. `axes` gives engines the sizes of other named axes. `atol`: largest
     difference from PyTorch in float32, and `fp16_atol` in half, for images in [-1, 1]
-    (:mod:`gensdk_runtime.proof.drift` for other outputs).
-    The golden file records `golden_samples` samples over `golden_steps` steps (None: the default, at most 20) in
-    about `golden_bytes`. A translation model is proved on real images of its data too; `keep_examples` puts them
-    into the bundle; leave it off for private images.
+    (:mod:`gensdk_runtime.proof.drift` for other outputs). The golden file records `golden_samples` samples over
+    `golden_steps` steps (None: the default, at most 20) in about `golden_bytes`. A translation model is proved on
+    real images of its data too; `keep_examples` puts them into the bundle; leave it off for private images.
+    `defaults`: options of ``sample()`` as the bundle has them from then on. `notice`: what the model card says of
+    the data, such as its licence.
     """
 
     fp16: bool = False
+    half_weights: bool = False
     uint8: bool | None = None
     share_features: int = 0
     one_call: bool = False
@@ -74,6 +81,8 @@ class ExportOptions:
     golden_steps: int | None = None
     golden_bytes: int = 256 * 1024
     keep_examples: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    notice: str = ""
 
 
 def export_run(
@@ -118,6 +127,7 @@ def export_plan(
         load_package(options.engine_runtime)  # before the long part
     in_bytes = translates_at_once(plan.model) if options.uint8 is None else options.uint8
     plan = _with_batch(with_uint8(plan) if in_bytes else plan, options.batch)
+    plan = _with_defaults(plan, options.defaults)
     one_call = _one_call(plan.model, options)
     say("sampling golden trajectories in PyTorch")
     modules = prepare_modules(plan)
@@ -130,6 +140,8 @@ def export_plan(
 
     say("exporting and replaying fp32 graphs")
     fp32 = export_fp32(plan, modules, full)
+    if options.half_weights:
+        fp32 = GraphSet({graph.name: store_half(fp32.files[graph.name], graph) for graph in plan.model.graphs})
     sets: dict[Precision, GraphSet] = {"fp32": fp32}
     rows = prove(plan, full, fp32, "fp32")
     if options.fp16 or "fp16" in options.engines:
@@ -174,6 +186,7 @@ def export_plan(
         ),
         as_zip=options.as_zip,
         started=started,
+        told=CardNotes(half_weights=options.half_weights, notice=options.notice),
     )
 
 
@@ -193,13 +206,26 @@ def _with_batch(plan: ExportPlan, batch: AxisRange | None) -> ExportPlan:
     return replace(plan, model=model)
 
 
+def _with_defaults(plan: ExportPlan, defaults: Mapping[str, Any]) -> ExportPlan:
+    """The plan with other defaults of its program; InputError for options that it does not have, or values that it
+    refuses."""
+    if not defaults:
+        return plan
+    program = plan.model.program
+    own = getattr(program, "defaults", None)
+    if own is None:
+        raise InputError(f"a {program.kind} model has no options; leave defaults out")
+    sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in plan.model.graphs}
+    settings = make_program(plan.model, sessions).resolve(defaults)
+    changed = program.model_copy(update={"defaults": settings})
+    return replace(plan, model=ModelSpec.model_validate({**dict(plan.model), "program": changed}))
+
+
 def _bounds(model: ModelSpec, options: ExportOptions, jumps: Mapping[str, float]) -> dict[Precision, GoldenBounds]:
     samples = samples_bound(model, options.atol)
-    bounds: dict[Precision, GoldenBounds] = {
-        "fp32": GoldenBounds(graph=options.atol, flipped=FLIPPED_FP32, samples=samples, jumps=dict(jumps))
-    }
+    full = GoldenBounds(graph=options.atol, flipped=FLIPPED_FP32, samples=samples, jumps=dict(jumps))
+    half = GoldenBounds(graph=OTHER_MACHINES * options.fp16_atol, flipped=OTHER_MACHINES * FLIPPED_FP16)
+    bounds: dict[Precision, GoldenBounds] = {"fp32": half if options.half_weights else full}
     if options.fp16 or "fp16" in options.engines:
-        bounds["fp16"] = GoldenBounds(
-            graph=OTHER_MACHINES * options.fp16_atol, flipped=OTHER_MACHINES * FLIPPED_FP16
-        )
+        bounds["fp16"] = half
     return bounds

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gensdk_export.card import model_card
+from gensdk_export.card import CardNotes, model_card
 from gensdk_export.engines import Engine
 from gensdk_export.export_report import ExportReport, GraphRow
 from gensdk_export.proof import GraphSet
@@ -48,11 +48,12 @@ def write_proved(
     warnings: tuple[str, ...] = (),
     as_zip: bool,
     started: float,
+    told: CardNotes | None = None,
 ) -> ExportReport:
     """Packs what was exported and proved into one bundle, written at once; `started` as `time.monotonic` has it.
 
-    `files`: those that the output and the conditions need beside graphs. Raises :class:`BundleError` where `out`
-    can't be written; then what stood there stays.
+    `files`: those that the output and the conditions need beside graphs; `told`: what else the card says. Raises
+    :class:`BundleError` where `out` can't be written; then what stood there stays.
     """
     held = HeldFiles(files or {}, "the export plan")
     output_of(model.output).with_files(held)
@@ -70,7 +71,7 @@ def write_proved(
     half = sets.get("fp16")
     fp16 = half.fp16 if half else None
     built = tuple((engine.spec, len(engine.data)) for engine in engines)
-    card = model_card(model, provenance, conditions, rows=rows, engines=built, fp16=fp16, name=out.name)
+    card = model_card(model, provenance, conditions, rows=rows, engines=built, fp16=fp16, name=out.name, told=told)
     packed[CARD_FILE] = card.encode()
     draft = Manifest(
         gensdk_version=__version__,

@@ -10,6 +10,7 @@ import click
 
 from gensdk.cli.output import aside, needs_extra, print_json, print_table, say
 from gensdk.cli.program_options import program_options
+from gensdk.cli.train import parse_settings
 
 if TYPE_CHECKING:
     from gensdk_export.export_report import ExportReport
@@ -24,6 +25,7 @@ Examples:
   gensdk export runs/ddpm -o digits.gsdk --fp16 --zip
   gensdk export runs/ddpm -o digits.gsdk --fp16 --format engine --batch 1 8 64
   gensdk export runs/ddpm -o digits.gsdk --one-call --solver dpmsolver++ --num-inference-steps 10
+  gensdk export runs/words -o captions.gsdk --half-weights --default top_p=0.9 --zip
   gensdk export digits-ddpm --page site && python -m http.server -d site
 
 \b
@@ -36,6 +38,9 @@ stood there stays.
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle to write.")
 @click.option("--fp16", is_flag=True, help="Add a second set of graphs in half precision.")
+@click.option(
+    "--half-weights", is_flag=True, help="Store weights in half precision, in half the bytes; compute in float32."
+)
 @click.option("--format", "form", type=click.Choice(["onnx", "engine"]), default="onnx", show_default=True)
 @click.option(
     "--engine-runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True
@@ -76,6 +81,14 @@ stood there stays.
     help="Where onnxruntime-web lies, for --page. [default: npm gets it]",
 )
 @program_options("diffusion", purpose="For --one-call and --page.", short=False)
+@click.option(
+    "--default",
+    "defaults",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of sample() as the bundle has it from then on, as in temperature=0.9; may repeat.",
+)
+@click.option("--notice", default="", help="What the model card says of the data, such as their licence.")
 @click.option("--raw", is_flag=True, help="Export the raw weights instead of their moving average.")
 @click.option("--step", type=int, help="The checkpoint of this step. [default: the newest]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -84,6 +97,7 @@ def export(
     run: Path,
     output: Path | None,
     fp16: bool,
+    half_weights: bool,
     form: str,
     engine_runtime: Any,
     batch: tuple[int, int, int] | None,
@@ -96,6 +110,8 @@ def export(
     one_call: bool,
     page: Path | None,
     onnxruntime_web: Path | None,
+    defaults: tuple[str, ...],
+    notice: str,
     raw: bool,
     step: int | None,
     as_json: bool,
@@ -123,6 +139,7 @@ def export(
         return
     how = ExportOptions(
         fp16=fp16,
+        half_weights=half_weights,
         uint8=uint8,
         keep_examples=keep_examples,
         engines=() if form == "onnx" else ("fp32", "fp16") if fp16 else ("fp32",),
@@ -134,6 +151,8 @@ def export(
         share_features=share_features or 0,
         one_call=one_call,
         one_call_settings=options if one_call else {},
+        defaults=parse_settings(defaults, option="--default"),
+        notice=notice,
     )
 
     def tell(stage: str) -> None:

@@ -23,10 +23,10 @@ Examples:
   gensdk sample digits-ddpm -n 8 --label 7 --guidance-scale 2 --solver dpmsolver++ --num-inference-steps 10
   gensdk sample digits-vae -n 1000 --seed 1 -o samples.npz
   gensdk sample digits-dcgan --seed 0:17 -o one.png       (sample 17 of seed 0)
-  gensdk sample captions.gsdk -n 5                               (a model of text: printed)
+  gensdk sample captions -n 5                                    (a model of text: printed)
   gensdk sample styles.gsdk -n 4 --label positive --prompt "the food was cold"    (a text made from a text)
   gensdk sample gaussians.gsdk -n 2500 --seed 0 -o points.csv    (a model of points)
-  gensdk sample mymusic.gsdk -n 4 -o tunes/       (a model of music: a MIDI file each; or tunes.wav, tunes.png)
+  gensdk sample chorales -n 4 -o tunes/           (a model of music: a MIDI file each; or tunes.wav, tunes.png)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
   gensdk sample digits-pixelcnn -n 16 --prefix digits/00007.png -o sevens.png    (other lower halves)
 """
@@ -63,13 +63,13 @@ Examples:
     "--prefix",
     metavar="FILE",
     help="How samples begin, of models that draw part after part: an image, a folder or an .npz, with one for all "
-    "or one for each, of which the upper rows are kept; a sound; or a text, one beginning a line.",
+    "or one for each, of which the upper rows are kept; a sound; a MIDI file; or a text, one beginning a line.",
 )
 @click.option(
     "--prefix-length",
     type=int,
     metavar="ROWS",
-    help="Rows, or samples of a sound, that are kept. [default: half; of a sound all]",
+    help="Rows, samples of a sound, or steps of music, that are kept. [default: half; of a sound all]",
 )
 @program_options()
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, onnxruntime:cuda, ...")

@@ -34,7 +34,7 @@ _DATA_OPTIONS = (
     *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
     *("sample_rate", "seconds"),
     *("inputs", "input_channels", "input_value_range", "paired", "augment", "text"),
-    *("bars", "steps_per_beat", "transpose"),
+    *("bars", "steps_per_beat", "transpose", "whole"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
@@ -96,11 +96,16 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     help="How texts become tokens: min_count=2, vocabulary=characters, length=20, threshold=0.5, valid=0.1; may "
     "repeat.",
 )
-@click.option("--bars", type=click.IntRange(1, 256), help="Of music: bars of a phrase. [default: 2]")
+@click.option(
+    "--bars",
+    type=click.IntRange(1, 256),
+    help="Of music: bars of a phrase. [default: 2; with --whole the longest]",
+)
 @click.option("--steps-per-beat", type=click.IntRange(1, 96), help="Of music: the grid. [default: 4]")
 @click.option(
     "--transpose", type=click.IntRange(0, 11), help="Of music: semitones up and down that phrases are moved, too."
 )
+@click.option("--whole", is_flag=True, help="Of music: pieces with their ends, of at most --bars, not phrases.")
 @click.option("--only", help="0,3 or cat,dog: the classes to train on, by number or name. [default: all]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where named data sets lie.")
 @click.option("--max-seconds", type=float, help="Stop in time, with a checkpoint that --resume takes up.")

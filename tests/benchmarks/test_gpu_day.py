@@ -36,10 +36,10 @@ from workloads import WORKLOADS, Case
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.cuda import device
 from gensdk_runtime.backends.onnxruntime.providers import Memory
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods.prepared import Prepared
+from support.embedded import IMAGES
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_machine_says_which_backends_open(small: Order) -> None:
     assert {"processor", "memory", "driver"} <= {row.what for row in rows}
 
 
-@pytest.mark.parametrize("bundle", embedded_names())
+@pytest.mark.parametrize("bundle", IMAGES)
 def test_proof_of_every_bundle(small: Order, bundle: str) -> None:
     rows = found(part_proof.rows(of(small, "proof", bundles=(bundle,))))
     assert {row.what for row in rows} >= {
@@ -267,7 +267,7 @@ def test_memory_of_the_double_comes_back(on_double: Order, piece: str) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("bundle", embedded_names())
+@pytest.mark.parametrize("bundle", IMAGES)
 def test_transfers_are_counted_as_the_double_counts_them(on_double: Order, piece: str, bundle: str) -> None:
     rows = found(part_transfers.rows(of(on_double, "transfers", piece, bundles=(bundle,))))
     assert states(rows) == {"passed", "measured"}
@@ -282,7 +282,7 @@ def test_transfers_are_counted_as_the_double_counts_them(on_double: Order, piece
 
 
 @pytest.mark.parametrize("piece", ["onnxruntime:cuda", "onnxruntime:cuda:graphs", "onnxruntime:tensorrt"])
-@pytest.mark.parametrize("bundle", embedded_names())
+@pytest.mark.parametrize("bundle", IMAGES)
 def test_transfers_of_onnx_runtime_are_counted_where_its_buffers_are(
     small: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: str, bundle: str
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gensdk.cli.main import run
@@ -96,3 +97,57 @@ def test_what_music_does_not_have_is_refused_in_one_line(
     assert message in err
     assert err.strip().count("\n") == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of whole pieces, which end."""
+    folder = tmp_path_factory.mktemp("pieces")
+    settings = [part for key, value in SETTINGS["musicrnn"].items() for part in ("--set", f"{key}={value}")]
+    few = ["--steps", 40, "--batch-size", 8, "--preview-every", 40, "--no-tensorboard", "--whole"]
+    train = ["train", "musicrnn", "--data", voices_file(), "--out", folder / "run", *few, *settings]
+    export = ["export", folder / "run", "-o", folder / "pieces.gsdk", "--fp16", "--one-call"]
+    for arguments in (train, [*export, "--default", "temperature=0.9"]):
+        assert run([str(argument) for argument in arguments]) == 0
+    return folder / "pieces.gsdk"
+
+
+def test_pieces_end_and_go_on_from_a_beginning(
+    pieces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["sample", pieces, "-n", 6, "--seed", 1]
+    for name in ("tunes", "tunes.mid", "tunes.wav", "tunes.png", "tunes.npz"):
+        assert outcome(capsys, *asked, "-o", tmp_path / name)[0] == 0
+    with np.load(tmp_path / "tunes.npz") as kept:
+        lengths, rolls = kept["lengths"].tolist(), kept["array"]
+        assert json.loads(str(kept["settings"]))["temperature"] == 0.9
+    assert rolls.shape == (6, 2, 64, 24)
+    for number, length in enumerate(lengths):
+        assert not rolls[number, :, length:].any()
+        notes = read_midi((tmp_path / "tunes" / f"{number:05d}.mid").read_bytes(), "x").notes
+        assert max(note.end for note in notes) <= length * 120
+    long = lengths.index(max(lengths))
+    begin = ["sample", pieces, "-n", 3, "--prefix", tmp_path / "tunes" / f"{long:05d}.mid", "--prefix-length", 8]
+    assert outcome(capsys, *begin, "-o", tmp_path / "more.npz")[0] == 0
+    with np.load(tmp_path / "more.npz") as kept:
+        np.testing.assert_array_equal(kept["array"][:, :, :8], np.repeat(rolls[long : long + 1, :, :8], 3, axis=0))
+    assert outcome(capsys, "verify", pieces)[0] == 0
+    code, out, _ = outcome(capsys, "evaluate", pieces, "--data", voices_file(), "-n", 20)
+    assert (code, "phrases of 20 samples" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "this is no MIDI file"), (b"MThd" + bytes(40), "header is broken"), (None, "can't read")],
+)
+def test_beginnings_that_are_no_midi_files(
+    pieces: Path, tmp_path: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "x.mid").write_bytes(content)
+    asked = ["sample", pieces, "--prefix", tmp_path / "x.mid", "-o", tmp_path / "out.npz"]
+    code, out, err = outcome(capsys, *asked)
+    assert (code, out) == (5, "")
+    assert message in err
+    assert err.strip().count("\n") == 0
+    assert not (tmp_path / "out.npz").exists()

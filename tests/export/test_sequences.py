@@ -27,6 +27,7 @@ from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.text.vocabulary import SpecialTokens, vocabulary_bytes
 from gensdk_runtime.text.words import Words
 from gensdk_training.graphs.sequence_steps import likelihood_graph
+from gensdk_training.graphs.voice_steps import Rolls
 from gensdk_training.graphs.wavenet_steps import Codes
 from gensdk_training.plan import ExportPlan
 from support.forms import both_forms
@@ -54,14 +55,15 @@ def exported() -> Callable[[str, bool], tuple[ExportPlan, Mapping[str, bytes]]]:
     return export
 
 
-def tokens_of(plan: ExportPlan, samples: Samples) -> list[list[int]]:
-    """Of each sample those before its end."""
+def tokens_of(plan: ExportPlan, samples: Samples) -> list[list[list[int]]]:
+    """Of each sample those before its end, of each channel."""
     assert samples.lengths is not None
-    whole = samples.data
-    if plan.model.program_of(SequenceSpec).decode_graph is not None:
-        decode: Any = plan.modules["decode"]
-        codes: Codes = decode.codes
-        whole = codes.encode(torch.from_numpy(whole[..., 0])).numpy()
+    whole, decode = samples.data[..., None], plan.modules.get("decode")
+    if isinstance(decode, Rolls):
+        whole = decode.encode(torch.from_numpy(samples.data)).numpy()
+    elif decode is not None:
+        codes: Codes = decode.get_submodule("codes")
+        whole = codes.encode(torch.from_numpy(samples.data)).numpy()
     return [row[:length].tolist() for row, length in zip(whole, samples.lengths.tolist(), strict=True)]
 
 
@@ -215,7 +217,7 @@ def test_prefix_and_continuation_equal_the_whole(exported: Any, family: str, cou
         long = [at for at, length in enumerate(whole.lengths.tolist()) if length >= count]
         assert long
         some = {"label": [LABELS[at] for at in long]} if asked else {}
-        begun = whole.data[long][:, :count]
+        begun = np.take(whole.data[long], range(count), axis=plan.model.program_of(SequenceSpec).axis + 1)
         again = steps.sample(len(long), seed=[whole.seeds[at] for at in long], prefix=begun, **some)
     np.testing.assert_array_equal(again.data, whole.data[long])
     np.testing.assert_array_equal(again.lengths, whole.lengths[long])

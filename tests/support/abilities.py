@@ -16,7 +16,8 @@ WITH_CLASSES = ("interpolate", "walk", "traverse", "arithmetic", "log_likelihood
 def arguments(model: ModelSpec, ability: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and named; images of two samples, a class where there are classes."""
     examples = examples_of(model, 1)
-    middle = sum(model.output.value_range) / 2
+    low, high = model.output.value_range
+    middle = (low + high) / 2 if model.output.discrete_step is None else low
     given: dict[str, tuple[Any, ...]] = {
         "latents": (2, 0),
         "interpolate": (0, 1, 3),

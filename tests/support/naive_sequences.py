@@ -16,43 +16,53 @@ from gensdk_training.graphs.sequence_steps import draw_token
 from gensdk_training.plan import ExportPlan
 
 Logits = Callable[[ExportPlan, Tensor, Tensor | None], Tensor]
-"""Of a plan, tokens int64 [B, T] and labels int64 [B]: the logits [B, T, V] of each token from those before it."""
+"""Of a plan, tokens int64 [B, T, C] and labels int64 [B]: the logits [B, T, C, V] of each token from those before
+it."""
 
 
 def _wavenet(plan: ExportPlan, tokens: Tensor, label: Tensor | None) -> Tensor:
     network: Any = plan.modules["likelihood"].get_submodule("network")
-    made: Tensor = network(tokens, label)
-    return made
+    made: Tensor = network(tokens[..., 0], label)
+    return made.unsqueeze(2)
 
 
 def _text(plan: ExportPlan, tokens: Tensor, label: Tensor | None) -> Tensor:
     likelihood: Any = plan.modules["likelihood"]
     step: Any = plan.modules["step"]
-    logits: Tensor = likelihood.network(likelihood.ends.before(tokens))
-    return logits + step.head.never - likelihood.network.head.never  # likelihoods count what is never drawn
+    logits: Tensor = likelihood.network(likelihood.ends.before(tokens[..., 0]))
+    never = step.head.never - likelihood.network.head.never  # likelihoods count what is never drawn
+    return (logits + never).unsqueeze(2)
 
 
-LOGITS: dict[str, Logits] = {"scratchgan": _text, "seqgan": _text, "wavenet": _wavenet}
+def _voices(plan: ExportPlan, tokens: Tensor, label: Tensor | None) -> Tensor:
+    made: Tensor = plan.modules["likelihood"].get_submodule("network")(tokens)
+    return made
+
+
+LOGITS: dict[str, Logits] = {"musicrnn": _voices, "scratchgan": _text, "seqgan": _text, "wavenet": _wavenet}
 """By family; each family of the sequence program has an entry."""
 
 
 def naive_tokens(
     plan: ExportPlan, n: int, seed: int, label: list[int] | None = None, temperature: float = 1.0
 ) -> np.ndarray:
-    """int64 [n, length], with what is drawn behind an end."""
+    """int64 [n, length, C], with what is drawn behind an end."""
     spec = plan.model.program_of(SequenceSpec)
-    uniforms = torch.from_numpy(noise.uniform(sample_keys(n, seed), noise.LATENT_STREAM, (spec.length, 1)))
+    shape = (spec.length, spec.channels)
+    uniforms = torch.from_numpy(noise.uniform(sample_keys(n, seed), noise.LATENT_STREAM, shape))
     labels = None if label is None else torch.tensor(label)
-    tokens = torch.zeros(n, spec.length, dtype=torch.int64)
+    tokens = torch.zeros(n, *shape, dtype=torch.int64)
     heat = torch.full((n,), temperature)
     with torch.no_grad():
         for place in range(spec.length):
-            logits = LOGITS[plan.model.family](plan, tokens[:, : place + 1], labels)
-            tokens[:, place] = draw_token(logits[:, place], uniforms[:, place], heat).squeeze(1)
+            for channel in range(spec.channels):
+                logits = LOGITS[plan.model.family](plan, tokens[:, : place + 1], labels)[:, place, channel]
+                drawn = draw_token(logits, uniforms[:, place, channel : channel + 1], heat)
+                tokens[:, place, channel] = drawn.squeeze(1)
     return tokens.numpy()
 
 
 def ends_of(plan: ExportPlan, tokens: np.ndarray) -> list[int]:
     """The elements of each before its end."""
     stop = plan.model.program_of(SequenceSpec).stop
-    return [row.index(stop) if stop in row else len(row) for row in tokens.tolist()]
+    return [row.index(stop) if stop in row else len(row) for row in tokens[..., 0].tolist()]

@@ -43,6 +43,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "gmm": {"components": 8},
     "gon": {"hidden": [512]},
     "musegan": {"latent": 16, "generator_channels": 16},
+    "musicrnn": {"embedding": 24, "hidden": 128, "head": 64},
     "pix2pix": {"channels": 24},
     "pixelcnn": {"channels": 48},
     "pixelrnn": {"channels": 48, "layers": 2},

@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gmm": {"components": 3},
     "gon": {"hidden": [32], "latent": 8},
     "musegan": {"latent": 4, "generator_channels": 2, "discriminator_channels": 4, "discriminator_steps": 2},
+    "musicrnn": {"embedding": 4, "hidden": 12, "head": 8, "warmup_steps": 2},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 2, "channels": 8, "head_channels": 8, "first_kernel": 3},
     "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8, "first_kernel": 3},

@@ -49,6 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gmm": {"components": 3},
     "gon": {"hidden": [32], "latent": 8},
     "musegan": {"latent": 4, "generator_channels": 2, "discriminator_channels": 4},
+    "musicrnn": {"embedding": 4, "hidden": 12, "head": 8},
     "pix2pix": {"channels": 8, "patch_layers": 1},
     "pixelcnn": {"layers": 3, "channels": 6, "head_channels": 8},
     "pixelrnn": {"layers": 2, "channels": 4, "head_channels": 8},
@@ -106,6 +107,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "one_hot_drawn": {"neurons": "one_hot", "stochastic": True},
         "drawn": {"stochastic": True, "private": False, "loss": "non_saturating"},
     },
+    "musicrnn": {"layers": {"layers": 2, "dropout": 0.0}},
     "pix2pix": {
         "l1": {"objective": "l1"},
         "gan": {"objective": "gan", "game": "lsgan"},

@@ -279,3 +279,53 @@ def test_music_survives_json_and_is_neither_images_nor_points() -> None:
     for attempt in (lambda: info.image, info.require_points):
         with pytest.raises(InputError, match="are piano rolls; use other data"):
             attempt()
+
+
+def test_whole_pieces_end_where_they_end(tmp_path: Path) -> None:
+    silence = [[-1, -1]] * 20
+    path = written(tmp_path / "v.json", {"train": [voices(0), voices(1)[:37], silence], "test": [voices(2) * 2]})
+    data = opened(path, whole=True)
+    assert data.form.bars == 8, "as the longest of any part"
+    assert data.info.ends
+    batch = data.batch(np.arange(2))
+    assert batch.lengths is not None
+    assert batch.lengths.tolist() == [64, 37]
+    np.testing.assert_array_equal(batch.images[1, :, :32], everything(opened(path))[3])
+    assert not batch.images[1, :, 37:].any()
+    assert batch.images[1, :, 36].any()
+    lines = "\n".join(describe(data).lines())
+    assert "2 of 3 pieces, whole, up to 8 bars" in lines
+    assert "1 silent pieces, left out" in lines
+    assert data.fingerprint != opened(path, bars=8, split="test").fingerprint
+    short = opened(path, whole=True, bars=3)
+    assert len(short) == 1
+    assert "1 pieces longer than 3 bars, left out" in "\n".join(describe(short).lines())
+    with pytest.raises(InputError, match="no piece in which something sounds has at most 2 bars; set more --bars"):
+        opened(path, whole=True, bars=2)
+    assert opened(path).batch(np.arange(1)).lengths is None, "phrases are of one length"
+
+
+def test_whole_pieces_are_moved_to_keys_that_have_room(tmp_path: Path) -> None:
+    wide, narrow = [[71, 48]] * 32, [[62, 50]] * 20 + [[64, -1]] * 5
+    path = written(tmp_path / "v.json", {"train": [narrow], "test": [wide]})
+    plain, moved = opened(path, whole=True), opened(path, whole=True, transpose=3)
+    np.testing.assert_array_equal(everything(moved.as_they_are()), everything(plain))
+    assert moved.places[:, 2].tolist() == [0, -1, 1, -2, 2, 3], "two semitones below it there is no room"
+    batch = moved.batch(np.arange(len(moved)))
+    for roll, (piece, _, key) in zip(batch.images, moved.places.tolist(), strict=True):
+        np.testing.assert_array_equal(roll, np.roll(plain.batch(np.array([piece])).images[0], key, axis=2))
+
+
+def test_a_validation_part_is_the_files_own(few: Path, tmp_path: Path) -> None:
+    three = written(tmp_path / "three.json", {name: [voices(0)] for name in ("train", "valid", "test")})
+    assert len(opened(three, split="valid")) == 3
+    listed = written(tmp_path / "list.json", [voices(0), voices(1)])
+    (tmp_path / "one.mid").write_bytes(song(0))
+    for source in (listed, tmp_path / "one.mid"):
+        with pytest.raises(InputError, match=r"validation part|no part 'valid'"):
+            opened(source, split="valid")
+
+
+def test_whole_is_for_music() -> None:
+    with pytest.raises(InputError, match="these data are images, and whole is for music"):
+        load_data("digits", whole=True)

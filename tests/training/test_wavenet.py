@@ -111,7 +111,7 @@ def test_a_class_of_parts_shares_them_with_others() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_element_after_element_equals_naive(labels: list[int] | None, temperature: float) -> None:
     plan = family_plan("wavenet", conditional=labels is not None)
-    expected = naive_tokens(plan, 4, seed=9, label=labels, temperature=temperature)
+    expected = naive_tokens(plan, 4, seed=9, label=labels, temperature=temperature)[..., 0]
     with Generator.from_sessions(plan.model, torch_sessions(plan)) as model:
         samples = model.sample(4, seed=9, label=labels, temperature=temperature, progress=False)
     codes = Codes(END).encode(torch.from_numpy(samples.data[..., 0])).numpy()

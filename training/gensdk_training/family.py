@@ -103,7 +103,8 @@ class DataInfo(StrictModel):
     without images to translate. Where `points` is set the data are points instead: `channels` is their number of
     dimensions, height and width are 1. Where `audio` is set they are sounds: `height` samples, in batches, of
     `channels`. Where `text` is set they are texts: channels and height are 1, the width is the length. Where
-    `form` is set they are what it says, such as piano rolls [channels, height, width].
+    `form` is set they are what it says, such as piano rolls [channels, height, width]; `ends`: True where they may
+    be shorter than that, and batches have lengths.
     """
 
     name: str
@@ -118,6 +119,7 @@ class DataInfo(StrictModel):
     audio: AudioInfo | None = None
     text: TextInfo | None = None
     form: AnyOutput | None = None
+    ends: bool | None = None
 
     @property
     def output(self) -> OutputSpec:

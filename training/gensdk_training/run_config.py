@@ -31,8 +31,8 @@ class DataConfig(StrictModel):
     `augment`: "flip" and "shift", the same for both images of a pair. `only`: the classes to keep, by name or
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
     `depth`: bits that image files of 16 use; None: as they say. `sample_rate` (Hz) and `seconds`: of sounds; None:
-    as most files, and as the longest. `text`: how texts become tokens. `bars`, `steps_per_beat`, `transpose`: of
-    music.
+    as most files, and as the longest. `text`: how texts become tokens. `bars`, `steps_per_beat`, `transpose`,
+    `whole`: of music.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -56,6 +56,7 @@ class DataConfig(StrictModel):
     bars: Annotated[int, Field(ge=1, le=256)] | None = None
     steps_per_beat: Annotated[int, Field(ge=1, le=96)] | None = None
     transpose: Annotated[int, Field(ge=0, le=11)] | None = None
+    whole: bool = False
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -82,6 +83,7 @@ class DataConfig(StrictModel):
             bars=self.bars,
             steps_per_beat=self.steps_per_beat,
             transpose=self.transpose,
+            whole=self.whole,
         )
 
 
@@ -144,7 +146,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         whole["data"]["augment"] = list(config.data.augment)
     newer = (
         *("only", "value_range", "input_value_range", "layout", "depth", "sample_rate", "seconds", "text"),
-        *("bars", "steps_per_beat", "transpose"),
+        *("bars", "steps_per_beat", "transpose", "whole"),
     )
     for key in newer:  # unknown to older runs, too
         whole["data"].pop(key, None)

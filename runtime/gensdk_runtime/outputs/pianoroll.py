@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_path
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.arguments import as_array, check_path, check_whole
+from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.media.images import SUFFIXES, encode_image, write_atomically
+from gensdk_runtime.media.music.midi_roll import read_roll
 from gensdk_runtime.media.music.midi_writing import encode_midi
 from gensdk_runtime.media.music.notes import Music
 from gensdk_runtime.media.music.roll_picture import roll_picture
@@ -28,13 +30,18 @@ from gensdk_runtime.outputs.base import (
 from gensdk_runtime.outputs.numbered import check_fresh
 from gensdk_runtime.spec.pianoroll import PianorollSpec
 
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
 SHOWN = 16
 """Pieces that a notebook shows."""
 
 
 @register_output
 class PianorollOutput(Output[PianorollSpec]):
-    """float32 [n, tracks, steps, pitches], 1 where a note sounds; as music: notes."""
+    """float32 [n, tracks, steps, pitches], 1 where a note sounds; as music: notes.
+
+    A piece that ends early is music of as many bars as it needs.
+    """
 
     Spec: ClassVar = PianorollSpec
     plural = "piano rolls"
@@ -48,7 +55,51 @@ class PianorollOutput(Output[PianorollSpec]):
 
     def own_form(self, samples: Drawn) -> Any:
         """A :class:`Music` for each."""
-        return tuple(Music.from_roll(roll, self.spec) for roll in samples.data)
+        return self._pieces(samples, len(samples))
+
+    def _pieces(self, samples: Drawn, most: int) -> tuple[Music, ...]:
+        """The first ones, each up to its end."""
+        rolls = samples.data[:most]
+        if samples.lengths is None:
+            return tuple(Music.from_roll(roll, self.spec) for roll in rolls)
+        ends = samples.lengths[:most].tolist()
+        return tuple(Music.beginning(roll, self.spec, end) for roll, end in zip(rolls, ends, strict=True))
+
+    def given(self, values: Any, *, levels: int | None = None) -> Float32:
+        """Whole piano rolls float32 [n, tracks, steps, pitches], from such an array, or one of bool or whole
+        numbers; ones and zeros."""
+        return self._rolls(values, "piano rolls", self.spec.steps, self.spec.steps)
+
+    def beginning(self, values: Any) -> tuple[Float32, Int64]:
+        """The first steps of piano rolls as (float32 [n, tracks, longest, pitches], steps int64 [n]), from such an
+        array."""
+        rolls = self._rolls(values, "prefix", 1, self.spec.steps - 1)
+        return rolls, np.full(len(rolls), rolls.shape[2], np.int64)
+
+    def _rolls(self, values: Any, what: str, least: int, most: int) -> Float32:
+        array, (tracks, _, pitches) = as_array(values, what), self.spec.shape
+        steps = array.shape[2] if array.ndim == 4 else 0
+        if array.shape != (len(array), tracks, steps, pitches) or not len(array) or not least <= steps <= most:
+            wanted = f"{least}" if least == most else f"{least} to {most}"
+            got = list(array.shape)
+            raise InputError(f"expected {what} as rolls [n, {tracks}, {wanted} steps, {pitches}], got {got}")
+        if array.dtype.kind not in "biuf" or not ((array == 0) | (array == 1)).all():  # NaN is neither
+            raise InputError(f"expected {what} as ones, where a note sounds, and zeros, got others; round them")
+        return np.ascontiguousarray(array, np.float32)
+
+    def prefix_of(self, path: str | Path, length: int | None = None) -> Array:
+        """The beginning of a MIDI file, by default its first half in whole bars: float32 [1, tracks, steps,
+        pitches]. Its tracks are the model's by their names, or by their order where none has such a name."""
+        roll, told = read_roll(path, self.spec)
+        for what in told:
+            tell(f"{path}: {what}")
+        if length is None:
+            bar = self.spec.steps_per_bar
+            length = max(bar, roll.shape[1] // 2 // bar * bar)
+        check_whole(length, "the steps of a prefix", least=1, most=self.spec.steps - 1)
+        if roll.shape[1] < length:
+            raise InputError(f"{path} has {roll.shape[1]} steps, expected {length} or more; give a longer piece")
+        return roll[None, :, :length].astype(np.float32)
 
     def in_words(self, data: Array) -> str:
         """As in "piano rolls of 2 bars, 4 tracks"."""
@@ -88,7 +139,7 @@ class PianorollOutput(Output[PianorollSpec]):
         """The first ones."""
         if not len(samples):
             return None
-        return roll_picture([Music.from_roll(roll, self.spec) for roll in samples.data[:SHOWN]])
+        return roll_picture(self._pieces(samples, SHOWN))
 
     def arrays(self, samples: Drawn) -> dict[str, Array]:
         """In bytes, which are eight times smaller in memory than they were, and much smaller in a file."""

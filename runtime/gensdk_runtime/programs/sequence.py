@@ -166,6 +166,18 @@ class SequenceForm(Program[SequenceSettings]):
             run.lengths[...] = lengths[:wanted] * each
 
 
+def _nearest(part: NDArray[np.float32], known: NDArray[np.float32]) -> Int64:
+    """For each of `part` [m, elements, D] the number of the nearest of `known` [K, D]: [m, elements]."""
+    if part.shape[2] == 1:  # of many numbers, as amplitudes are
+        numbers = known[:, 0].astype(np.float64)
+        order = np.argsort(numbers, kind="stable")
+        middles = (numbers[order][1:] + numbers[order][:-1]) / 2
+        return order[np.searchsorted(middles, part[..., 0].astype(np.float64))].astype(np.int64)
+    apart = (known**2).sum(axis=1) - 2 * part @ known.T  # of |x - k|^2 what differs
+    nearest: Int64 = apart.argmin(axis=2).astype(np.int64)
+    return nearest
+
+
 @register_program
 class SequenceProgram(SequenceForm):
     """See :class:`SequenceSpec` for the graphs."""
@@ -228,30 +240,57 @@ class SequenceProgram(SequenceForm):
         tokens, elements = self.tokens_of(begun), lengths // self.each
         if (lengths % self.each).any():
             raise InputError(f"expected prefix in steps of {self.each}, got {int(lengths.max())}")
+        self._require_made(begun, tokens, "prefix")
         place = np.arange(tokens.shape[1])[None, :, None]
         if (tokens[:, :, :1] == self.spec.stop)[place < elements[:, None, None]].any():
             raise InputError(f"the prefix holds token {self.spec.stop}, which ends a sample; leave it out")
         return np.where(place < elements[:, None, None], tokens, -1)
 
     def tokens_of(self, begun: NDArray[Any]) -> Int64:
-        """Of samples that are made of one number an element, each the token whose number is the nearest."""
+        """Tokens [m, elements, C] of the beginnings of samples: each the one whose decoding is the nearest.
+
+        Of several channels each is a part of the sample along its first axis, as the tracks of a piano roll are.
+        """
         spec = self.spec
         if spec.decode_graph is None:
             return begun[:, :, None].astype(np.int64)
-        if begun.ndim != 3 or begun.shape[2] != 1 or self.each != 1 or spec.axis or spec.channels != 1:
-            raise InputError(f"the elements of model {self.model.name!r} are no single numbers; leave prefix out")
-        made = [self._number(token) for token in range(spec.levels) if token != spec.stop]
-        numbers = np.array(made, np.float64)
-        kept = np.array([token for token in range(spec.levels) if token != spec.stop])
-        order = np.argsort(numbers, kind="stable")
-        middles = (numbers[order][1:] + numbers[order][:-1]) / 2
-        return kept[order][np.searchsorted(middles, begun.astype(np.float64))].astype(np.int64)
+        single = spec.axis == 0 and spec.channels == 1 and begun.shape[2:] == (1,)
+        parts = spec.axis == 1 and begun.shape[1] == spec.channels
+        if self.each != 1 or not (single or parts):
+            raise InputError(
+                f"the elements of model {self.model.name!r} are neither single numbers nor parts with a token "
+                "each; leave prefix out"
+            )
+        tokens = np.array([token for token in range(spec.levels) if token != spec.stop], np.int64)
+        apart = [
+            _nearest(part, known) for part, known in zip(self._parts(begun), self._known(tokens), strict=True)
+        ]
+        return tokens[np.stack(apart, axis=2)]
 
-    def _number(self, token: int) -> float:
-        """What a token stands for."""
+    def _parts(self, whole: NDArray[Any]) -> NDArray[np.float32]:
+        """Samples [m, ...] as [C, m, elements, numbers], for each channel its own."""
+        elements = whole.shape[self.spec.axis + 1]
+        by_channel = np.moveaxis(whole, 1, 0) if self.spec.axis else whole[None]
+        return by_channel.reshape(self.spec.channels, len(whole), elements, -1).astype(np.float32)
+
+    def _known(self, tokens: Int64) -> NDArray[np.float32]:
+        """What each of `tokens` [K] stands for in each channel: [C, K, numbers]."""
+        repeated = np.repeat(tokens[:, None, None], self.spec.channels, axis=2)
         decode = self.sessions[str(self.spec.decode_graph)]
-        made = decode.run({"tokens": np.full((1, 1, 1), token, np.int64)})[self.model.output.tensor]
-        return float(made.reshape(-1)[0])
+        return self._parts(decode.run({"tokens": repeated})[self.model.output.tensor])[:, :, 0]
+
+    def _require_made(self, begun: NDArray[Any], tokens: Int64, what: str) -> None:
+        """:class:`InputError` where samples on steps, such as notes, are none that `tokens` make."""
+        spec, output = self.spec, self.model.output
+        if spec.decode_graph is None or output.discrete_step is None:
+            return
+        again = self.sessions[spec.decode_graph].run({"tokens": tokens})[output.tensor]
+        other = (again != begun).reshape(len(begun), -1).any(axis=1)
+        if other.any():
+            raise InputError(
+                f"{what} {int(other.argmax())} is nothing that model {self.model.name!r} can make, as several "
+                "notes of a track at once are; change it"
+            )
 
     def to_judge(self, output: Output[Any], values: Any, lengths: Any) -> Judged:
         """Whole samples under the output's name, and their "lengths" in elements, at the most all of them.
@@ -259,6 +298,8 @@ class SequenceProgram(SequenceForm):
         The dimensions are the tokens, the end of a sample being one too.
         """
         spec, given = self.spec, output.given(values)
+        if spec.decode_graph is not None and self.model.output.discrete_step is not None:
+            self._require_made(given, self.tokens_of(given), "sample")
         if lengths is not None:
             known = self._checked(lengths, len(given))
         elif spec.decode_graph is None:

@@ -23,7 +23,6 @@ from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.backends.tensorrt import backend as tensorrt
 from gensdk_runtime.backends.tensorrt.supply import UntrustedEngineWarning
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BackendError, GensdkWarning
 from gensdk_runtime.generator import Generator
@@ -34,6 +33,7 @@ trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not 
 pytest.importorskip("cuda.bindings.runtime", reason="the extra rtx is not installed")
 
 from support.another_os import WINDOWS  # noqa: E402
+from support.embedded import IMAGES  # noqa: E402
 from support.engines_here import Host, engines_here  # noqa: E402
 from support.host_gpu import HostBuilder, HostCuda  # noqa: E402
 
@@ -46,7 +46,7 @@ def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     return engines_here(request.param, monkeypatch, tmp_path)
 
 
-@pytest.mark.parametrize("name", embedded_names())
+@pytest.mark.parametrize("name", IMAGES)
 def test_samples_are_those_of_onnx_runtime(host: Host, name: str) -> None:
     with Generator.load(name, backend=OnnxRuntimeBackend(threads=1)) as reference:
         expected = [reference.sample(n, seed=1, batch_size=3).array for n in (3, 5)]

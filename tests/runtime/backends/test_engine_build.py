@@ -28,13 +28,14 @@ from gensdk_runtime.errors import BackendError, GensdkWarning, UnavailableError
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import EngineSpec
 from gensdk_runtime.spec.signature import GraphSpec
+from support.embedded import precisions_of
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
 GRAPHS = [
     (name, graph.name, precision)
     for name in embedded_names()
     for graph in Bundle.open(name).manifest.model.graphs
-    for precision in ("fp32", "fp16")
+    for precision in precisions_of(name)
 ]
 BATCH = {"batch": AxisRange(1, 8, 64)}
 GPU = Gpu("Some GPU", (8, 9), 13000)

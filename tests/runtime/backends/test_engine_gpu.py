@@ -14,11 +14,11 @@ from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.backends.tensorrt.backend import TensorRtBackend
 from gensdk_runtime.backends.tensorrt.cache import EngineCache
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.verify import verify_bundle
 from gensdk_runtime.spec.fields import Precision
+from support.embedded import IMAGES
 
 AVAILABLE = get_backend("tensorrt").availability()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not AVAILABLE.available, reason=AVAILABLE.reason)]
@@ -32,13 +32,13 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", embedded_names())
+@pytest.mark.parametrize("name", IMAGES)
 def test_golden_trajectories_hold(name: str, precision: Precision, backend: TensorRtBackend) -> None:
     report = verify_bundle(name, backend=backend, precision=precision)
     assert report.ok, report.problems
 
 
-@pytest.mark.parametrize("name", embedded_names())
+@pytest.mark.parametrize("name", IMAGES)
 def test_samples_are_those_of_onnx_runtime(name: str, backend: TensorRtBackend) -> None:
     with Generator.load(name, backend=OnnxRuntimeBackend(threads=1)) as reference:
         expected = reference.sample(16, seed=0, batch_size=5).array

@@ -13,7 +13,6 @@ import pytest
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError, GensdkWarning
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.noise import MAX_WORD, SampleKey
@@ -30,6 +29,7 @@ from gensdk_runtime.backends.cuda.noise_kernels import ENTRIES, NoiseKernels
 from gensdk_runtime.backends.cuda.resident import GpuArray
 from gensdk_runtime.backends.tensorrt.backend import TensorRtBackend
 from support import noise_ptx
+from support.embedded import IMAGES
 from support.engines_here import Host, engines_here
 from support.host_driver import Play, play_on
 from support.host_gpu import HostCuda
@@ -197,7 +197,7 @@ REFUSALS = [CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION, CUresult.CUDA_ERROR_INV
 OPTIONS: dict[str, dict[str, Any]] = {"digits-ddpm": {"num_inference_steps": 5, "eta": 1.0, "cache_interval": 2}}
 
 
-@pytest.fixture(scope="module", params=embedded_names())
+@pytest.fixture(scope="module", params=IMAGES)
 def bundle(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -11,11 +11,11 @@ import pytest
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.registry import families
+from support.embedded import IMAGES
 from support.inverting_bundle import write_inverting_bundle
 from support.plans import family_plan
 
@@ -111,7 +111,7 @@ def test_a_frame_passes_once_each_way(host: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(result, 255 - frame)
 
 
-@pytest.mark.parametrize("bundle", embedded_names())
+@pytest.mark.parametrize("bundle", IMAGES)
 def test_listening_changes_no_sample(host: Any, bundle: str) -> None:
     def seen(backend: Any) -> tuple[Any, list[Any]]:
         heard: list[Any] = []

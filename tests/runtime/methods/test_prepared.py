@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.bundles.embedded import embedded_names
 from gensdk_runtime.errors import BackendError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods.prepared import Prepared
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.programs.diffusion_state import Cohort
 from support.another_os import WINDOWS
+from support.embedded import IMAGES
 from support.engines_here import engines_here
 from support.models import MODELS, generator
 from support.streams import slow_generator
@@ -34,7 +34,7 @@ DIFFUSION = [
 ]
 
 
-@pytest.mark.parametrize("bundle", embedded_names())
+@pytest.mark.parametrize("bundle", IMAGES)
 def test_what_was_prepared_gives_what_sample_gives(bundle: str) -> None:
     with Generator.load(bundle, backend="onnxruntime") as model:
         for n in (1, 3):

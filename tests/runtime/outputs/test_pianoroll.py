@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.music import roll_picture as pictures
 from gensdk_runtime.media.music.midi_reading import read_midi
-from gensdk_runtime.media.music.notes import Music, Note
+from gensdk_runtime.media.music.notes import Music, Note, joined
 from gensdk_runtime.media.music.roll_picture import colour, roll_picture
 from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.proof.drift import sample_drift
@@ -196,3 +197,86 @@ def test_a_format_is_told_in_words() -> None:
     assert "2 bars of 4 beats, 2 steps a beat, pitches 48 to 71, 120 beats a minute" in output.facts
     assert "lead (program 73)" in output.facts
     assert RollFormat.model_validate(SPEC.model_dump(exclude={"kind", "value_range"})).seconds_per_step == 0.25
+
+
+def ended(drawn: Samples, *lengths: int) -> Samples:
+    """The same samples, which end early."""
+    return replace(drawn, lengths=np.array(lengths, np.int64))
+
+
+def test_a_piece_that_ends_early_has_as_many_bars_as_it_needs(drawn: Samples, tmp_path: Path) -> None:
+    early = ended(drawn, 16, 5, 0)
+    assert [piece.format.bars for piece in early.music] == [2, 1, 1]
+    assert early.music[0] == drawn.music[0]
+    np.testing.assert_array_equal(early.music[1].roll[:, :5], drawn.array[1, :, :5] == 1)
+    assert not early.music[1].roll[:, 5:].any()
+    assert early.music[2].notes == ()
+    assert early[1].music == early.music[1:2]
+    with wave.open(str(early.save(tmp_path / "tunes.wav"))) as file:
+        seconds = file.getnframes() / file.getframerate()
+    assert seconds == pytest.approx(4 + 2 + 2 + 2 * 2, abs=0.3), "two bars, one, one, and a bar between"
+    starts = {note.start for note in joined(early.music).notes}
+    assert starts == {2, 3 * 8 + 2}, "behind a piece of two bars and a bar of silence"
+    assert early.picture().shape[0] == drawn.picture().shape[0]
+    with np.load(early.save(tmp_path / "tunes.npz")) as arrays:
+        assert arrays["lengths"].tolist() == [16, 5, 0]
+        np.testing.assert_array_equal(arrays["array"], drawn.array)
+
+
+def test_rolls_that_are_given_back(drawn: Samples) -> None:
+    output = output_of(SPEC)
+    for given in (drawn.array, drawn.array.astype(bool), drawn.array.astype(np.uint8)):
+        np.testing.assert_array_equal(output.given(given), drawn.array)
+        begun, lengths = output.beginning(given[:, :, :6])
+        np.testing.assert_array_equal(begun, drawn.array[:, :, :6])
+        assert lengths.tolist() == [6, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((2, 16, 24)), r"as rolls \[n, 2, 16 steps, 24\], got \[2, 16, 24\]"),
+        (np.zeros((0, 2, 16, 24)), "got"),
+        (np.zeros((1, 2, 15, 24)), r"got \[1, 2, 15, 24\]"),
+        (np.full((1, 2, 16, 24), 0.5), "ones, where a note sounds, and zeros, got others"),
+        (np.full((1, 2, 16, 24), np.nan), "got others"),
+        (np.full((1, 2, 16, 24), 2), "got others"),
+        (np.full((1, 2, 16, 24), "x"), "an array of numbers"),
+        (None, "expected piano rolls"),
+    ],
+)
+def test_rolls_that_are_none_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as failure:
+        output_of(SPEC).given(values)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("steps", [0, 16, 17])
+def test_beginnings_leave_room(steps: int) -> None:
+    with pytest.raises(InputError, match=r"expected prefix as rolls \[n, 2, 1 to 15 steps, 24\]"):
+        output_of(SPEC).beginning(np.zeros((1, 2, steps, 24)))
+
+
+def test_the_beginning_of_a_midi_file(drawn: Samples, tmp_path: Path) -> None:
+    path, output = tmp_path / "tune.mid", output_of(SPEC)
+    path.write_bytes(drawn.music[0].midi())
+    roll = output.prefix_of(path, 5)
+    np.testing.assert_array_equal(roll, drawn.array[:1, :, :5])
+    assert output.prefix_of(path, 4).shape == (1, 2, 4, 24)
+    strange = PianorollSpec.model_validate(
+        {**dict(SPEC), "tracks": (TrackSpec(name="one"), TrackSpec(name="two"))}
+    )
+    by_order = output_of(strange).prefix_of(path, 5)
+    np.testing.assert_array_equal(by_order, roll, "no name is the model's: by their order")
+    low = PianorollSpec.model_validate({**dict(SPEC), "lowest_pitch": 0, "pitches": 12})
+    with pytest.raises(InputError, match="no note of tracks lead, bass with pitches 0 to 11"):
+        output_of(low).prefix_of(path)
+    with pytest.raises(InputError, match="has 6 steps, expected 7 or more"):
+        output.prefix_of(path, 7)
+    with pytest.raises(InputError, match="the steps of a prefix"):
+        output.prefix_of(path, 16)
+    path.write_bytes(b"MThd")
+    with pytest.raises(InputError, match="no MIDI file"):
+        output.prefix_of(path)
+    with pytest.raises(InputError, match="can't read"):
+        output.prefix_of(tmp_path / "missing.mid")

@@ -25,7 +25,7 @@ Points = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 Labels = NDArray[np.int64]
 Split = Literal["train", "test", "valid"]
-""""valid" of texts alone: what is left for choosing settings."""
+""""valid" of texts, and of music whose file has such a part: what is left for choosing settings."""
 SPLITS: tuple[str, ...] = get_args(Split)
 Size = tuple[int, int]
 """(height, width)."""
@@ -78,6 +78,7 @@ class LoadOptions:
     bars: int | None = None
     steps_per_beat: int | None = None
     transpose: int | None = None
+    whole: bool = False
 
 
 class Dataset(ABC):

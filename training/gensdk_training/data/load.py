@@ -63,6 +63,7 @@ def load_data(
     bars: int | None = None,
     steps_per_beat: int | None = None,
     transpose: int | None = None,
+    whole: bool = False,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -90,24 +91,24 @@ def load_data(
     "speaker". `only`: the classes to keep, by name or number, such as the normal ones for anogan; none: all. The
     classes of the data set are those that it holds.
 
-    Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json``
-    or ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default;
-    `steps_per_beat`: the grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too,
-    none by default.
+    Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json`` or
+    ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default; `steps_per_beat`:
+    the grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too, none by default;
+    `whole`: pieces from their beginning to their end in place of phrases, those of at most `bars`, by default all.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
     options = LoadOptions(
         *(split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth),
-        *(sample_rate, seconds, text, bars, steps_per_beat, transpose),
+        *(sample_rate, seconds, text, bars, steps_per_beat, transpose, whole),
     )
     _check(options)
     pairs = inputs is not None and paired
-    whole = replace(options, holdout=0.0, split="train") if pairs and holdout > 0 else options  # cut as pairs
+    uncut = replace(options, holdout=0.0, split="train") if pairs and holdout > 0 else options  # cut as pairs
     parts = domains_of(spec)
     dataset = (
-        join_domains(parts, partial(_load, data_dir=data_dir), whole) if parts else _load(spec, whole, data_dir)
+        join_domains(parts, partial(_load, data_dir=data_dir), uncut) if parts else _load(spec, uncut, data_dir)
     )
     if sample_rate is not None or seconds is not None:
         dataset.info.require_audio()
@@ -125,15 +126,15 @@ def load_data(
     if inputs is None:
         return seen_classes(dataset)
     same = dataset.info.height, dataset.info.width
-    others = replace(whole, labels="none", channels=input_channels, size=same, value_range=input_value_range)
+    others = replace(uncut, labels="none", channels=input_channels, size=same, value_range=input_value_range)
     _check(others)
-    part = (holdout, split) if whole is not options else None
+    part = (holdout, split) if uncut is not options else None
     return with_sources(seen_classes(dataset), _load(inputs, others, data_dir), paired=paired, part=part)
 
 
 def _refuse_text_options(options: LoadOptions, dataset: Dataset) -> None:
     """Raises :class:`InputError` for what is said of texts where the data are others."""
-    if options.text is not None or options.split == "valid":
+    if options.text is not None or (options.split == "valid" and not isinstance(dataset, PianorollDataset)):
         what = "text options are" if options.text is not None else "a validation part is"
         raise InputError(f"{what} for texts, and {dataset.info.name!r} are {dataset.info.kind}; leave it out")
 
@@ -210,7 +211,8 @@ def _spoken_digits(rest: str, data_dir: Path | str | None) -> Path:
 
 def _check_kind(dataset: Dataset, options: LoadOptions) -> None:
     """Raises :class:`InputError` for options of music with data of another kind."""
-    given = [name for name in ("bars", "steps_per_beat", "transpose") if getattr(options, name) is not None]
+    names = ("bars", "steps_per_beat", "transpose", "whole")
+    given = [name for name in names if getattr(options, name) != getattr(LoadOptions, name)]
     if given and not isinstance(dataset, PianorollDataset):
         kind = dataset.info.kind
         dataset.close()

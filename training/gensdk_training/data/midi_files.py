@@ -64,6 +64,8 @@ def read_midi_files(path: Path, options: LoadOptions, skipped: SkipLog, findings
     Files that can't be read are skipped, with the reason. Raises :class:`InputError` where none is left, and for
     more than fits.
     """
+    if options.split == "valid":
+        raise InputError(f"{path}: MIDI files have no validation part; use split train or test")
     root, told = split_folder(path, options) if path.is_dir() else (path, "")
     songs = []
     for name, data in _files(root, findings):
@@ -86,6 +88,7 @@ def read_midi_files(path: Path, options: LoadOptions, skipped: SkipLog, findings
             )
         roll = to_roll(song.score, wanted, len(tracks), options.steps_per_beat or STEPS_PER_BEAT, counts)
         pieces.append(Piece(song.name, roll))
+    longest = max(piece.roll.shape[1] for piece in pieces)
     used = np.any([piece.roll.any(axis=(0, 1)) for piece in pieces], axis=0).nonzero()[0]
     if not told and (options.holdout > 0 or options.split == "test"):
         chosen = holdout_indices(len(pieces), options.holdout, options.split)
@@ -99,6 +102,7 @@ def read_midi_files(path: Path, options: LoadOptions, skipped: SkipLog, findings
         pieces=pieces,
         lowest=int(used[0]),
         highest=int(used[-1]),
+        longest=longest,
         steps_per_beat=options.steps_per_beat or STEPS_PER_BEAT,
         split=told,
         values=f"notes of {len(songs)} MIDI files, pitches {int(used[0])} to {int(used[-1])}",

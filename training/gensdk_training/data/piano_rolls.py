@@ -21,7 +21,7 @@ Bool = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 BARS, STEPS_PER_BEAT, BEATS_PER_BAR = 2, 4, 4
 """Where nothing else is asked for."""
-MAX_TRANSPOSE = 11
+MAX_TRANSPOSE, MAX_BARS = 11, 256
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class Piece:
 @dataclass
 class Pieces:
     """What a source holds: the `pieces` of the part that is asked for, and the `lowest` and `highest` pitch of all
-    parts, so that each of them has the same format; `skipped`, of those that are too short among them."""
+    parts, so that each of them has the same format, as the steps of the `longest` have."""
 
     tracks: tuple[TrackSpec, ...]
     tempo: float
     pieces: list[Piece]
     lowest: int
     highest: int
+    longest: int
     steps_per_beat: int = STEPS_PER_BEAT
     notes: list[str] = field(default_factory=list)
     split: str = ""
@@ -51,6 +52,9 @@ class Pieces:
 class PianorollDataset(Dataset):
     """Phrases in memory: `rolls`, whole pieces bool [tracks, steps, pitches]; `places` int64 [N, 3], of each
     phrase its piece, its first step, and by how many semitones it is transposed. Drums stay as they are.
+
+    Where ``info.ends`` a phrase is a whole piece: what is shorter than the format ends in silence, and
+    ``ImageBatch.lengths`` says where.
     """
 
     def __init__(self, info: DataInfo, rolls: Sequence[Bool], places: Int64, form: PianorollSpec) -> None:
@@ -65,17 +69,22 @@ class PianorollDataset(Dataset):
         digest.update(np.ascontiguousarray(self.places).data)
         for roll in self.rolls:
             digest.update(np.packbits(roll).data)
+        if self.info.ends:
+            digest.update(b"whole")
         return digest.hexdigest()
 
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The phrases at `indices`: float32 [B, tracks, steps, pitches], ones and zeros."""
         phrases = np.zeros((len(indices), *self.form.shape), np.float32)
-        for out, (piece, first, shift) in zip(phrases, self.places[indices].tolist(), strict=True):
+        lengths = np.zeros(len(indices), np.int64)
+        for row, (piece, first, shift) in enumerate(self.places[indices].tolist()):
             phrase = self.rolls[piece][:, first : first + self.form.steps]
+            lengths[row] = phrase.shape[1]
+            out = phrases[row, :, : lengths[row]]
             out[:] = phrase
             if shift:  # no further than there is room: nothing comes back at the other end
                 out[self._melodic] = np.roll(phrase[self._melodic], shift, axis=2)
-        return ImageBatch(phrases, None)
+        return ImageBatch(phrases, None, lengths=lengths if self.info.ends else None)
 
     @property
     def labels(self) -> Labels | None:
@@ -124,7 +133,8 @@ def pianoroll_dataset(name: str, found: Pieces, options: LoadOptions) -> Pianoro
     """The phrases of `found` as `options` ask for them.
 
     A phrase has `options.bars` bars and begins at each bar, so that phrases overlap. Phrases that are silent, and
-    steps that fill no bar at a piece's end, are dropped. With `options.transpose` each phrase stands there in all
+    steps that fill no bar at a piece's end, are dropped. With `options.whole` a phrase is a piece from its
+    beginning to its end, and longer pieces are left out. With `options.transpose` each phrase stands there in all
     keys up to so many semitones away whose notes stay within the pitches. What was done is among the findings.
     Raises :class:`InputError` where nothing is left.
     """
@@ -132,9 +142,10 @@ def pianoroll_dataset(name: str, found: Pieces, options: LoadOptions) -> Pianoro
     low, high = form.lowest_pitch, form.lowest_pitch + form.pitches
     rolls = [piece.roll[:, :, low:high] for piece in found.pieces]
     counts: Counter[str] = Counter()
-    places = phrases(rolls, form, options.transpose or 0, counts)
+    cut = whole_pieces if options.whole else phrases
+    places = cut(rolls, form, options.transpose or 0, counts)
     if not len(places):
-        raise InputError(f"{name}: no piece has {form.bars} bars in which something sounds; set fewer --bars")
+        raise InputError(_nothing_left(name, form, options))
     info = DataInfo(
         name=name,
         channels=len(form.tracks),
@@ -142,12 +153,15 @@ def pianoroll_dataset(name: str, found: Pieces, options: LoadOptions) -> Pianoro
         width=form.pitches,
         count=len(places),
         form=form,
+        ends=options.whole or None,
     )
     dataset = PianorollDataset(info, rolls, places, form)
     findings, plain = dataset.findings, int((places[:, 2] == 0).sum())
     findings.values = found.values or "ones and zeros"
     findings.split = found.split
     told = f"{plain} phrases of {form.bars} bars, one from each bar of {len(rolls)} pieces: they overlap"
+    if options.whole:
+        told = f"{plain} of {len(rolls)} pieces, whole, up to {form.bars} bars: behind their ends lies silence"
     findings.note(told if not options.transpose else f"{told}; {len(places)} with those moved to other keys")
     for text in found.notes:
         findings.note(text)
@@ -158,14 +172,14 @@ def pianoroll_dataset(name: str, found: Pieces, options: LoadOptions) -> Pianoro
 
 
 def _format(found: Pieces, options: LoadOptions) -> PianorollSpec:
-    lowest = found.lowest // OCTAVE * OCTAVE
+    lowest, bar = found.lowest // OCTAVE * OCTAVE, found.steps_per_beat * BEATS_PER_BAR
     return PianorollSpec(
         tracks=found.tracks,
         lowest_pitch=lowest,
         pitches=min(PITCHES, (found.highest // OCTAVE + 1) * OCTAVE) - lowest,
         steps_per_beat=found.steps_per_beat,
         beats_per_bar=BEATS_PER_BAR,
-        bars=options.bars or BARS,
+        bars=options.bars or (min(MAX_BARS, -(-found.longest // bar)) if options.whole else BARS),
         tempo=min(500.0, max(10.0, round(found.tempo, 2))),
     )
 
@@ -183,11 +197,35 @@ def phrases(rolls: Sequence[Bool], form: PianorollSpec, transpose: int, counts: 
             if not phrase.any():
                 counts["silent phrases, left out"] += 1
                 continue
-            used = np.flatnonzero(phrase[melodic].any(axis=(0, 1)))
-            down, up = (0, 0) if not len(used) else (int(used[0]), form.pitches - 1 - int(used[-1]))
-            shifts = range(-min(transpose, down), min(transpose, up) + 1)
-            places += [(number, first, shift) for shift in sorted(shifts, key=abs)]
+            places += [(number, first, shift) for shift in _shifts(phrase[melodic], transpose)]
     return np.array(places, np.int64).reshape(-1, 3)
+
+
+def whole_pieces(rolls: Sequence[Bool], form: PianorollSpec, transpose: int, counts: Counter[str]) -> Int64:
+    """As :func:`phrases`, of pieces that are no longer than the format and not silent."""
+    melodic = np.array([not track.is_drum for track in form.tracks])
+    places: list[tuple[int, int, int]] = []
+    for number, roll in enumerate(rolls):
+        if roll.shape[1] > form.steps:
+            counts[f"pieces longer than {form.bars} bars, left out"] += 1
+        elif not roll.any():
+            counts["silent pieces, left out"] += 1
+        else:
+            places += [(number, 0, shift) for shift in _shifts(roll[melodic], transpose)]
+    return np.array(places, np.int64).reshape(-1, 3)
+
+
+def _shifts(melodic: Bool, transpose: int) -> list[int]:
+    """By how many semitones the tracks [tracks, steps, pitches] may be moved, 0 first."""
+    used = np.flatnonzero(melodic.any(axis=(0, 1)))
+    down, up = (0, 0) if not len(used) else (int(used[0]), melodic.shape[2] - 1 - int(used[-1]))
+    return sorted(range(-min(transpose, down), min(transpose, up) + 1), key=abs)
+
+
+def _nothing_left(name: str, form: PianorollSpec, options: LoadOptions) -> str:
+    if options.whole:
+        return f"{name}: no piece in which something sounds has at most {form.bars} bars; set more --bars"
+    return f"{name}: no piece has {form.bars} bars in which something sounds; set fewer --bars"
 
 
 def check_options(options: LoadOptions) -> None:
@@ -197,7 +235,7 @@ def check_options(options: LoadOptions) -> None:
             raise InputError(f"{name} is for images, and these data are music; leave it out")
     if options.labels not in ("auto", "none"):
         raise InputError(f"music has no labels {options.labels[:40]!r}; leave labels out")
-    for name, least, most in (("bars", 1, 256), ("steps_per_beat", 1, 96), ("transpose", 0, MAX_TRANSPOSE)):
+    for name, least, most in (("bars", 1, MAX_BARS), ("steps_per_beat", 1, 96), ("transpose", 0, MAX_TRANSPOSE)):
         value = getattr(options, name)
         if value is not None and not least <= value <= most:
             raise InputError(f"expected {name} from {least} to {most}, got {value}")

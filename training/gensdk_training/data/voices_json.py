@@ -58,6 +58,7 @@ def read_voices(path: Path, options: LoadOptions) -> Pieces:
         pieces=pieces,
         lowest=int(used[0]),
         highest=int(used[-1]),
+        longest=max(roll.shape[1] for all_ in rolls.values() for roll in all_),
         split=told,
         values=f"pitches {int(used[0])} to {int(used[-1])}, a note for each voice at a time",
         notes=[
@@ -102,6 +103,8 @@ def _part(path: Path, parts: dict[str, list[Any]], options: LoadOptions) -> tupl
         others = ", ".join(f"{printable(n)[:20]} {len(all_)}" for n, all_ in parts.items() if n != options.split)
         chosen: list[tuple[str, int]] = [(options.split, number) for number in range(len(parts[options.split]))]
         return chosen, f"{options.split}: {len(chosen)} pieces of the file, beside {others}"
+    if options.split == "valid":
+        raise InputError(f"{path} has no part 'valid' beside a test part; use split train or test")
     whole = [(name, number) for name, all_ in parts.items() for number in range(len(all_))]
     if options.holdout == 0 and options.split == "train":
         return whole, ""

@@ -4,6 +4,7 @@ other."""
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from math import inf
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.pianoroll import PianorollSpec
+from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_training.data.dataset import Dataset
-from gensdk_training.data.piano_rolls import PianorollDataset
+from gensdk_training.data.piano_rolls import BARS, PianorollDataset, phrases
 from gensdk_training.evaluation.evaluation_report import EvaluationReport, Measure
 from gensdk_training.evaluation.labels import chosen_of
 from gensdk_training.evaluation.measures import MUSIC_METRICS
@@ -32,7 +36,8 @@ SHOWN = 16
 
 
 def evaluate_music(bundle: Bundle, data: DataConfig, asked: Asked, *, named: bool) -> Evaluation:
-    """The measures of :mod:`gensdk_training.metrics.music`, of samples against the test part of `data`.
+    """The measures of :mod:`gensdk_training.metrics.music`, of samples against the test part of `data`; of pieces
+    that end by themselves, cut into phrases as the data are.
 
     `named`: the metrics were named, and each must be possible. Raises :class:`InputError` for data that are no
     music of the model's tracks and steps, a count out of range, and metrics of other kinds.
@@ -43,17 +48,19 @@ def evaluate_music(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
     if not 2 <= asked.count <= MAX_SAMPLES:
         raise InputError(f"expected 2 to {MAX_SAMPLES} samples, got {asked.count}")
     model = bundle.manifest.model
-    form = cast(PianorollSpec, model.output)
-    cut = data.model_copy(update={"bars": form.bars, "steps_per_beat": form.steps_per_beat, "transpose": None})
+    form = _of_phrases(model)
+    settings = {"bars": form.bars, "steps_per_beat": form.steps_per_beat, "transpose": None, "whole": False}
+    cut = data.model_copy(update=settings)
     with closing(cut.load(split="train")) as train, closing(cut.load(split="test")) as test:
         own, against = _music(train, form), _music(test, form)
         asked.say(f"drawing {asked.count} samples")
         with Generator.load(bundle, backend=asked.backend) as generator:
             samples = generator.sample(asked.count, seed=asked.seed, progress=asked.progress, **asked.options)
-        floor = _rolls(own[0], chosen_of(own[0], asked.count, asked.seed))
+        made = _phrases(samples, form)
+        floor = _rolls(own[0], chosen_of(own[0], len(made), asked.seed))
         real = _rolls(against[0], np.arange(len(against[0])))
-        base = independent_notes(_rolls(own[0], np.arange(len(own[0]))), len(samples), asked.seed)
-        rows = music_measures(samples.array > 0.5, floor, real, base, form)
+        base = independent_notes(_rolls(own[0], np.arange(len(own[0]))), len(made), asked.seed)
+        rows = music_measures(made, floor, real, base, form)
         lost = own[1] + against[1]
         report = EvaluationReport(
             model=model.name,
@@ -68,6 +75,7 @@ def evaluate_music(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
             notes=(
                 "baseline: notes drawn one by one, as many at a step and pitches as often as in the training part",
                 "phrases overlap: neighbours in the data share bars",
+                *([f"{len(made)} phrases of {len(samples)} samples"] if len(made) != len(samples) else []),
                 *([f"{lost} steps of notes lie outside of the model's pitches and are left out"] if lost else []),
             ),
             settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")},
@@ -128,6 +136,28 @@ def _music(data: Dataset, form: PianorollSpec) -> tuple[PianorollDataset, int]:
     if not isinstance(data, PianorollDataset):
         raise InputError(f"the model makes music, and {data.info.name!r} are {data.info.kind}; give such data")
     return data.as_they_are().in_format(form)
+
+
+def _of_phrases(model: ModelSpec) -> PianorollSpec:
+    """The format in which the model's music is measured: its own, or of pieces that end by themselves phrases of
+    theirs."""
+    form, program = cast(PianorollSpec, model.output), model.program
+    if not isinstance(program, SequenceSpec) or program.stop is None:
+        return form
+    return form.model_copy(update={"bars": min(form.bars, BARS)})
+
+
+def _phrases(samples: Samples, form: PianorollSpec) -> Bool:
+    """The samples as phrases of `form`, bool [n, tracks, steps, pitches], one from each bar of pieces that are
+    longer."""
+    rolls = np.asarray(samples.array > 0.5)
+    if samples.lengths is None or rolls.shape[2] == form.steps:
+        return rolls
+    pieces = [roll[:, :end] for roll, end in zip(rolls, samples.lengths.tolist(), strict=True)]
+    places = phrases(pieces, form, 0, Counter())
+    if not len(places):
+        raise InputError(f"no sample has {form.bars} bars in which something sounds; train the model for longer")
+    return np.stack([pieces[piece][:, first : first + form.steps] for piece, first, _ in places.tolist()])
 
 
 def _rolls(data: PianorollDataset, indices: NDArray[np.int64] | Sequence[int]) -> Bool:

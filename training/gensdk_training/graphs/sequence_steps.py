@@ -55,6 +55,13 @@ def draw_among(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     return _drawn(torch.where(shares >= least, shares, torch.zeros_like(shares)), uniform)
 
 
+def draw_among_few(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """As :func:`draw_among`, of tokens that are so few that a branch around the sorting would take longer."""
+    shares = torch.softmax(logits / temperature.unsqueeze(1), dim=1)
+    least = _least_kept(shares, top_k, top_p)
+    return _drawn(torch.where(shares >= least, shares, torch.zeros_like(shares)), uniform)
+
+
 def _no_least(shares: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """As :func:`_least_kept`, where nothing is cut. (A branch that gave `shares` back would be no valid ONNX.)"""
     return torch.zeros_like(shares[:, :1])

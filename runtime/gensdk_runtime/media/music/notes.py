@@ -64,6 +64,15 @@ class Music:
             form,
         )
 
+    @classmethod
+    def beginning(cls, roll: NDArray[Any], form: RollFormat, steps: int) -> Self:
+        """As :meth:`from_roll`, of the first `steps` steps: as many bars as hold them, at least one, and silence
+        in the last one behind them."""
+        bars = min(form.bars, max(1, -(-steps // form.steps_per_bar)))
+        held = roll[:, : bars * form.steps_per_bar].copy()
+        held[:, steps:] = 0
+        return cls.from_roll(held, form.model_copy(update={"bars": bars}))
+
     @property
     def roll(self) -> Bool:
         """bool [tracks, steps, pitches]: whether a note sounds."""
@@ -111,14 +120,12 @@ def runs(roll: Bool) -> tuple[Int64, Int64, Int64, Int64]:
 
 
 def joined(pieces: Iterable[Music]) -> Music:
-    """All `pieces`, which share a format, as one: one after the other, with a bar of silence between."""
+    """All `pieces`, which share a format but for their bars, as one: one after the other, with a bar of silence
+    between."""
     parts = list(pieces)
-    form = parts[0].format
-    stride = form.steps + form.steps_per_bar
-    notes = [
-        Note(note.start + place * stride, note.track, note.pitch, note.duration)
-        for place, piece in enumerate(parts)
-        for note in piece.notes
-    ]
-    bars = len(parts) * (form.bars + 1) - 1
-    return Music(tuple(notes), form.model_copy(update={"bars": bars}))
+    form, first, notes = parts[0].format, 0, list[Note]()
+    for piece in parts:
+        begin = first * form.steps_per_bar
+        notes += [Note(note.start + begin, note.track, note.pitch, note.duration) for note in piece.notes]
+        first += piece.format.bars + 1
+    return Music(tuple(notes), form.model_copy(update={"bars": first - 1}))

@@ -26,14 +26,15 @@ _BLACK_KEYS = (1, 3, 6, 8, 10)
 
 
 def roll_picture(pieces: Sequence[Music]) -> Uint8:
-    """All `pieces`, at least one and of one format, as one picture, RGB uint8 [H, W, 3], in about a square.
+    """All `pieces`, at least one and of one format but for their bars, as one picture, RGB uint8 [H, W, 3], in
+    about a square.
 
     Lines for beats, darker ones for bars, rows of black keys in grey, and the C of each octave by its name. Each
     note has a dark edge where it begins. Tracks that sound one pitch at once share its height.
     """
-    form = pieces[0].format
+    form = max((piece.format for piece in pieces), key=lambda each: each.bars)
     tiles = [_tile(piece) for piece in pieces[: _most(form)]]
-    height, width = tiles[0].shape[0] + GAP, tiles[0].shape[1] + GAP
+    height, width = tiles[0].shape[0] + GAP, max(tile.shape[1] for tile in tiles) + GAP
     columns = min(len(tiles), max(1, ceil(sqrt(len(tiles) * height / width))))
     rows = ceil(len(tiles) / columns)
     sheet = np.full((TOP + rows * height, columns * width, 3), 255, np.uint8)
