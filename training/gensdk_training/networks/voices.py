@@ -36,7 +36,7 @@ class Gates(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Input and hidden state, [B, E + H], to the four gates [B, 4 H]."""
-        given, hidden = torch.split(x, self.sizes, dim=1)
+        given, hidden = torch.split(x, list(self.sizes), dim=1)
         made: Tensor = self.of_input(given) + self.of_state(hidden)
         return made
 
@@ -63,7 +63,8 @@ class VoiceHead(nn.Module):
             hidden = functional.dropout(hidden, share)
         made = self.out(hidden)
         held = (before.unsqueeze(1) == self.numbers).to(made.dtype) * made[:, -1:]
-        return made[:, :-1] + held + self.lowered.to(made.dtype)
+        logits: Tensor = made[:, :-1] + held + self.lowered.to(made.dtype)
+        return logits
 
 
 class Voices(nn.Module):
