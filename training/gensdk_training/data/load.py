@@ -105,10 +105,10 @@ def load_data(
     )
     _check(options)
     pairs = inputs is not None and paired
-    uncut = replace(options, holdout=0.0, split="train") if pairs and holdout > 0 else options  # cut as pairs
+    taken = replace(options, holdout=0.0, split="train") if pairs and holdout > 0 else options  # cut as pairs
     parts = domains_of(spec)
     dataset = (
-        join_domains(parts, partial(_load, data_dir=data_dir), uncut) if parts else _load(spec, uncut, data_dir)
+        join_domains(parts, partial(_load, data_dir=data_dir), taken) if parts else _load(spec, taken, data_dir)
     )
     if sample_rate is not None or seconds is not None:
         dataset.info.require_audio()
@@ -126,9 +126,9 @@ def load_data(
     if inputs is None:
         return seen_classes(dataset)
     same = dataset.info.height, dataset.info.width
-    others = replace(uncut, labels="none", channels=input_channels, size=same, value_range=input_value_range)
+    others = replace(taken, labels="none", channels=input_channels, size=same, value_range=input_value_range)
     _check(others)
-    part = (holdout, split) if uncut is not options else None
+    part = (holdout, split) if taken is not options else None
     return with_sources(seen_classes(dataset), _load(inputs, others, data_dir), paired=paired, part=part)
 
 

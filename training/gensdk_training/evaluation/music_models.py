@@ -19,7 +19,6 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.pianoroll import PianorollSpec
-from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.piano_rolls import BARS, PianorollDataset, phrases
 from gensdk_training.evaluation.evaluation_report import EvaluationReport, Measure
@@ -141,8 +140,8 @@ def _music(data: Dataset, form: PianorollSpec) -> tuple[PianorollDataset, int]:
 def _of_phrases(model: ModelSpec) -> PianorollSpec:
     """The format in which the model's music is measured: its own, or of pieces that end by themselves phrases of
     theirs."""
-    form, program = cast(PianorollSpec, model.output), model.program
-    if not isinstance(program, SequenceSpec) or program.stop is None:
+    form = cast(PianorollSpec, model.output)
+    if getattr(model.program, "stop", None) is None:
         return form
     return form.model_copy(update={"bars": min(form.bars, BARS)})
 
