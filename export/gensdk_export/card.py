@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gensdk_export.export_report import HEADING, MEASURED, GraphRow, engine_rows, row_text
-from gensdk_runtime.conditions.base import conditions_of
+from gensdk_runtime.conditions.base import Condition
 from gensdk_runtime.conditions.image import source_of
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
@@ -27,19 +27,23 @@ IMPORTED = "imported"
 def model_card(
     model: ModelSpec,
     provenance: Provenance,
+    conditions: Sequence[Condition[Any]],
     *,
     rows: tuple[GraphRow, ...],
     engines: tuple[tuple[EngineSpec, int], ...],
     fp16: Precision16Report | None,
     name: str,
 ) -> str:
-    """README.md of the bundle called `name` (its file name): what it is, how to sample, what was measured."""
+    """README.md of the bundle called `name` (its file name): what it is, how to sample, what was measured.
+
+    `conditions`: what works with those of the model.
+    """
     title, paper, story = _family(model.family)
     sections = [
         f"# {model.name}",
         f"{title}\n\nPaper: {paper}" if paper else title,
-        f"## Sample\n\n{_how_to_sample(model, name)}",
-        f"## Model\n\n{_table(('', ''), list(_facts(model, provenance).items()))}",
+        f"## Sample\n\n{_how_to_sample(model, conditions, name)}",
+        f"## Model\n\n{_table(('', ''), list(_facts(model, conditions, provenance).items()))}",
         *_options(model),
         f"## Proof\n\n{_proof(rows, engines)}{_islands(fp16)}",
     ]
@@ -68,11 +72,12 @@ def _family(name: str) -> tuple[str, str, str]:
     return f"{family.title[0].upper()}{family.title[1:]}.", family.paper, limits
 
 
-def _how_to_sample(model: ModelSpec, name: str) -> str:
-    for ability, how in (("dream", _how_to_dream), ("translate", _how_to_translate)):
-        if ability in abilities(model):
-            return how(model, name)
-    options, flags = _asked(model)
+def _how_to_sample(model: ModelSpec, conditions: Sequence[Condition[Any]], name: str) -> str:
+    options, flags = _asked(conditions)
+    if "dream" in abilities(model):
+        return _how_to_dream(model, name)
+    if "translate" in abilities(model):
+        return _how_to_translate(model, options, name)
     steps = getattr(getattr(model.program, "defaults", None), "num_inference_steps", None)
     options = options if steps is None else f", num_inference_steps={steps}{options}"
     suffix = output_of(model.output).suffixes[0]
@@ -85,21 +90,21 @@ def _how_to_sample(model: ModelSpec, name: str) -> str:
     )
 
 
-def _asked(model: ModelSpec) -> tuple[str, str]:
+def _asked(conditions: Sequence[Condition[Any]]) -> tuple[str, str]:
     """An example of each condition that has one: as arguments of a method, and of a command."""
-    shown = {each.kind: each.example for each in conditions_of(model) if each.example is not None}
+    shown = {each.kind: each.example for each in conditions if each.example is not None}
     return "".join(f", {kind}={value}" for kind, value in shown.items()), "".join(
         f" --{kind} {value}" for kind, value in shown.items()
     )
 
 
-def _how_to_translate(model: ModelSpec, name: str) -> str:
-    (label, _), channels = _asked(model), source_of(model).channels
+def _how_to_translate(model: ModelSpec, options: str, name: str) -> str:
+    channels = source_of(model).channels
     return (
         f"```sh\ngensdk verify {name}\n```\n\n"
         "```python\nfrom gensdk import Generator\n\n"
         f'with Generator.load("{name}") as generator:\n'
-        f"    result = generator.translate(image{label})  # uint8 [H, W, {channels}]\n```"
+        f"    result = generator.translate(image{options})  # uint8 [H, W, {channels}]\n```"
     )
 
 
@@ -113,14 +118,14 @@ def _how_to_dream(model: ModelSpec, name: str) -> str:
     )
 
 
-def _facts(model: ModelSpec, provenance: Provenance) -> dict[str, str]:
+def _facts(model: ModelSpec, conditions: Sequence[Condition[Any]], provenance: Provenance) -> dict[str, str]:
     output = output_of(model.output)
     facts = {
         "family": model.family,
         output.plural: output.facts,
         "program": model.program.kind,
         "graphs": ", ".join(graph.name for graph in model.graphs),
-        "conditions": ", ".join(condition.in_words for condition in conditions_of(model)) or "none",
+        "conditions": ", ".join(condition.in_words for condition in conditions) or "none",
         "largest batch": str(model.max_batch),
         "data": f"{markdown(provenance.data)} ({provenance.data_count} {output.plural})"
         if provenance.data

@@ -61,7 +61,7 @@ def record_golden(
         begun = Trajectory(settings, np.empty(0, np.float32), (), asked)
         try:
             drawn = generator.sample(**begun.sample_arguments(), progress=False)
-            _run_back(generator, drawn, asked.get("label"))
+            _run_back(generator, drawn, asked)
             if plan.model.inversion is not None:
                 few = min(INVERSION_STEPS, plan.model.inversion.defaults.num_inference_steps)
                 generator.invert(drawn.images, num_inference_steps=few, seed=list(settings.seeds))
@@ -85,12 +85,13 @@ def _live(plan: ExportPlan) -> dict[str, Session]:
     return dict(torch_sessions(plan))
 
 
-def _run_back(generator: Generator, drawn: Samples, label: NDArray[np.int64] | None) -> None:
-    """Runs what the model has beside its sampler: its encoder, its classifier, its likelihood."""
-    images = drawn.array
+def _run_back(generator: Generator, drawn: Samples, asked: Mapping[str, NDArray[Any]]) -> None:
+    """Runs what the model has beside its sampler: its encoder, its classifier, its likelihood; `asked`: what the
+    samples were asked to be, by kind."""
+    images, label, prompt = drawn.array, asked.get("label"), asked.get("prompt")
     own = program_type(generator.model).abilities(generator.model)
     if "log_likelihood" in own:
-        generator.log_likelihood(images, label, lengths=drawn.lengths)
+        generator.log_likelihood(images, label, prompt=prompt, lengths=drawn.lengths)
     if "encode" in own:
         generator.encode(images, label)
     if "classify" in own:

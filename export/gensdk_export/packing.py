@@ -14,8 +14,10 @@ from gensdk_export.engines import Engine
 from gensdk_export.export_report import ExportReport, GraphRow
 from gensdk_export.proof import GraphSet
 from gensdk_export.receptive_proof import with_proved_field
+from gensdk_runtime.bundles.model_files import HeldFiles
 from gensdk_runtime.bundles.writer import write_bundle
-from gensdk_runtime.outputs.base import HeldFiles, output_of
+from gensdk_runtime.conditions.base import conditions_of
+from gensdk_runtime.outputs.base import output_of
 from gensdk_runtime.proof.golden import Golden
 from gensdk_runtime.spec.fields import BundlePath, Precision
 from gensdk_runtime.spec.manifest import Manifest
@@ -49,10 +51,12 @@ def write_proved(
 ) -> ExportReport:
     """Packs what was exported and proved into one bundle, written at once; `started` as `time.monotonic` has it.
 
-    `files`: those that the output needs beside graphs. Raises :class:`BundleError` where `out` can't be written;
-    then what stood there stays.
+    `files`: those that the output and the conditions need beside graphs. Raises :class:`BundleError` where `out`
+    can't be written; then what stood there stays.
     """
-    output_of(model.output).with_files(HeldFiles(files or {}, "the export plan"))
+    held = HeldFiles(files or {}, "the export plan")
+    output_of(model.output).with_files(held)
+    conditions = conditions_of(model, held)
     model = with_proved_field(model, sets["fp32"].files)
     packed: dict[str, bytes] = {**(files or {}), GOLDEN_FILE: golden.to_bytes()}
     graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
@@ -66,7 +70,7 @@ def write_proved(
     half = sets.get("fp16")
     fp16 = half.fp16 if half else None
     built = tuple((engine.spec, len(engine.data)) for engine in engines)
-    card = model_card(model, provenance, rows=rows, engines=built, fp16=fp16, name=out.name)
+    card = model_card(model, provenance, conditions, rows=rows, engines=built, fp16=fp16, name=out.name)
     packed[CARD_FILE] = card.encode()
     draft = Manifest(
         gensdk_version=__version__,

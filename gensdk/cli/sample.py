@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ Examples:
   gensdk sample digits-vae -n 1000 --seed 1 -o samples.npz
   gensdk sample digits-dcgan --seed 0:17 -o one.png       (sample 17 of seed 0)
   gensdk sample captions.gsdk -n 5                               (a model of text: printed)
+  gensdk sample styles.gsdk -n 4 --label positive --prompt "the food was cold"    (a text made from a text)
   gensdk sample gaussians.gsdk -n 2500 --seed 0 -o points.csv    (a model of points)
   gensdk sample mymusic.gsdk -n 4 -o tunes/       (a model of music: a MIDI file each; or tunes.wav, tunes.png)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
@@ -37,7 +38,7 @@ Examples:
     "-n",
     "n",
     type=int,
-    help="Number of samples. [default: as many as beginnings, seeds or labels are listed, or 16]",
+    help="Number of samples. [default: as many as beginnings, seeds, labels or prompts are listed, or 16]",
 )
 @click.option(
     "-o",
@@ -49,6 +50,8 @@ Examples:
     "--seed", help="An int, or one entry for each sample with commas, as in 3,4 or 0:17. [default: drawn]"
 )
 @click.option("--label", help="A class number or name for all, or one for each sample, with commas.")
+@click.option("--prompt", metavar="TEXT", help="The text that samples are made from.")
+@click.option("--prompts", metavar="FILE", help="Such texts, one a line: for each sample, or one for all.")
 @click.option(
     "--condition",
     "conditions",
@@ -87,6 +90,8 @@ def sample(
     output: str | None,
     seed: str | None,
     label: str | None,
+    prompt: str | None,
+    prompts: str | None,
     conditions: tuple[str, ...],
     prefix: str | None,
     prefix_length: int | None,
@@ -119,7 +124,11 @@ def sample(
         target = kind.default_file if output is None else output
         if target is not None:
             kind.check_target(target, arrangement)
-        asked = parse_conditions([*conditions, *([] if label is None else [f"label={label}"])], generator.model)
+        named = {"label": label, "prompt": prompt}
+        pairs = [f"{name}={text}" for name, text in named.items() if text is not None]
+        asked = parse_conditions([*conditions, *pairs], generator.model)
+        if prompts is not None:
+            asked |= _prompts_of(prompts, generator.model, asked)
         begun = None if prefix is None else kind.prefix_of(prefix, prefix_length)
         if n is None:
             listed = [len(each) for each in (seeds, *asked.values()) if isinstance(each, list)]
@@ -162,6 +171,19 @@ def _seed_entry(text: str) -> int | tuple[int, int]:
         return (int(seed), int(position)) if colon else int(seed)
     except ValueError:
         raise InputError(f"expected a seed as 3, 0:17 or a list with commas, got {text[:60]!r}") from None
+
+
+def _prompts_of(path: str, model: ModelSpec, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of a file as the condition "prompt": one alone is for all samples."""
+    from gensdk_runtime.arguments import check_path
+    from gensdk_runtime.conditions.base import check_known
+    from gensdk_runtime.text.lines import lines_of
+
+    if "prompt" in asked:
+        raise InputError("the prompt is given twice, as a text and as a file; give it once")
+    check_known({"prompt": path}, model)
+    texts = lines_of(check_path(path, "--prompts"))
+    return {"prompt": texts if len(texts) > 1 else texts[0]}
 
 
 def parse_conditions(pairs: Sequence[str], model: ModelSpec) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from gensdk_runtime import methods
 from gensdk_runtime.arguments import check_count, check_flag, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.bundles.model_files import Files, HeldFiles, ModelFiles
 from gensdk_runtime.conditions.given_images import Picture, check_size
 from gensdk_runtime.conditions.label import Label
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
 from gensdk_runtime.noise import Seeds, sample_keys
-from gensdk_runtime.outputs.base import Files, HeldFiles, OutputFiles, OutputType
+from gensdk_runtime.outputs.base import OutputType
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
 from gensdk_runtime.plan.origin import Origin
@@ -39,6 +40,7 @@ from gensdk_runtime.spec.settings import AscentOptions, ProgramSettings, SampleO
 from gensdk_runtime.tuning.loading import described, open_runners
 
 if TYPE_CHECKING:
+    from gensdk_runtime.conditions.prompt import Prompt
     from gensdk_runtime.methods.inversion import Detection, Inversion, InvertArguments
     from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
     from gensdk_runtime.methods.prepared import Prepared
@@ -58,7 +60,7 @@ class Generator(Closable):
         *,
         owned: Bundle | None = None,
         origin: Callable[[], Origin] | None = None,
-        files: OutputFiles | None = None,
+        files: ModelFiles | None = None,
     ) -> None:
         self.model = model
         self._executor = Executor(model, runners)
@@ -133,7 +135,7 @@ class Generator(Closable):
     @classmethod
     def from_sessions(cls, model: ModelSpec, sessions: Mapping[str, Session], files: Files | None = None) -> Self:
         """A generator over sessions that were opened elsewhere, such as live torch modules. `files`: those that
-        the output needs, such as a vocabulary; without it tokens are drawn, and can't be said."""
+        output and conditions need, such as a vocabulary; without it tokens are drawn, and can't be said."""
         runner = runner_of(model, sessions)
         held = HeldFiles(files) if files else None
         return cls(model, Runners({Choice(backend=runner.label): runner}), files=held)
@@ -160,11 +162,8 @@ class Generator(Closable):
         return tuple(runner.sessions for runner in self._executor.runners.every())
 
     def can(self, ability: str) -> bool:
-        """True if the model has what the method `ability` needs: "encode", "invert", "translate", ...
-
-        All are in :data:`gensdk_runtime.programs.ABILITIES`, and "sample", which every model can;
-        :class:`InputError` for another name.
-        """
+        """True if the model has what the method `ability` needs, one of
+        :data:`gensdk_runtime.programs.ABILITIES` or "sample"; :class:`InputError` for another name."""
         check_word(ability, "ability", ("sample", *ABILITIES))
         return ability in ("sample", *abilities(self.model))
 
@@ -177,6 +176,7 @@ class Generator(Closable):
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
+        prompt: Prompt | None = None,
         prefix: Any = None,
         settings: ProgramSettings | Mapping[str, Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
@@ -185,7 +185,7 @@ class Generator(Closable):
         output_type: OutputType = "float32",
         **options: Unpack[SampleOptions],
     ) -> Samples:
-        """Draws `n` samples: by default one, or one for each `image` or `prefix`.
+        """Draws `n` samples: by default one, or one for each `image`, `prompt` or `prefix`.
 
         Sample i depends on the seed, on i and on the settings alone: not on `n`, the batch split or the thread.
 
@@ -196,6 +196,8 @@ class Generator(Closable):
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
         - `image`, for a model that translates images: one for each sample, uint8 [n, H, W, C] (or [n, H, W] in
           grey), or float [n, C, H, W] in its source's value range, rounded where the graph takes bytes.
+        - `prompt`, for a model that makes samples from texts: a text for all samples, or a list with one for each;
+          or tokens, int64 [n, up to the model's length], filled up behind.
         - `prefix`, for a model that draws part after part: how samples begin, one for each or one for all; what
           follows is drawn as if it had been. Of images the upper rows, uint8 [n, h, W, C] (or [n, h, W] in grey)
           or float [n, C, h, W]; of sounds float [n, samples, channels]; of texts str, or tokens int64 [n, length].
@@ -214,7 +216,7 @@ class Generator(Closable):
         return self._sampling.sample(
             n,
             seed=seed,
-            conditions={"label": label, "image": image},
+            conditions={"label": label, "image": image, "prompt": prompt},
             latents=latents,
             prefix=prefix,
             callback_on_step_end=callback_on_step_end,
@@ -258,28 +260,31 @@ class Generator(Closable):
         )
 
     def classify(self, images: NDArray[Any], *, batch_size: int | None = None) -> NDArray[np.float32]:
-        """Probabilities, float32 [n, K], of the K classes for `images`, by a model with a classifier.
-
-        Takes `images` and raises as :meth:`encode`.
-        """
+        """Probabilities, float32 [n, K], of the K classes for `images`, by a model with a classifier; takes them,
+        and raises, as :meth:`encode`."""
         return methods.encoding.classify(self._sampling, images, batch_size)
 
     def log_likelihood(
-        self, images: Any, label: Label | None = None, *, lengths: Any = None, batch_size: int | None = None
+        self,
+        images: Any,
+        label: Label | None = None,
+        *,
+        prompt: Prompt | None = None,
+        lengths: Any = None,
+        batch_size: int | None = None,
     ) -> NDArray[np.float64]:
         """Bits per dimension, sample or token, float64 [n], of what an autoregressive model makes.
 
         `images` as :meth:`encode` takes them, rounded to the model's grey levels; or what else it makes, of which
-        `lengths` [n] count (None: all). A conditional model needs `label`. Raises as :meth:`encode`, for other
-        programs too.
+        `lengths` [n] count (None: all). A conditional model needs `label`, `prompt`, or both. Raises as
+        :meth:`encode`, for other programs too.
         """
-        return methods.encoding.log_likelihood(self._sampling, images, label, lengths, batch_size)
+        asked = {"label": label, "prompt": prompt}
+        return methods.encoding.log_likelihood(self._sampling, images, asked, lengths, batch_size)
 
     def latents(self, n: int, seed: Seeds) -> NDArray[np.float32]:
-        """The latents, float32 [n, ...], that ``sample(n, seed=seed)`` starts from: z, or the first noise x_T.
-
-        Raises :class:`InputError` for a model that has none.
-        """
+        """The latents, float32 [n, ...], that ``sample(n, seed=seed)`` starts from: z, or the first noise x_T;
+        :class:`InputError` for a model that has none."""
         return self._latents.of(sample_keys(check_count(n), seed))
 
     def interpolate(
@@ -491,10 +496,4 @@ class Generator(Closable):
 def _load_again(origin: Origin) -> Generator:
     """What a pickled or copied generator becomes."""
     with origin.opened():
-        return Generator.load(
-            origin.path,
-            backend=origin.backend,
-            precision=origin.precision,
-            threads=origin.threads,
-            trust_engines=origin.trust_engines,
-        )
+        return Generator.load(origin.path, **origin.arguments)

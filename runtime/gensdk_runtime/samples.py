@@ -109,6 +109,12 @@ class Samples:
         """int64 [n], where the number of classes itself stands for "no class"; None of a model without classes."""
         return self.conditions.get("label")
 
+    @property
+    def prompts(self) -> list[Any] | None:
+        """The text that each was made from, as str, or as a list of tokens where no text stands for just these;
+        None of a model that is made from no text. Their tokens: ``conditions["prompt"]``."""
+        return None if "prompt" not in self.conditions else list(self.settings["prompts"])
+
     @cached_property
     def array(self) -> Array:
         """Images as float32 [n, C, H, W] in `value_range`, drawn as bytes on 256 levels. Points: [n, D]. Text: its

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gensdk_export.golden_record import record_golden
 from gensdk_export.graphs import export_fp32, prepare_modules
 from gensdk_runtime.bundles.writer import write_bundle
+from gensdk_runtime.conditions.base import examples_of
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.programs import sequence, sequence_call
 from gensdk_runtime.proof.golden import Golden
@@ -128,7 +129,7 @@ def clock_of(runner: Any, model: ModelSpec, heard: list[int]) -> None:
     from gensdk_runtime.programs.run import Run
 
     data = np.zeros((2, *model.output.shape), model.output.dtype)
-    run = Run(sample_keys(2, 0), data, clock=lambda count: bool(heard.append(count)))
+    run = Run(sample_keys(2, 0), data, examples_of(model, 2), clock=lambda count: bool(heard.append(count)))
     runner.program.run(run, runner.program.defaults)
 
 

@@ -29,11 +29,12 @@ def both_forms(
     one_call, engine = OneCall(model, changed), create_backend(backend, threads=1)
     spec = OneCallSpec(graph=one_call.graph, files={"fp32": "x"}, settings=one_call.settings)
     with ExitStack() as opened:
+        every = {**files, one_call.graph.name: one_call.build(files)}
 
-        def session(graph: GraphSpec, data: bytes) -> Session:
-            return opened.enter_context(engine.open(graph, MemoryGraph(data), precision="fp32"))
+        def session(graph: GraphSpec) -> Session:
+            return opened.enter_context(engine.open(graph, MemoryGraph(every[graph.name]), precision="fp32"))
 
-        steps = runner_of(model, {graph.name: session(graph, files[graph.name]) for graph in model.graphs})
-        whole = one_call_runner(model, spec, session(one_call.graph, one_call.build(files)))
+        steps = runner_of(model, {graph.name: session(graph) for graph in model.graphs})
+        whole = one_call_runner(model, spec, session)
         lineups = (Runners({STEPS: steps}), Runners({WHOLE: whole}))
         yield [opened.enter_context(Generator(model, lineup)) for lineup in lineups]

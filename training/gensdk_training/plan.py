@@ -27,7 +27,8 @@ class ExportPlan:
     graph's module). Everything outside stays float32: embeddings of time, solver updates, inverse CDFs.
     A module inside such a submodule that must stay float32 has the class attribute ``fp32_island = True``.
 
-    `files`: those that the output needs beside graphs, by their names in the bundle, such as a vocabulary.
+    `files`: those that the output and the conditions need beside graphs, by their names in the bundle, such as a
+    vocabulary.
     `examples`, of a translation model: sources to prove it with, uint8 [n, H, W, C]; None: made-up pictures.
     """
 

@@ -68,13 +68,13 @@ def _replay(  # noqa: PLR0917 - all that one replay is about
     if one_same(model):
         atol = 0.0 if precision == "fp32" else None  # the same pixels, in half at least in one sample
     with ExitStack() as opened:
-        sessions: dict[str, Session] = {}
-        for graph in model.graphs:
-            session = backend.open(graph, MemoryGraph(graphs.files[graph.name]), precision=precision)
-            sessions[graph.name] = opened.enter_context(session)
-        sampler = opened.enter_context(backend.open(spec.graph, MemoryGraph(data), precision=precision))
-        generator = Generator.from_sessions(model, sessions)
+        files = {**graphs.files, spec.graph.name: data}
+
+        def session(graph: GraphSpec) -> Session:
+            return opened.enter_context(backend.open(graph, MemoryGraph(files[graph.name]), precision=precision))
+
+        generator = Generator.from_sessions(model, {graph.name: session(graph) for graph in model.graphs})
         try:
-            return replay_one_call(generator, spec, one_call_runner(model, spec, sampler), golden, atol)
+            return replay_one_call(generator, spec, one_call_runner(model, spec, session), golden, atol)
         except BackendError as failure:
             raise ExportError(f"the one-call graph can't run: {failure}; nothing was written") from failure

@@ -7,13 +7,14 @@ finds the classes that belong to a model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.backends.bound import Bound
+from gensdk_runtime.bundles.model_files import ModelFiles
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.noise import SampleKey
 from gensdk_runtime.spec.fields import Dtype
@@ -42,21 +43,26 @@ class Condition(ABC, Generic[SpecT]):
     Values are arrays [n, ...], a row for each sample. `Spec`: what manifests say of the kind; `dtype` and
     `row_shape`: of a row as graphs take it, in the input of the name :attr:`tensor`.
 
-    `required`: samples can't do without. `kept`: values are small, so that the request that they belong to and its
-    results keep them, and may be left open; others are checked in each call, None too. `absent`: what is said of a
-    model that has no such condition.
+    `required`: samples can't do without. `kept`: values are few, so that the request that they belong to keeps
+    them, and may be left open; others are checked in each call, None too. `recorded`: results keep them, and their
+    settings tell them; None: where they are `kept`. `absent`: what is said of a model that has no such condition.
     """
 
     Spec: ClassVar[type[ConditionSpec]]
     dtype: ClassVar[Dtype] = "float32"
     required: ClassVar[bool] = False
     kept: ClassVar[bool] = True
+    recorded: ClassVar[bool | None] = None
     absent: ClassVar[str] = ""
 
     def __init__(self, spec: SpecT, model: ModelSpec) -> None:
         self.spec = spec
         self.model = model
         self.kind = spec.kind
+
+    def with_files(self, files: ModelFiles) -> Self:
+        """This, with what it needs of the :attr:`ConditionSpec.files`. BundleError where they don't fit."""
+        return self
 
     @property
     def tensor(self) -> str:
@@ -101,6 +107,16 @@ class Condition(ABC, Generic[SpecT]):
         """Values to measure and to prove a model with, for samples from number `first` on: the same on every
         machine."""
 
+    @property
+    def in_results(self) -> bool:
+        """True if results keep the values."""
+        return self.kept if self.recorded is None else self.recorded
+
+    def told(self, values: Array) -> list[Any]:
+        """`values` for the settings of results, as plain JSON, an entry each: :meth:`check` takes them back."""
+        told: list[Any] = values.tolist()
+        return told
+
     def parsed(self, text: str) -> Any:
         """What `text`, of a command line, passes to :meth:`Generator.sample`."""
         return text
@@ -140,9 +156,10 @@ def register_condition(condition: ConditionT) -> ConditionT:
     return condition
 
 
-def conditions_of(model: ModelSpec) -> tuple[Condition[Any], ...]:
-    """What works with the conditions of a model, in their order."""
-    return tuple(CONDITIONS.class_of(spec)(spec, model) for spec in model.conditions)
+def conditions_of(model: ModelSpec, files: ModelFiles | None = None) -> tuple[Condition[Any], ...]:
+    """What works with the conditions of a model, in their order, with what they need of its `files`."""
+    found: Iterable[Condition[Any]] = (CONDITIONS.class_of(spec)(spec, model) for spec in model.conditions)
+    return tuple(found if files is None else (each.with_files(files) for each in found))
 
 
 def examples_of(model: ModelSpec, n: int, *, first: int = 0) -> dict[str, Array]:
@@ -156,14 +173,18 @@ def required_examples(model: ModelSpec, n: int) -> dict[str, Array]:
     return {each.kind: each.examples(n) for each in conditions_of(model) if each.required}
 
 
-def checked(given: Mapping[str, Any], model: ModelSpec, n: int) -> dict[str, Array]:
+def checked(
+    given: Mapping[str, Any], model: ModelSpec, n: int, conditions: Sequence[Condition[Any]] | None = None
+) -> dict[str, Array]:
     """The values [n, ...] of the conditions that were `given`, by kind; None is as if it were left out.
 
-    Raises :class:`InputError` for what does not fit, and for a condition that the model does not have.
+    `conditions`: what works with those of the model, where they have their files. Raises :class:`InputError` for
+    what does not fit, and for a condition that the model does not have.
     """
     given = {kind: value for kind, value in given.items() if value is not None}
     check_known(given, model)
-    return {each.kind: each.check(given[each.kind], n) for each in conditions_of(model) if each.kind in given}
+    works = conditions_of(model) if conditions is None else conditions
+    return {each.kind: each.check(given[each.kind], n) for each in works if each.kind in given}
 
 
 def check_known(given: Mapping[str, Any], model: ModelSpec) -> None:

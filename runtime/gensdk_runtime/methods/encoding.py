@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_whole
-from gensdk_runtime.conditions.base import Growth, checked
+from gensdk_runtime.conditions.base import Growth
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.inversion import invert
 from gensdk_runtime.noise import Float32
@@ -31,11 +31,11 @@ def encode(sampling: Sampling, images: Any, label: Any, batch_size: int | None) 
     model = sampling.model
     if inverts(model):
         starts = [0] * len(sampling.output.given(images))  # the place of an image plays no part
-        checked({"label": label}, model, len(starts))
+        sampling.checked({"label": label}, len(starts))
         return invert(sampling, images, {}, seed=starts, batch_size=batch_size).latents
     program = _require_encoder(sampling)
     pixels = sampling.output.given(images)
-    asked = checked({"label": label}, model, len(pixels))
+    asked = sampling.checked({"label": label}, len(pixels))
     for kind in program.encoder_conditions:
         if kind not in asked:
             raise InputError(f"the encoder of {model.name!r} is conditional: pass {kind}, one for each image")
@@ -59,12 +59,12 @@ def classify(sampling: Sampling, images: Any, batch_size: int | None) -> Float32
 
 
 def log_likelihood(
-    sampling: Sampling, values: Any, label: Any, lengths: Any, batch_size: int | None
+    sampling: Sampling, values: Any, conditions: Mapping[str, Any], lengths: Any, batch_size: int | None
 ) -> NDArray[np.float64]:
-    """See :meth:`gensdk_runtime.generator.Generator.log_likelihood`."""
+    """See :meth:`gensdk_runtime.generator.Generator.log_likelihood`; `conditions` by kind."""
     program = sampling.executor.runners.steps.program
     judged = program.to_judge(sampling.output, values, lengths)
-    asked = _decoding(sampling, label, len(judged.dimensions))
+    asked = _decoding(sampling, conditions, len(judged.dimensions))
     nats = np.empty(len(judged.dimensions), np.float32)
     own = sampling.model.largest_tensor
     growth = Growth(judged.elements, own) if judged.elements > own else None
@@ -88,7 +88,7 @@ def reconstruct(
         _require_encoder(sampling)
     times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
     known = sampling.output.given(images)
-    asked = _decoding(sampling, label, len(known))
+    asked = _decoding(sampling, {"label": label}, len(known))
     numbers = asked.get("label")
 
     def again(present: Float32) -> Samples:
@@ -182,12 +182,13 @@ def _require_encoder(sampling: Sampling) -> FeedforwardProgram:
     return program
 
 
-def _decoding(sampling: Sampling, label: Any, n: int) -> dict[str, NDArray[Any]]:
+def _decoding(sampling: Sampling, conditions: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
     """What decoding needs; :class:`InputError` where a conditional model gets nothing."""
-    asked = checked({"label": label}, sampling.model, n)
-    for condition in sampling.program.conditions:
+    asked = sampling.checked(conditions, n)
+    for condition in sampling.conditions:
         if condition.kind not in asked:
             raise InputError(
-                f"model {sampling.model.name!r} is conditional: pass {condition.kind}, one for each image"
+                f"model {sampling.model.name!r} is conditional: pass {condition.kind}, one for each of the {n} "
+                f"{sampling.output.plural}"
             )
     return asked

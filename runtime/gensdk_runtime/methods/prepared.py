@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.request import Asked, Request
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.samples import Samples
+
+if TYPE_CHECKING:
+    from gensdk_runtime.conditions.prompt import Prompt
 
 Size = tuple[int, int]
 
@@ -69,10 +72,17 @@ class Prepared:
             planned = self._planned = requests.state, request, self._sampling.executor.lease()
         return planned[1:]
 
-    def draw(self, seed: Seeds | None = None, *, latents: Any = None, image: Any = None) -> Samples:
+    def draw(
+        self,
+        seed: Seeds | None = None,
+        *,
+        latents: Any = None,
+        image: Any = None,
+        prompt: Prompt | None = None,
+    ) -> Samples:
         """The samples of one seed, as ``sample()`` with all else that was prepared gives them, to the bit.
 
-        `seed`, `latents` and `image` as there. Raises as it does.
+        `seed`, `latents`, `image` and `prompt` as there. Raises as it does.
         """
         if self._through is not None:
             raise InputError(
@@ -85,7 +95,7 @@ class Prepared:
             lease=lease,
             seed=seed,
             latents=latents,
-            conditions={} if image is None else {"image": image},
+            conditions={"image": image, "prompt": prompt},
             output_type=self._output_type,
         )
 

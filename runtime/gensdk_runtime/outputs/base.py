@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_path, check_whole, check_word
+from gensdk_runtime.bundles.model_files import ModelFiles
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.images import write_atomically
 from gensdk_runtime.noise import Float32, SampleKey
@@ -29,8 +30,6 @@ OutputT = TypeVar("OutputT", bound="type[Output[Any]]")
 
 Array = NDArray[Any]
 Uint8 = NDArray[np.uint8]
-Files = Mapping[str, bytes]
-"""Content by name."""
 OutputType = Literal["float32", "uint8"]
 OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 Layout = Literal["auto", "image", "grid", "folder"]
@@ -85,33 +84,6 @@ class Drawn(Protocol):
     def __len__(self) -> int: ...
 
 
-class OutputFiles(Protocol):
-    """Files that an output needs beside graphs: an open bundle, or :class:`HeldFiles`."""
-
-    @property
-    def path(self) -> object:
-        """Where they lie, as errors say it."""
-
-    def read(self, file: str, *, limit: int) -> bytes:
-        """The content of one of them, of at most `limit` bytes; BundleError or :class:`InputError` otherwise."""
-
-
-@dataclass(frozen=True)
-class HeldFiles:
-    """Files in memory, by name."""
-
-    files: Files
-    path: str = "the files given"
-
-    def read(self, file: str, *, limit: int) -> bytes:
-        """See :class:`OutputFiles`."""
-        data = self.files.get(file)
-        if data is None or len(data) > limit:
-            known = ", ".join(self.files) or "none"
-            raise InputError(f"{self.path}: expected {file!r}, of at most {limit} bytes, among them; got {known}")
-        return data
-
-
 class Output(ABC, Generic[SpecT]):
     """Samples of one kind, as one model makes them. A kind of its own overrides what is different of it.
 
@@ -130,7 +102,7 @@ class Output(ABC, Generic[SpecT]):
     def __init__(self, spec: SpecT) -> None:
         self.spec = spec
 
-    def with_files(self, files: OutputFiles) -> Self:
+    def with_files(self, files: ModelFiles) -> Self:
         """This, with what it needs of the :attr:`OutputSpec.files`. BundleError where they don't fit."""
         return self
 

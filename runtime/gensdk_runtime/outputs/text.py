@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_path
-from gensdk_runtime.errors import BackendError, InputError, ManifestError, tell
+from gensdk_runtime.bundles.model_files import ModelFiles
+from gensdk_runtime.errors import BackendError, InputError, tell
 from gensdk_runtime.media.images import SUFFIXES, encode_image, write_atomically
 from gensdk_runtime.outputs.base import (
     AS_IT_IS,
@@ -20,20 +20,17 @@ from gensdk_runtime.outputs.base import (
     Array,
     Drawn,
     Output,
-    OutputFiles,
     Uint8,
     register_output,
 )
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.outputs import TextSpec
-from gensdk_runtime.text.lines import as_line, from_line
+from gensdk_runtime.text.lines import as_line, lines_of
 from gensdk_runtime.text.page import page_of
-from gensdk_runtime.text.vocabulary import MAX_BYTES, NAMED, Encoded, Vocabulary, read_vocabulary
+from gensdk_runtime.text.tokens import Int64, at_hand, check_range, filled, tell_unknown, vocabulary_in
+from gensdk_runtime.text.vocabulary import Encoded, Vocabulary
 
-Int64 = NDArray[np.int64]
 NUMBERED = re.compile(r"[0-9]{5,}\.txt")
-MAX_BEGINNINGS = 2**24
-"""Bytes of a file of beginnings."""
 
 
 @register_output
@@ -49,28 +46,14 @@ class TextOutput(Output[TextSpec]):
         super().__init__(spec)
         self._vocabulary = vocabulary
 
-    def with_files(self, files: OutputFiles) -> Self:
+    def with_files(self, files: ModelFiles) -> Self:
         """With its vocabulary."""
-        file = self.spec.vocabulary
-        vocabulary = read_vocabulary(files.read(file, limit=MAX_BYTES), what=f"{files.path}: {file!r}")
-        if vocabulary.size != self.spec.vocabulary_size:
-            raise ManifestError(
-                f"{files.path}: {file!r} has {vocabulary.size} tokens, the manifest says "
-                f"{self.spec.vocabulary_size}; export "
-                "the "
-                "bundle again"
-            )
-        return type(self)(self.spec, vocabulary)
+        return type(self)(self.spec, vocabulary_in(files, self.spec.vocabulary, self.spec.vocabulary_size))
 
     @property
     def vocabulary(self) -> Vocabulary:
         """What the tokens say; :class:`InputError` where the generator was made without it."""
-        if self._vocabulary is None:
-            raise InputError(
-                f"this model has no {self.spec.vocabulary!r} at hand, so its tokens say nothing; load its bundle, "
-                "or give Generator.from_sessions the file"
-            )
-        return self._vocabulary
+        return at_hand(self._vocabulary, self.spec.vocabulary)
 
     def own_form(self, samples: Drawn) -> list[str]:
         """What the tokens say, a str each."""
@@ -109,23 +92,13 @@ class TextOutput(Output[TextSpec]):
                     f"text {number} has {len(row)} tokens{with_end}, the model takes {bound} {length}; "
                     f"{'shorten it' if len(row) > length else 'make it longer'}"
                 )
-        return _filled(rows, length, fill)
+        return filled(rows, length, 0 if fill is None else fill)
 
     def prefix_of(self, path: str | Path, length: int | None = None) -> list[str]:
         """The texts of a file, one a line as :meth:`save` writes them: how samples begin."""
         if length is not None:
             raise InputError("a text begins with all that is given; leave the length of the prefix out")
-        try:
-            with check_path(path, "prefix").open("rb") as file:
-                data = file.read(MAX_BEGINNINGS + 1)
-            lines = data.decode("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as failure:
-            raise InputError(f"can't read {path} as a text in UTF-8: {failure}") from None
-        if len(data) > MAX_BEGINNINGS:
-            raise InputError(f"{path} has over {MAX_BEGINNINGS} bytes; give fewer beginnings")
-        if not lines:
-            raise InputError(f"{path} holds no line; give one for each sample, or one for all")
-        return [from_line(line) for line in lines]
+        return lines_of(check_path(path, "prefix"))
 
     def beginning(self, values: Any) -> tuple[Int64, Int64]:
         """The first part of texts as (tokens int64 [n, longest], lengths int64 [n]), without an end, for a model
@@ -141,21 +114,14 @@ class TextOutput(Output[TextSpec]):
                 f"text {int(lengths.argmax())} has {int(lengths.max())} tokens, which leaves a model of "
                 f"{self.spec.length} nothing to add; shorten it"
             )
-        return _filled(rows, int(lengths.max()), self.vocabulary.special.pad or 0), lengths
+        return filled(rows, int(lengths.max()), self.vocabulary.special.pad or 0), lengths
 
     def _encoded(self, values: Any) -> list[Encoded]:
         texts = [values] if isinstance(values, str) else values
         if not isinstance(texts, Sequence) or isinstance(texts, bytes) or not len(texts):
             raise InputError(f"expected a text as str, or a list of them, got {type(values).__name__}")
         encoded = [self.vocabulary.encode(text) for text in texts]
-        unknown = [piece for each in encoded for piece in each.unknown]
-        if unknown:
-            count = sum(len(each.tokens) for each in encoded)
-            named = ", ".join(repr(printable(piece)[:40]) for piece in list(dict.fromkeys(unknown))[:NAMED])
-            more = ", ..." if len(set(unknown)) > NAMED else ""
-            tell(
-                f"{len(unknown)} of {count} tokens are unknown to the model ({named}{more}); they all count as one"
-            )
+        tell_unknown(encoded)
         return encoded
 
     def _given_tokens(self, values: Array) -> Int64:
@@ -172,10 +138,7 @@ class TextOutput(Output[TextSpec]):
         """Tokens int64 [n, up to `most`]."""
         if values.dtype.kind not in "iu" or values.ndim != 2 or not len(values) or values.shape[1] > most:
             raise self._no_tokens(values, f"{most}")
-        if not values.size:
-            return values.astype(np.int64)
-        if int(values.min()) < 0 or int(values.max()) >= self.spec.vocabulary_size:
-            raise InputError(f"expected tokens from 0 to {self.spec.vocabulary_size - 1}, got others")
+        check_range(values, self.spec.vocabulary_size)
         return values.astype(np.int64)
 
     def in_words(self, data: Array) -> str:
@@ -239,13 +202,6 @@ class TextOutput(Output[TextSpec]):
         )
 
 
-def _filled(rows: Sequence[Sequence[int]], length: int, fill: int | None) -> Int64:
-    tokens = np.full((len(rows), length), 0 if fill is None else fill, np.int64)
-    for place, row in zip(tokens, rows, strict=True):
-        place[: len(row)] = row
-    return tokens
-
-
 def _lines(texts: Sequence[str]) -> bytes:
     lines = [as_line(text) for text in texts]
     changed = sum(line != text for line, text in zip(lines, texts, strict=True))
@@ -259,11 +215,12 @@ def _lines(texts: Sequence[str]) -> bytes:
 
 
 def _json_lines(samples: Drawn, texts: Sequence[str]) -> bytes:
-    labels = samples.conditions.get("label")
+    labels, prompts = samples.conditions.get("label"), samples.settings.get("prompts")
     rows = []
     for number, text in enumerate(texts):
-        label = {} if labels is None else {"label": int(labels[number])}
-        row = {"text": text, "seed": list(samples.seeds[number]), **label, "tokens": samples.data[number].tolist()}
+        asked = {} if labels is None else {"label": int(labels[number])}
+        asked |= {} if prompts is None else {"prompt": prompts[number]}
+        row = {"text": text, "seed": list(samples.seeds[number]), **asked, "tokens": samples.data[number].tolist()}
         rows.append(json.dumps(row, ensure_ascii=False) + "\n")
     return "".join(rows).encode()
 

@@ -33,6 +33,16 @@ class Origin:
         path, identity = str(bundle.path.absolute()), bundle_identity(bundle.manifest)
         return cls(path, identity, backend, precision, threads, bundle.trust_engines)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those of :meth:`Generator.load`, but for the path."""
+        return {
+            "backend": self.backend,
+            "precision": self.precision,
+            "threads": self.threads,
+            "trust_engines": self.trust_engines,
+        }
+
     @contextmanager
     def opened(self) -> Iterator[Bundle]:
         """The bundle again; :class:`IntegrityError` where another one lies there by now."""

@@ -5,7 +5,7 @@ Applications ask for the same again and again, so requests are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from gensdk_runtime.spec.settings import CALL
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
-ARGUMENTS = (*CALL, "label", "image")
+ARGUMENTS = (*CALL, "label", "image", "prompt")
 """What :meth:`Generator.sample` takes by name beside options."""
 _PLAIN = (int, float, str, bool, type(None))
 
@@ -64,9 +64,10 @@ class Request:
 class Requests:
     """Makes requests of one generator, and finds those again that it made. Threads may share it."""
 
-    def __init__(self, program: Program[Any], executor: Executor) -> None:
+    def __init__(self, program: Program[Any], executor: Executor, conditions: Sequence[Condition[Any]]) -> None:
         self._model = executor.model
         self._program = program
+        self._conditions = conditions
         self._executor = executor
         self._kept: dict[tuple[Any, ...], tuple[tuple[int, int | None], Request]] = {}
 
@@ -106,7 +107,7 @@ class Requests:
         drawn: list[Condition[Any]] = []
         unasked: set[str] = set()
         growth, shape = None, self._model.output.shape
-        for condition in self._program.conditions:
+        for condition in self._conditions:
             kind = condition.kind
             if not condition.kept:
                 if asked.size is not None and condition.own_size is not None:

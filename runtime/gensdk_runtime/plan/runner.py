@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from gensdk_runtime.programs.base import Program
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import OneCallSpec
 from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.signature import GraphSpec
 
 
 @dataclass(frozen=True)
@@ -61,41 +62,36 @@ class Runner:
 def open_runner(bundle: Bundle, backend: Backend, precision: Precision, *, form: Form = "steps") -> Runner:
     """Opens the graphs of `bundle`; what was opened is closed again where one of them fails.
 
-    `form` "one_call" opens the graph that runs the whole sampler, and no other; :class:`InputError` where the
-    bundle has none.
+    `form` "one_call" opens the graph that runs the whole sampler, and what runs once before it;
+    :class:`InputError` where the bundle has none.
     """
-    model = bundle.manifest.model
-    if form == "one_call":
-        return _open_one_call(bundle, backend, precision)
-    sessions: dict[str, Session] = {}
+    model, spec = bundle.manifest.model, bundle.manifest.one_call
+    if form == "one_call" and spec is None:
+        raise InputError(f"{bundle.path}: it has no one-call graph; export the model with --one-call")
     with ExitStack() as opened:
-        for graph in model.graphs:
+
+        def session(graph: GraphSpec) -> Session:
             source = bundle.graph_source(graph.name, precision)
             try_first(source, precision)
-            sessions[graph.name] = opened.enter_context(backend.open(graph, source, precision=precision))
-        runner = Runner(precision, sessions, make_program(model, sessions))
+            return opened.enter_context(backend.open(graph, source, precision=precision))
+
+        if form == "one_call" and spec is not None:
+            runner = one_call_runner(model, spec, session)
+        else:
+            sessions = {graph.name: session(graph) for graph in model.graphs}
+            runner = Runner(precision, sessions, make_program(model, sessions))
         opened.pop_all()
     return runner
 
 
-def _open_one_call(bundle: Bundle, backend: Backend, precision: Precision) -> Runner:
-    model, spec = bundle.manifest.model, bundle.manifest.one_call
-    if spec is None:
-        raise InputError(f"{bundle.path}: it has no one-call graph; export the model with --one-call")
-    source = bundle.graph_source(spec.graph.name, precision)
-    try_first(source, precision)
-    with ExitStack() as opened:
-        session = opened.enter_context(backend.open(spec.graph, source, precision=precision))
-        runner = one_call_runner(model, spec, session)
-        opened.pop_all()
-    return runner
+def one_call_runner(model: ModelSpec, spec: OneCallSpec, opened: Callable[[GraphSpec], Session]) -> Runner:
+    """A runner over the one-call graph of `model`, and over what runs once before it, each graph as `opened` opens
+    it."""
+    from gensdk_runtime.programs.one_call import make_one_call, run_before  # here: most bundles run step by step
 
-
-def one_call_runner(model: ModelSpec, spec: OneCallSpec, session: Session) -> Runner:
-    """A runner over the one-call graph of `model`, open in `session`."""
-    from gensdk_runtime.programs.one_call import make_one_call  # here: most bundles are run step by step
-
-    program = make_one_call(model, spec, session)
+    before = {name: opened(model.graph(name)) for name in run_before(model)}
+    session = opened(spec.graph)
+    program = make_one_call(model, spec, session, before)
     return Runner(session.precision, program.sessions, program)
 
 

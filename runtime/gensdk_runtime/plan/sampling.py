@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.arguments import check_callback, check_count, check_flag
-from gensdk_runtime.conditions.base import Size, check_known
+from gensdk_runtime.bundles.model_files import ModelFiles
+from gensdk_runtime.conditions.base import Size, check_known, checked, conditions_of
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.memory import check_room
 from gensdk_runtime.noise import Seeds, sample_keys
-from gensdk_runtime.outputs.base import OutputFiles, OutputType, check_output_type, output_of
+from gensdk_runtime.outputs.base import OutputType, check_output_type, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
 from gensdk_runtime.plan.given_settings import given_settings
@@ -59,19 +60,20 @@ class Sampling:
     """What :meth:`Generator.sample` does, for it and for the methods that are built on sampling.
 
     `program`: that of the runner that was opened first, for what does not depend on how graphs are run. `output`:
-    what works with the samples, with what it needs of `files`. `fresh`: the conditions
-    that are checked in each call.
+    what works with the samples, and `conditions`: with what they are asked to be, with what they need of `files`.
+    `fresh`: the conditions that are checked in each call.
     """
 
-    def __init__(self, executor: Executor, files: OutputFiles | None = None) -> None:
+    def __init__(self, executor: Executor, files: ModelFiles | None = None) -> None:
         self.executor = executor
         self.model = executor.model
         self.program: Program[Any] = executor.runners.first.program
         output = output_of(self.model.output)
         self.output = output if files is None else output.with_files(files)
-        self.requests = Requests(self.program, executor)
-        self._recorded = {condition.kind: f"{condition.kind}s" for condition in self.program.conditions}
-        self.fresh = tuple(condition for condition in self.program.conditions if not condition.kept)
+        self.conditions = conditions_of(self.model, files)
+        self.requests = Requests(self.program, executor, self.conditions)
+        self._recorded = {condition.kind: f"{condition.kind}s" for condition in self.conditions}
+        self.fresh = tuple(condition for condition in self.conditions if not condition.kept)
 
     def sample(
         self,
@@ -127,6 +129,10 @@ class Sampling:
         if asked_for:
             check_known(asked_for, self.model)
         return asked_for, options
+
+    def checked(self, given: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
+        """See :func:`gensdk_runtime.conditions.base.checked`."""
+        return checked(given, self.model, n, self.conditions)
 
     def _checked(self, given: dict[str, Any], n: int | None) -> tuple[dict[str, NDArray[Any]], Size | None]:
         """Takes those conditions out of `given` that no request keeps: their values, and their size."""
@@ -208,9 +214,11 @@ class Sampling:
             data, keys = data[:count], keys[:count]
         kept: dict[str, NDArray[Any]] = {}
         told: dict[str, Any] = {"labels": None}  # which every record has
-        for kind, values in rows.items():
-            kept[kind] = values[:count].copy()  # a request keeps its own
-            told[self._recorded[kind]] = None if kind in request.unasked else kept[kind].tolist()
+        for condition in self.conditions:
+            kind = condition.kind
+            if condition.in_results and kind in conditions:
+                kept[kind] = conditions[kind][:count].copy()  # a request keeps its own
+                told[self._recorded[kind]] = None if kind in request.unasked else condition.told(kept[kind])
         return Samples(
             data=self.output.of_type(data, call.output_type),
             seeds=keys,

@@ -87,14 +87,24 @@ def _whole_run(run: Run, session: Session, conditions: Sequence[Condition[Any]])
     return state
 
 
-def make_one_call(model: ModelSpec, one_call: OneCallSpec, session: Session) -> Program[Any]:
-    """The program over the one-call graph of `model`; :class:`ManifestError` where the graph does not fit it."""
+def run_before(model: ModelSpec) -> tuple[str, ...]:
+    """The graphs of `model` that run once before its one-call graph, by name: that of contexts, which the sampler
+    takes."""
+    name = model.program.context_graph if isinstance(model.program, SequenceSpec) else None
+    return () if name is None else (name,)
+
+
+def make_one_call(
+    model: ModelSpec, one_call: OneCallSpec, session: Session, before: Mapping[str, Session] | None = None
+) -> Program[Any]:
+    """The program over the one-call graph of `model`, and the sessions of :func:`run_before` by name;
+    :class:`ManifestError` where the graphs do not fit it."""
     if isinstance(model.program, DiffusionSpec):
         return OneCallDiffusion(model, one_call, session)
     if isinstance(model.program, AutoregressiveSpec):
         return OneCallAutoregressive(model, one_call, session)
     if isinstance(model.program, SequenceSpec):
-        return OneCallSequence(model, one_call, session)
+        return OneCallSequence(model, session, before or {})
     raise ManifestError(f"a {model.program.kind} model takes one call as it is; export the bundle again")
 
 

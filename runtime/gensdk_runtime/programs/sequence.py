@@ -26,6 +26,7 @@ from gensdk_runtime.programs.base import (
     write_conditions,
 )
 from gensdk_runtime.programs.run import Run, State
+from gensdk_runtime.programs.sequence_context import require_contexts, write_contexts
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import SequenceSettings
@@ -34,6 +35,8 @@ from gensdk_runtime.spec.signature import GraphSpec
 if TYPE_CHECKING:
     from gensdk_runtime.outputs.base import Output
 
+OWN = ("token", "position", "uniform")
+"""Inputs of a step graph that each has."""
 OPTIONS = {"temperature": "float32", "top_k": "int64", "top_p": "float32"}
 """Inputs of a step graph that take options, each [B]; a graph need not have all of them."""
 LOOK_EVERY, LOOK_EVERY_ON_DEVICE = 32, 1024
@@ -82,8 +85,11 @@ class SequenceForm(Program[SequenceSettings]):
         return settings
 
     def check(self) -> None:
-        """That samples are made of the elements, as :class:`SequenceSpec` says."""
+        """That samples are made of the elements, as :class:`SequenceSpec` says, and contexts of conditions."""
         spec, output = self.spec, self.model.output
+        if self.context is not None:
+            step, taken = self.model.graph(spec.step_graph), {*OWN, *OPTIONS, *(c.tensor for c in self.conditions)}
+            require_contexts(self.context.graph, self.conditions, step, taken)
         if spec.axis >= len(output.shape) or output.shape[spec.axis] % spec.length:
             raise ManifestError(
                 f"model {self.model.name!r}: expected samples with a multiple of {spec.length} elements along "
@@ -96,6 +102,18 @@ class SequenceForm(Program[SequenceSettings]):
                 f"int64 and of one channel, got {list(output.shape)}, {output.dtype}, {spec.channels} channels; "
                 "export the bundle again"
             )
+
+    @property
+    def context(self) -> Session | None:
+        """The context graph, where the model has one."""
+        name = self.spec.context_graph
+        return None if name is None else self.sessions[name]
+
+    @property
+    def contexts(self) -> dict[str, Wanted]:
+        """What the context graph makes, as steps take it."""
+        made = () if self.context is None else self.context.graph.outputs
+        return {each.name: Wanted(each.shape, each.dtype) for each in made}
 
     @property
     def each(self) -> int:
@@ -112,8 +130,12 @@ class SequenceForm(Program[SequenceSettings]):
         """Elements to draw at most."""
         return settings.max_length or self.spec.length
 
-    def write_options(self, bound: Bound, settings: SequenceSettings) -> None:
-        """Writes the options into the inputs that a graph has for them."""
+    def write_lasting(self, state: State, bound: Bound, settings: SequenceSettings) -> None:
+        """Writes what stays the same from the first element to the last into the inputs that a graph has for it:
+        conditions, contexts and options."""
+        write_conditions(self.conditions, bound, state.run)
+        if self.context is not None:
+            write_contexts(self.context, self.conditions, state, bound)
         values = {
             "temperature": settings.temperature,
             "top_k": settings.top_k or self.spec.levels,
@@ -168,6 +190,7 @@ class SequenceProgram(SequenceForm):
                 "position": Wanted((1,), "int64"),
                 "uniform": Wanted(("batch", spec.channels)),
                 **options,
+                **self.contexts,
                 **conditions_wanted(self.conditions, step, "batch"),
             },
             {"next_token": element},
@@ -273,7 +296,8 @@ class SequenceProgram(SequenceForm):
     def log_likelihood(self, run: Run) -> None:
         """See :class:`Program`."""
         session = self.sessions[self.spec.likelihood_graph]
-        feeds = {name: values for name, values in run.conditions.items() if session.graph.input(name) is not None}
+        wanted = {spec.name for spec in session.graph.inputs}
+        feeds = {name: np.ascontiguousarray(values) for name, values in run.conditions.items() if name in wanted}
         start = perf_counter()
         found = session.run(feeds)["log_likelihood"]
         run.graph_seconds += perf_counter() - start
@@ -290,8 +314,7 @@ class _Elements(State):
         self._length = program.length(settings)
         carry = {"next_token": "token", **carried_states(session.graph)}
         self._bound = self.borrow(session, {"batch": len(run)}, carry)
-        write_conditions(program.conditions, self._bound, run)
-        program.write_options(self._bound, settings)
+        program.write_lasting(self, self._bound, settings)
         self._start(run)
 
     def _start(self, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,9 @@ from numpy.typing import NDArray
 
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.programs.base import Int64, Wanted, carried_states, require_signature, write_conditions
+from gensdk_runtime.programs.base import Int64, Wanted, carried_states, require_signature
 from gensdk_runtime.programs.run import Run, State
 from gensdk_runtime.programs.sequence import SequenceForm
-from gensdk_runtime.spec.manifest import OneCallSpec
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import SequenceSettings
@@ -31,6 +31,7 @@ def sequence_sampler(model: ModelSpec) -> GraphSpec:
     It draws so many elements, from ``token``, ``position`` and the states on, which are the `begin` of
     :class:`SequenceSpec` and zeros at first. Gives ``tokens`` int64 [elements, B, C], what they stand for under
     the output's name [B, ...] where the model decodes them, and as ``next_`` what the next call goes on from.
+    Contexts are inputs, as of the step graph: inside, the context graph would run again in each call.
     """
     spec = model.program_of(SequenceSpec)
     step, element = model.graph(spec.step_graph), ("batch", spec.channels)
@@ -43,10 +44,10 @@ def sequence_sampler(model: ModelSpec) -> GraphSpec:
 
 
 class OneCallSequence(SequenceForm):
-    """A part of the elements in each call."""
+    """A part of the elements in each call; `before`: the context graph, where the model has one."""
 
-    def __init__(self, model: ModelSpec, one_call: OneCallSpec, session: Session) -> None:
-        super().__init__(model, {SAMPLER: session})
+    def __init__(self, model: ModelSpec, session: Session, before: Mapping[str, Session]) -> None:
+        super().__init__(model, {SAMPLER: session, **before})
 
     def check(self) -> None:
         """The tensors of :func:`sequence_sampler`."""
@@ -78,8 +79,7 @@ class _Parts(State):
         self._each = min(self._length, max(FEWEST, -(-spec.length // CALLS)))
         carry = {"next_token": "token", "next_position": "position", **carried_states(session.graph)}
         self._bound = self.borrow(session, {"batch": len(run), "elements": self._each}, carry)
-        write_conditions(program.conditions, self._bound, run)
-        program.write_options(self._bound, settings)
+        program.write_lasting(self, self._bound, settings)
         for name in carry.values():
             self._bound.feed(name).fill(0)
         self._bound.overwrite("token")[...] = spec.begin

@@ -1,4 +1,4 @@
-"""What samples of gensdk's models can be asked to be: of a class, or made from an image."""
+"""What samples of gensdk's models can be asked to be: of a class, or made from an image or a text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gensdk_runtime.spec.fields import BundlePath
 from gensdk_runtime.spec.kinds import CONDITIONS, ConditionSpec
-from gensdk_runtime.spec.outputs import ImageFormat, ImageSpec
+from gensdk_runtime.spec.outputs import MAX_TOKENS, ImageFormat, ImageSpec
 from gensdk_runtime.spec.strict import StrictModel
 
 if TYPE_CHECKING:
@@ -39,6 +40,43 @@ class LabelSpec(ConditionSpec):
 def label_conditions(num_classes: int | None, class_names: tuple[str, ...] | None = None) -> tuple[LabelSpec, ...]:
     """The label condition of a model with classes; empty for a model without."""
     return () if num_classes is None else (LabelSpec(num_classes=num_classes, class_names=class_names),)
+
+
+@CONDITIONS.register
+class PromptSpec(ConditionSpec):
+    """A text of 1 to `length` tokens, each one of `size`, without begin and end.
+
+    Graphs take it as ``prompt`` int64 [B, `length`]: behind the tokens of a text stands `rest`, a token that no
+    text has. `vocabulary`: the file of the bundle that says what each token is; by default that of texts that are
+    made.
+    """
+
+    kind: Literal["prompt"] = "prompt"
+    length: Annotated[int, Field(ge=1, le=2**20)]
+    size: Annotated[int, Field(ge=2, le=MAX_TOKENS)]
+    rest: Annotated[int, Field(ge=0)]
+    vocabulary: BundlePath = "vocabulary.json"
+
+    @model_validator(mode="after")
+    def _check_rest(self) -> Self:
+        if self.rest >= self.size:
+            raise ValueError(f"tokens go from 0 to {self.size - 1}; got rest {self.rest}")
+        return self
+
+    @property
+    def sample_elements(self) -> int:
+        """The tokens of one text."""
+        return self.length
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The vocabulary."""
+        return (self.vocabulary,)
+
+    def check_model(self, model: ModelSpec) -> None:
+        """A graph takes it: a model that never looks at its text is not what its manifest says."""
+        if not any(graph.input(self.kind) for graph in model.graphs):
+            raise ValueError("a model that is made from a prompt has a graph with an input 'prompt'")
 
 
 class ReceptiveField(StrictModel):

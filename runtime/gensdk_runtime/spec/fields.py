@@ -14,8 +14,9 @@ MAX_SAMPLE_ELEMENTS = 2**28
 
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 Precision = Literal["fp32", "fp16"]
-Role = Literal["noise", "condition", "image", "points", "output", "state", "timestep", "coefficient"]
-"""What a tensor of a graph is for. "output": a sample of another kind than images and points."""
+Role = Literal["noise", "condition", "image", "points", "output", "state", "timestep", "coefficient", "context"]
+"""What a tensor of a graph is for. "output": a sample of another kind than images and points. "context": what is
+made of the conditions once, for all steps."""
 
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")

@@ -67,6 +67,11 @@ class ConditionSpec(StrictModel):
         """Elements that the condition of one sample takes in memory."""
         return 1
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """As :attr:`OutputSpec.files`."""
+        return ()
+
     def check_model(self, model: ModelSpec) -> None:
         """Raises ValueError where `model` can't have this condition."""
 
@@ -227,7 +232,7 @@ CONDITIONS: Kinds[ConditionSpec] = Kinds(
     ConditionSpec,
     "condition",
     "gensdk.conditions",
-    {"image": "gensdk_runtime.conditions.image", "label": "gensdk_runtime.conditions.label"},
+    {kind: f"gensdk_runtime.conditions.{kind}" for kind in ("image", "label", "prompt")},
     taken=TAKEN | {"latent", "setting"},  # results call values as the kind is, with an s
 )
 

@@ -144,7 +144,7 @@ class Manifest(StrictModel):
         """The files of graphs, outputs, proofs and engines; a bundle may hold others, such as its model card."""
         graphs = [path for files in self.all_graph_files.values() for path in files.values()]
         golden = [self.golden] if self.golden else []
-        return (*graphs, *self.model.output.files, *golden, *(engine.file for engine in self.engines))
+        return (*graphs, *self.model.files, *golden, *(engine.file for engine in self.engines))
 
     @property
     def all_graph_files(self) -> Mapping[str, Mapping[Precision, BundlePath]]:

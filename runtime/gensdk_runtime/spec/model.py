@@ -270,6 +270,12 @@ class ModelSpec(StrictModel):
         source = self.condition("image")
         return source if isinstance(source, SourceSpec) else None
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of the bundle, beside graphs, that its output and its conditions need, each once."""
+        found = (*self.output.files, *(file for condition in self.conditions for file in condition.files))
+        return tuple(dict.fromkeys(found))
+
     def program_of(self, kind: type[SpecT]) -> SpecT:
         """The program, which is of this `kind`; :class:`ManifestError` for another."""
         if not isinstance(self.program, kind):

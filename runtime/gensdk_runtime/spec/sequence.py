@@ -22,6 +22,9 @@ class SequenceSpec(ProgramSpec):
     Gives ``next_token``, -1 where no number came out that a token could be drawn from, and the next states.
     `likelihood_graph`: whole samples, in the tensor of the output's name [B, ...], ``lengths`` int64 [B], the
     elements of each that count, and conditions; gives ``log_likelihood`` [B] in nats.
+    `context_graph`, once a sample: conditions, at least one; gives tensors of role "context" [B, ...], each of one
+    size, which `step_graph` takes under their names in every step, such as what an encoder makes of a prompt. The
+    likelihood graph is given the conditions alone.
     `decode_graph`: ``tokens`` int64 [B, elements, C] to what they stand for, [B, elements, ...]; None where the
     tokens [B, elements] are the sample, as of texts.
     `axis`: of a sample, along which its elements lie; it holds `length` of them, or a multiple.
@@ -34,6 +37,7 @@ class SequenceSpec(ProgramSpec):
     kind: Literal["sequence"] = "sequence"
     step_graph: Name
     likelihood_graph: Name
+    context_graph: Name | None = None
     decode_graph: Name | None = None
     length: Annotated[int, Field(ge=1, le=2**24)]
     levels: Annotated[int, Field(ge=2, le=2**20)]
@@ -66,5 +70,5 @@ class SequenceSpec(ProgramSpec):
     @property
     def graphs(self) -> tuple[str, ...]:
         """The graphs of the program, by name."""
-        names = (self.step_graph, self.likelihood_graph, self.decode_graph)
+        names = (self.step_graph, self.likelihood_graph, self.context_graph, self.decode_graph)
         return tuple(name for name in names if name is not None)

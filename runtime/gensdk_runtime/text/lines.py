@@ -3,7 +3,12 @@ r"""Texts as lines of a file: a line break inside of a text is written ``\n``, a
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+from gensdk_runtime.errors import InputError
+
+MAX_FILE = 2**24
+"""Bytes of a file of lines."""
 _WRITTEN = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _READ = {written: character for character, written in _WRITTEN.items()}
 _PATTERN = re.compile(r"\\[\\ntr]")
@@ -17,3 +22,19 @@ def as_line(text: str) -> str:
 def from_line(line: str) -> str:
     """The text that :func:`as_line` wrote."""
     return _PATTERN.sub(lambda found: _READ[found[0]], line)
+
+
+def lines_of(path: Path) -> list[str]:
+    """The texts of a file in UTF-8, one a line as :func:`as_line` writes them. :class:`InputError` where it can't
+    be read, has over MAX_FILE bytes or holds none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise InputError(f"{path} has over {MAX_FILE} bytes; give fewer lines")
+        lines = data.decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InputError(f"can't read {path} as a text in UTF-8: {failure}") from None
+    if not lines:
+        raise InputError(f"{path} holds no line; give one for each sample, or one for all")
+    return [from_line(line) for line in lines]

@@ -110,7 +110,7 @@ def test_labels_reach_the_encoder_that_wants_them() -> None:
         assert seen == [[0, 1, 2], [0, 1]]
         with pytest.raises(InputError, match="pass label, one for each image"):
             model.encode(images)
-        with pytest.raises(InputError, match="pass label, one for each image"):
+        with pytest.raises(InputError, match="pass label, one for each of the 5 images"):
             model.reconstruct(images)
 
 

@@ -22,11 +22,11 @@ from gensdk_runtime.errors import (
     ManifestError,
 )
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.outputs.text import MAX_BEGINNINGS, TextOutput
+from gensdk_runtime.outputs.text import TextOutput
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.manifest import Manifest
 from gensdk_runtime.spec.outputs import TextSpec
-from gensdk_runtime.text.lines import from_line
+from gensdk_runtime.text.lines import MAX_FILE, from_line
 from gensdk_runtime.text.vocabulary import SpecialTokens, Vocabulary
 from gensdk_runtime.text.words import Words
 from support.models import feedforward_model, generator
@@ -201,7 +201,7 @@ def test_the_lines_of_a_file_begin_texts(tmp_path: Path) -> None:
     assert output().prefix_of(path) == ["a cat", "sat\n", ""]
     with pytest.raises(InputError, match="leave the length of the prefix out"):
         output().prefix_of(path, 3)
-    for data, reason in ((b"", "holds no line"), (b"\xff\xfe", "UTF-8"), (b"a" * (MAX_BEGINNINGS + 1), "over")):
+    for data, reason in ((b"", "holds no line"), (b"\xff\xfe", "UTF-8"), (b"a" * (MAX_FILE + 1), "over")):
         path.write_bytes(data)
         with pytest.raises(InputError, match=reason) as failure:
             output().prefix_of(path)

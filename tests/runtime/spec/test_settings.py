@@ -287,6 +287,7 @@ def test_the_named_arguments_are_those_that_messages_know() -> None:
         "latents",
         "prefix",
         "image",
+        "prompt",
     }
 
 

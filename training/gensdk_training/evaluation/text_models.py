@@ -15,7 +15,8 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.outputs.base import output_of
-from gensdk_runtime.outputs.text import Int64, TextOutput
+from gensdk_runtime.outputs.text import TextOutput
+from gensdk_runtime.text.tokens import Int64
 from gensdk_runtime.text.vocabulary import Vocabulary
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.text_set import TextDataset
