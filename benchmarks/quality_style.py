@@ -1,9 +1,9 @@
 """Style transfer on sentiment, against copying, retrieval and an exchange of words (see quality_texts.py).
 
-Sources are three of the sets of short texts with a mean sentiment in [-4, 4] that come with VADER (Hutto & Gilbert
-2014): film reviews, reviews of products, tweets. Texts within THRESHOLD of 0, and of LENGTH tokens or more, are left
-out. A tenth of the texts is for the test, a tenth for validation, by a fixed permutation; settings were chosen
-on the validation part alone.
+Sources are three of the sets of short texts with a mean sentiment in [-4, 4] that come with VADER (Hutto &
+Gilbert 2014): film reviews, reviews of products, tweets. Texts within THRESHOLD of 0, and of LENGTH tokens or
+more, are left out. A tenth of the texts is for the test, a tenth for validation, by a fixed permutation; settings
+were chosen on the validation part alone.
 """
 
 from __future__ import annotations
@@ -88,5 +88,7 @@ def style_rows(folder: Path, table: Path, seed: int) -> Iterator[Row]:
             yield Row(name, measure, row.value, gate, passed, "" if row.floor is None else f"real {row.floor:.4g}")
     with Generator.load(bundle) as generator:
         for text in SHOWN:
-            made = [generator.sample(1, seed=0, prompt=text, label=label, progress=False).texts[0] for label in (0, 1)]
+            made = [
+                generator.sample(1, seed=0, prompt=text, label=label, progress=False).texts[0] for label in (0, 1)
+            ]
             click.echo(f"seed {seed}: {text} -> {made[0]} | {made[1]}")

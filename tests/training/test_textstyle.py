@@ -1,4 +1,4 @@
-"""The style transformer: a step is the whole pass, words are copied or said, words that mark styles are exchanged."""
+"""The style transformer: a step is the whole pass, words are copied or said, marking words are exchanged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.noise import sample_keys
 from gensdk_runtime.text.vocabulary import SpecialTokens
 from gensdk_runtime.text.words import Words
-from gensdk_training.families.textstyle import GAME, TextStyle, TextStyleConfig
-from gensdk_training.family import Batch, DataInfo, TextInfo
+from gensdk_training.families.textstyle import TextStyle, TextStyleConfig
+from gensdk_training.family import DataInfo, TextInfo
 from gensdk_training.graphs.sequence_steps import draw_among
 from gensdk_training.graphs.style_steps import StyleLikelihood
 from gensdk_training.networks.language_model import Ends
@@ -31,8 +31,10 @@ ENDS = Ends(begin=1, stop=2, rest=0)
 
 
 def _info(length: int = 6, styles: int | None = 3, special: SpecialTokens = SPECIAL) -> DataInfo:
-    names = ["<pad>", "<begin>", "<end>", "<unknown>"]
-    vocabulary = Words(tokens=(*names, *(f"w{number}" for number in range(8))), special=special)
+    names = [f"w{number}" for number in range(12)]
+    for name, token in special.model_dump(exclude_none=True).items():
+        names[token] = f"<{name}>"
+    vocabulary = Words(tokens=tuple(names), special=special)
     text = TextInfo(length=length, vocabulary=vocabulary)
     return DataInfo(name="few", channels=1, height=1, width=length, count=8, text=text, num_classes=styles)
 
@@ -40,10 +42,21 @@ def _info(length: int = 6, styles: int | None = 3, special: SpecialTokens = SPEC
 def _network(seed: int = 0, **changes: Any) -> StyleTransformer:
     """A network whose choices differ widely."""
     torch.manual_seed(seed)
-    settings = {"features": 8, "layers": 2, "heads": 2, "frequent": 9, "never": (0, 1), "pad": 0, **changes}
+    settings = {
+        "features": 8,
+        "layers": 2,
+        "heads": 2,
+        "frequent": 9,
+        "never": (0, 1),
+        "begin": 1,
+        "pad": 0,
+        **changes,
+    }
     network = StyleTransformer(12, 3, 6, **settings).eval()
     for weight in network.parameters():
         nn.init.normal_(weight, std=0.6)
+    with torch.no_grad():
+        network.chooser.bias[2] += 3.0  # some end early, some never
     return network
 
 
@@ -223,7 +236,10 @@ def test_heads_that_do_not_fit_are_refused() -> None:
 
 def test_parts_follow_each_other() -> None:
     family = TextStyle(TextStyleConfig(rewriting_steps=3, steps=5), _info())
-    turns = ["".join(phase.name[0] for phase in family.phases() if not family.rests(phase.name, step)) for step in range(5)]
+    turns = [
+        "".join(phase.name[0] for phase in family.phases() if not family.rests(phase.name, step))
+        for step in range(5)
+    ]
     assert turns == ["r", "r", "r", "dg", "dg"]
     assert not family.notes()
     assert "end before the game" in TextStyle(TextStyleConfig(rewriting_steps=3, steps=3), _info()).notes()[0]

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-import numpy as np
-
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
@@ -94,8 +92,8 @@ def evaluate_transfers(bundle: Bundle, data: DataConfig, asked: Asked, *, named:
             notes=(
                 f"words: {TOKENIZATION}",
                 f"judge of styles, trained on the training texts: {NAME}",
-                "retrieved: a training text of the other style that is like the source; exchanged: the source with "
-                "marking words of such a text in place of its own (Li et al. 2018)",
+                "retrieved: a training text of the other style that is like the source; exchanged: the source "
+                "with marking words of such a text in place of its own (Li et al. 2018)",
             ),
             settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels", "prompts")},
             seconds=time.monotonic() - asked.started,
@@ -128,7 +126,9 @@ def transfer_measures(
         detail = f"bits a token under a {NGRAM_ORDER}-gram model of the training texts; beside it: the test texts"
         for system, made in transfers.made.items():
             bits = chain.bits_per_token(made)
-            rows.append(_row("fluency", system, "how likely an n-gram model finds it", bits, real, "near floor", detail))
+            rows.append(
+                _row("fluency", system, "how likely an n-gram model finds it", bits, real, "near floor", detail)
+            )
     return rows
 
 

@@ -46,14 +46,23 @@ from gensdk_runtime.errors import InputError
 from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, network_of, require_labels
 from gensdk_training.graphs.style_steps import style_plan
 from gensdk_training.losses.policy_gradient import mean_over
-from gensdk_training.networks.language_model import Ends
+from gensdk_training.networks.language_model import NEVER, Ends
 from gensdk_training.networks.style_discriminator import StyleDiscriminator
+from gensdk_training.networks.style_markers import StyleMarkers
 from gensdk_training.networks.style_transformer import Choices, StyleTransformer, rewritten
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 from gensdk_training.running_statistics import evaluated
+from gensdk_training.text_family import real_texts
 
 REWRITING, DISCRIMINATOR, GAME = "rewriting", "discriminator", "game"
+WIDTHS = (1, 2, 3)
+"""Words that the discriminator's filters see."""
+KNOWN = 0.25
+"""Of what is known of a word's style, how much is in its embedding from the beginning; those have about length
+1."""
+EXCHANGED_DROP = 1 / 3
+"""Where words are exchanged so much less is left out."""
 
 
 class TextStyleConfig(FamilyConfig):
@@ -69,6 +78,7 @@ class TextStyleConfig(FamilyConfig):
     marker_count: Texts that a word must stand in to mark a style.
     exchange_share: Share of the marking words that are exchanged.
     drop_share: Share of a text's words that are left out of what is read where it is to come back.
+    marker_drop_share: The same of words that mark its style.
     rewriting_steps: Steps of the first part, without the discriminator.
     discriminator_embedding: Features of a token in the discriminator.
     filters: Of each width in the discriminator.
@@ -90,6 +100,7 @@ class TextStyleConfig(FamilyConfig):
     marker_count: Annotated[int, Field(ge=1)] = 4
     exchange_share: Annotated[float, Field(ge=0, le=1)] = 0.9
     drop_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    marker_drop_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
     rewriting_steps: Annotated[int, Field(ge=0)] = 1500
     steps: Annotated[int, Field(ge=1)] = 1800
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
@@ -131,10 +142,12 @@ class TextStyle(Family[TextStyleConfig]):
             )
         for kind in ("begin", "end", "pad"):
             if getattr(special, kind) is None:
-                raise InputError(f"the vocabulary of {self.data.name!r} has no {kind} token, which {self.name} needs")
+                raise InputError(
+                    f"the vocabulary of {self.data.name!r} has no {kind} token, which {self.name} needs"
+                )
         if self.config.features % self.config.heads:
             raise InputError(
-                f"features {self.config.features} can't be shared among {self.config.heads} heads; choose a multiple"
+                f"features {self.config.features} can't be shared by {self.config.heads} heads; choose a multiple"
             )
 
     @property
@@ -162,6 +175,7 @@ class TextStyle(Family[TextStyleConfig]):
             heads=config.heads,
             frequent=config.frequent,
             never=(pad, begin),
+            begin=begin,
             pad=pad,
             dropout=config.dropout,
             word_dropout=config.word_dropout,
@@ -171,6 +185,7 @@ class TextStyle(Family[TextStyleConfig]):
             markers,
             embedding=config.discriminator_embedding,
             filters=config.filters,
+            widths=WIDTHS,
             silent=(pad, begin, end),
             dropout=config.discriminator_dropout,
         )
@@ -181,10 +196,20 @@ class TextStyle(Family[TextStyleConfig]):
 
         Raises :class:`InputError` where a style has none: nothing could be exchanged.
         """
-        whole, markers = spread(MOST), network_of(networks, "discriminator", StyleDiscriminator).markers
-        unknown = self.data.require_text().vocabulary.special.unknown
+        translator = network_of(networks, "translator", StyleTransformer)
+        markers = network_of(networks, "discriminator", StyleDiscriminator).markers
+        whole, unknown = spread(self.data.count), self.data.require_text().vocabulary.special.unknown
         silent = (*self._special, *(() if unknown is None else (unknown,)))
         markers.learn(whole.images, require_labels(whole), silent)
+        if bare := (markers.weights.sum(dim=1) == 0).nonzero().flatten().tolist():
+            names = self.data.class_names or range(len(markers.texts))
+            raise InputError(
+                f"no word of {self.data.name!r} marks the style {names[bare[0]]!r}, so none can be exchanged; "
+                "lower marker_threshold or marker_count, or give more texts"
+            )
+        with torch.no_grad():
+            for style, ratios in enumerate(markers.ratios[: self.config.features]):
+                translator.embed.weight[:, style] = KNOWN * ratios
 
     def phases(self) -> tuple[Phase, ...]:
         """`rewriting`, `discriminator`, `game`; :meth:`rests` says when each has its turn."""
@@ -210,16 +235,92 @@ class TextStyle(Family[TextStyleConfig]):
         )
 
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
-        """The loss of texts that come back, D's cross-entropy, or the game's four losses."""
+        """The loss of texts that come back, D's cross-entropy, or the four losses of the game."""
         translator = network_of(networks, "translator", StyleTransformer)
         discriminator = network_of(networks, "discriminator", StyleDiscriminator)
-        texts, styles = real_texts(batch), require_labels(batch)
-        others = (styles + torch.randint_like(styles, 1, self.data.num_classes or 2)) % (self.data.num_classes or 2)
-        sources = self._as_source(texts)
+        texts, styles, classes = real_texts(batch), require_labels(batch), self.data.num_classes or 2
+        others = (styles + torch.randint_like(styles, 1, classes)) % classes
         if phase == REWRITING:
-            half = (len(texts) + 1) // 2  # each loss has its share of the batch
-            read = torch.cat((self._exchanged(...)))
-        written = self._rewritten(translator, sources, others)
+            returned = self._returned(translator, discriminator.markers, texts, styles, others)
+            return Loss(
+                returned["exchanged"] + returned["own"], {name: value.detach() for name, value in returned.items()}
+            )
+        with torch.no_grad(), evaluated(translator):
+            sources = self._as_source(texts)
+            pad, begin, _ = self._special
+            written = rewritten(translator, self.ends, translator.read(sources, others), others, (pad, begin))
         if phase == DISCRIMINATOR:
-            return self._told_apart(discriminator, texts, styles, written)
-        return self._game(...)
+            return _told_apart(discriminator(texts), discriminator(written), styles)
+        returned = self._returned(translator, discriminator.markers, texts, styles, others)
+        with evaluated(translator, discriminator):
+            choices = translator(translator.read(sources, others), others, self.ends.before(written))
+            told = discriminator(written, choices.blended(written, discriminator.embed.weight))
+        back = self._as_source(written)
+        first = Choices(choices.logits[:, : back.shape[1]], choices.source)
+        embedded = first.blended(back, translator.embed.weight)
+        again = translator(translator.read(back, styles, embedded), styles, self.ends.before(texts))
+        style, cycle = functional.cross_entropy(told, others), self._surprise(again, texts)
+        config = self.config
+        total = config.style_weight * style + config.cycle_weight * cycle
+        total = total + config.self_weight * returned["own"] + config.exchange_weight * returned["exchanged"]
+        logs = {"style": style, "cycle": cycle, **returned}
+        return Loss(total, {name: value.detach() for name, value in logs.items()})
+
+    def _returned(
+        self, translator: StyleTransformer, markers: StyleMarkers, texts: Tensor, styles: Tensor, others: Tensor
+    ) -> dict[str, Tensor]:
+        """The loss of texts that come back in their own style: of one half of the batch with marking words
+        `exchanged` for those of the `others`, of its `own` other half with words left out, marking ones more
+        often."""
+        sources, config, pad = self._as_source(texts), self.config, self._special[0]
+        half = (len(texts) + 1) // 2
+        exchanged = markers.exchanged(sources[:half], styles[:half], others[:half], config.exchange_share)
+        marked = markers.marked(sources, styles)
+        marked[:half] &= exchanged == sources[:half]
+        drop = torch.where(marked, config.marker_drop_share, config.drop_share)
+        drop[:half] *= EXCHANGED_DROP
+        kept = torch.rand(sources.shape, device=sources.device) >= drop
+        read = without(torch.cat((exchanged, sources[half:])), kept, pad)
+        choices = translator(translator.read(read, styles), styles, self.ends.before(texts))
+        parts = {"exchanged": slice(0, half), "own": slice(half, None)}
+        return {
+            name: self._surprise(Choices(choices.logits[part], choices.source[part]), texts[part])
+            for name, part in parts.items()
+        }
+
+    def _surprise(self, choices: Choices, texts: Tensor) -> Tensor:
+        """The mean negative log-likelihood in nats of the tokens of `texts` int64 [B, T] and of their ends, as far
+        as they can be said or copied: a rare word that the source has lost is nobody's fault."""
+        log_p = choices.log_probability(texts)
+        return -mean_over(log_p, (texts != self._special[0]) & (log_p > NEVER / 2))
+
+    def _as_source(self, texts: Tensor) -> Tensor:
+        """Texts int64 [B, T], an end in each or none, as what is read: int64 [B, T - 1] without end."""
+        pad, _, end = self._special
+        return torch.where(self.ends.live(texts) & (texts != end), texts, pad)[:, : self.data.width - 1]
+
+    def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
+        """The source, a step with the writer's keys and values, and the likelihood of whole texts."""
+        translator = network_of(networks, "translator", StyleTransformer)
+        return style_plan(translator, self.data, self.ends, self.name)
+
+
+def without(tokens: Tensor, kept: Tensor, pad: int) -> Tensor:
+    """`tokens` int64 [B, S], those alone that are `kept` bool [B, S], with pads behind them. A text that would
+    have none keeps its first."""
+    kept = kept & (tokens != pad)
+    kept[:, 0] |= ~kept.any(dim=1)
+    moved = tokens.gather(1, torch.argsort((~kept).to(torch.uint8), dim=1, stable=True))
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    return torch.where(places < kept.sum(dim=1, keepdim=True), moved, pad)
+
+
+def _told_apart(real: Tensor, written: Tensor, styles: Tensor) -> Loss:
+    """D's cross-entropy from its logits [B, K + 1] of real texts and of what was written, which is class K."""
+    by_network = torch.full_like(styles, real.shape[1] - 1)
+    total = functional.cross_entropy(real, styles) + functional.cross_entropy(written, by_network)
+    logs = {
+        "right_styles": (real.argmax(dim=1) == styles).float().mean(),
+        "right_written": (written.argmax(dim=1) == by_network).float().mean(),
+    }
+    return Loss(total, logs)

@@ -1,4 +1,5 @@
-"""The three graphs of SequenceSpec over a style transformer: the source, a step that draws a token, the likelihood.
+"""The three graphs of SequenceSpec over a style transformer: the source, a step that draws a token, the
+likelihood.
 
 They hold the training network's own parameters, so they follow it while it trains.
 """
@@ -42,7 +43,7 @@ class ReadSource(nn.Module):
 
     def forward(self, prompt: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`prompt` int64 [B, S] and `label` int64 [B], the style asked for; keys and values [B, L, S, D], and what
-        to point by, [B, S, D]."""
+        to point by, [B, S, 2 D]."""
         source = self.network.read(prompt, label)
         return source.keys, source.values, source.pointed
 
@@ -75,9 +76,9 @@ class StyleStep(nn.Module):
         prompt: Tensor,
         label: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`token` int64 [B, 1], `position` int64 [1], `uniform` [B, 1], `temperature` [B], `top_k` int64 [B], `top_p`
-        [B], the states `keys` and `values` [L, B, T, D], what :class:`ReadSource` gave, and what it was given; the
-        next token and states."""
+        """`token` int64 [B, 1], `position` int64 [1], `uniform` [B, 1], `temperature` [B], `top_k` int64 [B],
+        `top_p` [B], the states `keys` and `values` [L, B, T, D], what :class:`ReadSource` gave, and what it was
+        given; the next token and states."""
         bias = self.network.bias_of(prompt)
         source = Source(prompt, source_keys, source_values, pointed, bias)
         choices, next_keys, next_values = self.network.step(source, label, token, position, keys, values)
@@ -125,12 +126,13 @@ def style_plan(network: StyleTransformer, data: DataInfo, ends: Ends, family: st
         defaults=SequenceSettings(top_k=1),
     )
     layers, features = len(network.writer.layers), network.place.shape[1]
-    states = [
-        tensor(name, layers, "batch", text.length, features, role="state") for name in ("keys", "values")
-    ]
+    states = [tensor(name, layers, "batch", text.length, features, role="state") for name in ("keys", "values")]
     contexts = [
-        *(tensor(f"source_{name}", "batch", layers, prompt.length, features, role="context") for name in ("keys", "values")),
-        tensor("pointed", "batch", prompt.length, features, role="context"),
+        *(
+            tensor(f"source_{name}", "batch", layers, prompt.length, features, role="context")
+            for name in ("keys", "values")
+        ),
+        tensor("pointed", "batch", prompt.length, 2 * features, role="context"),
     ]
     conditions = [
         tensor("prompt", "batch", prompt.length, role="condition", dtype="int64"),

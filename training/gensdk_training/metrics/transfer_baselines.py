@@ -1,5 +1,5 @@
-"""What a transfer of style has to be better than: a text of the other style that is like the source, and the source
-with its marking words exchanged.
+"""What a transfer of style has to be better than: a text of the other style that is like the source, and the
+source with its marking words exchanged.
 
 Both are of Li, Jia, He & Liang (2018), "Delete, Retrieve, Generate": "retrieve only", and a "template" that takes
 the words that mark the source's style out, and puts those of the most similar text of the other style in their

@@ -12,8 +12,8 @@ class StyleDiscriminator(nn.Module):
     """A text to the logits of K styles, and of "written by a network": convolutions of several widths over words,
     the maximum of each over the text (Kim 2014).
 
-    `silent`: tokens that say nothing, such as the end; they are zeros to it. `markers`: the words that mark styles,
-    counted once before the training.
+    `silent`: tokens that say nothing, such as the end; they are zeros to it. `markers`: the words that mark
+    styles, counted once before the training.
     """
 
     silent: Tensor

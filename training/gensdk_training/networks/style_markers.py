@@ -47,12 +47,17 @@ class StyleMarkers(nn.Module):
         self.counts[:, list(silent)] = 0.0
 
     @property
-    def weights(self) -> Tensor:
-        """[K, V]: of the words that mark each style, how many texts of it they stand in; 0 for others."""
+    def ratios(self) -> Tensor:
+        """[K, V]: the logarithm of eq. 1, in nats; 0 for what stands in no text."""
         total, count = self.texts.sum(), self.counts.sum(dim=0)
         own = (self.counts + SMOOTHING) / (self.texts + 2 * SMOOTHING).unsqueeze(1)
         rest = (count - self.counts + SMOOTHING) / (total - self.texts + 2 * SMOOTHING).unsqueeze(1)
-        marks = (torch.log(own / rest) > self.threshold) & (count >= self.least)
+        return torch.where(count > 0, torch.log(own / rest), 0.0)
+
+    @property
+    def weights(self) -> Tensor:
+        """[K, V]: of the words that mark each style, how many texts of it they stand in; 0 for others."""
+        marks = (self.ratios > self.threshold) & (self.counts.sum(dim=0) >= self.least)
         return torch.where(marks, self.counts, 0.0)
 
     def marked(self, tokens: Tensor, styles: Tensor) -> Tensor:

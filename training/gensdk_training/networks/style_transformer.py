@@ -1,10 +1,10 @@
 """A transformer that reads a text and writes it anew in a style that it is told, and can point at what it reads.
 
-Vaswani et al. (2017), "Attention Is All You Need", with the norms before each part (Xiong et al. 2020); the style is
-a vector that is added to every embedding, of the reader and of the writer. Each token is chosen among the `frequent`
-most frequent ones of the vocabulary and the S places of the source, by one softmax over all K + S of them (Gu et
-al. 2016, "Incorporating Copying Mechanism in Sequence-to-Sequence Learning", eq. 4 to 8): rare words can be copied
-and nothing else, which keeps the content, and the output layer small.
+Vaswani et al. (2017), "Attention Is All You Need", with the norms before each part (Xiong et al. 2020); the style
+is a vector that is added to every embedding, of the reader and of the writer. Each token is chosen among the
+`frequent` most frequent ones of the vocabulary and the S places of the source, by one softmax over all K + S of
+them (Gu et al. 2016, "Incorporating Copying Mechanism in Sequence-to-Sequence Learning", eq. 4 to 8): rare words
+can be copied and nothing else, which keeps the content, and the output layer small.
 
 The same modules run whole texts for training and one token at a time for drawing: the writer takes the keys and
 values of the places before, and gives them back with those of its own.
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_training.networks.language_model import NEVER, Ends
-
 
 FOLLOWING = 6.0
 """What a place of the source gains at first where it comes behind the word that was written last: embeddings have
@@ -79,7 +78,8 @@ class ReaderLayer(nn.Module):
 class Reader(nn.Module):
     """The source to what every step of the writer reads: keys and values of each of its layers, and those that it
     points by. The latter are, in their second half, the embedding of the token before: who copies goes on behind
-    the word that it has written last (an induction head, Olsson et al. 2022), from the first step of training on."""
+    the word that it has written last (an induction head, Olsson et al. 2022), from the first step of training
+    on."""
 
     def __init__(self, features: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -90,8 +90,8 @@ class Reader(nn.Module):
         self.following = nn.Parameter(torch.full((1,), FOLLOWING))
 
     def forward(self, x: Tensor, before: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`x` [B, S, D], `before` [B, S, D], embeddings of the tokens before each, and `bias` [B, 1, 1, S]; keys and
-        values [B, L, S, D], and [B, S, 2 D] to point by."""
+        """`x` [B, S, D], `before` [B, S, D], embeddings of the tokens before each, and `bias` [B, 1, 1, S]; keys
+        and values [B, L, S, D], and [B, S, 2 D] to point by."""
         for layer in self.layers:
             x = layer(x, bias)
         x = self.norm(x)
@@ -169,8 +169,8 @@ class Chooser(nn.Module):
 
 @dataclass(frozen=True)
 class Source:
-    """A text that was read: its `tokens` int64 [B, S], and of it `keys` and `values` [B, L, S, D] and what to point
-    by, `pointed` [B, S, 2 D]. `bias` [B, 1, 1, S]: which of its places are no tokens, but fill it up."""
+    """A text that was read: its `tokens` int64 [B, S], and of it `keys` and `values` [B, L, S, D] and what to
+    point by, `pointed` [B, S, 2 D]. `bias` [B, 1, 1, S]: which of its places are no tokens, but fill it up."""
 
     tokens: Tensor
     keys: Tensor
@@ -223,8 +223,9 @@ class StyleTransformer(nn.Module):
     """f(x, s): the text x, written in the style s.
 
     `vocabulary`: V tokens, the most frequent ones first, of which `frequent` can be said; `never` those that are
-    no part of a text. `begin` comes before the first token, `pad` fills sources up. `length`: places of a text, its end among them. `word_dropout`: the
-    share of embeddings that training sets to zero, so that what is missing is read off the source.
+    no part of a text. `begin` comes before the first token, `pad` fills sources up. `length`: places of a text,
+    its end among them. `word_dropout`: the share of embeddings that training sets to zero, so that what is
+    missing is read off the source.
     """
 
     lowered: Tensor
@@ -246,7 +247,12 @@ class StyleTransformer(nn.Module):
         word_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.begin, self.pad, self.word_dropout, self.frequent = begin, pad, word_dropout, min(frequent, vocabulary)
+        self.begin, self.pad, self.word_dropout, self.frequent = (
+            begin,
+            pad,
+            word_dropout,
+            min(frequent, vocabulary),
+        )
         self.embed, self.style = nn.Embedding(vocabulary, features), nn.Embedding(styles, features)
         self.place = nn.Parameter(torch.empty(length, features))
         for weight, spread in ((self.embed.weight, features**-0.5), (self.style.weight, 0.3), (self.place, 0.1)):
@@ -316,7 +322,9 @@ class StyleTransformer(nn.Module):
 
 
 @torch.no_grad()
-def rewritten(network: StyleTransformer, ends: Ends, source: Source, style: Tensor, never: Sequence[int]) -> Tensor:
+def rewritten(
+    network: StyleTransformer, ends: Ends, source: Source, style: Tensor, never: Sequence[int]
+) -> Tensor:
     """The source in `style` int64 [B], the likeliest token at each place but those that are `never` drawn: int64
     [B, length], with the end and rests behind it."""
     count, length = len(style), len(network.place)
