@@ -17,7 +17,7 @@ from typing import Any
 import click
 from rows import Row, above, at_least, over_seeds
 
-from gensdk_export.export import export_run
+from gensdk_export.export import ExportOptions, export_run
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.verify import verify_bundle
@@ -69,9 +69,10 @@ def measure_style(runs: Path, sentiment: str, seeds: Sequence[int]) -> Iterator[
 def style_rows(folder: Path, table: Path, seed: int) -> Iterator[Row]:
     bundle, started = folder.with_suffix(".gsdk"), time.monotonic()
     if not bundle.exists():
-        train(style_run(table, seed), folder, resume=(folder / "run.json").exists(), tensorboard=False)
+        resume = (folder / "run.json").exists()
+        train(style_run(table, seed), folder, resume=resume, tensorboard=False, progress=False)
         click.echo(f"seed {seed}: trained in {time.monotonic() - started:.0f} s")
-        export_run(folder, bundle)
+        export_run(folder, bundle, ExportOptions(fp16=True))
     proof = verify_bundle(bundle)
     click.echo(f"seed {seed}: verified: {proof.ok}")
     report = evaluate(str(bundle), str(table), count=SEVERAL, seed=0, progress=False).report

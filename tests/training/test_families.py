@@ -77,8 +77,8 @@ SMALL: dict[str, dict[str, Any]] = {
 POINTS = 0
 """In place of a number of channels: data that are points in the plane."""
 MUSIC, SOUNDS, TEXTS, STYLES = -1, -2, -3, -4
-"""In place of a number of channels: music of two voices, short sounds of three classes, short texts, and such of three
-styles."""
+"""In place of a number of channels: music of two voices, short sounds of three classes, short texts, and such of
+three styles."""
 
 POLICIES = {"scratchgan": ("generator",), "seqgan": ("adversarial",)}
 """Phases whose loss is over texts that the network itself draws: its gradient is that of a reward, but its value

@@ -170,6 +170,18 @@ def test_rare_words_are_copied_and_never_said() -> None:
     torch.testing.assert_close(logs.exp(), shares)
 
 
+def test_the_likeliest_token_is_that_of_the_whole_vocabulary() -> None:
+    """Of tokens that are said, copied, both, and copied from several places."""
+    torch.manual_seed(0)
+    logits = torch.randn(300, 6, 9 + 5)
+    source = torch.randint(0, 12, (300, 5))
+    choices, never = Choices(logits, source), (0, 1, 3)
+    shares = choices.shares(12)
+    shares[..., list(never)] = 0.0
+    assert torch.equal(choices.likeliest(never), shares.argmax(dim=-1))
+    torch.testing.assert_close(choices.shares(12).sum(dim=-1), torch.ones(300, 6))
+
+
 def test_words_that_mark_a_style_are_found_and_exchanged() -> None:
     markers = StyleMarkers(2, 10, threshold=0.8, least=2)
     texts = torch.tensor([[4, 5, 6, 0], [4, 4, 7, 0], [8, 5, 6, 0], [8, 5, 7, 9], [4, 6, 7, 0], [8, 6, 7, 0]])

@@ -61,6 +61,8 @@ WIDTHS = (1, 2, 3)
 KNOWN = 0.25
 """Of what is known of a word's style, how much is in its embedding from the beginning; those have about length
 1."""
+CLEAR = 3.0
+"""Nats from which on a word marks a style clearly."""
 EXCHANGED_DROP = 1 / 3
 """Where words are exchanged so much less is left out."""
 
@@ -85,15 +87,16 @@ class TextStyleConfig(FamilyConfig):
     discriminator_dropout: Share of the discriminator's inputs and outputs that is dropped.
     game_learning_rate: Step size of the translator's optimizer in the game.
     style_weight: Of the discriminator's verdict in the game.
+    written_weight: In the discriminator's loss, of what was written beside real texts.
     cycle_weight: Of the loss of the text that comes back.
     self_weight: Of the loss of the text with words left out.
     exchange_weight: Of the loss of the text with marking words exchanged.
     """
 
     features: Annotated[int, Field(ge=2, le=4096)] = 64
-    layers: Annotated[int, Field(ge=1, le=16)] = 2
+    layers: Annotated[int, Field(ge=1, le=16)] = 1
     heads: Annotated[int, Field(ge=1, le=64)] = 4
-    frequent: Annotated[int, Field(ge=1, le=2**17)] = 3000
+    frequent: Annotated[int, Field(ge=1, le=2**17)] = 1500
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     marker_threshold: Annotated[float, Field(ge=0)] = 0.8
@@ -101,15 +104,17 @@ class TextStyleConfig(FamilyConfig):
     exchange_share: Annotated[float, Field(ge=0, le=1)] = 0.9
     drop_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     marker_drop_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    rewriting_steps: Annotated[int, Field(ge=0)] = 1500
-    steps: Annotated[int, Field(ge=1)] = 1800
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 48
+    rewriting_steps: Annotated[int, Field(ge=0)] = 500
+    steps: Annotated[int, Field(ge=1)] = 600
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     game_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     discriminator_embedding: Annotated[int, Field(ge=1, le=65536)] = 64
     filters: Annotated[int, Field(ge=1, le=65536)] = 64
-    discriminator_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
-    style_weight: Annotated[float, Field(ge=0)] = 1.0
+    discriminator_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    style_weight: Annotated[float, Field(ge=0)] = 0.5
+    written_weight: Annotated[float, Field(ge=0)] = 0.5
     cycle_weight: Annotated[float, Field(ge=0)] = 1.0
     self_weight: Annotated[float, Field(ge=0)] = 0.5
     exchange_weight: Annotated[float, Field(ge=0)] = 0.5
@@ -207,9 +212,11 @@ class TextStyle(Family[TextStyleConfig]):
                 f"no word of {self.data.name!r} marks the style {names[bare[0]]!r}, so none can be exchanged; "
                 "lower marker_threshold or marker_count, or give more texts"
             )
+        ratios = markers.ratios
+        translator.leaning.copy_(ratios.clamp(-CLEAR, CLEAR))
         with torch.no_grad():
-            for style, ratios in enumerate(markers.ratios[: self.config.features]):
-                translator.embed.weight[:, style] = KNOWN * ratios
+            count = min(len(ratios), self.config.features)
+            translator.embed.weight[:, :count] = KNOWN * ratios[:count].t()
 
     def phases(self) -> tuple[Phase, ...]:
         """`rewriting`, `discriminator`, `game`; :meth:`rests` says when each has its turn."""
@@ -221,8 +228,12 @@ class TextStyle(Family[TextStyleConfig]):
         )
 
     def rests(self, phase: str, step: int) -> bool:
-        """The first part rests after its steps, the others before."""
-        return (step < self.config.rewriting_steps) == (phase != REWRITING)
+        """The first part rests after its steps, the game before; the discriminator never does."""
+        return phase != DISCRIMINATOR and (step < self.config.rewriting_steps) == (phase == GAME)
+
+    def begin_step(self, networks: Mapping[str, nn.Module], step: int) -> None:
+        """Tells the discriminator whom it plays against."""
+        network_of(networks, "discriminator", StyleDiscriminator).playing = step >= self.config.rewriting_steps
 
     def notes(self) -> tuple[str, ...]:
         """What a run has no steps for."""
@@ -245,12 +256,14 @@ class TextStyle(Family[TextStyleConfig]):
             return Loss(
                 returned["exchanged"] + returned["own"], {name: value.detach() for name, value in returned.items()}
             )
-        with torch.no_grad(), evaluated(translator):
-            sources = self._as_source(texts)
-            pad, begin, _ = self._special
-            written = rewritten(translator, self.ends, translator.read(sources, others), others, (pad, begin))
+        sources = self._as_source(texts)
+        if phase == DISCRIMINATOR and not discriminator.playing:
+            written = discriminator.markers.exchanged(sources, styles, others, self.config.exchange_share)
+        else:
+            written = self._written(translator, sources, others)
         if phase == DISCRIMINATOR:
-            return _told_apart(discriminator(texts), discriminator(written), styles)
+            told = discriminator(texts), discriminator(written)
+            return _told_apart(*told, styles, self.config.written_weight)
         returned = self._returned(translator, discriminator.markers, texts, styles, others)
         with evaluated(translator, discriminator):
             choices = translator(translator.read(sources, others), others, self.ends.before(written))
@@ -288,6 +301,12 @@ class TextStyle(Family[TextStyleConfig]):
             for name, part in parts.items()
         }
 
+    def _written(self, translator: StyleTransformer, sources: Tensor, others: Tensor) -> Tensor:
+        """f(x, s') of `sources` in the styles `others`, drawn greedily: int64 [B, T]."""
+        pad, begin, _ = self._special
+        with torch.no_grad(), evaluated(translator):
+            return rewritten(translator, self.ends, translator.read(sources, others), others, (pad, begin))
+
     def _surprise(self, choices: Choices, texts: Tensor) -> Tensor:
         """The mean negative log-likelihood in nats of the tokens of `texts` int64 [B, T] and of their ends, as far
         as they can be said or copied: a rare word that the source has lost is nobody's fault."""
@@ -315,10 +334,10 @@ def without(tokens: Tensor, kept: Tensor, pad: int) -> Tensor:
     return torch.where(places < kept.sum(dim=1, keepdim=True), moved, pad)
 
 
-def _told_apart(real: Tensor, written: Tensor, styles: Tensor) -> Loss:
+def _told_apart(real: Tensor, written: Tensor, styles: Tensor, weight: float) -> Loss:
     """D's cross-entropy from its logits [B, K + 1] of real texts and of what was written, which is class K."""
     by_network = torch.full_like(styles, real.shape[1] - 1)
-    total = functional.cross_entropy(real, styles) + functional.cross_entropy(written, by_network)
+    total = functional.cross_entropy(real, styles) + weight * functional.cross_entropy(written, by_network)
     logs = {
         "right_styles": (real.argmax(dim=1) == styles).float().mean(),
         "right_written": (written.argmax(dim=1) == by_network).float().mean(),

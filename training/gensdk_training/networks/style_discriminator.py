@@ -13,7 +13,7 @@ class StyleDiscriminator(nn.Module):
     the maximum of each over the text (Kim 2014).
 
     `silent`: tokens that say nothing, such as the end; they are zeros to it. `markers`: the words that mark
-    styles, counted once before the training.
+    styles, counted once before the training. `playing`: whether it has an opponent yet.
     """
 
     silent: Tensor
@@ -31,6 +31,7 @@ class StyleDiscriminator(nn.Module):
         super().__init__()
         styles, vocabulary = markers.counts.shape
         self.markers = markers
+        self.playing = False
         self.embed = nn.Embedding(vocabulary, embedding)
         nn.init.normal_(self.embed.weight, std=0.3)
         self.convolutions = nn.ModuleList(

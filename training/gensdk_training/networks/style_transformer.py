@@ -22,6 +22,8 @@ from torch.nn import functional
 
 from gensdk_training.networks.language_model import NEVER, Ends
 
+POINTED_SLOPE = 0.5
+"""How much less a place of the source is pointed at for each place that lies between it and the text's own."""
 FOLLOWING = 6.0
 """What a place of the source gains at first where it comes behind the word that was written last: embeddings have
 about length 1."""
@@ -209,6 +211,24 @@ class Choices:
         places = self.source.unsqueeze(1).expand(-1, said.shape[1], -1)
         return said.scatter_add(-1, places, shares[..., frequent:])
 
+    def likeliest(self, never: Sequence[int]) -> Tensor:
+        """The likeliest token at each place but those that are `never` drawn, int64 [B, T].
+
+        As that of :meth:`shares`, without all of the vocabulary: what can be copied has its whole share at its own
+        places, so the largest of those and of what is said alone is the largest of all.
+        """
+        shares, frequent = torch.softmax(self.logits, dim=-1), self.frequent
+        said, copied = shares[..., :frequent], shares[..., frequent:]
+        same = (self.source.unsqueeze(2) == self.source.unsqueeze(1)).to(copied.dtype)
+        too = said.gather(-1, self.source.clamp(max=frequent - 1).unsqueeze(1).expand_as(copied))
+        whole = copied @ same + torch.where(self.source < frequent, 1.0, 0.0).unsqueeze(1) * too
+        silent = torch.tensor(never, dtype=torch.int64, device=self.source.device)
+        whole = whole * ~torch.isin(self.source, silent).unsqueeze(1)
+        said = said.index_fill(-1, silent[silent < frequent], 0.0)
+        best = torch.cat((said, whole), dim=-1).argmax(dim=-1)
+        at = (best - frequent).clamp(min=0)
+        return torch.where(best < frequent, best, self.source.gather(1, at))
+
     def blended(self, tokens: Tensor, table: Tensor) -> Tensor:
         """The rows of `table` [V, E] at `tokens` [B, T], with the gradient of the mean row under the probabilities
         (Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic Neurons", the straight-through
@@ -226,9 +246,15 @@ class StyleTransformer(nn.Module):
     no part of a text. `begin` comes before the first token, `pad` fills sources up. `length`: places of a text,
     its end among them. `word_dropout`: the share of embeddings that training sets to zero, so that what is
     missing is read off the source.
+
+    Three things are there before any training, since they are much to learn from few texts: a head, and who
+    points, looks near the same place of the source, how near being learnt (biases of Press et al. 2022, "Train
+    Short, Test Long"); it goes on behind the word that was copied last; and `leaning` [K, V], how much each word
+    marks each style, is known of what is read (zeros until it is set).
     """
 
     lowered: Tensor
+    leaning: Tensor
 
     def __init__(
         self,
@@ -247,16 +273,16 @@ class StyleTransformer(nn.Module):
         word_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.begin, self.pad, self.word_dropout, self.frequent = (
-            begin,
-            pad,
-            word_dropout,
-            min(frequent, vocabulary),
-        )
+        self.begin, self.pad, self.word_dropout = begin, pad, word_dropout
+        self.heads, self.frequent = heads, min(frequent, vocabulary)
         self.embed, self.style = nn.Embedding(vocabulary, features), nn.Embedding(styles, features)
         self.place = nn.Parameter(torch.empty(length, features))
         for weight, spread in ((self.embed.weight, features**-0.5), (self.style.weight, 0.3), (self.place, 0.1)):
             nn.init.normal_(weight, std=spread)
+        slopes = torch.tensor([*(2.0**-head for head in range(heads)), POINTED_SLOPE])
+        self.near = nn.Parameter(-slopes.unsqueeze(1) * torch.arange(1 - length, length).abs())
+        self.lean = nn.Parameter(torch.randn(features) * 0.3)
+        self.register_buffer("leaning", torch.zeros(styles, vocabulary))
         self.reader = Reader(features, layers, heads, dropout)
         self.writer = Writer(features, layers, heads, dropout)
         self.chooser = Chooser(features, self.frequent)
@@ -275,17 +301,18 @@ class StyleTransformer(nn.Module):
         words = self._seen(self.embed(tokens) if embedded is None else embedded)
         begin = self.embed.weight[self.begin].expand(len(words), 1, -1)
         bias = self.bias_of(tokens)
-        read = self.reader(self._placed(words, style), torch.cat((begin, words[:, :-1]), dim=1), bias)
+        x = self._placed(words, style) + self.leaning[style.unsqueeze(1), tokens].unsqueeze(2) * self.lean
+        read = self.reader(x, torch.cat((begin, words[:, :-1]), dim=1), bias)
         return Source(tokens, *read, bias)
 
     def forward(self, source: Source, style: Tensor, before: Tensor) -> Choices:
         """The choices at each place from the tokens `before` each, int64 [B, T]."""
         size = before.shape[1]
         causal = torch.full((size, size), NEVER, device=before.device).triu(1)
-        words = self._seen(self.embed(before))
-        read = source.keys, source.values, source.bias
+        words, near = self._seen(self.embed(before)), self._near(torch.arange(size, device=before.device), source)
+        read = source.keys, source.values, near[:, : self.heads]
         features, _, _ = self.writer(self._placed(words, style), *read, causal)
-        return self.choices(features, words, source)
+        return self.choices(features, words, near[:, self.heads], source)
 
     def step(  # noqa: PLR0917 - as the graph has it
         self, source: Source, style: Tensor, token: Tensor, position: Tensor, keys: Tensor, values: Tensor
@@ -293,21 +320,29 @@ class StyleTransformer(nn.Module):
         """The choices at `position` int64 [1] behind `token` int64 [B, 1], and the next states; `keys` and
         `values` [L, B, length, D] of the places before."""
         places = torch.arange(len(self.place), device=token.device)
-        word = self.embed(token)
+        word, near = self.embed(token), self._near(position, source)
         x = word + self.place[position] + self.style(style).unsqueeze(1)
         past = torch.where(places <= position, 0.0, NEVER).unsqueeze(0)
-        read = source.keys, source.values, source.bias
+        read = source.keys, source.values, near[:, : self.heads]
         features, keys, values = self.writer(x, *read, past, keys, values, (places == position).unsqueeze(1))
-        return self.choices(features, word, source), keys, values
+        return self.choices(features, word, near[:, self.heads], source), keys, values
 
     def rest(self, count: int) -> Tensor:
         """Keys, and values, before `count` texts."""
         return self.place.new_zeros(len(self.writer.layers), count, *self.place.shape)
 
-    def choices(self, features: Tensor, before: Tensor, source: Source) -> Choices:
-        """What the writer's `features` [B, T, D] say, and the embeddings `before` [B, T, D] of the last tokens."""
+    def choices(self, features: Tensor, before: Tensor, near: Tensor, source: Source) -> Choices:
+        """What the writer's `features` [B, T, D] say, the embeddings `before` [B, T, D] of the last tokens, and
+        how `near` [B, T, S] the places of the source are."""
         said, copied = self.chooser(features, before, self.embed.weight[: self.frequent], source.pointed)
-        return Choices(torch.cat((said + self.lowered, copied + source.bias.squeeze(1)), dim=-1), source.tokens)
+        return Choices(torch.cat((said + self.lowered, copied + near), dim=-1), source.tokens)
+
+    def _near(self, places: Tensor, source: Source) -> Tensor:
+        """What the scores of the source's places gain, seen from `places` int64 [T] of the text: of each head, and
+        of pointing, [B, heads + 1, T, S]; very low for what fills the source up."""
+        there = torch.arange(source.tokens.shape[1], device=places.device)
+        gained = self.near[:, there - places.unsqueeze(1) + len(self.place) - 1]
+        return gained.unsqueeze(0) + source.bias
 
     def _seen(self, x: Tensor) -> Tensor:
         """Embeddings [B, T, D], some of which training sets to zero."""
@@ -334,9 +369,7 @@ def rewritten(
     for place in range(length):
         position = torch.tensor([place], device=style.device)
         choices, keys, values = network.step(source, style, token, position, keys, values)
-        shares = choices.shares(network.embed.num_embeddings).squeeze(1)
-        shares[:, list(never)] = 0.0
-        token = torch.where(ended, ends.rest, shares.argmax(dim=1, keepdim=True))
+        token = torch.where(ended, ends.rest, choices.likeliest(never))
         tokens[:, place] = token.squeeze(1)
         ended = ended | (token == ends.stop)
         if bool(ended.all()):
