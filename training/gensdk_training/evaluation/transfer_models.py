@@ -71,7 +71,7 @@ def evaluate_transfers(bundle: Bundle, data: DataConfig, asked: Asked, *, named:
         learnt = [words_of(text) for text in own]
         sources = [words_of(texts[at]) for at in places]
         baselines = TransferBaselines(learnt, known, len(numbers))
-        made = {
+        made: dict[str, Sequence[Words]] = {
             "": [words_of(text) for text in samples.texts],
             "copied": sources,
             "retrieved": baselines.retrieved(sources, target),

@@ -63,7 +63,7 @@ class TransferBaselines:
         rows = WordFeatures([words or ("",) for words in bare]).likeness(
             [self._bare(words, style) for words, style in zip(sources, styles, strict=True)]
         )
-        found = []
+        found: list[Words] = []
         for words, style, target, row in zip(sources, styles, asked, rows, strict=True):
             at = int(np.argmax(np.where((self.labels == target) & marked, row, -1.0)))
             given = [word for word in self.texts[at] if self._is_mark(word, target)]

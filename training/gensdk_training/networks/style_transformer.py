@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, T, D] to [B, heads, T, D / heads]."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
 
 class FeedForward(nn.Sequential):
@@ -74,7 +75,8 @@ class ReaderLayer(nn.Module):
         """`x` [B, S, D], `bias` [B, 1, 1, S]."""
         y = self.norm(x)
         x = x + self.drop(self.attend(y, *self.told(y).chunk(2, dim=2), bias))
-        return x + self.drop(self.feed(self.feed_norm(x)))
+        made: Tensor = x + self.drop(self.feed(self.feed_norm(x)))
+        return made
 
 
 class Reader(nn.Module):
@@ -139,7 +141,7 @@ class Writer(nn.Module):
         of the T' places this is. Otherwise T' = T.
         """
         own_keys, own_values = [], []
-        for at, layer in enumerate(self.layers):
+        for at, layer in enumerate(cast(Sequence[WriterLayer], self.layers)):
             y = layer.norm(x)
             key, value = layer.told(y).chunk(2, dim=2)
             if keys is not None and values is not None and here is not None:
@@ -302,8 +304,8 @@ class StyleTransformer(nn.Module):
         begin = self.embed.weight[self.begin].expand(len(words), 1, -1)
         bias = self.bias_of(tokens)
         x = self._placed(words, style) + self.leaning[style.unsqueeze(1), tokens].unsqueeze(2) * self.lean
-        read = self.reader(x, torch.cat((begin, words[:, :-1]), dim=1), bias)
-        return Source(tokens, *read, bias)
+        keys, values, pointed = self.reader(x, torch.cat((begin, words[:, :-1]), dim=1), bias)
+        return Source(tokens, keys, values, pointed, bias)
 
     def forward(self, source: Source, style: Tensor, before: Tensor) -> Choices:
         """The choices at each place from the tokens `before` each, int64 [B, T]."""
