@@ -301,7 +301,7 @@ class StyleTransformer(nn.Module):
         """A source of `tokens` int64 [B, S], to be written in `style` int64 [B]. `embedded` [B, S, D]: in place of
         the tokens' own embeddings, which is how a gradient comes back from a text that was drawn."""
         words = self._seen(self.embed(tokens) if embedded is None else embedded)
-        begin = self.embed.weight[self.begin].expand(len(words), 1, -1)
+        begin = self.embed.weight[self.begin].expand(words.shape[0], 1, -1)
         bias = self.bias_of(tokens)
         x = self._placed(words, style) + self.leaning[style.unsqueeze(1), tokens].unsqueeze(2) * self.lean
         keys, values, pointed = self.reader(x, torch.cat((begin, words[:, :-1]), dim=1), bias)
@@ -320,7 +320,9 @@ class StyleTransformer(nn.Module):
         self, source: Source, style: Tensor, token: Tensor, position: Tensor, keys: Tensor, values: Tensor
     ) -> tuple[Choices, Tensor, Tensor]:
         """The choices at `position` int64 [1] behind `token` int64 [B, 1], and the next states; `keys` and
-        `values` [L, B, length, D] of the places before."""
+        `values` [L, B, length, D] of the places before. A position behind the last, which a loop may run into and
+        whose token counts for nothing, is taken as the last."""
+        position = position.clamp(max=len(self.place) - 1)
         places = torch.arange(len(self.place), device=token.device)
         word, near = self.embed(token), self._near(position, source)
         x = word + self.place[position] + self.style(style).unsqueeze(1)
