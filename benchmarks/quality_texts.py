@@ -2,6 +2,7 @@
 
     python benchmarks/quality_texts.py --only oracle                               # half an hour on one core
     python benchmarks/quality_texts.py --only captions --captions image_coco.txt.gz  # half an hour on one core
+    python benchmarks/quality_texts.py --only style --sentiment FOLDER             # quality_style.py; half an hour
 
 `oracle`: SeqGAN's synthetic benchmark (Yu et al. 2017, section 5.1). For each seed a language model learns by
 maximum likelihood, is exported, and goes on as SeqGAN; both are sampled through their bundles. NLL-oracle says
@@ -29,6 +30,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from quality_style import measure_style
 from quality_subject import Entry, Subject
 from rows import Row, above, at_most, over_seeds, print_table
 from sequence_recipes import TEXT_RECIPES
@@ -255,20 +257,25 @@ def seeds_of(context: Any, parameter: Any, text: str) -> tuple[int, ...]:
 
 
 @click.command(help=__doc__)
-@click.option("--only", type=click.Choice(["oracle", "captions"]), required=True)
+@click.option("--only", type=click.Choice(["oracle", "captions", "style"]), required=True)
 @click.option("--captions", help="A file of texts, one a line.")
+@click.option("--sentiment", help="A folder with VADER's sets of short texts.")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=seeds_of)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/texts"), show_default=True)
-def main(*, only: str, captions: str | None, seeds: tuple[int, ...], runs: Path) -> None:
+def main(*, only: str, captions: str | None, sentiment: str | None, seeds: tuple[int, ...], runs: Path) -> None:
     if only == "captions" and captions is None:
         raise click.UsageError("captions need --captions FILE")
+    if only == "style" and sentiment is None:
+        raise click.UsageError("style needs --sentiment FOLDER")
     start = time.monotonic()
     runs.mkdir(parents=True, exist_ok=True)
     try:
-        measured = (
-            measure_oracle(runs, seeds) if only == "oracle" else measure_captions(runs, captions or "", seeds)
-        )
-        rows = list(measured)
+        if only == "oracle":
+            rows = list(measure_oracle(runs, seeds))
+        elif only == "captions":
+            rows = list(measure_captions(runs, captions or "", seeds))
+        else:
+            rows = list(measure_style(runs, sentiment or "", seeds))
     except GensdkError as failure:
         raise click.ClickException(str(failure)) from None
     print_table(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from gensdk_training.graphs.sequence_steps import likelihood_graph
 from gensdk_training.graphs.voice_steps import Rolls
 from gensdk_training.graphs.wavenet_steps import Codes
 from gensdk_training.plan import ExportPlan
+from gensdk_training.registry import get_family
 from support.forms import both_forms
 from support.naive_sequences import LOGITS, ends_of, naive_tokens
 from support.plans import family_plan
@@ -37,9 +38,22 @@ from support.tiny import FAMILIES
 
 SEQUENCES = [name for name in FAMILIES if isinstance(family_plan(name).model.program, SequenceSpec)]
 LABELLED = {name: family_plan(name).model.num_classes is not None for name in SEQUENCES}
-CASES = [(name, labelled) for name in SEQUENCES for labelled in sorted({False, LABELLED[name]})]
+CASES = [
+    (name, labelled) for name in SEQUENCES for labelled in sorted({get_family(name).needs_labels, LABELLED[name]})
+]
 cases = pytest.mark.parametrize(("family", "labelled"), CASES)
 LABELS = [2, 0, 1, 0, 2]
+
+
+def asked_of(plan: ExportPlan, places: Sequence[int], *, labelled: bool) -> dict[str, Any]:
+    """What samples are asked for at `places` of five and more: labels, a prompt where the model is made from one,
+    and that nothing is cut, which may be the model's own way."""
+    spec, asked = plan.model.program_of(SequenceSpec), {}
+    if labelled:
+        asked["label"] = [LABELS[place % len(LABELS)] for place in places]
+    if plan.model.condition("prompt") is not None:
+        asked["prompt"] = examples_of(plan.model, max(places) + 1)["prompt"][list(places)]
+    return asked if spec.defaults.top_k is None else {**asked, "top_k": spec.levels}
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +89,8 @@ def test_each_family_of_sequences_has_its_naive_loop() -> None:
 @cases
 def test_steps_and_one_call_draw_what_naive_pytorch_draws(exported: Any, family: str, labelled: bool) -> None:
     plan, files = exported(family, labelled)
-    asked: dict[str, Any] = {"label": LABELS} if labelled else {}
-    expected = naive_tokens(plan, 5, seed=6, label=asked.get("label"))
+    asked = asked_of(plan, range(5), labelled=labelled)
+    expected = naive_tokens(plan, 5, seed=6, label=asked.get("label"), prompt=asked.get("prompt"))
     wanted = [row[:end].tolist() for row, end in zip(expected, ends_of(plan, expected), strict=True)]
     with both_forms(plan.model, files) as forms:
         assert len(forms) == 2
@@ -84,7 +98,7 @@ def test_steps_and_one_call_draw_what_naive_pytorch_draws(exported: Any, family:
             for batch_size in (None, 2):
                 samples = model.sample(5, seed=6, batch_size=batch_size, **asked)
                 assert tokens_of(plan, samples) == wanted
-            alone = model.sample(1, seed=[samples.seeds[3]], **({"label": LABELS[3]} if labelled else {}))
+            alone = model.sample(1, seed=[samples.seeds[3]], **asked_of(plan, [3], labelled=labelled))
             np.testing.assert_array_equal(alone.data[0], samples.data[3])
             shorter = model.sample(5, seed=6, max_length=7, **asked)
             assert tokens_of(plan, shorter) == [row[:7] for row in wanted]
@@ -101,7 +115,8 @@ def test_calls_of_any_length_draw_the_same(
     monkeypatch.setattr(sequence_call, "FEWEST", fewest)
     plan, files = exported(family, labelled)
     with both_forms(plan.model, files) as (steps, whole):
-        expected, samples = (each.sample(6, seed=2) for each in (steps, whole))
+        asked = asked_of(plan, range(6), labelled=labelled)
+        expected, samples = (each.sample(6, seed=2, **asked) for each in (steps, whole))
         np.testing.assert_array_equal(samples.data, expected.data)
         np.testing.assert_array_equal(samples.lengths, expected.lengths)
 
@@ -210,13 +225,13 @@ def test_a_sample_on_a_gpu_passes_once_back(
 def test_prefix_and_continuation_equal_the_whole(exported: Any, family: str, count: int) -> None:
     """In either form: with a prefix the steps are taken."""
     plan, files = exported(family, LABELLED[family])
-    asked: dict[str, Any] = {"label": LABELS} if LABELLED[family] else {}
+    asked = asked_of(plan, range(5), labelled=LABELLED[family])
     with both_forms(plan.model, files) as (steps, _):
         whole = steps.sample(5, seed=6, **asked)
         assert whole.lengths is not None
         long = [at for at, length in enumerate(whole.lengths.tolist()) if length >= count]
         assert long
-        some = {"label": [LABELS[at] for at in long]} if asked else {}
+        some = asked_of(plan, long, labelled=LABELLED[family])
         begun = np.take(whole.data[long], range(count), axis=plan.model.program_of(SequenceSpec).axis + 1)
         again = steps.sample(len(long), seed=[whole.seeds[at] for at in long], prefix=begun, **some)
     np.testing.assert_array_equal(again.data, whole.data[long])

@@ -54,6 +54,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "seqgan": {"embedding": 64, "hidden": 128, "layers": 2},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},
+    "textstyle": {"features": 64, "layers": 2},
     "vae": {"hidden": [512]},
     "wavenet": {"channels": 48, "skip_channels": 96},
     "wgan": {"hidden": [256, 128]},

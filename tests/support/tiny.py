@@ -11,7 +11,7 @@ from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
 from support.music import phrases, voices_file
 from support.short_sounds import short_sounds, short_sounds_folder
-from support.short_texts import short_texts, short_texts_file
+from support.short_texts import short_texts, short_texts_file, styled_texts, styled_texts_file
 
 CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
 
@@ -57,6 +57,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
+    "textstyle": {
+        "features": 8,
+        "heads": 2,
+        "layers": 1,
+        "discriminator_embedding": 8,
+        "filters": 4,
+        "rewriting_steps": 3,
+        "warmup_steps": 0,
+    },
     "vae": {"latent": 4, "hidden": [32]},
     "wavenet": {
         "layers": 3,
@@ -79,6 +88,8 @@ MUSIC_FAMILIES = tuple(name for name, family in families().items() if "piano rol
 IMAGE_FAMILIES = tuple(name for name, family in families().items() if "images" in family.makes)
 SOUND_FAMILIES = tuple(name for name, family in families().items() if "sounds" in family.makes)
 TEXT_FAMILIES = tuple(name for name, family in families().items() if "texts" in family.makes)
+STYLE_FAMILIES = tuple(name for name in TEXT_FAMILIES if get_family(name).needs_labels)
+"""Families of texts that make others of them."""
 
 
 def tiny_run(family: str, *, steps: int = 6, source: str = "digits", **run: Any) -> RunConfig:
@@ -102,6 +113,8 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
         return DataConfig(source=str(voices_file()))
     if family in SOUND_FAMILIES:
         return DataConfig(source=str(short_sounds_folder()))
+    if family in STYLE_FAMILIES:
+        return DataConfig(source=str(styled_texts_file()))
     if family in TEXT_FAMILIES:
         return DataConfig(source=str(short_texts_file()))
     kind = get_family(family).starts_from
@@ -117,7 +130,7 @@ def with_source(family: str, info: DataInfo) -> DataInfo:
     if family in SOUND_FAMILIES:
         return short_sounds().info
     if family in TEXT_FAMILIES:
-        return short_texts().info
+        return (styled_texts() if family in STYLE_FAMILIES else short_texts()).info
     kind = get_family(family).starts_from
     if kind not in ("pairs", "collections"):
         return info

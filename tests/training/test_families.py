@@ -28,8 +28,15 @@ from gensdk_training.registry import AnyFamily, families, get_family, register
 from gensdk_training.torch_backend import torch_sessions
 from support.music import phrases
 from support.short_sounds import short_sounds
-from support.short_texts import short_texts
-from support.tiny import MUSIC_FAMILIES, POINT_FAMILIES, SOUND_FAMILIES, TEXT_FAMILIES, with_source
+from support.short_texts import short_texts, styled_texts
+from support.tiny import (
+    MUSIC_FAMILIES,
+    POINT_FAMILIES,
+    SOUND_FAMILIES,
+    STYLE_FAMILIES,
+    TEXT_FAMILIES,
+    with_source,
+)
 
 CONVOLUTIONS = {"generator_channels": 8, "discriminator_channels": 8, "latent": 8}
 
@@ -60,6 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sngan": CONVOLUTIONS,
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1},
+    "textstyle": {"features": 8, "heads": 2, "layers": 1, "discriminator_embedding": 8, "filters": 4},
     "vae": {"hidden": [32], "latent": 4},
     "wavenet": {"layers": 3, "channels": 4, "skip_channels": 8, "condition_channels": 4, "frame": 5},
     "wgan": CONVOLUTIONS,
@@ -69,8 +77,9 @@ SMALL: dict[str, dict[str, Any]] = {
 
 POINTS = 0
 """In place of a number of channels: data that are points in the plane."""
-MUSIC, SOUNDS, TEXTS = -1, -2, -3
-"""In place of a number of channels: music of two voices, short sounds of three classes, short texts."""
+MUSIC, SOUNDS, TEXTS, STYLES = -1, -2, -3, -4
+"""In place of a number of channels: music of two voices, short sounds of three classes, short texts, and such of
+three styles."""
 
 POLICIES = {"scratchgan": ("generator",), "seqgan": ("adversarial",)}
 """Phases whose loss is over texts that the network itself draws: its gradient is that of a reward, but its value
@@ -141,6 +150,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "scratchgan": {"plain_draw": {"cuts": False}},
     "seqgan": {"layers": {"layers": 2, "widths": [2, 20], "dropout": 0.0}},
+    "textstyle": {"layers": {"layers": 2, "heads": 4, "frequent": 5, "exchange_share": 0.0}},
     "wavenet": {"stacks": {"layers": 2, "stacks": 2, "frame": 7}},
 }
 """Further settings of one family, each a case of its own."""
@@ -153,7 +163,7 @@ def _shapes(name: str, variant: str) -> tuple[int, ...]:
     if name in SOUND_FAMILIES:
         return (SOUNDS,)
     if name in TEXT_FAMILIES:
-        return (TEXTS,)
+        return (STYLES if name in STYLE_FAMILIES else TEXTS,)
     return (1, 3) if variant == "default" else (1,)
 
 
@@ -166,7 +176,8 @@ def _cases() -> list[Any]:
         for variant, config in variants.items():
             for channels in _shapes(name, variant):
                 for labels in conditional:
-                    kinds = {1: "grey", 3: "colour", MUSIC: "music", SOUNDS: "sounds", TEXTS: "texts"}
+                    kinds = {1: "grey", 3: "colour", MUSIC: "music", SOUNDS: "sounds"}
+                    kinds |= {TEXTS: "texts", STYLES: "styles"}
                     colour = kinds[channels]
                     label = "labels" if labels else "plain"
                     asked = {"conditional": labels} if "conditional" in fields else {}
@@ -210,6 +221,8 @@ def _info(channels: int) -> DataInfo:
         return short_sounds().info
     if channels == TEXTS:
         return short_texts().info
+    if channels == STYLES:
+        return styled_texts().info
     return _digits()[0].model_copy(update={"channels": channels})
 
 
@@ -228,6 +241,12 @@ def _batch(channels: int, count: int = 16) -> Batch:
         texts = short_texts().batch(np.arange(count))
         assert texts.lengths is not None
         return Batch(torch.from_numpy(texts.images), lengths=torch.from_numpy(texts.lengths))
+    if channels == STYLES:
+        texts = styled_texts().batch(np.arange(count))
+        assert texts.lengths is not None
+        assert texts.labels is not None
+        lengths = torch.from_numpy(texts.lengths)
+        return Batch(torch.from_numpy(texts.images), torch.from_numpy(texts.labels), lengths=lengths)
     if channels == POINTS:
         found = _points().batch(np.linspace(0, len(_points()) - 1, count).astype(np.int64))
         return Batch(torch.from_numpy(found.images), torch.from_numpy(found.labels))

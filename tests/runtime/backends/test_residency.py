@@ -11,6 +11,7 @@ import pytest
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.provenance import Provenance
@@ -89,11 +90,12 @@ def test_an_image_of_pixels_passes_once_back(host: Any, n: int, prefix: Any) -> 
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_sequence_passes_once_back(host: Any, sequence: Path, n: int) -> None:
     with Generator.load(sequence, backend=OnnxRuntimeBackend(threads=1)) as model:
-        expected = model.sample(n, seed=2)
+        asked = required_examples(model.model, n)
+        expected = model.sample(n, seed=2, **asked)
     seeds = iter((3, 2))
     with Generator.load(sequence, backend=host.backend) as model:
-        model.sample(n, seed=1)
-        samples, calls = counted(host.cuda, lambda: model.sample(n, seed=next(seeds)))
+        model.sample(n, seed=1, **asked)
+        samples, calls = counted(host.cuda, lambda: model.sample(n, seed=next(seeds), **asked))
     assert calls["enqueue"] or calls["launch"], "nothing ran there"
     assert calls[UP] <= 3
     assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
@@ -128,7 +130,8 @@ def test_listening_changes_no_sequence(host: Any, sequence: Path) -> None:
     def seen(backend: Any) -> list[Any]:
         heard: list[Any] = []
         with Generator.load(sequence, backend=backend) as model:
-            made = model.sample(2, seed=4, callback_on_step_end=lambda step: heard.append(step.x0))
+            asked = required_examples(model.model, 2)
+            made = model.sample(2, seed=4, callback_on_step_end=lambda step: heard.append(step.x0), **asked)
         return [*heard, made.array]
 
     given, expected = seen(host.backend), seen(OnnxRuntimeBackend(threads=1))

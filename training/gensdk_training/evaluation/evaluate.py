@@ -24,6 +24,7 @@ from gensdk_training.evaluation.measures import (
     METRICS,
     MUSIC_METRICS,
     TEXT_METRICS,
+    TRANSFER_METRICS,
     Readings,
     answer_measures,
     class_counts,
@@ -38,6 +39,7 @@ from gensdk_training.evaluation.sound_models import evaluate_sounds
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
 from gensdk_training.evaluation.telling import PROBED, why_it_cant_tell
 from gensdk_training.evaluation.text_models import evaluate_texts
+from gensdk_training.evaluation.transfer_models import evaluate_transfers
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
 from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, ExtractorOptions, OnnxExtractor
 from gensdk_training.metrics.manifold import realism
@@ -61,6 +63,8 @@ OF_KIND = {
     "text": evaluate_texts,
 }
 """How models are measured whose output is of another kind than images."""
+OF_PROMPTS = {"text": evaluate_transfers}
+"""The same of models that are made from a prompt."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ def evaluate(
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
         check_options(manifest.model.program.kind, options or {})  # before a classifier is trained
-        own = OF_KIND.get(manifest.model.output.kind)
+        prompted = manifest.model.condition("prompt") is not None
+        own = (OF_PROMPTS if prompted else OF_KIND).get(manifest.model.output.kind)
         if own is not None:
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return own(opened, data or data_of(manifest, source), asked, named=metrics is not None)
@@ -210,7 +215,7 @@ def _check_possible(
 ) -> None:
     """Raises :class:`InputError` if a metric that was named is impossible; of "all", impossible ones are left out,
     with a note."""
-    if asked is not None and (of_text := sorted(wanted & {*TEXT_METRICS})):
+    if asked is not None and (of_text := sorted(wanted & {*TEXT_METRICS, *TRANSFER_METRICS})):
         raise InputError(f"can't measure {', '.join(of_text)} of images; leave it out")
     impossible = sorted(wanted & {*FEATURE_METRICS, *LOGIT_METRICS}) if judge is None else []
     if asked is not None and impossible:

@@ -24,10 +24,11 @@ FEATURE_METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 LOGIT_METRICS = ("is", "modes", "labels")
 IMAGE_METRICS = ("memorization", "path")
 TEXT_METRICS = ("bleu", "self_bleu", "distinct", "sentence_fd", "ngram", "reverse_ngram", "copied", "bits")
+TRANSFER_METRICS = ("style", "content", "fluency")
 MUSIC_METRICS = MEASURES
-METRICS = (*FEATURE_METRICS, *LOGIT_METRICS, *IMAGE_METRICS, *TEXT_METRICS, *MUSIC_METRICS)
+METRICS = (*FEATURE_METRICS, *LOGIT_METRICS, *IMAGE_METRICS, *TEXT_METRICS, *TRANSFER_METRICS, *MUSIC_METRICS)
 """All that can be asked for, by name: from features, from a classifier's answers, from the images themselves, from
-texts, and of music."""
+texts, from texts in another style, and of music."""
 
 MANIFOLD_METRICS = ("precision", "recall", "density", "coverage")
 
