@@ -9,14 +9,14 @@ with words left out of what is read; what was written in another style s' comes 
 f(x, s'), s)``; and a discriminator takes f(x, s') for s', ``-log p_D(s' | f(x, s'))``. The discriminator tells the
 K styles of real texts, and a class K + 1 of what f wrote (section 3.2).
 
-Three things are other than in the paper, since data are few and a run takes minutes:
+Four things are other than in the paper, since data are few and a run takes minutes:
 
 - A first part, of `rewriting_steps`, learns from pairs made by counting: words that mark a style (Li et al. 2018)
   are exchanged for such of another style, and the text itself is to come back. This alone is "replace these words,
-  where they stand, by those that fit there"; its loss stays with weight `exchange_weight` afterwards. Without
-  it the game decides within minutes whether f copies all or nothing, which is what makes runs of the published
-  code differ by 5 BLEU.
+  where they stand, by those that fit there"; its loss stays with weight `exchange_weight` afterwards.
 - f may point at words of the source instead of saying them (:class:`StyleTransformer`): rare words are copied.
+- The discriminator learns real styles during the first part, and texts with exchanged words as those of class
+  K + 1; what f wrote counts `written_weight` in its loss, since much of it is like real text.
 - The text f(x, s') is drawn greedily without gradients, and then read once more, all places at once: the gradient
   of the discriminator and of the cycle comes back through the probabilities of its tokens (straight-through),
   where the paper feeds the decoder with mixtures of embeddings step by step.
@@ -25,7 +25,8 @@ Networks: `translator` (:class:`StyleTransformer`) and `discriminator` (:class:`
 over words, with the counts of words that mark styles.
 Exports three graphs of the sequence program: the source read once, a step that draws a token, and the likelihood
 of a text given its source. Samples take a `prompt`, the text, and a `label`, the style to write it in. Drawing is
-greedy (``top_k=1``), which is what style transfer is judged by; ``top_k=None`` draws from the distribution.
+greedy (``top_k=1``), which is what style transfer is judged by; a `top_k` of the size of the vocabulary draws
+from the whole distribution.
 
 It does not: keep words that the vocabulary does not know (they are read as unknown, and never written), move
 through styles by degrees, tell meaning from marking words beyond what the data show, or use pairs where there are
@@ -106,7 +107,7 @@ class TextStyleConfig(FamilyConfig):
     marker_drop_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 48
     rewriting_steps: Annotated[int, Field(ge=0)] = 500
-    steps: Annotated[int, Field(ge=1)] = 600
+    steps: Annotated[int, Field(ge=1)] = 800
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     game_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     discriminator_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
