@@ -207,11 +207,18 @@ class Choices:
         return torch.logsumexp(torch.cat((said, copied), dim=-1), dim=-1)
 
     def shares(self, vocabulary: int) -> Tensor:
-        """The probability of each token of the `vocabulary`, [B, T, V]."""
+        """The probability of each token of the `vocabulary`, [B, T, V].
+
+        Places of one token are added up at the first of them, since engines scatter without adding.
+        """
         shares, frequent = torch.softmax(self.logits, dim=-1), self.frequent
-        said = functional.pad(shares[..., :frequent], (0, vocabulary - frequent))
-        places = self.source.unsqueeze(1).expand(-1, said.shape[1], -1)
-        return said.scatter_add(-1, places, shares[..., frequent:])
+        said = functional.pad(shares[..., :frequent], (0, vocabulary - frequent + 1))
+        same = (self.source.unsqueeze(2) == self.source.unsqueeze(1)).to(shares.dtype)
+        first = torch.tril(same, diagonal=-1).sum(dim=2) == 0
+        places = torch.where(first, self.source, vocabulary)  # the others: a column that is cut off
+        places = places.unsqueeze(1).expand(-1, said.shape[1], -1)
+        whole = said.gather(-1, places) + shares[..., frequent:] @ same
+        return said.scatter(-1, places, whole)[..., :vocabulary]
 
     def likeliest(self, never: Sequence[int]) -> Tensor:
         """The likeliest token at each place but those that are `never` drawn, int64 [B, T].
