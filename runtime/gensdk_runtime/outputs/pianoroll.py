@@ -79,7 +79,8 @@ class PianorollOutput(Output[PianorollSpec]):
     def _rolls(self, values: Any, what: str, least: int, most: int) -> Float32:
         array, (tracks, _, pitches) = as_array(values, what), self.spec.shape
         steps = array.shape[2] if array.ndim == 4 else 0
-        if array.shape != (len(array), tracks, steps, pitches) or not len(array) or not least <= steps <= most:
+        fits = array.ndim == 4 and array.shape[1::2] == (tracks, pitches) and least <= steps <= most
+        if not fits or not len(array):
             wanted = f"{least}" if least == most else f"{least} to {most}"
             got = list(array.shape)
             raise InputError(f"expected {what} as rolls [n, {tracks}, {wanted} steps, {pitches}], got {got}")
@@ -95,7 +96,8 @@ class PianorollOutput(Output[PianorollSpec]):
             tell(f"{path}: {what}")
         if length is None:
             bar = self.spec.steps_per_bar
-            length = max(bar, roll.shape[1] // 2 // bar * bar)
+            most = self.spec.steps - 1
+            length = min(max(bar, roll.shape[1] // 2 // bar * bar), most // bar * bar or most)
         check_whole(length, "the steps of a prefix", least=1, most=self.spec.steps - 1)
         if roll.shape[1] < length:
             raise InputError(f"{path} has {roll.shape[1]} steps, expected {length} or more; give a longer piece")

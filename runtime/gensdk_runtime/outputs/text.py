@@ -28,7 +28,7 @@ from gensdk_runtime.spec.outputs import TextSpec
 from gensdk_runtime.text.lines import as_line, lines_of
 from gensdk_runtime.text.page import page_of
 from gensdk_runtime.text.tokens import Int64, at_hand, check_range, filled, tell_unknown, vocabulary_in
-from gensdk_runtime.text.vocabulary import Encoded, Vocabulary
+from gensdk_runtime.text.vocabulary import Encoded, SpecialTokens, Vocabulary
 
 NUMBERED = re.compile(r"[0-9]{5,}\.txt")
 
@@ -102,11 +102,11 @@ class TextOutput(Output[TextSpec]):
 
     def beginning(self, values: Any) -> tuple[Int64, Int64]:
         """The first part of texts as (tokens int64 [n, longest], lengths int64 [n]), without an end, for a model
-        to go on with, from str or from tokens int64 [n, longest]. :class:`InputError` as for :meth:`given`; a
-        text may be empty, and leaves room for a token."""
+        to go on with, from str or from tokens int64 [n, longest], shorter ones filled up with pad.
+        :class:`InputError` as for :meth:`given`; a text may be empty, and leaves room for a token."""
         if isinstance(values, np.ndarray):
             tokens = self._checked_tokens(values, self.spec.length - 1)
-            return tokens, np.full(len(tokens), tokens.shape[1], np.int64)
+            return tokens, self._lengths(tokens)
         rows = [each.tokens for each in self._encoded(values)]
         lengths = np.array([len(row) for row in rows], np.int64)
         if int(lengths.max()) >= self.spec.length:
@@ -116,10 +116,23 @@ class TextOutput(Output[TextSpec]):
             )
         return filled(rows, int(lengths.max()), self.vocabulary.special.pad or 0), lengths
 
+    def _lengths(self, tokens: Int64) -> Int64:
+        """The tokens of each row before its pads; :class:`InputError` for a begin or a pad inside."""
+        special = self._vocabulary.special if self._vocabulary is not None else SpecialTokens()
+        held = tokens != (-1 if special.pad is None else special.pad)
+        lengths = np.where(held.any(axis=1), tokens.shape[1] - held[:, ::-1].argmax(axis=1), 0).astype(np.int64)
+        inside = np.arange(tokens.shape[1]) < lengths[:, None]
+        wrong = inside & (~held | (tokens == (-1 if special.begin is None else special.begin)))
+        if wrong.any():
+            row = int(wrong.any(axis=1).argmax())
+            raise InputError(f"text {row} has a token inside that stands before or behind texts; take it out")
+        return lengths
+
     def _encoded(self, values: Any) -> list[Encoded]:
         texts = [values] if isinstance(values, str) else values
         if not isinstance(texts, Sequence) or isinstance(texts, bytes) or not len(texts):
-            raise InputError(f"expected a text as str, or a list of them, got {type(values).__name__}")
+            got = "none" if isinstance(values, list | tuple) else type(values).__name__
+            raise InputError(f"expected a text as str, or a list of them, got {got}")
         encoded = [self.vocabulary.encode(text) for text in texts]
         tell_unknown(encoded)
         return encoded

@@ -32,9 +32,11 @@ def lines_of(path: Path) -> list[str]:
             data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise InputError(f"{path} has over {MAX_FILE} bytes; give fewer lines")
-        lines = data.decode("utf-8").splitlines()
+        lines = data.decode("utf-8-sig").split("\n")  # Windows puts a mark in front; other breaks are texts' own
     except (OSError, UnicodeDecodeError) as failure:
         raise InputError(f"can't read {path} as a text in UTF-8: {failure}") from None
+    if not lines[-1]:
+        lines.pop()
     if not lines:
         raise InputError(f"{path} holds no line; give one for each sample, or one for all")
-    return [from_line(line) for line in lines]
+    return [from_line(line.removesuffix("\r")) for line in lines]

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from gensdk_runtime.backends.base import Feeds
-from gensdk_runtime.errors import InputError, ManifestError
+from gensdk_runtime.errors import GensdkWarning, InputError, ManifestError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.music import roll_picture as pictures
@@ -255,6 +255,20 @@ def test_rolls_that_are_none_are_refused(values: Any, message: str) -> None:
 def test_beginnings_leave_room(steps: int) -> None:
     with pytest.raises(InputError, match=r"expected prefix as rolls \[n, 2, 1 to 15 steps, 24\]"):
         output_of(SPEC).beginning(np.zeros((1, 2, steps, 24)))
+
+
+@pytest.mark.parametrize("value", [3, np.float32(1), [], np.zeros((2, 24))])
+def test_what_is_no_roll_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="expected prefix as"):
+        output_of(SPEC).beginning(value)
+
+
+def test_what_a_midi_file_says_of_time_is_told_where_the_model_has_another(drawn: Samples, tmp_path: Path) -> None:
+    path = tmp_path / "slow.mid"
+    form = SPEC.model_copy(update={"tempo": SPEC.tempo / 2})
+    path.write_bytes(Music.from_roll(drawn.array[0], form).midi())
+    with pytest.warns(GensdkWarning, match="beats a minute, taken as"):
+        output_of(SPEC).prefix_of(path, 5)
 
 
 def test_the_beginning_of_a_midi_file(drawn: Samples, tmp_path: Path) -> None:

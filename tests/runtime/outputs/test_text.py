@@ -195,6 +195,19 @@ def test_fewer_tokens_are_no_text_but_a_beginning() -> None:
         output().beginning(np.zeros((2, LENGTH), np.int64))
 
 
+def test_beginnings_of_several_lengths_are_filled_up_with_pad() -> None:
+    special = WORDS.special
+    assert special.pad is not None
+    others = [token for token in range(WORDS.size) if token not in special.silent][:3]
+    tokens = np.array([[*others[:1], special.pad, special.pad], others, [special.pad] * 3])
+    _, lengths = output().beginning(tokens)
+    assert lengths.tolist() == [1, 3, 0]
+    marks = [token for token in (special.pad, special.begin) if token is not None]
+    for mark in marks:
+        with pytest.raises(InputError, match="text 1 has a token inside that stands before or behind texts"):
+            output().beginning(np.array([others, [others[0], mark, others[1]]]))
+
+
 def test_the_lines_of_a_file_begin_texts(tmp_path: Path) -> None:
     path = tmp_path / "begun.txt"
     path.write_text("a cat\nsat\\n\n\n", "utf-8")

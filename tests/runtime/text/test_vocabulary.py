@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from gensdk_runtime.errors import InputError, IntegrityError
 from gensdk_runtime.text.characters import Characters
-from gensdk_runtime.text.lines import as_line, from_line
+from gensdk_runtime.text.lines import as_line, from_line, lines_of
 from gensdk_runtime.text.tokenizers_file import TokenizersVocabulary, tokenizers_vocabulary
 from gensdk_runtime.text.vocabulary import (
     MAX_BYTES,
@@ -70,6 +72,15 @@ def test_a_line_gives_its_text_back(text: str) -> None:
     line = as_line(text)
     assert from_line(line) == text
     assert not {"\n", "\r", "\t"} & set(line)
+
+
+@given(st.lists(texts, min_size=1, max_size=4), st.sampled_from(("", "\ufeff")), st.sampled_from(("\n", "\r\n")))
+def test_a_file_of_lines_gives_its_texts_back(said: list[str], mark: str, end: str) -> None:
+    said = [said[0].lstrip("\ufeff"), *said[1:]]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lines.txt"
+        path.write_bytes((mark + "".join(as_line(text) + end for text in said)).encode())
+        assert lines_of(path) == said
 
 
 def test_rules_by_example() -> None:

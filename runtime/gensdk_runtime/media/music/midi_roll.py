@@ -37,7 +37,19 @@ def read_roll(path: str | Path, form: RollFormat) -> tuple[Bool, list[str]]:
         raise InputError(f"{file}: no note of tracks {names} with pitches {form.lowest_pitch} to {last}")
     lost = int(whole.sum()) - int(roll.sum())
     counts["steps of notes beyond the model's pitches, left out"] += lost
-    return roll, [f"{count} {text}" for text, count in counts.items() if count]
+    counts.update(score.mended)
+    return roll, [*(f"{count} {text}" for text, count in counts.items() if count), *_passed_over(score, form)]
+
+
+def _passed_over(score: MidiScore, form: RollFormat) -> list[str]:
+    """What the file says of time and the model's format says otherwise."""
+    told = []
+    own = form.steps_per_bar / form.steps_per_beat
+    if score.beats_per_bar != own:
+        told.append(f"bars of {score.beats_per_bar:g} quarters, taken as {own:g} as the model has them")
+    if abs(score.tempo - form.tempo) > 0.5:
+        told.append(f"{score.tempo:.0f} beats a minute, taken as {form.tempo:.0f} as the model has them")
+    return told
 
 
 def _places(score: MidiScore, form: RollFormat) -> dict[int, int]:
