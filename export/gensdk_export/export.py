@@ -39,6 +39,8 @@ ONE_CALL_ALREADY = "the model takes one call as it is; its own graph is the one-
 FLIPPED_FP16 = 0.02
 """Share of discrete pixels that may flip in half against PyTorch in float32, each fed with the true past."""
 
+MOST_NOTICE = 10_000
+"""Characters that a model card says of the data."""
 JUMPED = (
     "graph {graph!r}: gradients jump where rounding decides on which side of an edge a feature lies; so they may "
     "differ by {allowed:.1e} from PyTorch's, {times:g} times what float32 differs from float64"
@@ -128,6 +130,8 @@ def export_plan(
     in_bytes = translates_at_once(plan.model) if options.uint8 is None else options.uint8
     plan = _with_batch(with_uint8(plan) if in_bytes else plan, options.batch)
     plan = _with_defaults(plan, options.defaults)
+    if len(options.notice) > MOST_NOTICE:
+        raise InputError(f"expected a notice of up to {MOST_NOTICE} characters, got {len(options.notice)}")
     one_call = _one_call(plan.model, options)
     say("sampling golden trajectories in PyTorch")
     modules = prepare_modules(plan)
@@ -186,7 +190,7 @@ def export_plan(
         ),
         as_zip=options.as_zip,
         started=started,
-        told=CardNotes(half_weights=options.half_weights, notice=options.notice),
+        told=CardNotes(half_weights=options.half_weights, notice=options.notice.strip()),
     )
 
 

@@ -101,6 +101,12 @@ def test_weights_that_half_can_not_hold_stay_as_they_are() -> None:
     assert kept.data_type == TensorProto.FLOAT
 
 
+def test_a_notice_without_end_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a notice of up to 10000 characters, got 10001"):
+        export_plan(family_plan("seqgan"), Provenance(), tmp_path / "x.gsdk", ExportOptions(notice="x" * 10_001))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_bundle_gets_defaults_and_a_notice(tmp_path: Path) -> None:
     plan, path = family_plan("seqgan"), tmp_path / "words.gsdk"
     options = ExportOptions(defaults={"temperature": 0.5, "top_p": 0.9}, notice="Data of *somebody*, CC BY 4.0.")
