@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 import quality
+import quality_style
 import quality_subject
 import quality_texts
 import translation_recipes
@@ -71,6 +72,7 @@ def test_every_family_is_trained_by_some_recipe_whose_settings_it_knows(tmp_path
     trained |= {recipe.family for recipe in translation_recipes.RECIPES.values()}
     runs = gallery_runs(tmp_path)
     trained |= {run.family for run in runs.values()} | set(quality_texts.CAPTIONS)
+    trained.add(quality_style.style_run(tmp_path, 0).family)
     assert trained == set(families())
     for recipe in recipes:
         get_family(recipe.family).Config.from_dict(recipe.config, what="recipe")

@@ -28,4 +28,7 @@ def arguments(model: ModelSpec, ability: str) -> tuple[tuple[Any, ...], dict[str
     }
     images = np.full((2, *model.output.shape), middle, model.output.dtype)
     label = model.num_classes is not None and ability in WITH_CLASSES
-    return given.get(ability, (images,)), {"label": 1} if label else {}
+    named: dict[str, Any] = {"label": 1} if label else {}
+    if ability == "log_likelihood" and "prompt" in examples:
+        named["prompt"] = np.repeat(examples["prompt"], 2, axis=0)
+    return given.get(ability, (images,)), named

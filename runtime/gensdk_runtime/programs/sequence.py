@@ -276,15 +276,19 @@ class SequenceProgram(SequenceForm):
     def _known(self, tokens: Int64) -> NDArray[np.float32]:
         """What each of `tokens` [K] stands for in each channel: [C, K, numbers]."""
         repeated = np.repeat(tokens[:, None, None], self.spec.channels, axis=2)
-        decode = self.sessions[str(self.spec.decode_graph)]
-        return self._parts(decode.run({"tokens": repeated})[self.model.output.tensor])[:, :, 0]
+        return self._parts(self._decoded(repeated))[:, :, 0]
+
+    def _decoded(self, tokens: Int64) -> NDArray[Any]:
+        """What `tokens` [m, elements, C] stand for, one row after another: an engine has a largest batch."""
+        decode, name = self.sessions[str(self.spec.decode_graph)], self.model.output.tensor
+        return np.concatenate([decode.run({"tokens": tokens[row : row + 1]})[name] for row in range(len(tokens))])
 
     def _require_made(self, begun: NDArray[Any], tokens: Int64, what: str) -> None:
         """:class:`InputError` where samples on steps, such as notes, are none that `tokens` make."""
         spec, output = self.spec, self.model.output
         if spec.decode_graph is None or output.discrete_step is None:
             return
-        again = self.sessions[spec.decode_graph].run({"tokens": tokens})[output.tensor]
+        again = self._decoded(tokens)
         other = (again != begun).reshape(len(begun), -1).any(axis=1)
         if other.any():
             raise InputError(
