@@ -14,6 +14,7 @@ import pytest
 from gensdk.cli.main import run
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import FOLDER, embedded_names
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.verify import verify_bundle
 from support.embedded import IMAGES, KINDS, STEPWISE, precisions_of
@@ -132,3 +133,11 @@ def test_nothing_of_the_training_extra_is_needed(name: str, tmp_path) -> None:
         out = tmp_path / file
         subprocess.run([sys.executable, "-c", program, str(out)], check=True, capture_output=True)
         assert (out if out.is_file() else out / "00000.mid").stat().st_size > 100
+
+
+def test_a_prompt_for_a_model_that_takes_none_says_what_to_do() -> None:
+    with (
+        Generator.load("captions", backend="onnxruntime") as model,
+        pytest.raises(InputError, match="is made from no text; leave prompt out"),
+    ):
+        model.sample(1, prompt="a cat")

@@ -197,6 +197,8 @@ def check_known(given: Mapping[str, Any], model: ModelSpec) -> None:
     known = [spec.kind for spec in model.conditions]
     for kind in given:
         if kind not in known:
+            if kind in CONDITIONS.names:
+                CONDITIONS.load(kind)  # a kind that this model lacks says so in its own words
             works = CONDITIONS.known_class(kind)
             absent = "" if works is None else works.absent
             if absent:
