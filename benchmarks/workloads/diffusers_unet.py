@@ -64,7 +64,7 @@ class DiffusersUNet(SharingDenoiser):
         active = nn.functional.silu(self.unet.time_embedding(self.unet.time_proj(timestep)))
         return torch.cat([project(active) for project in self.projections], dim=1)
 
-    def denoise(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, embedding: Tensor, *contexts: Tensor) -> Tensor:
         """The rest of the U-Net."""
         return self.denoise_sharing(x, embedding, depth=1)[0]
 
@@ -78,7 +78,9 @@ class DiffusersUNet(SharingDenoiser):
         )
         return (block.in_channels - skip, height, width)
 
-    def denoise_sharing(self, x: Tensor, embedding: Tensor, *, depth: int) -> tuple[Tensor, Tensor]:
+    def denoise_sharing(
+        self, x: Tensor, embedding: Tensor, *contexts: Tensor, depth: int
+    ) -> tuple[Tensor, Tensor]:
         """As UNet2DModel.forward, cut open in the last up block."""
         time = embedding.reshape(-1, self.embedding_size)
         hidden = self.unet.conv_in(x)
@@ -95,7 +97,9 @@ class DiffusersUNet(SharingDenoiser):
         deep_features = self._climb(hidden, skips[depth:], time, first=0)
         return self._surface(deep_features, skips[:depth], time), deep_features
 
-    def denoise_shallow(self, x: Tensor, embedding: Tensor, deep_features: Tensor, *, depth: int) -> Tensor:
+    def denoise_shallow(
+        self, x: Tensor, embedding: Tensor, deep_features: Tensor, *contexts: Tensor, depth: int
+    ) -> Tensor:
         """The first convolution, `depth` - 1 blocks on the way down, `depth` on the way up, the output."""
         time = embedding.reshape(-1, self.embedding_size)
         skips = [self.unet.conv_in(x)]

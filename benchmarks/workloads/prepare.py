@@ -145,7 +145,7 @@ def _plain_step(model: Model) -> bytes:
     from gensdk_runtime.backends.bound import empty_tensor
     from gensdk_training.graphs.diffusion_step import DiffusionStep, step_graph
 
-    graph = step_graph(model.plan.model.output, conditional=False)
+    graph = step_graph(model.plan.model.output)
     feeds = {spec.name: empty_tensor(graph, spec, example_sizes(graph)) for spec in graph.inputs}
     feeds["sample"] += np.float32(0.5)
     return export_onnx(graph, DiffusionStep(model.network, conditional=False).eval(), feeds)

@@ -59,7 +59,6 @@ def export_onnx(
     )
     with quiet(), _refusals(graph):
         module = differentiated(graph, module, arguments)
-        kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
         refuse_plain_gradients(module, arguments)
         program = torch.onnx.export(
             module,
@@ -69,7 +68,7 @@ def export_onnx(
             external_data=False,
             input_names=[spec.name for spec in graph.inputs],
             output_names=[spec.name for spec in graph.outputs],
-            dynamic_shapes=(shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes,
+            dynamic_shapes=_by_parameter(module, shapes),
             optimize=False,
             verbose=False,
         )
@@ -80,6 +79,16 @@ def export_onnx(
     _finish(model, graph)
     check_onnx(model, graph)
     return bytes(model.SerializeToString())
+
+
+def _by_parameter(module: nn.Module, shapes: tuple[dict[int, Any], ...]) -> tuple[Any, ...]:
+    """`shapes` of arguments as PyTorch wants them: those that ``*parameter`` of ``forward`` takes are one
+    entry."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    if not any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return shapes
+    own = sum(parameter.kind is not inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+    return shapes if len(shapes) <= own and own else (*shapes[:own], shapes[own:])
 
 
 @contextmanager

@@ -34,7 +34,7 @@ _DATA_OPTIONS = (
     *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
     *("sample_rate", "seconds"),
     *("inputs", "input_channels", "input_value_range", "paired", "augment", "text"),
-    *("bars", "steps_per_beat", "transpose", "whole"),
+    *("bars", "steps_per_beat", "transpose", "whole", "captions"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
@@ -87,6 +87,9 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
     default=True,
     show_default=True,
     help="Whether inputs and data are pairs: files by their names, arrays by their places.",
+)
+@click.option(
+    "--captions", help="Texts beside images: a key of an .npz, or names for the words in the names of files."
 )
 @click.option("--augment", help="flip,shift: random changes, the same to both images of a pair.")
 @click.option(

@@ -13,13 +13,19 @@ from torch import Tensor, nn
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
-from gensdk_training.family import Batch, Family, FamilyConfig, Phase, require_labels
-from gensdk_training.graphs.diffusion_plan import diffusion_plan
+from gensdk_runtime.text.vocabulary import vocabulary_bytes
+from gensdk_training.captions import CaptionInfo
+from gensdk_training.family import Batch, Family, FamilyConfig, Phase, require_labels, require_prompts
+from gensdk_training.graphs.diffusion_plan import TextConditioning, diffusion_plan
+from gensdk_training.networks.text_encoder import TextEncoder
 from gensdk_training.networks.unet import UNet, UNetShape
 from gensdk_training.plan import ExportPlan
 
-DENOISER = "denoiser"
+DENOISER, TEXT_ENCODER = "denoiser", "text_encoder"
+CONTEXT = "encoder_hidden_states"
+"""What diffusers calls the context of its U-Nets."""
 SIZES = (
+    "patch",
     "channels",
     "multipliers",
     "blocks",
@@ -28,6 +34,9 @@ SIZES = (
     "norm_groups",
     "num_train_timesteps",
     "conditional",
+    "text_features",
+    "text_layers",
+    "text_heads",
 )
 """Settings that two runs share whose networks fit each other."""
 
@@ -35,6 +44,7 @@ SIZES = (
 class DenoiserConfig(FamilyConfig):
     """Settings of every family with a U-Net. The defaults suit small images such as 8x8 digits.
 
+    patch: Pixels on each side of a square that the U-Net sees as one position: 2 is a quarter of the work.
     channels: Features of the U-Net, times each of multipliers.
     multipliers: What channels are multiplied with on each level; each level has half the size of the one above.
     blocks: Residual blocks of each level.
@@ -44,10 +54,16 @@ class DenoiserConfig(FamilyConfig):
     dropout: Share of the features that is left out in each block while it trains.
     num_train_timesteps: Time steps from image to noise.
     conditional: Whether the labels of the data are learnt, so that classes can be asked for and guided to.
-    guidance_dropout: Share of labels that is left out in training, for guidance.
+    guidance_dropout: Share of labels, and of captions, that is left out in training, for guidance.
+    text_features: Features of each word, of data with captions; 0: captions are not learnt.
+    text_layers: Layers of the encoder of captions.
+    text_heads: Heads of each attention in it; they divide text_features.
+    word_dropout: Share of the words of captions that training leaves out or takes for unknown, so that a few words
+        say enough.
     """
 
     steps: Annotated[int, Field(ge=1)] = 6000
+    patch: Annotated[int, Field(ge=1, le=16)] = 1
     channels: Annotated[int, Field(ge=2, le=65536)] = 16
     multipliers: Annotated[
         tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=8)
@@ -60,6 +76,10 @@ class DenoiserConfig(FamilyConfig):
     num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] = 1000
     conditional: bool = False
     guidance_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    text_features: Annotated[int, Field(ge=0, le=65536)] = 64
+    text_layers: Annotated[int, Field(ge=1, le=64)] = 1
+    text_heads: Annotated[int, Field(ge=1, le=65536)] = 4
+    word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
 
 
@@ -67,21 +87,24 @@ DenoiserConfigT = TypeVar("DenoiserConfigT", bound=DenoiserConfig)
 
 
 class DenoiserFamily(Family[DenoiserConfigT]):
-    """A family with one U-Net, `denoiser`, that the diffusion program samples with.
+    """A family with one U-Net, `denoiser`, that the diffusion program samples with, and an encoder of captions.
 
     A family of it gives the loss, and the schedule, prediction type and defaults of sampling.
     """
 
-    ema_networks = (DENOISER,)
+    @property
+    def ema_networks(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The denoiser, and the encoder of captions."""
+        return (DENOISER,) if self.captions is None else (DENOISER, TEXT_ENCODER)
 
     def check(self) -> None:
         """Raises :class:`InputError` where sizes, widths or labels don't go together."""
         config, data = self.config, self.data
-        factor = 2 ** (len(config.multipliers) - 1)
+        factor = config.patch * 2 ** (len(config.multipliers) - 1)
         if data.height % factor or data.width % factor:
             raise InputError(
-                f"{self.name} with {len(config.multipliers)} multipliers needs height and width divisible by "
-                f"{factor}, got {data.height}x{data.width}; use fewer multipliers or resize the data"
+                f"{self.name} with {len(config.multipliers)} multipliers and patch {config.patch} needs height "
+                f"and width divisible by {factor}, got {data.height}x{data.width}; use fewer, or resize the data"
             )
         heights = self._level_heights
         for resolution in config.attention_resolutions:
@@ -94,12 +117,28 @@ class DenoiserFamily(Family[DenoiserConfigT]):
                 raise InputError(f"channels must be divisible by {name}, got {config.channels} and {divisor}")
         if config.channels % 2:
             raise InputError(f"channels must be even, got {config.channels}")
+        if self.captions is not None and config.text_features % config.text_heads:
+            raise InputError(
+                f"expected text_features as a multiple of text_heads, got {config.text_features} and "
+                f"{config.text_heads}"
+            )
+        if self.teaching is not None and self.captions is not None:
+            raise InputError(
+                f"{self.teaching} learns from a teacher without captions; set text_features=0, or leave it out"
+            )
         if config.conditional and data.num_classes is None:
             raise InputError(f"conditional needs labels, but {data.name!r} has none; set conditional=false")
 
     @property
+    def teaching(self) -> str | None:
+        """The setting that names a teacher, where there is one; None otherwise."""
+        return None
+
+    @property
     def _level_heights(self) -> tuple[int, ...]:
-        return tuple(self.data.height // 2**level for level in range(len(self.config.multipliers)))
+        return tuple(
+            self.data.height // (self.config.patch * 2**level) for level in range(len(self.config.multipliers))
+        )
 
     @property
     @abstractmethod
@@ -121,9 +160,26 @@ class DenoiserFamily(Family[DenoiserConfigT]):
         """The classes that the denoiser is told; None without labels."""
         return self.data.num_classes if self.config.conditional else None
 
+    @property
+    def captions(self) -> CaptionInfo | None:
+        """The captions that the denoiser is told; None without."""
+        return self.data.captions if self.config.text_features else None
+
     def build_networks(self) -> dict[str, nn.Module]:
-        """The U-Net `denoiser`."""
-        return {DENOISER: self.build_denoiser()}
+        """The U-Net `denoiser`, and for captions their `text_encoder`."""
+        captions, config = self.captions, self.config
+        networks: dict[str, nn.Module] = {DENOISER: self.build_denoiser()}
+        if captions is not None:
+            networks[TEXT_ENCODER] = TextEncoder(
+                captions.vocabulary.size,
+                captions.row_length,
+                features=config.text_features,
+                layers=config.text_layers,
+                heads=config.text_heads,
+                rest=captions.rest,
+                dropout=config.dropout,
+            )
+        return networks
 
     def build_denoiser(self) -> UNet:
         """A fresh U-Net."""
@@ -140,20 +196,29 @@ class DenoiserFamily(Family[DenoiserConfigT]):
             norm_groups=config.norm_groups,
             dropout=config.dropout,
             num_labels=None if self.num_classes is None else self.num_classes + 1,
+            patch=config.patch,
+            context_features=None if self.captions is None else config.text_features,
         )
         return UNet(shape)
 
     def phases(self) -> tuple[Phase, ...]:
-        """One phase: the denoiser."""
-        return (Phase(DENOISER, trains=(DENOISER,), learning_rate=self.config.learning_rate),)
+        """One phase: the denoiser, and the encoder of captions."""
+        trains = (DENOISER,) if self.captions is None else (DENOISER, TEXT_ENCODER)
+        return (Phase(DENOISER, trains=trains, learning_rate=self.config.learning_rate),)
 
-    def drop_labels(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The labels, a share of them replaced by "none" (the class number `num_classes`); () without labels."""
-        if self.num_classes is None:
+    def told(self, networks: Mapping[str, nn.Module], batch: Batch) -> tuple[Tensor, ...]:
+        """What the denoiser is told of each image beside its time step: its label, and what its caption became,
+        with some words left out; of a share of the images neither, for guidance. () where there is nothing to
+        tell."""
+        captions, none = self.captions, self.num_classes
+        if none is None and captions is None:
             return ()
-        labels = require_labels(batch)
-        dropped = torch.rand(len(labels), device=labels.device) < self.config.guidance_dropout
-        return (labels.masked_fill(dropped, self.num_classes),)
+        unasked = torch.rand(len(batch.images), device=batch.images.device) < self.config.guidance_dropout
+        labels = () if none is None else (require_labels(batch).masked_fill(unasked, none),)
+        if captions is None:
+            return labels
+        prompts = captions.thinned(require_prompts(batch), self.config.word_dropout, unasked)
+        return (*labels, networks[TEXT_ENCODER](prompts))
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """Denoiser, guidance and solver update as graph ``step``, the time embedding as graph ``embedding``."""
@@ -174,5 +239,17 @@ class DenoiserFamily(Family[DenoiserConfigT]):
             family=self.name,
             num_classes=self.num_classes,
             class_names=None if self.num_classes is None else self.data.class_names,
+            text=self._text(networks),
             share_features=share_features,
+        )
+
+    def _text(self, networks: Mapping[str, nn.Module]) -> TextConditioning | None:
+        captions = self.captions
+        if captions is None:
+            return None
+        return TextConditioning(
+            networks[TEXT_ENCODER],
+            captions.prompt,
+            {CONTEXT: (captions.row_length, self.config.text_features)},
+            {captions.prompt.vocabulary: vocabulary_bytes(captions.vocabulary)},
         )

@@ -24,6 +24,7 @@ from gensdk_runtime.spec.kinds import AnyOutput, OutputSpec
 from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec, TextSpec
 from gensdk_runtime.spec.strict import StrictModel
 from gensdk_runtime.text.vocabulary import AnyVocabulary
+from gensdk_training.captions import CaptionInfo
 from gensdk_training.examples import Examples
 from gensdk_training.plan import ExportPlan
 from gensdk_training.running_statistics import let_statistics_move
@@ -104,7 +105,7 @@ class DataInfo(StrictModel):
     dimensions, height and width are 1. Where `audio` is set they are sounds: `height` samples, in batches, of
     `channels`. Where `text` is set they are texts: channels and height are 1, the width is the length. Where
     `form` is set they are what it says, such as piano rolls [channels, height, width]; `ends`: True where they may
-    be shorter than that, and batches have lengths.
+    be shorter than that, and batches have lengths. `captions`: of images that have texts beside them.
     """
 
     name: str
@@ -120,6 +121,7 @@ class DataInfo(StrictModel):
     text: TextInfo | None = None
     form: AnyOutput | None = None
     ends: bool | None = None
+    captions: CaptionInfo | None = None
 
     @property
     def output(self) -> OutputSpec:
@@ -191,6 +193,8 @@ class Batch:
 
     Of texts `images` are tokens, int64 [B, 1 + length]: begin, the text's own, end, pad. `lengths`: int64 [B], how
     many of them come before the pads; None for data that all have one size.
+
+    `prompts`: of images with captions, int64 [B, row_length]; see :class:`CaptionInfo`.
     """
 
     images: Tensor
@@ -198,6 +202,7 @@ class Batch:
     sources: Tensor | None = None
     indices: Tensor | None = None
     lengths: Tensor | None = None
+    prompts: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -409,6 +414,13 @@ def require_labels(batch: Batch) -> Tensor:
     if batch.labels is None:
         raise ValueError("a conditional family got a batch without labels")
     return batch.labels
+
+
+def require_prompts(batch: Batch) -> Tensor:
+    """The captions of a batch for a family that was built with them."""
+    if batch.prompts is None:
+        raise ValueError("a family that learns captions got a batch without them")
+    return batch.prompts
 
 
 def require_lengths(batch: Batch) -> Tensor:

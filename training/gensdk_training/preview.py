@@ -41,6 +41,9 @@ def sample_networks(
     sources: dict[str, Any] = {} if examples is None else {"image": examples.sources[:count]}
     count = len(sources["image"]) if sources else count
     asked: dict[str, Any] = {**examples_of(plan.model, count), **sources}
+    captions = None if family.data.captions is None else family.data.captions.examples
+    if captions and "prompt" in asked:
+        asked["prompt"] = [captions[place % len(captions)] for place in range(count)]
     with Generator.from_sessions(plan.model, torch_sessions(plan, device=device), plan.files) as generator:
         return generator.sample(count, seed=seed, progress=False, **asked)
 

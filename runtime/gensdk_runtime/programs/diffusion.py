@@ -16,6 +16,7 @@ from gensdk_runtime.programs.base import WITH_LATENTS, Program, register_program
 from gensdk_runtime.programs.diffusion_graphs import check_graphs, is_lockstep
 from gensdk_runtime.programs.diffusion_state import Cohort, DiffusionState, Lane, Steps
 from gensdk_runtime.programs.guidance import Passes
+from gensdk_runtime.programs.prompt_contexts import PromptContexts, numbered
 from gensdk_runtime.programs.run import Run
 from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
@@ -76,8 +77,9 @@ class DiffusionForm(Program[DiffusionSettings]):
             settings = settings.model_copy(update={"eta": 0.0})  # the default eta is meant for DDIM
         if options.get("solver") == "lcm" != self.defaults.solver and options.get("timestep_spacing") is None:
             settings = settings.model_copy(update={"timestep_spacing": "skipping"})  # as such models learned
-        if self.model.num_classes is None and settings.guidance_scale != 1.0:
-            raise InputError("guidance_scale needs a model with classes; this one has none")
+        guides = self.model.num_classes is not None or self.spec.context_graph is not None
+        if settings.guidance_scale != 1.0 and not guides:
+            raise InputError("guidance_scale needs a model with classes or prompts; this one has none")
         if settings.cache_interval > 1 and self.spec.shallow_graph is None:
             raise InputError(
                 f"expected cache_interval=1, got {settings.cache_interval}: this bundle can't share features "
@@ -104,8 +106,9 @@ class DiffusionProgram(DiffusionForm):
         self._made: dict[tuple[bytes, float], Passes] = {}
         super().__init__(model, sessions)
         self._lockstep = is_lockstep(sessions[self.spec.graph].graph)
-        name = self.spec.embedding_graph
+        name, context = self.spec.embedding_graph, self.spec.context_graph
         self._embeddings = None if name is None else TimeEmbeddings(sessions[name])
+        self._contexts = None if context is None else PromptContexts(sessions[context])
 
     def check(self) -> None:
         """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
@@ -182,11 +185,14 @@ class DiffusionProgram(DiffusionForm):
         """The time embeddings of all steps, for the labels that occur; None for a graph that takes time steps."""
         if self._embeddings is None:
             return None
-        return self._embeddings.sequence(steps.timesteps, () if passes is None else passes.distinct)
+        labels = () if passes is None or self.model.num_classes is None else passes.distinct
+        return self._embeddings.sequence(steps.timesteps, labels)
 
     def _passes(self, run: Run, places: NDArray[np.intp] | None, scale: float) -> Passes | None:
-        """None for a model without classes; kept for small batches."""
+        """None for a model without classes and prompts; of one with classes kept for small batches."""
         none = self.model.num_classes
+        if self._contexts is not None:
+            return self._text_passes(self._contexts, run, slice(None) if places is None else places, scale)
         if none is None:
             return None
         labels = run.conditions.get("label")
@@ -204,6 +210,17 @@ class DiffusionProgram(DiffusionForm):
                 self._made.clear()
             self._made[key] = passes
         return passes
+
+    def _text_passes(
+        self, contexts: PromptContexts, run: Run, places: NDArray[np.intp] | slice, scale: float
+    ) -> Passes:
+        """Of a model with prompts: each sample's own, and the one that guidance leads away from."""
+        asked, away = (run.conditions[kind][places] for kind in ("prompt", "negative_prompt"))
+        distinct, texts = numbered(np.stack([asked, away if scale != 1.0 else asked]))
+        none, labels = self.model.num_classes or 0, run.conditions.get("label")
+        own = np.full(len(asked), none, np.int64) if labels is None else labels[places]
+        both = np.stack([own, np.full_like(own, none)])
+        return Passes.of_texts(both, texts, contexts.of(distinct), scale)
 
 
 @lru_cache(maxsize=64)

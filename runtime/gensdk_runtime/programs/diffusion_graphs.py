@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.base import Shape, Wanted, require_signature
 from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
+from gensdk_runtime.spec.conditions import PromptSpec
 from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.signature import ROWS, GraphSpec
 
@@ -22,7 +23,8 @@ def is_lockstep(step: GraphSpec) -> bool:
 
 def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, GraphSpec]) -> None:
     """Raises :class:`ManifestError` unless `graphs`, by name, have the tensors of :class:`DiffusionSpec`."""
-    step, conditional = graphs[spec.graph], model.num_classes is not None
+    step, labelled = graphs[spec.graph], model.num_classes is not None
+    conditional = labelled or spec.context_graph is not None
     lockstep = is_lockstep(step)
     each: Shape = () if lockstep else ("batch",)
     passes: Shape = ("guidance", "batch") if conditional else ("batch",)
@@ -33,10 +35,13 @@ def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, Gra
         inputs["guidance_weights"] = Wanted(("guidance", *each))
     if spec.embedding_graph is None:
         inputs["timestep"] = Wanted((1,), "int64") if lockstep else Wanted(each)
-        inputs |= {"label": Wanted(passes, "int64")} if conditional else {}
+        inputs |= {"label": Wanted(passes, "int64")} if labelled else {}
     else:
-        size = _check_embedding(graphs[spec.embedding_graph], conditional=conditional, lockstep=lockstep)
+        size = _check_embedding(graphs[spec.embedding_graph], conditional=labelled, lockstep=lockstep)
         inputs["embedding"] = Wanted((*(passes if conditional else each or (1,)), size))
+    if spec.context_graph is not None:
+        contexts = _check_contexts(model, graphs[spec.context_graph], inputs)
+        inputs |= {name: Wanted((*passes, *shape)) for name, shape in contexts.items()}
     outputs = dict.fromkeys(CARRY, images)
     if spec.shallow_graph is not None:
         features = {"deep_features": Wanted((*passes, *_features(step, len(passes))))}
@@ -58,6 +63,27 @@ def _check_embedding(graph: GraphSpec, *, conditional: bool, lockstep: bool) -> 
             f"graph {graph.name!r}: expected embeddings of a fixed size, got {size!r}; export again"
         )
     return size
+
+
+def _check_contexts(model: ModelSpec, graph: GraphSpec, taken: Collection[str]) -> dict[str, Shape]:
+    """The shape of one text's contexts by name, none of which is `taken` for something else."""
+    prompt = model.condition("prompt")
+    if not isinstance(prompt, PromptSpec) or model.condition("negative_prompt") is None:
+        raise ManifestError(
+            f"graph {graph.name!r} encodes texts; expected conditions prompt and negative_prompt; export again"
+        )
+    made: dict[str, Shape] = {}
+    for each in graph.outputs:
+        fixed = all(isinstance(axis, int) for axis in each.shape[1:])
+        if each.role != "context" or each.shape[:1] != ("batch",) or not fixed or each.name in taken:
+            raise ManifestError(
+                f"graph {graph.name!r}: expected output {each.name!r} as a context [batch, ...] of one size, "
+                f"under a name of its own, got a {each.role} {list(each.shape)}; export again"
+            )
+        made[each.name] = each.shape[1:]
+    wanted = {name: Wanted(("batch", *shape)) for name, shape in made.items()}
+    require_signature(graph, {"prompt": Wanted(("batch", prompt.length), "int64")}, wanted)
+    return made
 
 
 def _features(step: GraphSpec, passes: int) -> Shape:

@@ -197,9 +197,7 @@ class Cohort:
         graph, rows = berth.full.session.graph, {"coefficients": self.steps.rows}
         fixed: dict[str, NDArray[Any]] = {}
         if self.passes is not None:
-            fixed["guidance_weights"] = self.passes.weights
-            if graph.input("label") is not None:
-                fixed["label"] = self.passes.labels
+            fixed = {name: values for name, values in self.passes.fixed() if graph.input(name) is not None}
         if self._embeddings is not None:
             return StepTables(berth.bounds, rows, fixed, passes=self.passes, embeddings=self._embeddings)
         return StepTables(berth.bounds, {**rows, "timestep": self.steps.timesteps}, fixed)
@@ -280,11 +278,11 @@ class Berth(Borrower):
     def write_passes(self, passes: Passes, at: slice) -> Passes:
         """Writes what of guidance stays the same from step to step; the passes as they run in this batch."""
         for bound in self.bounds:
-            weights = bound.overwrite("guidance_weights")
-            passes = passes.padded(len(weights))
-            (weights if weights.ndim == 1 else weights[:, at])[...] = passes.weights
-            if bound.session.graph.input("label") is not None:
-                bound.overwrite("label")[:, at] = passes.labels
+            passes = passes.padded(len(bound.overwrite("guidance_weights")))
+            for name, values in passes.fixed():
+                if bound.session.graph.input(name) is not None:
+                    out = bound.overwrite(name)
+                    (out if out.ndim == 1 else out[:, at])[...] = values
         return passes
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gensdk_runtime.spec.fields import BundlePath
 from gensdk_runtime.spec.kinds import CONDITIONS, ConditionSpec
@@ -44,24 +44,50 @@ def label_conditions(num_classes: int | None, class_names: tuple[str, ...] | Non
 
 @CONDITIONS.register
 class PromptSpec(ConditionSpec):
-    """A text of 1 to `length` tokens, each one of `size`, without begin and end.
+    """A text of at most `length` tokens, each one of `size`.
 
-    Graphs take it as ``prompt`` int64 [B, `length`]: behind the tokens of a text stands `rest`, a token that no
-    text has. `vocabulary`: the file of the bundle that says what each token is; by default that of texts that are
-    made.
+    Graphs take it as ``prompt`` int64 [B, `length`]: a text's own tokens between `begin` and `end`, where the
+    model wants such (they count for `length`), and behind them `rest`. Without `end` that is a token that no text
+    has. `empty`: a text may have no tokens of its own, which is what a sample is made from that was asked for
+    nothing; `over_long`: one that is too long is refused, or loses what is too much, which is said. `vocabulary`:
+    the file of the bundle that says what each token is; by default that of texts that are made.
     """
 
     kind: Literal["prompt"] = "prompt"
     length: Annotated[int, Field(ge=1, le=2**20)]
     size: Annotated[int, Field(ge=2, le=MAX_TOKENS)]
     rest: Annotated[int, Field(ge=0)]
+    begin: Annotated[int, Field(ge=0)] | None = None
+    end: Annotated[int, Field(ge=0)] | None = None
+    empty: bool = False
+    over_long: Literal["refuse", "cut"] = "refuse"
     vocabulary: BundlePath = "vocabulary.json"
 
+    @model_serializer(mode="wrap")
+    def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out fields that older versions don't know, where they have no meaning."""
+        data: dict[str, Any] = whole(self)
+        newer = {"begin": None, "end": None, "empty": False, "over_long": "refuse"}
+        return {name: value for name, value in data.items() if name not in newer or value != newer[name]}
+
     @model_validator(mode="after")
-    def _check_rest(self) -> Self:
-        if self.rest >= self.size:
-            raise ValueError(f"tokens go from 0 to {self.size - 1}; got rest {self.rest}")
+    def _check_tokens(self) -> Self:
+        around = {"rest": self.rest, "begin": self.begin, "end": self.end}
+        for name, token in around.items():
+            if token is not None and token >= self.size:
+                raise ValueError(f"tokens go from 0 to {self.size - 1}; got {name} {token}")
+        if self.own_length < 1:
+            raise ValueError(f"a length of {self.length} leaves no token between begin and end")
+        if self.begin is not None and self.begin in (self.rest, self.end):
+            raise ValueError(f"begin is a token of its own; got {self.begin}, which is rest or end")
+        if self.empty and self.begin is None:
+            raise ValueError("a text may be empty where it has a begin: of nothing a graph would see rest alone")
         return self
+
+    @property
+    def own_length(self) -> int:
+        """The most tokens of a text's own."""
+        return self.length - (self.begin is not None) - (self.end is not None)
 
     @property
     def sample_elements(self) -> int:
@@ -75,8 +101,38 @@ class PromptSpec(ConditionSpec):
 
     def check_model(self, model: ModelSpec) -> None:
         """A graph takes it: a model that never looks at its text is not what its manifest says."""
-        if not any(graph.input(self.kind) for graph in model.graphs):
-            raise ValueError("a model that is made from a prompt has a graph with an input 'prompt'")
+        if not any(graph.input("prompt") for graph in model.graphs):
+            raise ValueError(f"a model that is made from a {self.kind} has a graph with an input 'prompt'")
+
+
+@CONDITIONS.register
+class NegativePromptSpec(PromptSpec):
+    """What guidance leads away from: a text as :class:`PromptSpec` has it, the empty one where nothing is
+    asked."""
+
+    kind: Literal["negative_prompt"] = "negative_prompt"  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _check_empty(self) -> Self:
+        if not self.empty:
+            raise ValueError("a negative_prompt may be empty: it is where nothing was asked for")
+        return self
+
+    def check_model(self, model: ModelSpec) -> None:
+        """Of a diffusion model, whose prompts it goes beside, encoded as they are."""
+        super().check_model(model)
+        prompt = model.condition("prompt")
+        if model.program.kind != "diffusion" or prompt is None:
+            raise ValueError("a negative_prompt belongs to a diffusion model with a prompt")
+        if prompt.model_dump(exclude={"kind"}) != self.model_dump(exclude={"kind"}):
+            raise ValueError("prompt and negative_prompt are texts of one kind; their fields differ")
+
+
+def prompt_conditions(prompt: PromptSpec | None) -> tuple[PromptSpec, ...]:
+    """`prompt` and, for the same texts, what guidance leads away from; empty for a model without."""
+    if prompt is None:
+        return ()
+    return prompt, NegativePromptSpec(**prompt.model_dump(exclude={"kind"}))
 
 
 class ReceptiveField(StrictModel):

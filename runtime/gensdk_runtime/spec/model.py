@@ -16,6 +16,8 @@ from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.spec.strict import StrictModel
 
+NEWER_GRAPHS = ("context_graph",)
+"""Graphs of diffusion models that older versions don't know."""
 PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
@@ -90,11 +92,13 @@ class DiffusionSpec(ProgramSpec):
 
     `embedding_graph`, run for all time steps at once: ``timestep`` [R], and for a model with classes ``label``
     int64 [R], to ``embedding`` [R, F]. The step graph then takes ``embedding`` [B, F], or with classes [G, B, F],
-    in place of ``timestep`` and ``label``.
-    `shallow_graph`: a cheap step that takes ``deep_features`` (with classes [G, B, ...], otherwise [B, ...]) from
-    an earlier run of the step graph, which has them as an output; in all else it is as the step graph.
-    `prediction_type`, as diffusers calls it: what the denoiser tells: eps, v, x_0 ("sample") or eps - x_0
-    ("flow"). The graphs are the same: the coefficients of the solver differ.
+    in place of ``timestep`` and ``label``. `context_graph`, once for each distinct prompt: ``prompt``, see
+    :class:`PromptSpec`, to tensors of role "context" [batch, ...], each of one size, such as a text's
+    ``encoder_hidden_states`` [batch, T, D]. The step graph, and the shallow one, take them under their names, [G,
+    B, ...], with ``guidance_weights`` as for classes. `shallow_graph`: a cheap step that takes ``deep_features``
+    (with classes [G, B, ...], otherwise [B, ...]) from an earlier run of the step graph, which has them as an
+    output; in all else it is as the step graph. `prediction_type`, as diffusers calls it: what the denoiser tells:
+    eps, v, x_0 ("sample") or eps - x_0 ("flow"). The graphs are the same: the coefficients of the solver differ.
 
     The first contract, of older bundles, has one step for all samples: ``timestep`` int64 [1], ``coefficients``
     [8], ``guidance_weights`` [G]; the embedding graph ``timestep`` int64 [1] and ``label`` int64 [L] to [1, F] or
@@ -104,10 +108,17 @@ class DiffusionSpec(ProgramSpec):
     kind: Literal["diffusion"] = "diffusion"
     graph: Name
     embedding_graph: Name | None = None
+    context_graph: Name | None = None
     shallow_graph: Name | None = None
     schedule: ScheduleSpec
     prediction_type: PredictionType = "epsilon"
     defaults: DiffusionSettings = DiffusionSettings()
+
+    @model_serializer(mode="wrap")
+    def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out fields that older versions don't know, where they have no meaning."""
+        data: dict[str, Any] = whole(self)
+        return {name: value for name, value in data.items() if value is not None or name not in NEWER_GRAPHS}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -120,7 +131,7 @@ class DiffusionSpec(ProgramSpec):
     @property
     def graphs(self) -> tuple[str, ...]:
         """The graphs of the program, by name."""
-        names = (self.graph, self.embedding_graph, self.shallow_graph)
+        names = (self.graph, self.embedding_graph, self.context_graph, self.shallow_graph)
         return tuple(name for name in names if name is not None)
 
 

@@ -135,7 +135,10 @@ class DiffusionSettings(ProgramSettings):
         description="Share of fresh noise in the steps of DDIM: 0 is none, 1 is as much as DDPM.",
     )
     guidance_scale: float = Field(
-        default=1.0, ge=0, le=100, description="How strongly a label is followed; 1 is without guidance."
+        default=1.0,
+        ge=0,
+        le=100,
+        description="How strongly a label or a prompt is followed; 1 is without guidance.",
     )
     timestep_spacing: TimestepSpacing = Field(
         default="trailing", description="How the steps are spread over the time steps of the training."

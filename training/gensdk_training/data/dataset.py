@@ -49,13 +49,32 @@ class ImageBatch:
     int64 [B, L], or what else is float32; `labels`: int64 [B], or None.
 
     `indices`: int64 [B], where others than those asked for had to be taken, since files can't be read any more.
-    `lengths`: int64 [B], how much of each is data and no padding; None: all of it.
+    `lengths`: int64 [B], how much of each is data and no padding; None: all of it. `prompts`: int64 [B, L],
+    captions as rows of tokens; None for images without.
     """
 
     images: Images | Points | Tokens
     labels: Labels | None
     indices: NDArray[np.int64] | None = None
     lengths: NDArray[np.int64] | None = None
+    prompts: Tokens | None = None
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Of each image its caption, `texts`, and as rows of tokens, int64 [N, L]; see :class:`CaptionInfo`.
+
+    `training`: the texts of the training part, whose words the vocabulary has, where these are of another.
+    """
+
+    texts: tuple[str, ...]
+    tokens: Tokens
+    training: tuple[str, ...] | None = None
+
+    def take(self, indices: NDArray[np.int64]) -> Captions:
+        """Those at `indices`."""
+        texts = tuple(self.texts[place] for place in indices.tolist())
+        return Captions(texts, self.tokens[indices], self.training)
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,7 @@ class LoadOptions:
     steps_per_beat: int | None = None
     transpose: int | None = None
     whole: bool = False
+    captions: str | None = None
 
 
 class Dataset(ABC):
@@ -87,11 +107,13 @@ class Dataset(ABC):
     `sources`: what the images are made from, for translation; of the same count and order where ``info.source`` is
     paired. `keys`: of images from files, their paths in the folder without suffix, by which pairs are found;
     `sizes`: (height, width) of each image as it was found, where that is known.
+    `captions`: the texts beside the images, where ``info.captions`` says so.
     `skipped` and `findings`: what loading came upon. `earlier`: fingerprints that older versions gave the same
     data.
     """
 
     sources: Dataset | None = None
+    captions: Captions | None = None
     keys: tuple[str, ...] | None = None
     sizes: tuple[Size, ...] | None = None
     earlier: tuple[str, ...] = ()
@@ -147,9 +169,22 @@ class Dataset(ABC):
     def close(self) -> None:  # noqa: B027 - most data sets hold nothing
         """Frees threads and files."""
 
-    def _pass_on(self, other: Dataset) -> None:
-        """Passes what loading found on to `other`, made of this data set."""
+    def set_captions(self, captions: Captions) -> None:
+        """Gives the images these captions; they are part of the fingerprint."""
+        self.captions = captions
+        digests = [text_fingerprint([digest, *captions.texts]) for digest in (self.fingerprint, *self.earlier)]
+        self.fingerprint, self.earlier = digests[0], tuple(digests[1:])
+
+    def prompts_at(self, indices: NDArray[np.int64]) -> Tokens | None:
+        """The captions of images as rows of tokens; None without."""
+        return None if self.captions is None else self.captions.tokens[indices]
+
+    def _pass_on(self, other: Dataset, indices: NDArray[np.int64] | None = None) -> None:
+        """Passes what loading found, and the captions of the images at `indices` (None: all), on to `other`, made
+        of this data set."""
         other.skipped, other.findings = self.skipped, self.findings
+        if self.captions is not None:
+            other.captions = self.captions if indices is None else self.captions.take(indices)
 
 
 class ArrayDataset(Dataset):
@@ -173,14 +208,17 @@ class ArrayDataset(Dataset):
 
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The images at `indices`; a copy."""
-        return ImageBatch(self.images[indices], None if self._labels is None else self._labels[indices])
+        labels = None if self._labels is None else self._labels[indices]
+        return ImageBatch(self.images[indices], labels, prompts=self.prompts_at(indices))
 
     def take(self, indices: NDArray[np.int64]) -> ArrayDataset:
         """A data set of the images at `indices`, copied."""
         kept = self.info.model_copy(update={"count": len(indices)})
         labels = None if self._labels is None else self._labels[indices]
         dataset = ArrayDataset(kept, self.images[indices], labels)
-        self._pass_on(dataset)
+        self._pass_on(dataset, indices)
+        if dataset.captions is not None:
+            dataset.set_captions(dataset.captions)
         dataset.keys, dataset.sizes = picked(self.keys, indices), picked(self.sizes, indices)
         return dataset
 

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gensdk_training.data.augment import Augment
 from gensdk_training.data.dataset import Dataset, ImageBatch, Images, Points, Tokens
@@ -64,7 +65,8 @@ class Feed:
         if self._augment is not None:
             images, others = self._augment(number, self._rank, images, others, paired=self._paired)
         own = self.order.indices(number * self._size + self._rank * self._own, self._own)
-        return Batch(images, labels, others, torch.from_numpy(own).to(self._device), self._lengths(raw))
+        places = torch.from_numpy(own).to(self._device)
+        return Batch(images, labels, others, places, self._there(raw.lengths), self._there(raw.prompts))
 
     def spread(self, count: int) -> Batch:
         """`count` images spread evenly over the data, in order."""
@@ -80,10 +82,11 @@ class Feed:
                 sources = self._tensor(self._sources.batch(indices % len(self._sources)).images)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         places = torch.from_numpy(indices).to(self._device)
-        return Batch(self._tensor(raw.images), labels, sources, places, self._lengths(raw))
+        prompts = self._there(raw.prompts)
+        return Batch(self._tensor(raw.images), labels, sources, places, self._there(raw.lengths), prompts)
 
-    def _lengths(self, raw: ImageBatch) -> torch.Tensor | None:
-        return None if raw.lengths is None else torch.from_numpy(raw.lengths).to(self._device)
+    def _there(self, numbers: NDArray[np.int64] | None) -> torch.Tensor | None:
+        return None if numbers is None else torch.from_numpy(numbers).to(self._device)
 
     def _tensor(self, images: Images | Points | Tokens) -> torch.Tensor:
         tensor = torch.from_numpy(images).to(self._device)

@@ -16,6 +16,7 @@ from gensdk_runtime.media.image_folder import ImageFolder, list_images
 from gensdk_runtime.media.image_pixels import fit_size
 from gensdk_runtime.media.image_reader import CorruptImageError
 from gensdk_runtime.printable import printable
+from gensdk_training.data.caption_set import caption_of_name, with_captions
 from gensdk_training.data.classes import plain_names, seen_classes
 from gensdk_training.data.dataset import (
     ArrayDataset,
@@ -53,12 +54,13 @@ def load_folder(root: Path, options: LoadOptions) -> Dataset:
         )
     names, classes = _classes(root, files, options.labels)
     skipped, findings = SkipLog(), _findings(listing, told)
+    every, places = [path.relative_to(root).as_posix() for path in files], np.arange(len(files))
     for path, problem in listing.broken:
         skipped.add(str(path), problem)
     if not told and (options.holdout > 0 or options.split == "test"):
         chosen = holdout_indices(len(files), options.holdout, options.split)
         findings.split = f"{options.split}: {len(files)} files, {options.holdout:g} of them for the test"
-        files = [files[i] for i in chosen]
+        files, places = [files[i] for i in chosen], chosen
         classes = None if classes is None else classes[chosen]
     looks = look_at_all(files, skipped)
     if not looks:
@@ -99,6 +101,12 @@ def load_folder(root: Path, options: LoadOptions) -> Dataset:
     fits = info.count * height * width * channels <= options.memory_limit
     if not fits:
         findings.note("read along the way: files that turn out to be broken are replaced by the next good one")
+    if options.captions is not None:
+        if options.captions != "names":
+            raise InputError(
+                f"captions={options.captions[:80]!r}: those of a folder are its files' names; use 'names'"
+            )
+        with_captions(folder, [caption_of_name(name) for name in every], places[kept], options)
     return seen_classes(folder.in_memory() if fits else folder)
 
 
@@ -145,7 +153,8 @@ class FolderDataset(Dataset):
                 result = self._try_decode(chosen[position])
             images.append(result)
         taken = np.asarray(chosen, np.int64)
-        return ImageBatch(np.stack(images), None if self._labels is None else self._labels[taken], taken)
+        labels = None if self._labels is None else self._labels[taken]
+        return ImageBatch(np.stack(images), labels, taken, prompts=self.prompts_at(taken))
 
     @property
     def labels(self) -> Labels | None:
@@ -178,7 +187,7 @@ class FolderDataset(Dataset):
             info, files, labels, digest, options=self._options, skipped=self.skipped, keys=keys
         )
         dataset.earlier, dataset.sizes = tuple(earlier), picked(self.sizes, indices)
-        self._pass_on(dataset)
+        self._pass_on(dataset, np.array(indices, np.int64))
         return dataset
 
     def in_memory(self) -> ArrayDataset:
@@ -203,7 +212,7 @@ class FolderDataset(Dataset):
         fine = np.flatnonzero(good).tolist()
         dataset.keys, dataset.sizes = picked(self.keys, fine), picked(self.sizes, fine)
         dataset.earlier = self.earlier
-        self._pass_on(dataset)
+        self._pass_on(dataset, np.flatnonzero(good))
         return dataset
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.media.pixel_values import ValueRange, check_value_range
 from gensdk_runtime.spec.audio import LEAST_RATE, MOST_RATE
+from gensdk_training.data.caption_set import encode_captions
 from gensdk_training.data.classes import of_classes, seen_classes
 from gensdk_training.data.csv_file import load_csv
 from gensdk_training.data.dataset import SPLITS, Dataset, Layout, LoadOptions, Split
@@ -64,6 +65,7 @@ def load_data(
     steps_per_beat: int | None = None,
     transpose: int | None = None,
     whole: bool = False,
+    captions: str | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -94,14 +96,16 @@ def load_data(
     Music becomes piano rolls: a folder or a ``.tar.gz`` of MIDI files, ``FILE.mid``, or voices as ``FILE.json`` or
     ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default; `steps_per_beat`:
     the grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too, none by default;
-    `whole`: pieces from their beginning to their end in place of phrases, those of at most `bars`, by default all.
+    `captions`: texts beside images: the key of an .npz file, or "names" for the names of a folder's files; `text`
+    says how they become tokens. `whole`: pieces from their beginning to their end in place of phrases, those of at
+    most `bars`, by default all.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
     options = LoadOptions(
         *(split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth),
-        *(sample_rate, seconds, text, bars, steps_per_beat, transpose, whole),
+        *(sample_rate, seconds, text, bars, steps_per_beat, transpose, whole, captions),
     )
     _check(options)
     pairs = inputs is not None and paired
@@ -112,6 +116,10 @@ def load_data(
     )
     if sample_rate is not None or seconds is not None:
         dataset.info.require_audio()
+    if captions is not None and dataset.captions is None:
+        raise InputError(
+            f"no captions are read from {spec!r}; give an .npz file with a key, or a folder and 'names'"
+        )
     if not isinstance(dataset, TextDataset):
         _refuse_text_options(options, dataset)
     _check_kind(dataset, options)
@@ -120,13 +128,17 @@ def load_data(
             raise InputError(
                 "only chooses classes, which would break the pairs with inputs; leave one of them out"
             )
-        return of_classes(dataset, only)
+        return encode_captions(of_classes(dataset, only), options)
     if holdout > 0 and not dataset.findings.split:
         dataset.findings.split = f"{split}: a share of {holdout:g} is the test"
     if inputs is None:
-        return seen_classes(dataset)
+        return encode_captions(seen_classes(dataset), options)
+    if captions is not None:
+        raise InputError("captions and inputs are two things to make an image from; leave one of them out")
     same = dataset.info.height, dataset.info.width
-    others = replace(taken, labels="none", channels=input_channels, size=same, value_range=input_value_range)
+    others = replace(
+        taken, labels="none", captions=None, channels=input_channels, size=same, value_range=input_value_range
+    )
     _check(others)
     part = (holdout, split) if taken is not options else None
     return with_sources(seen_classes(dataset), _load(inputs, others, data_dir), paired=paired, part=part)
@@ -134,8 +146,9 @@ def load_data(
 
 def _refuse_text_options(options: LoadOptions, dataset: Dataset) -> None:
     """Raises :class:`InputError` for what is said of texts where the data are others."""
-    if options.text is not None or (options.split == "valid" and not isinstance(dataset, PianorollDataset)):
-        what = "text options are" if options.text is not None else "a validation part is"
+    told = options.text is not None and dataset.captions is None
+    if told or (options.split == "valid" and not isinstance(dataset, PianorollDataset)):
+        what = "text options are" if told else "a validation part is"
         raise InputError(f"{what} for texts, and {dataset.info.name!r} are {dataset.info.kind}; leave it out")
 
 

@@ -15,7 +15,8 @@ from gensdk_runtime.media.image_sets import IMAGE_KEYS
 from gensdk_runtime.media.pixel_values import to_pixels
 from gensdk_runtime.printable import printable
 from gensdk_training.data.arrays import array_dataset, take_holdout, to_labels
-from gensdk_training.data.dataset import ArrayDataset, LoadOptions, plain_name
+from gensdk_training.data.caption_set import texts_of, with_captions
+from gensdk_training.data.dataset import ArrayDataset, LoadOptions, holdout_indices, plain_name
 from gensdk_training.data.point_set import PointDataset, points_from_array
 
 KEYS = (*IMAGE_KEYS[:2], "points", *IMAGE_KEYS[2:])
@@ -36,10 +37,19 @@ def load_npz(path: Path, key: str | None, options: LoadOptions) -> ArrayDataset 
     image_key = f"x_{options.split}" if own_split else _image_key(path, keys, key)
     label_key = _label_key(path, keys, image_key, f"y_{options.split}" if own_split else None, options)
     wanted = [image_key] if label_key is None else [image_key, label_key]
+    if options.captions is not None:
+        if options.captions not in keys:
+            raise InputError(
+                f"{path} has no captions {options.captions[:80]!r}; it has {printable(', '.join(keys[:20]))}"
+            )
+        wanted.append(options.captions)
     arrays = read_npz(path, names=wanted, limit_bytes=_limit())
     labels = None if label_key is None else arrays[label_key]
     holdout = 0.0 if own_split else options.holdout
     dataset = _dataset(path, (image_key, arrays[image_key]), (label_key, labels), holdout, options)
+    if options.captions is not None:
+        shared = replace(options, holdout=holdout)
+        _add_captions(dataset, arrays[options.captions], len(arrays[image_key]), shared, what=path.name)
     if own_split:
         dataset.findings.split = f"{image_key!r} of the file, which has both splits"
     dataset.findings.note(
@@ -47,6 +57,19 @@ def load_npz(path: Path, key: str | None, options: LoadOptions) -> ArrayDataset 
         + _unused(keys, wanted, own_split=own_split)
     )
     return dataset
+
+
+def _add_captions(
+    dataset: ArrayDataset | PointDataset, array: NDArray[Any], count: int, options: LoadOptions, *, what: str
+) -> None:
+    """Captions of the images that were taken of `count`."""
+    if not isinstance(dataset, ArrayDataset):
+        raise InputError(f"{what}: captions go with images, these data are {dataset.info.kind}; leave them out")
+    texts, files = texts_of(array, count, f"{what}:{options.captions}")
+    if files:
+        dataset.findings.note("captions are the words in names of files")
+    kept = None if len(dataset) == count else holdout_indices(count, options.holdout, options.split)
+    with_captions(dataset, texts, kept, options)
 
 
 def load_npy(path: Path, options: LoadOptions) -> ArrayDataset | PointDataset:

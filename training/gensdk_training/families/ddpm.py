@@ -96,6 +96,11 @@ class Ddpm(DenoiserFamily[DdpmConfig]):
         self._distillation  # noqa: B018 - raises where the steps don't fit
 
     @property
+    def teaching(self) -> str | None:
+        """``distill_from``."""
+        return None if self.config.distill_from is None else "distill_from"
+
+    @property
     def schedule(self) -> ScheduleSpec:
         """The schedule of the settings."""
         config = self.config
@@ -162,16 +167,15 @@ class Ddpm(DenoiserFamily[DdpmConfig]):
         """
         x0 = batch.images
         if self._distillation is not None:
-            labels = self.drop_labels(batch)
-            errors = self._distillation.loss(networks["denoiser"], networks["teacher"], x0, labels)
+            told = self.told(networks, batch)
+            errors = self._distillation.loss(networks["denoiser"], networks["teacher"], x0, told)
             return Loss(errors.mean())
         timestep = torch.randint(self.config.num_train_timesteps, (len(x0),), device=x0.device)
         eps = torch.randn_like(x0)
         abar = self._alphas_cumprod.to(x0.device)[timestep].reshape(-1, 1, 1, 1)
         alpha, sigma = abar.sqrt().to(x0.dtype), (1 - abar).sqrt().to(x0.dtype)
         noisy = alpha * x0 + sigma * eps
-        labels = self.drop_labels(batch)
-        predicted = networks["denoiser"](noisy, timestep, *labels)
+        predicted = networks["denoiser"](noisy, timestep, *self.told(networks, batch))
         truth = {"epsilon": eps, "v_prediction": alpha * eps - sigma * x0, "sample": x0}[self.prediction_type]
         errors = (predicted - truth).square().mean(dim=(1, 2, 3))
         total = (self._weights(abar.flatten()).to(errors.dtype) * errors).mean()

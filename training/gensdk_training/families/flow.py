@@ -91,6 +91,11 @@ class Flow(DenoiserFamily[FlowConfig]):
             )
 
     @property
+    def teaching(self) -> str | None:
+        """``reflow_from``."""
+        return None if self.config.reflow_from is None else "reflow_from"
+
+    @property
     def schedule(self) -> ScheduleSpec:
         """The straight line."""
         return ScheduleSpec(
@@ -129,12 +134,12 @@ class Flow(DenoiserFamily[FlowConfig]):
 
         Lipman et al. (2023), eq. 23 with sigma_min = 0; Liu et al. (2023), eq. 1. One time for each image.
         """
-        labels = self.drop_labels(batch)
+        told = self.told(networks, batch)
         eps = torch.randn_like(batch.images)
-        x0 = batch.images if self.config.reflow_from is None else self._carried(networks[TEACHER], eps, labels)
+        x0 = batch.images if self.config.reflow_from is None else self._carried(networks[TEACHER], eps, told)
         times = self._times(len(x0), x0.device)
         t = times.reshape(-1, 1, 1, 1)
-        velocity = networks[DENOISER]((1 - t) * x0 + t * eps, times * self.config.num_train_timesteps, *labels)
+        velocity = networks[DENOISER]((1 - t) * x0 + t * eps, times * self.config.num_train_timesteps, *told)
         errors = (velocity - (eps - x0)).square().mean()
         return Loss(errors, {"mse": errors.detach()})
 

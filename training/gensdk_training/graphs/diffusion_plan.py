@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from torch import nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.spec.conditions import label_conditions
+from gensdk_runtime.spec.conditions import PromptSpec, label_conditions, prompt_conditions
 from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_training.graphs.diffusion_step import (
+    Asked,
+    Contexts,
     DiffusionStep,
     EmbeddedStep,
     ShallowStep,
     TimeEmbedding,
+    context_graph,
     embedding_graph,
     step_graph,
 )
@@ -22,6 +28,22 @@ from gensdk_training.networks.denoiser import EmbeddingDenoiser, SharingDenoiser
 from gensdk_training.plan import ExportPlan
 
 HALF = ("denoiser",)
+
+
+@dataclass(frozen=True)
+class TextConditioning:
+    """What makes a diffusion model listen to texts.
+
+    `encoder` maps tokens int64 [N, length], as `prompt` describes them, to `contexts`, one tensor float32 [N, ...]
+    for each, of the shapes given by name. `files`: the vocabulary, by its name in the bundle. `half`: submodules
+    of the encoder that FP16 turns to half precision.
+    """
+
+    encoder: nn.Module
+    prompt: PromptSpec
+    contexts: Contexts
+    files: Mapping[str, bytes]
+    half: tuple[str, ...] = ()
 
 
 def diffusion_plan(
@@ -35,26 +57,34 @@ def diffusion_plan(
     class_names: tuple[str, ...] | None = None,
     prediction_type: PredictionType = "epsilon",
     defaults: DiffusionSettings | None = None,
+    text: TextConditioning | None = None,
     share_features: int = 0,
 ) -> ExportPlan:
     """The plan of a model around `denoiser`, which this switches to eval mode.
 
     Graph ``step`` holds guidance, denoiser and solver update. An :class:`EmbeddingDenoiser` has a graph
-    ``embedding`` besides, always in float32. `share_features` > 0: a graph ``shallow_step`` too, which computes so
-    many of the top level's blocks anew; :class:`InputError` unless the denoiser has as many and can share.
+    ``embedding`` besides, always in float32. `text`: a graph ``text_encoder`` too, whose contexts the denoiser is
+    given behind its label. `share_features` > 0: a graph ``shallow_step`` too, which computes so many of the top
+    level's blocks anew; :class:`InputError` unless the denoiser has as many and can share.
     """
-    conditional = num_classes is not None
+    asked = Asked(num_classes is not None, {} if text is None else text.contexts)
     denoiser.eval()
     if share_features and not isinstance(denoiser, SharingDenoiser):
         raise InputError(f"share_features={share_features} needs a denoiser with deep features; leave it out")
     if isinstance(denoiser, EmbeddingDenoiser):
-        graphs, modules = _embedded(denoiser, image, conditional=conditional, depth=share_features)
+        graphs, modules = _embedded(denoiser, image, asked, depth=share_features)
     else:
-        graphs = (step_graph(image, conditional=conditional),)
-        modules = {"step": DiffusionStep(denoiser, conditional=conditional)}
+        graphs = (step_graph(image, asked=asked),)
+        modules = {"step": DiffusionStep(denoiser, conditional=asked.conditional)}
+    half: dict[str, tuple[str, ...]] = {graph.name: HALF for graph in graphs if graph.name != "embedding"}
+    if text is not None:
+        graphs = (*graphs, context_graph(text.prompt, text.contexts))
+        modules["text_encoder"] = text.encoder
+        half["text_encoder"] = text.half
     program = DiffusionSpec(
         graph="step",
         embedding_graph="embedding" if "embedding" in modules else None,
+        context_graph="text_encoder" if "text_encoder" in modules else None,
         shallow_graph="shallow_step" if "shallow_step" in modules else None,
         schedule=schedule,
         prediction_type=prediction_type,
@@ -66,28 +96,29 @@ def diffusion_plan(
         program=program,
         graphs=graphs,
         output=image,
-        conditions=label_conditions(num_classes, class_names),
+        conditions=(
+            *label_conditions(num_classes, class_names),
+            *prompt_conditions(None if text is None else text.prompt),
+        ),
     )
-    half = {graph.name: HALF for graph in graphs if graph.name != program.embedding_graph}
-    return ExportPlan(model, {name: module.eval() for name, module in modules.items()}, half)
+    evaluated = {name: module.eval() for name, module in modules.items()}
+    return ExportPlan(model, evaluated, half, files={} if text is None else text.files)
 
 
 def _embedded(
-    denoiser: EmbeddingDenoiser, image: ImageSpec, *, conditional: bool, depth: int
+    denoiser: EmbeddingDenoiser, image: ImageSpec, asked: Asked, *, depth: int
 ) -> tuple[tuple[GraphSpec, ...], dict[str, nn.Module]]:
     """Graphs and modules of a denoiser with an embedding, and with deep features where `depth` > 0."""
     size = denoiser.embedding_size
     features = None
     modules: dict[str, nn.Module] = {"embedding": TimeEmbedding(denoiser)}
-    graphs = [embedding_graph(size, conditional=conditional)]
+    graphs = [embedding_graph(size, conditional=asked.conditional)]
     if depth and isinstance(denoiser, SharingDenoiser):
         if not 1 <= depth <= denoiser.max_depth:
             raise InputError(f"expected share_features from 1 to {denoiser.max_depth}, got {depth}")
         features = denoiser.features(image.height, image.width, depth=depth)
         modules["shallow_step"] = ShallowStep(denoiser, depth=depth)
-        graphs.append(
-            step_graph(image, conditional=conditional, name="shallow_step", embedding=size, takes=features)
-        )
+        graphs.append(step_graph(image, asked=asked, name="shallow_step", embedding=size, takes=features))
     modules["step"] = EmbeddedStep(denoiser, depth=depth)
-    graphs.insert(0, step_graph(image, conditional=conditional, embedding=size, gives=features))
+    graphs.insert(0, step_graph(image, asked=asked, embedding=size, gives=features))
     return tuple(graphs), modules

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
 from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
+from gensdk_runtime.spec.conditions import PromptSpec
 from gensdk_runtime.spec.fields import Role
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.signature import ROWS, GraphSpec, TensorSpec
 from gensdk_training.networks.denoiser import EmbeddingDenoiser, SharingDenoiser
+
+Contexts = Mapping[str, tuple[int, ...]]
+"""The shape of each context of one text, by name."""
 
 
 class DiffusionStep(nn.Module):
@@ -17,7 +24,8 @@ class DiffusionStep(nn.Module):
 
     The coefficients are those of :class:`gensdk_runtime.programs.solvers.SolverTable`, where the formula is
     derived. Each sample has its own time step, coefficients and guidance. `denoiser` maps (x [N, C, H, W],
-    timestep float32 [N], label int64 [N] or none) to eps of x's shape.
+    timestep float32 [N], label int64 [N] where the model is `conditional` on labels, and contexts [N, ...] where
+    it is made from texts) to eps of x's shape.
     """
 
     def __init__(self, denoiser: nn.Module, *, conditional: bool) -> None:
@@ -25,23 +33,27 @@ class DiffusionStep(nn.Module):
         self.denoiser = denoiser
         self.conditional = conditional
 
-    def forward(  # noqa: PLR0917 - the inputs of a graph are positional
+    def forward(
         self,
         sample: Tensor,
         previous_x0: Tensor,
         timestep: Tensor,
         noise: Tensor,
         coefficients: Tensor,
-        label: Tensor | None = None,
-        guidance_weights: Tensor | None = None,
+        *passes: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Returns (next sample, estimate of x_0), each [B, C, H, W]; shapes as in DiffusionSpec."""
-        if label is None or guidance_weights is None:
+        """Returns (next sample, estimate of x_0), each [B, C, H, W]; shapes as in DiffusionSpec.
+
+        `passes`: ``label`` where the model has classes, ``guidance_weights`` and contexts; none of a model that is
+        asked for nothing.
+        """
+        if not passes:
             eps = self.denoiser(sample, timestep)
         else:
-            passes = for_each_pass(sample, label), for_each_pass(timestep, label)
-            eps = self.denoiser(*passes, label.flatten())
-            eps = guided(eps, guidance_weights)
+            label, (weights, *contexts) = passes[: self.conditional], passes[self.conditional :]
+            repeated = for_each_pass(sample, weights), for_each_pass(timestep, weights)
+            asked = [each.flatten(0, 1) for each in (*label, *contexts)]
+            eps = guided(self.denoiser(*repeated, *asked), weights)
         return solver_update(sample, previous_x0, eps, noise, coefficients)
 
 
@@ -65,12 +77,14 @@ class EmbeddedStep(nn.Module):
         noise: Tensor,
         coefficients: Tensor,
         guidance_weights: Tensor | None = None,
+        *contexts: Tensor,
     ) -> tuple[Tensor, ...]:
         """Returns (next sample, estimate of x_0), and deep features [B, ...] or [G, B, ...] where it has them."""
         if guidance_weights is None:
             eps, *features = self.denoiser(sample, embedding)
         else:
-            eps, *features = self.denoiser(for_each_pass(sample, embedding), embedding.flatten(0, 1))
+            asked = [each.flatten(0, 1) for each in (embedding, *contexts)]
+            eps, *features = self.denoiser(for_each_pass(sample, embedding), *asked)
             eps = guided(eps, guidance_weights)
             features = [part.reshape(*embedding.shape[:2], *part.shape[1:]) for part in features]
         return (*solver_update(sample, previous_x0, eps, noise, coefficients), *features)
@@ -92,13 +106,14 @@ class ShallowStep(nn.Module):
         coefficients: Tensor,
         deep_features: Tensor,
         guidance_weights: Tensor | None = None,
+        *contexts: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Returns (next sample, estimate of x_0), each [B, C, H, W]."""
         if guidance_weights is None:
             eps = self.denoiser(sample, embedding, deep_features)
         else:
-            passes = for_each_pass(sample, embedding)
-            eps = self.denoiser(passes, embedding.flatten(0, 1), deep_features.flatten(0, 1))
+            asked = [each.flatten(0, 1) for each in (embedding, deep_features, *contexts)]
+            eps = self.denoiser(for_each_pass(sample, embedding), *asked)
             eps = guided(eps, guidance_weights)
         return solver_update(sample, previous_x0, eps, noise, coefficients)
 
@@ -122,8 +137,8 @@ class _Full(nn.Module):
         super().__init__()
         self.network = denoiser
 
-    def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, ...]:
-        return (self.network.denoise(x, embedding),)
+    def forward(self, x: Tensor, embedding: Tensor, *contexts: Tensor) -> tuple[Tensor, ...]:
+        return (self.network.denoise(x, embedding, *contexts),)
 
 
 class _Sharing(nn.Module):
@@ -132,8 +147,8 @@ class _Sharing(nn.Module):
         self.network = denoiser
         self.depth = depth
 
-    def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, ...]:
-        return self.network.denoise_sharing(x, embedding, depth=self.depth)
+    def forward(self, x: Tensor, embedding: Tensor, *contexts: Tensor) -> tuple[Tensor, ...]:
+        return self.network.denoise_sharing(x, embedding, *contexts, depth=self.depth)
 
 
 class _Shallow(nn.Module):
@@ -142,8 +157,8 @@ class _Shallow(nn.Module):
         self.network = denoiser
         self.depth = depth
 
-    def forward(self, x: Tensor, embedding: Tensor, deep_features: Tensor) -> Tensor:
-        return self.network.denoise_shallow(x, embedding, deep_features, depth=self.depth)
+    def forward(self, x: Tensor, embedding: Tensor, deep_features: Tensor, *contexts: Tensor) -> Tensor:
+        return self.network.denoise_shallow(x, embedding, deep_features, *contexts, depth=self.depth)
 
 
 def for_each_pass(sample: Tensor, passes: Tensor) -> Tensor:
@@ -183,10 +198,34 @@ def embedding_graph(size: int, *, conditional: bool, name: str = "embedding") ->
     return GraphSpec(name=name, inputs=tuple(inputs), outputs=(output,))
 
 
+def context_graph(prompt: PromptSpec, contexts: Contexts, name: str = "text_encoder") -> GraphSpec:
+    """The signature of a text's encoder: ``prompt`` to each of `contexts`."""
+    tokens = TensorSpec(name="prompt", dtype="int64", shape=("batch", prompt.length), role="condition")
+    made = (_floats(each, "context", "batch", *shape) for each, shape in contexts.items())
+    return GraphSpec(name=name, inputs=(tokens,), outputs=tuple(made))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the denoiser of a model is told of a sample: its class where it is `conditional` on labels, and
+    `contexts`, by name the shape of what one text becomes."""
+
+    conditional: bool = False
+    contexts: Contexts = field(default_factory=dict)
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The axes in front of what differs from pass to pass."""
+        return ("guidance", "batch") if self.conditional or self.contexts else ("batch",)
+
+
+UNASKED = Asked()
+
+
 def step_graph(
     image: ImageSpec,
     *,
-    conditional: bool,
+    asked: Asked = UNASKED,
     name: str = "step",
     embedding: int | None = None,
     takes: tuple[int, ...] | None = None,
@@ -197,7 +236,7 @@ def step_graph(
 
     `takes` and `gives`: the shape of one sample's deep features, for a step that has them as input or output.
     """
-    passes: tuple[str, ...] = ("guidance", "batch") if conditional else ("batch",)
+    passes = asked.passes
     sample = _floats("sample", "state", "batch", *image.shape)
     inputs = [sample, sample.model_copy(update={"name": "previous_x0"})]
     if embedding is None:
@@ -210,10 +249,11 @@ def step_graph(
     ]
     if takes is not None:
         inputs.append(_floats("deep_features", "state", *passes, *takes))
-    if conditional and embedding is None:
+    if asked.conditional and embedding is None:
         inputs.append(TensorSpec(name="label", dtype="int64", shape=passes, role="condition"))
-    if conditional:
+    if len(passes) > 1:
         inputs.append(_floats("guidance_weights", "coefficient", *passes))
+    inputs += [_floats(each, "context", *passes, *shape) for each, shape in asked.contexts.items()]
     outputs = [
         sample.model_copy(update={"name": "next_sample"}),
         sample.model_copy(update={"name": "next_previous_x0", "role": "image", "value_range": image.value_range}),

@@ -1,10 +1,10 @@
 """What a denoiser may offer beyond eps(x, t), so that sampling does no work twice.
 
-Any module that maps (x [N, C, H, W], timestep [N], label int64 [N] or none) to eps of x's shape can be sampled.
-Sampling gives it float32 time steps, whatever it was trained with; it takes whole ones as it takes integers. One
-that is an :class:`EmbeddingDenoiser` has what depends on the time step (and the label) alone computed once for all
-time steps. One that is a :class:`SharingDenoiser` can also spare most of itself in some steps, by features of the
-step before.
+Any module that maps (x [N, C, H, W], timestep [N], label int64 [N] where it is told one, and contexts [N, ...]
+where it is told a text) to eps of x's shape can be sampled. Sampling gives it float32 time steps, whatever it was
+trained with; it takes whole ones as it takes integers. One that is an :class:`EmbeddingDenoiser` has what depends
+on the time step (and the label) alone computed once for all time steps. One that is a :class:`SharingDenoiser` can
+also spare most of itself in some steps, by features of the step before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class EmbeddingDenoiser(nn.Module, ABC):
-    """A denoiser in two parts: ``eps(x, t, label) = denoise(x, embed(t, label))``.
+    """A denoiser in two parts: ``eps(x, t, label, *contexts) = denoise(x, embed(t, label), *contexts)``.
 
     Embeddings have `embedding_size` values. A module that computes them in half precision would lose the time
     step; so the export keeps :meth:`embed` in float32, whatever the precision of :meth:`denoise`.
@@ -31,8 +31,8 @@ class EmbeddingDenoiser(nn.Module, ABC):
         """
 
     @abstractmethod
-    def denoise(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """X [N, C, H, W] with its embeddings [N, F] to eps [N, C, H, W]."""
+    def denoise(self, x: Tensor, embedding: Tensor, *contexts: Tensor) -> Tensor:
+        """X [N, C, H, W] with its embeddings [N, F] and what its text became [N, ...] to eps [N, C, H, W]."""
 
 
 class SharingDenoiser(EmbeddingDenoiser):
@@ -51,9 +51,13 @@ class SharingDenoiser(EmbeddingDenoiser):
         """The shape [C, H, W] of the deep features of one image of this size."""
 
     @abstractmethod
-    def denoise_sharing(self, x: Tensor, embedding: Tensor, *, depth: int) -> tuple[Tensor, Tensor]:
+    def denoise_sharing(
+        self, x: Tensor, embedding: Tensor, *contexts: Tensor, depth: int
+    ) -> tuple[Tensor, Tensor]:
         """As :meth:`denoise`, with the deep features [N, *features]."""
 
     @abstractmethod
-    def denoise_shallow(self, x: Tensor, embedding: Tensor, deep_features: Tensor, *, depth: int) -> Tensor:
+    def denoise_shallow(
+        self, x: Tensor, embedding: Tensor, deep_features: Tensor, *contexts: Tensor, depth: int
+    ) -> Tensor:
         """Eps from the last blocks and `deep_features`; equal to :meth:`denoise` where they are of this x."""

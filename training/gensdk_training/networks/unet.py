@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ class UNetShape:
     """The sizes of a :class:`UNet`.
 
     `channels` times each of `multipliers` is the width of each level; each level halves height and width.
-    `attention_levels` are the levels (0: full size) whose blocks attend to all positions.
+    `attention_levels` are the levels (0: full size) whose blocks attend to all positions, and to a text's context
+    of `context_features` where there is one. The U sees squares of `patch` x `patch` pixels as one position.
     """
 
     image_channels: int
@@ -46,6 +47,8 @@ class UNetShape:
     norm_groups: int
     dropout: float
     num_labels: int | None
+    context_features: int | None = None
+    patch: int = 1
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -126,6 +129,13 @@ Modulations = Mapping[ResidualBlock, tuple[Tensor, Tensor]]
 """The scale and shift of each block: [N, C, 1, 1] each, or [1, C, 1, 1] for all."""
 
 
+class Told(NamedTuple):
+    """What the stages are told beside x: of time and label, and of a text, `context` [N, T, D]."""
+
+    modulations: Modulations
+    context: Tensor | None
+
+
 class SelfAttention(nn.Module):
     """Each position attends to all (Vaswani et al. 2017, eq. 1); the input is added."""
 
@@ -148,8 +158,33 @@ class SelfAttention(nn.Module):
         return out
 
 
+class CrossAttention(nn.Module):
+    """Each position attends to the places of a context (Rombach et al. 2022, section 3.3); the input is added."""
+
+    def __init__(self, channels: int, context: int, *, heads: int, groups: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key_value = nn.Linear(context, 2 * channels, bias=False)
+        self.project = scaled(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """X [N, C, H, W] and context [N, T, D] to [N, C, H, W]."""
+        channels, height, width = x.shape[1:]
+        head = channels // self.heads
+        query = self.query(self.norm(x)).reshape(-1, self.heads, head, height * width)
+        places = self.key_value(context).transpose(1, 2).reshape(-1, 2 * self.heads, head, context.shape[1])
+        key, value = places.chunk(2, dim=1)
+        weights = torch.softmax((query * head**-0.5).transpose(2, 3) @ key, dim=-1)
+        attended = (value @ weights.transpose(2, 3)).reshape(-1, channels, height, width)
+        out: Tensor = x + self.project(attended)
+        return out
+
+
 class Stage(nn.Module):
-    """A residual block, then self-attention where the level has it."""
+    """A residual block, then self-attention where the level has it, then attention to a context where there is
+    one."""
 
     def __init__(self, inputs: int, outputs: int, shape: UNetShape, *, attend: bool) -> None:
         super().__init__()
@@ -159,11 +194,16 @@ class Stage(nn.Module):
         self.attention: nn.Module = nn.Identity()
         if attend:
             self.attention = SelfAttention(outputs, heads=shape.attention_heads, groups=shape.norm_groups)
+        self.cross: nn.Module | None = None
+        if attend and shape.context_features is not None:
+            self.cross = CrossAttention(
+                outputs, shape.context_features, heads=shape.attention_heads, groups=shape.norm_groups
+            )
 
-    def forward(self, x: Tensor, modulations: Modulations) -> Tensor:
+    def forward(self, x: Tensor, told: Told) -> Tensor:
         """[N, inputs, H, W] to [N, outputs, H, W]."""
-        out: Tensor = self.attention(self.block(x, modulations))
-        return out
+        out: Tensor = self.attention(self.block(x, told.modulations))
+        return out if self.cross is None else cast(Tensor, self.cross(out, told.context))
 
 
 class DownLevel(nn.Module):
@@ -177,12 +217,12 @@ class DownLevel(nn.Module):
         inputs = [above] + [width] * (shape.blocks - 1)
         self.stages = nn.ModuleList(Stage(n, width, shape, attend=attend) for n in inputs)
 
-    def forward(self, x: Tensor, modulations: Modulations) -> list[Tensor]:
+    def forward(self, x: Tensor, told: Told) -> list[Tensor]:
         """[N, C above, H, W] to the outputs of all stages, each [N, C, H/2, W/2] (top level: [N, C, H, W])."""
         outputs = []
         hidden = self.shrink(x)
         for stage in self.stages:
-            hidden = stage(hidden, modulations)
+            hidden = stage(hidden, told)
             outputs.append(hidden)
         return outputs
 
@@ -202,20 +242,21 @@ class UpLevel(nn.Module):
                 nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(above, above, 3, padding=1)
             )
 
-    def forward(self, x: Tensor, skips: list[Tensor], modulations: Modulations) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], told: Told) -> Tensor:
         """[N, C, H, W] and the skips of this level to [N, C above, 2H, 2W] (top level: H, W)."""
-        out: Tensor = self.grow(self.climb(x, skips, modulations, first=0))
+        out: Tensor = self.grow(self.climb(x, skips, told, first=0))
         return out
 
-    def climb(self, x: Tensor, skips: list[Tensor], modulations: Modulations, *, first: int) -> Tensor:
+    def climb(self, x: Tensor, skips: list[Tensor], told: Told, *, first: int) -> Tensor:
         """As many stages as there are skips, from stage `first` on, without doubling the size."""
         for stage, skip in zip(self.stages[first:], reversed(skips), strict=False):
-            x = stage(torch.cat([x, skip], dim=1), modulations)
+            x = stage(torch.cat([x, skip], dim=1), told)
         return x
 
 
 class UNet(SharingDenoiser):
-    """Predicts the noise in x_t from x_t, the time step, and a label where the model has labels.
+    """Predicts the noise in x_t from x_t, the time step, a label where the model has labels, and what a text
+    became where it is told one.
 
     The embedding is an MLP over :class:`Sinusoid`, plus one learned vector for each of `num_labels` labels.
     """
@@ -230,20 +271,22 @@ class UNet(SharingDenoiser):
             nn.Linear(shape.embedding, shape.embedding),
         )
         self.label = None if shape.num_labels is None else nn.Embedding(shape.num_labels, shape.embedding)
-        self.conv_in = nn.Conv2d(shape.image_channels, widths[0], 3, padding=1)
+        pixels = shape.image_channels * shape.patch**2
+        self.patch = shape.patch
+        self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(DownLevel(level, shape) for level in levels)
         self.middle_in = Stage(widths[-1], widths[-1], shape, attend=True)
         self.middle_out = Stage(widths[-1], widths[-1], shape, attend=False)
         self.up = nn.ModuleList(UpLevel(level, shape) for level in reversed(levels))
         self.norm_out = nn.GroupNorm(shape.norm_groups, widths[0])
-        self.conv_out = scaled(nn.Conv2d(widths[0], shape.image_channels, 3, padding=1))
+        self.conv_out = scaled(nn.Conv2d(widths[0], pixels, 3, padding=1))
         self.max_depth = shape.blocks
         self.embedding_size = sum(2 * block.norm_out.num_channels for block in self._blocks())
 
-    def forward(self, x: Tensor, timestep: Tensor, label: Tensor | None = None) -> Tensor:
-        """X [N, C, H, W], timestep [N] or [1], label int64 [N]; gives eps [N, C, H, W]."""
-        embedding = self.embed(timestep, label)
-        return self.denoise(x, embedding)
+    def forward(self, x: Tensor, timestep: Tensor, *asked: Tensor) -> Tensor:
+        """X [N, C, H, W], timestep [N] or [1], label int64 [N], context [N, T, D]; gives eps [N, C, H, W]."""
+        label, contexts = (None, asked) if self.label is None else (asked[0], asked[1:])
+        return self.denoise(x, self.embed(timestep, label), *contexts)
 
     def embed(self, timestep: Tensor, label: Tensor | None = None) -> Tensor:
         """The scales and shifts of all blocks, one after another."""
@@ -253,46 +296,58 @@ class UNet(SharingDenoiser):
         embedding = functional.silu(embedding)
         return torch.cat([part for block in self._blocks() for part in block.modulate(embedding)], dim=1)
 
-    def denoise(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """The U-Net behind its embedding."""
-        return self.denoise_sharing(x, embedding, depth=1)[0]
+    def denoise(self, x: Tensor, embedding: Tensor, *contexts: Tensor) -> Tensor:
+        """The U-Net behind its embedding; contexts: one [N, T, D], or none."""
+        return self.denoise_sharing(x, embedding, *contexts, depth=1)[0]
 
     def features(self, height: int, width: int, *, depth: int) -> tuple[int, int, int]:
-        """The width of the top level, at full size."""
-        return (self.conv_in.out_channels, height, width)
+        """The width of the top level, at its size."""
+        return (self.conv_in.out_channels, height // self.patch, width // self.patch)
 
-    def denoise_sharing(self, x: Tensor, embedding: Tensor, *, depth: int) -> tuple[Tensor, Tensor]:
+    def denoise_sharing(
+        self, x: Tensor, embedding: Tensor, *contexts: Tensor, depth: int
+    ) -> tuple[Tensor, Tensor]:
         """Deep features are what comes up to the last `depth` stages of the top level."""
-        modulations = self._modulations(embedding)
-        hidden, skips = self.conv_in(x), []
+        told = self._told(embedding, contexts)
+        hidden, skips = self._enter(x), []
         for down in self.down:
-            skips.append(down(hidden, modulations))
+            skips.append(down(hidden, told))
             hidden = skips[-1][-1]
-        hidden = self.middle_out(self.middle_in(hidden, modulations), modulations)
+        hidden = self.middle_out(self.middle_in(hidden, told), told)
         for up in self.up[:-1]:
-            hidden = up(hidden, skips.pop(), modulations)
-        deep_features = cast(UpLevel, self.up[-1]).climb(hidden, skips[0][depth:], modulations, first=0)
-        return self._surface(deep_features, skips[0][:depth], modulations), deep_features
+            hidden = up(hidden, skips.pop(), told)
+        deep_features = cast(UpLevel, self.up[-1]).climb(hidden, skips[0][depth:], told, first=0)
+        return self._surface(deep_features, skips[0][:depth], told), deep_features
 
-    def denoise_shallow(self, x: Tensor, embedding: Tensor, deep_features: Tensor, *, depth: int) -> Tensor:
+    def denoise_shallow(
+        self, x: Tensor, embedding: Tensor, deep_features: Tensor, *contexts: Tensor, depth: int
+    ) -> Tensor:
         """The first `depth` stages of the top level on the way down, and the last ones on the way up."""
-        modulations = self._modulations(embedding)
-        hidden, skips = self.conv_in(x), []
+        told = self._told(embedding, contexts)
+        hidden, skips = self._enter(x), []
         for stage in cast(DownLevel, self.down[0]).stages[:depth]:
-            hidden = stage(hidden, modulations)
+            hidden = stage(hidden, told)
             skips.append(hidden)
-        return self._surface(deep_features, skips, modulations)
+        return self._surface(deep_features, skips, told)
 
-    def _surface(self, x: Tensor, skips: list[Tensor], modulations: Modulations) -> Tensor:
+    def _surface(self, x: Tensor, skips: list[Tensor], told: Told) -> Tensor:
         """The last stages, one for each of `skips`, and the output."""
         top = cast(UpLevel, self.up[-1])
-        hidden = top.climb(x, skips, modulations, first=len(top.stages) - len(skips))
+        hidden = top.climb(x, skips, told, first=len(top.stages) - len(skips))
         out: Tensor = self.conv_out(functional.silu(self.norm_out(hidden)))
-        return out
+        return out if self.patch == 1 else functional.pixel_shuffle(out, self.patch)
+
+    def _enter(self, x: Tensor) -> Tensor:
+        """The first features, [N, C, H / patch, W / patch]."""
+        pixels = x if self.patch == 1 else functional.pixel_unshuffle(x, self.patch)
+        return cast(Tensor, self.conv_in(pixels))
 
     def _blocks(self) -> list[ResidualBlock]:
         """All residual blocks, in the order of the embedding."""
         return [part for part in self.modules() if isinstance(part, ResidualBlock)]
+
+    def _told(self, embedding: Tensor, contexts: tuple[Tensor, ...]) -> Told:
+        return Told(self._modulations(embedding), contexts[0] if contexts else None)
 
     def _modulations(self, embedding: Tensor) -> Modulations:
         """The parts of an embedding [N, F] or [1, F]."""
