@@ -2,8 +2,8 @@
 
     python benchmarks/sprites.py dcss_tiles32_rgba.npz sprites.npz
 
-Tiles are laid on white. A caption is the words of the tile's path, with short names of folders written out; folders
-that say how files are kept, and not what is seen, say nothing.
+Tiles are laid on white. A caption is the words of the tile's path, with short names written out; folders that say
+how files are kept, and not what is seen, say nothing.
 """
 
 from __future__ import annotations

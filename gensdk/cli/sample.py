@@ -25,6 +25,7 @@ Examples:
   gensdk sample digits-dcgan --seed 0:17 -o one.png       (sample 17 of seed 0)
   gensdk sample captions -n 5                                    (a model of text: printed)
   gensdk sample styles.gsdk -n 4 --label positive --prompt "the food was cold"    (a text made from a text)
+  gensdk sample sprites.gsdk -n 16 --prompt "green dragon" --guidance-scale 3 -o dragons.png
   gensdk sample gaussians.gsdk -n 2500 --seed 0 -o points.csv    (a model of points)
   gensdk sample chorales -n 4 -o tunes/           (a model of music: a MIDI file each; or tunes.wav, tunes.png)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
@@ -51,6 +52,9 @@ Examples:
 )
 @click.option("--label", help="A class number or name for all, or one for each sample, with commas.")
 @click.option("--prompt", metavar="TEXT", help="The text that samples are made from.")
+@click.option(
+    "--negative-prompt", metavar="TEXT", help="The text that guidance leads away from. [default: the empty one]"
+)
 @click.option("--prompts", metavar="FILE", help="Such texts, one a line: for each sample, or one for all.")
 @click.option(
     "--condition",
@@ -91,6 +95,7 @@ def sample(
     seed: str | None,
     label: str | None,
     prompt: str | None,
+    negative_prompt: str | None,
     prompts: str | None,
     conditions: tuple[str, ...],
     prefix: str | None,
@@ -124,7 +129,7 @@ def sample(
         target = kind.default_file if output is None else output
         if target is not None:
             kind.check_target(target, arrangement)
-        named = {"label": label, "prompt": prompt}
+        named = {"label": label, "prompt": prompt, "negative_prompt": negative_prompt}
         pairs = [f"{name}={text}" for name, text in named.items() if text is not None]
         asked = parse_conditions([*conditions, *pairs], generator.model)
         if prompts is not None:

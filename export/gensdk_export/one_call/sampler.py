@@ -54,7 +54,7 @@ class OneCall:
             if settings.cache_interval > 1:
                 raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
             self.settings, self._table = settings, program.table(settings)
-        self.graph: GraphSpec = sampler_graph(model, self._table)
+        self.graph: GraphSpec = sampler_graph(model, self._table, self.settings)
 
     def build(self, files: Files) -> bytes:
         """The ONNX file, from those of the model's graphs in one precision.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -43,12 +43,10 @@ def draw_steps(
     rows = table.coefficients.astype(np.float32)
     rows = rows if is_lockstep(step) else rows[:, None]
     body = Part("steps", prefix="steps.")
-    starts, feeds, labels = [inputs["latents"]] * len(CARRY), {}, None
-    if "label" in inputs:
-        weights = _weights(main, inputs["label"], settings.guidance_scale, lockstep=is_lockstep(step))
-        feeds["guidance_weights"] = body.keep("guidance_weights", "float32", _shape(step, "guidance_weights"))
-        labels = body.keep("label", "int64", ("guidance", "batch"))
-        starts = [weights, _label_passes(main, inputs["label"], settings.guidance_scale, model), *starts]
+    kept = _asked(main, inputs, model, files, settings.guidance_scale)
+    feeds = {name: body.keep(name, each.dtype, each.shape) for name, each in kept.items()}
+    starts = [*(each.value for each in kept.values()), *[inputs["latents"]] * len(CARRY)]
+    labels, weights = feeds.pop("label", None), feeds.get("guidance_weights")
     feeds |= {name: body.input(name, "float32", image) for name in CARRY.values()}
     feeds["coefficients"] = body.input("coefficients", "float32", rows.shape[1:])
     sequences = [main.constant(rows)]
@@ -56,7 +54,7 @@ def draw_steps(
     if "noise" in inputs:
         feeds["noise"] = body.input("noise", "float32", image)
         sequences.append(inputs["noise"])
-    timed, times = _time(_Passes(body, feeds["sample"], labels), model, files, table.timesteps)
+    timed, times = _time(_Passes(body, feeds["sample"], labels, weights), model, files, table.timesteps)
     sequences.append(main.constant(times))
     done = body.inline(onnx.load_from_string(files[step.name]), feeds | timed)
     for name in CARRY:
@@ -64,19 +62,50 @@ def draw_steps(
     return main.scan(body, starts, sequences)[-len(CARRY)]
 
 
-def _shape(graph: GraphSpec, name: str) -> Shape:
-    return graph.require_input(name).shape
+class _Kept(NamedTuple):
+    """A value that all steps are given."""
+
+    value: str
+    dtype: str
+    shape: Shape
 
 
-def _weights(main: Part, label: str, scale: float, *, lockstep: bool) -> str:
-    """Guidance weights [G, B], or [G] of a step graph of the first contract.
+def _asked(
+    main: Part, inputs: Mapping[str, str], model: ModelSpec, files: Files, scale: float
+) -> dict[str, _Kept]:
+    """What samples are asked for, as all steps take it: ``guidance_weights``, ``label`` and contexts, each [G, B,
+    ...]; nothing of a model that can't be asked."""
+    program = model.program_of(DiffusionSpec)
+    step, asked = model.graph(program.graph), inputs.get("label", inputs.get("prompt"))
+    if asked is None:
+        return {}
+    count = main.add("Shape", asked, start=0, end=1)
+    weights = _weights(main, count, scale, lockstep=is_lockstep(step))
+    kept = {"guidance_weights": _Kept(weights, "float32", step.require_input("guidance_weights").shape)}
+    if "label" in inputs:
+        passes = _label_passes(main, inputs["label"], scale, model)
+        kept["label"] = _Kept(passes, "int64", ("guidance", "batch"))
+    if program.context_graph is not None:
+        encoder = model.graph(program.context_graph)
+        texts = [inputs["prompt"], *([inputs["negative_prompt"]] if scale != 1.0 else [])]
+        rows = main.add("Concat", *texts, axis=0)
+        made = main.inline(onnx.load_from_string(files[encoder.name]), {"prompt": rows})
+        for each in encoder.outputs:
+            sizes = main.constant(np.array([len(texts), -1, *each.shape[1:]], np.int64))
+            value = main.add("Reshape", made[each.name], sizes)
+            kept[each.name] = _Kept(value, "float32", step.require_input(each.name).shape)
+    return kept
+
+
+def _weights(main: Part, count: str, scale: float, *, lockstep: bool) -> str:
+    """Guidance weights [G, B] for `count` samples, int64 [1], or [G] of a step graph of the first contract.
 
     Ho & Salimans (2022), eq. 6, with the scale counted as diffusers does.
     """
     weights = np.array([scale, 1.0 - scale] if scale != 1.0 else [1.0], np.float32)
     if lockstep:
         return main.constant(weights)
-    passes = main.add("Concat", main.constant(np.array([len(weights)])), main.add("Shape", label), axis=0)
+    passes = main.add("Concat", main.constant(np.array([len(weights)])), count, axis=0)
     return main.add("Expand", main.constant(weights[:, None]), passes)
 
 
@@ -91,16 +120,20 @@ def _label_passes(main: Part, label: str, scale: float, model: ModelSpec) -> str
 
 @dataclass(frozen=True)
 class _Passes:
-    """The passes over a batch inside the `body` of the scan: ``sample`` [B, ...] and where there are classes
-    `labels` [G, B]."""
+    """The passes over a batch inside the `body` of the scan: ``sample`` [B, ...], where there are classes `labels`
+    [G, B], and `weights` [G, B] where there are passes."""
 
     body: Part
     sample: str
     labels: str | None
+    weights: str | None
 
     def each(self, row: str, size: int | None = None) -> str:
-        """[1] as [B], or with `size` [1, F] as [B, F]."""
-        shape = self.body.add("Shape", self.sample, start=0, end=1)
+        """[1] as [B], or with `size` [1, F] as [B, F], or as [G, B, F]."""
+        if size is None or self.weights is None:
+            shape = self.body.add("Shape", self.sample, start=0, end=1)
+        else:
+            shape = self.body.add("Shape", self.weights)
         if size is not None:
             shape = self.body.add("Concat", shape, self.body.constant(np.array([size])), axis=0)
         return self.body.add("Expand", row, shape)

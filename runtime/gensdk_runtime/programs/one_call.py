@@ -20,6 +20,7 @@ from gensdk_runtime.programs.diffusion import DiffusionForm
 from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.programs.sequence_call import SAMPLER, OneCallSequence, sequence_sampler
 from gensdk_runtime.programs.solvers import SolverTable
+from gensdk_runtime.spec.conditions import PromptSpec
 from gensdk_runtime.spec.manifest import OneCallSpec
 from gensdk_runtime.spec.model import AutoregressiveSpec, DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
@@ -38,7 +39,7 @@ class OneCallDiffusion(DiffusionForm):
 
     def check(self) -> None:
         """The tensors of :func:`sampler_graph`."""
-        _require(self.sessions[SAMPLER].graph, sampler_graph(self.model, self.table(self.baked)))
+        _require(self.sessions[SAMPLER].graph, sampler_graph(self.model, self.table(self.baked), self.baked))
 
     def covers(self, settings: DiffusionSettings, *, listening: bool) -> bool:
         """True for the settings that are part of the graph, where no callback listens to steps."""
@@ -108,12 +109,15 @@ def make_one_call(
     raise ManifestError(f"a {model.program.kind} model takes one call as it is; export the bundle again")
 
 
-def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSpec:
+def sampler_graph(
+    model: ModelSpec, table: SolverTable | None = None, settings: DiffusionSettings | None = None
+) -> GraphSpec:
     """The signature of the one-call graph; of a sequence that of :func:`sequence_sampler`.
 
-    Diffusion, with the solver's `table`: ``latents`` [B, C, H, W], and ``noise`` [S, B, C, H, W] where a step
-    adds noise. Autoregressive: ``uniform`` [B, H, W, C]. ``label`` int64 [B] where the model has classes (for
-    diffusion the class `num_classes` means "none"). Gives ``images`` [B, C, H, W].
+    Diffusion, with `settings` and the solver's `table` of them: ``latents`` [B, C, H, W], ``noise`` [S, B, C, H,
+    W] where a step adds noise, and of a model with prompts ``prompt`` int64 [B, length], with guidance
+    ``negative_prompt`` too. Autoregressive: ``uniform`` [B, H, W, C]. ``label`` int64 [B] where the model has
+    classes (for diffusion the class `num_classes` means "none"). Gives ``images`` [B, C, H, W].
     """
     if isinstance(model.program, SequenceSpec):
         return sequence_sampler(model)
@@ -126,6 +130,13 @@ def sampler_graph(model: ModelSpec, table: SolverTable | None = None) -> GraphSp
         inputs = [_noise("latents", image, "normal")]
         if table is not None and table.noise_scale.any():
             inputs.append(_noise("noise", (len(table), *image), "normal"))
+        prompt = model.condition("prompt")
+        if isinstance(prompt, PromptSpec):
+            guided = settings is not None and settings.guidance_scale != 1.0
+            inputs += [
+                TensorSpec(name=name, dtype="int64", shape=("batch", prompt.length), role="condition")
+                for name in ("prompt", *(("negative_prompt",) if guided else ()))
+            ]
         labelled = model.num_classes is not None
     if labelled:
         inputs.append(TensorSpec(name="label", dtype="int64", shape=("batch",), role="condition"))
