@@ -32,7 +32,7 @@ class DataConfig(StrictModel):
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
     `depth`: bits that image files of 16 use; None: as they say. `sample_rate` (Hz) and `seconds`: of sounds; None:
     as most files, and as the longest. `text`: how texts become tokens. `bars`, `steps_per_beat`, `transpose`,
-    `whole`: of music.
+    `whole`: of music. `unheard`: of sounds that images are made from, such as a speaker, for the test alone.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -57,6 +57,7 @@ class DataConfig(StrictModel):
     steps_per_beat: Annotated[int, Field(ge=1, le=96)] | None = None
     transpose: Annotated[int, Field(ge=0, le=11)] | None = None
     whole: bool = False
+    unheard: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -84,6 +85,7 @@ class DataConfig(StrictModel):
             steps_per_beat=self.steps_per_beat,
             transpose=self.transpose,
             whole=self.whole,
+            unheard=self.unheard,
         )
 
 
@@ -146,7 +148,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         whole["data"]["augment"] = list(config.data.augment)
     newer = (
         *("only", "value_range", "input_value_range", "layout", "depth", "sample_rate", "seconds", "text"),
-        *("bars", "steps_per_beat", "transpose", "whole"),
+        *("bars", "steps_per_beat", "transpose", "whole", "unheard"),
     )
     for key in newer:  # unknown to older runs, too
         whole["data"].pop(key, None)
