@@ -99,11 +99,12 @@ def _run_back(generator: Generator, drawn: Samples, asked: Mapping[str, NDArray[
 
 
 def record_examples(plan: ExportPlan, *, samples: int) -> tuple[Trajectory, ...]:
-    """As :func:`record_golden`, from the real images of a translation's data; empty where there are none."""
-    if plan.examples is None or plan.model.condition("image") is None:
+    """As :func:`record_golden`, from the real images, or sounds, of the data; empty where there are none."""
+    kind = "" if plan.examples is None else "image" if plan.examples.dtype == np.uint8 else "audio"
+    if plan.examples is None or plan.model.condition(kind) is None:
         return ()
     chosen = np.linspace(0, len(plan.examples) - 1, min(samples, len(plan.examples))).astype(int)
-    return record_golden(plan, samples=len(chosen), steps=None, conditions={"image": plan.examples[chosen]})
+    return record_golden(plan, samples=len(chosen), steps=None, conditions={kind: plan.examples[chosen]})
 
 
 def _shallow_proof(model: ModelSpec, settings: TrajectorySettings, calls: tuple[Call, ...]) -> Iterator[Call]:

@@ -16,6 +16,7 @@ EXAMPLES = """
 Examples:
   gensdk evaluate digits-ddpm --data digits -o report.html --json report.json
   gensdk evaluate my.gsdk --data mnist:FOLDER -n 10000 --metrics fid,precision,recall,memorization
+  gensdk evaluate heard.gsdk --data mnist:FOLDER --inputs fsdd:PATH
   gensdk evaluate photos.gsdk --data photos/ --holdout 0.1 --extractor inception.onnx --extractor-size 299 \\
     --extractor-range -1,1 --extractor-output pool3
 
@@ -28,6 +29,9 @@ Every measure comes with its floor: what training images get in the samples' pla
 @click.argument("bundle")
 @click.option(
     "--data", "source", required=True, help="digits, mnist:FOLDER, a folder of images, FILE.npz, music, or texts."
+)
+@click.option(
+    "--inputs", help="Sounds of the same classes, of a model that makes images from such: fsdd:PATH, ..."
 )
 @click.option("-n", "--count", type=int, default=5000, show_default=True, help="Samples to draw.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -137,7 +141,8 @@ def _data(bundle: str, source: str, options: dict[str, Any]) -> Any:
 
     with Bundle.open(bundle) as opened:
         known = data_of(opened.manifest, source).model_dump()
-    given = {name: options[name] for name in ("holdout", "labels", "fit", "layout") if options[name] is not None}
+    names = ("holdout", "labels", "fit", "layout", "inputs")
+    given = {name: options[name] for name in names if options[name] is not None}
     if options["only"] is not None:
         given["only"] = [part.strip() for part in options["only"].split(",") if part.strip()]
     if options["value_range"] is not None:

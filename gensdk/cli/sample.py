@@ -26,6 +26,7 @@ Examples:
   gensdk sample captions -n 5                                    (a model of text: printed)
   gensdk sample styles.gsdk -n 4 --label positive --prompt "the food was cold"    (a text made from a text)
   gensdk sample sprites.gsdk -n 16 --prompt "green dragon" --guidance-scale 3 -o dragons.png
+  gensdk sample heard.gsdk -n 8 --audio seven.wav -o sevens.png           (images made from a sound)
   gensdk sample gaussians.gsdk -n 2500 --seed 0 -o points.csv    (a model of points)
   gensdk sample chorales -n 4 -o tunes/           (a model of music: a MIDI file each; or tunes.wav, tunes.png)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
@@ -39,7 +40,7 @@ Examples:
     "-n",
     "n",
     type=int,
-    help="Number of samples. [default: as many as beginnings, seeds, labels or prompts are listed, or 16]",
+    help="Number of samples. [default: as many as beginnings, seeds, labels, prompts or sounds are listed, or 16]",
 )
 @click.option(
     "-o",
@@ -56,6 +57,13 @@ Examples:
     "--negative-prompt", metavar="TEXT", help="The text that guidance leads away from. [default: the empty one]"
 )
 @click.option("--prompts", metavar="FILE", help="Such texts, one a line: for each sample, or one for all.")
+@click.option(
+    "--audio",
+    "sounds",
+    multiple=True,
+    metavar="FILE",
+    help="A .wav or .flac file that samples are made from; may be repeated, one for each sample.",
+)
 @click.option(
     "--condition",
     "conditions",
@@ -97,6 +105,7 @@ def sample(
     prompt: str | None,
     negative_prompt: str | None,
     prompts: str | None,
+    sounds: tuple[str, ...],
     conditions: tuple[str, ...],
     prefix: str | None,
     prefix_length: int | None,
@@ -134,6 +143,8 @@ def sample(
         asked = parse_conditions([*conditions, *pairs], generator.model)
         if prompts is not None:
             asked |= _prompts_of(prompts, generator.model, asked)
+        if sounds:
+            asked |= _sounds_of(sounds, generator.model, asked)
         begun = None if prefix is None else kind.prefix_of(prefix, prefix_length)
         if n is None:
             listed = [len(each) for each in (seeds, *asked.values()) if isinstance(each, list)]
@@ -189,6 +200,16 @@ def _prompts_of(path: str, model: ModelSpec, asked: Mapping[str, Any]) -> dict[s
     check_known({"prompt": path}, model)
     texts = lines_of(check_path(path, "--prompts"))
     return {"prompt": texts if len(texts) > 1 else texts[0]}
+
+
+def _sounds_of(paths: Sequence[str], model: ModelSpec, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The files as the condition "audio": one alone is for all samples."""
+    from gensdk_runtime.conditions.base import check_known
+
+    if "audio" in asked:
+        raise InputError("audio is given twice, by --audio and by --condition; give it once")
+    check_known({"audio": paths}, model)
+    return {"audio": list(paths) if len(paths) > 1 else paths[0]}
 
 
 def parse_conditions(pairs: Sequence[str], model: ModelSpec) -> dict[str, Any]:

@@ -23,6 +23,7 @@ Examples:
   gensdk train dcgan --data photos/ --size 64 --channels 3 --out runs/photos --max-seconds 3600
   gensdk train dcgan --data photos/ --size 64 --dry-run                  (what are these data taken for?)
   gensdk train pix2pix --data emoji.npz:color --inputs emoji.npz:outline --augment flip --out runs/emoji
+  gensdk train sound2image --data mnist:FOLDER --inputs fsdd:PATH --seconds 1 --out runs/heard
   gensdk train wgan_gp --data 25gaussians --out runs/points
   gensdk train anogan --data mnist:FOLDER --only 0 --out runs/zeros
   gensdk train ddpm --out runs/ddpm --resume                             (--data where they moved)
@@ -34,7 +35,7 @@ _DATA_OPTIONS = (
     *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
     *("sample_rate", "seconds"),
     *("inputs", "input_channels", "input_value_range", "paired", "augment", "text"),
-    *("bars", "steps_per_beat", "transpose", "whole", "captions"),
+    *("bars", "steps_per_beat", "transpose", "whole", "captions", "unheard"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
@@ -79,7 +80,13 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 @click.option("--sample-rate", type=int, help="Hz that sounds are resampled to. [default: that of most files]")
 @click.option("--seconds", type=float, help="What a batch holds of each sound. [default: the longest]")
 @click.option("--holdout", type=float, default=0.0, show_default=True, help="Share of the data kept for tests.")
-@click.option("--inputs", help="For translation: the data that --data is made from, named like it.")
+@click.option(
+    "--inputs",
+    help="For translation: the data that --data is made from, named like it; or sounds of the same classes.",
+)
+@click.option(
+    "--unheard", metavar="VALUE", help="Of --inputs that are sounds, such as a speaker: kept for the test alone."
+)
 @click.option("--input-channels", type=click.Choice(["1", "3", "4"]), help="Of the inputs. [default: as they are]")
 @click.option("--input-value-range", help="As --value-range, of the inputs.")
 @click.option(

@@ -40,6 +40,7 @@ from gensdk_runtime.spec.settings import AscentOptions, ProgramSettings, SampleO
 from gensdk_runtime.tuning.loading import described, open_runners
 
 if TYPE_CHECKING:
+    from gensdk_runtime.conditions.audio import Audio
     from gensdk_runtime.conditions.prompt import Prompt
     from gensdk_runtime.methods.inversion import Detection, Inversion, InvertArguments
     from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
@@ -177,6 +178,7 @@ class Generator(Closable):
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
         prompt: Prompt | None = None,
+        audio: Audio | None = None,
         prefix: Any = None,
         settings: ProgramSettings | Mapping[str, Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
@@ -185,7 +187,7 @@ class Generator(Closable):
         output_type: OutputType = "float32",
         **options: Unpack[SampleOptions],
     ) -> Samples:
-        """Draws `n` samples: by default one, or one for each `image`, `prompt` or `prefix`.
+        """Draws `n` samples: by default one, or one for each `image`, `prompt`, `audio` or `prefix`.
 
         Sample i depends on the seed, on i and on the settings alone: not on `n`, the batch split or the thread.
 
@@ -198,6 +200,9 @@ class Generator(Closable):
           grey), or float [n, C, H, W] in its source's value range, rounded where the graph takes bytes.
         - `prompt`, for a model that makes samples from texts: a text for all samples, or a list with one for each;
           or tokens, int64 [n, up to the model's length], filled up behind.
+        - `audio`, for a model that makes samples from sounds: one for all, or for each. Float in [-1, 1] or int16,
+          [samples] at the model's rate, [n, samples] or [n, samples, channels]; ``(array, Hz)``; a .wav or .flac
+          file; or a list of such. What does not fit is mixed, resampled or cut, and told.
         - `prefix`, for a model that draws part after part: how samples begin, one for each or one for all; what
           follows is drawn as if it had been. Of images the upper rows, uint8 [n, h, W, C] (or [n, h, W] in grey)
           or float [n, C, h, W]; of sounds float [n, samples, channels]; of texts str, or tokens int64 [n, length].
@@ -216,7 +221,7 @@ class Generator(Closable):
         return self._sampling.sample(
             n,
             seed=seed,
-            conditions={"label": label, "image": image, "prompt": prompt},
+            conditions={"label": label, "image": image, "prompt": prompt, "audio": audio},
             latents=latents,
             prefix=prefix,
             callback_on_step_end=callback_on_step_end,
@@ -232,7 +237,6 @@ class Generator(Closable):
     ) -> NDArray[np.float32]:
         """Latents, float32 [n, ...], of images: what ``sample(latents=...)`` takes. By the model's encoder, or
         where it has an inversion instead (GLO, GON, AnoGAN) by that, with its defaults.
-
         `images`: uint8 [n, H, W, C] (or [n, H, W] for one channel), or float [n, C, H, W] in the model's value
         range. `label` where the encoder wants one. Raises :class:`InputError` for a model without either, other
         shapes, and values out of range, and :class:`BackendError` where the backend fails or gives NaN.
@@ -394,7 +398,6 @@ class Generator(Closable):
         **options: Unpack[InvertArguments],
     ) -> Detection:
         """How unlike the images that the model was trained on `images` are: scores and heat maps.
-
         `threshold`: a score, as :meth:`Detection.normal_threshold` finds it from normal images. `fast`: take what
         the encoder gives, and search no further (Schlegl et al. 2019). `options` and the rest as for
         :meth:`invert`.
@@ -416,7 +419,6 @@ class Generator(Closable):
         **options: Unpack[AscentOptions],
     ) -> NDArray[np.uint8]:
         """DeepDream on `image`, uint8 [H, W, C] of any size; gives the same kind back.
-
         `num_inference_steps` steps at each of `octaves` sizes, each `octave_scale` times as large as the one
         before. `tile` as in :meth:`translate`; `options` are listed below. A seed gives the same picture again.
         Raises as :meth:`sample` does.
@@ -460,7 +462,6 @@ class Generator(Closable):
 
         With a channel more than the model takes, which is transparency, colours are translated and transparency
         goes through the same geometry; a model that looks at all of an image gets it on white.
-
         `resize`: (height, width) that images are brought to before. Sizes that the graph does not take are padded
         and cut back. `tile`: cut images into tiles of about so many pixels, which overlap and are blended; 0:
         never; None: where an image has over a million pixels, or more than the graph takes, and tiles give what
@@ -468,7 +469,6 @@ class Generator(Closable):
         A model that looks at all of an image (instance normalization, attention) gets it whole. Where a graph
         takes one size alone, larger images are resized for it and their results enlarged, with a
         :class:`GensdkWarning`.
-
         `label` as in :meth:`Generator.sample`. Raises as that does, and :class:`InputError` for an image that does
         not fit into memory, with the choices.
         """

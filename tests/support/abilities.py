@@ -10,7 +10,8 @@ from gensdk_runtime.conditions.base import examples_of
 from gensdk_runtime.spec.model import ModelSpec
 
 OF_PICTURES = ("translate", "dream")
-WITH_CLASSES = ("interpolate", "walk", "traverse", "arithmetic", "log_likelihood", "reconstruct", "encode")
+ALONG_LATENTS = ("interpolate", "walk", "traverse", "arithmetic")
+WITH_CLASSES = (*ALONG_LATENTS, "log_likelihood", "reconstruct", "encode")
 
 
 def arguments(model: ModelSpec, ability: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -29,6 +30,8 @@ def arguments(model: ModelSpec, ability: str) -> tuple[tuple[Any, ...], dict[str
     images = np.full((2, *model.output.shape), middle, model.output.dtype)
     label = model.num_classes is not None and ability in WITH_CLASSES
     named: dict[str, Any] = {"label": 1} if label else {}
+    if ability in ALONG_LATENTS and "audio" in examples:
+        named["audio"] = examples["audio"][0]
     if ability == "log_likelihood" and "prompt" in examples:
         named["prompt"] = np.repeat(examples["prompt"], 2, axis=0)
     return given.get(ability, (images,)), named

@@ -52,6 +52,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "sngan": {"generator_channels": 32},
     "scratchgan": {"embedding": 64, "hidden": 128},
     "seqgan": {"embedding": 64, "hidden": 128, "layers": 2},
+    "sound2image": {"generator_channels": 64, "listener_channels": 16, "features": 32},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},
     "textstyle": {"features": 64, "layers": 2},

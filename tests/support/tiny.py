@@ -55,6 +55,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "sgan": {"latent": 4, "generator_hidden": [16], "classifier_hidden": [32, 16], "labels": 20},
     "sngan": CONVOLUTIONS,
+    "sound2image": {
+        "latent": 8,
+        "bands": 8,
+        "listener_channels": 4,
+        "viewer_channels": 4,
+        "features": 8,
+        "generator_channels": 8,
+        "discriminator_channels": 8,
+        "listening_steps": 3,
+    },
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
     "textstyle": {
@@ -118,6 +128,8 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
     if family in TEXT_FAMILIES:
         return DataConfig(source=str(short_texts_file()))
     kind = get_family(family).starts_from
+    if kind == "sounds":
+        return DataConfig(source=source, inputs=str(short_sounds_folder()))
     if kind in ("pairs", "collections"):
         return DataConfig(source=source, inputs=source, paired=kind == "pairs")
     return DataConfig(source=source)
@@ -132,6 +144,12 @@ def with_source(family: str, info: DataInfo) -> DataInfo:
     if family in TEXT_FAMILIES:
         return (styled_texts() if family in STYLE_FAMILIES else short_texts()).info
     kind = get_family(family).starts_from
+    if kind == "sounds":
+        sounds = short_sounds().info
+        source = SourceInfo(
+            channels=1, height=sounds.height, width=1, count=sounds.count, paired=True, audio=sounds.audio
+        )
+        return info.model_copy(update={"source": source})
     if kind not in ("pairs", "collections"):
         return info
     source = SourceInfo(

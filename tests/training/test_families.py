@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "seqgan": {"embedding": 8, "hidden": 16, "rollouts": 2, "filters": 4},
     "sgan": {"generator_hidden": [16], "classifier_hidden": [32, 16], "latent": 4, "labels": 20},
     "sngan": CONVOLUTIONS,
+    "sound2image": {
+        "latent": 8,
+        "bands": 8,
+        "listener_channels": 4,
+        "viewer_channels": 4,
+        "features": 8,
+        "generator_channels": 8,
+        "discriminator_channels": 8,
+    },
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1},
     "textstyle": {"features": 8, "heads": 2, "layers": 1, "discriminator_embedding": 8, "filters": 4},
@@ -258,6 +268,14 @@ def _batch(channels: int, count: int = 16) -> Batch:
     return Batch(colour, labels[:count], -colour, torch.arange(count))
 
 
+def _batch_for(name: str, channels: int) -> Batch:
+    """The same, with sounds for a family that starts from such."""
+    batch = _batch(channels)
+    if get_family(name).starts_from != "sounds":
+        return batch
+    return replace(batch, sources=torch.from_numpy(short_sounds().batch(np.arange(len(batch.images))).images))
+
+
 def _build(name: str, channels: int, settings: dict[str, Any], seed: int = 0) -> tuple[AnyFamily, Any]:
     family_class = get_family(name)
     info = with_source(name, _info(channels))
@@ -374,7 +392,7 @@ def test_each_phase_trains_its_networks_alone(name: str, channels: int, settings
         freeze(networks, phase.trains)
         for step in _telling_steps(family):
             family.begin_step(networks, step)
-            loss = family.loss(phase.name, networks, _batch(channels))
+            loss = family.loss(phase.name, networks, _batch_for(name, channels))
             assert loss.total.shape == ()
             assert all(not value.requires_grad and value.isfinite() for value in loss.logs.values())
             torch.autograd.backward(loss.total)
@@ -404,7 +422,7 @@ def test_each_loss_falls_on_a_fixed_batch(name: str, channels: int, settings: di
     assert phases
     for phase in phases:
         freeze(networks, phase.trains)
-        before, after = _descend(family, networks, phase, _batch(channels))
+        before, after = _descend(family, networks, phase, _batch_for(name, channels))
         assert np.isfinite([before, after]).all()
         assert after < before, phase.name
 
@@ -480,7 +498,7 @@ def test_the_label_counts(name: str, channels: int, settings: dict[str, Any]) ->
     family, networks = _build(name, channels, settings)
     for phase in family.phases():
         freeze(networks, phase.trains)
-        _descend(family, networks, phase, _batch(channels))  # last layers may begin at zero
+        _descend(family, networks, phase, _batch_for(name, channels))  # last layers may begin at zero
     plan = family.export_plan(networks)
     labelled = [graph for graph in plan.model.graphs if graph.input("label") is not None]
     assert labelled

@@ -1,4 +1,4 @@
-"""A few images of a translation's data, kept with the run: for previews and golden trajectories."""
+"""A few images, or sounds, that data are made from, kept with the run: for previews and golden trajectories."""
 
 from __future__ import annotations
 
@@ -22,19 +22,32 @@ FILE = "examples.npz"
 MAX_BYTES = 1 << 30
 
 Images = NDArray[np.uint8]
+Sounds = NDArray[np.float32]
+IMAGE_AXES, SOUND_AXES = 4, 2
 
 
 @dataclass(frozen=True)
 class Examples:
-    """`sources` uint8 [n, H, W, C], and where it is known what they should become: `targets` [n, H', W', C']."""
+    """`sources` uint8 [n, H, W, C], or sounds float32 [n, samples], and where it is known what they should become:
+    `targets` uint8 [n, H', W', C']."""
 
-    sources: Images
+    sources: Images | Sounds
     targets: Images | None = None
+
+    @property
+    def asked(self) -> str:
+        """The argument of :meth:`Generator.sample` that takes the sources."""
+        return "image" if self.sources.ndim == IMAGE_AXES else "audio"
 
     @classmethod
     def of(cls, sources: Tensor, targets: Tensor | None) -> Self:
         """From batches float32 [B, C, H, W] in [-1, 1]."""
         return cls(_bytes(sources), None if targets is None else _bytes(targets))
+
+    @classmethod
+    def of_sounds(cls, sounds: Tensor, targets: Tensor) -> Self:
+        """From batches [B, samples, 1], and images float32 [B, C, H, W] in [-1, 1] of the same classes."""
+        return cls(sounds[..., 0].detach().cpu().numpy(), _bytes(targets))
 
     def save(self, folder: Path) -> None:
         """Writes ``examples.npz`` into a run's folder, whole or not at all."""
@@ -55,16 +68,19 @@ class Examples:
             raise InputError(f"{path} can't be read ({failure.strerror}); remove it") from None
         arrays = read_npz(data, limit_bytes=MAX_BYTES, what=str(path))
         sources, targets = arrays.get("sources"), arrays.get("targets")
-        for images in (sources, targets):
-            if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or not images.size):
-                raise InputError(f"{path}: expected images uint8 [n, H, W, C], got {images.dtype}; remove it")
         if sources is None:
             raise InputError(f"{path}: no array 'sources' in it; remove it")
+        heard = sources.dtype == np.float32 and sources.ndim == SOUND_AXES and sources.size > 0
+        for images in (targets,) if heard else (sources, targets):
+            if images is not None and (images.dtype != np.uint8 or images.ndim != IMAGE_AXES or not images.size):
+                raise InputError(f"{path}: expected images uint8 [n, H, W, C], got {images.dtype}; remove it")
         return cls(sources, targets)
 
     def picture(self, results: Images) -> Images:
-        """One grid, uint8 [H, W, 3]: each source beside its result [n, H', W', C'], and beside the target."""
-        columns = [self.sources, results] + ([] if self.targets is None else [self.targets])
+        """One grid, uint8 [H, W, 3]: each source that is an image beside its result [n, H', W', C'], and beside
+        the target."""
+        before = [self.sources.astype(np.uint8, copy=False)] if self.asked == "image" else []
+        columns = [*before, results] + ([] if self.targets is None else [self.targets])
         height, width = (max(images.shape[axis] for images in columns) for axis in (1, 2))
         rows = [_stretched(images[: len(results)], height, width) for images in columns]
         joined: Images = np.concatenate(rows, axis=2)

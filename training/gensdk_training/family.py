@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
-from gensdk_runtime.spec.audio import AudioSpec
+from gensdk_runtime.spec.audio import AudioConditionSpec, AudioSpec
 from gensdk_runtime.spec.fields import Finite, Range
 from gensdk_runtime.spec.kinds import AnyOutput, OutputSpec
 from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec, TextSpec
@@ -31,28 +31,6 @@ from gensdk_training.running_statistics import let_statistics_move
 
 CLASS_JOIN = "-"
 """Between the parts of a class's name."""
-
-
-class SourceInfo(StrictModel):
-    """The images that a translation starts from; `paired`: each belongs to the image of the same index."""
-
-    channels: Annotated[int, Field(ge=1)]
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
-    count: Annotated[int, Field(ge=1)]
-    paired: bool
-
-
-class PointsInfo(StrictModel):
-    """Statistics of points [N, D], kept with the model: training sees ``(point - center) / scale``, in [-1, 1].
-
-    `center` [D]: the middle of each dimension; `scale`: half of the widest one, so that distances keep their
-    proportions. `value_range`: (lowest, highest) of all dimensions, with a little room.
-    """
-
-    center: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
-    scale: Annotated[float, Field(gt=0)]
-    value_range: Range
 
 
 class LabelPart(StrictModel):
@@ -88,6 +66,38 @@ class AudioInfo(StrictModel):
         if strange:
             raise InputError(f"class {strange[0][:80]!r} is not made of {', '.join(p.name for p in self.parts)}")
         return tuple(named[name] for name in class_names)
+
+
+class SourceInfo(StrictModel):
+    """The images that a translation starts from; `paired`: each belongs to the image of the same index.
+
+    Where `audio` is set they are sounds instead, of `height` samples and one channel, `count` of them, of which
+    each image is paired with any of its class.
+    """
+
+    channels: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)]
+    paired: bool
+    audio: AudioInfo | None = None
+
+    @property
+    def kind(self) -> str:
+        """What they are called: "images" or "sounds"."""
+        return "images" if self.audio is None else "sounds"
+
+
+class PointsInfo(StrictModel):
+    """Statistics of points [N, D], kept with the model: training sees ``(point - center) / scale``, in [-1, 1].
+
+    `center` [D]: the middle of each dimension; `scale`: half of the widest one, so that distances keep their
+    proportions. `value_range`: (lowest, highest) of all dimensions, with a little room.
+    """
+
+    center: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4096)]
+    scale: Annotated[float, Field(gt=0)]
+    value_range: Range
 
 
 class TextInfo(StrictModel):
@@ -167,6 +177,13 @@ class DataInfo(StrictModel):
             raise InputError(f"expected sounds, but {self.name!r} are {self.kind}; use other data")
         return self.audio
 
+    def require_sounds(self) -> AudioConditionSpec:
+        """The sounds that images are made from, as the runtime describes them. InputError where there are none."""
+        source = self.source
+        if source is None or source.audio is None:
+            raise InputError(f"{self.name!r} has no sounds to make images from; give them with --inputs")
+        return AudioConditionSpec(samples=source.height, sample_rate=source.audio.sample_rate)
+
     def require_text(self) -> TextInfo:
         """Length and vocabulary of the texts. InputError for images."""
         if self.text is None:
@@ -189,7 +206,8 @@ class Batch:
     much of each is data, the rest is padding; None where all of it is.
 
     `sources`, of data for translation: float32 [B, C', H', W'] in [-1, 1], what the images are made from, or,
-    where the data is not paired, any that could be. `indices`: int64 [B], each image's place in the data.
+    where the data is not paired, any that could be; or sounds [B, samples, 1], each of the image's class.
+    `indices`: int64 [B], each image's place in the data.
 
     Of texts `images` are tokens, int64 [B, 1 + length]: begin, the text's own, end, pad. `lengths`: int64 [B], how
     many of them come before the pads; None for data that all have one size.
@@ -289,7 +307,8 @@ class Family(ABC, Generic[ConfigT]):
     Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors, year
     and title, `Config`, the type of its settings, `needs_labels` where it makes nothing without them, and
     `starts_from`: "noise", or for a family that translates images the data's "pairs", its two "collections", or
-    the "images" themselves. `makes`: the kinds of data that it learns.
+    the "images" themselves; or "sounds", for one that makes images from sounds. `makes`: the kinds of data that it
+    learns.
     """
 
     name: ClassVar[str]
@@ -301,7 +320,7 @@ class Family(ABC, Generic[ConfigT]):
     ema_networks: ClassVar[tuple[str, ...]]
     """The networks that sampling needs: their moving average is kept, previewed and exported."""
     needs_labels: ClassVar[bool] = False
-    starts_from: ClassVar[Literal["noise", "pairs", "collections", "images"]] = "noise"
+    starts_from: ClassVar[Literal["noise", "pairs", "collections", "images", "sounds"]] = "noise"
     makes: ClassVar[frozenset[str]] = frozenset(("images",))
 
     def __init__(self, config: ConfigT, data: DataInfo) -> None:
@@ -311,6 +330,10 @@ class Family(ABC, Generic[ConfigT]):
             raise InputError(
                 f"{self.name} makes {', '.join(self.makes)}, but {data.name!r} are {data.kind}; use other data"
             )
+        found = "none" if data.source is None else data.source.kind
+        if (found == "sounds") != (self.starts_from == "sounds"):
+            wanted = "sounds" if self.starts_from == "sounds" else "none that are sounds"
+            raise InputError(f"{self.name} takes inputs, {wanted}, got {found}; change --inputs")
         self.check()
 
     def check(self) -> None:
@@ -377,10 +400,14 @@ class Family(ABC, Generic[ConfigT]):
         """Graphs, program and modules over `networks`, which this switches to eval mode."""
 
     def examples(self, batch: Batch) -> Examples | None:
-        """What of `batch` a translation family's previews and proofs start from; None for other families."""
+        """What of `batch` the previews and proofs of a family start from that makes images from images or sounds;
+        None for other families."""
         if batch.sources is None:
             return None
-        paired = self.data.source is not None and self.data.source.paired
+        source = self.data.source
+        if source is not None and source.audio is not None:
+            return Examples.of_sounds(batch.sources, batch.images)
+        paired = source is not None and source.paired
         return Examples.of(batch.sources, batch.images if paired else None)
 
     def sharing_plan(self, networks: Mapping[str, nn.Module], depth: int) -> ExportPlan:

@@ -34,12 +34,13 @@ def sample_networks(
 ) -> Samples:
     """`count` samples from live networks, which this switches to eval mode; classes take turns.
 
-    The same seed gives the same noise at every step of a run, so previews can be compared. A translation family
-    starts from the sources of `examples` (at most so many), or from made-up pictures.
+    The same seed gives the same noise at every step of a run, so previews can be compared. A family that makes
+    images from others or from sounds starts from the sources of `examples` (at most so many), or from made-up
+    ones.
     """
     plan = family.export_plan(networks)
-    sources: dict[str, Any] = {} if examples is None else {"image": examples.sources[:count]}
-    count = len(sources["image"]) if sources else count
+    sources: dict[str, Any] = {} if examples is None else {examples.asked: examples.sources[:count]}
+    count = len(examples.sources[:count]) if examples is not None else count
     asked: dict[str, Any] = {**examples_of(plan.model, count), **sources}
     captions = None if family.data.captions is None else family.data.captions.examples
     if captions and "prompt" in asked:

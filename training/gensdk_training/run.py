@@ -174,6 +174,8 @@ def _check(config: RunConfig, data: Dataset) -> tuple[AnyFamily, DataDescription
     family = config.build_family(data.info)
     if config.data.augment and not data.info.on_a_grid:
         raise InputError(f"augment changes images, and the data are {data.info.kind}; leave it out")
+    if config.data.augment and family.starts_from == "sounds":
+        raise InputError("augment changes images with what they are made from, and these are sounds; leave it out")
     return family, describe(data, fit=config.data.fit)
 
 

@@ -32,7 +32,8 @@ class DataConfig(StrictModel):
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
     `depth`: bits that image files of 16 use; None: as they say. `sample_rate` (Hz) and `seconds`: of sounds; None:
     as most files, and as the longest. `text`: how texts become tokens. `bars`, `steps_per_beat`, `transpose`,
-    `whole`: of music. `captions`: where texts beside images are.
+    `whole`: of music. `captions`: where texts beside images are. `unheard`: of sounds that
+    images are made from, such as a speaker, for the test alone.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -58,6 +59,7 @@ class DataConfig(StrictModel):
     transpose: Annotated[int, Field(ge=0, le=11)] | None = None
     whole: bool = False
     captions: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    unheard: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -86,6 +88,7 @@ class DataConfig(StrictModel):
             transpose=self.transpose,
             whole=self.whole,
             captions=self.captions,
+            unheard=self.unheard,
         )
 
 
@@ -149,6 +152,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
     newer = (
         *("only", "value_range", "input_value_range", "layout", "depth", "sample_rate", "seconds", "text"),
         *("bars", "steps_per_beat", "transpose", "whole", "captions"),
+        *("bars", "steps_per_beat", "transpose", "whole", "unheard"),
     )
     for key in newer:  # unknown to older runs, too
         whole["data"].pop(key, None)

@@ -29,7 +29,7 @@ def mel_spectrogram(samples: Float32, sample_rate: int, *, size: int, hop: int, 
     """dB, float32 [1 + samples // hop, bands]: as :func:`spectrogram`, in triangles that overlap by half and lie
     evenly on the mel scale ``2595 log10(1 + f / 700)`` from 0 Hz to half of the rate (O'Shaughnessy 1987)."""
     power = _power(samples, size, hop)
-    return _decibels(power @ _triangles(sample_rate, size, bands).T)
+    return _decibels(power @ mel_triangles(sample_rate, size, bands).T)
 
 
 def _power(samples: Float32, size: int, hop: int) -> NDArray[np.float64]:
@@ -49,8 +49,9 @@ def _decibels(power: NDArray[np.float64]) -> Float32:
 
 
 @lru_cache(maxsize=8)
-def _triangles(sample_rate: int, size: int, bands: int) -> NDArray[np.float64]:
-    """Weights [bands, 1 + size // 2]."""
+def mel_triangles(sample_rate: int, size: int, bands: int) -> NDArray[np.float64]:
+    """Weights [bands, 1 + size // 2] of the frequencies of :func:`spectrogram` in each band of
+    :func:`mel_spectrogram`."""
     top = 2595 * np.log10(1 + sample_rate / 2 / 700)
     corners = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
     bins = np.arange(1 + size // 2) * sample_rate / size

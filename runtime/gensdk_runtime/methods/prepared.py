@@ -20,6 +20,7 @@ from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.samples import Samples
 
 if TYPE_CHECKING:
+    from gensdk_runtime.conditions.audio import Audio
     from gensdk_runtime.conditions.prompt import Prompt
 
 Size = tuple[int, int]
@@ -79,10 +80,11 @@ class Prepared:
         latents: Any = None,
         image: Any = None,
         prompt: Prompt | None = None,
+        audio: Audio | None = None,
     ) -> Samples:
         """The samples of one seed, as ``sample()`` with all else that was prepared gives them, to the bit.
 
-        `seed`, `latents`, `image` and `prompt` as there. Raises as it does.
+        `seed`, `latents`, `image`, `prompt` and `audio` as there. Raises as it does.
         """
         if self._through is not None:
             raise InputError(
@@ -95,7 +97,7 @@ class Prepared:
             lease=lease,
             seed=seed,
             latents=latents,
-            conditions={"image": image, "prompt": prompt},
+            conditions={"image": image, "prompt": prompt, "audio": audio},
             output_type=self._output_type,
         )
 

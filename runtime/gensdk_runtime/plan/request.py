@@ -23,7 +23,7 @@ from gensdk_runtime.spec.settings import CALL
 MAX_KEPT = 64
 MAX_KEPT_SAMPLES = 4096
 """Larger requests take long enough to be made anew each time."""
-ARGUMENTS = (*CALL, "label", "image", "prompt", "negative_prompt")
+ARGUMENTS = (*CALL, "label", "image", "prompt", "negative_prompt", "audio")
 """What :meth:`Generator.sample` takes by name beside options."""
 _PLAIN = (int, float, str, bool, type(None))
 

@@ -35,6 +35,7 @@ FEW = 64
 class SampleArguments(SampleOptions, total=False):
     """The arguments of :meth:`Generator.sample` that a walk through latents leaves to its caller."""
 
+    audio: Any
     settings: ProgramSettings | Mapping[str, Any] | None
     callback_on_step_end: StepCallback | None
     progress: bool | None
@@ -218,7 +219,8 @@ class Sampling:
         for condition in self.conditions:
             kind = condition.kind
             if condition.in_results and kind in conditions:
-                kept[kind] = conditions[kind][:count].copy()  # a request keeps its own
+                values = conditions[kind][:count]
+                kept[kind] = values.copy() if condition.kept else values  # a request keeps its own
                 told[self._recorded[kind]] = None if kind in request.unasked else condition.told(kept[kind])
         return Samples(
             data=self.output.of_type(data, call.output_type),

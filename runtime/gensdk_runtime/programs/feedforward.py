@@ -1,4 +1,4 @@
-"""One run of one graph: GAN generators and VAE decoders."""
+"""One run of one graph: GAN generators and VAE decoders; before it, that of contexts where there is one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gensdk_runtime.programs.base import (
     run_images,
     write_conditions,
 )
+from gensdk_runtime.programs.contexts import Contexts, require_contexts
 from gensdk_runtime.programs.run import OneRun, Run
 from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
 from gensdk_runtime.spec.settings import FeedforwardSettings
@@ -31,7 +32,7 @@ from gensdk_runtime.spec.signature import GraphSpec
 @register_program
 class FeedforwardProgram(Program[FeedforwardSettings]):
     """Noise, and a label where the model has classes, go in; images, or points, come out. With an encoder,
-    images go back."""
+    images go back. With a context graph, what is made from is looked at once for samples that share it."""
 
     Spec = FeedforwardSpec
     Settings = FeedforwardSettings
@@ -46,8 +47,8 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         return found | ({"classify"} if getattr(spec, "classifier", None) else set())
 
     def check(self) -> None:
-        """The output ``image`` or ``points``, and no inputs but noise and a label; and what encoder and classifier
-        need."""
+        """The output ``image`` or ``points``, and no inputs but noise, conditions and contexts; and what encoder
+        and classifier need."""
         graph = self._session.graph
         wanted = {name: Wanted(("batch", *fixed_shape(graph, name))) for name in _noise_inputs(graph)}
         asked = conditions_wanted(self.conditions, graph, "batch")
@@ -56,6 +57,10 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
                 f"input {name!r} of graph {graph.name!r} is a condition and noise; export it again"
             )
         wanted |= asked
+        if (context := self.context) is not None:
+            taken = (*wanted, *(each.tensor for each in self.conditions))
+            require_contexts(context.graph, self.conditions, graph, taken)
+            wanted |= {each.name: Wanted(each.shape, each.dtype) for each in context.graph.outputs}
         output = self.model.output
         outputs = {output.tensor: Wanted(("batch", *output.shape), output.dtype)}
         if self.makes_uint8:
@@ -85,6 +90,12 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
     def spec(self) -> FeedforwardSpec:
         """The model's program."""
         return self.model.program_of(FeedforwardSpec)
+
+    @property
+    def context(self) -> Session | None:
+        """The context graph, where the model has one."""
+        name = self.spec.context_graph
+        return None if name is None else self.sessions[name]
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
@@ -141,6 +152,9 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         """Each noise input draws from a stream of its own, in the order of the graph's inputs."""
         state = OneRun(run, self._session, {"batch": len(run)}, partial(self._read, len(run.data)))
         write_conditions(self.conditions, state.bound, run)
+        if self.context is not None:
+            contexts = Contexts(self.context, self.conditions, state)
+            contexts.hand_over(contexts.asked, state.bound)
         noises = (spec for spec in self._session.graph.inputs if spec.role == "noise")
         for stream, spec in enumerate(noises):
             distribution = spec.distribution or "normal"

@@ -25,8 +25,8 @@ from gensdk_runtime.programs.base import (
     register_program,
     require_signature,
 )
+from gensdk_runtime.programs.contexts import Contexts, require_contexts
 from gensdk_runtime.programs.run import Run, State
-from gensdk_runtime.programs.sequence_context import Contexts, require_contexts
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.sequence import DRAWING_OPTIONS, SequenceSpec
 from gensdk_runtime.spec.settings import SequenceSettings

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from gensdk_runtime import noise
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.programs.base import Int64, Wanted, carried_states, require_signature
+from gensdk_runtime.programs.contexts import Contexts
 from gensdk_runtime.programs.run import Run, State
 from gensdk_runtime.programs.sequence import SequenceForm
-from gensdk_runtime.programs.sequence_context import Contexts
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
 from gensdk_runtime.spec.settings import SequenceSettings

@@ -1,14 +1,17 @@
-"""What a manifest says of sounds that a model makes."""
+"""What a manifest says of sounds: those that a model makes, and those that it makes something of."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Range
-from gensdk_runtime.spec.kinds import OUTPUTS, OutputSpec
+from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS, ConditionSpec, OutputSpec
+
+if TYPE_CHECKING:
+    from gensdk_runtime.spec.model import ModelSpec
 
 LEAST_RATE, MOST_RATE = 1000, 768_000
 """Hz, of all sounds that are made, read and written."""
@@ -48,3 +51,30 @@ class AudioSpec(OutputSpec):
     def seconds(self) -> float:
         """Of one draw, or of the longest one."""
         return self.samples / self.sample_rate
+
+
+@CONDITIONS.register
+class AudioConditionSpec(ConditionSpec):
+    """A sound of at most `samples` in time, of one channel, at `sample_rate` Hz.
+
+    Graphs take it as ``audio`` float32 [B, `samples`] in [-1, 1], full scale: behind a shorter sound lie zeros.
+    """
+
+    kind: Literal["audio"] = "audio"
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLE_ELEMENTS)]
+    sample_rate: Annotated[int, Field(ge=LEAST_RATE, le=MOST_RATE)]
+
+    @property
+    def seconds(self) -> float:
+        """Of the longest sound."""
+        return self.samples / self.sample_rate
+
+    @property
+    def sample_elements(self) -> int:
+        """The samples of one sound."""
+        return self.samples
+
+    def check_model(self, model: ModelSpec) -> None:
+        """A graph takes it: a model that never listens is not what its manifest says."""
+        if not any(graph.input(self.kind) for graph in model.graphs):
+            raise ValueError("a model that is made from a sound has a graph with an input 'audio'")

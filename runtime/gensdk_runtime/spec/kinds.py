@@ -236,7 +236,7 @@ CONDITIONS: Kinds[ConditionSpec] = Kinds(
     ConditionSpec,
     "condition",
     "gensdk.conditions",
-    {kind: f"gensdk_runtime.conditions.{kind}" for kind in ("image", "label", "prompt")},
+    {kind: f"gensdk_runtime.conditions.{kind}" for kind in ("audio", "image", "label", "prompt")},
     taken=TAKEN | {"latent", "setting"},  # results call values as the kind is, with an s
 )
 

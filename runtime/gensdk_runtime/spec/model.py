@@ -32,17 +32,27 @@ class FeedforwardSpec(ProgramSpec):
     `encoder`, the way back: ``image`` float32 [B, C, H, W] in the model's value range, and ``label`` int64 [B]
     where it wants one, to ``latent`` [B, ...] of the shape of `graph`'s latent.
     `classifier`: ``image`` to ``logits`` [B, K], one for each class. Bundles of older versions call it ``images``.
+    `context_graph`, once for samples that are asked for the same: conditions, at least one, to tensors of role
+    "context" [B, ...], each of one size, which `graph` takes under their names, such as what an encoder hears in a
+    sound.
     """
 
     kind: Literal["feedforward"] = "feedforward"
     graph: Name
     encoder: Name | None = None
     classifier: Name | None = None
+    context_graph: Name | None = None
+
+    @model_serializer(mode="wrap")
+    def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out a field that older versions don't know, where there is no such graph."""
+        data: dict[str, Any] = whole(self)
+        return {name: value for name, value in data.items() if name != "context_graph" or value is not None}
 
     @property
     def graphs(self) -> tuple[str, ...]:
         """The graphs of the program, by name; the one that makes images first."""
-        names = (self.graph, self.encoder, self.classifier)
+        names = (self.graph, self.encoder, self.classifier, self.context_graph)
         return tuple(name for name in names if name is not None)
 
 

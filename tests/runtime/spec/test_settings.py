@@ -404,5 +404,5 @@ def test_settings_take_numbers_of_numpy() -> None:
 
 
 def test_an_unknown_option_is_named_before_its_value_is_judged() -> None:
-    with sampler("diffusion") as model, pytest.raises(InputError, match="no option 'audio'"):
-        model.sample(1, audio=np.zeros(3))  # type: ignore[call-arg]
+    with sampler("diffusion") as model, pytest.raises(InputError, match="no option 'melody'"):
+        model.sample(1, melody=np.zeros(3))  # type: ignore[call-arg]

@@ -22,13 +22,14 @@ _NUMBER = re.compile("[0-9]{1,15}")
 
 
 class InputsDescription(StrictModel):
-    """The images that a translation starts from."""
+    """The images that a translation starts from; `form`: what one is, in words, where they are others."""
 
     count: int
     height: int
     width: int
     channels: int
     values: str
+    form: str = ""
 
 
 class DataDescription(StrictModel):
@@ -105,7 +106,7 @@ class DataDescription(StrictModel):
         if self.inputs is None:
             return ""
         i = self.inputs
-        return f"{i.count} images of {i.height}x{i.width}x{i.channels}; {i.values}"
+        return f"{i.count} {i.form or f'images of {i.height}x{i.width}x{i.channels}'}; {i.values}"
 
 
 def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
@@ -122,6 +123,7 @@ def describe(dataset: Dataset, *, fit: Fit = "crop") -> DataDescription:
             width=own.width,
             channels=own.channels,
             values=dataset.sources.findings.values,
+            form="" if own.on_a_grid else f"{own.kind} of {own.of_shape}",
         )
     sizes = Counter(f"{width}x{height}" for height, width in dataset.sizes or ())
     others = () if dataset.sources is None else _of_inputs(dataset.sources)

@@ -104,7 +104,7 @@ class Feed:
         sources = None
         chosen = self.order.indices(first, self._own)
         if self._sources is not None and self._paired:
-            images, others = pair_batch(self.dataset, self._sources, chosen)
+            images, others = pair_batch(self.dataset, self._sources, chosen, turn=(self.order.seed, first))
             return images, others.images
         if self._sources is not None and self._source_order is not None:
             sources = self._sources.batch(self._source_order.indices(first, self._own)).images

@@ -26,6 +26,7 @@ from gensdk_training.data.music import is_music, load_music
 from gensdk_training.data.npz import load_npy, load_npz
 from gensdk_training.data.pairs import with_sources
 from gensdk_training.data.piano_rolls import PianorollDataset
+from gensdk_training.data.sound_pairs import with_sounds
 from gensdk_training.data.sound_sources import ARCHIVES, holds_sounds, is_archive
 from gensdk_training.data.text_file import TEXT_SUFFIXES, is_text
 from gensdk_training.data.text_options import TextOptions
@@ -66,6 +67,7 @@ def load_data(
     transpose: int | None = None,
     whole: bool = False,
     captions: str | None = None,
+    unheard: str | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -108,13 +110,16 @@ def load_data(
         *(sample_rate, seconds, text, bars, steps_per_beat, transpose, whole, captions),
     )
     _check(options)
-    pairs = inputs is not None and paired
+    heard = inputs is not None and names_sounds(inputs, data_dir)
+    if unheard is not None and not heard:
+        raise InputError("unheard is for sounds that images are made from; give such as inputs, or leave it out")
+    pairs = inputs is not None and paired and not heard
     taken = replace(options, holdout=0.0, split="train") if pairs and holdout > 0 else options  # cut as pairs
     parts = domains_of(spec)
     dataset = (
         join_domains(parts, partial(_load, data_dir=data_dir), taken) if parts else _load(spec, taken, data_dir)
     )
-    if sample_rate is not None or seconds is not None:
+    if (sample_rate is not None or seconds is not None) and not heard:
         dataset.info.require_audio()
     if captions is not None and dataset.captions is None:
         raise InputError(
@@ -135,6 +140,9 @@ def load_data(
         return encode_captions(seen_classes(dataset), options)
     if captions is not None:
         raise InputError("captions and inputs are two things to make an image from; leave one of them out")
+    if heard:
+        sounds = _load(inputs, _of_sounds(inputs, options), data_dir)
+        return with_sounds(seen_classes(dataset), sounds, test=split == "test", unheard=unheard)
     same = dataset.info.height, dataset.info.width
     others = replace(
         taken, labels="none", captions=None, channels=input_channels, size=same, value_range=input_value_range
@@ -142,6 +150,34 @@ def load_data(
     _check(others)
     part = (holdout, split) if taken is not options else None
     return with_sources(seen_classes(dataset), _load(inputs, others, data_dir), paired=paired, part=part)
+
+
+def names_sounds(spec: str, data_dir: Path | str | None) -> bool:
+    """True for data that are sounds, as far as their name, or where they lie, tells."""
+    if spec.partition(":")[0] == "fsdd":
+        return True
+    for base in _bases(data_dir):
+        path = base / Path(spec).expanduser()
+        if path.exists() and not is_music(path):
+            return holds_sounds(path) if path.is_dir() else is_archive(path)
+    return False
+
+
+def _of_sounds(spec: str, options: LoadOptions) -> LoadOptions:
+    """How the sounds are opened that images go with: all that is said of images left out, and their own split
+    taken where they have one."""
+    official = spec.partition(":")[0] == "fsdd"
+    return LoadOptions(
+        split=options.split,
+        holdout=0.0 if official else options.holdout,
+        memory_limit=options.memory_limit,
+        sample_rate=options.sample_rate,
+        seconds=options.seconds,
+    )
+
+
+def _bases(data_dir: Path | str | None) -> tuple[Path, Path]:
+    return Path(), Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or ".")
 
 
 def _refuse_text_options(options: LoadOptions, dataset: Dataset) -> None:
@@ -170,7 +206,7 @@ def _load(spec: str, options: LoadOptions, data_dir: Path | str | None) -> Datas
 def _load_path(spec: str, data_dir: Path | str | None) -> Callable[[LoadOptions], Dataset]:
     file, dot, key = spec.partition(".npz:")
     text = file + ".npz" if dot else spec
-    for base in (Path(), Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or ".")):
+    for base in _bases(data_dir):
         path = base / Path(text).expanduser()
         if path.exists() and is_music(path):
             return lambda options: load_music(path, options)

@@ -132,13 +132,19 @@ def _way(mine: tuple[str, ...], theirs: tuple[str, ...]) -> _Way:
     )
 
 
-def pair_batch(dataset: Dataset, sources: Dataset, indices: Int64) -> tuple[ImageBatch, ImageBatch]:
+def pair_batch(
+    dataset: Dataset, sources: Dataset, indices: Int64, *, turn: tuple[int, int] | None = None
+) -> tuple[ImageBatch, ImageBatch]:
     """The images at `indices` and their sources. Where a file of either can't be read any more, both come from the
-    next place where both can."""
+    next place where both can. `turn`: (seed, first) of :meth:`Dataset.training_batch`, of sources of which each
+    image has several; None: the same one always."""
     for _ in range(len(dataset) + 1):
         images = dataset.batch(indices)
         wanted = indices if images.indices is None else images.indices
-        inputs = sources.batch(wanted)
+        if turn is None:
+            inputs = sources.batch(wanted)
+        else:
+            inputs = sources.training_batch(wanted, seed=turn[0], first=turn[1])
         taken = wanted if inputs.indices is None else inputs.indices
         if np.array_equal(taken, wanted):
             return images, inputs

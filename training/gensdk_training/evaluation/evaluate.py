@@ -146,7 +146,8 @@ def _measure(
         copies = _copies(samples.images, reference)
         rows += memorization_measures(copies.report)
     if curve is not None:
-        rows += path_measures(curve, reference.test_images, reference.test_labels if model.num_classes else None)
+        told = model.num_classes is not None or reference.sounds is not None
+        rows += path_measures(curve, reference.test_images, reference.test_labels if told else None)
     pictures = Pictures(
         samples=samples.images[:SHOWN],
         nearest=_pairs(samples.images, reference, copies),
@@ -154,14 +155,14 @@ def _measure(
         best=samples.images[order[::-1][:RANKED]],
     )
     height, width, channels = reference.test_images.shape[1:]
-    settings = {k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")}
+    settings = {k: v for k, v in samples.settings.items() if k not in ("seeds", "labels", "audios")}
     report = EvaluationReport(
         model=model.name,
         family=model.family,
         data=reference.train.info.name,
         samples=len(samples),
         seed=asked.seed,
-        labels=reference.classes.told,
+        labels=reference.told,
         image=(height, width, channels),
         train_count=len(reference.train),
         test_count=len(reference.test),
@@ -258,9 +259,8 @@ def _path(generator: Generator, reference: Reference, asked: Asked) -> PathCurve
     shape = generator.latent_shape
     if shape is None:
         return None
-    labels = reference.classes.for_model(PAIRS, asked.seed)
-    how: dict[str, Any] = {"seed": asked.seed, "label": labels, "output_type": "uint8", "progress": False}
-    how |= asked.options
+    how: dict[str, Any] = {"seed": asked.seed, "output_type": "uint8", "progress": False}
+    how |= {**reference.asked(PAIRS, asked.seed), **asked.options}
     return path_curve(lambda z: generator.sample(len(z), latents=z, **how).images, shape, seed=asked.seed)
 
 

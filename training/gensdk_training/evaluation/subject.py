@@ -21,6 +21,7 @@ from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.data.classes import among, as_classes, listed_names, of_classes
 from gensdk_training.data.dataset import Dataset, Images, Labels
 from gensdk_training.data.mixtures import MIXTURES
+from gensdk_training.data.sound_pairs import SoundsOfClasses
 from gensdk_training.evaluation.labels import LabelDraw, chosen_of, label_draw
 from gensdk_training.run_config import DataConfig
 
@@ -33,7 +34,7 @@ PART = 2048
 
 _TAKEN_OVER = (
     *("labels", "fit", "holdout", "only", "value_range", "layout", "depth"),
-    *("sample_rate", "seconds", "text", "bars", "steps_per_beat", "whole"),
+    *("sample_rate", "seconds", "text", "bars", "steps_per_beat", "whole", "unheard"),
 )
 """Of how the model's own training brought data into shape: what an evaluation does alike."""
 
@@ -47,10 +48,43 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class SoundDraw:
+    """How the sounds are drawn that samples are made from: all of the test part, in a random order, again and
+    again.
+
+    `pairs`: those; `names`: of the classes of the data, by which theirs are found.
+    """
+
+    pairs: SoundsOfClasses
+    names: tuple[str, ...]
+
+    def _places(self, count: int, seed: int) -> NDArray[np.int64]:
+        order = np.random.Generator(np.random.Philox(seed)).permutation(len(self.pairs.sounds))
+        return np.resize(order, count).astype(np.int64)
+
+    def audio(self, count: int, seed: int) -> tuple[list[NDArray[np.float32]], int]:
+        """`count` sounds, as :meth:`Generator.sample` takes them."""
+        sounds = self.pairs.sounds
+        heard = [sounds.sounds[place][:, 0] for place in self._places(count, seed).tolist()]
+        return heard, sounds.info.require_audio().sample_rate
+
+    def labels(self, count: int, seed: int) -> Labels:
+        """Their classes, int64 [count] in the data's numbers."""
+        own, labels = self.pairs.sounds.info.class_names or (), self.pairs.sounds.labels
+        table = np.array([self.names.index(name) for name in own], np.int64)
+        return np.asarray(table[np.asarray(labels)[self._places(count, seed)]], np.int64)
+
+    @property
+    def told(self) -> str:
+        """How many."""
+        return f"those of the {len(self.pairs.sounds)} sounds of the test, which samples are made from in turn"
+
+
+@dataclass(frozen=True)
 class Reference:
     """The data: `train` and `test`, brought to the model's size and channels; `test_images` and `test_labels`
     whole. Both parts number their classes alike. `classes`: how samples get theirs. `notes`: what a reader must
-    know."""
+    know. `sounds`: what samples are made from, of a model that listens."""
 
     train: Dataset
     test: Dataset
@@ -58,6 +92,21 @@ class Reference:
     test_labels: Labels | None
     classes: LabelDraw
     notes: tuple[str, ...] = ()
+    sounds: SoundDraw | None = None
+
+    def asked(self, count: int, seed: int) -> dict[str, Any]:
+        """What `count` samples are asked to be, as :meth:`Generator.sample` takes it."""
+        label = self.classes.for_model(count, seed)
+        return {"label": label} | ({} if self.sounds is None else {"audio": self.sounds.audio(count, seed)})
+
+    def asked_labels(self, count: int, seed: int) -> Labels | None:
+        """The class of each, int64 [count] in the data's numbers; None where it has none."""
+        return self.classes.of_data(count, seed) if self.sounds is None else self.sounds.labels(count, seed)
+
+    @property
+    def told(self) -> str:
+        """How classes are drawn, in words."""
+        return self.classes.told if self.sounds is None else self.sounds.told
 
     def training_parts(self) -> Iterator[Images]:
         """All training images, in order, some at a time: uint8 [m, H, W, C]."""
@@ -97,6 +146,11 @@ def open_reference(model: ModelSpec, data: DataConfig) -> Reference:
     image = image_of(model)
     if data.source in MIXTURES or data.source.lower().endswith(".csv"):
         raise InputError(f"the model makes images, but {data.source!r} holds points; give the data it learned")
+    if (model.condition("audio") is not None) != (data.inputs is not None):
+        raise InputError(
+            f"{model.name!r} {'is' if data.inputs is None else 'is not'} made from sounds: "
+            f"{'give such of the same classes with' if data.inputs is None else 'leave out'} --inputs"
+        )
     shaped = data.model_copy(update={"size": (image.height, image.width), "channels": image.channels, "only": ()})
     train = shaped.load(split="train")
     try:
@@ -104,6 +158,7 @@ def open_reference(model: ModelSpec, data: DataConfig) -> Reference:
     except InputError as failure:
         train.close()
         raise InputError(f"{failure} (--holdout 0.1 keeps a tenth for the test)") from None
+    heard = test.sources
     train, test, notes = _alike(train, test, model, data.only)
     if min(len(train), len(test)) < 2:
         raise InputError(
@@ -112,7 +167,8 @@ def open_reference(model: ModelSpec, data: DataConfig) -> Reference:
     draw = label_draw(model, train)
     labels = test.labels if train.labels is not None else None
     images = _images(test, np.arange(len(test)))
-    return Reference(train, test, images, labels, draw, (*notes, *draw.notes))
+    sounds = SoundDraw(heard, train.info.class_names or ()) if isinstance(heard, SoundsOfClasses) else None
+    return Reference(train, test, images, labels, draw, (*notes, *draw.notes), sounds)
 
 
 def _alike(
@@ -163,8 +219,8 @@ def data_of(manifest: Manifest, source: str) -> DataConfig:
 def draw(
     generator: Generator, reference: Reference, count: int, seed: int, *, progress: bool | None, **options: Any
 ) -> Drawn:
-    """`count` samples, uint8, with `options` of :meth:`Generator.sample`, in the classes that
-    :attr:`Reference.classes` draws.
+    """`count` samples, uint8, with `options` of :meth:`Generator.sample`, asked for what :meth:`Reference.asked`
+    draws.
 
     Raises :class:`InputError` for a count that is too small, or too large to hold.
     """
@@ -172,9 +228,8 @@ def draw(
     if not 2 <= count <= MAX_SAMPLES or count * math.prod(shape) > MAX_BYTES:
         most = min(MAX_SAMPLES, MAX_BYTES // math.prod(shape))
         raise InputError(f"expected 2 to {most} samples of {list(shape)}, got {count}")
-    label = reference.classes.for_model(count, seed)
-    samples = generator.sample(count, seed=seed, label=label, output_type="uint8", progress=progress, **options)
-    return Drawn(samples, reference.classes.of_data(count, seed))
+    how: dict[str, Any] = {"output_type": "uint8", "progress": progress, **reference.asked(count, seed)}
+    return Drawn(generator.sample(count, seed=seed, **how, **options), reference.asked_labels(count, seed))
 
 
 def open_bundle(bundle: str) -> Bundle:

@@ -16,8 +16,8 @@ from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.errors import GensdkWarning, InputError, ManifestError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.runner import runner_of
+from gensdk_runtime.programs.contexts import _distinct, _pieces
 from gensdk_runtime.programs.run import StepEnd
-from gensdk_runtime.programs.sequence_context import _distinct, _pieces
 from gensdk_runtime.proof.golden import Golden, Recorder, Trajectory, TrajectorySettings
 from gensdk_runtime.proof.verify import check_golden
 from gensdk_runtime.samples import Samples

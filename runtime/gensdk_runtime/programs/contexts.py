@@ -1,7 +1,7 @@
-"""What is made of conditions once for a batch of sequences, before the first element: the context graph.
+"""What is made of conditions once for a batch, before the graph that makes samples runs: the context graph.
 
-An encoder looks at a prompt once, however many elements follow; and once for samples that are asked for the same,
-since no sample depends on its neighbours.
+An encoder looks at a prompt, or listens to a sound, once, however many steps follow; and once for samples that are
+asked for the same, since no sample depends on its neighbours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def require_contexts(
     graph: GraphSpec, conditions: Sequence[Condition[Any]], step: GraphSpec, taken: Collection[str]
 ) -> None:
     """Raises :class:`ManifestError` unless a context `graph` makes contexts of `conditions` alone, under names
-    that the `step` graph has for nothing else: neither those that are `taken` nor its states."""
+    that the `step` graph, which takes them, has for nothing else: neither those that are `taken` nor its
+    states."""
     for each in graph.outputs:
         fixed = all(isinstance(axis, int) for axis in each.shape[1:])
         if each.role != "context" or each.shape[:1] != ("batch",) or not fixed:
