@@ -32,8 +32,8 @@ class DataConfig(StrictModel):
     number; none: all. `value_range`: (black, white) of arrays; None: found by their values.
     `depth`: bits that image files of 16 use; None: as they say. `sample_rate` (Hz) and `seconds`: of sounds; None:
     as most files, and as the longest. `text`: how texts become tokens. `bars`, `steps_per_beat`, `transpose`,
-    `whole`: of music. `captions`: where texts beside images are. `unheard`: of sounds that
-    images are made from, such as a speaker, for the test alone.
+    `whole`: of music. `captions`: where texts beside images are. `unheard`: of sounds that images are made from,
+    such as a speaker, for the test alone.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -151,8 +151,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         whole["data"]["augment"] = list(config.data.augment)
     newer = (
         *("only", "value_range", "input_value_range", "layout", "depth", "sample_rate", "seconds", "text"),
-        *("bars", "steps_per_beat", "transpose", "whole", "captions"),
-        *("bars", "steps_per_beat", "transpose", "whole", "unheard"),
+        *("bars", "steps_per_beat", "transpose", "whole", "captions", "unheard"),
     )
     for key in newer:  # unknown to older runs, too
         whole["data"].pop(key, None)
