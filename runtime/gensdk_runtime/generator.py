@@ -176,6 +176,7 @@ class Generator(Closable):
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
+        mask_image: Any = None,
         prompt: Prompt | None = None,
         prefix: Any = None,
         settings: ProgramSettings | Mapping[str, Any] | None = None,
@@ -196,6 +197,12 @@ class Generator(Closable):
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
         - `image`, for a model that translates images: one for each sample, uint8 [n, H, W, C] (or [n, H, W] in
           grey), or float [n, C, H, W] in its source's value range, rounded where the graph takes bytes.
+          For a diffusion model: what samples start from in place of noise alone, one for all or one for each, of
+          the size of the model's images. It gets the noise of the first step that `strength` leaves; with
+          ``strength=1`` a sample is the one without an image.
+        - `mask_image`, beside such an `image`: where it is painted anew, in bool, float or uint8 [H, W], [n, H, W]
+          or [n, H, W, 1], 1 (in bytes 255) for anew and 0 for kept; values between are cut in the middle. What is
+          kept comes back as it was given.
         - `prompt`, for a model that makes samples from texts: a text for all samples, or a list with one for each;
           or tokens, int64 [n, up to the model's length], filled up behind.
         - `prefix`, for a model that draws part after part: how samples begin, one for each or one for all; what
@@ -216,7 +223,7 @@ class Generator(Closable):
         return self._sampling.sample(
             n,
             seed=seed,
-            conditions={"label": label, "image": image, "prompt": prompt},
+            conditions={"label": label, "image": image, "mask_image": mask_image, "prompt": prompt},
             latents=latents,
             prefix=prefix,
             callback_on_step_end=callback_on_step_end,
