@@ -208,17 +208,14 @@ def _starts_of(paths: Mapping[str, str | None], model: ModelSpec) -> dict[str, A
     """The images of files, and masks in grey, that samples start from, by the arguments that take them."""
     from gensdk_runtime.arguments import check_path
     from gensdk_runtime.conditions.base import check_known
-    from gensdk_runtime.outputs.image import image_of, load_whole
+    from gensdk_runtime.outputs.base import output_of
     from gensdk_runtime.programs import program_type
 
     given = {name: check_path(path, name) for name, path in paths.items() if path is not None}
     if given and not program_type(model).starts:
         check_known(given, model)
-    grey = {"mask_image": {"channels": 1}}
-    return {
-        name: load_whole(path, image_of(model).model_copy(update=grey.get(name, {})))
-        for name, path in given.items()
-    }
+    kind = output_of(model.output)
+    return {name: kind.start_of(path, mask=name == "mask_image") for name, path in given.items()}
 
 
 def parse_conditions(pairs: Sequence[str], model: ModelSpec) -> dict[str, Any]:

@@ -101,6 +101,10 @@ class ImageOutput(Output[ImageSpec]):
             found["mask_image"] = checked_masks(mask, self.spec.height, self.spec.width)
         return found
 
+    def start_of(self, path: str | Path, *, mask: bool = False) -> Array:
+        """uint8 [m, H, W, C], as :func:`load_whole` reads them; masks are of one channel."""
+        return load_whole(path, self.spec.model_copy(update={"channels": 1}) if mask else self.spec)
+
     def in_words(self, data: Array) -> str:
         """As in "images of 8 x 6", width before height."""
         height, width = data.shape[1:3] if data.dtype == np.uint8 else data.shape[2:]
