@@ -45,7 +45,7 @@ class OneCall:
         # The program's own rules for settings; it needs no more of its graphs than their signatures.
         sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs}
         program = make_program(model, sessions)
-        settings = program.resolve(changed or {})
+        settings = program.starting(program.resolve(changed or {}), given=False)
         self.model = model
         self._in_elements = isinstance(program, SequenceForm)
         self.settings: DiffusionSettings | None = None

@@ -56,6 +56,9 @@ class Program(ABC, Generic[SettingsT]):
     Settings: ClassVar[type[ProgramSettings]]
     ends: ClassVar[bool] = False
     """Whether a sample may end before the end of its array, so that ``run.lengths`` tells how long it is."""
+    starts: ClassVar[bool] = False
+    """Whether samples may start from images, in ``run.conditions["image"]``, of which what
+    ``run.conditions["mask_image"]`` leaves out is kept."""
     continues: ClassVar[bool] = False
     """Whether this form of the program goes on from the beginnings in ``run.conditions["prefix"]``."""
 
@@ -91,6 +94,11 @@ class Program(ABC, Generic[SettingsT]):
     def fit(self, settings: SettingsT, options: Mapping[str, Any]) -> SettingsT:
         """`settings`, made of the caller's `options`, as this model runs with them; :class:`InputError` where it
         can't."""
+        return settings
+
+    def starting(self, settings: SettingsT, *, given: bool) -> SettingsT:
+        """`settings` for samples that start from images, where those are `given`; :class:`InputError` where they
+        don't go with that."""
         return settings
 
     def describe(self, settings: SettingsT) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import WITH_LATENTS, Program, register_program
 from gensdk_runtime.programs.diffusion_graphs import check_graphs, is_lockstep
+from gensdk_runtime.programs.diffusion_start import Start
 from gensdk_runtime.programs.diffusion_state import Cohort, DiffusionState, Lane, Steps
 from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.prompt_contexts import PromptContexts, numbered
@@ -24,6 +25,8 @@ from gensdk_runtime.programs.time_embeddings import TimeEmbeddings
 from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 
+STRENGTH = 0.8
+"""Of an image that samples start from, as in diffusers' pipelines."""
 MAX_RESOLVED = 256
 MAX_KEPT_LABELS = 256
 """What is kept for the next call: so many settings, and so many labels of batches up to that size."""
@@ -34,6 +37,7 @@ class DiffusionForm(Program[DiffusionSettings]):
 
     Spec = DiffusionSpec
     Settings = DiffusionSettings
+    starts = True
 
     def __init__(self, model: ModelSpec, sessions: Mapping[str, Session]) -> None:
         self._resolved: dict[tuple[Any, ...], DiffusionSettings] = {}
@@ -86,6 +90,18 @@ class DiffusionForm(Program[DiffusionSettings]):
                 "between steps; export it with --share-features"
             )
         self.table(settings)
+        return settings
+
+    def starting(self, settings: DiffusionSettings, *, given: bool) -> DiffusionSettings:
+        """With :data:`STRENGTH` where images are given and nothing was said of it; without it where none are."""
+        if (settings.strength is not None) == given:
+            return settings
+        if not given:
+            raise InputError(
+                "strength is for samples that start from an image; pass image too, or leave strength out"
+            )
+        settings = settings.model_copy(update={"strength": STRENGTH})
+        self.table(settings)  # which refuses too few steps
         return settings
 
     def table(self, settings: DiffusionSettings) -> SolverTable:
@@ -169,7 +185,9 @@ class DiffusionProgram(DiffusionForm):
         names = [self.spec.graph]
         if settings.cache_interval > 1 and self.spec.shallow_graph is not None:
             names.append(self.spec.shallow_graph)
-        cohort = Cohort(run, places, steps, passes, embeddings=embeddings, interval=settings.cache_interval)
+        strength, interval = settings.strength, settings.cache_interval
+        start = None if strength is None else Start(run, places, steps.alpha, steps.sigma, strength=strength)
+        cohort = Cohort(run, places, steps, passes, embeddings=embeddings, interval=interval, start=start)
         return Lane(tuple(self.sessions[name] for name in names), cohort, shared=not self._lockstep)
 
     def _steps(self, settings: DiffusionSettings) -> Steps:
@@ -237,4 +255,5 @@ def _table(
         clip_range=clip_range,
         use_clipped_model_output=settings.use_clipped_model_output,
         prediction_type=prediction_type,
+        strength=settings.strength,
     )

@@ -21,6 +21,7 @@ from gensdk_runtime.backends.bound import Bound, HeldKeys
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.diffusion_graphs import CARRY
 from gensdk_runtime.programs.diffusion_loop import MOST_STEPS, Loop
+from gensdk_runtime.programs.diffusion_start import Start
 from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.run import Borrower, Run, State
 from gensdk_runtime.programs.solvers import NO_CLIP, SolverTable
@@ -32,13 +33,15 @@ REST = np.array([0.0, 0.0, NO_CLIP, 1.0, 0.0, 0.0, 0.0, 0.0], np.float32)
 
 @dataclass(frozen=True)
 class Steps:
-    """A solver's table, as steps are fed: float32 `coefficients` [S, 8] in one array, its `rows`, and whether each
-    step adds noise."""
+    """A solver's table, as steps are fed: float32 `coefficients` [S, 8] in one array, its `rows`, whether each
+    step adds noise, and how much of image and noise there is before it, float32 [S]."""
 
     timesteps: tuple[float, ...]
     coefficients: Float32
     rows: tuple[Float32, ...]
     noisy: tuple[bool, ...]
+    alpha: Float32
+    sigma: Float32
 
     @classmethod
     def of(cls, table: SolverTable) -> Steps:
@@ -46,14 +49,15 @@ class Steps:
         coefficients = table.coefficients.astype(np.float32)
         noisy = tuple((table.noise_scale > 0).tolist())
         times = tuple(int(time) if time.is_integer() else time for time in table.timesteps.tolist())
-        return cls(times, coefficients, tuple(coefficients), noisy)
+        alpha, sigma = table.alpha.astype(np.float32), table.sigma.astype(np.float32)
+        return cls(times, coefficients, tuple(coefficients), noisy, alpha, sigma)
 
 
 class Cohort:
     """Members of one run that go in lockstep: those at `places` of it, or with None all.
 
     `embeddings`: of each step, float32 [L, F] for the labels that occur; None for a graph that takes time steps.
-    `interval`: only every so many steps are computed in full.
+    `interval`: only every so many steps are computed in full. `start`: where they start from images.
     """
 
     def __init__(
@@ -65,11 +69,14 @@ class Cohort:
         *,
         embeddings: Sequence[Float32] | None,
         interval: int,
+        start: Start | None = None,
     ) -> None:
         self.run, self.steps, self.passes, self.interval = run, steps, passes, interval
         self.keys = run.keys if places is None else tuple(run.keys[place] for place in places)
         self.step, self.done = 0, False
         self.berth: Berth | None = None
+        self.keeps = start is not None and start.keeps
+        self._start = start
         self._padded = passes
         self._tables: StepTables | None = None
         self._held: HeldKeys | None = None
@@ -97,6 +104,8 @@ class Cohort:
             else:
                 self._padded.spread(self._embeddings[step], bound.overwrite("embedding")[:, at])
             bound.overwrite("coefficients")[at] = self.steps.rows[step]
+            if self.keeps and self._start is not None and step:
+                self._start.keep(step, bound.input("sample")[at])
         if self.steps.noisy[step]:  # else what lies there is multiplied by zero
             self._draw("noise", bound, step + 1)
 
@@ -125,7 +134,7 @@ class Cohort:
         self.step = step + 1
         if self._tells:
             timestep, at = self.steps.timesteps[step], self._at
-            if run.end_step(step, end, timestep, lambda: bound.output("next_previous_x0")[at]):
+            if run.end_step(step, end, timestep, lambda: self._finished(bound.output("next_previous_x0")[at])):
                 self._take(bound.output("next_previous_x0"))
                 return False
         if step + 1 < end:
@@ -153,9 +162,13 @@ class Cohort:
         else:
             self._take(self.berth.last.output("next_previous_x0"))
 
+    def _finished(self, images: Float32) -> Float32:
+        """The members' images, with what is kept of those that they start from."""
+        return images if self._start is None else self._start.finished(images)
+
     def _take(self, images: Float32) -> None:
         self.done = True
-        run, images = self.run, images[self._at]
+        run, images = self.run, self._finished(images[self._at])
         if self._places is None:
             run.finish(images)
         else:
@@ -205,7 +218,9 @@ class Cohort:
     def _begin(self, bound: Bound) -> None:
         """Writes x_T as the sample that `bound` runs on."""
         latents = self.run.latents
-        if latents is None:
+        if self._start is not None:
+            self._start.begin(bound.overwrite("sample")[self._at])
+        elif latents is None:
             self._draw("sample", bound, noise.LATENT_STREAM)
         else:
             bound.overwrite("sample")[self._at] = latents if self._places is None else latents[self._places]
@@ -340,7 +355,7 @@ class Lane:
         self.cohorts = [cohort for cohort in self.cohorts if not cohort.done]
         batch = sum(len(cohort) for cohort in self.cohorts)
         passes = max(0 if cohort.passes is None else len(cohort.passes) for cohort in self.cohorts)
-        alike, first = len(self.cohorts) == 1, 0
+        alike, first = len(self.cohorts) == 1 and not self.cohorts[0].keeps, 0
         berth = Berth(self._graphs, self._interval, batch=batch, passes=passes, alike=alike)
         for cohort in self.cohorts:
             at = slice(first, first := first + len(cohort)) if self._shared else slice(None)

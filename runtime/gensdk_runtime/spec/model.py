@@ -134,6 +134,8 @@ class DiffusionSpec(ProgramSpec):
     def _check(self) -> Self:
         if self.defaults.cache_interval > 1 and self.shallow_graph is None:
             raise ValueError("a default cache_interval over 1 needs a shallow_graph")
+        if self.defaults.strength is not None:
+            raise ValueError("strength belongs to the image that a sample starts from; it has no default")
         if self.prediction_type != "sample" and (self.prediction_type == "flow") != (self.schedule.kind == "flow"):
             raise ValueError(f"no prediction_type {self.prediction_type!r} on a schedule {self.schedule.kind!r}")
         return self

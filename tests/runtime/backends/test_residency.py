@@ -75,6 +75,31 @@ def test_diffusion_of_any_length_passes_twice_to_the_gpu_and_once_back(
     np.testing.assert_array_equal(again.array, expected)
 
 
+@pytest.mark.parametrize("interval", [1, 2])
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["image", "mask"])
+def test_what_starts_from_images_is_the_same_on_a_gpu(
+    host: Any, reference: Any, masked: bool, interval: int, solver: dict[str, Any]
+) -> None:
+    """Without a mask as little passes as ever; plain calls before and after are what they were."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    mask = np.arange(64).reshape(8, 8) % 3 > 0 if masked else None
+    given = {"image": image, "mask_image": mask, "strength": 0.7}
+    options: dict[str, Any] = {"num_inference_steps": 9, "cache_interval": interval, "label": 2, **solver}
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        plain = model.sample(3, seed=1, **options)
+        samples, calls = counted(host.cuda, lambda: model.sample(3, seed=1, **given, **options))
+        again, repeated = counted(host.cuda, lambda: model.sample(3, seed=1, **options))
+    if not masked:
+        assert calls[UP] <= 3
+        assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
+    assert repeated[UP] <= 2
+    assert (repeated[DOWN], repeated[WAITS]) == (1, 1)
+    np.testing.assert_array_equal(samples.array, reference(3, seed=1, **given, **options).array)
+    for each in (plain, again):
+        np.testing.assert_array_equal(each.array, reference(3, seed=1, **options).array)
+
+
 @pytest.mark.parametrize("n", [1, 4])
 @pytest.mark.parametrize("prefix", [None, np.full((1, 3, 8), 128, np.uint8)], ids=["whole", "continued"])
 def test_an_image_of_pixels_passes_once_back(host: Any, n: int, prefix: Any) -> None:
