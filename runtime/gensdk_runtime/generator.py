@@ -207,8 +207,7 @@ class Generator(Walking, Closable):
         - `prompt`, for a model that makes samples from texts: a text for all samples, or a list with one for each;
           or tokens, int64 [n, up to the model's length], filled up behind.
         - `negative_prompt`, for a diffusion model with prompts: the text that guidance leads away from, in the
-        same
-          ways; the empty one where it is left open.
+          same ways; the empty one where it is left open.
         - `audio`, for a model that makes samples from sounds: one for all, or for each. Float in [-1, 1] or int16,
           [samples] at the model's rate, [n, samples] or [n, samples, channels]; ``(array, Hz)``; a .wav or .flac
           file; or a list of such. What does not fit is mixed, resampled or cut, and told.
