@@ -220,7 +220,8 @@ def _with_defaults(plan: ExportPlan, defaults: Mapping[str, Any]) -> ExportPlan:
     if own is None:
         raise InputError(f"a {program.kind} model has no options; leave defaults out")
     sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in plan.model.graphs}
-    settings = make_program(plan.model, sessions).resolve(defaults)
+    made = make_program(plan.model, sessions)
+    settings = made.starting(made.resolve(defaults), given=False)
     changed = program.model_copy(update={"defaults": settings})
     return replace(plan, model=ModelSpec.model_validate({**dict(plan.model), "program": changed}))
 

@@ -31,6 +31,8 @@ Examples:
   gensdk sample chorales -n 4 -o tunes/           (a model of music: a MIDI file each; or tunes.wav, tunes.png)
   gensdk sample digits-pixelcnn -n 10 --label 0,1,2,3,4,5,6,7,8,9 -o digits/
   gensdk sample digits-pixelcnn -n 16 --prefix digits/00007.png -o sevens.png    (other lower halves)
+  gensdk sample digits-ddpm -n 16 --image digits/00007.png --strength 0.5 -o near.png    (like this image)
+  gensdk sample digits-ddpm -n 16 --image seven.png --mask-image mask.png -o repaired.png  (white is painted anew)
 """
 
 
@@ -40,7 +42,8 @@ Examples:
     "-n",
     "n",
     type=int,
-    help="Number of samples. [default: as many as beginnings, seeds, labels, prompts or sounds are listed, or 16]",
+    help="Number of samples. [default: as many as beginnings, images, seeds, labels, prompts or sounds are "
+    "listed, or 16]",
 )
 @click.option(
     "-o",
@@ -63,6 +66,18 @@ Examples:
     multiple=True,
     metavar="FILE",
     help="A .wav or .flac file that samples are made from; may be repeated, one for each sample.",
+)
+@click.option(
+    "--image",
+    metavar="FILE",
+    help="What samples start from, of diffusion models: an image, a folder or an .npz, with one for all or one "
+    "for each, of the size of the model's images. See --strength.",
+)
+@click.option(
+    "--mask-image",
+    metavar="FILE",
+    help="Where --image is painted anew: a picture in grey of the same size, white where it is, black where it is "
+    "kept; or a folder or an .npz of them.",
 )
 @click.option(
     "--condition",
@@ -106,6 +121,8 @@ def sample(
     negative_prompt: str | None,
     prompts: str | None,
     sounds: tuple[str, ...],
+    image: str | None,
+    mask_image: str | None,
     conditions: tuple[str, ...],
     prefix: str | None,
     prefix_length: int | None,
@@ -145,10 +162,12 @@ def sample(
             asked |= _prompts_of(prompts, generator.model, asked)
         if sounds:
             asked |= _sounds_of(sounds, generator.model, asked)
+        asked |= _starts_of({"image": image, "mask_image": mask_image}, generator.model)
         begun = None if prefix is None else kind.prefix_of(prefix, prefix_length)
         if n is None:
             listed = [len(each) for each in (seeds, *asked.values()) if isinstance(each, list)]
-            begins = 1 if begun is None else len(begun)
+            starts = [len(asked[name]) for name in ("image", "mask_image") if name in asked]
+            begins = max(1 if begun is None else len(begun), *starts, 1)
             n = begins if begins > 1 else next(iter(listed), 16)
         samples = generator.sample(n, seed=seeds, prefix=begun, settings=options, **asked, **given)
     lines = samples.output.lines(samples) if target is None else []
@@ -210,6 +229,20 @@ def _sounds_of(paths: Sequence[str], model: ModelSpec, asked: Mapping[str, Any])
         raise InputError("audio is given twice, by --audio and by --condition; give it once")
     check_known({"audio": paths}, model)
     return {"audio": list(paths) if len(paths) > 1 else paths[0]}
+
+
+def _starts_of(paths: Mapping[str, str | None], model: ModelSpec) -> dict[str, Any]:
+    """The images of files, and masks in grey, that samples start from, by the arguments that take them."""
+    from gensdk_runtime.arguments import check_path
+    from gensdk_runtime.conditions.base import check_known
+    from gensdk_runtime.outputs.base import output_of
+    from gensdk_runtime.programs import program_type
+
+    given = {name: check_path(path, name) for name, path in paths.items() if path is not None}
+    if given and not program_type(model).starts:
+        check_known(given, model)
+    kind = output_of(model.output)
+    return {name: kind.start_of(path, mask=name == "mask_image") for name, path in given.items()}
 
 
 def parse_conditions(pairs: Sequence[str], model: ModelSpec) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import methods
-from gensdk_runtime.arguments import check_count, check_flag, check_word
+from gensdk_runtime.arguments import check_flag, check_word
 from gensdk_runtime.backends.base import Backend, Session
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.model_files import Files, HeldFiles, ModelFiles
@@ -21,7 +21,8 @@ from gensdk_runtime.conditions.given_images import Picture, check_size
 from gensdk_runtime.conditions.label import Label
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.closable import Closable
-from gensdk_runtime.noise import Seeds, sample_keys
+from gensdk_runtime.methods.walking import Walking
+from gensdk_runtime.noise import Seeds
 from gensdk_runtime.outputs.base import OutputType
 from gensdk_runtime.plan.costs import Choice
 from gensdk_runtime.plan.executor import Executor
@@ -29,7 +30,7 @@ from gensdk_runtime.plan.origin import Origin
 from gensdk_runtime.plan.request import ARGUMENTS, Asked
 from gensdk_runtime.plan.runner import runner_of
 from gensdk_runtime.plan.runners import Runners
-from gensdk_runtime.plan.sampling import SampleArguments, Sampling
+from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs import ABILITIES, abilities
 from gensdk_runtime.programs.run import StepCallback
 from gensdk_runtime.samples import Samples
@@ -43,11 +44,10 @@ if TYPE_CHECKING:
     from gensdk_runtime.conditions.audio import Audio
     from gensdk_runtime.conditions.prompt import Prompt
     from gensdk_runtime.methods.inversion import Detection, Inversion, InvertArguments
-    from gensdk_runtime.methods.latents import Latents, Method, Point, Walk
     from gensdk_runtime.methods.prepared import Prepared
 
 
-class Generator(Closable):
+class Generator(Walking, Closable):
     """A model ready to sample. Threads may share it; use it in ``with``, or call :meth:`close`.
 
     Forked processes may go on with it: each opens the graphs again at its first call, from the bundle as it was.
@@ -177,6 +177,7 @@ class Generator(Closable):
         label: Label | None = None,
         latents: NDArray[np.float32] | None = None,
         image: Any = None,
+        mask_image: Any = None,
         prompt: Prompt | None = None,
         audio: Audio | None = None,
         prefix: Any = None,
@@ -198,6 +199,10 @@ class Generator(Closable):
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
         - `image`, for a model that translates images: one for each sample, uint8 [n, H, W, C] (or [n, H, W] in
           grey), or float [n, C, H, W] in its source's value range, rounded where the graph takes bytes.
+          For a diffusion model what samples start from, one for all or one for each, of the size of its images,
+          with the noise of the first step that `strength` leaves; with 1 a sample is the one without an image.
+        - `mask_image`: where such an `image` is painted anew, bool, float or uint8 [H, W], [n, H, W] or [n, H, W,
+          1], 1 (in bytes 255) for anew, 0 for kept as it was given; values between are cut in the middle.
         - `prompt`, for a model that makes samples from texts: a text for all samples, or a list with one for each;
           or tokens, int64 [n, up to the model's length], filled up behind.
         - `audio`, for a model that makes samples from sounds: one for all, or for each. Float in [-1, 1] or int16,
@@ -221,7 +226,13 @@ class Generator(Closable):
         return self._sampling.sample(
             n,
             seed=seed,
-            conditions={"label": label, "image": image, "prompt": prompt, "audio": audio},
+            conditions={
+                "label": label,
+                "image": image,
+                "mask_image": mask_image,
+                "prompt": prompt,
+                "audio": audio,
+            },
             latents=latents,
             prefix=prefix,
             callback_on_step_end=callback_on_step_end,
@@ -285,80 +296,6 @@ class Generator(Closable):
         """
         asked = {"label": label, "prompt": prompt}
         return methods.encoding.log_likelihood(self._sampling, images, asked, lengths, batch_size)
-
-    def latents(self, n: int, seed: Seeds) -> NDArray[np.float32]:
-        """The latents, float32 [n, ...], that ``sample(n, seed=seed)`` starts from: z, or the first noise x_T;
-        :class:`InputError` for a model that has none."""
-        return self._latents.of(sample_keys(check_count(n), seed))
-
-    def interpolate(
-        self,
-        a: Point,
-        b: Point,
-        n: int,
-        *,
-        method: Method | None = None,
-        label: Label | None = None,
-        **options: Unpack[SampleArguments],
-    ) -> Samples:
-        """`n` samples on the way from `a` to `b`, both ends among them.
-
-        `a`, `b`: seeds (an int or a (seed, position) pair), whose samples the ends are, or latents [...] such as
-        :meth:`encode` and :meth:`latents` give. `method`: "slerp" along a great circle, which None takes for
-        normal latents, or "lerp" in a line. `label` and `options` as for :meth:`sample`. What a sample draws
-        beside its latent (a label left open, the noise of later steps) it has from the nearer end. Raises
-        :class:`InputError` for a model without a latent, and as :meth:`sample` does.
-        """
-        return self.walk((a, b), n, method=method, label=label, **options)
-
-    def walk(
-        self,
-        points: Sequence[Point],
-        n: int,
-        *,
-        method: Method | None = None,
-        loop: bool = False,
-        label: Label | None = None,
-        **options: Unpack[SampleArguments],
-    ) -> Samples:
-        """As :meth:`interpolate`, through two `points` or more, `n` samples a leg with both of its ends.
-
-        ``(len(points) - 1) (n - 1) + 1`` samples; with `loop` a leg leads from the last point back to the first,
-        which is not repeated: ``len(points) (n - 1)`` samples.
-        """
-        return self._along(self._latents.walk(points, n, method=method, loop=loop), label, options)
-
-    def traverse(
-        self,
-        point: Point,
-        axis: int,
-        n: int = 16,
-        *,
-        low: float | None = None,
-        high: float | None = None,
-        label: Label | None = None,
-        **options: Unpack[SampleArguments],
-    ) -> Samples:
-        """`n` samples from one latent whose value number `axis` goes from `low` to `high`.
-
-        By default from -3 to 3, or from 0 to 1 where the latent is uniform. `point`, `label` and `options` as for
-        :meth:`interpolate`.
-        """
-        return self._along(self._latents.traverse(point, axis, n, low=low, high=high), label, options)
-
-    def arithmetic(
-        self,
-        plus: Sequence[Sequence[Point]],
-        minus: Sequence[Sequence[Point]] = (),
-        *,
-        label: Label | None = None,
-        **options: Unpack[SampleArguments],
-    ) -> Samples:
-        """One sample of the sum of means: "a - b + c" is ``plus=[a, c], minus=[b]``, each a list of points.
-
-        Radford et al. (2015), section 6.3.2. `label` and `options` as for :meth:`interpolate`.
-        """
-        return self._along(self._latents.arithmetic(plus, minus), label, options)
 
     @takes_options("ascent")
     def invert(
@@ -481,16 +418,6 @@ class Generator(Closable):
         self._executor.close()
         if self._owned is not None:
             self._owned.close()
-
-    @property
-    def _latents(self) -> Latents:
-        return methods.latents.Latents(self._sampling.program)
-
-    def _along(self, walk: Walk, label: Label | None, options: Mapping[str, Any]) -> Samples:
-        """A sample for each latent of a walk."""
-        for name in {"seed", "latents"} & set(options):
-            raise InputError(f"a walk brings its own {name}; leave it out")
-        return self.sample(len(walk.keys), seed=walk.keys, latents=walk.latents, label=label, **options)
 
 
 def _load_again(origin: Origin) -> Generator:

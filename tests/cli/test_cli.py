@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gensdk.cli.main import VERBS, run
 from gensdk.cli.train import absolute_source
@@ -156,6 +157,53 @@ def test_samples_go_on_from_files(file, options, rows, n, capsys, tmp_path) -> N
         np.testing.assert_array_equal(made, four)
     np.testing.assert_array_equal(made[1, :rows], four[1, :rows])
     np.testing.assert_array_equal(made[0, :rows], four[0 if n == 4 else 1, :rows])
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "options", "drawn", "strength"),
+    [
+        ("four.npz", None, ["--strength", "0.3"], 4, 0.3),
+        ("four.npz", "mask.png", ["--strength", "1"], 4, 1.0),
+        ("four/00001.png", "mask.png", ["-n", "2", "--label", "3"], 2, 0.8),
+        ("four/00001.png", "four", [], 4, 0.8),
+        ("four/00001.png", None, [], 16, 0.8),
+    ],
+)
+def test_sample_starts_from_the_images_of_files(image, mask, options, drawn, strength, capsys, tmp_path) -> None:
+    for target in ("four.npz", "four"):
+        assert outcome(capsys, "sample", "digits-ddpm", "-n", "4", "--seed", "0", "-o", tmp_path / target)[0] == 0
+    painted = np.zeros((8, 8), np.uint8)
+    painted[4:] = 255
+    Image.fromarray(painted).save(tmp_path / "mask.png")
+    given = ["--image", tmp_path / image, *([] if mask is None else ["--mask-image", tmp_path / mask])]
+    made = ["--seed", "1", "-o", tmp_path / "after.npz", "--json"]
+    code, out, err = outcome(capsys, "sample", "digits-ddpm", *given, *options, *made)
+    assert code == 0
+    assert ("between 0 and 255" in err) == (mask == "four"), "digits are no mask of black and white"
+    after, four = np.load(tmp_path / "after.npz")["images"], np.load(tmp_path / "four.npz")["images"]
+    assert len(after) == drawn
+    assert json.loads(out)["settings"]["strength"] == strength
+    if mask == "mask.png":
+        np.testing.assert_array_equal(after[:, :4], four[:, :4] if image == "four.npz" else four[[1] * drawn, :4])
+
+
+def test_an_image_that_does_not_fit_is_refused(capsys, tmp_path) -> None:
+    Image.new("L", (9, 8)).save(tmp_path / "wide.png")
+    Image.new("L", (8, 8)).save(tmp_path / "fits.png")
+    wide, fits = tmp_path / "wide.png", tmp_path / "fits.png"
+    for bundle, arguments, said in (
+        ("digits-ddpm", ["--image", wide], "expected 8x8 pixels, got 9x8; resize it"),
+        ("digits-ddpm", ["--image", fits, "--mask-image", wide], "expected 8x8 pixels, got 9x8; resize it"),
+        ("digits-ddpm", ["--mask-image", fits], "mask_image needs an image"),
+        ("digits-ddpm", ["--strength", "0.5"], "pass image too, or leave strength out"),
+        ("digits-ddpm", ["--image", tmp_path / "none.png"], "none.png"),
+        ("digits-dcgan", ["--image", fits], "takes no image; leave image out"),
+        ("captions", ["--image", fits], "takes no image; leave image out"),
+    ):
+        code, out, err = outcome(capsys, "sample", bundle, *arguments, "-o", tmp_path / "x.png")
+        assert (code, out) == (5, "")
+        assert said in err
+        assert len(err.splitlines()) == 1
 
 
 def test_a_prefix_that_does_not_fit_is_refused(capsys, tmp_path) -> None:

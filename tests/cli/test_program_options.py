@@ -107,7 +107,7 @@ def test_every_option_is_measured(kind: str, flags: bool, bundle_of: Any, capsys
     (case,) = Report.from_json(out, what="stdout").cases
     assert {**options, **own}.items() <= case.subject.options.options.items()
     assert case.subject.options.options.keys() == {option.name for option in options_of(SETTINGS[kind])} - (
-        {"channel", "start"} - {**options, **own}.keys()
+        {"channel", "start", "strength"} - {**options, **own}.keys()
     ), "all that held are in the report, so that no changed default passes unseen"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import TensorProto, helper
 
 from gensdk_runtime.bundles.writer import write_bundle
@@ -13,7 +14,7 @@ from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.options import Option, options_of
 from gensdk_runtime.spec.settings import SETTINGS
 from gensdk_runtime.spec.signature import GraphSpec
-from support.models import MODELS
+from support.models import IMAGE, MODELS
 
 MODEL_OF = {
     "feedforward": "feedforward",
@@ -36,9 +37,14 @@ def another(option: Option) -> Any:
     return {int: 2, float: 0.25}[option.annotation]
 
 
+def beside(option: Option) -> dict[str, Any]:
+    """What else an option wants of :meth:`Generator.sample`, of a model of :data:`MODEL_OF`."""
+    return {"image": np.zeros((1, *IMAGE.shape), np.float32)} if option.name == "strength" else {}
+
+
 def others(kind: str) -> dict[str, Any]:
-    """Another value for every option of a program, such as go together."""
-    options = {option.name: another(option) for option in options_of(SETTINGS[kind])}
+    """Another value for every option of a program that wants nothing :func:`beside` it, such as go together."""
+    options = {option.name: another(option) for option in options_of(SETTINGS[kind]) if not beside(option)}
     return options | ({"solver": "ddim"} if "eta" in options else {})  # the one solver that takes it
 
 

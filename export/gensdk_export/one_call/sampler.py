@@ -45,12 +45,16 @@ class OneCall:
         # The program's own rules for settings; it needs no more of its graphs than their signatures.
         sessions = {graph.name: FakeSession(graph, backend="fake", precision="fp32") for graph in model.graphs}
         program = make_program(model, sessions)
-        settings = program.resolve(changed or {})
+        settings = program.starting(program.resolve(changed or {}), given=False)
         self.model = model
         self._in_elements = isinstance(program, SequenceForm)
         self.settings: DiffusionSettings | None = None
         self._table: SolverTable | None = None
         if isinstance(program, DiffusionForm) and isinstance(settings, DiffusionSettings):
+            if program.spec.latent is not None:
+                raise InputError(
+                    "the decoder of a latent space is no part of a one-call graph; leave one_call out"
+                )
             if settings.cache_interval > 1:
                 raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
             self.settings, self._table = settings, program.table(settings)

@@ -192,7 +192,7 @@ def checked(
     return {each.kind: each.check(given[each.kind], n) for each in works if each.kind in given}
 
 
-def check_known(given: Mapping[str, Any], model: ModelSpec) -> None:
+def check_known(given: Iterable[str], model: ModelSpec) -> None:
     """Raises :class:`InputError` where something was `given`, by kind, that the model can't be asked for."""
     known = [spec.kind for spec in model.conditions]
     for kind in given:

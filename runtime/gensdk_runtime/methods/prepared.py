@@ -52,25 +52,25 @@ class Prepared:
         conditions = deepcopy(dict(conditions))  # what the caller does with them later is none of its affairs
         self._conditions, self._options, self._output_type = conditions, options, output_type
         self._through: Through | None = None
-        self._planned: tuple[Any, Request, Lease] | None = None
+        self._planned: dict[bool, tuple[Any, Request, Lease]] = {}
         if self._source is not None and asked.size is not None:
             through = Through(sampling, given=Given(label=conditions.get("label"), options=options))
             if way_of(through, *asked.size).how != "whole":
                 self._through = through
                 return
-        request, lease = self._request()
+        request, lease = self._request(started=sampling.starts and options.get("strength") is not None)
         # Refuses bytes of what has none.
         sampling.output.empty(0, output_type, request.shape, makes_bytes=False)
         if warm:
             sampling.warm(request, output_type, lease)
 
-    def _request(self) -> tuple[Request, Lease]:
+    def _request(self, *, started: bool = False) -> tuple[Request, Lease]:
         """What was planned, and its buffers; planned anew where a backend was left out meanwhile, or memory was
-        short."""
-        requests, planned = self._sampling.requests, self._planned
+        short. `started`: for samples that start from images."""
+        requests, planned = self._sampling.requests, self._planned.get(started)
         if planned is None or planned[0] != requests.state:
-            request = requests.get(self._asked, self._conditions, self._options)
-            planned = self._planned = requests.state, request, self._sampling.executor.lease()
+            request = requests.get(self._asked._replace(started=started), self._conditions, self._options)
+            planned = self._planned[started] = requests.state, request, self._sampling.executor.lease()
         return planned[1:]
 
     def draw(
@@ -79,25 +79,26 @@ class Prepared:
         *,
         latents: Any = None,
         image: Any = None,
+        mask_image: Any = None,
         prompt: Prompt | None = None,
         audio: Audio | None = None,
     ) -> Samples:
         """The samples of one seed, as ``sample()`` with all else that was prepared gives them, to the bit.
 
-        `seed`, `latents`, `image`, `prompt` and `audio` as there. Raises as it does.
+        `seed`, `latents`, `image`, `mask_image`, `prompt` and `audio` as there. Raises as it does.
         """
         if self._through is not None:
             raise InputError(
                 f"images of {list(self._asked.size or ())} go through {self._sampling.model.name!r} in tiles or "
                 "resized; use translate(image)"
             )
-        request, lease = self._request()
+        request, lease = self._request(started=self._sampling.starts and image is not None)
         return self._sampling.draw(
             request,
             lease=lease,
             seed=seed,
             latents=latents,
-            conditions={"image": image, "prompt": prompt, "audio": audio},
+            conditions={"image": image, "mask_image": mask_image, "prompt": prompt, "audio": audio},
             output_type=self._output_type,
         )
 

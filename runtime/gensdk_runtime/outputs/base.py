@@ -167,6 +167,17 @@ class Output(ABC, Generic[SpecT]):
         knows none of that."""
         raise InputError(f"a mask is for images, and this model makes {self.of_shape}; leave it out")
 
+    def starts(self, image: Any, mask: Any | None) -> dict[str, Array]:
+        """What samples start from, checked: the "image", [m, ...] as samples are, and of a `mask` the
+        "mask_image", bool [m, ...], True where it is painted anew. :class:`InputError` where the kind knows none
+        of that."""
+        raise InputError(f"this model makes {self.of_shape}, which start from no image; leave image out")
+
+    def start_of(self, path: str | Path, *, mask: bool = False) -> Array:
+        """What samples start from in a file, for ``sample(image=...)``, or where `mask` says so masks;
+        :class:`InputError` where the kind knows none of that, or the file does not fit."""
+        raise InputError(f"this model makes {self.of_shape}, which start from no image; leave image out")
+
     def in_words(self, data: Array) -> str:
         """What the samples of `data` are, in a few words."""
         return f"{self.plural} of {' x '.join(map(str, data.shape[1:]))}"

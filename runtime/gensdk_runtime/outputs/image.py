@@ -64,18 +64,13 @@ class ImageOutput(Output[ImageSpec]):
         return check_images(values, self.spec, levels=levels)
 
     def prefix_of(self, path: str | Path, length: int | None = None) -> Array:
-        """The upper rows, by default half, of the images that :func:`load_images` reads: uint8 [n, h, W, C]."""
-        from gensdk_runtime.media.image_sets import Shaping, load_images  # which few need
-
+        """The upper rows, by default half, of the images that :func:`load_whole` reads: uint8 [n, h, W, C]."""
         height = self.spec.height
         if length is not None:
             check_whole(length, "the rows of a prefix", least=1, most=height - 1)
         elif height == 1:
             raise InputError("images of one row have no upper half; leave prefix out")
-        loaded = load_images(path, self.spec, Shaping(sized_by=None))
-        for name, reason in loaded.skipped:
-            tell(f"skipped {name} of {path}: {reason}")
-        return loaded.images[:, : length or height // 2]
+        return load_whole(path, self.spec)[:, : length or height // 2]
 
     def mask(self, mask: Any, n: int) -> Float32:
         """float32 [n, 1 or C, H, W], from [H, W], [n, H, W] or [n, C, H, W]."""
@@ -96,6 +91,19 @@ class ImageOutput(Output[ImageSpec]):
         if not ((array >= 0) & (array <= 1)).all():  # NaN fails both
             raise InputError("expected mask from 0 (missing) to 1 (known), got values outside or NaN")
         return np.broadcast_to(array.astype(np.float32), (n, *array.shape[1:]))
+
+    def starts(self, image: Any, mask: Any | None) -> dict[str, Array]:
+        """Images of the model's size, and masks [m, 1, H, W]."""
+        found: dict[str, Array] = {"image": check_start(image, self.spec)}
+        if mask is not None:
+            from gensdk_runtime.conditions.given_masks import checked_masks  # which few need
+
+            found["mask_image"] = checked_masks(mask, self.spec.height, self.spec.width)
+        return found
+
+    def start_of(self, path: str | Path, *, mask: bool = False) -> Array:
+        """uint8 [m, H, W, C], as :func:`load_whole` reads them; masks are of one channel."""
+        return load_whole(path, self.spec.model_copy(update={"channels": 1}) if mask else self.spec)
 
     def in_words(self, data: Array) -> str:
         """As in "images of 8 x 6", width before height."""
@@ -200,6 +208,33 @@ def check_images(images: Any, spec: ImageSpec, *, levels: int | None) -> Float32
     if levels is not None:
         unit = np.rint(unit * (levels - 1)) / (levels - 1)
     return (low + unit * (high - low)).astype(np.float32)
+
+
+def check_start(image: Any, spec: ImageSpec) -> Float32:
+    """float32 [m, C, H, W] within the value range, from uint8 NHWC or float NCHW, one of them also without its
+    first axis: floats as they are, to the bit."""
+    channels, height, width = spec.shape
+    if tuple(getattr(image, "shape", ())) in ((height, width, channels), spec.shape, (height, width)):
+        image = as_array(image, "image")[None]
+    array = checked_images(image, spec, (height, width))
+    if array.dtype == np.uint8:
+        return check_images(array, spec, levels=None)
+    low, high = spec.value_range
+    inside: Float32 = np.clip(array.astype(np.float32), np.float32(low), np.float32(high))
+    return inside
+
+
+def load_whole(path: str | Path, spec: ImageSpec) -> Uint8:
+    """The images of a file or a folder, of just the size of `spec`, uint8 [n, H, W, C]; says what is skipped.
+
+    As :func:`gensdk_runtime.media.image_sets.load_images`, which tells what it takes and what it raises.
+    """
+    from gensdk_runtime.media.image_sets import Shaping, load_images  # which few need
+
+    loaded = load_images(path, spec, Shaping(sized_by=None))
+    for name, reason in loaded.skipped:
+        tell(f"skipped {name} of {path}: {reason}")
+    return loaded.images
 
 
 def check_rows(rows: Any, spec: ImageSpec, *, levels: int) -> Float32:

@@ -12,7 +12,7 @@ from gensdk_runtime.spec.settings import ProgramSettings
 
 ABOUT = ("model", "backend", "precision", "fallback", "stopped")
 """What a record says of how samples were made, and what none of them depends on."""
-_ARRAYS = ("latents", "prefix")
+_ARRAYS = ("latents", "prefix", "image", "mask_image")
 """What a record says of "given", and does not hold."""
 _DRAWN_FROM = ("n", "seeds", "labels", *_ARRAYS)
 
@@ -21,7 +21,7 @@ class GivenSettings(NamedTuple):
     """`options` of the program; `n`, `seed` and `conditions`, by kind, of samples that were recorded, where some
     were.
 
-    `arrays`: what those were made from beside, of the caller's: "latents", "prefix".
+    `arrays`: what those were made from beside, of the caller's, such as "latents".
     """
 
     options: Mapping[str, Any]

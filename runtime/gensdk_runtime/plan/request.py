@@ -30,13 +30,15 @@ _PLAIN = (int, float, str, bool, type(None))
 
 class Asked(NamedTuple):
     """Arguments of a call: `listening` where a callback listens to steps; `size`, such as height and width, of
-    what samples are made from, where their own follows from it; `continued`: their beginnings are given."""
+    what samples are made from, where their own follows from it; `continued`: their beginnings are given;
+    `started`: the images that they start from."""
 
     n: int
     batch_size: int | None = None
     listening: bool = False
     size: Size | None = None
     continued: bool = False
+    started: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Request:
     `shape`: of a sample; `size`: of what it is made from, see :class:`Asked`. `conditions`: those that were asked
     for, by kind, read-only [n, ...]; `drawn`: those of which each sample's comes from its seed; `unasked`: the
     kinds whose values are not the caller's, but the model's "none". `splits`: the batch size was left open.
-    `record`: what results say of `settings`.
+    `record`: what results say of `settings`. `started`: they start from images.
     """
 
     n: int
@@ -59,6 +61,7 @@ class Request:
     size: Size | None
     splits: bool
     record: Mapping[str, Any]
+    started: bool = False
 
 
 class Requests:
@@ -103,6 +106,7 @@ class Requests:
     def _make(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
         count = check_count(asked.n)
         settings = self._program.resolve(options, others=ARGUMENTS)
+        settings = self._program.starting(settings, given=asked.started)
         kept: dict[str, NDArray[Any]] = {}
         drawn: list[Condition[Any]] = []
         unasked: set[str] = set()
@@ -145,6 +149,7 @@ class Requests:
             size=asked.size,
             splits=asked.batch_size is None,
             record=self._program.describe(settings),
+            started=asked.started,
         )
 
 

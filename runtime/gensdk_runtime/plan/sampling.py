@@ -23,11 +23,14 @@ from gensdk_runtime.plan.given_settings import given_settings
 from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
+from gensdk_runtime.plan.starts import encoded
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.run import Run, StepCallback
 from gensdk_runtime.samples import Samples, Timings
 from gensdk_runtime.spec.settings import ProgramSettings, SampleOptions
 
+STARTS = ("image", "mask_image")
+"""What samples of a model start from that can."""
 FEW = 64
 """Samples that fit into memory wherever the model does."""
 
@@ -76,6 +79,7 @@ class Sampling:
         self._working = self.model.program.working
         self._recorded = {condition.kind: f"{condition.kind}s" for condition in self.conditions}
         self.fresh = tuple(condition for condition in self.conditions if not condition.kept)
+        self.starts = self.program.starts and "image" not in self._recorded
 
     def sample(
         self,
@@ -99,7 +103,7 @@ class Sampling:
         if settings is not None:
             given = given_settings(settings, self.program.Settings, self._recorded)
             options = given.under(options)
-            given.check_arrays(latents=latents, prefix=prefix)
+            given.check_arrays(latents=latents, prefix=prefix, **{name: asked_for.get(name) for name in STARTS})
             if n is None:
                 n = given.n
                 seed = given.seed if seed is None else seed
@@ -113,7 +117,8 @@ class Sampling:
             fresh["prefix"] = self._beginnings(prefix, n)
         if n is None:
             n = next((len(values) for values in fresh.values()), 1)
-        asked = Asked(n, batch_size, callback_on_step_end is not None, size, prefix is not None)
+        started = self.starts and "image" in fresh
+        asked = Asked(n, batch_size, callback_on_step_end is not None, size, prefix is not None, started)
         request = self.requests.get(asked, asked_for, options)
         call = _Call(start, seed, latents, fresh, callback_on_step_end, progress, output_type)
         return self._carry_out(request, call)
@@ -129,7 +134,7 @@ class Sampling:
                 asked_for |= {kind: options[kind] for kind in named if options[kind] is not None}
                 options = {name: value for name, value in options.items() if name not in named}
         if asked_for:
-            check_known(asked_for, self.model)
+            check_known([kind for kind in asked_for if not (self.starts and kind in STARTS)], self.model)
         return asked_for, options
 
     def checked(self, given: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
@@ -139,18 +144,31 @@ class Sampling:
     def _checked(self, given: dict[str, Any], n: int | None) -> tuple[dict[str, NDArray[Any]], Size | None]:
         """Takes those conditions out of `given` that no request keeps: their values, and their size."""
         fresh, size = {}, None
+        begun = self._begun(given) if given and self.starts else {}
+        if n is None:
+            n = next((len(rows) for rows in begun.values() if len(rows) > 1), None)
         for condition in self.fresh:
             values = fresh[condition.kind] = condition.check(given.pop(condition.kind, None), n)
             size = size or condition.size(values)
+        if begun:
+            count = check_count(next((len(values) for values in fresh.values()), 1) if n is None else n)
+            fresh |= {name: _for_each(rows, count, name) for name, rows in begun.items()}
         return fresh, size
+
+    def _begun(self, given: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        """Takes out of `given` what samples start from: one for all of them, or one for each."""
+        image, mask = (given.pop(name, None) for name in STARTS)
+        if image is not None:
+            found = self.output.starts(image, mask)
+            return encoded(self.executor, found) if self.program.starts_encoded else found
+        if mask is not None:
+            raise InputError("mask_image needs an image, which is kept where it is 0; pass image too")
+        return {}
 
     def _beginnings(self, given: Any, n: int | None) -> NDArray[Any]:
         """The beginning of each sample; one may be given for all."""
         found = self.executor.runners.steps.program.prefix(given, self.output)
-        count = len(found) if n is None else check_count(n)
-        if len(found) not in (1, count):
-            raise InputError(f"expected one prefix, or one for each of the {count} samples, got {len(found)}")
-        return np.broadcast_to(found, (count, *found.shape[1:]))
+        return _for_each(found, len(found) if n is None else check_count(n), "prefix")
 
     def options(
         self, settings: ProgramSettings | Mapping[str, Any] | None, options: Mapping[str, Any]
@@ -186,6 +204,8 @@ class Sampling:
         """Runs a request once, so that graphs are bound and memory is there."""
         size = request.size or ()
         conditions = {each.kind: each.sized(request.n, size) for each in self.fresh}
+        if request.started:
+            conditions["image"] = np.full((1, *request.shape), self.model.output.value_range[0], np.float32)
         self.draw(request, seed=0, conditions=conditions, output_type=output_type, lease=lease)
 
     def _carry_out(self, request: Request, call: _Call) -> Samples:
@@ -234,7 +254,7 @@ class Sampling:
                 **told,
                 **record,
                 **({} if latents is None else {"latents": "given"}),
-                **({"prefix": "given"} if "prefix" in call.fresh else {}),
+                **{name: "given" for name in call.fresh if name == "prefix" or (self.starts and name in STARTS)},
                 **({"stopped": True} if stopped else {}),
             },
             timings=Timings(
@@ -258,3 +278,10 @@ class Sampling:
         return self.executor.run(
             Work(task, request.rounds, batches, halves=request.splits, progress=call.progress)
         )
+
+
+def _for_each(rows: NDArray[Any], count: int, what: str) -> NDArray[Any]:
+    """`rows` [m, ...] for `count` samples: one is for all of them."""
+    if len(rows) not in (1, count):
+        raise InputError(f"expected one {what}, or one for each of the {count} samples, got {len(rows)}")
+    return np.broadcast_to(rows, (count, *rows.shape[1:]))

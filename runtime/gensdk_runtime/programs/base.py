@@ -56,6 +56,9 @@ class Program(ABC, Generic[SettingsT]):
     Settings: ClassVar[type[ProgramSettings]]
     ends: ClassVar[bool] = False
     """Whether a sample may end before the end of its array, so that ``run.lengths`` tells how long it is."""
+    starts: ClassVar[bool] = False
+    """Whether samples may start from images, in ``run.conditions["image"]``, of which what
+    ``run.conditions["mask_image"]`` leaves out is kept."""
     continues: ClassVar[bool] = False
     """Whether this form of the program goes on from the beginnings in ``run.conditions["prefix"]``."""
 
@@ -93,6 +96,11 @@ class Program(ABC, Generic[SettingsT]):
         can't."""
         return settings
 
+    def starting(self, settings: SettingsT, *, given: bool) -> SettingsT:
+        """`settings` for samples that start from images, where those are `given`; :class:`InputError` where they
+        don't go with that."""
+        return settings
+
     def describe(self, settings: SettingsT) -> dict[str, Any]:
         """The settings as plain JSON values, for the record in results and files."""
         return settings.model_dump()
@@ -115,6 +123,20 @@ class Program(ABC, Generic[SettingsT]):
         """The first latents [len(keys), ...] as :meth:`run` draws them; None for a program that has none."""
         draw = noise.uniform if self.uniform_latent else noise.normal
         return None if self.latent_shape is None else draw(keys, noise.LATENT_STREAM, self.latent_shape)
+
+    @property
+    def starts_encoded(self) -> bool:
+        """True if the images that samples start from are latents that :meth:`encode` makes of them."""
+        return False
+
+    @property
+    def encoder_conditions(self) -> tuple[str, ...] | None:
+        """The kinds of conditions that its encoder wants beside images; None for a program without an encoder."""
+        return None
+
+    def encode(self, run: Run) -> None:
+        """Fills the run with latents [count, ...] of its sources, images float32 [len(run), C, H, W]."""
+        raise NotImplementedError
 
     def prefix(self, given: Any, output: Output[Any]) -> NDArray[Any]:
         """The beginnings of samples [m, ...] that the caller gave, checked, as :meth:`run` takes them; `output`:

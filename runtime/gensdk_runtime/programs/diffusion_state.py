@@ -20,7 +20,9 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound, HeldKeys
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.diffusion_graphs import CARRY
+from gensdk_runtime.programs.diffusion_latents import Decoding
 from gensdk_runtime.programs.diffusion_loop import MOST_STEPS, Loop
+from gensdk_runtime.programs.diffusion_start import Start
 from gensdk_runtime.programs.guidance import Passes
 from gensdk_runtime.programs.run import Borrower, Run, State
 from gensdk_runtime.programs.solvers import NO_CLIP, SolverTable
@@ -32,13 +34,15 @@ REST = np.array([0.0, 0.0, NO_CLIP, 1.0, 0.0, 0.0, 0.0, 0.0], np.float32)
 
 @dataclass(frozen=True)
 class Steps:
-    """A solver's table, as steps are fed: float32 `coefficients` [S, 8] in one array, its `rows`, and whether each
-    step adds noise."""
+    """A solver's table, as steps are fed: float32 `coefficients` [S, 8] in one array, its `rows`, whether each
+    step adds noise, and how much of image and noise there is before it, float32 [S]."""
 
     timesteps: tuple[float, ...]
     coefficients: Float32
     rows: tuple[Float32, ...]
     noisy: tuple[bool, ...]
+    alpha: Float32
+    sigma: Float32
 
     @classmethod
     def of(cls, table: SolverTable) -> Steps:
@@ -46,14 +50,16 @@ class Steps:
         coefficients = table.coefficients.astype(np.float32)
         noisy = tuple((table.noise_scale > 0).tolist())
         times = tuple(int(time) if time.is_integer() else time for time in table.timesteps.tolist())
-        return cls(times, coefficients, tuple(coefficients), noisy)
+        alpha, sigma = table.alpha.astype(np.float32), table.sigma.astype(np.float32)
+        return cls(times, coefficients, tuple(coefficients), noisy, alpha, sigma)
 
 
 class Cohort:
     """Members of one run that go in lockstep: those at `places` of it, or with None all.
 
     `embeddings`: of each step, float32 [L, F] for the labels that occur; None for a graph that takes time steps.
-    `interval`: only every so many steps are computed in full.
+    `interval`: only every so many steps are computed in full. `start`: where they start from images;
+    `decoding`: where what the steps make are latents.
     """
 
     def __init__(
@@ -65,11 +71,15 @@ class Cohort:
         *,
         embeddings: Sequence[Float32] | None,
         interval: int,
+        start: Start | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         self.run, self.steps, self.passes, self.interval = run, steps, passes, interval
         self.keys = run.keys if places is None else tuple(run.keys[place] for place in places)
         self.step, self.done = 0, False
         self.berth: Berth | None = None
+        self.keeps = start is not None and start.keeps
+        self._start, self._decoding = start, decoding
         self._padded = passes
         self._tables: StepTables | None = None
         self._held: HeldKeys | None = None
@@ -97,6 +107,8 @@ class Cohort:
             else:
                 self._padded.spread(self._embeddings[step], bound.overwrite("embedding")[:, at])
             bound.overwrite("coefficients")[at] = self.steps.rows[step]
+            if self.keeps and self._start is not None and step:
+                self._start.keep(step, bound.input("sample")[at])
         if self.steps.noisy[step]:  # else what lies there is multiplied by zero
             self._draw("noise", bound, step + 1)
 
@@ -125,12 +137,12 @@ class Cohort:
         self.step = step + 1
         if self._tells:
             timestep, at = self.steps.timesteps[step], self._at
-            if run.end_step(step, end, timestep, lambda: bound.output("next_previous_x0")[at]):
-                self._take(bound.output("next_previous_x0"))
+            if run.end_step(step, end, timestep, lambda: self._shown(bound.output("next_previous_x0")[at])):
+                self._take(bound, "next_previous_x0")
                 return False
         if step + 1 < end:
             return True
-        self._take(bound.output("next_sample"))
+        self._take(bound, "next_sample")
         return False
 
     @property
@@ -142,20 +154,38 @@ class Cohort:
     def end_loop(self, bound: Bound) -> None:
         """Takes the result of all steps, of which `bound` made the last."""
         self.step = len(self.steps.rows)
-        self._take(bound.output("next_sample"))
+        self._take(bound, "next_sample")
 
     def stop(self) -> None:
         """Takes the present estimate of x_0 as the result; zeros before the first step."""
         if self.done:
             return
         if self.berth is None or self.berth.last is None:
-            self._take(np.zeros((1, *self.run.data.shape[1:]), np.float32).repeat(len(self), 0))
+            self._give(np.zeros((len(self), *self.run.data.shape[1:]), np.float32))
         else:
-            self._take(self.berth.last.output("next_previous_x0"))
+            self._take(self.berth.last, "next_previous_x0")
 
-    def _take(self, images: Float32) -> None:
+    def _finished(self, made: Float32) -> Float32:
+        """What was made of the members, with what is kept of the images that they start from."""
+        return made if self._start is None else self._start.finished(made)
+
+    def _shown(self, x0: Float32) -> Float32:
+        """An estimate of x_0, for who listens."""
+        x0 = self._finished(x0)
+        return x0 if self._decoding is None else self._decoding.shown(x0)
+
+    def _take(self, bound: Bound, output: str) -> None:
+        """Takes the members' samples from an output of the graph that ran last."""
+        if self._decoding is None:
+            self._give(self._finished(bound.output(output)[self._at]))
+        elif self.berth is not None and self.berth.resident:
+            self._give(self._decoding.images_of(bound, output, self.run))
+        else:
+            self._give(self._decoding.images(self._finished(bound.output(output)[self._at]), self.run))
+
+    def _give(self, images: Float32) -> None:
         self.done = True
-        run, images = self.run, images[self._at]
+        run = self.run
         if self._places is None:
             run.finish(images)
         else:
@@ -205,7 +235,9 @@ class Cohort:
     def _begin(self, bound: Bound) -> None:
         """Writes x_T as the sample that `bound` runs on."""
         latents = self.run.latents
-        if latents is None:
+        if self._start is not None:
+            self._start.begin(bound.overwrite("sample")[self._at])
+        elif latents is None:
             self._draw("sample", bound, noise.LATENT_STREAM)
         else:
             bound.overwrite("sample")[self._at] = latents if self._places is None else latents[self._places]
@@ -340,7 +372,7 @@ class Lane:
         self.cohorts = [cohort for cohort in self.cohorts if not cohort.done]
         batch = sum(len(cohort) for cohort in self.cohorts)
         passes = max(0 if cohort.passes is None else len(cohort.passes) for cohort in self.cohorts)
-        alike, first = len(self.cohorts) == 1, 0
+        alike, first = len(self.cohorts) == 1 and not self.cohorts[0].keeps, 0
         berth = Berth(self._graphs, self._interval, batch=batch, passes=passes, alike=alike)
         for cohort in self.cohorts:
             at = slice(first, first := first + len(cohort)) if self._shared else slice(None)

@@ -39,10 +39,13 @@ LCM_SIGMA_DATA, LCM_TIMESTEP_SCALING = 0.5, 10.0
 @dataclass(frozen=True)
 class SolverTable:
     """`timesteps`: float64 [S], falling, whole or not (see :func:`gensdk_runtime.programs.spacings.timesteps`).
-    `coefficients`: float64 [S, 8], rows as in this module's docstring."""
+    `coefficients`: float64 [S, 8], rows as in this module's docstring. `alpha`, `sigma`: float64 [S], how much of
+    image and noise there is before each step."""
 
     timesteps: Float64
     coefficients: Float64
+    alpha: Float64
+    sigma: Float64
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -63,6 +66,7 @@ def solver_table(
     clip_range: float | None = 1.0,
     use_clipped_model_output: bool = True,
     prediction_type: PredictionType = "epsilon",
+    strength: float | None = None,
 ) -> SolverTable:
     """The table for `num_inference_steps` steps of `solver`.
 
@@ -71,6 +75,7 @@ def solver_table(
     eps that belongs to the clipped x_0; without `use_clipped_model_output` (diffusers' default) it keeps the
     model's own, and the sample leaves the noise level that the next step expects, the more steps the further.
     `prediction_type`: what the denoiser tells, "epsilon", "v_prediction", "sample" (x_0) or "flow" (eps - x_0).
+    `strength`: only the steps from :func:`first_step` on, for samples that start from an image.
     Raises :class:`InputError` for unknown names, for a solver or prediction that this schedule doesn't take, and
     for more steps than it holds.
     """
@@ -87,6 +92,8 @@ def solver_table(
         if got not in known:
             raise InputError(f"expected {what} {' or '.join(known)} on this schedule, got {got!r}")
     now = levels(schedule, solver, num_inference_steps, timestep_spacing)
+    if strength is not None:
+        now = now.since(first_step(num_inference_steps, strength))
     rows = np.zeros((len(now.timesteps), NUM_COEFFICIENTS))
     rows[:, 2] = NO_CLIP if clip_range is None else clip_range
     if solver == "dpmsolver++":
@@ -102,7 +109,21 @@ def solver_table(
     _take_prediction(rows, now, prediction_type)
     now.timesteps.setflags(write=False)  # tables are shared between calls
     rows.setflags(write=False)
-    return SolverTable(timesteps=now.timesteps, coefficients=rows)
+    return SolverTable(timesteps=now.timesteps, coefficients=rows, alpha=now.alpha, sigma=now.sigma)
+
+
+def first_step(num_inference_steps: int, strength: float) -> int:
+    """The first of so many steps that is made of an image; ``get_timesteps`` of diffusers' pipelines.
+
+    :class:`InputError` where none is left.
+    """
+    made = min(int(num_inference_steps * strength), num_inference_steps)
+    if made < 1:
+        raise InputError(
+            f"expected strength of at least 1 / {num_inference_steps} for as many steps, got {strength}: no step "
+            "would be made; raise strength or num_inference_steps"
+        )
+    return num_inference_steps - made
 
 
 def _take_prediction(rows: Float64, v: Levels, prediction_type: PredictionType) -> None:

@@ -27,6 +27,11 @@ class Levels:
     next_alpha: Float64
     next_sigma: Float64
 
+    def since(self, first: int) -> Levels:
+        """The steps from number `first` on."""
+        now = self.timesteps[first:], self.alpha[first:], self.sigma[first:]
+        return Levels(*now, self.next_alpha[first:], self.next_sigma[first:])
+
 
 def levels(schedule: Schedule, solver: SolverName, num_inference_steps: int, spacing: TimestepSpacing) -> Levels:
     """The time steps of a call; see :func:`timesteps` for what it raises."""

@@ -55,6 +55,7 @@ CALL = (
     "n",
     "seed",
     "latents",
+    "mask_image",
     "prefix",
     "settings",
     "callback_on_step_end",
@@ -154,6 +155,13 @@ class DiffusionSettings(ProgramSettings):
         description="Compute deep features every so many steps, and reuse them in the steps between "
         "(DeepCache, Ma et al. 2023), for bundles exported with --share-features; 1 is exact.",
     )
+    strength: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Where samples start from an image, the share of the steps that are made from there: near 0 "
+        "little of it is changed, 1 begins at noise alone; by default 0.8.",
+    )
 
 
 @register_settings("ascent")
@@ -237,6 +245,7 @@ class SampleOptions(AscentOptions, total=False):
     clip_sample: bool | None
     use_clipped_model_output: bool | None
     cache_interval: int | None
+    strength: float | None
     temperature: float | None
     top_k: int | None
     top_p: float | None

@@ -13,11 +13,13 @@ from gensdk_export.export import ExportOptions, export_plan
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.programs import diffusion_latents
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.registry import families
 from support.embedded import IMAGES
 from support.inverting_bundle import write_inverting_bundle
+from support.latent_plan import latent_plan
 from support.plans import family_plan
 
 pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
@@ -54,6 +56,13 @@ def sequence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return path
 
 
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("latent") / "latent.gsdk"
+    export_plan(latent_plan(), Provenance(), path, ExportOptions(golden_steps=2))
+    return path
+
+
 @pytest.mark.parametrize(("steps", "interval"), [(1, 1), (10, 1), (9, 2), (50, 3)])
 @pytest.mark.parametrize("guidance", [{}, {"guidance_scale": 3.0, "label": [1, 2, 3]}], ids=["free", "guided"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
@@ -73,6 +82,56 @@ def test_diffusion_of_any_length_passes_twice_to_the_gpu_and_once_back(
     expected = reference(3, seed=1, **options).array
     np.testing.assert_array_equal(samples.array, expected)
     np.testing.assert_array_equal(again.array, expected)
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["image", "mask"])
+def test_what_starts_from_images_is_the_same_on_a_gpu(
+    host: Any, reference: Any, masked: bool, interval: int, solver: dict[str, Any]
+) -> None:
+    """Without a mask as little passes as ever; plain calls before and after are what they were."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    mask = np.arange(64).reshape(8, 8) % 3 > 0 if masked else None
+    given = {"image": image, "mask_image": mask, "strength": 0.7}
+    options: dict[str, Any] = {"num_inference_steps": 9, "cache_interval": interval, "label": 2, **solver}
+    with Generator.load("digits-ddpm", backend=host.backend) as model:
+        plain = model.sample(3, seed=1, **options)
+        samples, calls = counted(host.cuda, lambda: model.sample(3, seed=1, **given, **options))
+        again, repeated = counted(host.cuda, lambda: model.sample(3, seed=1, **options))
+    if not masked:
+        assert calls[UP] <= 3
+        assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (1, 1, 0)
+    assert repeated[UP] <= 2
+    assert (repeated[DOWN], repeated[WAITS]) == (1, 1)
+    np.testing.assert_array_equal(samples.array, reference(3, seed=1, **given, **options).array)
+    for each in (plain, again):
+        np.testing.assert_array_equal(each.array, reference(3, seed=1, **options).array)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_latents_stay_on_the_gpu_until_they_are_images(
+    host: Any, latent: Path, slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From step graph to decoder nothing passes through the host: what comes back, once a slice, are images."""
+    if slices == 2:
+        monkeypatch.setattr(diffusion_latents, "SLICE_ELEMENTS", 2 * 3 * 16 * 8)
+    options: dict[str, Any] = {"seed": 2, "num_inference_steps": 4, "label": 1, "guidance_scale": 2.0}
+    image = np.random.default_rng(0).uniform(0, 1, (1, 3, 16, 8)).astype(np.float32)
+    given: list[dict[str, Any]] = [{}, {"image": image}, {"image": image, "mask_image": np.eye(16, 8)}]
+    with Generator.load(latent, backend=OnnxRuntimeBackend(threads=1)) as model:
+        expected = [model.sample(4, **start, **options).array for start in given]
+    seeds = iter((3, 2))
+    with Generator.load(latent, backend=host.backend) as model:
+        samples, calls = counted(host.cuda, lambda: model.sample(4, **options))
+        found = [model.sample(4, **start, **options).array for start in given]
+        prepared = model.prepare(4, **{name: value for name, value in options.items() if name != "seed"})
+        again, repeated = counted(host.cuda, lambda: prepared.draw(next(seeds)))
+    assert calls[UP] <= 2
+    assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (slices, slices, 0)
+    assert (repeated[UP], repeated[DOWN], repeated[WAITS]) == (1, slices, slices)
+    for each, wanted in zip((*found, samples.array, again.array), (*expected, *expected[:1] * 2), strict=True):
+        np.testing.assert_array_equal(each, wanted)
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -38,7 +38,7 @@ from gensdk_runtime.spec.settings import (
     register_settings,
 )
 from support.models import MODELS, generator
-from support.option_values import MODEL_OF, another, others
+from support.option_values import MODEL_OF, another, beside, others
 
 every_program = pytest.mark.parametrize("kind", SETTINGS)
 EVERY_OPTION = [option for options in all_options().values() for option in options]
@@ -99,9 +99,9 @@ def test_settings_are_frozen_and_come_back_from_json(kind: str) -> None:
 def test_each_option_reaches_sample_and_its_record(option: Option) -> None:
     value = another(option)
     with sampler(option.kind) as model:
-        samples = model.sample(1, seed=0, **{option.name: value})  # type: ignore[arg-type]
-        left_out = model.sample(1, seed=0, **{option.name: None})  # type: ignore[arg-type]
-        default = model.sample(1, seed=0)
+        samples = model.sample(1, seed=0, **beside(option), **{option.name: value})
+        left_out = model.sample(1, seed=0, **beside(option), **{option.name: None})
+        default = model.sample(1, seed=0, **beside(option))
     assert samples.settings[option.name] == value
     assert left_out.settings == default.settings
 
@@ -287,6 +287,7 @@ def test_the_named_arguments_are_those_that_messages_know() -> None:
         "latents",
         "prefix",
         "image",
+        "mask_image",
         "prompt",
     }
 
@@ -319,7 +320,7 @@ def test_each_option_is_proved_by_golden_trajectories(option: Option) -> None:
     assert run.settings == settings.model_copy(update={"labels": None})
     assert run.sample_arguments()["label"].tolist() == [1, 2]
     with sampler(option.kind) as model:
-        assert model.sample(**run.sample_arguments()).settings[option.name] == value
+        assert model.sample(**run.sample_arguments(), **beside(option)).settings[option.name] == value
 
 
 @pytest.mark.parametrize(
