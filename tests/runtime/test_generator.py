@@ -17,7 +17,7 @@ from gensdk_runtime.media.image_files import decode
 from gensdk_runtime.media.images import GRID_GAP
 from gensdk_runtime.spec.conditions import LabelSpec
 from support.image_bytes import settings_in
-from support.models import IMAGE, MODELS, diffusion_model, feedforward_model, generator, nan_images
+from support.models import IMAGE, LATENT, MODELS, diffusion_model, feedforward_model, generator, nan_images
 
 programs = pytest.mark.parametrize("program", MODELS)
 classes = pytest.mark.parametrize("num_classes", [None, 3])
@@ -66,7 +66,8 @@ def test_callback_sees_every_step_and_can_stop(program) -> None:
         steps = [step for step in seen if step.first == 0]
         assert [step.step for step in steps] == list(range(steps[0].num_steps))
         assert {step.first for step in seen} == {0, 8}
-        assert all(step.x0.shape == (step.count, *IMAGE.shape) for step in seen)
+        shape = LATENT if program == "latent" else IMAGE.shape
+        assert all(step.x0.shape == (step.count, *shape) for step in seen)
         assert not full.stopped
         stopped = model.sample(10, seed=0, callback_on_step_end=lambda step: True)
     assert stopped.stopped

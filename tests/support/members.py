@@ -45,13 +45,13 @@ def a_run(program: DiffusionProgram, seed: int, n: int, padded: int = 0) -> Run:
     places = np.minimum(np.arange(n + padded), n - 1)
     keys = tuple(SampleKey(seed, int(place)) for place in places)
     labels = {"label": (places + seed) % (classes + 1)} if classes else {}
-    return Run(keys, np.full((n, *program.latent_shape), np.nan, np.float32), labels)
+    return Run(keys, np.full((n, *program.model.output.shape), np.nan, np.float32), labels)
 
 
 def alone(program: DiffusionProgram, run: Run, place: int, settings: DiffusionSettings) -> NDArray[np.float32]:
     """One member of a run as a batch of its own."""
     conditions = {kind: values[place : place + 1] for kind, values in run.conditions.items()}
-    single = Run(run.keys[place : place + 1], np.empty((1, *program.latent_shape), np.float32), conditions)
+    single = Run(run.keys[place : place + 1], np.empty((1, *program.model.output.shape), np.float32), conditions)
     program.run(single, settings)
     return single.data[0]
 

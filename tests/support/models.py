@@ -14,6 +14,7 @@ from gensdk_runtime.backends.fake import FakeSession, GraphFunction
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.conditions import label_conditions
 from gensdk_runtime.spec.fields import Role
+from gensdk_runtime.spec.latent import LatentSpec
 from gensdk_runtime.spec.model import (
     AscentSpec,
     AutoregressiveSpec,
@@ -24,10 +25,11 @@ from gensdk_runtime.spec.model import (
 )
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.sequence import SequenceSpec
-from gensdk_runtime.spec.settings import AscentSettings
+from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 
 IMAGE = ImageSpec(channels=1, height=4, width=6)
+LATENT = (2, 2, 3)
 SCHEDULE = ScheduleSpec(num_train_timesteps=100)
 
 
@@ -90,6 +92,24 @@ def sharing_model(classes: int | None = None, max_batch: int = 8, *, lockstep: b
     return _diffusion(program, [full, embedding, shallow], classes, max_batch)
 
 
+def latent_model(classes: int | None = None, max_batch: int = 8, *, preview: Any = None) -> ModelSpec:
+    """A diffusion model in a latent space, with a decoder and an encoder."""
+    time = [tensor("timestep", "timestep", "batch"), *([label_tensor("guidance", "batch")] if classes else [])]
+    step = _step("step", time, classes, lockstep=False, shape=LATENT)
+    latents = tensor("latent", "state", "batch", *LATENT)
+    decoder = GraphSpec(name="decoder", inputs=(latents,), outputs=(image_tensor("image"),))
+    encoder = GraphSpec(name="encoder", inputs=(image_tensor("image"),), outputs=(latents,))
+    program = DiffusionSpec(
+        graph="step",
+        decoder="decoder",
+        encoder="encoder",
+        latent=LatentSpec(shape=LATENT, preview=preview),
+        schedule=SCHEDULE,
+        defaults=DiffusionSettings(clip_sample=False),
+    )
+    return _diffusion(program, [step, decoder, encoder], classes, max_batch)
+
+
 def _step(
     name: str,
     time: Sequence[TensorSpec],
@@ -97,17 +117,20 @@ def _step(
     *,
     lockstep: bool,
     gives: Sequence[TensorSpec] = (),
+    shape: tuple[int, int, int] = IMAGE.shape,
 ) -> GraphSpec:
     each = () if lockstep else ("batch",)
+    of_image: dict[str, Any] = {"value_range": IMAGE.value_range} if shape == IMAGE.shape else {}
     inputs = [
-        image_tensor("sample", "state"),
-        image_tensor("previous_x0", "state"),
+        tensor("sample", "state", "batch", *shape, **of_image),
+        tensor("previous_x0", "state", "batch", *shape, **of_image),
         *time,
-        tensor("noise", "noise", "batch", *IMAGE.shape, distribution="normal"),
+        tensor("noise", "noise", "batch", *shape, distribution="normal"),
         tensor("coefficients", "coefficient", *each, 8),
         *([tensor("guidance_weights", "coefficient", "guidance", *each)] if classes else []),
     ]
-    outputs = (image_tensor("next_sample", "state"), image_tensor("next_previous_x0"), *gives)
+    made = [tensor(name, "state", "batch", *shape, **of_image) for name in ("next_sample", "next_previous_x0")]
+    outputs = (*made, *gives)
     return GraphSpec(name=name, inputs=tuple(inputs), outputs=outputs)
 
 
@@ -252,6 +275,7 @@ MODELS: dict[str, Callable[..., ModelSpec]] = {
     "diffusion in lockstep": partial(diffusion_model, lockstep=True),
     "sharing": sharing_model,
     "sharing in lockstep": partial(sharing_model, lockstep=True),
+    "latent": latent_model,
     "autoregressive": autoregressive_model,
     "sequence": sequence_model,
 }

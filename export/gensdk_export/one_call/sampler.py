@@ -51,6 +51,10 @@ class OneCall:
         self.settings: DiffusionSettings | None = None
         self._table: SolverTable | None = None
         if isinstance(program, DiffusionForm) and isinstance(settings, DiffusionSettings):
+            if program.spec.latent is not None:
+                raise InputError(
+                    "the decoder of a latent space is no part of a one-call graph; leave one_call out"
+                )
             if settings.cache_interval > 1:
                 raise InputError("the one-call graph shares no features between steps; it needs cache_interval=1")
             self.settings, self._table = settings, program.table(settings)

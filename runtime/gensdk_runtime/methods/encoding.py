@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,12 +14,10 @@ from gensdk_runtime.conditions.base import Growth
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.methods.inversion import invert
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.plan.batches import Batches
-from gensdk_runtime.plan.executor import Executor, Work
+from gensdk_runtime.plan.judging import CLASSIFYING, ENCODING, JUDGING
 from gensdk_runtime.plan.sampling import Sampling
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.feedforward import FeedforwardProgram
-from gensdk_runtime.programs.run import Run
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.model import ModelSpec
 
@@ -36,7 +34,7 @@ def encode(sampling: Sampling, images: Any, label: Any, batch_size: int | None) 
     program = _require_encoder(sampling)
     pixels = sampling.output.given(images)
     asked = sampling.checked({"label": label}, len(pixels))
-    for kind in program.encoder_conditions:
+    for kind in program.encoder_conditions or ():
         if kind not in asked:
             raise InputError(f"the encoder of {model.name!r} is conditional: pass {kind}, one for each image")
     latents = np.empty((len(pixels), *(program.latent_shape or ())), np.float32)
@@ -84,8 +82,8 @@ def reconstruct(
 ) -> Samples:
     """See :meth:`gensdk_runtime.generator.Generator.reconstruct`."""
     model = sampling.model
-    if not inverts(model):
-        _require_encoder(sampling)
+    if not inverts(model) and _require_encoder(sampling).starts:
+        raise InputError(f"model {model.name!r} begins at noise; use sample(image=..., strength=...)")
     times = check_whole(num_iterations, "num_iterations", least=1, most=10_000)
     known = sampling.output.given(images)
     asked = _decoding(sampling, {"label": label}, len(known))
@@ -118,48 +116,6 @@ def _completed(
     return replace(samples, data=np.where(mask == 1, images, present).astype(np.float32))
 
 
-@dataclass(frozen=True)
-class _Judging:
-    """What a graph that takes images makes of them: `made`, by a `method` of the program; `infinite`: that may be
-    infinite."""
-
-    what: str
-    made: str
-    method: Callable[[Any, Run], None]
-    infinite: bool = False
-
-    def fill(
-        self,
-        data: NDArray[Any],
-        given: Mapping[str, NDArray[Any]],
-        executor: Executor,
-        size: int | None,
-        growth: Growth | None = None,
-    ) -> None:
-        """Fills `data` [n, ...] from what is `given`, the "image" [n, C, H, W] and conditions, in batches of
-        `size`; `growth`: of what a sample takes."""
-        rounds = executor.plan(len(data), size, growth=growth, fixed=True, accept=lambda program: False)
-        executor.run(
-            Work(
-                lambda runner, run: self.method(runner.program, run),
-                rounds,
-                Batches((), given, None, data),
-                self.what,
-                self.made,
-                halves=size is None,
-                infinite=self.infinite,
-                progress=False,
-            )
-        )
-
-
-ENCODING = _Judging("encoding", "latents", FeedforwardProgram.encode)
-CLASSIFYING = _Judging("classifying", "logits", FeedforwardProgram.classify)
-JUDGING = _Judging(
-    "judging", "likelihoods", lambda program, run: program.log_likelihood(run), infinite=True
-)  # that of the program at hand
-
-
 def _program(sampling: Sampling, kind: type[ProgramT]) -> ProgramT | None:
     """The program that has all of the model's graphs, where it is of this kind."""
     program = sampling.executor.runners.steps.program
@@ -171,10 +127,10 @@ def inverts(model: ModelSpec) -> bool:
     return model.inversion is not None and getattr(model.program, "encoder", None) is None
 
 
-def _require_encoder(sampling: Sampling) -> FeedforwardProgram:
+def _require_encoder(sampling: Sampling) -> Program[Any]:
     """The program of a model with an encoder; :class:`InputError` for another."""
-    program = _program(sampling, FeedforwardProgram)
-    if program is None or program.spec.encoder is None:
+    program: Program[Any] = sampling.executor.runners.steps.program
+    if program.encoder_conditions is None:
         raise InputError(
             f"model {sampling.model.name!r} has no encoder; families ae, bigan and vae export one, and "
             "anogan, glo and gon an inversion"

@@ -86,8 +86,7 @@ class Prepared:
     ) -> Samples:
         """The samples of one seed, as ``sample()`` with all else that was prepared gives them, to the bit.
 
-        `seed`, `latents`, `image`, `mask_image`, `prompt`, `negative_prompt` and `audio` as there. Raises as it
-        does.
+        `seed`, `latents` and what samples are asked for as there. Raises as it does.
         """
         if self._through is not None:
             raise InputError(

@@ -23,6 +23,7 @@ from gensdk_runtime.plan.given_settings import given_settings
 from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
+from gensdk_runtime.plan.starts import encoded
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.run import Run, StepCallback
 from gensdk_runtime.samples import Samples, Timings
@@ -158,7 +159,8 @@ class Sampling:
         """Takes out of `given` what samples start from: one for all of them, or one for each."""
         image, mask = (given.pop(name, None) for name in STARTS)
         if image is not None:
-            return self.output.starts(image, mask)
+            found = self.output.starts(image, mask)
+            return encoded(self.executor, found) if self.program.starts_encoded else found
         if mask is not None:
             raise InputError("mask_image needs an image, which is kept where it is 0; pass image too")
         return {}

@@ -124,6 +124,20 @@ class Program(ABC, Generic[SettingsT]):
         draw = noise.uniform if self.uniform_latent else noise.normal
         return None if self.latent_shape is None else draw(keys, noise.LATENT_STREAM, self.latent_shape)
 
+    @property
+    def starts_encoded(self) -> bool:
+        """True if the images that samples start from are latents that :meth:`encode` makes of them."""
+        return False
+
+    @property
+    def encoder_conditions(self) -> tuple[str, ...] | None:
+        """The kinds of conditions that its encoder wants beside images; None for a program without an encoder."""
+        return None
+
+    def encode(self, run: Run) -> None:
+        """Fills the run with latents [count, ...] of its sources, images float32 [len(run), C, H, W]."""
+        raise NotImplementedError
+
     def prefix(self, given: Any, output: Output[Any]) -> NDArray[Any]:
         """The beginnings of samples [m, ...] that the caller gave, checked, as :meth:`run` takes them; `output`:
         what works with the samples.

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.backends.base import Session
-from gensdk_runtime.errors import InputError, ManifestError
+from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.noise import Float32
-from gensdk_runtime.programs.base import WITH_LATENTS, Program, register_program
+from gensdk_runtime.programs.base import WITH_LATENTS, Program, register_program, run_images
 from gensdk_runtime.programs.diffusion_graphs import check_graphs, is_lockstep
+from gensdk_runtime.programs.diffusion_latents import Decoding
 from gensdk_runtime.programs.diffusion_start import Start
 from gensdk_runtime.programs.diffusion_state import Cohort, DiffusionState, Lane, Steps
 from gensdk_runtime.programs.guidance import Passes
@@ -50,13 +51,19 @@ class DiffusionForm(Program[DiffusionSettings]):
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
-        """Walks between first noises x_T."""
-        return WITH_LATENTS
+        """Walks between first noises x_T; and images to latents, where there is an encoder."""
+        encodes = model.program_of(DiffusionSpec).encoder is not None
+        return WITH_LATENTS | {"encode"} if encodes else WITH_LATENTS
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """The image's own shape."""
-        return self.model.output.shape
+        """The image's own shape, or that of the latents that become an image."""
+        return self.model.output.shape if self.spec.latent is None else self.spec.latent.shape
+
+    @property
+    def starts_encoded(self) -> bool:
+        """Of a model that samples in a latent space."""
+        return self.spec.latent is not None
 
     @classmethod
     def null(cls, model: ModelSpec, kind: str) -> Any | None:
@@ -84,6 +91,10 @@ class DiffusionForm(Program[DiffusionSettings]):
         guides = self.model.num_classes is not None or self.spec.context_graph is not None
         if settings.guidance_scale != 1.0 and not guides:
             raise InputError("guidance_scale needs a model with classes or prompts; this one has none")
+        if settings.clip_sample and self.spec.latent is not None:
+            raise InputError(
+                "clip_sample=True is for images, and this model samples in a latent space; leave it out"
+            )
         if settings.cache_interval > 1 and self.spec.shallow_graph is None:
             raise InputError(
                 f"expected cache_interval=1, got {settings.cache_interval}: this bundle can't share features "
@@ -125,12 +136,15 @@ class DiffusionProgram(DiffusionForm):
         name, context = self.spec.embedding_graph, self.spec.context_graph
         self._embeddings = None if name is None else TimeEmbeddings(sessions[name])
         self._contexts = None if context is None else PromptContexts(sessions[context])
+        self._decoding: Decoding | None = None
+        if self.spec.decoder is not None and self.spec.latent is not None:
+            self._decoding = Decoding(sessions[self.spec.decoder], self.spec.latent, model.output)
 
     def check(self) -> None:
         """The tensors that :class:`DiffusionSpec` lists, and a value range that is symmetric, as clipping is."""
         check_graphs(self.model, self.spec, {name: self.sessions[name].graph for name in self.spec.graphs})
         low, high = self.model.output.value_range
-        if low != -high:
+        if low != -high and self.spec.latent is None:
             raise ManifestError(f"expected images within [-x, x] of a diffusion model, got [{low:g}, {high:g}]")
 
     def fit(self, settings: DiffusionSettings, options: Mapping[str, Any]) -> DiffusionSettings:
@@ -144,6 +158,20 @@ class DiffusionProgram(DiffusionForm):
                 "don't take; export it again, or take another timestep_spacing"
             )
         return settings
+
+    @property
+    def encoder_conditions(self) -> tuple[str, ...] | None:
+        """It wants none, where there is one."""
+        return None if self.spec.encoder is None else ()
+
+    def encode(self, run: Run) -> None:
+        """Fills the run with latents [count, C, h, w], as steps take them, of its images."""
+        latent = self.spec.latent
+        if self.spec.encoder is None or latent is None:
+            raise BackendError(f"model {self.model.name!r} has no encoder")
+        run_images(self.sessions[self.spec.encoder], "latent", run)
+        if latent.scale != 1.0 or latent.shift != 0.0:
+            run.data[...] = (run.data - np.float32(latent.shift)) * np.float32(latent.scale)
 
     def begin(self, run: Run, settings: DiffusionSettings | Sequence[DiffusionSettings]) -> DiffusionState:
         """From noise x_T down the time steps. `settings`: for all members, or one for each of them.
@@ -187,7 +215,16 @@ class DiffusionProgram(DiffusionForm):
             names.append(self.spec.shallow_graph)
         strength, interval = settings.strength, settings.cache_interval
         start = None if strength is None else Start(run, places, steps.alpha, steps.sigma, strength=strength)
-        cohort = Cohort(run, places, steps, passes, embeddings=embeddings, interval=interval, start=start)
+        cohort = Cohort(
+            run,
+            places,
+            steps,
+            passes,
+            embeddings=embeddings,
+            interval=interval,
+            start=start,
+            decoding=self._decoding,
+        )
         return Lane(tuple(self.sessions[name] for name in names), cohort, shared=not self._lockstep)
 
     def _steps(self, settings: DiffusionSettings) -> Steps:

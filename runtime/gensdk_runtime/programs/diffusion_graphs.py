@@ -8,6 +8,7 @@ from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.base import Shape, Wanted, require_signature
 from gensdk_runtime.programs.solvers import NUM_COEFFICIENTS
 from gensdk_runtime.spec.conditions import PromptSpec
+from gensdk_runtime.spec.latent import LatentSpec
 from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.signature import ROWS, GraphSpec
 
@@ -28,7 +29,9 @@ def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, Gra
     lockstep = is_lockstep(step)
     each: Shape = () if lockstep else ("batch",)
     passes: Shape = ("guidance", "batch") if conditional else ("batch",)
-    images = Wanted(("batch", *model.output.shape))
+    if spec.latent is not None:
+        _check_autoencoder(model, spec, spec.latent, graphs)
+    images = Wanted(("batch", *(model.output.shape if spec.latent is None else spec.latent.shape)))
     inputs = dict.fromkeys(("sample", "previous_x0", "noise"), images)
     inputs["coefficients"] = Wanted((*each, NUM_COEFFICIENTS))
     if conditional:
@@ -48,6 +51,21 @@ def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, Gra
         require_signature(graphs[spec.shallow_graph], inputs | features, outputs)
         outputs |= features
     require_signature(step, inputs, outputs)
+
+
+def _check_autoencoder(
+    model: ModelSpec, spec: DiffusionSpec, latent: LatentSpec, graphs: Mapping[str, GraphSpec]
+) -> None:
+    images, latents = Wanted(("batch", *model.output.shape)), Wanted(("batch", *latent.shape))
+    if spec.decoder is not None:
+        require_signature(graphs[spec.decoder], {"latent": latents}, {"image": images})
+    if spec.encoder is not None:
+        require_signature(graphs[spec.encoder], {"image": images}, {"latent": latents})
+    if latent.preview is not None and len(latent.preview) != model.output.shape[0]:
+        raise ManifestError(
+            f"expected a preview of {model.output.shape[0]} rows, one a channel, got {len(latent.preview)}; "
+            "export again"
+        )
 
 
 def _check_embedding(graph: GraphSpec, *, conditional: bool, lockstep: bool) -> int:

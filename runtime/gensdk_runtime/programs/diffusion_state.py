@@ -20,6 +20,7 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound, HeldKeys
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.diffusion_graphs import CARRY
+from gensdk_runtime.programs.diffusion_latents import Decoding
 from gensdk_runtime.programs.diffusion_loop import MOST_STEPS, Loop
 from gensdk_runtime.programs.diffusion_start import Start
 from gensdk_runtime.programs.guidance import Passes
@@ -57,7 +58,8 @@ class Cohort:
     """Members of one run that go in lockstep: those at `places` of it, or with None all.
 
     `embeddings`: of each step, float32 [L, F] for the labels that occur; None for a graph that takes time steps.
-    `interval`: only every so many steps are computed in full. `start`: where they start from images.
+    `interval`: only every so many steps are computed in full. `start`: where they start from images;
+    `decoding`: where what the steps make are latents.
     """
 
     def __init__(
@@ -70,13 +72,14 @@ class Cohort:
         embeddings: Sequence[Float32] | None,
         interval: int,
         start: Start | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         self.run, self.steps, self.passes, self.interval = run, steps, passes, interval
         self.keys = run.keys if places is None else tuple(run.keys[place] for place in places)
         self.step, self.done = 0, False
         self.berth: Berth | None = None
         self.keeps = start is not None and start.keeps
-        self._start = start
+        self._start, self._decoding = start, decoding
         self._padded = passes
         self._tables: StepTables | None = None
         self._held: HeldKeys | None = None
@@ -134,12 +137,12 @@ class Cohort:
         self.step = step + 1
         if self._tells:
             timestep, at = self.steps.timesteps[step], self._at
-            if run.end_step(step, end, timestep, lambda: self._finished(bound.output("next_previous_x0")[at])):
-                self._take(bound.output("next_previous_x0"))
+            if run.end_step(step, end, timestep, lambda: self._shown(bound.output("next_previous_x0")[at])):
+                self._take(bound, "next_previous_x0")
                 return False
         if step + 1 < end:
             return True
-        self._take(bound.output("next_sample"))
+        self._take(bound, "next_sample")
         return False
 
     @property
@@ -151,24 +154,38 @@ class Cohort:
     def end_loop(self, bound: Bound) -> None:
         """Takes the result of all steps, of which `bound` made the last."""
         self.step = len(self.steps.rows)
-        self._take(bound.output("next_sample"))
+        self._take(bound, "next_sample")
 
     def stop(self) -> None:
         """Takes the present estimate of x_0 as the result; zeros before the first step."""
         if self.done:
             return
         if self.berth is None or self.berth.last is None:
-            self._take(np.zeros((1, *self.run.data.shape[1:]), np.float32).repeat(len(self), 0))
+            self._give(np.zeros((len(self), *self.run.data.shape[1:]), np.float32))
         else:
-            self._take(self.berth.last.output("next_previous_x0"))
+            self._take(self.berth.last, "next_previous_x0")
 
-    def _finished(self, images: Float32) -> Float32:
-        """The members' images, with what is kept of those that they start from."""
-        return images if self._start is None else self._start.finished(images)
+    def _finished(self, made: Float32) -> Float32:
+        """What was made of the members, with what is kept of the images that they start from."""
+        return made if self._start is None else self._start.finished(made)
 
-    def _take(self, images: Float32) -> None:
+    def _shown(self, x0: Float32) -> Float32:
+        """An estimate of x_0, for who listens."""
+        x0 = self._finished(x0)
+        return x0 if self._decoding is None else self._decoding.shown(x0)
+
+    def _take(self, bound: Bound, output: str) -> None:
+        """Takes the members' samples from an output of the graph that ran last."""
+        if self._decoding is None:
+            self._give(self._finished(bound.output(output)[self._at]))
+        elif self.berth is not None and self.berth.resident:
+            self._give(self._decoding.images_of(bound, output, self.run))
+        else:
+            self._give(self._decoding.images(self._finished(bound.output(output)[self._at]), self.run))
+
+    def _give(self, images: Float32) -> None:
         self.done = True
-        run, images = self.run, self._finished(images[self._at])
+        run = self.run
         if self._places is None:
             run.finish(images)
         else:

@@ -117,10 +117,12 @@ class FeedforwardProgram(Program[FeedforwardSettings]):
         return spec is not None and spec.distribution == "uniform"
 
     @property
-    def encoder_conditions(self) -> tuple[str, ...]:
+    def encoder_conditions(self) -> tuple[str, ...] | None:
         """The kinds of conditions that the encoder wants."""
         encoder = self._of_images(self.spec.encoder)
-        inputs = () if encoder is None else {spec.name for spec in encoder.graph.inputs}
+        if encoder is None:
+            return None
+        inputs = {spec.name for spec in encoder.graph.inputs}
         return tuple(each.kind for each in self.conditions if each.tensor in inputs)
 
     @property

@@ -35,6 +35,8 @@ class OneCallDiffusion(DiffusionForm):
         if one_call.settings is None:
             raise ManifestError("the one-call graph of a diffusion model has no settings; export it again")
         self.baked = one_call.settings
+        if model.program_of(DiffusionSpec).latent is not None:
+            raise ManifestError("a one-call graph makes images, and this model samples latents; export it again")
         if self.baked.strength is not None:
             raise ManifestError("a one-call graph begins at noise and takes no strength; export it again without")
         super().__init__(model, {SAMPLER: session})

@@ -23,8 +23,9 @@ class StepEnd:
 
     `timestep` is the model's time step, an int where it is whole (a row for autoregressive models); `first` is the
     place of the first of the `count` samples; `x0` is the present estimate of the images, float32 [count, C, H,
-    W], or points [count, D]; `objective`, of a model that optimizes its input, is what each sample's objective was
-    before this step, float32 [count].
+    W], or points [count, D]; of a model that samples in a latent space the latents, or where it has a
+    :attr:`LatentSpec.preview` a guess of the images at the size of those; `objective`, of a model that optimizes
+    its input, is what each sample's objective was before this step, float32 [count].
     """
 
     step: int

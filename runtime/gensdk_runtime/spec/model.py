@@ -12,11 +12,12 @@ from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.spec.conditions import LabelSpec, SourceSpec
 from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Name
 from gensdk_runtime.spec.kinds import PROGRAMS, AnyCondition, AnyOutput, AnyProgram, ConditionSpec, ProgramSpec
+from gensdk_runtime.spec.latent import LatentSpec
 from gensdk_runtime.spec.settings import AscentSettings, DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_runtime.spec.strict import StrictModel
 
-NEWER_GRAPHS = ("context_graph",)
+NEWER_GRAPHS = ("context_graph", "decoder", "encoder")
 """Graphs of diffusion models that older versions don't know."""
 PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 
@@ -110,6 +111,10 @@ class DiffusionSpec(ProgramSpec):
     output; in all else it is as the step graph. `prediction_type`, as diffusers calls it: what the denoiser tells:
     eps, v, x_0 ("sample") or eps - x_0 ("flow"). The graphs are the same: the coefficients of the solver differ.
 
+    `latent`, of a model that samples in a latent space: then [C, H, W] above is its shape, and `decoder` makes
+    images of what the steps end with: ``latent`` [B, C, h, w] to ``image`` [B, ...], of the shape and in the value
+    range of the output. `encoder`, the way back: ``image`` to ``latent``, its mean or mode.
+
     The first contract, of older bundles, has one step for all samples: ``timestep`` int64 [1], ``coefficients``
     [8], ``guidance_weights`` [G]; the embedding graph ``timestep`` int64 [1] and ``label`` int64 [L] to [1, F] or
     [L, F], of which the step graph takes [1, F] or [G, B, F].
@@ -120,6 +125,9 @@ class DiffusionSpec(ProgramSpec):
     embedding_graph: Name | None = None
     context_graph: Name | None = None
     shallow_graph: Name | None = None
+    decoder: Name | None = None
+    encoder: Name | None = None
+    latent: LatentSpec | None = None
     schedule: ScheduleSpec
     prediction_type: PredictionType = "epsilon"
     defaults: DiffusionSettings = DiffusionSettings()
@@ -128,10 +136,17 @@ class DiffusionSpec(ProgramSpec):
     def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out fields that older versions don't know, where they have no meaning."""
         data: dict[str, Any] = whole(self)
-        return {name: value for name, value in data.items() if value is not None or name not in NEWER_GRAPHS}
+        newer = (*NEWER_GRAPHS, "latent")
+        return {name: value for name, value in data.items() if value is not None or name not in newer}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if (self.decoder is None) != (self.latent is None) or (self.encoder and self.latent is None):
+            raise ValueError(
+                "a model that samples in a latent space has latent and decoder, and may have an encoder"
+            )
+        if self.latent is not None and self.defaults.clip_sample:
+            raise ValueError("a default clip_sample is for images; latents have no range to clip them to")
         if self.defaults.cache_interval > 1 and self.shallow_graph is None:
             raise ValueError("a default cache_interval over 1 needs a shallow_graph")
         if self.defaults.strength is not None:
@@ -143,7 +158,8 @@ class DiffusionSpec(ProgramSpec):
     @property
     def graphs(self) -> tuple[str, ...]:
         """The graphs of the program, by name."""
-        names = (self.graph, self.embedding_graph, self.context_graph, self.shallow_graph)
+        steps = (self.graph, self.embedding_graph, self.context_graph, self.shallow_graph)
+        names = (*steps, self.decoder, self.encoder)
         return tuple(name for name in names if name is not None)
 
 

@@ -13,11 +13,13 @@ from gensdk_export.export import ExportOptions, export_plan
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.conditions.base import required_examples
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.programs import diffusion_latents
 from gensdk_runtime.samples import Samples
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.registry import families
 from support.embedded import IMAGES
 from support.inverting_bundle import write_inverting_bundle
+from support.latent_plan import latent_plan
 from support.plans import family_plan
 
 pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
@@ -51,6 +53,13 @@ def reference() -> Iterator[Callable[..., Samples]]:
 def sequence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sequences") / f"{request.param}.gsdk"
     export_plan(family_plan(request.param), Provenance(data="short", steps=0), path, ExportOptions())
+    return path
+
+
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("latent") / "latent.gsdk"
+    export_plan(latent_plan(), Provenance(), path, ExportOptions(golden_steps=2))
     return path
 
 
@@ -98,6 +107,31 @@ def test_what_starts_from_images_is_the_same_on_a_gpu(
     np.testing.assert_array_equal(samples.array, reference(3, seed=1, **given, **options).array)
     for each in (plain, again):
         np.testing.assert_array_equal(each.array, reference(3, seed=1, **options).array)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_latents_stay_on_the_gpu_until_they_are_images(
+    host: Any, latent: Path, slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From step graph to decoder nothing passes through the host: what comes back, once a slice, are images."""
+    if slices == 2:
+        monkeypatch.setattr(diffusion_latents, "SLICE_ELEMENTS", 2 * 3 * 16 * 8)
+    options: dict[str, Any] = {"seed": 2, "num_inference_steps": 4, "label": 1, "guidance_scale": 2.0}
+    image = np.random.default_rng(0).uniform(0, 1, (1, 3, 16, 8)).astype(np.float32)
+    given: list[dict[str, Any]] = [{}, {"image": image}, {"image": image, "mask_image": np.eye(16, 8)}]
+    with Generator.load(latent, backend=OnnxRuntimeBackend(threads=1)) as model:
+        expected = [model.sample(4, **start, **options).array for start in given]
+    seeds = iter((3, 2))
+    with Generator.load(latent, backend=host.backend) as model:
+        samples, calls = counted(host.cuda, lambda: model.sample(4, **options))
+        found = [model.sample(4, **start, **options).array for start in given]
+        prepared = model.prepare(4, **{name: value for name, value in options.items() if name != "seed"})
+        again, repeated = counted(host.cuda, lambda: prepared.draw(next(seeds)))
+    assert calls[UP] <= 2
+    assert (calls[DOWN], calls[WAITS], calls["allocated"]) == (slices, slices, 0)
+    assert (repeated[UP], repeated[DOWN], repeated[WAITS]) == (1, slices, slices)
+    for each, wanted in zip((*found, samples.array, again.array), (*expected, *expected[:1] * 2), strict=True):
+        np.testing.assert_array_equal(each, wanted)
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -24,6 +24,7 @@ from support.members import a_run, member_options
 from support.models import IMAGE, MODELS, SCHEDULE, generator
 
 models = pytest.mark.parametrize("model", DIFFUSION)
+of_pixels = pytest.mark.parametrize("model", [name for name in DIFFUSION if name != "latent"])
 SOLVERS = make_schedule(SCHEDULE).solvers
 every_solver = pytest.mark.parametrize("solver", SOLVERS)
 
@@ -43,10 +44,11 @@ def half(n: int) -> Any:
 def started(made: DiffusionProgram, seed: int, n: int, *, masked: bool, padded: int = 0) -> Run:
     run = a_run(made, seed, n, padded)
     places = np.minimum(np.arange(n + padded), n - 1)
-    images = (pictures(n, seed).transpose(0, 3, 1, 2) / np.float32(127.5) - 1).astype(np.float32)[places]
+    images = np.random.default_rng(seed).uniform(-1, 1, (n, *made.latent_shape)).astype(np.float32)[places]
     run.conditions = {**run.conditions, "image": images}
     if masked:
-        run.conditions = {**run.conditions, "mask_image": half(n)[places][:, None] == 1}
+        anew = half(n)[places][:, None, : images.shape[2], : images.shape[3]] == 1
+        run.conditions = {**run.conditions, "mask_image": anew}
     return run
 
 
@@ -54,7 +56,7 @@ def alone(made: DiffusionProgram, run: Run, place: int, how: DiffusionSettings) 
     some = slice(place, place + 1)
     latents = None if run.latents is None else run.latents[some]
     conditions = {kind: values[some] for kind, values in run.conditions.items()}
-    single = Run(run.keys[some], np.empty((1, *made.latent_shape), np.float32), conditions, latents)
+    single = Run(run.keys[some], np.empty((1, *made.model.output.shape), np.float32), conditions, latents)
     made.run(single, how)
     return single.data[0]
 
@@ -117,7 +119,7 @@ def test_all_of_the_noise_and_all_painted_anew_is_the_sample_of_the_seed(model: 
             np.testing.assert_array_equal(found.array, plain.array)
 
 
-@models
+@of_pixels
 @every_solver
 @pytest.mark.parametrize("output_type", ["float32", "uint8"])
 @pytest.mark.parametrize("strength", [0.25, 0.8, 1.0])
@@ -167,7 +169,8 @@ def test_it_starts_from_the_image_with_the_noise_of_the_first_step(model: str) -
     assert first_step(5, 0.6) == 2
     np.testing.assert_array_equal(made.table(how).timesteps, times[2:])
     abar = make_schedule(SCHEDULE).alphas_cumprod[int(times[2])]  # type: ignore[union-attr]
-    for latents in (None, np.random.default_rng(2).standard_normal((2, *IMAGE.shape)).astype(np.float32)):
+    shape = made.latent_shape
+    for latents in (None, np.random.default_rng(2).standard_normal((2, *shape)).astype(np.float32)):
         run = started(made, 1, 2, masked=False)
         run.latents = latents
         fed: list[Any] = []
@@ -176,7 +179,7 @@ def test_it_starts_from_the_image_with_the_noise_of_the_first_step(model: str) -
         session._run = lambda feeds, inner=inner, fed=fed: fed.append(feeds["sample"].copy()) or inner(feeds)  # type: ignore[attr-defined]
         made.run(run, how)
         session._run = inner  # type: ignore[attr-defined]
-        eps = noise.normal(run.keys, noise.LATENT_STREAM, IMAGE.shape) if latents is None else latents
+        eps = noise.normal(run.keys, noise.LATENT_STREAM, shape) if latents is None else latents
         expected = np.sqrt(abar) * run.conditions["image"] + np.sqrt(1 - abar) * eps
         np.testing.assert_allclose(fed[0], expected, atol=1e-6)
         assert len(fed) == (3 if "sharing" not in model else len(fed))

@@ -13,6 +13,7 @@ from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec, PredictionType, 
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
+from gensdk_training.graphs.autoencoder import NETWORK, Autoencoder
 from gensdk_training.graphs.diffusion_step import (
     Asked,
     Contexts,
@@ -59,6 +60,7 @@ def diffusion_plan(
     defaults: DiffusionSettings | None = None,
     text: TextConditioning | None = None,
     share_features: int = 0,
+    autoencoder: Autoencoder | None = None,
 ) -> ExportPlan:
     """The plan of a model around `denoiser`, which this switches to eval mode.
 
@@ -66,26 +68,38 @@ def diffusion_plan(
     ``embedding`` besides, always in float32. `text`: a graph ``text_encoder`` too, whose contexts the denoiser is
     given behind its label. `share_features` > 0: a graph ``shallow_step`` too, which computes so many of the top
     level's blocks anew; :class:`InputError` unless the denoiser has as many and can share.
+    `autoencoder`: the denoiser works on its latents, and `image` is what its decoder makes: a graph ``decoder``,
+    and ``encoder`` where it has one. By default such a model clips no estimate of x_0.
     """
     asked = Asked(num_classes is not None, {} if text is None else text.contexts)
     denoiser.eval()
     if share_features and not isinstance(denoiser, SharingDenoiser):
         raise InputError(f"share_features={share_features} needs a denoiser with deep features; leave it out")
+    sampled = image if autoencoder is None else _as_image(autoencoder.shape)
     if isinstance(denoiser, EmbeddingDenoiser):
-        graphs, modules = _embedded(denoiser, image, asked, depth=share_features)
+        graphs, modules = _embedded(denoiser, sampled, asked, depth=share_features)
     else:
-        graphs = (step_graph(image, asked=asked),)
+        graphs = (step_graph(sampled, asked=asked),)
         modules = {"step": DiffusionStep(denoiser, conditional=asked.conditional)}
     half: dict[str, tuple[str, ...]] = {graph.name: HALF for graph in graphs if graph.name != "embedding"}
     if text is not None:
         graphs = (*graphs, context_graph(text.prompt, text.contexts))
         modules["text_encoder"] = text.encoder
         half["text_encoder"] = text.half
+    if autoencoder is not None:
+        around = autoencoder.modules()
+        graphs = (*map(_of_latents, graphs), *autoencoder.graphs(image))
+        modules |= around
+        half |= dict.fromkeys(around, (NETWORK,))
+        defaults = defaults or DiffusionSettings(clip_sample=False)
     program = DiffusionSpec(
         graph="step",
         embedding_graph="embedding" if "embedding" in modules else None,
         context_graph="text_encoder" if "text_encoder" in modules else None,
         shallow_graph="shallow_step" if "shallow_step" in modules else None,
+        decoder="decoder" if "decoder" in modules else None,
+        encoder="encoder" if "encoder" in modules else None,
+        latent=None if autoencoder is None else autoencoder.latent,
         schedule=schedule,
         prediction_type=prediction_type,
         defaults=defaults or DiffusionSettings(),
@@ -103,6 +117,21 @@ def diffusion_plan(
     )
     evaluated = {name: module.eval() for name, module in modules.items()}
     return ExportPlan(model, evaluated, half, files={} if text is None else text.files)
+
+
+def _as_image(shape: tuple[int, int, int]) -> ImageSpec:
+    """Latents of this shape, as steps see images."""
+    channels, height, width = shape
+    return ImageSpec(channels=channels, height=height, width=width)
+
+
+def _of_latents(step: GraphSpec) -> GraphSpec:
+    """The signature of a step over latents, of whose values nothing is known."""
+    latents = {"role": "state", "value_range": None}
+    outputs = tuple(
+        each.model_copy(update=latents) if each.name == "next_previous_x0" else each for each in step.outputs
+    )
+    return step.model_copy(update={"outputs": outputs})
 
 
 def _embedded(
