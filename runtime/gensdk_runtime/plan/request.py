@@ -18,6 +18,7 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.executor import Executor, Rounds
 from gensdk_runtime.programs.base import Program
+from gensdk_runtime.spec.kinds import CONDITIONS
 from gensdk_runtime.spec.settings import CALL
 
 MAX_KEPT = 64
@@ -62,12 +63,16 @@ class Request:
 
 
 class Requests:
-    """Makes requests of one generator, and finds those again that it made. Threads may share it."""
+    """Makes requests of one generator, and finds those again that it made. Threads may share it.
+
+    `arguments`: what :meth:`Generator.sample` takes beside options, by name, conditions of other packages too.
+    """
 
     def __init__(self, program: Program[Any], executor: Executor, conditions: Sequence[Condition[Any]]) -> None:
         self._model = executor.model
         self._program = program
         self._conditions = conditions
+        self.arguments = tuple({*ARGUMENTS, *CONDITIONS.names})
         self._executor = executor
         self._kept: dict[tuple[Any, ...], tuple[tuple[int, int | None], Request]] = {}
 
@@ -102,7 +107,7 @@ class Requests:
 
     def _make(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
         count = check_count(asked.n)
-        settings = self._program.resolve(options, others=ARGUMENTS)
+        settings = self._program.resolve(options, others=self.arguments)
         kept: dict[str, NDArray[Any]] = {}
         drawn: list[Condition[Any]] = []
         unasked: set[str] = set()

@@ -19,13 +19,14 @@ from gensdk_runtime.noise import Seeds, sample_keys
 from gensdk_runtime.outputs.base import OutputType, check_output_type, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
-from gensdk_runtime.plan.given_settings import given_settings
+from gensdk_runtime.plan.given_settings import GivenSettings, given_settings
 from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.run import Run, StepCallback
 from gensdk_runtime.samples import Samples, Timings
+from gensdk_runtime.spec.options import check_names
 from gensdk_runtime.spec.settings import ProgramSettings, SampleOptions
 
 FEW = 64
@@ -97,10 +98,12 @@ class Sampling:
         start = perf_counter()
         asked_for, options = self.asked_for(conditions or {}, options or {})
         if settings is not None:
-            given = given_settings(settings, self.program.Settings, self._recorded)
+            given = self._given(settings)
             options = given.under(options)
             given.check_arrays(latents=latents, prefix=prefix)
-            if n is None:
+            if n is not None:
+                given.tell_left_out(n, seed, asked_for)
+            else:
                 n = given.n
                 seed = given.seed if seed is None else seed
                 asked_for = {**given.conditions, **asked_for}
@@ -128,6 +131,8 @@ class Sampling:
             if named:
                 asked_for |= {kind: options[kind] for kind in named if options[kind] is not None}
                 options = {name: value for name, value in options.items() if name not in named}
+            asked = (name for name, value in options.items() if value is not None)
+            check_names(asked, self.program.Settings, self.requests.arguments)
         if asked_for:
             check_known(asked_for, self.model)
         return asked_for, options
@@ -156,11 +161,10 @@ class Sampling:
         self, settings: ProgramSettings | Mapping[str, Any] | None, options: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """`options`, and those in `settings` that are not among them."""
-        return (
-            options
-            if settings is None
-            else given_settings(settings, self.program.Settings, self._recorded).under(options)
-        )
+        return options if settings is None else self._given(settings).under(options)
+
+    def _given(self, settings: ProgramSettings | Mapping[str, Any]) -> GivenSettings:
+        return given_settings(settings, self.program.Settings, self._recorded, self.requests.arguments)
 
     def draw(
         self,
