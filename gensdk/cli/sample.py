@@ -123,6 +123,7 @@ def sample(
     from gensdk_runtime.arguments import check_path
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.outputs.base import Arrangement, output_of
+    from gensdk_runtime.spec.options import check_options
 
     if output is not None and not output.strip():
         raise InputError("expected a path for --output, got an empty one")
@@ -138,6 +139,7 @@ def sample(
             raise InputError(
                 f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
             )
+        check_options(generator.model.program.kind, options)
         kind = output_of(generator.model.output)
         target = kind.default_file if output is None else output
         if target is None:

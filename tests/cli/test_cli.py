@@ -67,6 +67,13 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
             5,
             "no option 'nope'; known: max_length, temperature, top_k, top_p",
         ),
+        (["sample", "captions", "--set", "n=2"], 5, "no option 'n'; known: max_length, temperature, top_k, top_p"),
+        (
+            ["interpolate", NAME, "--seeds", "1,2", "--set", "n=2"],
+            5,
+            "no option 'n'; known: cache_interval",
+        ),
+        (["interpolate", NAME, "--seeds", "1,2", "--set", "nope=2"], 5, "no option 'nope'; known: cache_interval"),
         (["sample", "digits-vae", "--set", "nope=2"], 5, "no option 'nope'; none is known"),
         (
             ["dream", "x.png", "--bundle", NAME, "--set", "nope=2"],

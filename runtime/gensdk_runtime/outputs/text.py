@@ -205,7 +205,8 @@ class TextOutput(Output[TextSpec]):
         return [printable(as_line(text)) for text in self.own_form(samples)]
 
     def picture(self, samples: Drawn, arrangement: Arrangement = AS_IT_IS) -> Uint8:
-        """A page of the texts; `arrangement` is for images."""
+        """A page of the texts; `arrangement`, which is for images, is refused."""
+        self._refuse(arrangement)
         return page_of(self.own_form(samples))
 
     def shown(self, samples: Drawn) -> Uint8 | None:

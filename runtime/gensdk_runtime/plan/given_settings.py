@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gensdk_runtime.arguments import shown
 from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.noise import Seeds
 from gensdk_runtime.spec.options import check_names
@@ -37,14 +36,14 @@ class GivenSettings(NamedTuple):
         given = {name: value for name, value in (options or {}).items() if value is not None}
         return {**self.options, **given}
 
-    def tell_left_out(self, n: object, seed: Seeds | None, given: Mapping[str, Any]) -> None:
+    def tell_left_out(self, n: int, seed: Seeds | None, given: Mapping[str, Any]) -> None:
         """Says what of recorded samples does not hold where the caller says how many there are: their seeds, and
         the conditions that are not `given`."""
         left = [] if self.seed is None or seed is not None else ["seeds"]
         left += [f"{kind}s" for kind in self.conditions if kind not in given]
         if left:
             tell(
-                f"with n={shown(n)} only the options of these settings count, and not their {' and '.join(left)}; "
+                f"with n={n} only the options of these settings count, and not their {' and '.join(left)}; "
                 "leave n out to draw the same samples again"
             )
 

@@ -18,7 +18,6 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.plan.executor import Executor, Rounds
 from gensdk_runtime.programs.base import Program
-from gensdk_runtime.spec.kinds import CONDITIONS
 from gensdk_runtime.spec.settings import CALL
 
 MAX_KEPT = 64
@@ -72,7 +71,7 @@ class Requests:
         self._model = executor.model
         self._program = program
         self._conditions = conditions
-        self.arguments = tuple({*ARGUMENTS, *CONDITIONS.names})
+        self.arguments = frozenset((*ARGUMENTS, *(condition.kind for condition in conditions)))
         self._executor = executor
         self._kept: dict[tuple[Any, ...], tuple[tuple[int, int | None], Request]] = {}
 

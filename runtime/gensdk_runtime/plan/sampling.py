@@ -102,7 +102,7 @@ class Sampling:
             options = given.under(options)
             given.check_arrays(latents=latents, prefix=prefix)
             if n is not None:
-                given.tell_left_out(n, seed, asked_for)
+                given.tell_left_out(check_count(n), seed, asked_for)
             else:
                 n = given.n
                 seed = given.seed if seed is None else seed
