@@ -80,6 +80,7 @@ def interpolate(
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.outputs.base import output_of
     from gensdk_runtime.outputs.image import check_target
+    from gensdk_runtime.spec.options import check_options
     from gensdk_runtime.stream.animation import SUFFIXES, check_animation, save_animation
 
     target = Path(output)
@@ -93,6 +94,7 @@ def interpolate(
     if axis is None and (low is not None or high is not None):
         raise InputError("--low and --high go with --traverse; leave them out")
     with Generator.load(bundle, backend=backend, precision=precision, threads=threads) as generator:
+        check_options(generator.model.program.kind, options)
         if not moving:
             output_of(generator.model.output).check_target(target, others=SUFFIXES)
         given |= {"label": None if label is None else parse_label(label), "settings": options}

@@ -32,7 +32,7 @@ def program_options(
         def call(*, set_options: tuple[str, ...], **given: Any) -> Any:
             flags = {name: given.pop(name) for name in known}
             options = {name: value for name, value in flags.items() if value is not None}
-            words = parse_options(set_options)
+            words = parse_options(set_options, kinds)
             for name in options.keys() & words:
                 raise InputError(f"{name} is given twice, as {_flag(name)} and with --set; give it once")
             return command(options={**options, **words}, **given)

@@ -137,11 +137,16 @@ def sample(
     **given: Any,
 ) -> None:
     """Draw samples from BUNDLE: a folder, a .gsdk file, or an embedded name (see gensdk list)."""
+    from gensdk_runtime.arguments import check_path
     from gensdk_runtime.generator import Generator
     from gensdk_runtime.outputs.base import Arrangement, output_of
+    from gensdk_runtime.spec.options import check_options
 
     if output is not None and not output.strip():
         raise InputError("expected a path for --output, got an empty one")
+    for name, file in (("--prefix", prefix), ("--prompts", prompts)):
+        if file is not None:
+            check_path(file, name)
     if prefix is None and prefix_length is not None:
         raise InputError("expected --prefix FILE with --prefix-length; leave it out, or name the file")
     arrangement = Arrangement(layout, columns, scale)
@@ -151,9 +156,12 @@ def sample(
             raise InputError(
                 f"{bundle} translates images; use gensdk translate BUNDLE --source IMAGE --sink RESULT"
             )
+        check_options(generator.model.program.kind, options)
         kind = output_of(generator.model.output)
         target = kind.default_file if output is None else output
-        if target is not None:
+        if target is None:
+            kind.check_printed(arrangement)
+        else:
             kind.check_target(target, arrangement)
         named = {"label": label, "prompt": prompt, "negative_prompt": negative_prompt}
         pairs = [f"{name}={text}" for name, text in named.items() if text is not None]

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError, did_you_mean
 
 MAX_SAMPLES = 10_000_000
+NUMBERS = "biufc"
+"""Kinds of arrays of numbers and bools."""
 SHOWN = 40
 """Characters of a value that a message quotes."""
 
@@ -76,6 +78,8 @@ def check_path(value: object, what: str) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise InputError(f"expected {what} as a str or a Path, got {type(value).__name__}")
     path = os.fspath(value)
+    if value == "":
+        raise InputError(f"expected {what} as a str or a Path, got an empty one")
     if not isinstance(path, str) or "\0" in path:
         raise InputError(f"expected {what} as a str or a Path, got {shown(value)!r}")
     try:
@@ -103,17 +107,26 @@ def check_row(value: object, what: str) -> Sequence[Any]:
 def as_array(value: Any, what: str) -> NDArray[Any]:
     """`value` as an array: a NumPy one, or what turns into one, such as a tensor in main memory.
 
-    :class:`InputError`, naming `what`, for a list of lists of several lengths, a tensor on a device or with a
-    gradient, and objects.
+    :class:`InputError`, naming `what`, for what :func:`any_array` refuses, and for texts and objects.
     """
-    try:
-        array = np.asarray(value)
-    except Exception as failure:  # whatever __array__ of a stranger raises
-        reason = " ".join(str(failure).split())[:120]
-        raise InputError(f"expected {what} as an array, got {type(value).__name__} ({reason})") from None
-    if array.dtype.kind in "OUS":
+    array = any_array(value, what)
+    if array.dtype.kind not in NUMBERS:
         raise InputError(f"expected {what} as an array of numbers, got {type(value).__name__}")
     return array
+
+
+def any_array(value: Any, what: str) -> NDArray[Any]:
+    """As :func:`as_array`, of texts and objects too; :class:`InputError` for a list of lists of several lengths,
+    and a tensor on a device or with a gradient."""
+    try:
+        return np.asarray(value)
+    except Exception as failure:  # whatever __array__ of a stranger raises
+        reason = " ".join(str(failure).split())[:120]
+        own = type(failure) is ValueError and not hasattr(type(value), "__array__")  # in NumPy's words
+        if own and isinstance(value, list | tuple):
+            raise InputError(f"expected {what} as an array, got rows of several lengths; fill them up") from None
+        got = type(value).__name__ + ("" if own else f" ({reason})")
+        raise InputError(f"expected {what} as an array, got {got}") from None
 
 
 def check_count(n: object) -> int:

@@ -128,13 +128,15 @@ def tell(message: str, category: type[UserWarning] = GensdkWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Ends an error message: ``; did you mean 'x'?``, or the list of what is known when nothing is near."""
+def did_you_mean(given: str, known: Iterable[str], *, listed: Iterable[str] | None = None) -> str:
+    """Ends an error message: ``; did you mean 'x'?``, or the list of what is known when nothing is near; `listed`:
+    in its place, where not all of it belongs there."""
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
     if near:
         swapped = (name for name in near if sorted(name) == sorted(given))
         return f"; did you mean '{next(swapped, near[0])}'?"
+    names = names if listed is None else sorted(listed)
     if len(names) > MAX_LISTED:
         names = [*names[:MAX_LISTED], f"and {len(names) - MAX_LISTED} more"]
     return f"; known: {', '.join(names)}" if names else "; none is known"

@@ -295,8 +295,9 @@ class Generator(Walking, Closable):
         """Bits per dimension, sample or token, float64 [n], of what an autoregressive model makes.
 
         `images` as :meth:`encode` takes them, rounded to the model's grey levels; or what else it makes, of which
-        `lengths` [n] count (None: all). A conditional model needs `label`, `prompt`, or both. Raises as
-        :meth:`encode`, for other programs too.
+        `lengths` [n] count (None: all, of texts up to their end). A conditional model needs `label`, `prompt`, or
+        both. Of :class:`Samples` themselves their own lengths, labels and prompts hold, where none are given.
+        Raises as :meth:`encode`, for other programs and for `lengths` beyond the end of a text too.
         """
         asked = {"label": label, "prompt": prompt}
         return methods.encoding.log_likelihood(self._sampling, images, asked, lengths, batch_size)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from gensdk_runtime.arguments import as_array
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import GensdkError, GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
@@ -215,6 +216,30 @@ def test_arguments_of_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for place, value in enumerate(ODD):
             given = {"path": "grid.png", argument: value}
             works_or_one_line(lambda given=given: samples.save(**given), f"save({argument}={place})")
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ([[1, 2], [3]], "expected images as an array, got rows of several lengths; fill them up"),
+        ([np.zeros((2, 9)), np.zeros((2, 8))], "got rows of several lengths"),
+        (NoArray(), r"expected images as an array, got NoArray \(on a device\)"),
+        (np.array(["a"]), "expected images as an array of numbers, got ndarray"),
+        (np.array(["2026-01-01"], "datetime64[s]"), "expected images as an array of numbers"),
+    ],
+)
+def test_what_is_no_array_is_said_in_words_of_gensdk(odd: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        as_array(odd, "images")
+
+
+def test_samples_are_no_array_and_an_empty_path_is_none() -> None:
+    with fake_generator(feedforward_model()) as model:
+        samples = model.sample(2, seed=0)
+    with pytest.raises(InputError, match=r"expected images as an array, got Samples$"):
+        as_array(samples, "images")
+    with pytest.raises(InputError, match="expected path as a str or a Path, got an empty one"):
+        samples.save("")
 
 
 def test_a_tuple_of_two_ints_is_neither_two_seeds_nor_a_pair() -> None:

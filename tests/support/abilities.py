@@ -32,6 +32,8 @@ def arguments(model: ModelSpec, ability: str) -> tuple[tuple[Any, ...], dict[str
     named: dict[str, Any] = {"label": 1} if label else {}
     if ability in ALONG_LATENTS and "audio" in examples:
         named["audio"] = examples["audio"][0]
+    if ability == "log_likelihood" and getattr(model.program, "decode_graph", None) is not None:
+        named["lengths"] = [model.output.shape[model.program.axis]] * 2  # type: ignore[attr-defined]
     if ability == "log_likelihood" and "prompt" in examples:
         named["prompt"] = np.repeat(examples["prompt"], 2, axis=0)
     return given.get(ability, (images,)), named

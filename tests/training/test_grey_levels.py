@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gensdk_training.networks.grey_levels import draw_level, level_of, value_of
 
@@ -25,3 +27,34 @@ def test_inverse_cdf_draws_each_level_with_its_probability_and_never_an_impossib
     assert counts.tolist() == pytest.approx((p * 4000).tolist(), abs=1)
     last = draw_level(torch.zeros(1, 17), torch.tensor([[np.nextafter(np.float32(1), np.float32(0))]]))
     assert last.item() == 16
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.integers(2, 40))
+def test_no_level_without_probability_is_drawn_at_any_edge(data: st.DataObject, levels: int) -> None:
+    """Wherever rounding has put the last cumulative probability; below it, all is as the inverse CDF says."""
+    seed, scale = data.draw(st.integers(0, 2**32)), data.draw(st.sampled_from([0.1, 2.0, 20.0, 200.0]))
+    none = torch.tensor(data.draw(st.lists(st.booleans(), min_size=levels, max_size=levels)))
+    none[data.draw(st.integers(0, levels - 1))] = False
+    logits = torch.randn(1, levels, generator=torch.Generator().manual_seed(seed)) * scale
+    logits[0, none] = -1e4
+    shares = torch.softmax(logits, dim=1)[0]
+    edges = torch.cumsum(shares, dim=0)
+    top = torch.tensor(1 - 2**-24)
+    around = [torch.nextafter(edges, torch.tensor(way)) for way in (-1.0, 2.0)]
+    uniform = torch.cat([torch.tensor([0.0, top]), edges, *around]).clamp(0, top)
+    drawn = draw_level(logits.expand(len(uniform), -1), uniform[:, None])[:, 0].to(torch.int64)
+    assert (shares[drawn] > 0).all()
+    inside = uniform < edges[-1]
+    expected = torch.searchsorted(edges, uniform[inside], right=True)
+    assert torch.equal(drawn[inside], expected)
+    assert torch.equal(drawn[~inside], (edges < edges[-1]).sum().expand(int((~inside).sum())))
+
+
+def test_the_last_uniform_of_all_draws_no_impossible_level() -> None:
+    """Of these levels the cumulative probabilities end below it, and the last one has none."""
+    logits = torch.randn(4096, 17, generator=torch.Generator().manual_seed(0))
+    logits[:, -1] = -1e4
+    short = torch.cumsum(torch.softmax(logits, dim=1), dim=1)[:, -1] < 1 - 2**-24
+    assert short.any()
+    assert (draw_level(logits, torch.full((4096, 1), 1 - 2**-24)) < 16).all()

@@ -14,13 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime import noise
-from gensdk_runtime.arguments import as_array, check_count
+from gensdk_runtime.arguments import any_array, check_count
 from gensdk_runtime.bundles.model_files import ModelFiles
 from gensdk_runtime.conditions.base import Array, Condition, register_condition
 from gensdk_runtime.errors import GensdkError, InputError, ManifestError, tell
 from gensdk_runtime.spec.conditions import NegativePromptSpec, PromptSpec
 from gensdk_runtime.spec.model import ModelSpec
-from gensdk_runtime.text.tokens import Int64, at_hand, check_range, filled, tell_unknown, vocabulary_in
+from gensdk_runtime.text.tokens import (
+    Int64,
+    at_hand,
+    check_range,
+    entries_of,
+    filled,
+    none_such,
+    tell_unknown,
+    vocabulary_in,
+)
 from gensdk_runtime.text.vocabulary import Encoded, Vocabulary
 
 Prompt = str | Sequence[str | Sequence[int]] | NDArray[np.integer] | NDArray[np.str_]
@@ -147,15 +156,9 @@ class PromptCondition(Condition[PromptSpec]):
 
     def _entries(self, given: Any) -> Sequence[Any] | Array:
         """A text or a row of tokens for each sample, not yet looked at."""
-        if isinstance(given, np.ndarray) and given.dtype.kind == "U" and given.ndim == 1:
-            given = given.tolist()
-        if isinstance(given, bytes | bytearray | dict | set):
-            raise self._none_such("the prompt", given)
-        entries = given if isinstance(given, list | tuple) else as_array(given, "prompt")
-        if isinstance(entries, np.ndarray) and entries.ndim != 2:
-            raise self._none_such("the prompt", entries)
+        entries = entries_of(given, self._wanted(f"the {self.kind}"))
         if not len(entries):
-            raise InputError("expected at least one prompt, got none")
+            raise InputError(f"expected at least one {self.kind}, got none")
         return entries
 
     def _of_text(self, text: str, what: str) -> _Row:
@@ -175,7 +178,7 @@ class PromptCondition(Condition[PromptSpec]):
             raise self._none_such(what, entry)
         if len(entry) > self.spec.length:
             self._check_length(len(entry), what)
-        array = as_array(entry, what)
+        array = any_array(entry, what)
         if array.size and (array.ndim != 1 or array.dtype.kind not in "iu"):
             raise self._none_such(what, array)
         check_range(array, self.spec.size)
@@ -209,10 +212,10 @@ class PromptCondition(Condition[PromptSpec]):
             )
 
     def _none_such(self, what: str, got: Any) -> InputError:
-        kind = f"{got.dtype} {list(got.shape)}" if isinstance(got, np.ndarray) else type(got).__name__
-        return InputError(
-            f"expected {what} as str, a list of them, or tokens int64 [n, up to {self.spec.length}], got {kind}"
-        )
+        return none_such(got, self._wanted(what))
+
+    def _wanted(self, what: str) -> str:
+        return f"{what} as str, a list of them, or tokens int64 [n, up to {self.spec.length}]"
 
     def _filled(self, rows: Sequence[_Row]) -> Int64:
         tell_unknown([row.encoded for row in rows if row.encoded is not None])

@@ -60,6 +60,11 @@ def log_likelihood(
     sampling: Sampling, values: Any, conditions: Mapping[str, Any], lengths: Any, batch_size: int | None
 ) -> NDArray[np.float64]:
     """See :meth:`gensdk_runtime.generator.Generator.log_likelihood`; `conditions` by kind."""
+    if isinstance(values, Samples):
+        sampling.output.check_like(values.output)
+        lengths = values.lengths if lengths is None else lengths
+        conditions = {**values.conditions, **{kind: each for kind, each in conditions.items() if each is not None}}
+        values = values.data
     program = sampling.executor.runners.steps.program
     judged = program.to_judge(sampling.output, values, lengths)
     asked = _decoding(sampling, conditions, len(judged.dimensions))

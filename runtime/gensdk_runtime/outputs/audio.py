@@ -122,7 +122,8 @@ class AudioOutput(Output[AudioSpec]):
         return sound.samples[None, :length].astype(np.float32)
 
     def picture(self, samples: Drawn, arrangement: Arrangement = AS_IT_IS) -> Uint8:
-        """Waveforms and spectrograms; `arrangement` is for images."""
+        """Waveforms and spectrograms; `arrangement`, which is for images, is refused."""
+        self._refuse(arrangement)
         return sound_picture(sounds_of(samples), self.spec.sample_rate)
 
     def shown(self, samples: Drawn) -> Uint8 | None:

@@ -151,6 +151,11 @@ class Output(ABC, Generic[SpecT]):
         knows none of that."""
         raise InputError(f"this is for models of images, and this one makes {self.of_shape}; use sample()")
 
+    def check_like(self, other: Output[Any]) -> None:
+        """Raises :class:`InputError` unless samples of the `other` output can be handed to this one's model."""
+        if type(other) is not type(self) or other.spec != self.spec:
+            raise InputError(f"expected {self.of_shape}, got samples of another model of {other.of_shape}")
+
     def prefix_of(self, path: str | Path, length: int | None = None) -> Array | list[str]:
         """The beginnings of samples in a file, for ``sample(prefix=...)``; `length`: how much of each, None: as
         the kind has it. :class:`InputError` where the kind knows none of that, or the file does not fit."""
@@ -212,14 +217,21 @@ class Output(ABC, Generic[SpecT]):
         `others`: suffixes that the caller writes itself, which the message names too.
         """
         target = check_path(path, "a path")
-        if arrangement != AS_IT_IS:
-            raise InputError(
-                f"layout, columns and scale are for images, and these are {self.plural}; leave them out"
-            )
+        self._refuse(arrangement)
         if target.suffix.lower() not in self.suffixes or target.is_dir():
             known = ", ".join((*self.suffixes, *others))
             raise InputError(f"can't write {self.plural} to {target}; use a file with one of {known}")
         check_folder(target)
+
+    def check_printed(self, arrangement: Arrangement) -> None:
+        """Raises :class:`InputError` where :meth:`lines` can't lie as `arrangement` says."""
+        self._refuse(arrangement)
+
+    def _refuse(self, arrangement: Arrangement) -> None:
+        if arrangement != AS_IT_IS:
+            raise InputError(
+                f"layout, columns and scale are for images, and these are {self.plural}; leave them out"
+            )
 
     def save(self, samples: Drawn, target: Path, arrangement: Arrangement = AS_IT_IS) -> None:
         """Writes samples, of which there is at least one; see :meth:`gensdk_runtime.samples.Samples.save`."""

@@ -134,7 +134,8 @@ class PianorollOutput(Output[PianorollSpec]):
         )
 
     def picture(self, samples: Drawn, arrangement: Arrangement = AS_IT_IS) -> Uint8:
-        """The rolls beside each other; `arrangement` is for images."""
+        """The rolls beside each other; `arrangement`, which is for images, is refused."""
+        self._refuse(arrangement)
         return roll_picture(self.own_form(samples))
 
     def shown(self, samples: Drawn) -> Uint8 | None:

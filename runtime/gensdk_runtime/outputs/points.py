@@ -55,7 +55,8 @@ class PointsOutput(Output[PointsSpec]):
         return f"{self.spec.dimensions} dimensions, expected in {list(self.spec.value_range)}"
 
     def picture(self, samples: Drawn, arrangement: Arrangement = AS_IT_IS) -> Uint8:
-        """Where the points lie; `arrangement` is for images."""
+        """Where the points lie; `arrangement`, which is for images, is refused."""
+        self._refuse(arrangement)
         return scatter(self.array(samples.data), self.spec.value_range, samples.conditions.get("label"))
 
     def shown(self, samples: Drawn) -> Uint8 | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from gensdk_runtime.arguments import check_path
+from gensdk_runtime.arguments import any_array, check_path
 from gensdk_runtime.bundles.model_files import ModelFiles
 from gensdk_runtime.errors import BackendError, InputError, tell
 from gensdk_runtime.media.images import SUFFIXES, encode_image, write_atomically
@@ -27,7 +27,16 @@ from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.outputs import TextSpec
 from gensdk_runtime.text.lines import as_line, lines_of
 from gensdk_runtime.text.page import page_of
-from gensdk_runtime.text.tokens import Int64, at_hand, check_range, filled, tell_unknown, vocabulary_in
+from gensdk_runtime.text.tokens import (
+    Int64,
+    at_hand,
+    check_range,
+    entries_of,
+    filled,
+    none_such,
+    tell_unknown,
+    vocabulary_in,
+)
 from gensdk_runtime.text.vocabulary import Encoded, SpecialTokens, Vocabulary
 
 NUMBERED = re.compile(r"[0-9]{5,}\.txt")
@@ -74,25 +83,43 @@ class TextOutput(Output[TextSpec]):
     def given(self, values: Any, *, levels: int | None = None) -> Int64:
         """Whole texts, str, as tokens int64 [n, length]: each with its end, filled up with pad; or such tokens.
 
-        Pieces that the vocabulary does not know are counted and told. Raises :class:`InputError` for what is no
-        text, for one too long, and where the vocabulary has no end, for one too short.
+        A text of `length` tokens has no end, as one that is drawn up to there has none. Pieces that the vocabulary
+        does not know are counted and told. Raises :class:`InputError` for what is no text, for one too long, and
+        where the vocabulary has no end, for one too short.
         """
-        if isinstance(values, np.ndarray):
-            return self._given_tokens(values)
-        special, length = self.vocabulary.special, self.spec.length
-        encoded = self._encoded(values)
-        ends = () if special.end is None else (special.end,)
-        rows = [(*each.tokens, *ends) for each in encoded]
-        fill = special.pad if special.pad is not None else special.end
-        for number, row in enumerate(rows):
-            if len(row) > length or (len(row) < length and fill is None):
-                with_end = " with its end" if ends else ""
-                bound = "at most" if fill is not None else "exactly"
-                raise InputError(
-                    f"text {number} has {len(row)} tokens{with_end}, the model takes {bound} {length}; "
-                    f"{'shorten it' if len(row) > length else 'make it longer'}"
-                )
-        return filled(rows, length, 0 if fill is None else fill)
+        rows = [
+            self._with_end(each.tokens, number) if isinstance(each, Encoded) else each
+            for number, each in enumerate(self._entries(values, least=self.spec.length))
+        ]
+        return filled(rows, self.spec.length, self._fill or 0)
+
+    @property
+    def _special(self) -> SpecialTokens:
+        """None of them is known where the vocabulary is not at hand."""
+        return SpecialTokens() if self._vocabulary is None else self._vocabulary.special
+
+    @property
+    def _fill(self) -> int | None:
+        """What stands behind texts that have an end; None where nothing can."""
+        return self._special.end if self._special.pad is None else self._special.pad
+
+    def _with_end(self, tokens: Sequence[int], number: int) -> Sequence[int]:
+        """All tokens of text `number`: with an end where there is one, and room for it."""
+        end, fill, length = self._special.end, self._fill, self.spec.length
+        if len(tokens) > length or (len(tokens) < length and fill is None):
+            bound = "at most" if fill is not None else "exactly"
+            raise InputError(
+                f"text {number} has {len(tokens)} tokens, the model takes {bound} {length}; "
+                f"{'shorten it' if len(tokens) > length else 'make it longer'}"
+            )
+        return tokens if end is None or len(tokens) == length else (*tokens, end)
+
+    def check_like(self, other: Output[Any]) -> None:
+        """The same tokens say the same."""
+        super().check_like(other)
+        theirs = other._vocabulary if isinstance(other, TextOutput) else None
+        if theirs is not None and self._vocabulary is not None and theirs != self._vocabulary:
+            raise InputError("expected texts of this model's vocabulary, got others; pass their texts")
 
     def prefix_of(self, path: str | Path, length: int | None = None) -> list[str]:
         """The texts of a file, one a line as :meth:`save` writes them: how samples begin."""
@@ -104,55 +131,60 @@ class TextOutput(Output[TextSpec]):
         """The first part of texts as (tokens int64 [n, longest], lengths int64 [n]), without an end, for a model
         to go on with, from str or from tokens int64 [n, longest], shorter ones filled up with pad.
         :class:`InputError` as for :meth:`given`; a text may be empty, and leaves room for a token."""
-        if isinstance(values, np.ndarray):
-            tokens = self._checked_tokens(values, self.spec.length - 1)
-            return tokens, self._lengths(tokens)
-        rows = [each.tokens for each in self._encoded(values)]
+        rows = [
+            each.tokens if isinstance(each, Encoded) else self._before_pads(each, number)
+            for number, each in enumerate(self._entries(values, least=0))
+        ]
         lengths = np.array([len(row) for row in rows], np.int64)
-        if int(lengths.max()) >= self.spec.length:
+        longest = int(lengths.max())
+        if longest >= self.spec.length:
             raise InputError(
-                f"text {int(lengths.argmax())} has {int(lengths.max())} tokens, which leaves a model of "
-                f"{self.spec.length} nothing to add; shorten it"
+                f"text {int(lengths.argmax())} has {longest} tokens, which leaves a model of {self.spec.length} "
+                "nothing to add; shorten it"
             )
-        return filled(rows, int(lengths.max()), self.vocabulary.special.pad or 0), lengths
+        return filled(rows, longest, self._special.pad or 0), lengths
 
-    def _lengths(self, tokens: Int64) -> Int64:
-        """The tokens of each row before its pads; :class:`InputError` for a begin or a pad inside."""
-        special = self._vocabulary.special if self._vocabulary is not None else SpecialTokens()
-        held = tokens != (-1 if special.pad is None else special.pad)
-        lengths = np.where(held.any(axis=1), tokens.shape[1] - held[:, ::-1].argmax(axis=1), 0).astype(np.int64)
-        inside = np.arange(tokens.shape[1]) < lengths[:, None]
-        wrong = inside & (~held | (tokens == (-1 if special.begin is None else special.begin)))
-        if wrong.any():
-            row = int(wrong.any(axis=1).argmax())
-            raise InputError(f"text {row} has a token inside that stands before or behind texts; take it out")
-        return lengths
+    def _before_pads(self, tokens: Int64, number: int) -> Int64:
+        """The tokens of text `number` before its pads; :class:`InputError` for a begin or a pad inside."""
+        begin, pad = self._special.begin, self._special.pad
+        held = np.flatnonzero(tokens != (-1 if pad is None else pad))
+        count = int(held[-1]) + 1 if len(held) else 0
+        if len(held) < count or (tokens[:count] == (-1 if begin is None else begin)).any():
+            raise InputError(f"text {number} has a token inside that stands before or behind texts; take it out")
+        return tokens[:count]
 
-    def _encoded(self, values: Any) -> list[Encoded]:
-        texts = [values] if isinstance(values, str) else values
-        if not isinstance(texts, Sequence) or isinstance(texts, bytes) or not len(texts):
-            got = "none" if isinstance(values, list | tuple) else type(values).__name__
-            raise InputError(f"expected a text as str, or a list of them, got {got}")
-        encoded = [self.vocabulary.encode(text) for text in texts]
-        tell_unknown(encoded)
-        return encoded
+    def _entries(self, values: Any, *, least: int) -> list[Encoded | Int64]:
+        """Each text as the vocabulary has it, or its `least` to `length` tokens int64."""
+        length = self.spec.length
+        count = f"{length}" if least == length else f"up to {length - 1}"
+        wanted = f"a text as str, a list of them, or tokens int64 [n, {count}]"
+        entries = entries_of(values, wanted)
+        if isinstance(entries, np.ndarray):
+            if not len(entries):
+                raise none_such(entries, wanted)
+            self._check_tokens(entries, entries.shape[1], least, wanted)
+            return list(entries.astype(np.int64))
+        if not len(entries):
+            raise InputError(f"expected {wanted}, got none")
+        found: list[Encoded | Int64] = []
+        for number, entry in enumerate(entries):
+            if isinstance(entry, str):
+                found.append(self.vocabulary.encode(entry))
+                continue
+            one = f"text {number} as str, or its tokens int64 [{count}]"
+            if not isinstance(entry, list | tuple) and not hasattr(type(entry), "__array__"):
+                raise none_such(entry, one)
+            empty = isinstance(entry, list | tuple) and not entry  # which NumPy takes for floats
+            row = np.zeros(0, np.int64) if empty else any_array(entry, f"text {number}")
+            self._check_tokens(row, len(row) if row.ndim == 1 else -1, least, one)
+            found.append(row.astype(np.int64))
+        tell_unknown([each for each in found if isinstance(each, Encoded)])
+        return found
 
-    def _given_tokens(self, values: Array) -> Int64:
-        if values.ndim == 2 and values.shape[1] < self.spec.length:
-            raise self._no_tokens(values, f"{self.spec.length}")
-        return self._checked_tokens(values, self.spec.length)
-
-    def _no_tokens(self, values: Array, length: str) -> InputError:
-        return InputError(
-            f"expected texts, or tokens as int64 [n, {length}], got {values.dtype} {list(values.shape)}"
-        )
-
-    def _checked_tokens(self, values: Array, most: int) -> Int64:
-        """Tokens int64 [n, up to `most`]."""
-        if values.dtype.kind not in "iu" or values.ndim != 2 or not len(values) or values.shape[1] > most:
-            raise self._no_tokens(values, f"{most}")
-        check_range(values, self.spec.vocabulary_size)
-        return values.astype(np.int64)
+    def _check_tokens(self, tokens: Array, count: int, least: int, wanted: str) -> None:
+        if tokens.dtype.kind not in "iu" or not least <= count <= self.spec.length:
+            raise none_such(tokens, wanted)
+        check_range(tokens, self.spec.vocabulary_size)
 
     def in_words(self, data: Array) -> str:
         """As in "texts of up to 20 tokens"."""
@@ -173,7 +205,8 @@ class TextOutput(Output[TextSpec]):
         return [printable(as_line(text)) for text in self.own_form(samples)]
 
     def picture(self, samples: Drawn, arrangement: Arrangement = AS_IT_IS) -> Uint8:
-        """A page of the texts; `arrangement` is for images."""
+        """A page of the texts; `arrangement`, which is for images, is refused."""
+        self._refuse(arrangement)
         return page_of(self.own_form(samples))
 
     def shown(self, samples: Drawn) -> Uint8 | None:

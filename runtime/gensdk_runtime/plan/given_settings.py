@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import InputError, tell
 from gensdk_runtime.noise import Seeds
+from gensdk_runtime.spec.options import check_names
 from gensdk_runtime.spec.settings import ProgramSettings
 
 ABOUT = ("model", "backend", "precision", "fallback", "stopped")
@@ -35,6 +36,17 @@ class GivenSettings(NamedTuple):
         given = {name: value for name, value in (options or {}).items() if value is not None}
         return {**self.options, **given}
 
+    def tell_left_out(self, n: int, seed: Seeds | None, given: Mapping[str, Any]) -> None:
+        """Says what of recorded samples does not hold where the caller says how many there are: their seeds, and
+        the conditions that are not `given`."""
+        left = [] if self.seed is None or seed is not None else ["seeds"]
+        left += [f"{kind}s" for kind in self.conditions if kind not in given]
+        if left:
+            tell(
+                f"with n={n} only the options of these settings count, and not their {' and '.join(left)}; "
+                "leave n out to draw the same samples again"
+            )
+
     def check_arrays(self, **given: object) -> None:
         """Raises :class:`InputError` where recorded samples can't be drawn again without what is not `given`."""
         for name in self.arrays:
@@ -42,10 +54,12 @@ class GivenSettings(NamedTuple):
                 raise InputError(f"these settings are of samples that were drawn from {name}; pass {name} too")
 
 
-def given_settings(settings: object, own: type[ProgramSettings], recorded: Mapping[str, str]) -> GivenSettings:
+def given_settings(
+    settings: object, own: type[ProgramSettings], recorded: Mapping[str, str], arguments: Collection[str]
+) -> GivenSettings:
     """What `settings` stand for: an object of the class `own`, of which what was set counts; options by name,
     or :attr:`Samples.settings`, which call conditions as `recorded` says of their kinds. Raises
-    :class:`InputError` for anything else."""
+    :class:`InputError` for anything else; `arguments`: what the caller takes beside."""
     if isinstance(settings, ProgramSettings):
         if not isinstance(settings, own):
             raise InputError(f"expected settings as {own.__name__}, got {type(settings).__name__}")
@@ -53,9 +67,15 @@ def given_settings(settings: object, own: type[ProgramSettings], recorded: Mappi
     if not isinstance(settings, Mapping):
         kind = type(settings).__name__
         raise InputError(f"expected settings as {own.__name__}, a dict of options or Samples.settings, got {kind}")
+    if settings.get("labels") is not None and "labels" not in recorded.values():
+        raise InputError(
+            "these settings are of samples with labels, and this model has no classes; leave them out"
+        )
     rest = {*ABOUT, *_DRAWN_FROM, *recorded.values()}
+    options = {str(name): value for name, value in settings.items() if name not in rest and value is not None}
+    check_names(options, own, arguments)
     return GivenSettings(
-        {str(name): value for name, value in settings.items() if name not in rest},
+        options,
         n=settings.get("n"),
         seed=settings.get("seeds"),
         conditions={kind: settings[name] for kind, name in recorded.items() if settings.get(name) is not None},

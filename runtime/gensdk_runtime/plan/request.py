@@ -65,12 +65,16 @@ class Request:
 
 
 class Requests:
-    """Makes requests of one generator, and finds those again that it made. Threads may share it."""
+    """Makes requests of one generator, and finds those again that it made. Threads may share it.
+
+    `arguments`: what :meth:`Generator.sample` takes beside options, by name, conditions of other packages too.
+    """
 
     def __init__(self, program: Program[Any], executor: Executor, conditions: Sequence[Condition[Any]]) -> None:
         self._model = executor.model
         self._program = program
         self._conditions = conditions
+        self.arguments = frozenset((*ARGUMENTS, *(condition.kind for condition in conditions)))
         self._executor = executor
         self._kept: dict[tuple[Any, ...], tuple[tuple[int, int | None], Request]] = {}
 
@@ -105,7 +109,7 @@ class Requests:
 
     def _make(self, asked: Asked, conditions: Mapping[str, Any], options: Mapping[str, Any]) -> Request:
         count = check_count(asked.n)
-        settings = self._program.resolve(options, others=ARGUMENTS)
+        settings = self._program.resolve(options, others=self.arguments)
         settings = self._program.starting(settings, given=asked.started)
         kept: dict[str, NDArray[Any]] = {}
         drawn: list[Condition[Any]] = []

@@ -19,7 +19,7 @@ from gensdk_runtime.noise import Seeds, sample_keys
 from gensdk_runtime.outputs.base import OutputType, check_output_type, output_of
 from gensdk_runtime.plan.batches import Batches
 from gensdk_runtime.plan.executor import Done, Executor, Work
-from gensdk_runtime.plan.given_settings import given_settings
+from gensdk_runtime.plan.given_settings import GivenSettings, given_settings
 from gensdk_runtime.plan.lease import Lease
 from gensdk_runtime.plan.request import Asked, Request, Requests, check_latents
 from gensdk_runtime.plan.runner import Runner
@@ -27,6 +27,7 @@ from gensdk_runtime.plan.starts import encoded
 from gensdk_runtime.programs.base import Program
 from gensdk_runtime.programs.run import Run, StepCallback
 from gensdk_runtime.samples import Samples, Timings
+from gensdk_runtime.spec.options import check_names
 from gensdk_runtime.spec.settings import ProgramSettings, SampleOptions
 
 STARTS = ("image", "mask_image")
@@ -101,10 +102,12 @@ class Sampling:
         start = perf_counter()
         asked_for, options = self.asked_for(conditions or {}, options or {})
         if settings is not None:
-            given = given_settings(settings, self.program.Settings, self._recorded)
+            given = self._given(settings)
             options = given.under(options)
             given.check_arrays(latents=latents, prefix=prefix, **{name: asked_for.get(name) for name in STARTS})
-            if n is None:
+            if n is not None:
+                given.tell_left_out(check_count(n), seed, asked_for)
+            else:
                 n = given.n
                 seed = given.seed if seed is None else seed
                 asked_for = {**given.conditions, **asked_for}
@@ -133,6 +136,8 @@ class Sampling:
             if named:
                 asked_for |= {kind: options[kind] for kind in named if options[kind] is not None}
                 options = {name: value for name, value in options.items() if name not in named}
+            asked = (name for name, value in options.items() if value is not None)
+            check_names(asked, self.program.Settings, self.requests.arguments)
         if asked_for:
             check_known([kind for kind in asked_for if not (self.starts and kind in STARTS)], self.model)
         return asked_for, options
@@ -174,11 +179,10 @@ class Sampling:
         self, settings: ProgramSettings | Mapping[str, Any] | None, options: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """`options`, and those in `settings` that are not among them."""
-        return (
-            options
-            if settings is None
-            else given_settings(settings, self.program.Settings, self._recorded).under(options)
-        )
+        return options if settings is None else self._given(settings).under(options)
+
+    def _given(self, settings: ProgramSettings | Mapping[str, Any]) -> GivenSettings:
+        return given_settings(settings, self.program.Settings, self._recorded, self.requests.arguments)
 
     def draw(
         self,

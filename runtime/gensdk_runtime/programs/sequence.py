@@ -13,7 +13,7 @@ from gensdk_runtime import noise
 from gensdk_runtime.arguments import as_array
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Bound
-from gensdk_runtime.errors import BackendError, InputError, ManifestError, not_finite
+from gensdk_runtime.errors import BackendError, InputError, ManifestError, not_finite, tell
 from gensdk_runtime.programs.base import (
     Int64,
     Judged,
@@ -304,15 +304,31 @@ class SequenceProgram(SequenceForm):
         spec, given = self.spec, output.given(values)
         if spec.decode_graph is not None and self.model.output.discrete_step is not None:
             self._require_made(given, self.tokens_of(given), "sample")
-        if lengths is not None:
-            known = self._checked(lengths, len(given))
-        elif spec.decode_graph is None:
-            known = self.lengths(given.T[:, :, None].astype(np.int64))
-        else:
+        own = self.lengths(given.T[:, :, None]) if spec.decode_graph is None else None
+        known = own if lengths is None else self._checked(lengths, len(given))
+        if known is None:
             known = np.full(len(given), spec.length, np.int64)
+            self._tell_still_ends(given, output)
+        if own is not None and (known > own).any():
+            row = int((known > own).argmax())
+            raise InputError(
+                f"expected lengths up to the end of each sample, got {known[row]} for sample {row}, whose token "
+                f"{spec.stop} ends it after {own[row]}; leave lengths out"
+            )
         ends = (known < spec.length).astype(np.int64) if spec.stop is not None else 0
         made = spec.length * spec.channels * spec.levels
         return Judged({self.model.output.tensor: given, "lengths": known}, (known + ends) * spec.channels, made)
+
+    def _tell_still_ends(self, whole: NDArray[Any], output: Output[Any]) -> None:
+        """Says of samples that could have ended before, since they hold zeros from some place on, as :meth:`keep`
+        puts them behind an end, that all of it is judged."""
+        last = np.moveaxis(whole, self.spec.axis + 1, 1)[:, -self.each :]
+        still = int((~last.reshape(len(whole), -1).any(axis=1)).sum())
+        if still and self.spec.stop is not None:
+            tell(
+                f"{still} of {len(whole)} {output.plural} end in zeros, which are judged as a part of them; pass "
+                "the Samples, or lengths=samples.lengths, where they ended before"
+            )
 
     def _checked(self, lengths: Any, n: int) -> Int64:
         """`lengths` [n] in units of the output, as elements. Without an end nothing is no sample."""

@@ -107,14 +107,20 @@ def settings_under(defaults: SettingsT, options: Mapping[str, Any], *, others: I
     """
     cls = type(defaults)
     given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        if name not in cls.model_fields:
-            raise InputError(_unknown(name, cls, tuple(others)))
+    check_names(given, cls, tuple(others))
     given = {name: _plain(name, value) for name, value in given.items()}
     try:
         return cls.model_validate_json(json.dumps({**defaults.model_dump(), **given}))
     except ValidationError as failure:
         raise InputError(wrong_option(failure, cls, given)) from None
+
+
+def check_names(names: Iterable[str], cls: type[ProgramSettings], others: Collection[str]) -> None:
+    """Raises :class:`InputError` for the first of `names` that is no option of `cls` (`others` as in
+    :func:`settings_under`)."""
+    for name in names:
+        if name not in cls.model_fields:
+            raise InputError(_unknown(name, cls, others))
 
 
 def check_options(kind: str, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> None:
@@ -126,11 +132,12 @@ def check_options(kind: str, options: Mapping[str, Any], *, others: Iterable[str
     settings_under(SETTINGS[kind](), options, others=others)
 
 
-def parse_options(words: Iterable[str]) -> dict[str, Any]:
+def parse_options(words: Iterable[str], kinds: Collection[str] = ()) -> dict[str, Any]:
     """The options that words such as ``num_inference_steps=20`` give, each of the type that its program has.
 
-    Raises :class:`InputError` for a word of another form, an option of no program, one that is given twice and a
-    value that no program takes. Which program a model has, it does not ask.
+    An option of no program stays text, for the model to refuse, which alone can say what it has; with `kinds` of
+    programs it is refused here. Raises :class:`InputError` for a word of another form, an option that is given
+    twice and a value that no program takes.
     """
     options: dict[str, Any] = {}
     for word in words:
@@ -140,7 +147,12 @@ def parse_options(words: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"expected NAME=VALUE, such as num_inference_steps=20, got {shown(word)!r}")
         if name in options:
             raise InputError(f"{name} is given twice; give it once")
-        options[name] = _by_any_program(name, text, as_text=True)
+        if _known_programs(name):
+            options[name] = _by_any_program(name, text, as_text=True)
+        elif kinds:
+            raise InputError(f"no option {shown(name)!r}{did_you_mean(name[:80], all_options(kinds))}")
+        else:
+            options[name] = text
     return options
 
 
@@ -177,10 +189,7 @@ class OptionValues(StrictModel):
 
 def _by_any_program(name: str, value: Any, *, as_text: bool = False) -> Any:
     """The value of an option, read from its text or not, as the first program has it that takes it."""
-    known = _programs_with(name)
-    if not known:
-        PROGRAMS.load_others()
-        known = _programs_with(name)
+    known = _known_programs(name)
     if not known:
         raise InputError(f"no option {shown(name)!r}{did_you_mean(name[:80], all_options())}")
     for cls in known:
@@ -190,6 +199,15 @@ def _by_any_program(name: str, value: Any, *, as_text: bool = False) -> Any:
         except ValidationError as failure:
             problem = wrong_option(failure, cls, {name: value})
     raise InputError(problem)
+
+
+def _known_programs(name: str) -> list[type[ProgramSettings]]:
+    """As :func:`_programs_with`, among those of other packages where gensdk's own have no such option."""
+    found = _programs_with(name)
+    if not found:
+        PROGRAMS.load_others()
+        found = _programs_with(name)
+    return found
 
 
 def _programs_with(name: str) -> list[type[ProgramSettings]]:
@@ -210,7 +228,7 @@ def _plain(name: str, value: Any) -> Any:
     return plain
 
 
-def _unknown(name: str, cls: type[ProgramSettings], others: Collection[str]) -> str:
+def _unknown(name: str, cls: type[ProgramSettings], others: Collection[str] = ()) -> str:
     """What is said of an option that settings do not have."""
     kind = kind_of(cls)
     elsewhere = [option.kind for option in all_options().get(name, ())]
@@ -219,14 +237,15 @@ def _unknown(name: str, cls: type[ProgramSettings], others: Collection[str]) -> 
         return f"{name} means nothing to {model} (it is for {' and '.join(elsewhere)} models); leave it out"
     if name in others:
         return f"{name} is not an option of the program; pass it as an argument of its own"
-    return f"no option {shown(name)!r}{did_you_mean(name[:80], {*cls.model_fields, *others})}"
+    near = did_you_mean(name[:80], {*cls.model_fields, *others}, listed=cls.model_fields)
+    return f"no option {shown(name)!r}{near}"
 
 
 def wrong_option(failure: ValidationError, cls: type[ProgramSettings], given: Mapping[str, Any]) -> str:
     """What is said of the first option of those `given` that settings do not have, or not with such a value."""
     for name in given:
         if name not in cls.model_fields:
-            return _unknown(name, cls, ())
+            return _unknown(name, cls)
     place = failure.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
     name = str(place[0]) if place else ""
     if name not in given:

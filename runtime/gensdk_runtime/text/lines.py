@@ -33,8 +33,10 @@ def lines_of(path: Path) -> list[str]:
         if len(data) > MAX_FILE:
             raise InputError(f"{path} has over {MAX_FILE} bytes; give fewer lines")
         lines = data.decode("utf-8-sig").split("\n")  # Windows puts a mark in front; other breaks are texts' own
-    except (OSError, UnicodeDecodeError) as failure:
-        raise InputError(f"can't read {path} as a text in UTF-8: {failure}") from None
+    except OSError as failure:
+        raise InputError(f"can't read {path}: {failure.strerror or failure}") from None
+    except UnicodeDecodeError as failure:
+        raise InputError(f"can't read {path} as a text in UTF-8: {failure}; save it as UTF-8") from None
     if not lines[-1]:
         lines.pop()
     if not lines:

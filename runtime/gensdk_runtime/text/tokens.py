@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gensdk_runtime.arguments import any_array
 from gensdk_runtime.bundles.model_files import ModelFiles
 from gensdk_runtime.errors import InputError, ManifestError, tell
 from gensdk_runtime.printable import printable
@@ -47,13 +49,39 @@ def tell_unknown(encoded: Sequence[Encoded]) -> None:
         tell(f"{len(unknown)} of {count} tokens are unknown to the model ({named}{more}); they all count as one")
 
 
+def entries_of(given: Any, wanted: str) -> Sequence[Any] | NDArray[Any]:
+    """A text or a row of tokens for each sample, not yet looked at, or all tokens as one array of two axes.
+
+    From a str, a list, or an array of either. :class:`InputError` for what is none, in which `wanted` says what
+    is expected.
+    """
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given, list | tuple):
+        return given
+    if not hasattr(type(given), "__array__"):
+        raise none_such(given, wanted)
+    array = any_array(given, "texts")
+    if array.ndim == 1 and array.dtype.kind in "UTO":
+        return list(array.tolist())
+    if array.ndim != 2:
+        raise none_such(array, wanted)
+    return array
+
+
+def none_such(got: Any, wanted: str) -> InputError:
+    """What is said of neither texts nor tokens."""
+    kind = f"{got.dtype} {list(got.shape)}" if isinstance(got, np.ndarray) else type(got).__name__
+    return InputError(f"expected {wanted}, got {kind}")
+
+
 def check_range(tokens: NDArray[np.integer], size: int) -> None:
     """:class:`InputError` for tokens that are none of `size`."""
     if tokens.size and (int(tokens.min()) < 0 or int(tokens.max()) >= size):
         raise InputError(f"expected tokens from 0 to {size - 1}, got others")
 
 
-def filled(rows: Sequence[Sequence[int]], length: int, fill: int) -> Int64:
+def filled(rows: Sequence[Sequence[int] | Int64], length: int, fill: int) -> Int64:
     """Rows of tokens as int64 [n, `length`], with `fill` behind the shorter ones."""
     tokens = np.full((len(rows), length), fill, np.int64)
     for place, row in zip(tokens, rows, strict=True):

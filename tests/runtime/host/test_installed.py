@@ -71,7 +71,7 @@ def test_one_broken_package_does_not_hide_the_others(install: Install) -> None:
         pytest.warns(GensdkWarning, match="can't be loaded"),
         pytest.raises(InputError, match="no option 'num_inference_stepz'; did you mean 'num_inference_steps'"),
     ):
-        parse_options(["num_inference_stepz=3"])
+        parse_options(["num_inference_stepz=3"], ["diffusion"])
 
 
 def test_two_packages_that_bring_the_same_are_an_error(install: Install) -> None:

@@ -21,14 +21,17 @@ from gensdk_runtime.bench.measure import Target, measure
 from gensdk_runtime.conditions.base import conditions_of, register_condition
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.generator import Generator
-from gensdk_runtime.outputs.base import register_output
+from gensdk_runtime.outputs.base import Arrangement, output_of, register_output
 from gensdk_runtime.proof.drift import sample_drift
 from gensdk_runtime.proof.golden import Golden, Recorder, Trajectory, TrajectorySettings
 from gensdk_runtime.proof.verify import check_golden
 from gensdk_runtime.samples import Samples
-from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS, ConditionSpec
+from gensdk_runtime.spec.audio import AudioSpec
+from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS, ConditionSpec, OutputSpec
 from gensdk_runtime.spec.manifest import FileEntry, Manifest
 from gensdk_runtime.spec.model import FeedforwardSpec, ModelSpec
+from gensdk_runtime.spec.outputs import PointsSpec, TextSpec
+from gensdk_runtime.spec.pianoroll import PianorollSpec, TrackSpec
 from gensdk_runtime.spec.settings import TAKEN
 from gensdk_runtime.spec.signature import GraphSpec
 from support import notes
@@ -151,6 +154,38 @@ def test_what_is_for_other_kinds_is_refused(drawn: Samples) -> None:
         with pytest.raises(InputError, match=message):
             attempt()
     assert drawn._repr_png_() is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        AudioSpec(samples=8, sample_rate=8000),
+        PianorollSpec(
+            tracks=(TrackSpec(name="piano"),),
+            lowest_pitch=60,
+            pitches=12,
+            steps_per_beat=4,
+            beats_per_bar=4,
+            bars=1,
+        ),
+        PointsSpec(dimensions=2),
+        TextSpec.of(5, 10),
+        notes.NotesSpec(length=LENGTH),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_columns_and_scales_are_for_images(spec: OutputSpec, drawn: Samples) -> None:
+    """Where samples are files, lines or a picture."""
+    kind = output_of(spec)
+    for arrangement in (Arrangement(columns=3), Arrangement(scale=2)):
+        for attempt in (
+            lambda: kind.picture(drawn, arrangement),  # noqa: B023 - called here
+            lambda: kind.check_printed(arrangement),  # noqa: B023
+            lambda: kind.check_target("x.npz", arrangement),  # noqa: B023
+        ):
+            with pytest.raises(InputError, match=r"columns and scale are for images|have no picture"):
+                attempt()
+        kind.check_printed(Arrangement())
 
 
 def test_golden_trajectories_and_latencies() -> None:

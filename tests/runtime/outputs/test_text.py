@@ -191,8 +191,39 @@ def test_fewer_tokens_are_no_text_but_a_beginning() -> None:
     begun, lengths = output().beginning(tokens)
     np.testing.assert_array_equal(begun, tokens)
     assert lengths.tolist() == [3, 3]
-    with pytest.raises(InputError, match=r"int64 \[n, 6\]"):
-        output().beginning(np.zeros((2, LENGTH), np.int64))
+    for filled in (np.pad(tokens, ((0, 0), (0, LENGTH - 3))), [[4, 5, 6, 0], [6, 5, 4]], ["a cat sat", [6, 5, 4]]):
+        begun, lengths = output().beginning(filled)
+        np.testing.assert_array_equal(begun, tokens)
+        assert lengths.tolist() == [3, 3]
+    assert output().beginning([[], "a"])[1].tolist() == [0, 1]
+
+
+def test_a_text_of_the_whole_length_has_no_end() -> None:
+    """As a sample has none that was drawn up to there."""
+    words = ["a"] * LENGTH
+    assert output().given(" ".join(words)).tolist() == output().given([[4] * LENGTH]).tolist() == [[4] * LENGTH]
+    assert output().given(" ".join(words[1:])).tolist() == [[*[4] * (LENGTH - 1), 2]]
+    for begun in (" ".join(words), [[4] * LENGTH], np.full((1, LENGTH), 4)):
+        with pytest.raises(InputError, match="text 0 has 7 tokens, which leaves a model of 7 nothing to add"):
+            output().beginning(begun)
+
+
+def test_texts_are_taken_in_each_form_that_prompts_have() -> None:
+    whole = output().given(["a cat", "sat"])
+    for texts in (("a cat", "sat"), np.array(["a cat", "sat"]), np.array(["a cat", "sat"], object)):
+        np.testing.assert_array_equal(output().given(texts), whole)
+        np.testing.assert_array_equal(output().beginning(texts)[0], [[4, 5], [6, 0]])
+    for tokens in (whole.tolist(), [whole[0], "sat"], whole.astype(np.uint8)):
+        np.testing.assert_array_equal(output().given(tokens), whole)
+
+
+def test_only_samples_of_the_same_vocabulary_say_the_same() -> None:
+    output().check_like(output())
+    other = Words(tokens=(*WORDS.tokens[:-1], "dog"), special=WORDS.special, lower_case=True)
+    with pytest.raises(InputError, match="expected texts of this model's vocabulary, got others"):
+        output().check_like(output(vocabulary=other))
+    with pytest.raises(InputError, match=r"expected texts of up to 7 .*, got samples of another model of texts"):
+        output().check_like(output(LENGTH - 1))
 
 
 def test_beginnings_of_several_lengths_are_filled_up_with_pad() -> None:
@@ -226,11 +257,17 @@ def test_the_lines_of_a_file_begin_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ("a a a a a a a", "text 0 has 8 tokens with its end, the model takes at most 7; shorten it"),
-        ([], "expected a text as str, or a list"),
-        (3, "expected a text as str, or a list"),
-        (b"a", "expected a text as str, or a list"),
-        (["a", 3], "expected text as str, got int"),
+        ("a a a a a a a a", "text 0 has 8 tokens, the model takes at most 7; shorten it"),
+        ([], "expected a text as str, a list of them, or tokens .* got none"),
+        (3, "expected a text as str, a list of them, .* got int$"),
+        (b"a", "expected a text as str, a list of them, .* got bytes"),
+        ({"a"}, "expected a text as str, a list of them, .* got set"),
+        (np.array("a"), r"expected a text as str, .* got <U1 \[\]"),
+        (np.array([b"a"]), r"expected a text as str, .* got \|S1 \[1\]"),
+        (["a", 3], "expected text 1 as str, or its tokens .* got int$"),
+        (["a", b"a"], "expected text 1 as str, or its tokens .* got bytes"),
+        (["a", [[4], [5, 5]]], "expected text 1 as an array, got rows of several lengths"),
+        (["a", ["b"]], r"expected text 1 as str, or its tokens .* got <U1 \[1\]"),
         (np.zeros((2, LENGTH)), r"int64 \[n, 7\]"),
         (np.full((2, LENGTH), 14), "expected tokens from 0 to 13"),
         (np.full((2, LENGTH), -1), "expected tokens from 0 to 13"),

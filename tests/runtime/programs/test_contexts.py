@@ -163,10 +163,29 @@ def test_the_likelihood_is_that_of_the_steps() -> None:
         for given, missing in (({"label": LABELS}, "prompt"), ({"prompt": PROMPTS}, "label")):
             with pytest.raises(InputError, match=f"pass {missing}, one for each of the 5 texts"):
                 model.log_likelihood(samples.data, **given)
+        np.testing.assert_array_equal(model.log_likelihood(samples), bits)
+        others = model.log_likelihood(samples, [2 - label for label in LABELS])
+        np.testing.assert_array_equal(
+            others, model.log_likelihood(samples.data, [2 - label for label in LABELS], prompt=PROMPTS)
+        )
     for at, tokens in enumerate(tokens_of(samples)):
         nats = prompted.log_p(tokens, WORDS.encode(PROMPTS[at]).tokens, LABELS[at])
         assert bits[at] == pytest.approx(-nats / np.log(2) / (len(tokens) + (len(tokens) < LENGTH)), rel=1e-5)
     assert one.shape == (2,)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "label"])
+def test_the_argument_of_a_condition_that_was_meant_is_named(kind: str) -> None:
+    with Prompted().generator() as model:
+        for call in (model.sample, model.prepare):
+            with pytest.raises(InputError, match=f"no option '{kind}s'; did you mean '{kind}'"):
+                call(2, **{f"{kind}s": ["a", "a"]})  # type: ignore[operator]
+        with pytest.raises(InputError, match="no option 'images'; did you mean 'image'"):
+            model.sample(2, prompt="a", settings={"images": [3, 3]})
+        with pytest.raises(InputError, match="temperatur'; did you mean 'temperature'"):
+            model.sample(2, temperatur=0.5)  # type: ignore[call-arg]
+        recorded = {"prompts": ["a"], "labels": [1], "n": 1, "seeds": [[0, 0]]}
+        assert model.sample(settings=recorded).settings.items() >= recorded.items()
 
 
 def test_a_prepared_call_takes_another_prompt_each_time() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
 
 FEW = 48
@@ -87,6 +87,11 @@ def test_music_is_likelier_than_its_notes_in_another_order(chorales: Generator) 
     rolls, lengths = samples.array, samples.lengths
     assert lengths is not None
     bits = chorales.log_likelihood(rolls, lengths=lengths)
+    np.testing.assert_array_equal(chorales.log_likelihood(samples), bits)
+    with pytest.warns(
+        GensdkWarning, match="3 of 3 piano rolls end in zeros, which are judged as a part of them; pass"
+    ):
+        assert (chorales.log_likelihood(rolls) < bits).all(), "silence is likely"
     assert np.isfinite(bits).all()
     assert (bits > 0).all()
     backwards = rolls.copy()

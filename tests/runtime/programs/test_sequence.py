@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gensdk_runtime.errors import BackendError, InputError, ManifestError
+from gensdk_runtime.errors import BackendError, GensdkWarning, InputError, ManifestError
 from gensdk_runtime.programs import sequence
 from gensdk_runtime.programs.run import StepEnd
 from gensdk_runtime.spec.sequence import SequenceSpec
@@ -129,7 +129,10 @@ def test_the_dimensions_of_a_sample_are_its_tokens_and_its_end() -> None:
     with chain.generator() as model:
         samples = model.sample(8, seed=4)
         bits = model.log_likelihood(samples.data, lengths=samples.lengths)
-        whole = model.log_likelihood(samples.data)
+        with pytest.warns(GensdkWarning, match=f"{(samples.lengths < 24).sum()} of 8 sounds end in zeros"):  # type: ignore[operator]
+            whole = model.log_likelihood(samples.data)
+        np.testing.assert_array_equal(model.log_likelihood(samples), bits)
+        np.testing.assert_array_equal(model.log_likelihood(samples[2:5]), bits[2:5])
     assert len(bits) == len(whole) == 8
     for got, tokens in zip(bits, chain.naive(8, 4), strict=True):
         dimensions = len(tokens) + (len(tokens) < chain.length)
@@ -145,6 +148,30 @@ def test_texts_say_by_themselves_how_long_they_are() -> None:
         own = model.log_likelihood(samples.data)
         np.testing.assert_array_equal(own, model.log_likelihood(samples.data, lengths=samples.lengths))
         np.testing.assert_array_equal(own, [model.log_likelihood(each.data)[0] for each in samples])
+        np.testing.assert_array_equal(own, model.log_likelihood(samples))
+        assert samples.lengths is not None
+        shorter = samples.lengths - (samples.lengths > 0)
+        for got, count, tokens in zip(
+            model.log_likelihood(samples, lengths=shorter), shorter.tolist(), chain.naive(8, 4), strict=True
+        ):
+            assert got == pytest.approx(-chain.log_p(tokens[:count]) / np.log(2) / (count + 1), rel=1e-5)
+        place = int((samples.lengths < chain.length).argmax())
+        longer = samples.lengths + (np.arange(8) == place)
+        with pytest.raises(InputError, match=f"up to the end of each sample, got .* for sample {place}, whose"):
+            model.log_likelihood(samples.data, lengths=longer)
+
+
+def test_samples_of_another_model_are_not_judged() -> None:
+    with Chain().generator() as texts, Chain(each=2).generator() as sounds, Chain(length=5).generator() as short:
+        for model, samples in ((texts, sounds.sample(2)), (sounds, texts.sample(2)), (texts, short.sample(2))):
+            with pytest.raises(InputError, match=f"expected {model.sample(1).output.plural} .*, got samples of"):
+                model.log_likelihood(samples)
+
+
+def test_zeros_at_the_end_of_what_never_ends_are_a_part_of_it() -> None:
+    chain = Chain(each=1, stop=None)
+    with chain.generator() as model:
+        assert np.isfinite(model.log_likelihood(np.zeros((1, 12, 1), np.float32))).all()
 
 
 @pytest.mark.parametrize("length", [1, 3])
@@ -196,7 +223,7 @@ def test_a_graph_of_large_tensors_judges_few_at_a_time(monkeypatch: pytest.Monke
     chain = Chain(each=1)
     monkeypatch.setattr("gensdk_runtime.plan.batches.MAX_BATCH_ELEMENTS", 2 * chain.length * chain.levels * 2)
     with chain.generator() as model:
-        model.log_likelihood(np.zeros((6, *chain.output.shape), np.float32))
+        model.log_likelihood(np.zeros((6, *chain.output.shape), np.float32), lengths=[12] * 6)
     assert chain.calls["likelihood"] >= 2
 
 
@@ -377,12 +404,15 @@ def test_steps_are_those_that_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        (np.full((2, 12), 0), {}, "expected texts, or tokens"),
+        (np.full((2, 12), 0), {}, "text 0 has 12 tokens, which leaves a model of 12 nothing to add; shorten it"),
+        ([[1], [0] * 12], {}, "text 1 has 12 tokens, which leaves a model of 12 nothing to add"),
+        (np.full((2, 13), 0), {}, r"expected a text as str, .* got int64 \[2, 13\]"),
+        ([[1], [0] * 13], {}, r"expected text 1 as str, or its tokens int64 \[up to 11\], got int64 \[13\]"),
         (np.full((3, 2), 0), {}, "one prefix, or one for each of the 2 samples, got 3"),
         (np.full((2, 2), 5), {}, "expected tokens from 0 to 4"),
         (np.full((2, 2), -1), {}, "expected tokens from 0 to 4"),
         (np.full((2, 2), 4), {}, "holds token 4, which ends a sample"),
-        (np.full((2, 2), 0.5), {}, "expected texts, or tokens"),
+        (np.full((2, 2), 0.5), {}, r"expected a text as str, .* got float64 \[2, 2\]"),
         (np.full((2, 5), 0), {"max_length": 5}, "expected max_length above the 5 elements of the prefix, got 5"),
     ],
 )

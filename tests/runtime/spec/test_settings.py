@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from typing import Any, get_args, get_type_hints
@@ -11,7 +12,7 @@ import pytest
 from pydantic import Field, create_model
 
 from gensdk_runtime.bench.latency_report import SamplingOptions
-from gensdk_runtime.errors import InputError
+from gensdk_runtime.errors import GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.plan.request import ARGUMENTS
 from gensdk_runtime.plan.sampling import SampleArguments
@@ -185,7 +186,10 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         (["num_inference_steps=many"], "num_inference_steps: expected whole number, .*, got 'many'"),
     ):
         with pytest.raises(InputError, match=said):
-            parse_options(words)
+            parse_options(words, ["diffusion"])
+    with pytest.raises(InputError, match="no option 'qqq'; known: max_length, temperature, top_k, top_p"):
+        parse_options(["qqq=ddim"], ["sequence"])
+    assert parse_options(["qqq=ddim", "eta=0"]) == {"qqq": "ddim", "eta": 0.0}, "a model refuses it"
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
@@ -227,8 +231,15 @@ def test_what_is_recorded_draws_the_same_again(program: str, classes: int | None
             assert again.settings == first.settings
             one = first[1]
             np.testing.assert_array_equal(model.sample(settings=one.settings).data, first.data[1:2])
-            others = model.sample(5, seed=1, settings=first.settings)
-            assert len(others) == 5
+            labels = {} if first.settings["labels"] is None else {"labels": {"label": 0}}
+            for more in ({"seed": 1}, {}):
+                left = " and ".join([*({"seeds"} - {f"{name}s" for name in more}), *labels])
+                said = f"with n=5 only the options of these settings count, and not their {left}; leave n out"
+                with pytest.warns(GensdkWarning, match=said) if left else contextlib.nullcontext():
+                    assert len(model.sample(5, settings=first.settings, **more)) == 5
+            asked: dict[str, Any] = {"seed": 1, **labels.get("labels", {})}
+            others = model.sample(5, settings=first.settings, **asked)
+            np.testing.assert_array_equal(others.data, model.sample(5, **asked).data)
             np.testing.assert_array_equal(model.sample(settings=first.settings, seed=9).data, model.sample(
                 3, seed=9, label=first.settings["labels"]).data)  # fmt: skip
 
@@ -245,7 +256,8 @@ def test_what_was_drawn_from_latents_needs_them_again() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"stepz": 3}, "no option 'stepz'; known: .*batch_size"),
+        ({"stepz": 3}, "no option 'stepz'; known: cache_interval, clip_sample"),
+        ({"labelz": 3}, "no option 'labelz'; did you mean 'label'"),
         ({"seed": 3}, "seed is not an option of the program"),
         ({3: 3}, "no option '3'"),
         (AscentSettings(), "expected settings as DiffusionSettings, got AscentSettings"),

@@ -3,7 +3,6 @@ other."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,11 +20,10 @@ from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.pianoroll import PianorollSpec
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.piano_rolls import BARS, PianorollDataset, phrases
-from gensdk_training.evaluation.evaluation_report import EvaluationReport, Measure
+from gensdk_training.evaluation.evaluation_report import Measure
 from gensdk_training.evaluation.labels import chosen_of
 from gensdk_training.evaluation.measures import MUSIC_METRICS
-from gensdk_training.evaluation.point_models import NO_PICTURES
-from gensdk_training.evaluation.result import Asked, Evaluation, Pictures
+from gensdk_training.evaluation.result import Asked, Evaluation, evaluation_of
 from gensdk_training.evaluation.subject import MAX_SAMPLES
 from gensdk_training.metrics.music import MEASURES, TITLES, independent_notes, measure_music
 from gensdk_training.run_config import DataConfig
@@ -61,15 +59,14 @@ def evaluate_music(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
         base = independent_notes(_rolls(own[0], np.arange(len(own[0]))), len(made), asked.seed)
         rows = music_measures(made, floor, real, base, form)
         lost = own[1] + against[1]
-        report = EvaluationReport(
-            model=model.name,
-            family=model.family,
-            data=train.info.name,
-            samples=len(samples),
-            seed=asked.seed,
+        return evaluation_of(
+            asked,
+            model,
+            samples,
+            train,
+            test,
+            shown=SHOWN,
             image=form.shape,
-            train_count=len(train),
-            test_count=len(test),
             measures=tuple(row for row in rows if row.name in asked.wanted or row.name == "nearer"),
             notes=(
                 "baseline: notes drawn one by one, as many at a step and pitches as often as in the training part",
@@ -77,11 +74,7 @@ def evaluate_music(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
                 *([f"{len(made)} phrases of {len(samples)} samples"] if len(made) != len(samples) else []),
                 *([f"{lost} steps of notes lie outside of the model's pitches and are left out"] if lost else []),
             ),
-            settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")},
-            seconds=time.monotonic() - asked.started,
         )
-        picture = samples[:SHOWN].picture()
-    return Evaluation(report, Pictures(picture[None], NO_PICTURES, NO_PICTURES, NO_PICTURES))
 
 
 def music_measures(made: Bool, floor: Bool, real: Bool, base: Bool, form: PianorollSpec) -> list[Measure]:

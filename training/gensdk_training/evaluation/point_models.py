@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -15,16 +14,14 @@ from gensdk_runtime.generator import Generator
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.mixtures import MIXTURES
 from gensdk_training.data.point_set import PointDataset
-from gensdk_training.evaluation.evaluation_report import EvaluationReport, Measure
+from gensdk_training.evaluation.evaluation_report import Measure
 from gensdk_training.evaluation.labels import chosen_of, label_draw
 from gensdk_training.evaluation.measures import FEATURE_METRICS, Readings, feature_measures
-from gensdk_training.evaluation.result import Asked, Evaluation, Pictures
+from gensdk_training.evaluation.result import Asked, Evaluation, evaluation_of
 from gensdk_training.evaluation.subject import MAX_SAMPLES
 from gensdk_training.metrics.extractor import Reading
 from gensdk_training.metrics.modes import WITHIN, mixture_modes
 from gensdk_training.run_config import DataConfig
-
-NO_PICTURES = np.empty((0, 1, 1, 1), np.uint8)
 
 
 def evaluate_points(bundle: Bundle, data: DataConfig, asked: Asked, *, named: bool) -> Evaluation:
@@ -61,22 +58,16 @@ def evaluate_points(bundle: Bundle, data: DataConfig, asked: Asked, *, named: bo
         if mixture is not None and "modes" in asked.wanted:
             rows += mixture_measures(samples.points, own[chosen], mixture.centers, mixture.sigma)
         model = bundle.manifest.model
-        report = EvaluationReport(
-            model=model.name,
-            family=model.family,
-            data=train.info.name,
-            samples=len(samples),
-            seed=asked.seed,
+        return evaluation_of(
+            asked,
+            model,
+            samples,
+            train,
+            test,
             labels=classes.told,
-            image=(own.shape[1],),
-            train_count=len(train),
-            test_count=len(test),
             measures=tuple(rows),
             notes=("features are the points' own coordinates", *classes.notes),
-            settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")},
-            seconds=time.monotonic() - asked.started,
         )
-    return Evaluation(report, Pictures(samples.picture()[None], NO_PICTURES, NO_PICTURES, NO_PICTURES))
 
 
 def _points(data: Dataset, bundle: Bundle) -> NDArray[np.float32]:

@@ -1,15 +1,22 @@
-"""The request and the result of an evaluation."""
+"""The request and the result of an evaluation, and how the one becomes the other for what is no image."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gensdk_training.data.dataset import Images
+import numpy as np
+
+from gensdk_runtime.samples import Samples
+from gensdk_runtime.spec.model import ModelSpec
+from gensdk_training.data.dataset import Dataset, Images
 from gensdk_training.evaluation.evaluation_report import EvaluationReport
 
 Say = Callable[[str], None]
+OF_EACH = ("seeds", "labels", "prompts")
+"""What settings of samples hold for each of them, which is too long for a report."""
 
 
 @dataclass(frozen=True)
@@ -46,3 +53,37 @@ class Asked:
     say: Say
     started: float
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def evaluation_of(
+    asked: Asked,
+    model: ModelSpec,
+    samples: Samples,
+    train: Dataset,
+    test: Dataset,
+    *,
+    shown: int | None = None,
+    **told: Any,
+) -> Evaluation:
+    """The evaluation of `samples` that are no images, against the two parts of the data, with a picture of the
+    first ones (`shown`; None: of all).
+
+    `told`: the other fields of :class:`EvaluationReport`, above all the measures; `image` is the shape of a sample
+    where it is left out.
+    """
+    facts = {
+        "model": model.name,
+        "family": model.family,
+        "data": train.info.name,
+        "samples": len(samples),
+        "seed": asked.seed,
+        "image": model.output.shape,
+        "train_count": len(train),
+        "test_count": len(test),
+        "settings": {name: value for name, value in samples.settings.items() if name not in OF_EACH},
+        "seconds": time.monotonic() - asked.started,
+    }
+    none = np.empty((0, 1, 1, 1), np.uint8)
+    return Evaluation(
+        EvaluationReport(**{**facts, **told}), Pictures(samples[:shown].picture()[None], none, none, none)
+    )

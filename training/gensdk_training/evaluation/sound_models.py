@@ -3,7 +3,6 @@ spectra are measured beside the test part's."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.user_cache import cache_folder
 from gensdk_runtime.outputs.audio import sounds_of
 from gensdk_runtime.outputs.base import output_of
-from gensdk_training.data.dataset import Images, Labels
+from gensdk_training.data.dataset import Labels
 from gensdk_training.data.sound_set import SoundDataset
-from gensdk_training.evaluation.evaluation_report import EvaluationReport, ExtractorInfo, Measure
+from gensdk_training.evaluation.evaluation_report import ExtractorInfo, Measure
 from gensdk_training.evaluation.labels import LabelDraw, chosen_of, label_draw
 from gensdk_training.evaluation.measures import (
     FEATURE_METRICS,
@@ -29,7 +28,7 @@ from gensdk_training.evaluation.measures import (
     class_counts,
     feature_measures,
 )
-from gensdk_training.evaluation.result import Asked, Evaluation, Pictures
+from gensdk_training.evaluation.result import Asked, Evaluation, evaluation_of
 from gensdk_training.evaluation.subject import MAX_SAMPLES
 from gensdk_training.metrics.classifier import ClassifierSettings, cached_classifier
 from gensdk_training.metrics.extractor import ClassifierExtractor
@@ -38,7 +37,6 @@ from gensdk_training.metrics.sound_pictures import labelled_pictures, sound_pict
 from gensdk_training.run_config import DataConfig
 
 SETTINGS = ClassifierSettings(steps=500)
-NO_PICTURES: Images = np.empty((0, 1, 1, 1), np.uint8)
 
 
 def evaluate_sounds(bundle: Bundle, data: DataConfig, asked: Asked, *, named: bool) -> Evaluation:
@@ -90,24 +88,18 @@ def _measure(bundle: Bundle, parts: _Parts, asked: Asked, named: bool) -> Evalua
     if not named:
         some = [train.sounds[at] for at in chosen.tolist()]
         rows += _levels(*(sound_levels(each, samples.sample_rate) for each in (drawn, some, test.sounds)))
-    report = EvaluationReport(
-        model=model.name,
-        family=model.family,
-        data=train.info.name,
-        samples=len(samples),
-        seed=asked.seed,
+    return evaluation_of(
+        asked,
+        model,
+        samples,
+        train,
+        test,
         labels=parts.classes.told,
-        image=model.output.shape,
-        train_count=len(train),
-        test_count=len(test),
         extractor=info,
         measures=tuple(rows),
         classes=class_counts(readings, test.info.class_names) if readings and "modes" in asked.wanted else (),
         notes=parts.notes(),
-        settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")},
-        seconds=time.monotonic() - asked.started,
     )
-    return Evaluation(report, Pictures(samples.picture()[None], NO_PICTURES, NO_PICTURES, NO_PICTURES))
 
 
 def _judgement(

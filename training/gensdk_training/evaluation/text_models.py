@@ -3,7 +3,6 @@ model's own likelihood beside an n-gram model's."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from gensdk_runtime.text.tokens import Int64
 from gensdk_runtime.text.vocabulary import Vocabulary
 from gensdk_training.data.dataset import Dataset
 from gensdk_training.data.text_set import TextDataset
-from gensdk_training.evaluation.evaluation_report import Better, EvaluationReport, Measure
+from gensdk_training.evaluation.evaluation_report import Better, Measure
 from gensdk_training.evaluation.labels import chosen_of, label_draw
 from gensdk_training.evaluation.measures import TEXT_METRICS
-from gensdk_training.evaluation.result import Asked, Evaluation, Pictures
+from gensdk_training.evaluation.result import Asked, Evaluation, evaluation_of
 from gensdk_training.evaluation.subject import MAX_SAMPLES
 from gensdk_training.metrics.bleu import ORDERS, bleu_against, self_bleu
 from gensdk_training.metrics.fid import feature_statistics, frechet_distance
@@ -32,7 +31,6 @@ from gensdk_training.metrics.ngrams import TOKENIZATION, distinct_ngrams, words_
 from gensdk_training.metrics.sentence_features import NAME, SentenceFeatures
 from gensdk_training.run_config import DataConfig
 
-NO_PICTURES = np.empty((0, 1, 1, 1), np.uint8)
 COMPARED = 1000
 """Texts at most that BLEU compares: it grows with the number of texts."""
 NGRAM_ORDER = 3
@@ -87,16 +85,13 @@ def evaluate_texts(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
         )
         model = bundle.manifest.model
         empty = sum(not words for words in parts.samples)
-        report = EvaluationReport(
-            model=model.name,
-            family=model.family,
-            data=train.info.name,
-            samples=len(samples),
-            seed=asked.seed,
+        return evaluation_of(
+            asked,
+            model,
+            samples,
+            train,
+            test,
             labels=classes.told,
-            image=model.output.shape,
-            train_count=len(train),
-            test_count=len(test),
             measures=(*text_measures(parts, asked.wanted), *rows),
             notes=(
                 f"words: {TOKENIZATION}",
@@ -105,10 +100,7 @@ def evaluate_texts(bundle: Bundle, data: DataConfig, asked: Asked, *, named: boo
                 *notes,
                 *classes.notes,
             ),
-            settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels")},
-            seconds=time.monotonic() - asked.started,
         )
-    return Evaluation(report, Pictures(samples.picture()[None], NO_PICTURES, NO_PICTURES, NO_PICTURES))
 
 
 def _judges(generator: Generator) -> bool:

@@ -3,7 +3,6 @@ text; each beside real texts, copies, and the two baselines that need no network
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_training.data.dataset import Dataset, Labels
 from gensdk_training.data.text_set import TextDataset
-from gensdk_training.evaluation.evaluation_report import EvaluationReport, Measure
+from gensdk_training.evaluation.evaluation_report import Measure
 from gensdk_training.evaluation.labels import chosen_of, label_draw
 from gensdk_training.evaluation.measures import TRANSFER_METRICS
-from gensdk_training.evaluation.result import Asked, Evaluation, Pictures
-from gensdk_training.evaluation.text_models import NGRAM_ORDER, NO_PICTURES, vocabulary_of
+from gensdk_training.evaluation.result import Asked, Evaluation, evaluation_of
+from gensdk_training.evaluation.text_models import NGRAM_ORDER, vocabulary_of
 from gensdk_training.metrics.bleu import References, corpus_matches
 from gensdk_training.metrics.kneser_ney import KneserNey
 from gensdk_training.metrics.ngrams import TOKENIZATION, Words, words_of
@@ -78,16 +77,13 @@ def evaluate_transfers(bundle: Bundle, data: DataConfig, asked: Asked, *, named:
             "exchanged": baselines.exchanged(sources, styles[places], target),
         }
         transfers = Transfers(sources, styles[places], target, made)
-        report = EvaluationReport(
-            model=model.name,
-            family=model.family,
-            data=train.info.name,
-            samples=len(samples),
-            seed=asked.seed,
+        return evaluation_of(
+            asked,
+            model,
+            samples,
+            train,
+            test,
             labels="of each test text the style after its own",
-            image=model.output.shape,
-            train_count=len(train),
-            test_count=len(test),
             measures=tuple(transfer_measures(transfers, learnt, known, asked.wanted)),
             notes=(
                 f"words: {TOKENIZATION}",
@@ -95,10 +91,7 @@ def evaluate_transfers(bundle: Bundle, data: DataConfig, asked: Asked, *, named:
                 "retrieved: a training text of the other style that is like the source; exchanged: the source "
                 "with marking words of such a text in place of its own (Li et al. 2018)",
             ),
-            settings={k: v for k, v in samples.settings.items() if k not in ("seeds", "labels", "prompts")},
-            seconds=time.monotonic() - asked.started,
         )
-    return Evaluation(report, Pictures(samples.picture()[None], NO_PICTURES, NO_PICTURES, NO_PICTURES))
 
 
 def transfer_measures(

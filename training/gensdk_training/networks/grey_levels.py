@@ -32,8 +32,10 @@ def from_bytes(levels: Tensor) -> Tensor:
 def draw_level(logits: Tensor, uniform: Tensor) -> Tensor:
     """Draws a level by the inverse CDF: the number of levels whose cumulative probability is <= `uniform`.
 
-    `logits` [B, levels] and `uniform` [B, 1] in [0, 1), both float32; gives a float level index [B, 1]. The
-    last cumulative probability, 1 up to rounding, is left out, so the index never leaves the levels.
+    `logits` [B, levels] and `uniform` [B, 1] in [0, 1), both float32; gives a float level index [B, 1]. Levels
+    at which the last cumulative probability is reached, 1 up to rounding, don't count, so that the index never
+    leaves the levels, nor is one that has no probability, however close `uniform` is to 1.
     """
-    cumulative = torch.cumsum(torch.softmax(logits, dim=1), dim=1)[:, :-1]
-    return (cumulative <= uniform).to(logits.dtype).sum(dim=1, keepdim=True)
+    cumulative = torch.cumsum(torch.softmax(logits, dim=1), dim=1)
+    before = (cumulative <= uniform) & (cumulative < cumulative[:, -1:])
+    return before.to(logits.dtype).sum(dim=1, keepdim=True)
