@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,39 +13,19 @@ import pytest
 import torch
 
 from gensdk_export.importers.diffusers.folder import diffusers_plan, import_diffusers
-from gensdk_export.importers.diffusers.scheduler import SCHEDULERS, read_sampling
+from gensdk_export.importers.diffusers.known_schedulers import SCHEDULERS
+from gensdk_export.importers.diffusers.scheduler import read_sampling
 from gensdk_runtime import noise
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.verify import verify_bundle
 from gensdk_training.torch_backend import torch_sessions
+from support.diffusers_loops import SEED, SIZE, N, make_unet, save
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-SIZE, SEED, N, STEPS = 8, 5, 2, 10
-
-
-def make_unet(**settings: Any) -> Any:
-    """With norms that scale and shift, as trained ones do."""
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(
-        **{
-            "sample_size": SIZE,
-            "block_out_channels": (16, 32),
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "attention_head_dim": 8,
-            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-            **settings,
-        }
-    ).eval()
-    for norm in unet.modules():
-        if isinstance(norm, torch.nn.GroupNorm):
-            torch.nn.init.normal_(norm.weight, 1.0, 0.1)
-            torch.nn.init.normal_(norm.bias, 0.0, 0.1)
-    return unet
+STEPS = 10
 
 
 def ddpm(**settings: Any) -> Any:
@@ -231,20 +210,18 @@ def test_the_older_layout_and_another_solver(tmp_path: Path) -> None:
     assert guesses[0].value == "ddim, 50 steps"
 
 
-def save(folder: Path, unet: Any, scheduler: Any) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        unet.save_pretrained(folder / "unet")
-        scheduler.save_pretrained(folder / "scheduler")
-    return folder
-
-
 @pytest.mark.parametrize(
     ("unet", "scheduler", "message"),
     [
-        ({"num_class_embeds": 3}, diffusers.DDPMScheduler, "without classes"),
+        (
+            {"class_embed_type": "timestep"},
+            diffusers.DDPMScheduler,
+            "does not say how many there are; give --classes N",
+        ),
+        ({"class_embed_type": "identity"}, diffusers.DDPMScheduler, "got 'identity': its classes are no numbers"),
         ({"out_channels": 6}, diffusers.DDPMScheduler, "3 in and 6 out"),
         ({}, diffusers.PNDMScheduler, "got 'PNDMScheduler', which takes other steps"),
+        ({}, diffusers.PNDMScheduler, "give --solver dpmsolver++ or --solver ddim"),
         ({}, lambda: diffusers.DDPMScheduler(trained_betas=[0.1] * 1000), "schedule abar"),
         ({}, lambda: diffusers.EulerAncestralDiscreteScheduler(prediction_type="sample"), "epsilon or v_pred"),
         ({}, lambda: diffusers.EulerDiscreteScheduler(use_beta_sigmas=True), "use_beta_sigmas=False, got True"),
@@ -268,10 +245,13 @@ def save(folder: Path, unet: Any, scheduler: Any) -> Path:
         ({}, lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift_terminal=0.1), "shift_terminal=None"),
         ({}, diffusers.UniPCMultistepScheduler, "which takes other steps"),
         ({}, lambda: diffusers.DDPMScheduler(thresholding=True), "thresholding=False"),
-        ({}, lambda: diffusers.DDIMScheduler(set_alpha_to_one=False), "set_alpha_to_one=True"),
-        ({}, lambda: diffusers.DDIMScheduler(steps_offset=1), "steps_offset=0"),
+        ({}, lambda: diffusers.DDIMScheduler(steps_offset=2), "steps_offset"),
         ({}, lambda: diffusers.DDIMScheduler(clip_sample_range=2.0), "clip_sample_range=1.0, got 2.0"),
-        ({}, lambda: diffusers.DDIMScheduler(rescale_betas_zero_snr=True), "rescale_betas_zero_snr=False"),
+        (
+            {},
+            lambda: diffusers.DDIMScheduler(rescale_betas_zero_snr=True),
+            "with rescale_betas_zero_snr, got epsilon",
+        ),
         ({"sample_size": None}, diffusers.DDIMScheduler, "--size HxW"),
         ({"time_embedding_type": "fourier"}, diffusers.DDPMScheduler, "positional or learned, got 'fourier'"),
         (

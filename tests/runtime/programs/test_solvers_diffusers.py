@@ -24,6 +24,7 @@ from gensdk_runtime.programs.schedules import FlowSchedule, Schedule, make_sched
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.spacings import SPACINGS, levels, timesteps
 from gensdk_runtime.spec.model import ScheduleSpec
+from support.diffusers_loops import follow_the_list
 from support.solver_steps import walk
 
 THEIR_SPACINGS = ("leading", "linspace", "trailing")
@@ -243,19 +244,6 @@ def scales(case: Case) -> tuple[float, Any]:
         now = levels(case.schedule, case.solver, case.steps, case.spacing)
         return float(now.alpha[0]), now.next_alpha
     return 1.0, np.ones(case.steps)
-
-
-def follow_the_list(theirs: Any, i: int) -> None:
-    """Makes diffusers' DDIM step from its i-th time step to the next in its list.
-
-    It goes to t - T // S, which the lists of uneven spacings don't hold; T and S are used for nothing else.
-    """
-    if not isinstance(theirs, DDIMScheduler):
-        return
-    now, after = [*theirs.timesteps.tolist(), -1][i : i + 2]
-    if max(now - theirs.config.num_train_timesteps // theirs.num_inference_steps, -1) != after:
-        theirs.register_to_config(num_train_timesteps=now - after)
-        theirs.num_inference_steps = 1
 
 
 @pytest.mark.parametrize("kind", BETAS)

@@ -55,6 +55,7 @@ def diffusion_plan(
     family: str,
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    null_class: bool = True,
     prediction_type: PredictionType = "epsilon",
     defaults: DiffusionSettings | None = None,
     text: TextConditioning | None = None,
@@ -65,7 +66,8 @@ def diffusion_plan(
     Graph ``step`` holds guidance, denoiser and solver update. An :class:`EmbeddingDenoiser` has a graph
     ``embedding`` besides, always in float32. `text`: a graph ``text_encoder`` too, whose contexts the denoiser is
     given behind its label. `share_features` > 0: a graph ``shallow_step`` too, which computes so many of the top
-    level's blocks anew; :class:`InputError` unless the denoiser has as many and can share.
+    level's blocks anew; :class:`InputError` unless the denoiser has as many and can share. `null_class`: the
+    denoiser takes the class `num_classes` as none.
     """
     asked = Asked(num_classes is not None, {} if text is None else text.contexts)
     denoiser.eval()
@@ -97,7 +99,7 @@ def diffusion_plan(
         graphs=graphs,
         output=image,
         conditions=(
-            *label_conditions(num_classes, class_names),
+            *label_conditions(num_classes, class_names, null_class=null_class),
             *prompt_conditions(None if text is None else text.prompt),
         ),
     )
