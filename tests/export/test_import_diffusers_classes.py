@@ -18,8 +18,9 @@ from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.verify import verify_bundle
 from gensdk_runtime.spec.conditions import LabelSpec, label_conditions
+from gensdk_runtime.spec.model import DiffusionSpec
 from gensdk_training.torch_backend import torch_sessions
-from support.diffusers_loops import SEED, SIZE, Case, N, by_diffusers, make_unet, measure, save
+from support.diffusers_loops import SEED, SIZE, STABLE_DIFFUSION, Case, N, by_diffusers, make_unet, measure, save
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 STEPS = 4
@@ -92,22 +93,33 @@ def test_the_last_class_may_mean_none(tmp_path: Path) -> None:
     np.testing.assert_allclose(guided, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("null_class", [False, True])
-def test_the_bundle_verifies_and_samples_as_pytorch_does(null_class: bool, tmp_path: Path) -> None:
+def test_the_bundle_verifies_and_samples_as_pytorch_does(tmp_path: Path) -> None:
+    """Of a scheduler with all that older bundles don't know: no signal at first, some noise left at last."""
     folder, out = tmp_path / "digits", tmp_path / "digits.gsdk"
-    with generator(folder, make_unet(num_class_embeds=5), null_class=null_class) as model:
-        expected = model.sample(3, seed=SEED, num_inference_steps=STEPS, label=[0, 1, 2]).array
-    report = import_diffusers(folder, out, ExportOptions(one_call=True), null_class=null_class)
-    told = {guess.what: guess for guess in report.guesses}["classes"]
-    assert told.value == ("4, and one that means none" if null_class else "5, none of which means none")
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **STABLE_DIFFUSION,
+        rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        final_sigmas_type="sigma_min",
+        steps_offset=1,
+    )
+    save(folder, make_unet(num_class_embeds=5), scheduler)
+    report = import_diffusers(folder, out, ExportOptions(one_call=True))
+    assert {guess.what: guess.value for guess in report.guesses}["classes"] == "5, none of which means none"
     assert verify_bundle(out, backend="onnxruntime").ok
     with Bundle.open(out) as bundle:
-        label = bundle.manifest.model.condition("label")
-    assert label == LabelSpec(num_classes=5 - null_class, null_class=null_class)
+        model = bundle.manifest.model
+    assert model.condition("label") == LabelSpec(num_classes=5, null_class=False)
+    schedule = model.program_of(DiffusionSpec).schedule
+    assert (schedule.rescale_betas_zero_snr, schedule.final_sigmas_type) == (True, "sigma_min")
+    plan, _, _ = diffusers_plan(folder)
+    with Generator.from_sessions(plan.model, torch_sessions(plan)) as live:
+        expected = live.sample(3, seed=SEED, label=[0, 1, 2]).array
     with Generator.load(out, backend="onnxruntime", threads=1) as bundled:
-        made = bundled.sample(3, seed=SEED, num_inference_steps=STEPS, label=[0, 1, 2]).array
+        made = bundled.sample(3, seed=SEED, label=[0, 1, 2]).array
         assert len(bundled.sample(2, seed=SEED)) == 2
-    np.testing.assert_allclose(made, expected, atol=1e-4)
+    np.testing.assert_allclose(made, expected, atol=1e-3 * np.ptp(expected))
 
 
 def test_older_versions_read_labels_with_a_null_class() -> None:

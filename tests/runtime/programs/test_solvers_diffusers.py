@@ -19,7 +19,9 @@ from diffusers import (
     FlowMatchLCMScheduler,
     LCMScheduler,
 )
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import FlowSchedule, Schedule, make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.spacings import SPACINGS, levels, timesteps
@@ -251,3 +253,13 @@ def test_schedules_are_those_of_diffusers(kind: str) -> None:
     theirs, ours = DDPMScheduler(beta_schedule=BETAS[kind]), make_schedule(SCHEDULES[kind])
     np.testing.assert_allclose(ours.betas, theirs.betas.numpy(), rtol=1e-9)
     np.testing.assert_allclose(ours.alphas_cumprod, theirs.alphas_cumprod.numpy(), rtol=1e-9)
+
+
+def test_a_last_step_without_signal_is_that_of_diffusers_and_takes_no_eps() -> None:
+    plan, before = make_schedule(ScheduleSpec(rescale_betas_zero_snr=True)), make_schedule(ScheduleSpec())
+    betas = rescale_zero_terminal_snr(torch.from_numpy(before.betas))
+    np.testing.assert_allclose(plan.betas, betas.numpy(), atol=1e-12)
+    assert plan.alphas_cumprod[-1] == 0
+    assert plan.alphas_cumprod[0] == pytest.approx(before.alphas_cumprod[0])
+    with pytest.raises(InputError, match="expected prediction_type v_prediction or sample on this schedule"):
+        solver_table(plan, "ddim", 10)
