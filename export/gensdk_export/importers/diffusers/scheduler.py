@@ -271,6 +271,6 @@ def _told(
     known = {*read.known.taken, *read.known.plain}
     others = [each for each in read.config if not each.startswith("_") and each not in known]
     if others:
-        reason = f"{name} of diffusers has no such settings either"
+        reason = f"{name} of diffusers has no such settings" + (" either" if name == kind else "")
         said.append(Guess("left out", ", ".join(each[:40] for each in others[:8]), reason))
     return tuple(said)
