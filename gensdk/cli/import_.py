@@ -30,6 +30,7 @@ NOT_OF_DREAMS = {
     "constants": "--constant",
     "label": "--label",
     "classes": "--classes",
+    "null_class": "--null-class",
     "styles": "--style",
     "style_encoder": "--style-encoder",
     "solver": "--solver",
@@ -49,12 +50,12 @@ OF_ONNX = {
     "multiple": "--multiple",
     "constants": "--constant",
     "label": "--label",
-    "classes": "--classes",
     "styles": "--style",
     "style_encoder": "--style-encoder",
 }
+OF_CLASSES = {"classes": "--classes"}
 OF_CHECKPOINTS = {"network": "--network"}
-OF_DIFFUSERS = {"solver": "--solver"}
+OF_DIFFUSERS = {"solver": "--solver", "null_class": "--null-class"}
 
 EXAMPLES = """
 \b
@@ -139,7 +140,14 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 @click.option("--size", callback=_size, metavar="HxW", help="The size to prove a model of any size at.")
 @click.option("--constant", "constants", multiple=True, metavar="NAME=FILE.npy", help="ONNX: an input's value.")
 @click.option("--label", metavar="NAME", help="ONNX: the input that a class chooses.")
-@click.option("--classes", type=click.IntRange(1, 100_000), help="ONNX: how many classes --label has.")
+@click.option(
+    "--classes", type=click.IntRange(1, 100_000), help="How many classes --label has, or a diffusers model."
+)
+@click.option(
+    "--null-class",
+    is_flag=True,
+    help="diffusers: the last class means none, which guidance needs. [default: all are classes]",
+)
 @click.option(
     "--style",
     "styles",
@@ -192,7 +200,8 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) -> None:
     """Make a bundle of MODEL, a third-party model: an .onnx file, a pytorch-CycleGAN-and-pix2pix generator
-    (latest_net_G.pth, .safetensors), or a diffusers folder with an unconditional UNet2DModel.
+    (latest_net_G.pth, .safetensors), or a diffusers folder with a UNet2DModel, of classes or
+    none.
 
     With --dream MODEL is an .onnx classifier of images, for gensdk dream: its gradients become graphs, one for
     each layer. Layers are called as its nodes or tensors are, in letters, digits, "_", "-" and "."; what takes one
@@ -234,6 +243,7 @@ def _import(
     _refuse(options, OF_ONNX, "ONNX files")
     if model.suffix.lower() in CHECKPOINTS:
         _refuse(options, OF_DIFFUSERS, "diffusers folders")
+        _refuse(options, OF_CLASSES, "ONNX files and diffusers folders")
         return _import_checkpoint(model, output, options, tell)
     if model.is_dir():
         _refuse(options, OF_CHECKPOINTS, "checkpoints")
@@ -271,7 +281,14 @@ def _import_diffusers(
     from gensdk_export.importers.diffusers.folder import import_diffusers
 
     return import_diffusers(
-        model, output, _export_options(options), solver=options["solver"], size=options["size"], on_stage=tell
+        model,
+        output,
+        _export_options(options),
+        solver=options["solver"],
+        size=options["size"],
+        classes=options["classes"],
+        null_class=options["null_class"],
+        on_stage=tell,
     )
 
 

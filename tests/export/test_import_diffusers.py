@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +14,21 @@ import pytest
 import torch
 
 from gensdk_export.importers.diffusers.folder import diffusers_plan, import_diffusers
-from gensdk_export.importers.diffusers.scheduler import SCHEDULERS, read_sampling
+from gensdk_export.importers.diffusers.known_schedulers import OTHERS, SCHEDULERS
+from gensdk_export.importers.diffusers.scheduler import read_sampling
 from gensdk_runtime import noise
 from gensdk_runtime.errors import ExportError, GensdkError, InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.programs.schedules import make_schedule
 from gensdk_runtime.proof.verify import verify_bundle
+from gensdk_runtime.spec.model import ScheduleSpec
 from gensdk_training.torch_backend import torch_sessions
+from support.diffusers_loops import SEED, SIZE, STABLE_DIFFUSION, N, make_unet, save
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-SIZE, SEED, N, STEPS = 8, 5, 2, 10
-
-
-def make_unet(**settings: Any) -> Any:
-    """With norms that scale and shift, as trained ones do."""
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(
-        **{
-            "sample_size": SIZE,
-            "block_out_channels": (16, 32),
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "attention_head_dim": 8,
-            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-            **settings,
-        }
-    ).eval()
-    for norm in unet.modules():
-        if isinstance(norm, torch.nn.GroupNorm):
-            torch.nn.init.normal_(norm.weight, 1.0, 0.1)
-            torch.nn.init.normal_(norm.bias, 0.0, 0.1)
-    return unet
+STEPS = 10
 
 
 def ddpm(**settings: Any) -> Any:
@@ -231,20 +213,18 @@ def test_the_older_layout_and_another_solver(tmp_path: Path) -> None:
     assert guesses[0].value == "ddim, 50 steps"
 
 
-def save(folder: Path, unet: Any, scheduler: Any) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        unet.save_pretrained(folder / "unet")
-        scheduler.save_pretrained(folder / "scheduler")
-    return folder
-
-
 @pytest.mark.parametrize(
     ("unet", "scheduler", "message"),
     [
-        ({"num_class_embeds": 3}, diffusers.DDPMScheduler, "without classes"),
+        (
+            {"class_embed_type": "timestep"},
+            diffusers.DDPMScheduler,
+            "does not say how many there are; give --classes N",
+        ),
+        ({"class_embed_type": "identity"}, diffusers.DDPMScheduler, "got 'identity': its classes are no numbers"),
         ({"out_channels": 6}, diffusers.DDPMScheduler, "3 in and 6 out"),
         ({}, diffusers.PNDMScheduler, "got 'PNDMScheduler', which takes other steps"),
+        ({}, diffusers.PNDMScheduler, "give --solver dpmsolver++ or --solver ddim"),
         ({}, lambda: diffusers.DDPMScheduler(trained_betas=[0.1] * 1000), "schedule abar"),
         ({}, lambda: diffusers.EulerAncestralDiscreteScheduler(prediction_type="sample"), "epsilon or v_pred"),
         ({}, lambda: diffusers.EulerDiscreteScheduler(use_beta_sigmas=True), "use_beta_sigmas=False, got True"),
@@ -268,10 +248,36 @@ def save(folder: Path, unet: Any, scheduler: Any) -> Path:
         ({}, lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift_terminal=0.1), "shift_terminal=None"),
         ({}, diffusers.UniPCMultistepScheduler, "which takes other steps"),
         ({}, lambda: diffusers.DDPMScheduler(thresholding=True), "thresholding=False"),
-        ({}, lambda: diffusers.DDIMScheduler(set_alpha_to_one=False), "set_alpha_to_one=True"),
-        ({}, lambda: diffusers.DDIMScheduler(steps_offset=1), "steps_offset=0"),
+        ({}, lambda: diffusers.DDIMScheduler(steps_offset=2), "steps_offset"),
         ({}, lambda: diffusers.DDIMScheduler(clip_sample_range=2.0), "clip_sample_range=1.0, got 2.0"),
-        ({}, lambda: diffusers.DDIMScheduler(rescale_betas_zero_snr=True), "rescale_betas_zero_snr=False"),
+        (
+            {},
+            lambda: diffusers.DDIMScheduler(rescale_betas_zero_snr=True),
+            "with rescale_betas_zero_snr, got epsilon",
+        ),
+        *[
+            ({}, partial(diffusers.DPMSolverMultistepScheduler, **settings), message)
+            for settings, message in (
+                ({"solver_order": 3}, "expected solver_order 1 or 2, got 3: a step knows one earlier x_0"),
+                ({"algorithm_type": "sde-dpmsolver++"}, "algorithm_type=dpmsolver++, got sde-dpmsolver++"),
+                ({"solver_type": "heun"}, "solver_type=midpoint, got heun"),
+                ({"use_lu_lambdas": True}, "use_lu_lambdas=False, got True"),
+                ({"thresholding": True}, "thresholding=False"),
+                ({"lambda_min_clipped": -5.1}, "lambda_min_clipped=-inf, got -5.1"),
+                (
+                    {"final_sigmas_type": "sigma_min", "euler_at_final": True},
+                    "expected euler_at_final=False with final_sigmas_type=sigma_min, got True",
+                ),
+                (
+                    {"final_sigmas_type": "sigma_min", "lower_order_final": False},
+                    "expected lower_order_final=True with final_sigmas_type=sigma_min, got False",
+                ),
+                (
+                    {"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"},
+                    "another beta_schedule than squaredcos_cap_v2 with use_karras_sigmas",
+                ),
+            )
+        ],
         ({"sample_size": None}, diffusers.DDIMScheduler, "--size HxW"),
         ({"time_embedding_type": "fourier"}, diffusers.DDPMScheduler, "positional or learned, got 'fourier'"),
         (
@@ -386,6 +392,52 @@ def test_a_scheduler_gives_the_defaults(
     config = {**make(**settings).config, "_class_name": make.__name__}
     defaults = read_sampling(config, pipeline, solver).defaults.model_dump()
     assert {name: defaults[name] for name in expected} == expected
+
+
+STABLE = {**STABLE_DIFFUSION, "steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_schedulers_are_taken_with_a_solver_of_ours(name: str) -> None:
+    usual = inspect.signature(getattr(diffusers, name).__init__).parameters.values()
+    config = {each.name: each.default for each in usual if each.default is not inspect.Parameter.empty}
+    config["_class_name"] = name
+    with pytest.raises(ExportError, match=f"got '{name}', .* give --solver dpmsolver.. or --solver ddim"):
+        read_sampling(config, "", None)
+    for solver in ("ddim", "dpmsolver++", "euler"):
+        sampling = read_sampling(config, "", solver)  # type: ignore[arg-type]
+        assert sampling.defaults.solver == solver
+        assert {guess.what: guess.value for guess in sampling.guesses}["scheduler"] == f"that of {solver}"
+
+
+def test_a_scheduler_is_read_as_the_solvers_own_class_reads_it() -> None:
+    """Stable Diffusion's configuration is PNDM's; a DDIMPipeline reads any as DDIM's."""
+    config = {**diffusers.PNDMScheduler(**STABLE).config, "_class_name": "PNDMScheduler"}
+    ddim, dpm = (read_sampling(config, "", solver) for solver in ("ddim", "dpmsolver++"))  # type: ignore[arg-type]
+    assert (ddim.schedule.set_alpha_to_one, dpm.schedule.set_alpha_to_one) == (False, True)
+    assert ddim.schedule.steps_offset == dpm.schedule.steps_offset == 1
+    assert (ddim.defaults.timestep_spacing, dpm.defaults.timestep_spacing) == ("leading", "leading")
+    told = {guess.what: guess.value for guess in ddim.guesses}
+    assert told["left out"] == "skip_prk_steps"
+    assert (ddim.defaults.clip_sample, told["estimates of x_0"]) == (True, "clipped")
+    assert not read_sampling({**config, "clip_sample": False}, "", "ddim").defaults.clip_sample
+    assert read_sampling(config, "DDIMPipeline", None).defaults == ddim.defaults
+
+
+def test_what_settings_would_need_an_older_version_no_more() -> None:
+    """A schedule that is as it always was is written as it always was."""
+    schedule = read_sampling({"_class_name": "DDIMScheduler"}, "", None).schedule
+    assert schedule.model_dump().keys() == {"kind", "num_train_timesteps"} | {"beta_start", "beta_end"}
+
+
+def test_noise_to_start_from_is_told_by_its_measure() -> None:
+    for name in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"):
+        config = {"_class_name": name, **STABLE_DIFFUSION}
+        told = {guess.what: guess.value for guess in read_sampling(config, "", None).guesses}
+        abar = make_schedule(ScheduleSpec(kind="scaled_linear", beta_start=0.00085, beta_end=0.012)).alphas_cumprod
+        assert told["noise to start from"] == f"{(1 - abar[-1]) ** -0.5:.6g} times as much"
+        leading = read_sampling({**config, "timestep_spacing": "leading", "steps_offset": 1}, "", None)
+        assert "noise to start from" not in {guess.what for guess in leading.guesses}
 
 
 def test_another_solver_must_suit_a_flow() -> None:

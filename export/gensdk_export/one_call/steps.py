@@ -153,7 +153,7 @@ def _time(
         return timed | ({} if labels is None else {"label": labels}), times
     graph = model.graph(program.embedding_graph)
     features = int(graph.outputs[0].shape[-1])
-    distinct = 1 if model.num_classes is None else model.num_classes + 1
+    distinct = 1 if model.num_classes is None else model.num_classes + (model.null_class is not None)
     if len(timesteps) * distinct * features * 4 <= MAX_EMBEDDING_BYTES:
         known = _embeddings(graph, files[graph.name], timesteps, distinct)
         row = body.input("embeddings", "float32", known.shape[1:])

@@ -67,8 +67,8 @@ class DiffusionForm(Program[DiffusionSettings]):
 
     @classmethod
     def null(cls, model: ModelSpec, kind: str) -> Any | None:
-        """Of labels the class after the last one."""
-        return model.num_classes if kind == "label" else None
+        """Of labels the class after the last one, where the model has learned it."""
+        return model.null_class if kind == "label" else None
 
     def resolve(self, options: Mapping[str, Any], *, others: Iterable[str] = ()) -> DiffusionSettings:
         """The bundle's defaults under the caller's options; kept, since applications ask for the same again."""
@@ -88,9 +88,14 @@ class DiffusionForm(Program[DiffusionSettings]):
             settings = settings.model_copy(update={"eta": 0.0})  # the default eta is meant for DDIM
         if options.get("solver") == "lcm" != self.defaults.solver and options.get("timestep_spacing") is None:
             settings = settings.model_copy(update={"timestep_spacing": "skipping"})  # as such models learned
-        guides = self.model.num_classes is not None or self.spec.context_graph is not None
+        guides = self.model.null_class is not None or self.spec.context_graph is not None
         if settings.guidance_scale != 1.0 and not guides:
-            raise InputError("guidance_scale needs a model with classes or prompts; this one has none")
+            if self.model.num_classes is None:
+                raise InputError("guidance_scale needs a model with classes or prompts; this one has none")
+            raise InputError(
+                f"expected guidance_scale=1, got {settings.guidance_scale:g}: guidance needs a class that means "
+                "none, and this model has none; leave it out"
+            )
         if settings.clip_sample and self.spec.latent is not None:
             raise InputError(
                 "clip_sample=True is for images, and this model samples in a latent space; leave it out"
@@ -251,6 +256,8 @@ class DiffusionProgram(DiffusionForm):
         if none is None:
             return None
         labels = run.conditions.get("label")
+        if labels is None and self.model.null_class is None:
+            raise InputError("expected a label for each sample: this model has no class that means none")
         if labels is None:
             labels = np.full(len(run), none, np.int64)
         if places is not None:
@@ -274,7 +281,7 @@ class DiffusionProgram(DiffusionForm):
         distinct, texts = numbered(np.stack([asked, away if scale != 1.0 else asked]))
         none, labels = self.model.num_classes or 0, run.conditions.get("label")
         own = np.full(len(asked), none, np.int64) if labels is None else labels[places]
-        both = np.stack([own, np.full_like(own, none)])
+        both = np.stack([own, own if self.model.null_class is None else np.full_like(own, none)])
         return Passes.of_texts(both, texts, contexts.of(distinct), scale)
 
 
@@ -293,4 +300,5 @@ def _table(
         use_clipped_model_output=settings.use_clipped_model_output,
         prediction_type=prediction_type,
         strength=settings.strength,
+        solver_order=settings.solver_order,
     )

@@ -23,7 +23,7 @@ MAX_STEPS = 20
 SHORT_STEPS = 5
 """Steps of the runs with the other solvers; they use inputs of the step graph that DDIM leaves at zero."""
 GUIDANCE = 2.0
-"""Guidance of the main run of a model with classes or prompts, so that both halves of the batch are proved."""
+"""Guidance of the main run of a model with prompts or a class that means none, so that both passes are proved."""
 
 
 def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def proving_options(model: ModelSpec, steps: int | None) -> list[dict[str, Any]]
     spacing = program.defaults.timestep_spacing
     most = {solver: most_steps(schedule, solver, spacing) for solver in (main, *schedule.proving)}
     first = min(steps or min(MAX_STEPS, program.defaults.num_inference_steps), most[main])
-    guides = model.num_classes is not None or program.context_graph is not None
+    guides = model.null_class is not None or program.context_graph is not None
     guided = {"guidance_scale": GUIDANCE} if guides else {}
     short = {solver: {"num_inference_steps": min(SHORT_STEPS, held)} for solver, held in most.items()}
     runs: list[dict[str, Any]] = [{"solver": main, "num_inference_steps": first, **guided}]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,30 +26,39 @@ MAX_BETA = 0.999
 MIN_SIGNAL = 1e-30
 """Smallest abar: beyond, sqrt(1 / abar) times eps nears the end of float32. Usual schedules end near 1e-5."""
 
+LEAST_SIGNAL = 2.0**-24
+"""abar of a time step without signal, for solvers that count in sigma / alpha; diffusers' number."""
+
+FirstLevel = Literal["zero", "sigma_min"]
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
     """Variance preserving: alpha^2 + sigma^2 = 1.
 
     `betas` and `alphas_cumprod`: float64 [T], for the time steps 0 .. T - 1. `original_inference_steps`: of them,
-    those that a latent consistency model learned.
+    those that a latent consistency model learned. The others are those of :class:`ScheduleSpec`.
     """
 
     solvers: ClassVar[tuple[SolverName, ...]] = ("ddpm", "ddim", "dpmsolver++", "euler", "euler_ancestral", "lcm")
     proving: ClassVar[tuple[SolverName, ...]] = ("ddpm", "ddim", "dpmsolver++")
     """Solvers that between them use all that a step can use."""
-    prediction_types: ClassVar[tuple[PredictionType, ...]] = ("epsilon", "v_prediction", "sample")
 
     betas: Float64
     alphas_cumprod: Float64
     original_inference_steps: int = 50
+    steps_offset: int = 0
+    set_alpha_to_one: bool = True
+    final_sigmas_type: FirstLevel = "zero"
+    whole_timesteps: bool = False
 
     @classmethod
     def of(cls, spec: ScheduleSpec) -> NoiseSchedule:
         """The schedule that `spec` names.
 
         Raises :class:`InputError` where beta_start exceeds beta_end, and where the schedule has no noise at its
-        first step or no signal at its last one in floating point: solvers divide by both.
+        first step or no signal at its last one in floating point: solvers divide by both. Only with
+        `rescale_betas_zero_snr` the last one has none, and what divides by it is not taken.
         """
         betas = _betas(spec)
         alphas_cumprod: Float64 = np.cumprod(1.0 - betas, dtype=np.float64)
@@ -58,7 +67,24 @@ class NoiseSchedule:
                 f"expected noise schedule abar below 1 and above {MIN_SIGNAL:g}, got {alphas_cumprod[0]:g} to "
                 f"{alphas_cumprod[-1]:g}; change beta_start, beta_end or num_train_timesteps"
             )
-        return cls(betas, alphas_cumprod, min(spec.original_inference_steps, len(betas)))
+        if spec.rescale_betas_zero_snr:
+            alphas_cumprod = _without_signal_at_last(alphas_cumprod)
+            betas = 1.0 - np.append(alphas_cumprod[:1], alphas_cumprod[1:] / alphas_cumprod[:-1])
+        return cls(
+            betas,
+            alphas_cumprod,
+            min(spec.original_inference_steps, len(betas)),
+            steps_offset=spec.steps_offset,
+            set_alpha_to_one=spec.set_alpha_to_one,
+            final_sigmas_type=spec.final_sigmas_type,
+            whole_timesteps=spec.whole_timesteps,
+        )
+
+    @property
+    def prediction_types(self) -> tuple[PredictionType, ...]:
+        """What a denoiser may tell: where there is no signal at all, eps says nothing of the image."""
+        told: tuple[PredictionType, ...] = ("v_prediction", "sample")
+        return ("epsilon", *told) if self.alphas_cumprod[-1] else told
 
     @property
     def num_train_timesteps(self) -> int:
@@ -68,13 +94,24 @@ class NoiseSchedule:
     @cached_property
     def ratios(self) -> Float64:
         """sigma / alpha at each time step, [T]: the sigma of Karras et al. (2022), who divide x_t by alpha."""
-        return np.asarray(np.sqrt((1.0 - self.alphas_cumprod) / self.alphas_cumprod))
+        signal = self._with_signal
+        return np.asarray(np.sqrt((1.0 - signal) / signal))
 
-    def levels(self, timesteps: Float64) -> tuple[Float64, Float64]:
-        """alpha and sigma at these time steps, [S] each; between two whole ones sigma / alpha lies on a line."""
+    @property
+    def _with_signal(self) -> Float64:
+        """abar, whose last is near 0 and not 0 where it was, [T]."""
+        if self.alphas_cumprod[-1]:
+            return self.alphas_cumprod
+        return np.append(self.alphas_cumprod[:-1], LEAST_SIGNAL)
+
+    def levels(self, timesteps: Float64, *, in_ratios: bool = False) -> tuple[Float64, Float64]:
+        """alpha and sigma at these time steps, [S] each; between two whole ones sigma / alpha lies on a line.
+
+        `in_ratios`: for a solver that divides by alpha, as Euler's and DPM-Solver++; it is never 0.
+        """
         whole = timesteps.astype(np.int64)
         if (whole == timesteps).all():
-            now = self.alphas_cumprod[whole]
+            now = (self._with_signal if in_ratios else self.alphas_cumprod)[whole]
             return np.sqrt(now), np.sqrt(1.0 - now)
         return levels_of(np.interp(timesteps, np.arange(self.num_train_timesteps), self.ratios))
 
@@ -106,8 +143,8 @@ class FlowSchedule:
         """The times t in (0, 1], shifted."""
         return self.shift * times / (1.0 + (self.shift - 1.0) * times)
 
-    def levels(self, timesteps: Float64) -> tuple[Float64, Float64]:
-        """alpha and sigma at these time steps, [S] each."""
+    def levels(self, timesteps: Float64, *, in_ratios: bool = False) -> tuple[Float64, Float64]:
+        """alpha and sigma at these time steps, [S] each; the first alpha is 0, `in_ratios` or not."""
         times = timesteps / self.num_train_timesteps
         return 1.0 - times, times
 
@@ -137,6 +174,14 @@ def _betas(spec: ScheduleSpec) -> Float64:
         roots: Float64 = np.linspace(spec.beta_start**0.5, spec.beta_end**0.5, steps, dtype=np.float64)
         return roots**2
     return _cosine_betas(steps) if spec.betas is None else np.asarray(spec.betas, np.float64)
+
+
+def _without_signal_at_last(alphas_cumprod: Float64) -> Float64:
+    """Lin et al. (2023), "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1: sqrt(abar)
+    shifted to 0 at the last time step, and scaled to what it was at the first."""
+    roots = np.sqrt(alphas_cumprod)
+    shifted: Float64 = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
+    return shifted**2
 
 
 def _cosine_betas(steps: int) -> Float64:

@@ -32,6 +32,9 @@ NO_CLIP = float(np.finfo(np.float32).max)
 
 SOLVERS: tuple[str, ...] = get_args(SolverName)
 
+FEW_STEPS = 15
+"""With fewer of them DPM-Solver++ ends with a step of first order, as its authors advise."""
+
 LCM_SIGMA_DATA, LCM_TIMESTEP_SCALING = 0.5, 10.0
 """Of the boundary condition of Luo et al. (2023), "Latent Consistency Models", as trained."""
 
@@ -67,6 +70,7 @@ def solver_table(
     use_clipped_model_output: bool = True,
     prediction_type: PredictionType = "epsilon",
     strength: float | None = None,
+    solver_order: int | None = None,
 ) -> SolverTable:
     """The table for `num_inference_steps` steps of `solver`.
 
@@ -76,6 +80,7 @@ def solver_table(
     model's own, and the sample leaves the noise level that the next step expects, the more steps the further.
     `prediction_type`: what the denoiser tells, "epsilon", "v_prediction", "sample" (x_0) or "flow" (eps - x_0).
     `strength`: only the steps from :func:`first_step` on, for samples that start from an image.
+    `solver_order`: of DPM-Solver++, 1 or 2 (None); the other solvers are what they are.
     Raises :class:`InputError` for unknown names, for a solver or prediction that this schedule doesn't take, and
     for more steps than it holds.
     """
@@ -97,7 +102,7 @@ def solver_table(
     rows = np.zeros((len(now.timesteps), NUM_COEFFICIENTS))
     rows[:, 2] = NO_CLIP if clip_range is None else clip_range
     if solver == "dpmsolver++":
-        rows[:, 3:7] = _dpmsolver_2m(now)
+        rows[:, 3:7] = _dpmsolver(now, solver_order or 2, few=num_inference_steps < FEW_STEPS)
     elif solver == "ddim":
         rows[:, 3:] = _ddim(now, eta, from_x0=use_clipped_model_output)
     elif solver == "ddpm":
@@ -194,19 +199,20 @@ def _lcm(v: Levels, *, skips: bool) -> Float64:
     return np.stack([v.next_alpha * c_skip, v.next_alpha * c_out, zero, zero, v.next_sigma], axis=1)
 
 
-def _dpmsolver_2m(v: Levels) -> Float64:
-    """Lu et al. (2022), "DPM-Solver++", algorithm 2 (2M); (a, b, c, d) as columns [S, 4].
+def _dpmsolver(v: Levels, order: int, *, few: bool) -> Float64:
+    """Lu et al. (2022), "DPM-Solver++", algorithm 2 (2M); (a, b, c, d) as columns [S, 4]. Of `order` 1 it is DDIM.
 
-    The first step knows no earlier x_0, and the last one goes to sigma = 0; both are of first order. So is the one
-    after a first step from pure noise, where alpha is 0.
+    The first step knows no earlier x_0, and a last one that goes to sigma = 0 can't look back: both are of first
+    order. So is the last of `few` steps wherever it goes, and the one after a first step from pure noise, where
+    alpha is 0.
     """
     with np.errstate(divide="ignore"):
-        log_snr = np.log(v.alpha) - np.log(v.sigma)
-    h = np.append(np.diff(log_snr), np.inf)
+        h = (np.log(v.next_alpha) - np.log(v.next_sigma)) - (np.log(v.alpha) - np.log(v.sigma))
     b = -v.next_alpha * np.expm1(-h)
     d = np.zeros_like(b)
-    if len(h) > 2:
-        half = 0.5 * b[1:-1] * h[1:-1] / h[:-2]  # D = (1 + 1 / 2r) x_0 - 1 / 2r x_0', r = h' / h
-        d[1:-1] = -half
-        b[1:-1] += half
+    end = len(h) - 1 if v.next_sigma[-1] == 0 or few else len(h)
+    if order > 1 and end > 1:
+        half = 0.5 * b[1:end] * h[1:end] / h[: end - 1]  # D = (1 + 1 / 2r) x_0 - 1 / 2r x_0', r = h' / h
+        d[1:end] = -half
+        b[1:end] += half
     return np.stack([v.next_sigma / v.sigma, b, np.zeros_like(b), d], axis=1)

@@ -12,6 +12,8 @@ from gensdk_runtime.programs.schedules import Float64, FlowSchedule, NoiseSchedu
 from gensdk_runtime.spec.settings import SolverName, TimestepSpacing
 
 SPACINGS: tuple[str, ...] = get_args(TimestepSpacing)
+IN_RATIOS = ("euler", "euler_ancestral", "dpmsolver++")
+"""Solvers that count in sigma / alpha."""
 RHO = 7.0
 """Of Karras et al. (2022), appendix D.1."""
 
@@ -19,7 +21,7 @@ RHO = 7.0
 @dataclass(frozen=True)
 class Levels:
     """The falling `timesteps` [S], alpha and sigma at each of them and at the one after it [S]; the last goes to
-    the image, where alpha is 1 and sigma 0."""
+    the image, where alpha is 1 and sigma 0, or to the first time step of the training."""
 
     timesteps: Float64
     alpha: Float64
@@ -39,8 +41,22 @@ def levels(schedule: Schedule, solver: SolverName, num_inference_steps: int, spa
     if spacing == "karras" and isinstance(schedule, NoiseSchedule):
         alpha, sigma = levels_of(_karras(schedule.ratios[-1], schedule.ratios[0], num_inference_steps))
     else:
-        alpha, sigma = schedule.levels(times)
-    return Levels(times, alpha, sigma, np.append(alpha[1:], 1.0), np.append(sigma[1:], 0.0))
+        alpha, sigma = schedule.levels(times, in_ratios=solver in IN_RATIOS)
+    last_alpha, last_sigma = _last_levels(schedule, solver)
+    return Levels(times, alpha, sigma, np.append(alpha[1:], last_alpha), np.append(sigma[1:], last_sigma))
+
+
+def _last_levels(schedule: Schedule, solver: SolverName) -> tuple[Float64, Float64]:
+    """alpha and sigma after the last step: those of the image, or of the training's first time step, where the
+    schedule says so to this solver; to the others diffusers doesn't either. Euler's method ends with what it steps
+    in, x_t / alpha."""
+    if isinstance(schedule, NoiseSchedule):
+        keeps = schedule.final_sigmas_type == "sigma_min"
+        if keeps and solver == "euler":
+            return np.ones(1), schedule.ratios[:1]
+        if (keeps and solver == "dpmsolver++") or (solver == "ddim" and not schedule.set_alpha_to_one):
+            return schedule.levels(np.zeros(1))
+    return np.ones(1), np.zeros(1)
 
 
 def timesteps(
@@ -49,13 +65,15 @@ def timesteps(
     """The falling time steps [S], as diffusers counts them.
 
     "leading", "linspace" and "trailing" as in Lin et al. (2023), "Common Diffusion Noise Schedules", table 2;
-    DPM-Solver++ leaves out the last of S + 1 points where the spacing would end at 0, as its authors do.
+    DPM-Solver++ leaves out the last of S + 1 points where the spacing would end at 0, as its authors do. "leading"
+    lies `steps_offset` of the schedule later.
     "quadratic" is denser where there is little noise, t_i = (i / S)^2 (T - 1) for i = S .. 1: Song, Meng & Ermon
     (2020), appendix D.2, ending as DPM-Solver++'s authors do; points that would fall together move apart.
     "skipping": S of the `original_inference_steps` that a latent consistency model learned (Luo et al. 2023).
     "karras": evenly spaced in (sigma / alpha)^(1 / 7), Karras et al. (2022), eq. 5.
 
-    All are whole on a noise schedule but "karras", and the Euler solvers' "linspace", as in k-diffusion.
+    All are whole on a noise schedule but "karras", and the Euler solvers' "linspace", as in k-diffusion. With
+    `whole_timesteps` of the schedule DPM-Solver++ tells them to the denoiser rounded, some twice.
     Raises :class:`InputError` for an unknown spacing or a number of steps that the schedule doesn't hold.
     """
     if spacing not in SPACINGS:
@@ -73,11 +91,12 @@ def timesteps(
     if spacing == "quadratic":
         return _quadratic(total, count)[::-1]
     if spacing == "leading":
-        return np.arange(points)[::-1][:count] * np.float64(total // points)
+        return np.arange(points)[::-1][:count] * np.float64(total // points) + schedule.steps_offset
     if spacing == "skipping":
         return _skipping(total, count, schedule.original_inference_steps) - 1
     if spacing == "karras":
-        return _times_of(schedule, _karras(schedule.ratios[-1], schedule.ratios[0], count))
+        between = _times_of(schedule, _karras(schedule.ratios[-1], schedule.ratios[0], count))
+        return between.round() if schedule.whole_timesteps and solver == "dpmsolver++" else between
     evenly: Float64 = np.linspace(0, total - 1, points)[::-1][:count]
     return evenly if solver in ("euler", "euler_ancestral") else evenly.round()
 
@@ -86,7 +105,8 @@ def most_steps(schedule: Schedule, solver: SolverName, spacing: TimestepSpacing)
     """The most steps that a solver can take; 0 where the schedule is too short for any."""
     if spacing == "skipping":
         return schedule.original_inference_steps
-    return schedule.num_train_timesteps - _drops_last(solver, spacing)
+    later = schedule.steps_offset if isinstance(schedule, NoiseSchedule) and spacing == "leading" else 0
+    return schedule.num_train_timesteps - _drops_last(solver, spacing) - later
 
 
 def _drops_last(solver: SolverName, spacing: TimestepSpacing) -> bool:

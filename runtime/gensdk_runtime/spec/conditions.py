@@ -21,11 +21,21 @@ MAX_MARGIN = 4096
 
 @CONDITIONS.register
 class LabelSpec(ConditionSpec):
-    """One of `num_classes` classes, by its number from 0 or by its name."""
+    """One of `num_classes` classes, by its number from 0 or by its name.
+
+    `null_class`: to a diffusion model the number after the last one means "no class", which guidance needs; where
+    False it was trained without, and a class that is left open is drawn from the seed, as it is to other programs.
+    """
 
     kind: Literal["label"] = "label"
     num_classes: Annotated[int, Field(ge=1, le=1_000_000)]
     class_names: tuple[str, ...] | None = None
+    null_class: bool = True
+
+    @model_serializer(mode="wrap")
+    def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what older versions don't know, where it is as they have it."""
+        return {name: value for name, value in whole(self).items() if name != "null_class" or not value}
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -37,9 +47,13 @@ class LabelSpec(ConditionSpec):
         return self
 
 
-def label_conditions(num_classes: int | None, class_names: tuple[str, ...] | None = None) -> tuple[LabelSpec, ...]:
+def label_conditions(
+    num_classes: int | None, class_names: tuple[str, ...] | None = None, *, null_class: bool = True
+) -> tuple[LabelSpec, ...]:
     """The label condition of a model with classes; empty for a model without."""
-    return () if num_classes is None else (LabelSpec(num_classes=num_classes, class_names=class_names),)
+    if num_classes is None:
+        return ()
+    return (LabelSpec(num_classes=num_classes, class_names=class_names, null_class=null_class),)
 
 
 @CONDITIONS.register

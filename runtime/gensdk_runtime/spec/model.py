@@ -57,12 +57,29 @@ class FeedforwardSpec(ProgramSpec):
         return tuple(name for name in names if name is not None)
 
 
+OF_DIFFUSERS = (
+    "original_inference_steps",
+    "rescale_betas_zero_snr",
+    "steps_offset",
+    "set_alpha_to_one",
+    "final_sigmas_type",
+    "whole_timesteps",
+)
+"""What of a schedule older versions don't know; all but the first are of noise schedules alone."""
+
+
 class ScheduleSpec(StrictModel):
     """A noise schedule over `num_train_timesteps`; see :mod:`gensdk_runtime.programs.schedules`.
 
     `betas`: of the kind "betas", which no formula gives, beta of each time step. `shift`: of the kind "flow", how
     much of its sampling steps lie where there is more noise. `original_inference_steps`: how many time steps a
     latent consistency model learned.
+
+    Of noise schedules, by diffusers' names: `rescale_betas_zero_snr`: the last time step has no signal at all (Lin
+    et al. 2023). `steps_offset`: how much later the time steps of the spacing "leading" lie. `set_alpha_to_one`:
+    where False, DDIM's last step goes to the noise of the first time step, and with `final_sigmas_type`
+    "sigma_min" that of Euler's method and of DPM-Solver++ does. `whole_timesteps`: DPM-Solver++ tells the denoiser
+    Karras's time steps rounded.
     """
 
     kind: Literal["linear", "scaled_linear", "cosine", "betas", "flow"] = "linear"
@@ -72,12 +89,17 @@ class ScheduleSpec(StrictModel):
     betas: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(max_length=10_000)] | None = None
     shift: Annotated[float, Field(gt=0, le=100)] = 1.0
     original_inference_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
+    rescale_betas_zero_snr: bool = False
+    steps_offset: Annotated[int, Field(ge=0, le=1)] = 0
+    set_alpha_to_one: bool = True
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    whole_timesteps: bool = False
 
     @model_serializer(mode="wrap")
     def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out fields that older versions don't know, where they have no meaning."""
         data: dict[str, Any] = whole(self)
-        newer = {"betas": None, "shift": 1.0, "original_inference_steps": 50}
+        newer = {name: type(self).model_fields[name].default for name in ("betas", "shift", *OF_DIFFUSERS)}
         return {name: value for name, value in data.items() if name not in newer or value != newer[name]}
 
     @model_validator(mode="after")
@@ -88,6 +110,13 @@ class ScheduleSpec(StrictModel):
             raise ValueError(f"{len(self.betas)} betas for {self.num_train_timesteps} time steps")
         if self.shift != 1.0 and self.kind != "flow":
             raise ValueError("a schedule has a shift where its kind is 'flow', and only there")
+        of_noise = [
+            name for name in OF_DIFFUSERS[1:] if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if of_noise and self.kind == "flow":
+            raise ValueError(f"{of_noise[0]} is of noise schedules; a schedule of the kind 'flow' has none")
+        if self.rescale_betas_zero_snr and self.num_train_timesteps < 2:
+            raise ValueError("rescale_betas_zero_snr needs two time steps or more")
         return self
 
 
@@ -98,8 +127,9 @@ class DiffusionSpec(ProgramSpec):
     Inputs of the step graph (B samples; G = 2 where guidance runs both halves, otherwise 1): ``sample`` [B, C, H,
     W] and ``previous_x0`` [B, C, H, W] (state), ``timestep`` [B], ``noise`` [B, C, H, W], ``coefficients`` [B, 8]
     (rows of :class:`gensdk_runtime.programs.solvers.SolverTable`); and for a model with classes ``label`` int64
-    [G, B], where the class `num_classes` means "none", with ``guidance_weights`` [G, B]. Outputs: ``next_sample``
-    and ``next_previous_x0`` [B, C, H, W]. So each sample may be at a step of its own.
+    [G, B], where the class `num_classes` means "none" (of a label with a `null_class`), with ``guidance_weights``
+    [G, B]. Outputs: ``next_sample`` and ``next_previous_x0`` [B, C, H, W]. So each sample may be at a step of its
+    own.
 
     `embedding_graph`, run for all time steps at once: ``timestep`` [R], and for a model with classes ``label``
     int64 [R], to ``embedding`` [R, F]. The step graph then takes ``embedding`` [B, F], or with classes [G, B, F],
@@ -153,6 +183,8 @@ class DiffusionSpec(ProgramSpec):
             raise ValueError("strength belongs to the image that a sample starts from; it has no default")
         if self.prediction_type != "sample" and (self.prediction_type == "flow") != (self.schedule.kind == "flow"):
             raise ValueError(f"no prediction_type {self.prediction_type!r} on a schedule {self.schedule.kind!r}")
+        if self.schedule.rescale_betas_zero_snr and self.prediction_type == "epsilon":
+            raise ValueError("rescale_betas_zero_snr needs prediction_type v_prediction or sample, not epsilon")
         return self
 
     @property
@@ -296,6 +328,12 @@ class ModelSpec(StrictModel):
         """How many classes a sample can be of; None for a model without classes."""
         label = self.condition("label")
         return label.num_classes if isinstance(label, LabelSpec) else None
+
+    @property
+    def null_class(self) -> int | None:
+        """The number that means "no class" to a diffusion model; None where it has none, or no classes."""
+        label = self.condition("label")
+        return label.num_classes if isinstance(label, LabelSpec) and label.null_class else None
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -162,6 +162,9 @@ class DiffusionSettings(ProgramSettings):
         description="Where samples start from an image, the share of the steps that are made from there: near 0 "
         "little of it is changed, 1 begins at noise alone; by default 0.8.",
     )
+    solver_order: int | None = Field(
+        default=None, ge=1, le=2, description="Order of DPM-Solver++, 1 or 2; by default 2."
+    )
 
 
 @register_settings("ascent")
@@ -246,6 +249,7 @@ class SampleOptions(AscentOptions, total=False):
     use_clipped_model_output: bool | None
     cache_interval: int | None
     strength: float | None
+    solver_order: int | None
     temperature: float | None
     top_k: int | None
     top_p: float | None

@@ -16,10 +16,12 @@ from gensdk_runtime.programs.spacings import SPACINGS, Levels, levels, timesteps
 from gensdk_runtime.spec.model import ScheduleSpec
 from support.solver_steps import step
 
-KINDS = ("linear", "scaled_linear", "cosine", "flow")
+KINDS = ("linear", "scaled_linear", "cosine", "flow", "no signal")
 
 
 def schedule(kind: str = "linear", total: int = 1000, **options: Any) -> Any:
+    if kind == "no signal":  # at the last time step
+        kind, options = "linear", {"rescale_betas_zero_snr": True, **options}
     return make_schedule(ScheduleSpec(kind=kind, num_train_timesteps=total, **options))  # type: ignore[arg-type]
 
 
@@ -169,6 +171,42 @@ def test_a_perfect_denoiser_lands_on_its_image(kind: str, solver: Any, spacing: 
     last = table.timesteps[-1]
     at_most = 2.0 if last < 1 else 1 / last**2  # of LCM's boundary condition, which keeps the sample at t = 0
     np.testing.assert_allclose(sample, image, atol=at_most if solver == "lcm" else 1e-9)
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmsolver++", "euler", "euler_ancestral"])
+def test_an_offset_moves_leading_time_steps_alone(solver: Any) -> None:
+    plain, moved = schedule(), schedule(steps_offset=1)
+    for spacing in ("leading", "linspace", "trailing"):
+        ours, theirs = (timesteps(plan, solver, 20, spacing) for plan in (moved, plain))
+        np.testing.assert_array_equal(ours - theirs, float(spacing == "leading"))
+    most = 999 - (solver == "dpmsolver++")
+    assert timesteps(moved, solver, most, "leading")[0] == 999
+    with pytest.raises(InputError, match=f"from 1 to {most} "):
+        timesteps(moved, solver, most + 1, "leading")
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("solver", schedule().solvers)
+def test_who_ends_at_the_first_time_step_of_the_training(solver: Any, spacing: Any) -> None:
+    """As diffusers' own classes: DDIM by one setting, Euler's and DPM-Solver++ by another, the others never."""
+    plan = schedule(set_alpha_to_one=False)
+    other = schedule(final_sigmas_type="sigma_min")
+    ends = [float(levels(each, solver, 10, spacing).next_sigma[-1]) for each in (plan, other)]
+    sigma = float(np.sqrt(1 - plan.alphas_cumprod[0]))
+    expected = {"ddim": [sigma, 0], "dpmsolver++": [0, sigma], "euler": [0, plan.ratios[0]]}
+    assert ends == pytest.approx(expected.get(solver, [0, 0]))
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "quadratic"])
+def test_dpm_solver_of_first_order_is_ddim(spacing: Any) -> None:
+    """At the same time steps, going on from x_0."""
+    first, ddim = (
+        solver_table(schedule(), solver, 10, timestep_spacing=spacing, solver_order=1)
+        for solver in ("dpmsolver++", "ddim")
+    )
+    np.testing.assert_allclose(first.coefficients, ddim.coefficients, atol=1e-9)
+    second = solver_table(schedule(), "dpmsolver++", 10, timestep_spacing=spacing)
+    assert np.abs(second.coefficients - first.coefficients).max() > 0.01
 
 
 @pytest.mark.parametrize("solver", [solver for solver in schedule().solvers if solver != "ddim"])

@@ -19,11 +19,14 @@ from diffusers import (
     FlowMatchLCMScheduler,
     LCMScheduler,
 )
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
+from gensdk_runtime.errors import InputError
 from gensdk_runtime.programs.schedules import FlowSchedule, Schedule, make_schedule
 from gensdk_runtime.programs.solvers import SolverTable, solver_table
 from gensdk_runtime.programs.spacings import SPACINGS, levels, timesteps
 from gensdk_runtime.spec.model import ScheduleSpec
+from support.diffusers_loops import follow_the_list
 from support.solver_steps import walk
 
 THEIR_SPACINGS = ("leading", "linspace", "trailing")
@@ -245,21 +248,18 @@ def scales(case: Case) -> tuple[float, Any]:
     return 1.0, np.ones(case.steps)
 
 
-def follow_the_list(theirs: Any, i: int) -> None:
-    """Makes diffusers' DDIM step from its i-th time step to the next in its list.
-
-    It goes to t - T // S, which the lists of uneven spacings don't hold; T and S are used for nothing else.
-    """
-    if not isinstance(theirs, DDIMScheduler):
-        return
-    now, after = [*theirs.timesteps.tolist(), -1][i : i + 2]
-    if max(now - theirs.config.num_train_timesteps // theirs.num_inference_steps, -1) != after:
-        theirs.register_to_config(num_train_timesteps=now - after)
-        theirs.num_inference_steps = 1
-
-
 @pytest.mark.parametrize("kind", BETAS)
 def test_schedules_are_those_of_diffusers(kind: str) -> None:
     theirs, ours = DDPMScheduler(beta_schedule=BETAS[kind]), make_schedule(SCHEDULES[kind])
     np.testing.assert_allclose(ours.betas, theirs.betas.numpy(), rtol=1e-9)
     np.testing.assert_allclose(ours.alphas_cumprod, theirs.alphas_cumprod.numpy(), rtol=1e-9)
+
+
+def test_a_last_step_without_signal_is_that_of_diffusers_and_takes_no_eps() -> None:
+    plan, before = make_schedule(ScheduleSpec(rescale_betas_zero_snr=True)), make_schedule(ScheduleSpec())
+    betas = rescale_zero_terminal_snr(torch.from_numpy(before.betas))
+    np.testing.assert_allclose(plan.betas, betas.numpy(), atol=1e-12)
+    assert plan.alphas_cumprod[-1] == 0
+    assert plan.alphas_cumprod[0] == pytest.approx(before.alphas_cumprod[0])
+    with pytest.raises(InputError, match="expected prediction_type v_prediction or sample on this schedule"):
+        solver_table(plan, "ddim", 10)

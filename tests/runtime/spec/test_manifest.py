@@ -24,7 +24,7 @@ from gensdk_runtime.spec.manifest import (
     Manifest,
     Precision16Report,
 )
-from gensdk_runtime.spec.model import ScheduleSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ScheduleSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
 from support.models import MODELS
@@ -281,6 +281,34 @@ def test_damaged_bytes_raise_nothing_but_the_documented_errors(data: st.DataObje
     parses_or_is_refused(
         VALID[:at] + data.draw(st.binary(max_size=6)) + VALID[at + data.draw(st.integers(0, 9)) :]
     )
+
+
+NEWER = {
+    "rescale_betas_zero_snr": True,
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "final_sigmas_type": "sigma_min",
+    "whole_timesteps": True,
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_older_versions_read_schedules_that_need_none_of_it(name: str) -> None:
+    assert name not in ScheduleSpec().model_dump()
+    spec = ScheduleSpec.model_validate_json(json.dumps({name: NEWER[name]}))
+    assert spec.model_dump()[name] == NEWER[name]
+    assert ScheduleSpec.model_validate_json(spec.model_dump_json()) == spec
+    with pytest.raises(ValueError, match=f"{name} is of noise schedules"):
+        ScheduleSpec.model_validate_json(json.dumps({"kind": "flow", name: NEWER[name]}))
+
+
+def test_a_schedule_without_signal_takes_no_eps() -> None:
+    schedule = ScheduleSpec(rescale_betas_zero_snr=True)
+    assert DiffusionSpec(graph="step", schedule=schedule, prediction_type="v_prediction").schedule == schedule
+    with pytest.raises(ValueError, match="needs prediction_type v_prediction or sample, not epsilon"):
+        DiffusionSpec(graph="step", schedule=schedule)
+    with pytest.raises(ValueError, match="two time steps or more"):
+        ScheduleSpec(rescale_betas_zero_snr=True, num_train_timesteps=1)
 
 
 def test_a_schedule_holds_betas_where_no_formula_gives_them() -> None:

@@ -56,6 +56,7 @@ def diffusion_plan(
     family: str,
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    null_class: bool = True,
     prediction_type: PredictionType = "epsilon",
     defaults: DiffusionSettings | None = None,
     text: TextConditioning | None = None,
@@ -69,7 +70,8 @@ def diffusion_plan(
     given behind its label. `share_features` > 0: a graph ``shallow_step`` too, which computes so many of the top
     level's blocks anew; :class:`InputError` unless the denoiser has as many and can share.
     `autoencoder`: the denoiser works on its latents, and `image` is what its decoder makes: a graph ``decoder``,
-    and ``encoder`` where it has one. By default such a model clips no estimate of x_0.
+    and ``encoder`` where it has one. By default such a model clips no estimate of x_0. `null_class`: the denoiser takes the class
+    `num_classes` as none.
     """
     asked = Asked(num_classes is not None, {} if text is None else text.contexts)
     denoiser.eval()
@@ -111,7 +113,7 @@ def diffusion_plan(
         graphs=graphs,
         output=image,
         conditions=(
-            *label_conditions(num_classes, class_names),
+            *label_conditions(num_classes, class_names, null_class=null_class),
             *prompt_conditions(None if text is None else text.prompt),
         ),
     )

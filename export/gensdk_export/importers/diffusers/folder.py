@@ -1,11 +1,12 @@
-"""A diffusers folder with an unconditional UNet2DModel as a bundle of the diffusion program.
+"""A diffusers folder with a UNet2DModel, with classes or without, as a bundle of the diffusion program.
 
 Read are ``unet/config.json`` with its safetensors, ``scheduler/scheduler_config.json`` and, where there is one,
 ``model_index.json`` of a DDPMPipeline or DDIMPipeline; also the older layout with all of them in one folder. The
-bundle samples as the pipeline does: its solver, steps, spacing and clipping are the defaults.
+bundle samples as the pipeline does: its solver, steps, spacing and clipping are the defaults. A variance that the
+denoiser tells is dropped, where the solver needs none.
 
-It does not: take models with classes or text, other schedulers than those of :data:`SCHEDULERS`, learned
-variances, or weights in pickle files.
+It does not: take models with text, the steps of other schedulers than those of
+:data:`gensdk_export.importers.diffusers.known_schedulers.SCHEDULERS`, or weights in pickle files.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions, export_plan
+from gensdk_export.importers.diffusers.classes import read_label
 from gensdk_export.importers.diffusers.scheduler import INSTALL, read_sampling
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name, check_size
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_runtime.spec.conditions import LabelSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.settings import SolverName
@@ -36,19 +39,21 @@ EITHER = " and ".join(PIPELINES)
 
 
 class Denoiser(nn.Module):
-    """(x [N, C, H, W], timestep [N]) to what the scheduler expects, of x's shape, by a UNet2DModel.
+    """(x [N, C, H, W], timestep [N], label [N] or none) to what the scheduler expects, of x's shape.
 
-    `learned`: it looks time steps up in a table, where fractions take the row next to them.
+    `learned`: it looks time steps up in a table, where fractions take the row next to them. What it tells in
+    channels behind those of x, its variance, is dropped.
     """
 
     def __init__(self, unet: nn.Module, *, learned: bool) -> None:
         super().__init__()
         self.unet, self.learned = unet, learned
 
-    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+    def forward(self, x: Tensor, timestep: Tensor, label: Tensor | None = None) -> Tensor:
         """The prediction as a plain tensor."""
         timestep = timestep.round().long() if self.learned else timestep
-        return cast(Tensor, self.unet(x, timestep, return_dict=False)[0])
+        told = cast(Tensor, self.unet(x, timestep, class_labels=label, return_dict=False)[0])
+        return told[:, : x.shape[1]]
 
 
 @dataclass(frozen=True)
@@ -68,26 +73,37 @@ def import_diffusers(
     *,
     solver: SolverName | None = None,
     size: tuple[int, int] | None = None,
+    classes: int | None = None,
+    null_class: bool = False,
     on_stage: Callable[[str], None] | None = None,
 ) -> ImportReport:
     """Writes the bundle `out` from the diffusers `folder`.
 
-    `solver`: another default than the pipeline's; `size`: (height, width) of the images, where the configuration
-    has none. For the rest see :func:`gensdk_export.export.export_plan`. Raises :class:`InputError` for a folder
-    that is none of diffusers', :class:`ExportError` for a model that the diffusion program can't sample as
-    diffusers does, and :class:`UnavailableError` where diffusers is missing.
+    `solver`: another default than the pipeline's; `size`: (height, width) of the images, and `classes`: how many
+    there are, where the configuration doesn't say so; `null_class`: the last class means none, which guidance
+    needs. For the rest see :func:`gensdk_export.export.export_plan`. Raises :class:`InputError` for a folder that
+    is none of diffusers', :class:`ExportError` for a model that the diffusion program can't sample as diffusers
+    does, and :class:`UnavailableError` where diffusers is missing.
     """
-    plan, provenance, guesses = diffusers_plan(folder, solver=solver, size=size)
+    plan, provenance, guesses = diffusers_plan(
+        folder, solver=solver, size=size, classes=classes, null_class=null_class
+    )
     return ImportReport(export_plan(plan, provenance, out, options, on_stage=on_stage), guesses)
 
 
 def diffusers_plan(
-    folder: Path | str, *, solver: SolverName | None = None, size: tuple[int, int] | None = None
+    folder: Path | str,
+    *,
+    solver: SolverName | None = None,
+    size: tuple[int, int] | None = None,
+    classes: int | None = None,
+    null_class: bool = False,
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
     """What :func:`import_diffusers` exports: the plan, where it came from, and what was taken for granted."""
     found = _open(Path(folder))
     sampling = read_sampling(found.scheduler, found.pipeline, solver)
-    image = _image(found.unet_config, size)
+    image = _image(found.unet_config, size, learned_variance=sampling.learned_variance)
+    label = read_label(found.unet_config, classes, null_class=null_class)
     learned = _looks_times_up(found.unet_config, sampling.schedule.num_train_timesteps)
     plan = diffusion_plan(
         Denoiser(_load(found.unet), learned=learned),
@@ -95,11 +111,14 @@ def diffusers_plan(
         sampling.schedule,
         name=bundle_name(Path(folder).resolve().name),
         family=sampling.family,
+        num_classes=None if label is None else label.num_classes,
+        null_class=null_class,
         prediction_type=sampling.prediction,
         defaults=sampling.defaults,
     )
     configs = {"unet": _plain(found.unet_config), "scheduler": _plain(found.scheduler)}
-    return plan, Provenance(config={"imported_from": "diffusers", **configs}), sampling.guesses
+    guesses = (*sampling.guesses, *_told(found.unet_config, label))
+    return plan, Provenance(config={"imported_from": "diffusers", **configs}), guesses
 
 
 def _open(folder: Path) -> _Folder:
@@ -116,7 +135,7 @@ def _open(folder: Path) -> _Folder:
     kind = found.unet_config.get("_class_name")
     if kind != "UNet2DModel":
         raise ExportError(
-            f"{folder}: expected a UNet2DModel, got {str(kind)[:60]!r}; only unconditional models fit"
+            f"{folder}: expected a UNet2DModel, got {str(kind)[:60]!r}; only models of pixels and classes fit"
         )
     return found
 
@@ -134,11 +153,9 @@ def _json(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _image(config: Mapping[str, Any], size: tuple[int, int] | None) -> ImageSpec:
-    if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
-        raise ExportError("expected a model without classes, this UNet2DModel has class embeddings")
+def _image(config: Mapping[str, Any], size: tuple[int, int] | None, *, learned_variance: bool) -> ImageSpec:
     channels, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
-    if channels != outputs:
+    if channels != outputs and not (learned_variance and type(channels) is int and outputs == 2 * channels):
         raise ExportError(f"expected as many channels out as in, got {channels} in and {outputs} out")
     own = config.get("sample_size")
     sides = list(own) if isinstance(own, list | tuple) else [] if own is None else [own, own]
@@ -151,6 +168,19 @@ def _image(config: Mapping[str, Any], size: tuple[int, int] | None) -> ImageSpec
         raise InputError("the model's configuration has no sample_size; give the images' size with --size HxW")
     data = {"channels": channels, "height": height, "width": width}
     return ImageSpec.from_dict(data, what="unet/config.json", error=ExportError)
+
+
+def _told(config: Mapping[str, Any], label: LabelSpec | None) -> tuple[Guess, ...]:
+    """What the network's configuration left open, and what of its answers is dropped."""
+    told = []
+    if label is not None:
+        none = "and one that means none" if label.null_class else "none of which means none"
+        reason = "guidance needs one that does, as the last" if not label.null_class else "--null-class"
+        told.append(Guess("classes", f"{label.num_classes}, {none}", reason, "--null-class"))
+    channels, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
+    if channels != outputs:
+        told.append(Guess("variance", "dropped", f"{outputs - channels} channels of it; the solver needs none"))
+    return tuple(told)
 
 
 def _looks_times_up(config: Mapping[str, Any], total: int) -> bool:

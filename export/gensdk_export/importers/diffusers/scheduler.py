@@ -6,229 +6,203 @@ Every setting is taken over, refused with its reason, or told where diffusers it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gensdk_export.importers.diffusers.known_schedulers import (
+    FORMULAS,
+    OTHERS,
+    SCHEDULERS,
+    SIGMAS,
+    SPACINGS,
+    STEPS,
+    Scheduler,
+    scheduler_of,
+)
 from gensdk_export.importers.import_report import Guess
 from gensdk_runtime.errors import ExportError, UnavailableError
-from gensdk_runtime.programs.schedules import make_schedule
-from gensdk_runtime.programs.spacings import most_steps
+from gensdk_runtime.programs.schedules import Schedule, make_schedule
+from gensdk_runtime.programs.spacings import levels, most_steps
 from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings, SolverName, TimestepSpacing
 
 INSTALL = 'pip install "gensdk[diffusers]"'
-FORMULAS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
-"""The schedules of diffusers that a manifest names; of others it holds the numbers."""
-STEPS: Mapping[SolverName, int] = {
-    "ddpm": 1000,
-    "ddim": 50,
-    "dpmsolver++": 20,
-    "euler": 50,
-    "euler_ancestral": 50,
-    "lcm": 4,
-}
-"""What the pipelines take by default; DPM-Solver++ and LCM as their authors advise."""
-SPACINGS: tuple[TimestepSpacing, ...] = ("leading", "trailing", "linspace")
-PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "v_prediction", "sample")
-Plain = Mapping[str, tuple[Any, str]]
-
-_SIGMAS = "its noise levels are other ones"
-_BETWEEN = "its time steps lie between those of the list"
-_NO_SIGNAL = (False, "at no signal at all, solvers divide by zero")
-_OTHER_SIGMAS: Plain = {"use_exponential_sigmas": (False, _SIGMAS), "use_beta_sigmas": (False, _SIGMAS)}
-_CLIPPING: Plain = {
-    "thresholding": (False, "dynamic thresholding looks at all pixels of an image"),
-    "clip_sample_range": (1.0, "a bundle clips to its images' range"),
-}
-_OF_BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
-_OF_CLIPPING = ("clip_sample", "dynamic_thresholding_ratio", "sample_max_value")  # the last two of thresholding
-
-
-@dataclass(frozen=True)
-class Scheduler:
-    """What a class of diffusers' does, by our names.
-
-    `plain`: settings that must be as they stand here, and why; what is left out is so. `taken`: those that are
-    read, and those that it does not read itself. `usual`: what is left out, where it differs from the others'.
-    """
-
-    solver: SolverName
-    plain: Plain
-    taken: tuple[str, ...]
-    spacing: TimestepSpacing = "leading"
-    predictions: tuple[PredictionType, ...] = PREDICTIONS
-    clips: bool = False
-    family: str = "ddpm"
-    usual: Mapping[str, Any] = field(default_factory=dict)
-
-
-SCHEDULERS: Mapping[str, Scheduler] = {
-    "DDPMScheduler": Scheduler(
-        "ddpm",
-        {**_CLIPPING, "rescale_betas_zero_snr": _NO_SIGNAL, "steps_offset": (0, _BETWEEN)},
-        (*_OF_BETAS, *_OF_CLIPPING, "variance_type", "timestep_spacing"),
-        clips=True,
-    ),
-    "DDIMScheduler": Scheduler(
-        "ddim",
-        {
-            **_CLIPPING,
-            "rescale_betas_zero_snr": _NO_SIGNAL,
-            "steps_offset": (0, _BETWEEN),
-            "set_alpha_to_one": (True, "its last step would keep noise"),
-        },
-        (*_OF_BETAS, *_OF_CLIPPING, "timestep_spacing"),
-        clips=True,
-    ),
-    "EulerDiscreteScheduler": Scheduler(
-        "euler",
-        {
-            **_OTHER_SIGMAS,
-            "rescale_betas_zero_snr": _NO_SIGNAL,
-            "steps_offset": (0, _BETWEEN),
-            "interpolation_type": ("linear", _SIGMAS),
-            "sigma_min": (None, _SIGMAS),
-            "sigma_max": (None, _SIGMAS),
-            "timestep_type": ("discrete", "its denoiser takes log sigma for a time"),
-            "final_sigmas_type": ("zero", "its last step would keep noise"),
-        },
-        (*_OF_BETAS, "timestep_spacing", "use_karras_sigmas"),
-        spacing="linspace",
-    ),
-    "EulerAncestralDiscreteScheduler": Scheduler(
-        "euler_ancestral",
-        {"rescale_betas_zero_snr": _NO_SIGNAL, "steps_offset": (0, _BETWEEN)},
-        (*_OF_BETAS, "timestep_spacing"),
-        spacing="linspace",
-        predictions=("epsilon", "v_prediction"),
-    ),
-    "LCMScheduler": Scheduler(
-        "lcm",
-        {**_CLIPPING, "rescale_betas_zero_snr": _NO_SIGNAL, "timestep_scaling": (10.0, "x_0 is mixed otherwise")},
-        (
-            *(*_OF_BETAS, *_OF_CLIPPING, "original_inference_steps"),
-            *("timestep_spacing", "steps_offset", "set_alpha_to_one"),  # unread: it has time steps of its own
-        ),
-        usual={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-    ),
-    "FlowMatchEulerDiscreteScheduler": Scheduler(
-        "euler",
-        {
-            **_OTHER_SIGMAS,
-            "use_dynamic_shifting": (False, "its shift depends on the size of the image"),
-            "invert_sigmas": (False, "its noise is where others have the image"),
-            "shift_terminal": (None, _SIGMAS),
-        },
-        (
-            *("num_train_timesteps", "shift", "use_karras_sigmas", "stochastic_sampling"),
-            *("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"),  # dynamic
-        ),
-        spacing="linspace",
-        predictions=("flow",),
-        family="flow",
-    ),
-}
+LEARNED = ("learned", "learned_range")
+"""Kinds of variance that the denoiser tells, in channels behind those of its prediction."""
+OF_SCHEDULE = ("rescale_betas_zero_snr", "steps_offset", "set_alpha_to_one", "final_sigmas_type")
+"""Settings that a noise schedule has by the same names."""
+ChoiceT = TypeVar("ChoiceT", bound=str)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a scheduler and its pipeline say; `guesses` for what was taken for granted."""
+    """What a scheduler and its pipeline say; `guesses` for what was taken for granted. `learned_variance`: the
+    denoiser tells a variance too, which the solver needs not."""
 
     schedule: ScheduleSpec
     defaults: DiffusionSettings
     prediction: PredictionType
     family: str
     guesses: tuple[Guess, ...]
+    learned_variance: bool = False
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A configuration as the class `name` reads it, which is `known`; `kind`: the class that wrote it."""
+
+    kind: str
+    name: str
+    config: Mapping[str, Any]
+    pipeline: str
+
+    @property
+    def known(self) -> Scheduler:
+        return SCHEDULERS[self.name]
+
+    def get(self, name: str, usual: Any) -> Any:
+        """A setting; `usual` where it is left out, or the class has none of that name."""
+        return self.config.get(name, usual) if name in self.known.taken or name in self.known.plain else usual
+
+    def flag(self, name: str, *, usual: bool) -> bool:
+        value = self.get(name, usual)
+        if not isinstance(value, bool):
+            raise ExportError(f"expected {name} as true or false, got {str(value)[:40]!r}")
+        return value
+
+    def one_of(self, name: str, known: Sequence[ChoiceT]) -> ChoiceT:
+        """The setting `name`, one of `known`, which begins with the usual one."""
+        value = self.get(name, known[0])
+        for choice in known:
+            if value == choice:
+                return choice
+        raise ExportError(f"expected {name} {' or '.join(dict.fromkeys(known))}, got {str(value)[:40]!r}")
+
+    @property
+    def zero_snr(self) -> bool:
+        return self.flag("rescale_betas_zero_snr", usual=False)
+
+    @property
+    def karras(self) -> bool:
+        return self.flag("use_karras_sigmas", usual=False)
 
 
 def read_sampling(config: Mapping[str, Any], pipeline: str, solver: SolverName | None) -> Sampling:
     """What our solvers need of a scheduler's `config`; `pipeline`: what it lay in, if anything; `solver`: another.
 
-    Raises :class:`ExportError` for what they can't do as diffusers does.
+    With another solver than the scheduler's own the configuration is read as diffusers' class of that solver reads
+    it (its ``from_config``). Raises :class:`ExportError` for what they can't do as diffusers does.
     """
-    kind = str(config.get("_class_name"))
-    if kind not in SCHEDULERS:
-        *others, last = SCHEDULERS
-        raise ExportError(
-            f"expected the scheduler {', '.join(others)} or {last}, got {kind[:60]!r}, which takes other steps"
-        )
-    scheduler = SCHEDULERS[kind]
-    config = {**scheduler.usual, **config}
-    schedule = _schedule(config, kind)
-    own: SolverName = "ddim" if pipeline == "DDIMPipeline" else scheduler.solver
-    if _flag(config, "stochastic_sampling", usual=False):  # of flows: noise anew between steps, as LCM
-        own = "lcm"
-    chosen = solver or own
+    read, chosen = _read(config, pipeline, solver)
+    prediction = _checked(read, chosen)
+    spacing = _spacing(read, chosen)
+    schedule = _schedule(read, whole=spacing == "karras" and read.known.whole_karras)
     made = make_schedule(schedule)
     if chosen not in (known := made.solvers):
-        raise ExportError(f"expected --solver {' or '.join(known)} with {kind}, got {chosen!r}")
-    prediction = _checked(config, scheduler, chosen)
-    spacing = _spacing(config, scheduler, chosen)
+        raise ExportError(f"expected --solver {' or '.join(known)} with {read.kind}, got {chosen!r}")
     steps = min(STEPS[chosen], most_steps(made, chosen, spacing))
     defaults = {
         "solver": chosen,
         "num_inference_steps": steps,
         "timestep_spacing": spacing,
-        "clip_sample": "clip_sample" in scheduler.taken and _flag(config, "clip_sample", usual=scheduler.clips),
+        "clip_sample": read.flag("clip_sample", usual=read.known.clips),
         "use_clipped_model_output": False,
+        "solver_order": 1 if read.get("solver_order", 2) == 1 else None,
     }
     return Sampling(
         schedule,
         DiffusionSettings.from_dict(defaults, what="scheduler_config.json", error=ExportError),
         prediction,
-        scheduler.family,
-        _told(config, scheduler, pipeline, chosen, steps),
+        read.known.family,
+        _told(read, made, chosen, steps, spacing),
+        config.get("variance_type") in LEARNED,
     )
 
 
-def _checked(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName) -> PredictionType:
+def _read(config: Mapping[str, Any], pipeline: str, solver: SolverName | None) -> tuple[_Read, SolverName]:
+    """The configuration as it is to be read, and the solver."""
+    kind = str(config.get("_class_name"))
+    if kind not in (*SCHEDULERS, *OTHERS):
+        *others, last = SCHEDULERS
+        raise ExportError(
+            f"expected the scheduler {', '.join(others)} or {last}, got {kind[:60]!r}, which takes other steps"
+        )
+    if pipeline == "DDIMPipeline":
+        solver = solver or "ddim"  # as the pipeline does
+    if kind in OTHERS and solver is None:
+        raise ExportError(
+            f"got {kind!r}, which takes other steps than any solver here; give --solver dpmsolver++ or --solver "
+            "ddim, which take theirs on the same betas"
+        )
+    if kind in OTHERS or (SCHEDULERS[kind].family == "ddpm" and solver not in (None, SCHEDULERS[kind].solver)):
+        name = scheduler_of(solver or "ddim")
+    else:
+        name = kind
+    read = _Read(kind, name, {**SCHEDULERS[name].usual, **config}, pipeline)
+    own = "lcm" if read.flag("stochastic_sampling", usual=False) else SCHEDULERS[name].solver  # flows: noise anew
+    return read, solver or own
+
+
+def _checked(read: _Read, solver: SolverName) -> PredictionType:
     """Refuses settings that would sample otherwise; what the denoiser tells."""
-    for name, (wanted, why) in scheduler.plain.items():
-        value = config.get(name, wanted)
-        if isinstance(value, str) != isinstance(wanted, str) or value != wanted:
-            raise ExportError(f"expected a scheduler with {name}={wanted}, got {str(value)[:60]}: {why}")
-    variance = str(config.get("variance_type", "fixed_small"))
+    for name, (wanted, why) in read.known.plain.items():
+        choices = wanted if isinstance(wanted, tuple) else (wanted,)
+        value = read.get(name, choices[0])
+        if not any(isinstance(value, str) == isinstance(choice, str) and value == choice for choice in choices):
+            raise ExportError(f"expected a scheduler with {name}={choices[0]}, got {str(value)[:60]}: {why}")
+    variance = str(read.get("variance_type", None) or "fixed_small")
     if solver == "ddpm" and variance not in ("fixed_small", "fixed_small_log"):
         raise ExportError(
             f"expected variance_type fixed_small, got {variance[:40]!r}; give --solver ddim, which needs none"
         )
-    return _one_of(config, "prediction_type", scheduler.predictions)
+    prediction = read.one_of("prediction_type", read.known.predictions)
+    if read.zero_snr and prediction == "epsilon":
+        raise ExportError(
+            "expected prediction_type v_prediction or sample with rescale_betas_zero_snr, got epsilon: where "
+            "there is no signal at all, it tells nothing of the image"
+        )
+    if "solver_order" in read.known.taken:
+        _check_order(read)
+    return prediction
 
 
-def _spacing(config: Mapping[str, Any], scheduler: Scheduler, solver: SolverName) -> TimestepSpacing:
+def _check_order(read: _Read) -> None:
+    """Refuses orders of DPM-Solver++ that a step can't have, or a last step of another order than ours."""
+    order = read.get("solver_order", 2)
+    if type(order) is not int or order not in (1, 2):
+        raise ExportError(f"expected solver_order 1 or 2, got {str(order)[:40]}: a step knows one earlier x_0")
+    if order == 1 or read.get("final_sigmas_type", "zero") == "zero":
+        return  # its last step is of first order, whatever they say
+    for name, usual in (("lower_order_final", True), ("euler_at_final", False)):
+        if read.flag(name, usual=usual) != usual:
+            raise ExportError(
+                f"expected {name}={usual} with final_sigmas_type=sigma_min, got {not usual}: its last step is of "
+                "another order"
+            )
+
+
+def _spacing(read: _Read, solver: SolverName) -> TimestepSpacing:
     """Where the time steps lie: a latent consistency model has its own, and Karras's go from end to end."""
-    if solver == "lcm" and scheduler.family != "flow":
+    if solver == "lcm" and read.known.family != "flow":
         return "skipping"
-    spacing = _one_of(config, "timestep_spacing", (scheduler.spacing, *SPACINGS))
-    if not _flag(config, "use_karras_sigmas", usual=False):
+    spacing = read.one_of("timestep_spacing", (read.known.spacing, *SPACINGS))
+    if not read.karras:
         return spacing
-    if spacing != "linspace":
-        raise ExportError(f"expected timestep_spacing linspace with use_karras_sigmas, got {spacing!r}: {_SIGMAS}")
+    if read.known.whole_karras:
+        if read.get("beta_schedule", "linear") == "squaredcos_cap_v2":
+            raise ExportError(
+                "expected another beta_schedule than squaredcos_cap_v2 with use_karras_sigmas: "
+                f"{read.name} cuts fractions of its time steps off"
+            )
+    elif spacing != "linspace":
+        raise ExportError(f"expected timestep_spacing linspace with use_karras_sigmas, got {spacing!r}: {SIGMAS}")
     return "karras"
 
 
-ChoiceT = TypeVar("ChoiceT", bound=str)
-
-
-def _one_of(config: Mapping[str, Any], name: str, known: Sequence[ChoiceT]) -> ChoiceT:
-    """The setting `name`, one of `known`, which begins with the usual one."""
-    value = config.get(name, known[0])
-    for choice in known:
-        if value == choice:
-            return choice
-    raise ExportError(f"expected {name} {' or '.join(dict.fromkeys(known))}, got {str(value)[:40]!r}")
-
-
-def _flag(config: Mapping[str, Any], name: str, *, usual: bool) -> bool:
-    value = config.get(name, usual)
-    if not isinstance(value, bool):
-        raise ExportError(f"expected {name} as true or false, got {str(value)[:40]!r}")
-    return value
-
-
-def _schedule(config: Mapping[str, Any], kind: str) -> ScheduleSpec:
+def _schedule(read: _Read, *, whole: bool) -> ScheduleSpec:
+    config = read.config
     total = config.get("num_train_timesteps", 1000)
-    if SCHEDULERS[kind].family == "flow":
+    if read.known.family == "flow":
         flow = {"kind": "flow", "num_train_timesteps": total, "shift": config.get("shift", 1.0)}
         return ScheduleSpec.from_dict(flow, what="scheduler_config.json", error=ExportError)
     shape = config.get("beta_schedule", "linear")
@@ -237,10 +211,12 @@ def _schedule(config: Mapping[str, Any], kind: str) -> ScheduleSpec:
     if config.get("trained_betas") is None and isinstance(shape, str) and shape in FORMULAS:
         data |= {"kind": FORMULAS[shape], **ends}
     else:
-        betas = _betas(config, kind)
+        betas = _betas(config, read.kind)
         data = {"kind": "betas", "num_train_timesteps": len(betas), "betas": betas}
-    if "original_inference_steps" in SCHEDULERS[kind].taken:
+    if "original_inference_steps" in read.known.taken:
         data["original_inference_steps"] = config.get("original_inference_steps", 50)
+    data |= {name: config[name] for name in OF_SCHEDULE if name in config and name in read.known.taken}
+    data["whole_timesteps"] = whole
     return ScheduleSpec.from_dict(data, what="scheduler_config.json", error=ExportError)
 
 
@@ -267,25 +243,34 @@ def _betas(config: Mapping[str, Any], kind: str) -> list[float]:
 
 
 def _told(
-    config: Mapping[str, Any], scheduler: Scheduler, pipeline: str, solver: SolverName, steps: int
+    read: _Read, schedule: Schedule, solver: SolverName, steps: int, spacing: TimestepSpacing
 ) -> tuple[Guess, ...]:
-    kind = str(config["_class_name"])
-    told = [
+    """What was taken for granted, and where diffusers samples a little differently."""
+    kind, name, pipeline = read.kind, read.name, read.pipeline
+    said = [
         Guess("sampling", f"{solver}, {steps} steps", f"{pipeline or 'no model_index.json'}, {kind}", "--solver")
     ]
-    spacing = config.get("timestep_spacing", scheduler.spacing)
+    if name != kind:
+        reason = f"{name} of diffusers reads the settings of {kind} so"
+        said.append(Guess("scheduler", f"that of {solver}", reason, "--solver"))
+        if read.flag("clip_sample", usual=read.known.clips) and "clip_sample" not in read.config:
+            said.append(Guess("estimates of x_0", "clipped", f"{name} does, and {kind} has no clip_sample"))
     if solver == "ddim" and spacing != "leading":
         reason = "diffusers steps back by T // S, gensdk to the next time step in its list"
-        told.append(Guess("steps that don't divide the training's", "sampled a little differently", reason))
-    if kind.startswith("Euler") and spacing != "leading":
+        said.append(Guess("steps that don't divide the training's", "sampled a little differently", reason))
+    if solver == "ddim" and spacing == "leading" and read.get("steps_offset", 0):
+        reason = "with steps_offset diffusers' DDIM ends a time step early then, gensdk at the image"
+        said.append(Guess("steps over half of the training's", "sampled a little differently", reason))
+    if solver.startswith("euler") and read.known.family != "flow" and spacing != "leading":
+        more = 1.0 / float(levels(schedule, solver, steps, spacing).sigma[0])
         reason = "diffusers starts at the noise of its first time step, gensdk at variance 1"
-        told.append(Guess("noise to start from", "a little more of it", reason))
+        said.append(Guess("noise to start from", f"{more:.6g} times as much", reason))
     if kind.startswith("Euler") and pipeline == "DDPMPipeline":
         reason = f"{pipeline} doesn't scale what it gives the denoiser, as {kind} expects; gensdk does"
-        told.append(Guess("what the denoiser gets", "scaled", reason))
-    known = {*scheduler.taken, *scheduler.plain}
-    others = [name for name in config if not name.startswith("_") and name not in known]
+        said.append(Guess("what the denoiser gets", "scaled", reason))
+    known = {*read.known.taken, *read.known.plain}
+    others = [each for each in read.config if not each.startswith("_") and each not in known]
     if others:
-        reason = f"{kind} of diffusers has no such settings either"
-        told.append(Guess("left out", ", ".join(name[:40] for name in others[:8]), reason))
-    return tuple(told)
+        reason = f"{name} of diffusers has no such settings" + (" either" if name == kind else "")
+        said.append(Guess("left out", ", ".join(each[:40] for each in others[:8]), reason))
+    return tuple(said)
