@@ -183,9 +183,10 @@ class PromptCondition(Condition[PromptSpec]):
             raise self._none_such(what, array)
         check_range(array, self.spec.size)
         own = self._own(array.astype(np.int64))
-        for token in {self.spec.begin, self.spec.end, self.spec.rest if self.spec.end is None else None} - {None}:
-            if (own == token).any():
-                raise InputError(f"{what} has token {token} inside, which stands around texts; take it out")
+        behind = self.spec.rest if self.spec.end is None else self.spec.end
+        for token, place in ((self.spec.begin, "in front of"), (behind, "behind")):
+            if token is not None and (own == token).any():
+                raise InputError(f"{what} has token {token} inside, which stands {place} texts; take it out")
         self._check_length(len(own), what)
         tokens: list[int] = own.tolist()
         return tokens

@@ -1,8 +1,8 @@
 """Vocabularies of the library ``tokenizers`` (extra ``text``): its JSON, as it is, inside of ``vocabulary.json``.
 
 What such a file may do is limited to what a text model needs: a model of a known type, and no regular expression
-of its own, since a stranger's pattern could take for ever on a user's text. What its decoder gives is shown
-without characters that a terminal would obey: byte-level models can make any of them.
+but some that are known, since a stranger's pattern could take for ever on a user's text. What its decoder gives is
+shown without characters that a terminal would obey: byte-level models can make any of them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 REPLACEMENT = "\ufffd"
 MAX_STEPS = 32
 """Objects in the normalizer, the splitting or the decoder of a tokenizer."""
+PATTERNS = (
+    r"\s+",
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+)
+"""Regular expressions that are run: they read a text once, from end to end. White space, and the words of CLIP."""
 LENGTHENING = ("ByteLevel", "Precompiled")
 """Steps that make a text longer, and again longer each time they are made."""
 
@@ -140,7 +145,7 @@ def tokenizers_vocabulary(text: str, *, what: str, **special: str | None) -> Tok
 def _check_parts(tokenizer: Mapping[str, Any]) -> None:
     """Raises ValueError for patterns, tokens too long, and steps that could make a text many times longer."""
     for part in _objects(tokenizer):
-        if "Regex" in part:
+        if part.get("Regex") not in (None, *PATTERNS):
             raise ValueError("it has a regular expression of its own, which could take for ever; it is not run")
         texts = (text for name, text in part.items() if isinstance(text, str) and name != "precompiled_charsmap")
         if any(len(text) > MAX_CHARACTERS for text in (*part, *texts)):
@@ -168,7 +173,9 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _size(value: Any) -> int:
-    """Bytes of a text, or of the one in ``{"String": text}``."""
+    """Bytes of a text, of the one in ``{"String": text}``, or the least that a known pattern finds."""
+    if isinstance(value, dict) and "Regex" in value:
+        return 1
     text = value.get("String") if isinstance(value, dict) else value
     return len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
 

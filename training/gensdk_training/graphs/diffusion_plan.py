@@ -68,9 +68,9 @@ def diffusion_plan(
     Graph ``step`` holds guidance, denoiser and solver update. An :class:`EmbeddingDenoiser` has a graph
     ``embedding`` besides, always in float32. `text`: a graph ``text_encoder`` too, whose contexts the denoiser is
     given behind its label. `share_features` > 0: a graph ``shallow_step`` too, which computes so many of the top
-    level's blocks anew; :class:`InputError` unless the denoiser has as many and can share.
-    `autoencoder`: the denoiser works on its latents, and `image` is what its decoder makes: a graph ``decoder``,
-    and ``encoder`` where it has one. By default such a model clips no estimate of x_0. `null_class`: the denoiser takes the class
+    level's blocks anew; :class:`InputError` unless the denoiser has as many and can share. `autoencoder`: the
+    denoiser works on its latents, and `image` is what its decoder makes: a graph ``decoder``, and ``encoder``
+    where it has one. By default such a model clips no estimate of x_0. `null_class`: the denoiser takes the class
     `num_classes` as none.
     """
     asked = Asked(num_classes is not None, {} if text is None else text.contexts)

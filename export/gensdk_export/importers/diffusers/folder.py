@@ -1,18 +1,17 @@
-"""A diffusers folder with a UNet2DModel, with classes or without, as a bundle of the diffusion program.
+"""A diffusers folder as a bundle of the diffusion program: with a UNet2DModel, with classes or without, here; with
+texts by :mod:`gensdk_export.importers.diffusers.stable_diffusion`.
 
 Read are ``unet/config.json`` with its safetensors, ``scheduler/scheduler_config.json`` and, where there is one,
 ``model_index.json`` of a DDPMPipeline or DDIMPipeline; also the older layout with all of them in one folder. The
 bundle samples as the pipeline does: its solver, steps, spacing and clipping are the defaults. A variance that the
 denoiser tells is dropped, where the solver needs none.
 
-It does not: take models with text, the steps of other schedulers than those of
+It does not: take the steps of other schedulers than those of
 :data:`gensdk_export.importers.diffusers.known_schedulers.SCHEDULERS`, or weights in pickle files.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,17 @@ from torch import Tensor, nn
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.importers.diffusers.classes import read_label
-from gensdk_export.importers.diffusers.scheduler import INSTALL, read_sampling
-from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name, check_size
-from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_export.importers.diffusers.folder_files import (
+    image_sides,
+    load_network,
+    plain_config,
+    read_json,
+)
+from gensdk_export.importers.diffusers.scheduler import read_sampling
+from gensdk_export.importers.diffusers.stable_diffusion import PIPELINES as OF_TEXTS
+from gensdk_export.importers.diffusers.stable_diffusion import stable_diffusion_plan
+from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
+from gensdk_runtime.errors import ExportError, InputError
 from gensdk_runtime.spec.conditions import LabelSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
@@ -32,10 +39,8 @@ from gensdk_runtime.spec.settings import SolverName
 from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from gensdk_training.plan import ExportPlan
 
-MAX_JSON_BYTES = 2**20
-MAX_WEIGHT_BYTES = 2**32
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
-EITHER = " and ".join(PIPELINES)
+KNOWN = ", ".join((*PIPELINES, *OF_TEXTS))
 
 
 class Denoiser(nn.Module):
@@ -100,13 +105,17 @@ def diffusers_plan(
     null_class: bool = False,
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
     """What :func:`import_diffusers` exports: the plan, where it came from, and what was taken for granted."""
+    if _pipeline(Path(folder)) in OF_TEXTS:
+        if classes is not None or null_class:
+            raise InputError("classes are for models without texts; leave them out")
+        return stable_diffusion_plan(Path(folder), solver=solver, size=size)
     found = _open(Path(folder))
     sampling = read_sampling(found.scheduler, found.pipeline, solver)
     image = _image(found.unet_config, size, learned_variance=sampling.learned_variance)
     label = read_label(found.unet_config, classes, null_class=null_class)
     learned = _looks_times_up(found.unet_config, sampling.schedule.num_train_timesteps)
     plan = diffusion_plan(
-        Denoiser(_load(found.unet), learned=learned),
+        Denoiser(load_network(found.unet, "diffusers", "UNet2DModel"), learned=learned),
         image,
         sampling.schedule,
         name=bundle_name(Path(folder).resolve().name),
@@ -116,22 +125,27 @@ def diffusers_plan(
         prediction_type=sampling.prediction,
         defaults=sampling.defaults,
     )
-    configs = {"unet": _plain(found.unet_config), "scheduler": _plain(found.scheduler)}
+    configs = {"unet": plain_config(found.unet_config), "scheduler": plain_config(found.scheduler)}
     guesses = (*sampling.guesses, *_told(found.unet_config, label))
     return plan, Provenance(config={"imported_from": "diffusers", **configs}), guesses
 
 
-def _open(folder: Path) -> _Folder:
+def _pipeline(folder: Path) -> str:
+    """The class that a folder says it was saved from; empty where it does not."""
     if not folder.is_dir():
         raise InputError(f"expected a diffusers folder, got {str(folder)!r}, which is none")
     index = folder / "model_index.json"
-    pipeline = str(_json(index).get("_class_name", "")) if index.is_file() else ""
+    return str(read_json(index).get("_class_name", "")) if index.is_file() else ""
+
+
+def _open(folder: Path) -> _Folder:
+    pipeline = _pipeline(folder)
     if pipeline and pipeline not in PIPELINES:
-        raise ExportError(f"{folder}: no {pipeline[:60]} can be imported, which samples otherwise than {EITHER}")
+        raise ExportError(f"{folder}: no {pipeline[:60]} can be imported, which samples otherwise than {KNOWN}")
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     configs = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     config = next((path for path in configs if path.is_file()), configs[0])
-    found = _Folder(unet, _json(unet / "config.json"), _json(config), pipeline)
+    found = _Folder(unet, read_json(unet / "config.json"), read_json(config), pipeline)
     kind = found.unet_config.get("_class_name")
     if kind != "UNet2DModel":
         raise ExportError(
@@ -140,33 +154,14 @@ def _open(folder: Path) -> _Folder:
     return found
 
 
-def _json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise InputError(f"expected {path.name} of a diffusers folder, {str(path)!r} is missing")
-    check_size(path, MAX_JSON_BYTES)
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: not readable as JSON; save the pipeline again") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected an object, got {type(data).__name__}")
-    return data
-
-
 def _image(config: Mapping[str, Any], size: tuple[int, int] | None, *, learned_variance: bool) -> ImageSpec:
     channels, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
     if channels != outputs and not (learned_variance and type(channels) is int and outputs == 2 * channels):
         raise ExportError(f"expected as many channels out as in, got {channels} in and {outputs} out")
-    own = config.get("sample_size")
-    sides = list(own) if isinstance(own, list | tuple) else [] if own is None else [own, own]
-    if not all(type(side) is int for side in sides) or len(sides) not in (0, 2):
-        raise InputError(
-            f"expected sample_size as a whole number or two, got {str(own)[:40]!r} in unet/config.json"
-        )
-    height, width = size or sides or (None, None)
-    if height is None:
+    sides = size or image_sides(config.get("sample_size"))
+    if sides is None:
         raise InputError("the model's configuration has no sample_size; give the images' size with --size HxW")
-    data = {"channels": channels, "height": height, "width": width}
+    data = {"channels": channels, "height": sides[0], "width": sides[1]}
     return ImageSpec.from_dict(data, what="unet/config.json", error=ExportError)
 
 
@@ -197,31 +192,3 @@ def _looks_times_up(config: Mapping[str, Any], total: int) -> bool:
             f"{str(rows)[:40]}"
         )
     return bool(kind == "learned")
-
-
-def _load(folder: Path) -> nn.Module:
-    """The network in float32, by diffusers itself; nothing is fetched, and no pickle is read."""
-    files = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
-    if not files:
-        raise InputError(f"{folder}: no .safetensors weights; save the pipeline with safe_serialization=True")
-    if sum(check_size(path, MAX_WEIGHT_BYTES) for path in files) > MAX_WEIGHT_BYTES:
-        raise InputError(f"{folder}: expected at most {MAX_WEIGHT_BYTES} bytes of weights")
-    try:
-        from diffusers import UNet2DModel
-    except ImportError as failure:
-        raise UnavailableError(f"importing a diffusers folder needs diffusers ({failure}); {INSTALL}") from None
-    load = cast(Callable[..., nn.Module], UNet2DModel.from_pretrained)
-    try:
-        unet = load(str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False)
-    except Exception as failure:  # diffusers and safetensors raise whatever they meet
-        raise ExportError(f"{folder}: diffusers can't load it: {' '.join(str(failure).split())[:200]}") from None
-    return unet.float().eval()
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration a manifest keeps: all but private entries and numbers that JSON has not."""
-    return {
-        name: value
-        for name, value in config.items()
-        if not name.startswith("_") and not (isinstance(value, float) and not math.isfinite(value))
-    }

@@ -1,0 +1,259 @@
+"""A diffusers folder of Stable Diffusion as a bundle: diffusion in a latent space, told by texts.
+
+Rombach et al. (2022), "High-Resolution Image Synthesis with Latent Diffusion Models": CLIP reads the text, a U-Net
+attends to what it makes of it, and a KL autoencoder stands between latents and pixels. Four graphs:
+``text_encoder``, once for each distinct text; ``step``, with guidance and the solver's update; ``decoder``, and
+``encoder`` for images to start from. Tokens are made by the folder's own tokenizer, which goes into the bundle.
+
+It does not: run a safety checker, take networks with channels for a mask, with a guidance scale as input or with
+classes beside texts, or weights in pickle files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from gensdk_export.importers.diffusers.folder_files import (
+    image_sides,
+    load_network,
+    plain_config,
+    read_json,
+    refused,
+)
+from gensdk_export.importers.diffusers.scheduler import INSTALL, Sampling, read_sampling
+from gensdk_export.importers.import_report import Guess, bundle_name
+from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_runtime.spec.conditions import PromptSpec
+from gensdk_runtime.spec.outputs import ImageSpec
+from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.settings import SolverName
+from gensdk_runtime.text.tokenizers_file import TokenizersVocabulary
+from gensdk_runtime.text.vocabulary import VOCABULARY_FILE, vocabulary_bytes
+from gensdk_training.graphs.autoencoder import Autoencoder
+from gensdk_training.graphs.diffusion_plan import TextConditioning, diffusion_plan
+from gensdk_training.plan import ExportPlan
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+CONTEXT = "encoder_hidden_states"
+GUIDANCE = 7.5
+"""What the pipelines take by default."""
+MAX_TOKENS = 1024
+"""Of a text."""
+PLAIN_UNET: Mapping[str, tuple[Any, str]] = {
+    "class_embed_type": (None, "it has classes beside texts"),
+    "num_class_embeds": (None, "it has classes beside texts"),
+    "addition_embed_type": (None, "it takes more than one text encoder gives (SDXL)"),
+    "encoder_hid_dim_type": (None, "it takes images or a second encoder"),
+    "time_cond_proj_dim": (None, "it takes the guidance scale as an input (LCM)"),
+    "center_input_sample": (False, "it shifts its input"),
+}
+"""Settings of a U-Net that must be as they stand here, and why."""
+
+
+class Denoiser(nn.Module):
+    """(x [N, C, H, W], timestep [N], context [N, T, D]) to what the scheduler expects, of x's shape."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+        """The prediction as a plain tensor."""
+        return cast(Tensor, self.unet(x, timestep, encoder_hidden_states=context, return_dict=False)[0])
+
+
+class TextEncoder(nn.Module):
+    """Tokens int64 [N, T] to CLIP's last hidden states [N, T, D]."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.network = encoder
+
+    def forward(self, prompt: Tensor) -> Tensor:
+        """The states as a plain tensor."""
+        return cast(Tensor, self.network(prompt, return_dict=False)[0])
+
+
+class Decoder(nn.Module):
+    """Latents z [N, C, h, w] to images [N, 3, H, W]."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.decoder, self.post = vae.decoder, vae.post_quant_conv
+
+    def forward(self, z: Tensor) -> Tensor:
+        """About in [-1, 1]."""
+        return cast(Tensor, self.decoder(z if self.post is None else self.post(z)))
+
+
+class Encoder(nn.Module):
+    """Images [N, 3, H, W] to the mode of their latents' distribution [N, C, h, w]."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.encoder, self.quant = vae.encoder, vae.quant_conv
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The mean, which is the mode too."""
+        moments = self.encoder(image)
+        moments = moments if self.quant is None else self.quant(moments)
+        return cast(Tensor, moments.chunk(2, dim=1)[0])
+
+
+@dataclass(frozen=True)
+class _Configs:
+    """What the folder's files say, by part."""
+
+    index: Mapping[str, Any]
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    text: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+
+    @property
+    def pipeline(self) -> str:
+        """The class that it was saved from."""
+        return str(self.index["_class_name"])
+
+
+def stable_diffusion_plan(
+    folder: Path, *, solver: SolverName | None = None, size: tuple[int, int] | None = None
+) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
+    """The plan of the pipeline in `folder`, where it came from, and what was taken for granted.
+
+    `solver`: another default than the scheduler's; `size`: (height, width) of the images, by default the U-Net's
+    own. Raises :class:`InputError` where something is missing, :class:`ExportError` for what would sample
+    otherwise than in diffusers, and :class:`UnavailableError` without diffusers and transformers.
+    """
+    configs = _read(folder)
+    sampling = read_sampling(configs.scheduler, configs.pipeline, solver)
+    image, latent = _sizes(configs, size)
+    text, told = _text(folder, configs)
+    vae: Any = load_network(folder / "vae", "diffusers", "AutoencoderKL")
+    autoencoder = Autoencoder(
+        Decoder(vae),
+        latent,
+        Encoder(vae),
+        scale=float(configs.vae.get("scaling_factor", 0.18215)),
+        shift=float(configs.vae.get("shift_factor") or 0.0),
+    )
+    plan = diffusion_plan(
+        Denoiser(load_network(folder / "unet", "diffusers", "UNet2DConditionModel")),
+        image,
+        sampling.schedule,
+        name=bundle_name(folder.resolve().name),
+        family=sampling.family,
+        prediction_type=sampling.prediction,
+        defaults=sampling.defaults.model_copy(update={"guidance_scale": GUIDANCE, "clip_sample": False}),
+        text=text,
+        autoencoder=autoencoder,
+    )
+    parts = {
+        "unet": configs.unet,
+        "vae": configs.vae,
+        "text_encoder": configs.text,
+        "scheduler": configs.scheduler,
+    }
+    kept = {name: plain_config(config) for name, config in parts.items()}
+    provenance = Provenance(config={"imported_from": "diffusers", "pipeline": configs.pipeline, **kept})
+    return plan, provenance, (*sampling.guesses, *told, *_guesses(configs, sampling))
+
+
+def _read(folder: Path) -> _Configs:
+    """The configurations, with all that can be refused by them."""
+    index = read_json(folder / "model_index.json")
+    found = {name: read_json(folder / name / "config.json") for name in PARTS}
+    for name, wanted in PARTS.items():
+        kind = index.get(name, (None, None))
+        kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else None
+        if kind != wanted:
+            raise ExportError(f"{folder}: expected {name} to be a {wanted}, got {str(kind)[:60]!r}")
+    for name, (wanted, why) in PLAIN_UNET.items():
+        if found["unet"].get(name, wanted) != wanted:
+            raise ExportError(f"{folder}: the U-Net has {name}={str(found['unet'][name])[:40]}: {why}")
+    channels = found["unet"].get("in_channels", 4)
+    if not channels == found["unet"].get("out_channels", 4) == found["vae"].get("latent_channels", 4):
+        raise ExportError(
+            f"{folder}: expected a U-Net with the autoencoder's channels in and out, got {str(channels)[:20]} in; "
+            "networks with channels for a mask don't fit, others inpaint by mask_image"
+        )
+    if found["vae"].get("latents_mean") is not None or found["vae"].get("latents_std") is not None:
+        raise ExportError(f"{folder}: its autoencoder scales each channel by itself, which is not taken")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    return _Configs(index, found["unet"], found["vae"], found["text_encoder"], scheduler)
+
+
+def _sizes(configs: _Configs, size: tuple[int, int] | None) -> tuple[ImageSpec, tuple[int, int, int]]:
+    """The images, and the shape of latents."""
+    blocks = configs.vae.get("block_out_channels", [64])
+    if not isinstance(blocks, list) or not 1 <= len(blocks) <= 8:
+        raise InputError("expected block_out_channels of 1 to 8 blocks in vae/config.json")
+    factor, own = 2 ** (len(blocks) - 1), image_sides(configs.unet.get("sample_size"))
+    if size is None and own is None:
+        raise InputError("the U-Net's configuration has no sample_size; give the images' size with --size HxW")
+    height, width = size or tuple(factor * side for side in own or ())
+    rows = factor * 2 ** (len(configs.unet.get("down_block_types", "....")) - 1)
+    if height % rows or width % rows:
+        raise InputError(f"expected images whose sides are multiples of {rows}, got {height}x{width}")
+    data = {"channels": configs.vae.get("out_channels", 3), "height": height, "width": width}
+    image = ImageSpec.from_dict(data, what="vae/config.json", error=ExportError)
+    return image, (int(configs.vae.get("latent_channels", 4)), height // factor, width // factor)
+
+
+def _text(folder: Path, configs: _Configs) -> tuple[TextConditioning, tuple[Guess, ...]]:
+    """The encoder of texts and their tokens, and what is told of them."""
+    try:
+        from transformers import CLIPTokenizer
+    except ImportError as failure:
+        raise UnavailableError(f"importing Stable Diffusion needs transformers ({failure}); {INSTALL}") from None
+    place = folder / "tokenizer"
+    if not place.is_dir():
+        raise InputError(f"expected a folder with a tokenizer, {str(place)!r} is missing")
+    with refused(f"{place}: transformers can't load it"):
+        words: Any = CLIPTokenizer.from_pretrained(str(place), local_files_only=True)
+        serialized = words.backend_tokenizer.to_str()
+        begin, end, pad = (int(number) for number in (words.bos_token_id, words.eos_token_id, words.pad_token_id))
+        length = int(words.model_max_length)
+    places = configs.text.get("max_position_embeddings", 77)
+    if not 3 <= length <= min(MAX_TOKENS, places if isinstance(places, int) else 0):
+        raise InputError(f"{place}: expected model_max_length of 3 to {str(places)[:20]} tokens, got {length}")
+    data = {"kind": "tokenizers", "tokenizer": _loads(serialized), "special": {"begin": begin, "end": end}}
+    vocabulary = TokenizersVocabulary.from_dict(data, what=str(place), error=ExportError)
+    size = vocabulary.size
+    if size != configs.text.get("vocab_size", 49408):
+        raise ExportError(f"{place}: it has {size} tokens, the text encoder {configs.text.get('vocab_size')}")
+    prompt = PromptSpec(length=length, size=size, rest=pad, begin=begin, end=end, empty=True, over_long="cut")
+    encoder = TextEncoder(load_network(folder / "text_encoder", "transformers", "CLIPTextModel", eager=True))
+    width = int(configs.text.get("hidden_size", 512))
+    conditioning = TextConditioning(
+        encoder,
+        prompt,
+        {CONTEXT: (length, width)},
+        {VOCABULARY_FILE: vocabulary_bytes(vocabulary)},
+        half=("network",),
+    )
+    return conditioning, (Guess("texts", f"up to {prompt.own_length} tokens, longer ones are cut", "tokenizer"),)
+
+
+def _loads(text: str) -> Any:
+    """A tokenizer's JSON without what is done to it anyway."""
+    import json
+
+    found = json.loads(text)
+    return {**found, "padding": None, "truncation": None}
+
+
+def _guesses(configs: _Configs, sampling: Sampling) -> tuple[Guess, ...]:
+    told = [
+        Guess("guidance_scale", f"{GUIDANCE:g}", f"the default of {configs.pipeline}", "--default"),
+        Guess("an image to start from", "the mode of its latents", "diffusers draws them, by a generator"),
+    ]
+    if configs.index.get("safety_checker", [None, None]) != [None, None]:
+        told.append(Guess("safety_checker", "left out", "a bundle judges no images; do it in the application"))
+    return tuple(told)
