@@ -39,6 +39,7 @@ FEW = 64
 class SampleArguments(SampleOptions, total=False):
     """The arguments of :meth:`Generator.sample` that a walk through latents leaves to its caller."""
 
+    negative_prompt: Any
     audio: Any
     settings: ProgramSettings | Mapping[str, Any] | None
     callback_on_step_end: StepCallback | None
