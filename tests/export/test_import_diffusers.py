@@ -464,7 +464,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     config.write_text("[1]")
     with pytest.raises(InputError, match="expected an object"):
         import_diffusers(folder, out)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    with pytest.raises(ExportError, match="StableDiffusionPipeline"):
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
+    with pytest.raises(ExportError, match="StableDiffusionXLPipeline"):
         import_diffusers(folder, out)
     assert not out.exists()

@@ -168,12 +168,12 @@ def stable_diffusion_plan(
 def _read(folder: Path) -> _Configs:
     """The configurations, with all that can be refused by them."""
     index = read_json(folder / "model_index.json")
-    found = {name: read_json(folder / name / "config.json") for name in PARTS}
     for name, wanted in PARTS.items():
         kind = index.get(name, (None, None))
         kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else None
         if kind != wanted:
             raise ExportError(f"{folder}: expected {name} to be a {wanted}, got {str(kind)[:60]!r}")
+    found = {name: read_json(folder / name / "config.json") for name in PARTS}
     for name, (wanted, why) in PLAIN_UNET.items():
         if found["unet"].get(name, wanted) != wanted:
             raise ExportError(f"{folder}: the U-Net has {name}={str(found['unet'][name])[:40]}: {why}")
