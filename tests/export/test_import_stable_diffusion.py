@@ -16,6 +16,7 @@ from gensdk_export.importers.diffusers.folder import diffusers_plan, import_diff
 from gensdk_runtime.errors import ExportError, GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.proof.golden import Recorder
+from gensdk_runtime.spec.model import DiffusionSpec
 from gensdk_training.torch_backend import torch_sessions
 from support import stable_diffusion
 
@@ -35,6 +36,18 @@ SCHEDULERS: dict[str, Callable[[], Any]] = {
         **BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction"
     ),
 }
+
+
+def test_what_the_pipeline_sets_in_a_scheduler_is_set_and_told(tmp_path: Path) -> None:
+    stable_diffusion.save(tmp_path, diffusers.PNDMScheduler(**BETAS, skip_prk_steps=True))
+    with pytest.raises(ExportError, match="PNDMScheduler.*--solver"):
+        diffusers_plan(tmp_path)
+    for solver in ("ddim", "dpmsolver++", "euler"):
+        plan, _, guesses = diffusers_plan(tmp_path, solver=solver)
+        program = plan.model.program_of(DiffusionSpec)
+        assert not program.defaults.clip_sample
+        assert program.schedule.steps_offset == 1
+        assert any("steps_offset=1" in guess.value for guess in guesses)
 
 
 @pytest.fixture(scope="module")

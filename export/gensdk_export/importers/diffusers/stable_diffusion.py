@@ -25,7 +25,7 @@ from gensdk_export.importers.diffusers.folder_files import (
     read_json,
     refused,
 )
-from gensdk_export.importers.diffusers.scheduler import INSTALL, Sampling, read_sampling
+from gensdk_export.importers.diffusers.scheduler import INSTALL, read_sampling
 from gensdk_export.importers.import_report import Guess, bundle_name
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
 from gensdk_runtime.spec.conditions import PromptSpec
@@ -45,6 +45,8 @@ GUIDANCE = 7.5
 """What the pipelines take by default."""
 MAX_TOKENS = 1024
 """Of a text."""
+CLIPPING: Mapping[str, str] = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "lcm": "LCMScheduler"}
+"""Solvers whose schedulers could clip estimates of x_0."""
 PLAIN_UNET: Mapping[str, tuple[Any, str]] = {
     "class_embed_type": (None, "it has classes beside texts"),
     "num_class_embeds": (None, "it has classes beside texts"),
@@ -132,7 +134,8 @@ def stable_diffusion_plan(
     otherwise than in diffusers, and :class:`UnavailableError` without diffusers and transformers.
     """
     configs = _read(folder)
-    sampling = read_sampling(configs.scheduler, configs.pipeline, solver)
+    scheduler, changed = _as_the_pipeline_reads(configs.scheduler, solver)
+    sampling = read_sampling(scheduler, configs.pipeline, solver)
     image, latent = _sizes(configs, size)
     text, told = _text(folder, configs)
     vae: Any = load_network(folder / "vae", "diffusers", "AutoencoderKL")
@@ -162,7 +165,7 @@ def stable_diffusion_plan(
     }
     kept = {name: plain_config(config) for name, config in parts.items()}
     provenance = Provenance(config={"imported_from": "diffusers", "pipeline": configs.pipeline, **kept})
-    return plan, provenance, (*sampling.guesses, *told, *_guesses(configs, sampling))
+    return plan, provenance, (*sampling.guesses, *changed, *told, *_guesses(configs))
 
 
 def _read(folder: Path) -> _Configs:
@@ -249,7 +252,24 @@ def _loads(text: str) -> Any:
     return {**found, "padding": None, "truncation": None}
 
 
-def _guesses(configs: _Configs, sampling: Sampling) -> tuple[Guess, ...]:
+def _as_the_pipeline_reads(
+    config: Mapping[str, Any], solver: SolverName | None
+) -> tuple[Mapping[str, Any], tuple[Guess, ...]]:
+    """A scheduler's configuration with what the pipelines set in it, whatever it says, and what is told of that:
+    latents are not clipped, and time steps begin at 1."""
+    kind = str(config.get("_class_name"))
+    if kind.startswith("FlowMatch"):
+        return config, ()
+    forced: dict[str, Any] = {"steps_offset": 1}
+    if solver in CLIPPING or (solver is None and kind in CLIPPING.values()):
+        forced["clip_sample"] = False
+    changed = [f"{name}={value}" for name, value in forced.items() if config.get(name, value) != value]
+    reason = "diffusers' pipeline sets it so, whatever the scheduler's file says"
+    told = (Guess("the scheduler", ", ".join(changed), reason),) if changed else ()
+    return {**config, **forced}, told
+
+
+def _guesses(configs: _Configs) -> tuple[Guess, ...]:
     told = [
         Guess("guidance_scale", f"{GUIDANCE:g}", f"the default of {configs.pipeline}", "--default"),
         Guess("an image to start from", "the mode of its latents", "diffusers draws them, by a generator"),
