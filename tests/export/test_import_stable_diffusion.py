@@ -39,8 +39,10 @@ SCHEDULERS: dict[str, Callable[[], Any]] = {
 
 
 def test_what_the_pipeline_sets_in_a_scheduler_is_set_and_told(tmp_path: Path) -> None:
-    stable_diffusion.save(tmp_path, diffusers.PNDMScheduler(**BETAS, skip_prk_steps=True))
-    with pytest.raises(ExportError, match="PNDMScheduler.*--solver"):
+    stable_diffusion.save(tmp_path)
+    file = tmp_path / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**BETAS, "_class_name": "PNDMScheduler", "steps_offset": 0}))
+    with pytest.raises(ExportError, match=r"PNDMScheduler.*--solver"):
         diffusers_plan(tmp_path)
     for solver in ("ddim", "dpmsolver++", "euler"):
         plan, _, guesses = diffusers_plan(tmp_path, solver=solver)
