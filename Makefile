@@ -16,7 +16,7 @@ help:
 	@echo "make format    ruff, in place"
 	@echo "make lowest    train, export and sample with the lowest versions that pyproject.toml allows"
 	@echo "make bench     gensdk against every peer, side by side, and the regression gate (BENCH=--quick for a look)"
-	@echo "make zoo       train the embedded models anew (CHORALES=FILE CAPTIONS=FILE for these two; about half an hour)"
+	@echo "make zoo       train the embedded models anew (CHORALES=FILE CAPTIONS=FILE SPRITES=FILE for these; about half an hour, sprites 80 minutes more)"
 	@echo "make quality   likelihoods, FID and label accuracy against their gates (MNIST=FOLDER for the MNIST VAE)"
 
 # torch comes first and alone: with its exact version given, pip takes the build that this machine has.
@@ -35,7 +35,7 @@ demo: install
 	$(BIN)/python examples/demo.py
 
 zoo: install
-	$(BIN)/python benchmarks/zoo.py $(if $(CHORALES),--chorales $(CHORALES)) $(if $(CAPTIONS),--captions $(CAPTIONS))
+	$(BIN)/python benchmarks/zoo.py $(if $(CHORALES),--chorales $(CHORALES)) $(if $(CAPTIONS),--captions $(CAPTIONS)) $(if $(SPRITES),--sprites $(SPRITES))
 
 # A file a worker: the fixtures of a file are made once. One thread each, since the workers fill the machine. A worker
 # that crashes is not replaced: pytest-xdist would wait for ever for the rest of its file.

@@ -35,14 +35,17 @@ class Recipe:
         chorales: Path | None = None,
         spoken_digits: Path | None = None,
         captions: Path | None = None,
+        sprites: Path | None = None,
     ) -> RunConfig:
         """The run to train; `mnist` is the folder with MNIST's idx files, `chorales` the file of the chorales,
-        `spoken_digits` the archive or folder of the Free Spoken Digit Dataset, `captions` the file of captions."""
+        `spoken_digits` the archive or folder of the Free Spoken Digit Dataset, `captions` the file of captions,
+        `sprites` what benchmarks/sprites.py wrote."""
         paths = {
             "mnist": f"mnist:{mnist}",
             CHORALES: str(chorales),
             SPOKEN_DIGITS: f"fsdd:{spoken_digits}",
             CAPTIONS: str(captions),
+            SPRITES: str(sprites),
         }
         return RunConfig(
             family=self.family,
@@ -59,6 +62,7 @@ SPOKEN_DIGITS = "spoken-digits"
 """In place of a path: the Free Spoken Digit Dataset."""
 CHORALES = "chorales"
 """In place of a path: the four voices of J. S. Bach's chorales, ``Jsb16thSeparated.json``."""
+SPRITES = "sprites"
 CAPTIONS = "captions"
 """In place of a path: 10,000 captions of COCO's images, a line each, ``image_coco.txt``."""
 

@@ -68,5 +68,5 @@ TEXT_RECIPES: dict[str, Recipe] = {
 }
 """Texts: captions by maximum likelihood alone."""
 
-EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-vae", "digits-pixelcnn", "chorales", "captions")
+EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-vae", "digits-pixelcnn", "chorales", "captions", "sprites")
 """Those that gensdk ships, of these recipes and those of images."""

@@ -41,11 +41,8 @@ def caption_of(name: str) -> str:
     return " ".join(dict.fromkeys(word for word in words if word))
 
 
-@click.command()
-@click.argument("tiles", type=click.Path(path_type=Path, exists=True))
-@click.argument("out", type=click.Path(path_type=Path))
-def main(tiles: Path, out: Path) -> None:
-    """Writes OUT.npz with `images` uint8 [N, 32, 32, 3], `captions` and `labels`, the kinds of things."""
+def prepare(tiles: Path, out: Path) -> int:
+    """Writes `out`, an .npz with `images` uint8 [N, 32, 32, 3], `captions` and `labels`, the kinds; N."""
     with np.load(tiles, allow_pickle=False) as data:
         chosen = np.isin(data["category"], KINDS)
         rgba, names, kinds = data["x"][chosen], data["name"][chosen], data["category"][chosen]
@@ -53,8 +50,17 @@ def main(tiles: Path, out: Path) -> None:
     images = np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
     captions = np.array([caption_of(str(name)) for name in names])
     labels = np.array([WRITTEN_OUT.get(str(kind), str(kind)) for kind in kinds])
+    out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out, images=images, captions=captions, labels=labels, allow_pickle=False)
-    click.echo(f"{out}: {len(images)} tiles, {len(set(captions.tolist()))} captions")
+    return len(images)
+
+
+@click.command(help=__doc__)
+@click.argument("tiles", type=click.Path(path_type=Path, exists=True))
+@click.argument("out", type=click.Path(path_type=Path))
+def main(tiles: Path, out: Path) -> None:
+    """Writes OUT."""
+    click.echo(f"{out}: {prepare(tiles, out)} tiles")
 
 
 if __name__ == "__main__":

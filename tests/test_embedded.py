@@ -42,10 +42,11 @@ def same(left: np.ndarray, right: np.ndarray, generator: Generator) -> bool:
 
 
 def test_all_are_there_and_small() -> None:
-    assert set(IMAGES) == {"digits-dcgan", "digits-ddpm", "digits-pixelcnn", "digits-vae"}
+    assert set(IMAGES) == {"digits-dcgan", "digits-ddpm", "digits-pixelcnn", "digits-vae", "sprites"}
     assert {**dict.fromkeys(IMAGES, "image"), "captions": "text", "chorales": "pianoroll"} == KINDS
     sizes = {name: (FOLDER / f"{name}.gsdk").stat().st_size for name in KINDS}
-    assert sum(sizes[name] for name in IMAGES) <= 4_000_000
+    assert sum(sizes[name] for name in IMAGES if name != "sprites") <= 4_000_000
+    assert sizes["sprites"] <= 6_000_000
     assert sizes["captions"] + sizes["chorales"] <= 3_000_000
 
 
@@ -88,7 +89,9 @@ def test_captions_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(3 <= len(text.split()) <= 34 for text in texts)
 
 
-@pytest.mark.parametrize(("name", "licence"), [("captions", "CC BY 4.0"), ("chorales", "public domain")])
+@pytest.mark.parametrize(
+    ("name", "licence"), [("captions", "CC BY 4.0"), ("chorales", "public domain"), ("sprites", "CC0")]
+)
 def test_cards_and_the_notice_tell_whose_the_data_are(name: str, licence: str) -> None:
     with Bundle.open(name) as bundle:
         card = bundle.read("README.md").decode()
