@@ -25,7 +25,7 @@ PROMPTED_RECIPES: dict[str, Recipe] = {
         },
         loading={"labels": "labels", "captions": "captions", "holdout": 0.05, "augment": ("flip",)},
         export={
-            "fp16": True,
+            "half_weights": True,
             "defaults": {"solver": "dpmsolver++", "num_inference_steps": 20, "guidance_scale": 3.0},
             "golden_bytes": 256 * 1024,
             "notice": "Trained on tiles of Dungeon Crawl Stone Soup (https://crawl.develz.org), which their "
