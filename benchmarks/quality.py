@@ -8,6 +8,7 @@ gate. RUNS/quality.json keeps the newest rows of every model, so that models can
     python benchmarks/quality.py --chorales FILE --only "chorales-*"
     python benchmarks/quality.py --captions FILE --only captions
     python benchmarks/quality.py --spoken-digits PATH --only "spoken-digits-*"
+    python benchmarks/quality.py --mnist FOLDER --spoken-digits PATH --only "mnist-sound2image*"
     python benchmarks/quality.py --only digits-ddpm            # one model
     python benchmarks/quality.py --only "gaussians-*"          # some
     python benchmarks/quality.py --embedded                    # the bundles that gensdk ships, no training
@@ -28,6 +29,7 @@ from typing import Any
 
 import click
 import quality_anomaly
+import quality_heard
 import quality_images
 import quality_latents
 import quality_music
@@ -50,6 +52,7 @@ ENTRIES: dict[str, Entry] = {
     **quality_anomaly.ENTRIES,
     **quality_music.ENTRIES,
     **quality_sounds.ENTRIES,
+    **quality_heard.ENTRIES,
     **quality_texts.ENTRIES,
 }
 
@@ -61,15 +64,21 @@ def chosen(only: tuple[str, ...], given: dict[str, Path | None], *, embedded: bo
             raise click.UsageError(f"no model {pattern!r}; the models are {', '.join(ENTRIES)}")
     names = [name for name in ENTRIES if not only or any(fnmatchcase(name, pattern) for pattern in only)]
     missing = {data for data, path in given.items() if path is None}
-    possible = [n for n in names if ENTRIES[n].recipe.data not in missing]
+    possible = [n for n in names if not needed(n) & missing]
     if embedded:
         possible = [name for name in possible if name in embedded_names()]
     for name in names:
         if name not in possible and (only or not embedded):
-            data = ENTRIES[name].recipe.data
-            why = "not embedded" if embedded and data not in missing else f"needs --{data} PATH"
+            lacking = sorted(needed(name) & missing)
+            why = f"needs --{' PATH and --'.join(lacking)} PATH" if lacking else "not embedded"
             click.echo(f"{name}: not measured ({why})", err=True)
     return [name for name in names if name in possible]
+
+
+def needed(name: str) -> set[str]:
+    """The data of a model, by name."""
+    recipe = ENTRIES[name].recipe
+    return {recipe.data, *([] if recipe.inputs is None else [recipe.inputs])}
 
 
 def measure(name: str, seeds: tuple[int, ...] | None, **options: Any) -> list[Row]:

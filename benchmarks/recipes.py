@@ -18,7 +18,8 @@ class Recipe:
     """A model by name: its family, its data by name, and the settings that differ from the defaults.
 
     `only`: the classes it is trained on; none: all. `loading`: how the data is loaded beside, as
-    :class:`DataConfig` has it; `export`: what of :class:`ExportOptions` the embedded bundle has.
+    :class:`DataConfig` has it; `export`: what of :class:`ExportOptions` the embedded bundle has. `inputs`: the
+    data, by name, that these data are made from.
     """
 
     family: str
@@ -28,6 +29,7 @@ class Recipe:
     only: tuple[str, ...] = ()
     loading: dict[str, Any] = field(default_factory=dict)
     export: dict[str, Any] = field(default_factory=lambda: {"fp16": True})
+    inputs: str | None = None
 
     def run_config(
         self,
@@ -49,7 +51,12 @@ class Recipe:
         }
         return RunConfig(
             family=self.family,
-            data=DataConfig(source=paths.get(self.data, self.data), only=self.only, **self.loading),
+            data=DataConfig(
+                source=paths.get(self.data, self.data),
+                inputs=None if self.inputs is None else paths[self.inputs],
+                only=self.only,
+                **self.loading,
+            ),
             config=self.config,
             seed=self.seed,
             log_every=200,

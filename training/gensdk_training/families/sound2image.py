@@ -90,8 +90,8 @@ class Sound2ImageConfig(FamilyConfig):
     match_weight: Of the matching loss in what the generator minimizes.
     """
 
-    batch_size: Annotated[int, Field(ge=2, le=65536)] = 64
-    steps: Annotated[int, Field(ge=1)] = 4000
+    batch_size: Annotated[int, Field(ge=2, le=65536)] = 32
+    steps: Annotated[int, Field(ge=1)] = 2300
     lr_schedule: Schedule = "linear"
     bands: Annotated[int, Field(ge=4, le=512)] = 40
     listener_channels: Width = 32
@@ -100,10 +100,10 @@ class Sound2ImageConfig(FamilyConfig):
     latent: Width = 32
     generator_channels: Width = 32
     discriminator_channels: Width = 32
-    listening_steps: Annotated[int, Field(ge=0)] = 1200
+    listening_steps: Annotated[int, Field(ge=0)] = 800
     listening_rate: Rate = 2e-3
-    generator_learning_rate: Rate = 2e-4
-    discriminator_learning_rate: Rate = 4e-4
+    generator_learning_rate: Rate = 5e-4
+    discriminator_learning_rate: Rate = 5e-4
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.9
     temperature: Annotated[float, Field(gt=0)] = 0.1
@@ -112,7 +112,8 @@ class Sound2ImageConfig(FamilyConfig):
     stretch: Annotated[float, Field(ge=0, lt=1)] = 0.2
     shift: Annotated[float, Field(ge=0, lt=1)] = 0.15
     tilt: Annotated[float, Field(ge=0)] = 1.0
-    match_weight: Annotated[float, Field(ge=0)] = 0.5
+    match_weight: Annotated[float, Field(ge=0)] = 0.25
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
 
 
 class HeardGenerator(nn.Module):
