@@ -24,7 +24,7 @@ from gensdk_runtime.spec.conditions import LabelSpec
 from support.browser import CHROMIUM, DRIVER, MISSING, Browser, browser, served
 
 EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-pixelcnn")
-SCRIPTS = {"page.css", "page.js", "sampler.js", "worker.js", "noise.js"}
+SCRIPTS = {"page.css", "page.js", "sampler.js", "worker.js", "noise.js", "prompts.js", "vocabulary.js"}
 
 
 @pytest.fixture(scope="module")
