@@ -80,7 +80,10 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield running
 
 
-HARD = "ΣσςİıIßẞﬁÅÅéE\u0301\u0301\u0345ʰ\u00ad\u200d\ufeff\x1c\x1f\x85\xa0\u2028\u3000\u180e각가각𝔸𐐀🐱‿_-'\"’.,;\\\x00\u202e\ue000\ufffe\u0378"
+HARD = (
+    "ΣσςİıIßẞﬁÅÅéE\u0301\u0301\u0345ʰ\u00ad\u200d\ufeff\x1c\x1f\x85\xa0\u2028\u3000\u180e각가각𝔸𐐀🐱"
+    "‿_-'\"’.,;\\\x00\u202e\ue000\ufffe\u0378"
+)
 LETTERS = st.one_of(
     st.sampled_from(HARD), st.characters(exclude_categories=["Cs"]), st.sampled_from("aAbB cCdD \n\t")
 )

@@ -86,9 +86,9 @@ def write_page(
 
     Raises :class:`BundleError` for a bundle that can't be read, :class:`InputError` for a model of points, for one
     that takes what a page can't give (an image, or texts whose vocabulary is of another kind than words and
-    characters), for settings that don't fit and for an `out` that holds something else, :class:`ExportError` where the one-call
-    graph does not make the same samples as the steps, and :class:`UnavailableError` where onnxruntime-web can't be
-    had.
+    characters), for settings that don't fit and for an `out` that holds something else, :class:`ExportError`
+    where the one-call graph does not make the same samples as the steps, and :class:`UnavailableError` where
+    onnxruntime-web can't be had.
     """
     out = _target(Path(out))
     if not isinstance(bundle, Bundle):

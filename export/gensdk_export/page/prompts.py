@@ -66,7 +66,7 @@ def text_facts(condition: PromptCondition, vocabulary: Words | Characters) -> di
 
 @cache
 def character_runs() -> str:
-    """Runs of characters for which :data:`FLAGS` say the same, from U+0000 on: ``length:flags``, in base 36 and 16."""
+    """Runs of characters of the same :data:`FLAGS`, from U+0000 on: ``length:flags``, in base 36 and 16."""
     flags = (_flags(chr(code)) for code in range(sys.maxunicode + 1))
     return " ".join(f"{_base_36(sum(1 for _ in run))}:{value:x}" for value, run in groupby(flags))
 
