@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ from click.testing import CliRunner
 from gensdk.cli.main import cli
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.page import onnxruntime_web as web
-from gensdk_export.page.page import write_page
+from gensdk_export.page.page import _check, write_page
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import ExportError, GensdkError, GensdkWarning, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.conditions import LabelSpec
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
 from support.browser import CHROMIUM, DRIVER, MISSING, Browser, browser, served
 from support.captioned import WORDS
 from support.captioned import plan as captioned_plan
-from support.plans import family_plan
+from support.latent_plan import latent_plan
+from support.translation_graphs import translation_model
 
 EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-pixelcnn")
 SCRIPTS = {"page.css", "page.js", "sampler.js", "worker.js", "noise.js", "prompts.js", "vocabulary.js"}
@@ -285,10 +287,18 @@ def test_what_a_page_can_not_give_is_refused_by_name(captioned: Path, tmp_path: 
     assert not (tmp_path / "page").exists()
 
 
-def test_a_model_of_images_from_images_is_refused_by_name(tmp_path: Path, runtime_files: Path) -> None:
-    report = export_plan(family_plan("pix2pix", channels=8), Provenance(), tmp_path / "translator.gsdk")
-    with pytest.raises(InputError, match="which a page can't give"):
-        write_page(report.bundle, tmp_path / "page", onnxruntime_web_folder=runtime_files)
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: translation_model(1), "takes 'source', which a page can't give"),
+        (lambda: latent_plan().model, "samples latents, whose decoder no page runs"),
+    ],
+    ids=["images from images", "latents"],
+)
+def test_models_that_no_page_draws_are_refused_by_name(make: Callable[[], ModelSpec], reason: str) -> None:
+    model = make()
+    with pytest.raises(InputError, match=f"{model.name}.*{reason}"):
+        _check(model)
 
 
 def status(tab: Browser) -> str:

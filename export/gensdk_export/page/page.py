@@ -29,7 +29,7 @@ from gensdk_runtime.outputs.image import image_of
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.programs import one_run, program_type
 from gensdk_runtime.proof.verify import load_golden
-from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
@@ -86,7 +86,7 @@ def write_page(
 
     Raises :class:`BundleError` for a bundle that can't be read, :class:`InputError` for a model of points, for one
     that takes what a page can't give (an image, or texts whose vocabulary is of another kind than words and
-    characters), for settings that don't fit and for an `out` that holds something else, :class:`ExportError`
+    characters), for one that samples latents, for settings that don't fit and for an `out` that holds something else, :class:`ExportError`
     where the one-call graph does not make the same samples as the steps, and :class:`UnavailableError` where
     onnxruntime-web can't be had.
     """
@@ -95,7 +95,7 @@ def write_page(
         with Bundle.open(bundle) as opened:
             return write_page(opened, out, settings=settings, onnxruntime_web_folder=onnxruntime_web_folder)
     model = bundle.manifest.model
-    image_of(model)  # its scripts draw pictures
+    _check(model)
     prompts = prompt_facts(bundle)
     sampler = _sampler(bundle, settings or {})
     facts = _facts(model, sampler, prompts)
@@ -107,6 +107,20 @@ def write_page(
     files["index.html"] = _index(model, sampler, facts["prompt"]).encode()
     _write(out, files)
     return PageReport(out, model.name, sum(map(len, files.values())), len(sampler.file))
+
+
+def _check(model: ModelSpec) -> None:
+    """Raises :class:`InputError` unless `model` makes pictures of what a page can give: noise, classes and texts."""
+    image_of(model)
+    alone = one_run(model)
+    for spec in () if alone is None else model.graph(alone).inputs:
+        if spec.role != "noise" and spec.name not in {"label", *TEXTS}:
+            raise InputError(
+                f"model {model.name!r} takes {spec.name!r}, which a page can't give; choose a model that draws "
+                "from noise, classes and prompts"
+            )
+    if isinstance(model.program, DiffusionSpec) and model.program.latent is not None:
+        raise InputError(f"model {model.name!r} samples latents, whose decoder no page runs; use gensdk sample")
 
 
 def _sampler(bundle: Bundle, settings: Mapping[str, Any]) -> _Sampler:
@@ -130,12 +144,6 @@ def _facts(model: ModelSpec, sampler: _Sampler, prompts: dict[str, Any] | None) 
     """``page.json``: what the scripts must know of the model."""
     graph, classes = sampler.graph, None
     told = [name for name in TEXTS if prompts is not None and graph.input(name) is not None]
-    for spec in graph.inputs:
-        if spec.role != "noise" and spec.name not in {"label", *told}:
-            raise InputError(
-                f"model {model.name!r} takes {spec.name!r}, which a page can't give; choose a model that draws "
-                "from noise, classes and prompts"
-            )
     if model.num_classes is not None:
         names = model.class_names or tuple(map(str, range(model.num_classes)))
         none = program_type(model).null(model, "label")
