@@ -84,11 +84,11 @@ def write_page(
     part of the page. `onnxruntime_web_folder`: where onnxruntime-web lies; None gets it from npm. A page that
     stood at `out` is replaced when the new one is complete; anything else stays.
 
-    Raises :class:`BundleError` for a bundle that can't be read, :class:`InputError` for a model of points, for one
-    that takes what a page can't give (an image, or texts whose vocabulary is of another kind than words and
-    characters), for one that samples latents, for settings that don't fit and for an `out` that holds something else, :class:`ExportError`
-    where the one-call graph does not make the same samples as the steps, and :class:`UnavailableError` where
-    onnxruntime-web can't be had.
+    Raises :class:`BundleError` for a bundle that can't be read, :class:`InputError` for a model of points or of
+    latents, for one that takes what a page can't give (an image, or texts whose vocabulary is of another kind than
+    words and characters), for settings that don't fit and for an `out` that holds something else,
+    :class:`ExportError` where the one-call graph does not make the same samples as the steps, and
+    :class:`UnavailableError` where onnxruntime-web can't be had.
     """
     out = _target(Path(out))
     if not isinstance(bundle, Bundle):
@@ -110,7 +110,7 @@ def write_page(
 
 
 def _check(model: ModelSpec) -> None:
-    """Raises :class:`InputError` unless `model` makes pictures of what a page can give: noise, classes and texts."""
+    """Raises :class:`InputError` unless `model` makes pictures of what a page gives: noise, classes and texts."""
     image_of(model)
     alone = one_run(model)
     for spec in () if alone is None else model.graph(alone).inputs:
