@@ -12,8 +12,11 @@ import torch
 
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.export_report import ExportReport
+from gensdk_export.page import onnxruntime_web as web
+from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_training.plan import ExportPlan
+from support.browser import CHROMIUM, DRIVER, MISSING, Browser, browser
 from support.plans import family_plan, points_plan
 
 
@@ -45,3 +48,25 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         return Exported(plan, export_plan(plan, Provenance(data="digits", steps=0), out, options), out)
 
     return export
+
+
+@pytest.fixture(scope="module")
+def runtime_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with onnxruntime-web, had from npm once."""
+    folder = tmp_path_factory.mktemp("web") / "onnxruntime-web"
+    try:
+        files = web.onnxruntime_web()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip(MISSING)
+    with browser(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened

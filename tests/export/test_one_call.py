@@ -40,6 +40,7 @@ from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.manifest import OneCallSpec
 from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
+from support.captioned import plan as captioned_plan
 from support.forms import STEPS, WHOLE, both_forms
 from support.old_bundles import bundle as old_bundle
 from support.plans import family_plan, linear_plan
@@ -109,6 +110,64 @@ def test_time_embeddings_are_stored_or_computed_in_the_loop(
         body = body_of(onnx.load_from_string(OneCall(plan.model, settings).build(files)))
         waves.append(sum(node.op_type in ("Sin", "Cos") for node in body.node))
     assert waves[0] > waves[1] == 0
+
+
+@pytest.fixture(scope="module", params=[None, 3], ids=["texts", "texts and labels"])
+def captioned(request: pytest.FixtureRequest) -> tuple[ModelSpec, dict[str, bytes]]:
+    """A model that is told texts, or texts and labels, and its graphs."""
+    plan = captioned_plan(classes=request.param)
+    golden = Golden(record_golden(plan, samples=1, steps=2))
+    return plan.model, dict(export_fp32(plan, prepare_modules(plan), golden).files)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"guidance_scale": 1.0}, {"guidance_scale": 3.0}, {"guidance_scale": 2.0, "solver": "ddpm"}],
+    ids=["unguided", "guided", "guided with noise"],
+)
+def test_texts_are_told_in_one_call(
+    captioned: tuple[ModelSpec, dict[str, bytes]], changed: dict[str, Any]
+) -> None:
+    model, files = captioned
+    settings = {"num_inference_steps": 4, "clip_sample": False, **changed}
+    asked = {"prompt": [[4, 7], [], [5, 8, 9, 4]], "negative_prompt": [[8], [], [9, 6]]}
+    if model.num_classes is not None:
+        asked["label"] = [2, 0, 1]
+    guided = changed["guidance_scale"] != 1.0
+
+    def drawn(form: Generator, places: list[int], **other: Any) -> np.ndarray:
+        own = {name: [values[place] for place in places] for name, values in {**asked, **other}.items()}
+        seeds = [(5, place) for place in places]
+        return form.sample(len(places), seed=seeds, **own, **settings).array
+
+    with both_forms(model, files, **settings) as (steps, whole):
+        taken = {spec.name for spec in OneCall(model, settings).graph.inputs if spec.role == "condition"}
+        assert taken == asked.keys() - (set() if guided else {"negative_prompt"})
+        expected = drawn(steps, [0, 1, 2])
+        close = 1e-5 * float(np.abs(expected).max())
+        for places in ([0, 1, 2], [1], [2, 0]):
+            np.testing.assert_allclose(drawn(whole, places), expected[places], atol=close)
+        other = drawn(whole, [0, 1, 2], prompt=[[6], [6], [6]])
+        assert np.abs(other - expected).max(axis=(1, 2, 3)).min() > 10 * close
+        away = drawn(whole, [0, 1, 2], negative_prompt=[[7], [7], [7]])
+        assert (np.abs(away - expected).max() > 10 * close) == guided
+        left_open = whole.sample(2, seed=1, **settings).array
+        np.testing.assert_allclose(left_open, steps.sample(2, seed=1, **settings).array, atol=close)
+
+
+def test_a_prompted_bundle_keeps_its_proof_in_one_call(tmp_path: Path) -> None:
+    settings = {"num_inference_steps": 3, "guidance_scale": 2.0}
+    options = ExportOptions(one_call=True, one_call_settings=settings, golden_steps=3)
+    report = export_plan(captioned_plan(), Provenance(), tmp_path / "captioned.gsdk", options)
+    assert [row.verdict for row in report.rows if row.what == "one call"] == ["ok"]
+    checks = verify_bundle(report.bundle, backend="onnxruntime").checks
+    assert [check.ok for check in checks if check.what == "one call"] == [True]
+    asked: dict[str, Any] = {"prompt": [[4, 7], []], "negative_prompt": [[], [8]], "progress": False}
+    with counted(report.bundle, (STEPS, WHOLE)) as (generator, calls):
+        whole = generator.sample(2, seed=3, **asked, **settings).array
+        assert calls == {"sampler": 1}
+        steps = generator.sample(2, seed=3, callback_on_step_end=lambda _: None, **asked, **settings).array
+        np.testing.assert_allclose(whole, steps, atol=1e-4)
 
 
 def body_of(model: onnx.ModelProto) -> onnx.GraphProto:

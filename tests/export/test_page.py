@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,11 @@ from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import ExportError, GensdkError, InputError, UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.conditions import LabelSpec
-from support.browser import CHROMIUM, DRIVER, MISSING, Browser, browser, served
+from support.browser import Browser, served
+from support.pages import sample, status
 
 EMBEDDED = ("digits-ddpm", "digits-dcgan", "digits-pixelcnn")
-SCRIPTS = {"page.css", "page.js", "sampler.js", "worker.js", "noise.js"}
-
-
-@pytest.fixture(scope="module")
-def runtime_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with onnxruntime-web, had from npm once."""
-    folder = tmp_path_factory.mktemp("web") / "onnxruntime-web"
-    try:
-        files = web.onnxruntime_web()
-    except UnavailableError as missing:
-        pytest.skip(str(missing))
-    folder.mkdir()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return folder
+SCRIPTS = {"page.css", "page.js", "sampler.js", "worker.js", "noise.js", "prompts.js", "vocabulary.js"}
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +35,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory, runtime_files: Path) -> dict
     noisy = {"solver": "ddpm", "num_inference_steps": 5, "guidance_scale": 2.0}
     write_page("digits-ddpm", folder / "noisy", settings=noisy, onnxruntime_web_folder=runtime_files)
     return {path.name: path for path in folder.iterdir()}
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip(MISSING)
-    with browser(tmp_path_factory.mktemp("browser")) as opened:
-        yield opened
 
 
 def test_the_page_is_complete_and_names_what_it_draws(pages: dict[str, Path]) -> None:
@@ -163,14 +141,6 @@ def test_the_command_line(tmp_path: Path, runtime_files: Path) -> None:
     assert isinstance(missing.exception, GensdkError) or missing.exit_code == 3
 
 
-def sample(tab: Browser, **options: Any) -> tuple[np.ndarray, list[int] | None]:
-    data, shape, labels = tab.run(
-        "const drawn = await gensdk.sample(given[0]); return [Array.from(drawn.data), drawn.shape, drawn.labels];",
-        options,
-    )
-    return np.array(data, np.float32).reshape(shape), labels
-
-
 @pytest.mark.parametrize("name", [*EMBEDDED, "noisy"])
 def test_the_browser_draws_what_python_draws(tab: Browser, pages: dict[str, Path], name: str) -> None:
     settings = {"solver": "ddpm", "num_inference_steps": 5, "guidance_scale": 2.0} if name == "noisy" else {}
@@ -187,18 +157,6 @@ def test_the_browser_draws_what_python_draws(tab: Browser, pages: dict[str, Path
         shown = tab.run("const c = document.getElementById('canvas'); return [c.hidden, c.width, c.height]")
         assert shown[0] is False
         assert min(shown[1:]) > 400
-
-
-def status(tab: Browser) -> str:
-    """What the page says once it has drawn its first samples."""
-    wait = """
-      for (let i = 0; i < 600; i++) {
-        const text = document.getElementById('status').textContent;
-        if (!document.getElementById('error').hidden) return document.getElementById('error').textContent;
-        if (/ in /.test(text)) return text;
-        await new Promise((next) => setTimeout(next, 50));
-      }"""
-    return str(tab.run(wait))
 
 
 def test_a_large_count_comes_in_batches_and_bad_arguments_are_named(tab: Browser, pages: dict[str, Path]) -> None:

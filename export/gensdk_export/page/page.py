@@ -18,6 +18,7 @@ from typing import Any
 from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall
 from gensdk_export.page.onnxruntime_web import NOTICE, onnxruntime_web
+from gensdk_export.page.prompts import prompt_facts
 from gensdk_export.proof import GraphSet
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import ExportError, InputError
@@ -28,16 +29,18 @@ from gensdk_runtime.outputs.image import image_of
 from gensdk_runtime.plan.batches import largest_batch
 from gensdk_runtime.programs import one_run, program_type
 from gensdk_runtime.proof.verify import load_golden
-from gensdk_runtime.spec.model import ModelSpec
+from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.spec.signature import GraphSpec
 
 PAGE_FILE = "page.json"
-STATIC = ("page.css", "page.js", "sampler.js", "worker.js", "noise.js")
+STATIC = ("page.css", "page.js", "sampler.js", "worker.js", "noise.js", "prompts.js", "vocabulary.js")
 RUNTIME_FOLDER = "onnxruntime-web"
 MAX_BATCH = 64
 """Samples in one run in the browser, whose memory is small."""
 FIRST_COUNT = 16
+TEXTS = ("prompt", "negative_prompt")
+"""Inputs that are texts."""
 
 
 @dataclass(frozen=True)
@@ -81,26 +84,43 @@ def write_page(
     part of the page. `onnxruntime_web_folder`: where onnxruntime-web lies; None gets it from npm. A page that
     stood at `out` is replaced when the new one is complete; anything else stays.
 
-    Raises :class:`BundleError` for a bundle that can't be read, :class:`InputError` for a model of points, for
-    settings that don't fit and for an `out` that holds something else, :class:`ExportError` where the one-call
-    graph does not make the same samples as the steps, and :class:`UnavailableError` where onnxruntime-web can't be
-    had.
+    Raises :class:`BundleError` for a bundle that can't be read, :class:`InputError` for a model of points or of
+    latents, for one that takes what a page can't give (an image, or texts whose vocabulary is of another kind than
+    words and characters), for settings that don't fit and for an `out` that holds something else,
+    :class:`ExportError` where the one-call graph does not make the same samples as the steps, and
+    :class:`UnavailableError` where onnxruntime-web can't be had.
     """
     out = _target(Path(out))
     if not isinstance(bundle, Bundle):
         with Bundle.open(bundle) as opened:
             return write_page(opened, out, settings=settings, onnxruntime_web_folder=onnxruntime_web_folder)
     model = bundle.manifest.model
-    image_of(model)  # its scripts draw pictures
+    _check(model)
+    prompts = prompt_facts(bundle)
     sampler = _sampler(bundle, settings or {})
+    facts = _facts(model, sampler, prompts)
     files = {f"{RUNTIME_FOLDER}/{name}": data for name, data in onnxruntime_web(onnxruntime_web_folder).items()}
     files[f"{RUNTIME_FOLDER}/NOTICE.txt"] = NOTICE.encode()
     files["model.onnx"] = sampler.file
-    files[PAGE_FILE] = (json.dumps(_facts(model, sampler), indent=2) + "\n").encode()
+    files[PAGE_FILE] = (json.dumps(facts, indent=2) + "\n").encode()
     files |= {name: _static(name) for name in STATIC}
-    files["index.html"] = _index(model, sampler).encode()
+    files["index.html"] = _index(model, sampler, facts["prompt"]).encode()
     _write(out, files)
     return PageReport(out, model.name, sum(map(len, files.values())), len(sampler.file))
+
+
+def _check(model: ModelSpec) -> None:
+    """Raises :class:`InputError` unless `model` makes pictures of what a page gives: noise, classes and texts."""
+    image_of(model)
+    alone = one_run(model)
+    for spec in () if alone is None else model.graph(alone).inputs:
+        if spec.role != "noise" and spec.name not in {"label", *TEXTS}:
+            raise InputError(
+                f"model {model.name!r} takes {spec.name!r}, which a page can't give; choose a model that draws "
+                "from noise, classes and prompts"
+            )
+    if isinstance(model.program, DiffusionSpec) and model.program.latent is not None:
+        raise InputError(f"model {model.name!r} samples latents, whose decoder no page runs; use gensdk sample")
 
 
 def _sampler(bundle: Bundle, settings: Mapping[str, Any]) -> _Sampler:
@@ -120,9 +140,10 @@ def _sampler(bundle: Bundle, settings: Mapping[str, Any]) -> _Sampler:
     return _Sampler(one_call.graph, proved.files[proved.spec.files["fp32"]], one_call.settings)
 
 
-def _facts(model: ModelSpec, sampler: _Sampler) -> dict[str, Any]:
+def _facts(model: ModelSpec, sampler: _Sampler, prompts: dict[str, Any] | None) -> dict[str, Any]:
     """``page.json``: what the scripts must know of the model."""
     graph, classes = sampler.graph, None
+    told = [name for name in TEXTS if prompts is not None and graph.input(name) is not None]
     if model.num_classes is not None:
         names = model.class_names or tuple(map(str, range(model.num_classes)))
         none = program_type(model).null(model, "label")
@@ -134,6 +155,7 @@ def _facts(model: ModelSpec, sampler: _Sampler) -> dict[str, Any]:
         "classes": classes,
         "inputs": _noise_inputs(graph),
         "label": "label" if graph.input("label") is not None else None,
+        "prompt": {"inputs": told, **prompts} if prompts is not None and told else None,
         "output": output,
         "max_batch": min(MAX_BATCH, largest_batch(model)),
         "settings": None if sampler.settings is None else sampler.settings.model_dump(mode="json"),
@@ -158,7 +180,7 @@ def _noise_inputs(graph: GraphSpec) -> list[dict[str, Any]]:
     return inputs
 
 
-def _index(model: ModelSpec, sampler: _Sampler) -> str:
+def _index(model: ModelSpec, sampler: _Sampler, prompts: Mapping[str, Any] | None) -> str:
     """``index.html``; names from the bundle become text, never markup."""
     image, settings = image_of(model), sampler.settings
     about = f"Samples of {image.width} x {image.height} pixels from a model of the family {model.family}"
@@ -170,6 +192,7 @@ def _index(model: ModelSpec, sampler: _Sampler) -> str:
         "ABOUT": f"{about}.",
         "COUNT": str(FIRST_COUNT),
         "LABEL_EXAMPLE": "" if model.num_classes is None else ", label: 0",
+        "PROMPT_EXAMPLE": "" if prompts is None else f", prompt: {json.dumps(prompts['example'])}",
         "LOW": f"{low:g}",
         "HIGH": f"{high:g}",
     }

@@ -34,6 +34,21 @@ function fillClasses(classes) {
   element("class-picker").hidden = false;
 }
 
+// Texts are only ever values and textContent, never markup.
+function fillPrompts(prompt) {
+  for (const name of prompt?.inputs ?? []) element(`${name}-field`).hidden = false;
+  if (prompt) element("prompt").value = prompt.example;
+}
+
+function chosenTexts() {
+  return Object.fromEntries((page.prompt?.inputs ?? []).map((name) => [name, element(name).value]));
+}
+
+function note(notes) {
+  element("notes").textContent = notes.join("\n");
+  element("notes").hidden = notes.length === 0;
+}
+
 function chosenLabel(count) {
   const value = element("label").value;
   if (!page.classes || value === ANY_CLASS) return null;
@@ -44,12 +59,14 @@ function chosenLabel(count) {
 async function draw() {
   const seed = element("seed").value.trim(), count = element("count").valueAsNumber;
   element("error").hidden = true;
+  note([]);
   element("draw").disabled = true;
   tell(`Drawing ${count} ...`);
   try {
     const onBatch = (done) => tell(`Drawing: ${done} of ${count} ...`);
-    const result = await sampler.sample({ seed, count, label: chosenLabel(count), onBatch });
+    const result = await sampler.sample({ seed, count, label: chosenLabel(count), ...chosenTexts(), onBatch });
     show(result);
+    note(result.notes);
     const seconds = result.seconds < 10 ? result.seconds.toPrecision(2) : result.seconds.toFixed(0);
     tell(`${count} ${count === 1 ? "sample" : "samples"} of seed ${seed} in ${seconds} s`);
   } catch (failure) {
@@ -96,6 +113,11 @@ element("controls").addEventListener("submit", (event) => {
   event.preventDefault();
   draw();
 });
+element("controls").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.target.tagName !== "TEXTAREA") return;
+  event.preventDefault(); // with Shift it breaks the line
+  if (!element("draw").disabled) element("controls").requestSubmit();
+});
 element("shuffle").addEventListener("click", () => {
   element("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
   if (!element("draw").disabled) draw();
@@ -105,6 +127,7 @@ tell("Loading the model ...");
 try {
   page = await sampler.page;
   fillClasses(page.classes);
+  fillPrompts(page.prompt);
   element("draw").disabled = false;
   await draw();
 } catch (failure) {

@@ -1,11 +1,14 @@
 // The model behind a worker, as a promise: what window.gensdk.sample() is made of.
 
+import { Prompts } from "./prompts.js";
+
 const MAX_WORD = (1n << 64n) - 1n;
 
 export class Sampler {
   #worker;
   #waiting = new Map();
   #count = 0;
+  #prompts = null;
 
   constructor() {
     // Through a blob the worker is bound by this page's content security policy; from its own address it would not be.
@@ -23,27 +26,51 @@ export class Sampler {
   }
 
   // Samples 0 .. count - 1 of a seed, as Generator.sample() makes them: {data: Float32Array, shape: [count, C, H, W],
-  // labels: a number each, or null for a model without classes, seconds}. `seed`: a whole number from 0 to 2^64 - 1
+  // labels: a number each, or null for a model without classes, notes: what Python would warn of, seconds}. `seed`: a whole number from 0 to 2^64 - 1
   // (a number, a BigInt or its digits). `label`: a class number or name, a list with one for each sample, or nothing.
+  // `prompt`, and where the page was made with guidance `negative_prompt`: a text for all samples, a list with one for
+  // each, or nothing.
   // `onBatch` hears how many samples are done.
-  async sample({ seed = 0, count = 1, label = null, onBatch = () => {} } = {}) {
+  async sample({ seed = 0, count = 1, label = null, onBatch = () => {}, ...texts } = {}) {
     const page = await this.page;
     const word = checkedSeed(seed);
     if (!Number.isInteger(count) || count < 1 || count > 65536) {
       throw new RangeError(`expected count from 1 to 65536, got ${count}`);
     }
     const labels = checkedLabels(page.classes, label, count);
+    const { rows, notes } = this.#texts(page, texts, count);
     const { channels, height, width } = page.image, size = channels * height * width;
     const data = new Float32Array(count * size), used = [], start = performance.now();
     for (let first = 0; first < count; first += page.max_batch) {
       const part = labels.slice(first, first + page.max_batch);
-      const done = await this.#ask({ seed: word, first, labels: part });
+      const prompts = {};
+      for (const name of Object.keys(rows)) prompts[name] = rows[name].slice(first, first + part.length);
+      const done = await this.#ask({ seed: word, first, labels: part, prompts });
       data.set(done.images, first * size);
       used.push(...(done.labels ?? []));
       onBatch(first + part.length);
     }
     const seconds = (performance.now() - start) / 1000;
-    return { data, shape: [count, channels, height, width], labels: page.classes ? used : null, seconds };
+    return { data, shape: [count, channels, height, width], labels: page.classes ? used : null, notes, seconds };
+  }
+
+  // The tokens of each text that the model takes, by its name, and what is to be said of them.
+  #texts(page, texts, count) {
+    const taken = page.prompt?.inputs ?? [], rows = {}, notes = [];
+    for (const name of Object.keys(texts)) {
+      if (taken.includes(name) || (texts[name] ?? null) === null) continue;
+      if (name === "negative_prompt" && page.prompt) {
+        throw new RangeError("this page was made without guidance, which leads away from a negative_prompt; leave it out");
+      }
+      throw new RangeError(`this model takes no ${name.slice(0, 40)}; leave it out`);
+    }
+    if (taken.length) this.#prompts ??= new Prompts(page.prompt);
+    for (const name of taken) {
+      const made = this.#prompts.rows(texts[name], count, name);
+      rows[name] = made.rows;
+      notes.push(...made.notes);
+    }
+    return { rows, notes };
   }
 
   #ask(question) {

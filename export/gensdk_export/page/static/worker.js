@@ -1,4 +1,4 @@
-// Runs the model, so that the page stays alive meanwhile: {run, seed, first, labels} in, {images} or {error} out.
+// Runs the model, so that the page stays alive meanwhile: {seed, first, labels, prompts} in, {images} or {error} out.
 
 import * as ort from "./onnxruntime-web/ort.wasm.bundle.min.mjs";
 import { LABEL_STREAM, normal, uniform } from "./noise.js";
@@ -49,12 +49,16 @@ function openLabel(classes, seed, place) {
   return Math.trunc(Math.min(Math.fround(drawn[0] * classes.count), classes.count - 1));
 }
 
-async function run({ page, session }, { seed, first, labels }) {
+async function run({ page, session }, { seed, first, labels, prompts }) {
   const feeds = {};
   for (const input of page.inputs) feeds[input.name] = noise(input, seed, first, labels.length);
   const used = page.classes && labels.map((label, i) => label ?? openLabel(page.classes, seed, first + i));
   if (used && page.label) {
     feeds[page.label] = new ort.Tensor("int64", BigInt64Array.from(used, BigInt), [used.length]);
+  }
+  for (const [name, rows] of Object.entries(prompts)) {
+    const tokens = BigInt64Array.from(rows.flat(), BigInt);
+    feeds[name] = new ort.Tensor("int64", tokens, [rows.length, page.prompt.length]);
   }
   const results = await session.run(feeds, [page.output]);
   const images = Float32Array.from(results[page.output].data);
