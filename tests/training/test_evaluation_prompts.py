@@ -104,7 +104,7 @@ def test_what_can_not_be_ranked_is_refused_in_one_line(bundle: Path, changes: An
 
 
 def test_a_model_that_is_told_no_text_has_no_r_precision() -> None:
-    with pytest.raises(InputError, match="can't measure r_precision: .* is made from no texts"):
+    with pytest.raises(InputError, match=r"can't measure r_precision: .* is made from no texts"):
         evaluate("digits-dcgan", "digits", count=10, metrics=("r_precision",), progress=False)
 
 

@@ -123,7 +123,8 @@ def evaluate(
             unmatched = why_no_matching(manifest.model, reference.train, reference.prompts)
             if metrics is not None and unmatched and (ranked := sorted(wanted & set(PROMPT_METRICS))):
                 raise InputError(f"can't measure {', '.join(ranked)}: {unmatched}")
-            judge, why_not = _extractor(reference, extractor, onnx, say)
+            judged = extractor is not None or wanted & {*FEATURE_METRICS, *LOGIT_METRICS}
+            judge, why_not = _extractor(reference, extractor, onnx, say) if judged else (None, "")
             _check_possible(metrics, wanted, judge, why_not)
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return _measure(opened, reference, judge, why_not, asked)
