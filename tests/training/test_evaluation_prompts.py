@@ -15,6 +15,7 @@ from gensdk_runtime.generator import Generator
 from gensdk_training.data.load import load_data
 from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import evaluate
+from gensdk_training.evaluation.labels import LabelDraw
 from gensdk_training.evaluation.prompts import PromptDraw
 from gensdk_training.evaluation.subject import open_reference
 from gensdk_training.metrics.classifier import ClassifierSettings
@@ -88,6 +89,14 @@ def test_a_draw_goes_through_all_texts_in_turn() -> None:
     assert draw.prompts(7, 1) == [draw.texts[place] for place in places]
     np.testing.assert_array_equal(draw.classes(7, 1), np.array([4, 5, 6])[places])
     assert PromptDraw(("a",), None).classes(2, 0) is None
+
+
+def test_a_model_of_classes_is_asked_for_those_of_the_images_whose_captions_it_gets() -> None:
+    labels = np.array([0, 1, 1])
+    named = LabelDraw(np.array([0, 1]), np.array([2, 0]), 3, "")
+    assert named.in_model(labels) == [2, 0, 0]
+    assert LabelDraw(None, np.array([0, 1]), 2, "").in_model(labels) == [0, 1, 0]
+    assert LabelDraw(None, np.array([0, 1]), None, "").in_model(labels) is None
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,13 @@ def test_a_batch_of_one_caption_has_no_wrong_words() -> None:
     assert loss.logs["right_words"] == 0
 
 
+def test_some_captions_of_a_batch_always_stay() -> None:
+    torch.manual_seed(0)
+    told = family(empty_share=0.99)
+    loss = told.loss("generator", told.build_networks(), batch(2))
+    assert loss.total.isfinite()
+
+
 def test_augmented_conditions_are_drawn_from_the_noise() -> None:
     torch.manual_seed(0)
     generator = ToldGenerator(4, 6, [8, 8], (1, 8, 8), augmented=True).eval()

@@ -151,7 +151,8 @@ class ToldGenerator(nn.Module):
         if self.spread is None:
             return embedding.new_zeros(())
         mean, log_deviation = self.spread(embedding * embedding.shape[1] ** 0.5).chunk(2, dim=1)
-        return (mean.square() + torch.exp(2 * log_deviation) - 1 - 2 * log_deviation).mean() / 2
+        divergence: Tensor = (mean.square() + torch.exp(2 * log_deviation) - 1 - 2 * log_deviation).mean() / 2
+        return divergence
 
 
 @register("text2image")
@@ -251,7 +252,7 @@ class Text2Image(Family[Text2ImageConfig]):
         if phase == READING:
             return self._reading_loss(networks, batch.images, prompts, same)
         config = self.config
-        empty = torch.arange(len(prompts), device=prompts.device) < round(config.empty_share * len(prompts))
+        empty = torch.arange(len(prompts), device=prompts.device) < int(config.empty_share * len(prompts))
         with torch.no_grad(), evaluated(networks[TEXT_ENCODER]):
             embedding = networks[TEXT_ENCODER](self.captions.thinned(prompts, config.word_dropout, empty))
         z = torch.randn(len(prompts), self.noise, device=prompts.device)
