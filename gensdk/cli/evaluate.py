@@ -17,6 +17,7 @@ Examples:
   gensdk evaluate digits-ddpm --data digits -o report.html --json report.json
   gensdk evaluate my.gsdk --data mnist:FOLDER -n 10000 --metrics fid,precision,recall,memorization
   gensdk evaluate heard.gsdk --data mnist:FOLDER --inputs fsdd:PATH
+  gensdk evaluate told.gsdk --data sprites.npz --captions captions --metrics fid,r_precision
   gensdk evaluate photos.gsdk --data photos/ --holdout 0.1 --extractor inception.onnx --extractor-size 299 \\
     --extractor-range -1,1 --extractor-output pool3
 
@@ -32,6 +33,10 @@ Every measure comes with its floor: what training images get in the samples' pla
 )
 @click.option(
     "--inputs", help="Sounds of the same classes, of a model that makes images from such: fsdd:PATH, ..."
+)
+@click.option(
+    "--captions",
+    help="Texts beside images: a key of an .npz, names for those of files, or none. [default: as in training]",
 )
 @click.option("-n", "--count", type=int, default=5000, show_default=True, help="Samples to draw.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -143,6 +148,8 @@ def _data(bundle: str, source: str, options: dict[str, Any]) -> Any:
         known = data_of(opened.manifest, source).model_dump()
     names = ("holdout", "labels", "fit", "layout", "inputs")
     given = {name: options[name] for name in names if options[name] is not None}
+    if options["captions"] is not None:
+        given["captions"] = None if options["captions"] == "none" else options["captions"]
     if options["only"] is not None:
         given["only"] = [part.strip() for part in options["only"].split(",") if part.strip()]
     if options["value_range"] is not None:

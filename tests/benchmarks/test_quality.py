@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 import quality
+import quality_prompts
 import quality_style
 import quality_subject
 import quality_texts
@@ -73,6 +74,9 @@ def test_every_family_is_trained_by_some_recipe_whose_settings_it_knows(tmp_path
     runs = gallery_runs(tmp_path)
     trained |= {run.family for run in runs.values()} | set(quality_texts.CAPTIONS)
     trained.add(quality_style.style_run(tmp_path, 0).family)
+    prompts = quality_prompts.prompts_run("sprites.npz", "captions")
+    assert prompts.family_config().steps == quality_prompts.SETTINGS["steps"]
+    trained.add(prompts.family)
     assert trained == set(families())
     for recipe in recipes:
         get_family(recipe.family).Config.from_dict(recipe.config, what="recipe")

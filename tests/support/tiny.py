@@ -9,6 +9,7 @@ from gensdk_runtime.spec.model import ModelSpec
 from gensdk_training.family import DataInfo, SourceInfo
 from gensdk_training.registry import families, get_family
 from gensdk_training.run_config import DataConfig, RunConfig
+from support.captions import captioned_digits, captioned_digits_file
 from support.music import phrases, voices_file
 from support.short_sounds import short_sounds, short_sounds_folder
 from support.short_texts import short_texts, short_texts_file, styled_texts, styled_texts_file
@@ -67,6 +68,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
+    "text2image": {
+        "latent": 8,
+        "text_features": 8,
+        "viewer_channels": 4,
+        "features": 8,
+        "generator_channels": 8,
+        "discriminator_channels": 8,
+        "reading_steps": 3,
+    },
     "textstyle": {
         "features": 8,
         "heads": 2,
@@ -127,6 +137,8 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
         return DataConfig(source=str(styled_texts_file()))
     if family in TEXT_FAMILIES:
         return DataConfig(source=str(short_texts_file()))
+    if get_family(family).needs_captions:
+        return DataConfig(source=str(captioned_digits_file()), captions="captions")
     kind = get_family(family).starts_from
     if kind == "sounds":
         return DataConfig(source=source, inputs=str(short_sounds_folder()))
@@ -143,6 +155,8 @@ def with_source(family: str, info: DataInfo) -> DataInfo:
         return short_sounds().info
     if family in TEXT_FAMILIES:
         return (styled_texts() if family in STYLE_FAMILIES else short_texts()).info
+    if get_family(family).needs_captions:
+        return info.model_copy(update={"captions": captioned_digits().info.captions})
     kind = get_family(family).starts_from
     if kind == "sounds":
         sounds = short_sounds().info

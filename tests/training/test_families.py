@@ -27,6 +27,7 @@ from gensdk_training.optim import make_optimizer
 from gensdk_training.preview import sample_networks
 from gensdk_training.registry import AnyFamily, families, get_family, register
 from gensdk_training.torch_backend import torch_sessions
+from support.captions import captioned_digits
 from support.music import phrases
 from support.short_sounds import short_sounds
 from support.short_texts import short_texts, styled_texts
@@ -77,6 +78,14 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1},
+    "text2image": {
+        "latent": 8,
+        "text_features": 8,
+        "viewer_channels": 4,
+        "features": 8,
+        "generator_channels": 8,
+        "discriminator_channels": 8,
+    },
     "textstyle": {"features": 8, "heads": 2, "layers": 1, "discriminator_embedding": 8, "filters": 4},
     "vae": {"hidden": [32], "latent": 4},
     "wavenet": {"layers": 3, "channels": 4, "skip_channels": 8, "condition_channels": 4, "frame": 5},
@@ -160,6 +169,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "scratchgan": {"plain_draw": {"cuts": False}},
     "seqgan": {"layers": {"layers": 2, "widths": [2, 20], "dropout": 0.0}},
+    "text2image": {
+        "penalty": {"regularization": "r1", "empty_share": 0.0},
+        "augmented": {"condition_augmentation": True, "text_layers": 2},
+    },
     "textstyle": {"layers": {"layers": 2, "heads": 4, "frequent": 5, "exchange_share": 0.0}},
     "wavenet": {"stacks": {"layers": 2, "stacks": 2, "frame": 7}},
 }
@@ -269,8 +282,12 @@ def _batch(channels: int, count: int = 16) -> Batch:
 
 
 def _batch_for(name: str, channels: int) -> Batch:
-    """The same, with sounds for a family that starts from such."""
+    """The same, with sounds for a family that starts from such, and captions for one that needs them."""
     batch = _batch(channels)
+    if get_family(name).needs_captions:
+        prompts = captioned_digits().prompts_at(np.arange(len(batch.images)))
+        assert prompts is not None
+        return replace(batch, prompts=torch.from_numpy(prompts))
     if get_family(name).starts_from != "sounds":
         return batch
     return replace(batch, sources=torch.from_numpy(short_sounds().batch(np.arange(len(batch.images))).images))

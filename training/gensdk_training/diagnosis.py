@@ -24,7 +24,13 @@ from gensdk_training.metrics.diversity import Diversity
 FILE = "diagnosis.json"
 
 Kind = Literal[
-    "mode_collapse", "discriminator_wins", "generator_wins", "oscillation", "vanishing_gradient", "not_finite"
+    "mode_collapse",
+    "discriminator_wins",
+    "generator_wins",
+    "condition_ignored",
+    "oscillation",
+    "vanishing_gradient",
+    "not_finite",
 ]
 
 FIRST_STEP = 200
@@ -45,6 +51,8 @@ FOOLED = 0.35
 """A D that is right less often than this is worse than guessing."""
 CONVINCED = 0.05
 """A fooled D gives fakes a probability of being real that is higher by so much than that of real samples."""
+IGNORED = 0.55
+"""A D that prefers what goes with a sample less often than this hardly looks at it; one half is guessing."""
 ADAM_EPSILON = 1e-8
 """Where a gradient's root mean square is below, Adam's epsilon makes its steps vanish too."""
 FALLEN = 1e-4
@@ -59,6 +67,8 @@ REMEDIES: dict[Kind, str] = {
     "discriminator_wins": "fewer discriminator_steps, a lower discriminator learning rate, spectral_norm, or the "
     "non-saturating loss",
     "generator_wins": "more discriminator_steps, a higher discriminator learning rate or a larger discriminator",
+    "condition_ignored": "a higher discriminator learning rate, a larger discriminator, a higher match_weight, or "
+    "more steps of the part that learns what belongs together",
     "oscillation": "lower the learning rates, set beta1 to 0 or 0.5, or let lr_schedule fall",
     "vanishing_gradient": "the non-saturating loss, fewer discriminator_steps, or a gradient penalty",
     "not_finite": "lower the learning rate, set grad_clip, or use precision fp32",
@@ -212,6 +222,13 @@ class Monitor:
         if sure or (not known and len(longer) == 2 * PATIENCE and _all(longer, lambda v: v >= RIGHT)):
             what = f"gives fakes {_last(fake):.1g} of being real" if sure else f"tells {_last(right):.1%} right"
             self._warn("discriminator_wins", step, f"the discriminator wins outright: it {what}")
+        matched = [self._of("matching_accuracy", window) for window in recent]
+        if _all(matched, lambda v: v <= IGNORED):
+            text = (
+                "the discriminator ignores what samples are asked for: it prefers what goes with them "
+                f"{_last(matched):.0%} of the time, guessing would half of it"
+            )
+            self._warn("condition_ignored", step, text)
         if _all(right, lambda v: v <= FOOLED):
             text = f"the discriminator is right {_last(right):.0%} of the time, less than by guessing"
             self._warn("generator_wins", step, text)

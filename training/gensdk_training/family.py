@@ -256,15 +256,17 @@ class Loss:
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-LogMeaning = Literal["accuracy", "real_probability", "fake_probability", "critic_distance"]
+LogMeaning = Literal["accuracy", "real_probability", "fake_probability", "critic_distance", "matching_accuracy"]
 """What a logged value says about the game: the share in [0, 1] that D tells right; the mean probability of "real"
-that D gives to real and to fake samples; a critic's mean on real samples minus that on fakes."""
+that D gives to real and to fake samples; a critic's mean on real samples minus that on fakes; the share in [0, 1]
+of real samples that D gives more with what goes with them than with something else."""
 
 LOG_MEANINGS: Mapping[str, LogMeaning] = {
     "right": "accuracy",
     "d_real": "real_probability",
     "d_fake": "fake_probability",
     "distance": "critic_distance",
+    "right_words": "matching_accuracy",
 }
 """The names that families log these under in :attr:`Loss.logs`; others mean nothing to the diagnosis."""
 
@@ -305,10 +307,10 @@ class Family(ABC, Generic[ConfigT]):
     """A family bound to a config and to data. Stateless: the networks are passed in.
 
     Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors, year
-    and title, `Config`, the type of its settings, `needs_labels` where it makes nothing without them, and
-    `starts_from`: "noise", or for a family that translates images the data's "pairs", its two "collections", or
-    the "images" themselves; or "sounds", for one that makes images from sounds. `makes`: the kinds of data that it
-    learns.
+    and title, `Config`, the type of its settings, `needs_labels` and `needs_captions` where it makes nothing
+    without them, and `starts_from`: "noise", or for a family that translates images the data's "pairs", its two
+    "collections", or the "images" themselves; or "sounds", for one that makes images from sounds. `makes`: the
+    kinds of data that it learns.
     """
 
     name: ClassVar[str]
@@ -320,6 +322,7 @@ class Family(ABC, Generic[ConfigT]):
     ema_networks: ClassVar[tuple[str, ...]]
     """The networks that sampling needs: their moving average is kept, previewed and exported."""
     needs_labels: ClassVar[bool] = False
+    needs_captions: ClassVar[bool] = False
     starts_from: ClassVar[Literal["noise", "pairs", "collections", "images", "sounds"]] = "noise"
     makes: ClassVar[frozenset[str]] = frozenset(("images",))
 
@@ -329,6 +332,10 @@ class Family(ABC, Generic[ConfigT]):
         if data.kind not in self.makes:
             raise InputError(
                 f"{self.name} makes {', '.join(self.makes)}, but {data.name!r} are {data.kind}; use other data"
+            )
+        if self.needs_captions and data.captions is None:
+            raise InputError(
+                f"{self.name} makes images from texts, but {data.name!r} has no captions; give --captions"
             )
         found = "none" if data.source is None else data.source.kind
         if (found == "sounds") != (self.starts_from == "sounds"):

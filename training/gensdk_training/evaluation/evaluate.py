@@ -15,14 +15,17 @@ from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.host.user_cache import cache_folder
+from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.options import check_options
 from gensdk_training.data.dataset import Images
 from gensdk_training.evaluation.evaluation_report import EvaluationReport, ExtractorInfo, Measure
+from gensdk_training.evaluation.labels import chosen_of
 from gensdk_training.evaluation.measures import (
     FEATURE_METRICS,
     LOGIT_METRICS,
     METRICS,
     MUSIC_METRICS,
+    PROMPT_METRICS,
     TEXT_METRICS,
     TRANSFER_METRICS,
     Readings,
@@ -34,6 +37,7 @@ from gensdk_training.evaluation.measures import (
 )
 from gensdk_training.evaluation.music_models import evaluate_music
 from gensdk_training.evaluation.point_models import evaluate_points
+from gensdk_training.evaluation.prompts import matching_measures, why_no_matching
 from gensdk_training.evaluation.result import Asked, Evaluation, Pictures, Say
 from gensdk_training.evaluation.sound_models import evaluate_sounds
 from gensdk_training.evaluation.subject import Reference, data_of, draw, open_bundle, open_reference
@@ -43,6 +47,7 @@ from gensdk_training.evaluation.transfer_models import evaluate_transfers
 from gensdk_training.metrics.classifier import ClassifierSettings, LabelledImages, cached_classifier
 from gensdk_training.metrics.extractor import ClassifierExtractor, Extractor, ExtractorOptions, OnnxExtractor
 from gensdk_training.metrics.manifold import realism
+from gensdk_training.metrics.matcher import CaptionedImages, MatcherSettings, cached_matcher
 from gensdk_training.metrics.neighbours import MemorizationReport, Neighbours, memorization, nearest_images
 from gensdk_training.metrics.paths import PAIRS, PathCurve, path_curve
 from gensdk_training.run_config import DataConfig
@@ -50,6 +55,8 @@ from gensdk_training.run_config import DataConfig
 COUNT = 5000
 CLASSIFIER = ClassifierSettings()
 """How the classifier is trained that makes the features where no extractor is given."""
+MATCHER = MatcherSettings()
+"""How the matcher of texts and images is trained."""
 COMPARED = 1000
 """Samples, and test images, whose neighbours are looked for."""
 SHOWN, PAIRED, RANKED = 64, 16, 16
@@ -113,7 +120,11 @@ def evaluate(
             raise InputError(f"can't measure {', '.join(strange)} of images; they are for music")
         reference = open_reference(manifest.model, data or data_of(manifest, source))
         try:
-            judge, why_not = _extractor(reference, extractor, onnx, say)
+            unmatched = why_no_matching(manifest.model, reference.train, reference.prompts)
+            if metrics is not None and unmatched and (ranked := sorted(wanted & set(PROMPT_METRICS))):
+                raise InputError(f"can't measure {', '.join(ranked)}: {unmatched}")
+            judged = extractor is not None or wanted & {*FEATURE_METRICS, *LOGIT_METRICS}
+            judge, why_not = _extractor(reference, extractor, onnx, say) if judged else (None, "")
             _check_possible(metrics, wanted, judge, why_not)
             asked = Asked(wanted, count, seed, backend, progress, say, started, options or {})
             return _measure(opened, reference, judge, why_not, asked)
@@ -140,13 +151,14 @@ def _measure(
         rows += answer_measures(asked.wanted, readings, drawn.labels, reference.test_labels)
         order = np.argsort(realism(readings.test.features, readings.samples.features), kind="stable")
         info = _info(judge, readings, reference)
+    rows += _matching(samples.images, reference, model, asked)
     copies = None
     if "memorization" in asked.wanted:
         asked.say(f"looking for the nearest of {len(reference.train)} training images and their mirror images")
         copies = _copies(samples.images, reference)
         rows += memorization_measures(copies.report)
     if curve is not None:
-        told = model.num_classes is not None or reference.sounds is not None
+        told = model.num_classes is not None or reference.sounds is not None or reference.prompts is not None
         rows += path_measures(curve, reference.test_images, reference.test_labels if told else None)
     pictures = Pictures(
         samples=samples.images[:SHOWN],
@@ -155,7 +167,7 @@ def _measure(
         best=samples.images[order[::-1][:RANKED]],
     )
     height, width, channels = reference.test_images.shape[1:]
-    settings = {k: v for k, v in samples.settings.items() if k not in ("seeds", "labels", "audios")}
+    settings = {k: v for k, v in samples.settings.items() if k not in ("seeds", "labels", "audios", "prompts")}
     report = EvaluationReport(
         model=model.name,
         family=model.family,
@@ -179,6 +191,26 @@ def _measure(
         versions={name: version(name) for name in PACKAGES},
     )
     return Evaluation(report, pictures)
+
+
+def _matching(samples: Images, reference: Reference, model: ModelSpec, asked: Asked) -> list[Measure]:
+    """The measures of samples and the texts that they were made from; none where these can't be ranked."""
+    draw, captions = reference.prompts, reference.train.captions
+    if draw is None or captions is None or not asked.wanted & set(PROMPT_METRICS):
+        return []
+    if why_no_matching(model, reference.train, draw):
+        return []
+    asked.say("training a matcher of texts and images, or taking the one that was kept")
+    matcher = cached_matcher(CaptionedImages.of(reference.train), cache_folder("matchers"), MATCHER)
+    chosen = chosen_of(reference.train, asked.count, asked.seed)
+    return matching_measures(
+        matcher,
+        samples,
+        draw.places(len(samples), asked.seed),
+        draw,
+        test=reference.test_images,
+        train=(reference.training_sample(asked.count, asked.seed), captions.take(chosen).texts),
+    )
 
 
 def _wanted(metrics: Sequence[str] | None) -> frozenset[str]:
@@ -268,6 +300,9 @@ def _notes(bundle: Bundle, reference: Reference, why_not: str, no_path: bool) ->
     provenance, notes = bundle.manifest.provenance, []
     if why_not:
         notes.append(f"no measure of features: {why_not}")
+    unmatched = why_no_matching(bundle.manifest.model, reference.train, reference.prompts)
+    if unmatched and bundle.manifest.model.condition("prompt") is not None:
+        notes.append(f"no R-precision: {unmatched}")
     if no_path:
         notes.append("no latent path: this model takes no latent")
     if provenance.data and provenance.data != reference.train.info.name:

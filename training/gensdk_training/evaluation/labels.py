@@ -44,8 +44,18 @@ class LabelDraw:
         if self.model_classes is None:
             return None
         labels = self.of_data(count, seed)
-        numbers = np.arange(count) % self.model_classes if labels is None else self.numbers[labels]
-        return [int(number) for number in numbers]
+        if labels is None:
+            return [number % self.model_classes for number in range(count)]
+        return self.in_model(labels)
+
+    def in_model(self, labels: Labels) -> list[int] | None:
+        """`labels` of the data, int64 [n], in the model's numbers; where these are unknown, classes in turn; None
+        for a model that takes no label."""
+        if self.model_classes is None:
+            return None
+        if self.training is None:
+            return [number % self.model_classes for number in range(len(labels))]
+        return [int(number) for number in self.numbers[labels]]
 
 
 def label_draw(model: ModelSpec, train: Dataset) -> LabelDraw:

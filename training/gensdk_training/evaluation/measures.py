@@ -25,10 +25,14 @@ LOGIT_METRICS = ("is", "modes", "labels")
 IMAGE_METRICS = ("memorization", "path")
 TEXT_METRICS = ("bleu", "self_bleu", "distinct", "sentence_fd", "ngram", "reverse_ngram", "copied", "bits")
 TRANSFER_METRICS = ("style", "content", "fluency")
+PROMPT_METRICS = ("r_precision",)
 MUSIC_METRICS = MEASURES
-METRICS = (*FEATURE_METRICS, *LOGIT_METRICS, *IMAGE_METRICS, *TEXT_METRICS, *TRANSFER_METRICS, *MUSIC_METRICS)
+METRICS = (
+    *(*FEATURE_METRICS, *LOGIT_METRICS, *IMAGE_METRICS, *PROMPT_METRICS),
+    *(*TEXT_METRICS, *TRANSFER_METRICS, *MUSIC_METRICS),
+)
 """All that can be asked for, by name: from features, from a classifier's answers, from the images themselves, from
-texts, from texts in another style, and of music."""
+the texts that they were made from, from texts, from texts in another style, and of music."""
 
 MANIFOLD_METRICS = ("precision", "recall", "density", "coverage")
 

@@ -23,6 +23,7 @@ from gensdk_training.data.dataset import Dataset, Images, Labels
 from gensdk_training.data.mixtures import MIXTURES
 from gensdk_training.data.sound_pairs import SoundsOfClasses
 from gensdk_training.evaluation.labels import LabelDraw, chosen_of, label_draw
+from gensdk_training.evaluation.prompts import PromptDraw, prompt_draw
 from gensdk_training.run_config import DataConfig
 
 MAX_SAMPLES = 100_000
@@ -34,7 +35,7 @@ PART = 2048
 
 _TAKEN_OVER = (
     *("labels", "fit", "holdout", "only", "value_range", "layout", "depth"),
-    *("sample_rate", "seconds", "text", "bars", "steps_per_beat", "whole", "unheard"),
+    *("sample_rate", "seconds", "text", "bars", "steps_per_beat", "whole", "unheard", "captions"),
 )
 """Of how the model's own training brought data into shape: what an evaluation does alike."""
 
@@ -84,7 +85,7 @@ class SoundDraw:
 class Reference:
     """The data: `train` and `test`, brought to the model's size and channels; `test_images` and `test_labels`
     whole. Both parts number their classes alike. `classes`: how samples get theirs. `notes`: what a reader must
-    know. `sounds`: what samples are made from, of a model that listens."""
+    know. `sounds`: what samples are made from, of a model that listens; `prompts`: the same of one that reads."""
 
     train: Dataset
     test: Dataset
@@ -93,19 +94,30 @@ class Reference:
     classes: LabelDraw
     notes: tuple[str, ...] = ()
     sounds: SoundDraw | None = None
+    prompts: PromptDraw | None = None
 
     def asked(self, count: int, seed: int) -> dict[str, Any]:
         """What `count` samples are asked to be, as :meth:`Generator.sample` takes it."""
-        label = self.classes.for_model(count, seed)
-        return {"label": label} | ({} if self.sounds is None else {"audio": self.sounds.audio(count, seed)})
+        given: dict[str, Any] = {"label": self.classes.for_model(count, seed)}
+        if self.sounds is not None:
+            given["audio"] = self.sounds.audio(count, seed)
+        if self.prompts is not None:
+            given["prompt"] = self.prompts.prompts(count, seed)
+            if (labels := self.prompts.classes(count, seed)) is not None:
+                given["label"] = self.classes.in_model(labels)
+        return given
 
     def asked_labels(self, count: int, seed: int) -> Labels | None:
         """The class of each, int64 [count] in the data's numbers; None where it has none."""
+        if self.prompts is not None:
+            return self.prompts.classes(count, seed)
         return self.classes.of_data(count, seed) if self.sounds is None else self.sounds.labels(count, seed)
 
     @property
     def told(self) -> str:
         """How classes are drawn, in words."""
+        if self.prompts is not None:
+            return self.prompts.told
         return self.classes.told if self.sounds is None else self.sounds.told
 
     def training_parts(self) -> Iterator[Images]:
@@ -168,7 +180,8 @@ def open_reference(model: ModelSpec, data: DataConfig) -> Reference:
     labels = test.labels if train.labels is not None else None
     images = _images(test, np.arange(len(test)))
     sounds = SoundDraw(heard, train.info.class_names or ()) if isinstance(heard, SoundsOfClasses) else None
-    return Reference(train, test, images, labels, draw, (*notes, *draw.notes), sounds)
+    prompts, told = prompt_draw(model, test)
+    return Reference(train, test, images, labels, draw, (*notes, *draw.notes, *told), sounds, prompts)
 
 
 def _alike(

@@ -48,15 +48,9 @@ from gensdk_training.family import (
 from gensdk_training.graphs.context_sampler import EMBEDDING, context_plan
 from gensdk_training.losses.adversarial import generator_loss
 from gensdk_training.losses.matching import matching_loss
+from gensdk_training.networks.image_pairs import ImageEncoder, PairDiscriminator
 from gensdk_training.networks.initialization import initialize
-from gensdk_training.networks.sound_encoder import (
-    ImageEncoder,
-    PairDiscriminator,
-    SoundEncoder,
-    masked,
-    stretched,
-    tilted,
-)
+from gensdk_training.networks.sound_encoder import SoundEncoder, masked, stretched, tilted
 from gensdk_training.networks.strided import halvings, up_stack, widths
 from gensdk_training.optim import Schedule
 from gensdk_training.plan import ExportPlan

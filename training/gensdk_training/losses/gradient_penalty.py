@@ -1,4 +1,4 @@
-"""The gradient penalty of WGAN-GP (Gulrajani et al. 2017, eq. 3)."""
+"""Penalties on gradients of a discriminator: that of WGAN-GP (Gulrajani et al. 2017, eq. 3), and R1."""
 
 from __future__ import annotations
 
@@ -18,4 +18,15 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     value = critic(mixed).reshape(len(mixed), -1).mean(1).sum()
     (gradient,) = torch.autograd.grad(value, mixed, create_graph=True)
     penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    return penalty
+
+
+def r1_penalty(on_real: Tensor, real: Tensor) -> Tensor:
+    """``E ||grad D(x)||^2 / 2`` over real samples (Mescheder, Geiger & Nowozin 2018, "Which Training Methods for
+    GANs do actually Converge?", arXiv 1801.04406, eq. 9).
+
+    `on_real` [B]: D's values on `real` [B, ...], which requires gradients.
+    """
+    (gradient,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
+    penalty: Tensor = gradient.flatten(1).square().sum(dim=1).mean() / 2
     return penalty

@@ -171,10 +171,9 @@ def cached_classifier(
     chosen = settings or ClassifierSettings()
     path = folder / f"classifier-{_digest(data, chosen)}.safetensors"
     network = _fresh_network(data, chosen.seed)
-    if not _load(network, path):
+    if not load_weights(network, path):
         trained = train_classifier(data, chosen)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(path, save(trained.network.state_dict()))
+        keep_weights(trained.network, path)
         return trained
     return ImageClassifier(network, _shape(data), data.num_classes)
 
@@ -186,7 +185,13 @@ def _fresh_network(data: LabelledImages, seed: int) -> ClassifierNetwork:
         return ClassifierNetwork(_shape(data), data.num_classes)
 
 
-def _load(network: ClassifierNetwork, path: Path) -> bool:
+def keep_weights(network: nn.Module, path: Path) -> None:
+    """Writes the weights of `network` into `path`, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, save(network.state_dict()))
+
+
+def load_weights(network: nn.Module, path: Path) -> bool:
     """Fills `network` from `path`; False where there is no file that fits it."""
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,20 +1,17 @@
-"""Networks for pairs of a sound and an image: an encoder of each into one space, and a judge of both."""
+"""What hears a sound: an encoder over its log-mel spectrogram, and what training changes in such."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm
 
+from gensdk_training.networks.image_pairs import direction
 from gensdk_training.networks.log_mel import LogMel
-from gensdk_training.networks.strided import down_stack
 
 MEAN, SPREAD = -8.0, 3.0
 """Of logarithms of powers of speech, about, so that layers see numbers near 0."""
 HALVINGS = 3
-SPARE = 1e-6
-"""Below the length of an embedding, which is divided by it."""
 
 
 class SoundEncoder(nn.Module):
@@ -41,45 +38,6 @@ class SoundEncoder(nn.Module):
         seen = self.body((spectrogram[:, None] - MEAN) / SPREAD)
         both = torch.cat((seen.mean(dim=3), seen.amax(dim=3)), dim=1)
         return direction(self.head(both.flatten(1)))
-
-
-class ImageEncoder(nn.Module):
-    """An image to a direction in the same space."""
-
-    def __init__(self, image: tuple[int, int, int], widths: list[int], features: int) -> None:
-        super().__init__()
-        channels, height, width = image
-        core = (height >> len(widths)) * (width >> len(widths))
-        self.body = down_stack(channels, widths, normalize=True)
-        self.head = nn.Linear(core * widths[-1], features)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """`images` [B, C, H, W] in [-1, 1] to [B, features] of length 1."""
-        return direction(self.head(self.body(images).flatten(1)))
-
-
-class PairDiscriminator(nn.Module):
-    """D(x, e): is image x real, and does it go with embedding e? ``w . f(x) + (V e) . f(x)``, the projection of
-    Miyato & Koyama 2018 (arXiv 1802.05637, eq. 3), every layer with spectral normalization."""
-
-    def __init__(self, image: tuple[int, int, int], widths: list[int], features: int) -> None:
-        super().__init__()
-        channels, height, width = image
-        seen = (height >> len(widths)) * (width >> len(widths)) * widths[-1]
-        self.body = down_stack(channels, widths, normalize=False, wrap=spectral_norm)
-        self.real = spectral_norm(nn.Linear(seen, 1))
-        self.fits = spectral_norm(nn.Linear(features, seen, bias=False))
-
-    def forward(self, images: Tensor, *embeddings: Tensor) -> tuple[Tensor, ...]:
-        """`images` [B, C, H, W] in [-1, 1] with each of `embeddings` [B, features]: for each [B]."""
-        seen = self.body(images).flatten(1)
-        real: Tensor = self.real(seen).flatten()
-        return tuple(real + (self.fits(each) * seen).sum(dim=1) for each in embeddings)
-
-
-def direction(vectors: Tensor) -> Tensor:
-    """`vectors` [B, F] at length 1."""
-    return vectors / torch.sqrt(vectors.square().sum(dim=1, keepdim=True) + SPARE)
 
 
 def masked(spectrogram: Tensor, *, bands: int, pieces: int) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gensdk_training.networks.image_pairs import direction
+
 MASKED = -1e4
 """The score of a place that is not attended to: enough in float32, and within the range of half precision."""
 
@@ -63,3 +65,18 @@ class TextEncoder(nn.Module):
             x = layer(x, mask)
         out: Tensor = self.norm(x) * known.unsqueeze(-1)
         return out
+
+
+class PooledTextEncoder(nn.Module):
+    """A text to a direction: the mean over what :class:`TextEncoder` makes of its words and the begin."""
+
+    def __init__(self, words: TextEncoder, features: int) -> None:
+        super().__init__()
+        self.words = words
+        self.head = nn.Linear(words.place.shape[1], features)
+
+    def forward(self, prompt: Tensor) -> Tensor:
+        """int64 [N, length] to float32 [N, features] of length 1."""
+        read = self.words(prompt)
+        count = (prompt != self.words.rest).sum(dim=1, keepdim=True).to(read.dtype)
+        return direction(self.head(read.sum(dim=1) / count))
