@@ -39,6 +39,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "glo": {"channels": 8, "latent": 8},
     "gmm": {"components": 3},
     "gon": {"hidden": [32], "latent": 8},
+    "ldm": {
+        "channels": 8,
+        "norm_groups": 4,
+        "num_train_timesteps": 50,
+        "autoencoder_channels": 8,
+        "autoencoder_steps": 3,
+    },
     "musegan": {"latent": 4, "generator_channels": 2, "discriminator_channels": 4, "discriminator_steps": 2},
     "musicrnn": {"embedding": 4, "hidden": 12, "head": 8, "warmup_steps": 2},
     "pix2pix": {"channels": 8, "patch_layers": 1},

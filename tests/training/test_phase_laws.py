@@ -37,6 +37,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bigan-conv": ("bigan", {**CONVOLUTIONS, "channels": 8, "discriminator_channels": 8}),
     "ae-conv": ("ae", {**CONVOLUTIONS, "channels": 8}),
     "sgan-conv": ("sgan", {**CONVOLUTIONS, "generator_channels": 8, "classifier_channels": 8, "dropout": 0.3}),
+    "ldm-adversarial": ("ldm", {"adversarial_weight": 0.1, "discriminator_channels": 8}),
     "pix2pix-batch": ("pix2pix", {"norm": "batch"}),
     "srgan-gan": ("srgan", {"objective": "gan"}),
     "gan-conv": ("gan", {**CONVOLUTIONS, "generator_channels": 8, "discriminator_channels": 8}),

@@ -16,6 +16,7 @@ from gensdk_runtime.spec.settings import DiffusionSettings
 from gensdk_runtime.text.vocabulary import vocabulary_bytes
 from gensdk_training.captions import CaptionInfo
 from gensdk_training.family import Batch, Family, FamilyConfig, Phase, require_labels, require_prompts
+from gensdk_training.graphs.autoencoder import Autoencoder
 from gensdk_training.graphs.diffusion_plan import TextConditioning, diffusion_plan
 from gensdk_training.networks.text_encoder import TextEncoder
 from gensdk_training.networks.unet import UNet, UNetShape
@@ -100,11 +101,11 @@ class DenoiserFamily(Family[DenoiserConfigT]):
     def check(self) -> None:
         """Raises :class:`InputError` where sizes, widths or labels don't go together."""
         config, data = self.config, self.data
-        factor = config.patch * 2 ** (len(config.multipliers) - 1)
-        if data.height % factor or data.width % factor:
+        factor, (_, height, width) = config.patch * 2 ** (len(config.multipliers) - 1), self.denoised_shape
+        if height % factor or width % factor:
             raise InputError(
                 f"{self.name} with {len(config.multipliers)} multipliers and patch {config.patch} needs height "
-                f"and width divisible by {factor}, got {data.height}x{data.width}; use fewer, or resize the data"
+                f"and width divisible by {factor}, got {height}x{width}; use fewer, or resize the data"
             )
         heights = self._level_heights
         for resolution in config.attention_resolutions:
@@ -135,10 +136,18 @@ class DenoiserFamily(Family[DenoiserConfigT]):
         return None
 
     @property
+    def denoised_shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of what the denoiser sees: that of the images, unless a family has latents for them."""
+        return (self.data.channels, self.data.height, self.data.width)
+
+    def around(self, networks: Mapping[str, nn.Module]) -> Autoencoder | None:
+        """What leads from images to what the denoiser sees and back; None where it sees them as they are."""
+        return None
+
+    @property
     def _level_heights(self) -> tuple[int, ...]:
-        return tuple(
-            self.data.height // (self.config.patch * 2**level) for level in range(len(self.config.multipliers))
-        )
+        height, patch = self.denoised_shape[1], self.config.patch
+        return tuple(height // (patch * 2**level) for level in range(len(self.config.multipliers)))
 
     @property
     @abstractmethod
@@ -185,7 +194,7 @@ class DenoiserFamily(Family[DenoiserConfigT]):
         """A fresh U-Net."""
         config, heights = self.config, self._level_heights
         shape = UNetShape(
-            image_channels=self.data.channels,
+            image_channels=self.denoised_shape[0],
             channels=config.channels,
             multipliers=config.multipliers,
             blocks=config.blocks,
@@ -241,6 +250,7 @@ class DenoiserFamily(Family[DenoiserConfigT]):
             class_names=None if self.num_classes is None else self.data.class_names,
             text=self._text(networks),
             share_features=share_features,
+            autoencoder=self.around(networks),
         )
 
     def _text(self, networks: Mapping[str, nn.Module]) -> TextConditioning | None:

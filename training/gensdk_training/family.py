@@ -374,6 +374,12 @@ class Family(ABC, Generic[ConfigT]):
         return False
 
     @property
+    def averages_from(self) -> int:
+        """The number of the step in which the networks of :attr:`ema_networks` begin to learn: their averages
+        forget what they began with from there on."""
+        return 0
+
+    @property
     def depends_on_steps(self) -> bool:
         """True if what a step does depends on how many there are: then a run can't be continued beyond its end."""
         return bool(self.config.lr_schedule != "constant")

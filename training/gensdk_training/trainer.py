@@ -137,7 +137,7 @@ class Trainer:
                     self._run_phase(phase, position, repeat, batch + repeat)
             batch += phase.repeat
         synchronize_buffers(self.accelerator, self.networks)
-        self.ema.update(self.step)
+        self.ema.update(max(0, self.step - self.family.averages_from))
         self.step += 1
         if len(self._unchecked) >= (1 if self.accelerator.device.type == "cpu" else CHECK_EVERY):
             self.check_losses()

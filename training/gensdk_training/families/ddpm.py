@@ -30,54 +30,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.programs.schedules import NoiseSchedule
-from gensdk_runtime.spec.model import PredictionType, ScheduleSpec
 from gensdk_runtime.spec.settings import DiffusionSettings
-from gensdk_training.denoiser_family import SIZES, DenoiserConfig, DenoiserFamily
+from gensdk_training.denoiser_family import SIZES
 from gensdk_training.distillation import Distillation, Teacher, open_teacher
 from gensdk_training.family import Batch, Loss, network_of
+from gensdk_training.noise_family import NoiseConfig, NoiseFamily
 from gensdk_training.registry import register
 
 SAME_AS_TEACHER = (*SIZES, "schedule", "beta_start", "beta_end")
 """Settings that a student shares with its teacher: the network's sizes and the schedule."""
 
-MIN_SNR_GAMMA = 5.0
-"""gamma of Hang et al. (2023), section 3.4."""
 
+class DdpmConfig(NoiseConfig):
+    """Settings of :class:`Ddpm`, beside those of :class:`NoiseConfig`.
 
-class DdpmConfig(DenoiserConfig):
-    """Settings of :class:`Ddpm`.
-
-    schedule: How noise is added over the time steps.
-    beta_start: Noise of the first time step. For the linear schedules.
-    beta_end: Noise of the last time step. For the linear schedules.
-    loss_weighting: All time steps alike (Ho et al. 2020, eq. 14), or with the error of x_0 weighted by min(SNR, 5)
-        (Hang et al. 2023): for eps min(SNR, 5) / SNR, for v min(SNR, 5) / (SNR + 1).
-    prediction_type: What the network tells, as diffusers calls it: the noise, v, or the image.
     distill_from: The folder of a run of ddpm that a student learns from, its teacher.
     distill_steps: Steps that a student makes samples in.
     teacher_steps: Steps of the teacher that one of a student's stands for.
     """
 
-    schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    loss_weighting: Literal["plain", "min_snr"] = "plain"
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     distill_from: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     distill_steps: Annotated[int, Field(ge=1, le=1024)] | None = None
     teacher_steps: Annotated[int, Field(ge=1, le=1024)] = 2
 
 
 @register("ddpm")
-class Ddpm(DenoiserFamily[DdpmConfig]):
+class Ddpm(NoiseFamily[DdpmConfig]):
     """Denoising diffusion with a U-Net, by choice conditional on labels."""
 
     title = "denoising diffusion: U-Net with attention; DDPM, DDIM and DPM-Solver++ sampling; guidance"
@@ -92,7 +76,6 @@ class Ddpm(DenoiserFamily[DdpmConfig]):
             raise InputError("distill_from and distill_steps go together: set both, or neither")
         if config.distill_from is not None and config.prediction_type != "v_prediction":
             raise InputError("a student learns v, which tells x_0 at any noise; set prediction_type=v_prediction")
-        self._noise_schedule  # noqa: B018 - raises where it has no noise, or no signal
         self._distillation  # noqa: B018 - raises where the steps don't fit
 
     @property
@@ -100,43 +83,17 @@ class Ddpm(DenoiserFamily[DdpmConfig]):
         """``distill_from``."""
         return None if self.config.distill_from is None else "distill_from"
 
-    @property
-    def schedule(self) -> ScheduleSpec:
-        """The schedule of the settings."""
-        config = self.config
-        return ScheduleSpec(
-            kind=config.schedule,
-            num_train_timesteps=config.num_train_timesteps,
-            beta_start=config.beta_start,
-            beta_end=config.beta_end,
-        )
-
-    @cached_property
-    def _noise_schedule(self) -> NoiseSchedule:
-        return NoiseSchedule.of(self.schedule)
-
-    @cached_property
-    def _alphas_cumprod(self) -> Tensor:
-        """abar_t: float64 [T]."""
-        return torch.from_numpy(self._noise_schedule.alphas_cumprod)
-
     @cached_property
     def _distillation(self) -> Distillation | None:
         steps = self.config.distill_steps
         return None if steps is None else Distillation(self._noise_schedule, steps, self.config.teacher_steps)
 
     @property
-    def prediction_type(self) -> PredictionType:
-        """The one of the settings."""
-        return self.config.prediction_type
-
-    @property
     def defaults(self) -> DiffusionSettings:
         """The program's own, as far as there are time steps, or what a student learned."""
         if self._distillation is not None:
             return self._distillation.defaults
-        own = DiffusionSettings().num_inference_steps
-        return DiffusionSettings(num_inference_steps=min(own, self.config.num_train_timesteps))
+        return super().defaults
 
     def build_networks(self) -> dict[str, nn.Module]:
         """The U-Net `denoiser`, and for a student its `teacher`, frozen."""
@@ -160,31 +117,12 @@ class Ddpm(DenoiserFamily[DdpmConfig]):
         networks["denoiser"].load_state_dict(teacher.network.state_dict())
 
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
-        """Mean of ``||eps - eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t)||^2`` over all elements.
+        """``||eps - eps_theta(x_t, t)||^2``; see :meth:`NoiseFamily.denoising_loss`.
 
-        Ho et al. (2020), eq. 14: t uniform on 0 .. T - 1, one for each image. With v or x_0 in the place of eps:
-        Salimans & Ho (2022), appendix D. A student's loss is that of :class:`Distillation`.
+        A student's loss is that of :class:`Distillation`.
         """
-        x0 = batch.images
-        if self._distillation is not None:
-            told = self.told(networks, batch)
-            errors = self._distillation.loss(networks["denoiser"], networks["teacher"], x0, told)
-            return Loss(errors.mean())
-        timestep = torch.randint(self.config.num_train_timesteps, (len(x0),), device=x0.device)
-        eps = torch.randn_like(x0)
-        abar = self._alphas_cumprod.to(x0.device)[timestep].reshape(-1, 1, 1, 1)
-        alpha, sigma = abar.sqrt().to(x0.dtype), (1 - abar).sqrt().to(x0.dtype)
-        noisy = alpha * x0 + sigma * eps
-        predicted = networks["denoiser"](noisy, timestep, *self.told(networks, batch))
-        truth = {"epsilon": eps, "v_prediction": alpha * eps - sigma * x0, "sample": x0}[self.prediction_type]
-        errors = (predicted - truth).square().mean(dim=(1, 2, 3))
-        total = (self._weights(abar.flatten()).to(errors.dtype) * errors).mean()
-        return Loss(total, {"mse": errors.detach().mean()})
-
-    def _weights(self, abar: Tensor) -> Tensor:
-        """The weight of each time step in the loss: abar [N] to [N], SNR = abar / (1 - abar)."""
-        if self.config.loss_weighting == "plain":
-            return torch.ones_like(abar)
-        snr = abar / (1 - abar)
-        of_x0 = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[self.prediction_type]
-        return snr.clamp(max=MIN_SNR_GAMMA) / of_x0
+        if self._distillation is None:
+            return self.denoising_loss(networks, batch, batch.images)
+        told = self.told(networks, batch)
+        errors = self._distillation.loss(networks["denoiser"], networks["teacher"], batch.images, told)
+        return Loss(errors.mean())
