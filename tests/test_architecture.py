@@ -145,6 +145,8 @@ ELSEWHERE = {
     "runtime/gensdk_runtime/tuning/loading.py": "imports that room where there are such graphs, and not otherwise",
     "training/gensdk_training/family.py": "says of data what they are, for all others to ask",
     "training/gensdk_training/data/feed.py": "deals out pairs of images where data have such",
+    "export/gensdk_export/page/page.py": "its scripts run no decoder of latents",
+    "export/gensdk_export/page/prompts.py": "its scripts read texts",
     "export/gensdk_export/proof.py": "tries graphs at the sizes of images that they take",
     "export/gensdk_export/receptive_proof.py": "tries what a graph that translates images sees",
     "export/gensdk_export/rewrites/uint8.py": "makes images that go in and come out bytes",
