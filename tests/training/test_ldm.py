@@ -181,7 +181,7 @@ def test_labels_and_captions_reach_the_denoiser(asked: str) -> None:
 
     def loss(told: Batch) -> float:
         torch.manual_seed(1)
-        return float(family.loss("denoiser", networks, told).total)
+        return float(family.loss("denoiser", networks, told).total.detach())
 
     here = loss(batch)
     assert loss(batch) == here
@@ -241,7 +241,7 @@ def test_features_and_a_discriminator_change_what_the_autoencoder_learns(tmp_pat
         networks = family.build_networks()
         torch.manual_seed(1)
         loss = family.loss("autoencoder", networks, Batch(images))
-        totals[name] = float(loss.total) - float(loss.logs["l1"])
+        totals[name] = float(loss.total.detach()) - float(loss.logs["l1"])
         torch.autograd.backward(loss.total)
         assert all(part.grad is not None for part in networks["decoder"].parameters())
     assert totals["features"] > totals["plain"]
