@@ -55,7 +55,7 @@ EXTRAS = {
     "rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
     "tensorrt": ("tensorrt", "cuda-bindings"),
     "import": ("onnx",),
-    "diffusers": ("diffusers", "safetensors"),
+    "diffusers": ("diffusers", "safetensors", "tokenizers", "transformers"),
     "plot": ("matplotlib",),
     "video": ("av",),
     "audio": ("soundfile",),

@@ -45,9 +45,9 @@ SIZES = (
 class DenoiserConfig(FamilyConfig):
     """Settings of every family with a U-Net. The defaults suit small images such as 8x8 digits.
 
-    patch: Pixels on each side of a square that the U-Net sees as one position: 2 is a quarter of the work.
     channels: Features of the U-Net, times each of multipliers.
     multipliers: What channels are multiplied with on each level; each level has half the size of the one above.
+    patch: Pixels on each side of a square that the U-Net sees as one position: 2 is a quarter of the work.
     blocks: Residual blocks of each level.
     attention_resolutions: Heights in pixels of the levels that attend; the middle block always does.
     attention_heads: Heads of each attention; they divide channels.
@@ -64,11 +64,11 @@ class DenoiserConfig(FamilyConfig):
     """
 
     steps: Annotated[int, Field(ge=1)] = 6000
-    patch: Annotated[int, Field(ge=1, le=16)] = 1
     channels: Annotated[int, Field(ge=2, le=65536)] = 16
     multipliers: Annotated[
         tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=8)
     ] = (1, 2)
+    patch: Annotated[int, Field(ge=1, le=16)] = 1
     blocks: Annotated[int, Field(ge=1, le=1000)] = 2
     attention_resolutions: tuple[int, ...] = ()
     attention_heads: Annotated[int, Field(ge=1, le=65536)] = 1
