@@ -123,6 +123,7 @@ def test_latents_stay_on_the_gpu_until_they_are_images(
         expected = [model.sample(4, **start, **options).array for start in given]
     seeds = iter((3, 2))
     with Generator.load(latent, backend=host.backend) as model:
+        model.sample(4, **options)
         samples, calls = counted(host.cuda, lambda: model.sample(4, **options))
         found = [model.sample(4, **start, **options).array for start in given]
         prepared = model.prepare(4, **{name: value for name, value in options.items() if name != "seed"})
