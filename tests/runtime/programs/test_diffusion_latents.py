@@ -169,7 +169,7 @@ def test_masks_are_scaled_as_pytorch_does(size: tuple[int, int]) -> None:
         (((0.5, 0.25, 0.125),), lambda x: 0.5 * x[:, :1] + 0.25 * x[:, 1:] + 0.125),
         (None, lambda x: x),
     ],
-    ids=str,
+    ids=["weights", "both", "bias", "none"],
 )
 def test_who_looks_at_steps_sees_a_preview(rows: Any, expected: Any) -> None:
     shown: list[StepEnd] = []
