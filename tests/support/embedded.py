@@ -23,6 +23,8 @@ def precisions_of(name: str) -> tuple[str, ...]:
 
 KINDS = {name: model_of(name).output.kind for name in embedded_names()}
 IMAGES = tuple(name for name, kind in KINDS.items() if kind == "image")
+STORED_IN_HALF = ("sprites",)
+"""Of those, the ones whose weights were rounded when they were exported: the bounds of their proof are loose."""
 FEW_STEPS: dict[str, dict[str, Any]] = {"diffusion": {"num_inference_steps": 3}, "sequence": {"max_length": 24}}
 """Options by kind of program with which a sample takes a moment."""
 STEPWISE = ("autoregressive", "sequence")

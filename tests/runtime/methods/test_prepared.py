@@ -37,10 +37,12 @@ DIFFUSION = [
 @pytest.mark.parametrize("bundle", IMAGES)
 def test_what_was_prepared_gives_what_sample_gives(bundle: str) -> None:
     with Generator.load(bundle, backend="onnxruntime") as model:
+        asked: dict[str, Any] = {} if model.model.num_classes is None else {"label": 2}
+        told: dict[str, Any] = {} if model.model.condition("prompt") is None else {"prompt": "green dragon"}
         for n in (1, 3):
-            prepared = model.prepare(n, label=2)
+            prepared = model.prepare(n, **asked)
             for seed in (0, 7):
-                found, expected = prepared.draw(seed), model.sample(n, seed=seed, label=2)
+                found, expected = prepared.draw(seed, **told), model.sample(n, seed=seed, **asked, **told)
                 np.testing.assert_array_equal(found.array, expected.array)
                 assert found.seeds == expected.seeds
                 assert found.settings == expected.settings
