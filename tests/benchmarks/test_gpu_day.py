@@ -39,7 +39,7 @@ from gensdk_runtime.backends.onnxruntime.providers import Memory
 from gensdk_runtime.errors import UnavailableError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.methods.prepared import Prepared
-from support.embedded import IMAGES
+from support.embedded import IMAGES, precisions_of
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_proof_of_every_bundle(small: Order, bundle: str) -> None:
         "batch split",
         "prepared draws",
     }
-    assert {row.subject for row in rows} == {f"{bundle} fp32", f"{bundle} fp16"}
+    assert {row.subject for row in rows} == {f"{bundle} {precision}" for precision in precisions_of(bundle)}
     assert "failed" not in states(rows)
     assert all(
         "bit for bit" in row.detail for row in rows if row.what in ("replay", "batch split", "prepared draws")
