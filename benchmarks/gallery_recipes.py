@@ -21,6 +21,7 @@ DIGITS: dict[str, tuple[str, dict[str, Any]]] = {
     "digits-gan": ("gan", {**_LINEAR, "steps": 8000}),
     "digits-cgan": ("cgan", RECIPES["digits-cgan"].config),
     "digits-flow": ("flow", RECIPES["digits-flow"].config),
+    "digits-ldm": ("ldm", RECIPES["digits-ldm"].config),
     "digits-pixelrnn": ("pixelrnn", RECIPES["digits-pixelrnn"].config),
     "digits-wgan": (
         "wgan",

@@ -173,6 +173,7 @@ def train_student(subject: Subject, teacher: Path, steps: int, teacher_steps: in
 
 
 def measure_gan(subject: Subject) -> Iterator[Row]:
+    """Of a GAN, and of latent diffusion, with its default settings."""
     with subject.generator() as generator:
         report = sample_and_judge(subject, generator)
     yield subject.row("classifier-FID", report.fid, at_most(25), against(report))
@@ -229,6 +230,7 @@ MEASURES = {
     "digits-flow": measure_digits_flow,
     "mnist-ddpm": measure_mnist_ddpm,
     "mnist-flow": measure_flow,
+    "digits-ldm": measure_gan,
     "digits-dcgan": measure_gan,
     "digits-cgan": measure_gan,
     "digits-vae": measure_digits_vae,

@@ -78,6 +78,7 @@ _SMALL_UNET = {"conditional": True, "multipliers": [1, 2, 4], "blocks": 1, "step
 RECIPES: dict[str, Recipe] = {
     "digits-ddpm": Recipe("ddpm", "digits", {"conditional": True}, export={"fp16": True, "share_features": 1}),
     "digits-flow": Recipe("flow", "digits", {"conditional": True}),
+    "digits-ldm": Recipe("ldm", "digits", {"conditional": True, "autoencoder_steps": 1000, "steps": 5000}),
     "mnist-ddpm": Recipe("ddpm", "mnist", _SMALL_UNET),
     "mnist-flow": Recipe("flow", "mnist", _SMALL_UNET),
     "digits-dcgan": Recipe(
