@@ -22,7 +22,13 @@ from gensdk_training.evaluation import evaluate as evaluate_module
 from gensdk_training.evaluation.evaluate import Evaluation, evaluate
 from gensdk_training.evaluation.evaluation_page import page
 from gensdk_training.evaluation.evaluation_report import EvaluationReport
-from gensdk_training.evaluation.measures import METRICS, MUSIC_METRICS, TEXT_METRICS, TRANSFER_METRICS
+from gensdk_training.evaluation.measures import (
+    METRICS,
+    MUSIC_METRICS,
+    PROMPT_METRICS,
+    TEXT_METRICS,
+    TRANSFER_METRICS,
+)
 from gensdk_training.evaluation.point_models import mixture_measures
 from gensdk_training.evaluation.subject import check_model
 from gensdk_training.metrics.classifier import ClassifierSettings
@@ -46,7 +52,7 @@ def dcgan() -> Evaluation:
 def test_every_measure_is_there_with_its_floor() -> None:
     report = dcgan().report
     found = {measure.name for measure in report.measures}
-    others = {"path", *TEXT_METRICS, *TRANSFER_METRICS, *MUSIC_METRICS}
+    others = {"path", *PROMPT_METRICS, *TEXT_METRICS, *TRANSFER_METRICS, *MUSIC_METRICS}
     assert found == (set(METRICS) - others) | {"copies", "path_reach", "path_steepest"}
     assert all(measure.floor is not None for measure in report.measures)
     assert report.extractor is not None

@@ -26,6 +26,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "srgan-gan": ("srgan", {"objective": "gan"}),
     "vae-conv": ("vae", {"architecture": "conv"}),
 }
+PAIRS = {"sound2image", "text2image"}
+"""Families that tell each image from the others of its batch: their settings refuse one."""
 ONE_IS_TOO_FEW = {"musegan", "sgan"}
 """Families of linear layers with batch norms: one sample has nothing to be compared with."""
 
@@ -44,7 +46,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_a_step_of_any_size(case: str, precision: str, source: str) -> None:
     family, settings = CASES[case]
     small = f"/{SMALLEST}.npz" in source
-    for batch_size in (1, 2, 3, 100):
+    for batch_size in (2, 3, 100) if case in PAIRS else (1, 2, 3, 100):
         config = {**({"labels": 8} if family == "sgan" else {}), **settings, "batch_size": batch_size}
         said = refusal(tiny_run(family, source=source, config=config).resolved(), precision)
         if said is None:

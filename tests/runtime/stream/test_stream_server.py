@@ -338,7 +338,9 @@ def test_the_page_shows_both_pictures_and_the_figures(tmp_path: Any) -> None:
             assert float(shown["fps"]) > 0
             assert shown["age"].endswith("ms")
             assert int(shown["skipped"]) > 0
-            assert not [url for url in asked if not url.startswith((sink.url, "data:", "chrome:"))]
+            assert not [
+                url for url in asked if not url.startswith((sink.url, "data:", "chrome:", "chrome-untrusted:"))
+            ]
             done.set()
             thread.join()
             assert "ended" in tab.run(ENDED)
