@@ -15,7 +15,8 @@ def matching_loss(one: Tensor, other: Tensor, labels: Tensor, temperature: float
     of each (Xu et al. 2018, "AttnGAN", eq. 10-12; with several that are right as in Khosla et al. 2020,
     "Supervised Contrastive Learning", eq. 2).
     """
-    scores = one @ other.t() / temperature
+    with torch.autocast(one.device.type, enabled=False):  # a temperature magnifies what half precision rounds
+        scores = one.float() @ other.float().t() / temperature
     same = (labels[:, None] == labels).to(scores.dtype)
     targets = same / same.sum(dim=1, keepdim=True)  # symmetric: both ways have the same
     loss = functional.cross_entropy(scores, targets) + functional.cross_entropy(scores.t(), targets)

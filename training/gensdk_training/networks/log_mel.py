@@ -6,6 +6,7 @@ everywhere. Powers span many orders of magnitude: half precision would lose the 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 import numpy as np
@@ -53,6 +54,13 @@ class LogMel(nn.Module):
         behind = (count + HOPS - 1) * self.hop - self.size // 2 - sounds.shape[1]
         parts = functional.pad(scaled, (self.size // 2, behind)).reshape(-1, count + HOPS - 1, self.hop)
         pieces = torch.cat([parts[:, first : first + count] for first in range(HOPS)], dim=2)
-        cosines, sines = (pieces @ self.waves).chunk(2, dim=2)
-        power = (cosines.square() + sines.square()) @ self.bands
+        with without_autocast(sounds):
+            cosines, sines = (pieces @ self.waves).chunk(2, dim=2)
+            power = (cosines.square() + sines.square()) @ self.bands
         return torch.log(FLOOR + power).transpose(1, 2)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Float32 in mixed precision; nothing where there is none, as in an export."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

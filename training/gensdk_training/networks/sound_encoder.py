@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_training.networks.image_pairs import direction
-from gensdk_training.networks.log_mel import LogMel
+from gensdk_training.networks.log_mel import LogMel, without_autocast
 
 MEAN, SPREAD = -8.0, 3.0
 """Of logarithms of powers of speech, about, so that layers see numbers near 0."""
@@ -35,7 +35,9 @@ class SoundEncoder(nn.Module):
 
     def heard(self, spectrogram: Tensor) -> Tensor:
         """The same of what :class:`LogMel` makes, [B, bands, pieces]."""
-        seen = self.body((spectrogram[:, None] - MEAN) / SPREAD)
+        # PyTorch's convolutions in bfloat16 gave NaN for gradients of these weights on the CPU.
+        with without_autocast(spectrogram):
+            seen = self.body((spectrogram[:, None] - MEAN) / SPREAD)
         both = torch.cat((seen.mean(dim=3), seen.amax(dim=3)), dim=1)
         return direction(self.head(both.flatten(1)))
 
