@@ -75,8 +75,7 @@ def test_half_files_are_half_as_large(family: str, exported: Export) -> None:
     whole = [graph.name for graph in exported(family).plan.model.graphs if graph.name not in halved]
     assert all(sizes[name, "fp16"] == sizes[name, "fp32"] for name in whole)
     for name in large:
-        share = 0.55 if sizes[name, "fp32"] > 200_000 else 0.62  # operators and names stay as they are
-        assert sizes[name, "fp16"] <= share * sizes[name, "fp32"]
+        assert sizes[name, "fp16"] <= 0.55 * sizes[name, "fp32"]
 
 
 def test_every_graph_has_an_engine_in_both_precisions(family: str, exported: Export) -> None:
