@@ -40,7 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gmm": {"components": 3},
     "gon": {"hidden": [32], "latent": 8},
     "ldm": {
-        "channels": 8,
+        "channels": 16,
         "norm_groups": 4,
         "num_train_timesteps": 50,
         "autoencoder_channels": 8,

@@ -49,7 +49,7 @@ def test_a_step_of_any_size(case: str, precision: str, source: str) -> None:
     for batch_size in (1, 2, 3, 100):
         config = {**({"labels": 8} if family == "sgan" else {}), **settings, "batch_size": batch_size}
         if case in PAIRS and batch_size == 1:
-            with pytest.raises(InputError, match="batch_size: .*greater than or equal to 2"):
+            with pytest.raises(InputError, match=r"batch_size: .*greater than or equal to 2"):
                 tiny_run(family, source=source, config=config).resolved()
             continue
         said = refusal(tiny_run(family, source=source, config=config).resolved(), precision)
