@@ -83,17 +83,18 @@ def of_plan(make: Callable[[], ExportPlan]) -> Callable[[ExitStack], Any]:
     return opened
 
 
-def diffusion_bundles() -> list[str]:
-    """The embedded ones of this program."""
+def diffusion_bundles() -> list[tuple[str, str]]:
+    """The embedded ones of this program, in each precision that they have."""
     found = []
     for name in embedded_names():
         with Bundle.open(name) as bundle:
-            found += [name] if bundle.manifest.model.program.kind == "diffusion" else []
+            if bundle.manifest.model.program.kind == "diffusion":
+                found += [(name, precision) for precision in bundle.manifest.precisions]
     return found
 
 
 PROGRAMS: dict[str, Callable[[ExitStack], Any]] = {
-    **{f"{name} {p}": of_bundle(name, p) for name in diffusion_bundles() for p in ("fp32", "fp16")},
+    **{f"{name} {p}": of_bundle(name, p) for name, p in diffusion_bundles()},
     **{f"first contract, {p}": of_bundle(old_bundle("digits-ddpm"), p) for p in ("fp32", "fp16")},
     "no classes": of_plan(lambda: tiny_plan(conditional=False)),
     "black box": of_plan(lambda: black_box(conditional=True)),

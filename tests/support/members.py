@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gensdk_runtime.conditions.base import examples_of
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.noise import SampleKey
 from gensdk_runtime.programs.diffusion import DiffusionProgram
@@ -23,7 +24,7 @@ def member_options(program: DiffusionProgram) -> st.SearchStrategy[dict[str, Any
         "timestep_spacing": st.sampled_from(get_args(TimestepSpacing)),
         "clip_sample": st.booleans(),
     }
-    if program.model.num_classes:
+    if program.model.num_classes or program.spec.context_graph is not None:
         choices["guidance_scale"] = st.sampled_from([1.0, 1.5, 4.0])
     if program.spec.shallow_graph is not None:
         choices["cache_interval"] = st.integers(1, 3)
@@ -44,8 +45,10 @@ def a_run(program: DiffusionProgram, seed: int, n: int, padded: int = 0) -> Run:
     classes = program.model.num_classes
     places = np.minimum(np.arange(n + padded), n - 1)
     keys = tuple(SampleKey(seed, int(place)) for place in places)
-    labels = {"label": (places + seed) % (classes + 1)} if classes else {}
-    return Run(keys, np.full((n, *program.model.output.shape), np.nan, np.float32), labels)
+    conditions = {kind: values[places] for kind, values in examples_of(program.model, n, first=seed).items()}
+    if classes:
+        conditions["label"] = (places + seed) % (classes + 1)
+    return Run(keys, np.full((n, *program.model.output.shape), np.nan, np.float32), conditions)
 
 
 def alone(program: DiffusionProgram, run: Run, place: int, settings: DiffusionSettings) -> NDArray[np.float32]:
