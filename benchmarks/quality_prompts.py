@@ -33,7 +33,7 @@ from gensdk_training.run_config import DataConfig, RunConfig
 SETTINGS: dict[str, Any] = {
     "batch_size": 32,
     "steps": 3600,
-    "reading_steps": 900,
+    "matching_steps": 900,
     "generator_learning_rate": 6e-4,
     "discriminator_learning_rate": 1e-3,
     "ema_decay": 0.997,

@@ -71,7 +71,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "features": 8,
         "generator_channels": 8,
         "discriminator_channels": 8,
-        "listening_steps": 3,
+        "matching_steps": 3,
     },
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
@@ -82,7 +82,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "features": 8,
         "generator_channels": 8,
         "discriminator_channels": 8,
-        "reading_steps": 3,
+        "matching_steps": 3,
     },
     "textstyle": {
         "features": 8,

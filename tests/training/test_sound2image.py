@@ -180,11 +180,11 @@ def _augmented() -> Any:
 
 
 def test_parts_of_a_run_take_turns() -> None:
-    family = Sound2Image(Sound2ImageConfig(listening_steps=3, steps=4), with_source("sound2image", DIGITS))
+    family = Sound2Image(Sound2ImageConfig(matching_steps=3, steps=4), with_source("sound2image", DIGITS))
     active = [[phase.name for phase in family.phases() if not family.rests(phase.name, step)] for step in range(5)]
-    assert active == [["listening"]] * 3 + [["discriminator", "generator"]] * 2
+    assert active == [["matching"]] * 3 + [["discriminator", "generator"]] * 2
     assert family.notes() == ()
-    short = Sound2Image(Sound2ImageConfig(listening_steps=4, steps=4), with_source("sound2image", DIGITS))
+    short = Sound2Image(Sound2ImageConfig(matching_steps=4, steps=4), with_source("sound2image", DIGITS))
     assert "the generator stays as it began" in short.notes()[0]
 
 

@@ -46,21 +46,21 @@ def test_the_game_is_as_written() -> None:
     images = torch.cat((torch.ones(3, 1, 8, 8), -torch.ones(1, 1, 8, 8)))
     words = torch.tensor([[1.0], [1.0], [-1.0], [1.0]])
     wrong = torch.tensor([False, True, True, True])
-    loss = family(shift=0.0)._discriminator_loss({"discriminator": Told()}, images, -images, words, wrong)
+    loss = family(shift=0.0).judge({"discriminator": Told()}, images, -images, words, wrong)
     real, fake, other = [0.5, 0.5, -0.5, -0.5], [-0.5, -0.5, -0.5, 0.5], [0.5, 0.5, 0.5, -0.5]
     total = np.mean([1 - v for v in real]) + np.mean([1 + v for v in fake]) / 2
     total += np.mean([(1 + v) * w for v, w in zip(other, wrong.tolist(), strict=True)]) / 2
     assert loss.total.item() == pytest.approx(total)
-    assert loss.logs["right_words"] == 0.0
+    assert loss.logs["right_conditions"] == 0.0
     assert loss.logs["distance"].item() == pytest.approx(np.mean(real) - np.mean(fake))
 
 
-def test_right_words_are_counted_among_those_that_differ() -> None:
+def test_right_conditions_are_counted_among_those_that_differ() -> None:
     images, words = torch.ones(4, 1, 8, 8), torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
-    loss = family()._discriminator_loss(
+    loss = family().judge(
         {"discriminator": Told()}, images, -images, words, torch.tensor([True, True, True, False])
     )
-    assert loss.logs["right_words"].item() == pytest.approx(2 / 3)
+    assert loss.logs["right_conditions"].item() == pytest.approx(2 / 3)
 
 
 def test_words_that_count_for_nothing_are_diagnosed() -> None:
@@ -68,7 +68,7 @@ def test_words_that_count_for_nothing_are_diagnosed() -> None:
     for number in range(12):
         value = 0.5 if number > 4 else 0.9
         monitor.look_at_logs(
-            200 + 25 * (number + 1), {"discriminator/right_words": value}, {}, since=200 + 25 * number
+            200 + 25 * (number + 1), {"discriminator/right_conditions": value}, {}, since=200 + 25 * number
         )
     (warning,) = monitor.diagnosis.warnings
     assert warning.kind == "condition_ignored"
@@ -76,7 +76,7 @@ def test_words_that_count_for_nothing_are_diagnosed() -> None:
     listening = Monitor(LOG_MEANINGS)
     for number in range(12):
         listening.look_at_logs(
-            200 + 25 * (number + 1), {"discriminator/right_words": 0.6}, {}, since=200 + 25 * number
+            200 + 25 * (number + 1), {"discriminator/right_conditions": 0.6}, {}, since=200 + 25 * number
         )
     assert listening.diagnosis.warnings == ()
 
@@ -89,11 +89,11 @@ def test_r1_is_half_the_squared_gradient() -> None:
 
 
 def test_parts_of_a_run_take_turns() -> None:
-    whole = family(reading_steps=3, steps=4)
+    whole = family(matching_steps=3, steps=4)
     active = [[phase.name for phase in whole.phases() if not whole.rests(phase.name, step)] for step in range(5)]
-    assert active == [["reading"]] * 3 + [["discriminator", "generator"]] * 2
+    assert active == [["matching"]] * 3 + [["discriminator", "generator"]] * 2
     assert whole.notes() == ()
-    assert "the generator stays as it began" in family(reading_steps=4, steps=4).notes()[0]
+    assert "the generator stays as it began" in family(matching_steps=4, steps=4).notes()[0]
 
 
 def test_a_batch_of_one_caption_has_no_wrong_words() -> None:
@@ -103,7 +103,7 @@ def test_a_batch_of_one_caption_has_no_wrong_words() -> None:
     alike = Batch(one.images, prompts=one.prompts[:1].expand(16, -1))
     loss = told.loss("discriminator", told.build_networks(), alike)
     assert loss.total.isfinite()
-    assert loss.logs["right_words"] == 0
+    assert loss.logs["right_conditions"] == 0
 
 
 def test_some_captions_of_a_batch_always_stay() -> None:

@@ -266,7 +266,7 @@ LOG_MEANINGS: Mapping[str, LogMeaning] = {
     "d_real": "real_probability",
     "d_fake": "fake_probability",
     "distance": "critic_distance",
-    "right_words": "matching_accuracy",
+    "right_conditions": "matching_accuracy",
 }
 """The names that families log these under in :attr:`Loss.logs`; others mean nothing to the diagnosis."""
 

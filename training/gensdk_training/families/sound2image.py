@@ -7,7 +7,7 @@ Discriminator" (arXiv 1802.05637); the matching loss that of Xu et al. 2018, "At
 Idea: sounds and images of one class are pairs, and no class is ever told to the generator: it gets what an encoder
 heard. Two parts, one after the other:
 
-- listening: an encoder of sounds and one of images learn to put a sound and an image of the same class near each
+- matching: an encoder of sounds and one of images learn to put a sound and an image of the same class near each
   other. In a batch, ``p(x_j | s_i) ~ exp(cos(s_i, x_j) / temperature)``, and ``-log p`` of those of the same class
   is what both minimize, from sounds to images and back. Of a sound they hear its log-mel spectrogram, which
   training masks, stretches and tilts, so that another speaker is less of a stranger.
@@ -35,79 +35,53 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
-from gensdk_training.family import (
-    Batch,
-    Family,
-    FamilyConfig,
-    Loss,
-    Phase,
-    network_of,
-    require_labels,
-    require_sources,
-)
+from gensdk_training.family import Batch, FamilyConfig, Loss, network_of, require_labels, require_sources
 from gensdk_training.graphs.context_sampler import EMBEDDING, context_plan
-from gensdk_training.losses.adversarial import generator_loss
-from gensdk_training.losses.matching import matching_loss
-from gensdk_training.networks.image_pairs import ImageEncoder, PairDiscriminator
-from gensdk_training.networks.initialization import initialize
+from gensdk_training.matched_family import (
+    DISCRIMINATOR,
+    GENERATOR,
+    MATCHING,
+    VIEWER,
+    MatchedConfig,
+    MatchedFamily,
+    Rate,
+    Share,
+    Weight,
+    Width,
+)
 from gensdk_training.networks.sound_encoder import SoundEncoder, masked, stretched, tilted
-from gensdk_training.networks.strided import halvings, up_stack, widths
-from gensdk_training.optim import Schedule
+from gensdk_training.networks.strided import halvings, up_stack
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 from gensdk_training.running_statistics import evaluated
 
-LISTENING, DISCRIMINATOR, GENERATOR = "listening", "discriminator", "generator"
-LISTENER, VIEWER = "listener", "viewer"
-Width = Annotated[int, Field(ge=1, le=4096)]
-Rate = Annotated[float, Field(gt=0)]
+LISTENER = "listener"
 
 
-class Sound2ImageConfig(FamilyConfig):
+class Sound2ImageConfig(MatchedConfig):
     """Settings of :class:`Sound2Image`.
 
     bands: Of the log-mel spectrogram.
     listener_channels: Features after the first convolution of the encoder of sounds, doubling with its last two.
-    viewer_channels: Features after the first convolution of the encoder of images, doubling with each halving.
-    features: Values of an embedding.
-    latent: Values in z, standard normal.
-    generator_channels: Features before the generator's last convolution, doubling towards its first.
-    discriminator_channels: Features after the discriminator's first convolution, doubling with each halving.
-    listening_steps: Steps of the first part; those that are left are the second.
-    listening_rate: Step size of the optimizer of both encoders.
-    temperature: By which cosines are divided: the less, the more counts the nearest.
     masked_bands: Bands of the spectrogram that training hides at most.
     masked_pieces: Pieces in time of the spectrogram that training hides at most.
     stretch: Share by which training makes sounds longer or shorter at most.
     shift: Share by which training moves frequencies up or down at most.
     tilt: Nats by which training makes the ends of the spectrum louder or quieter at most.
-    match_weight: Of the matching loss in what the generator minimizes.
     """
 
-    batch_size: Annotated[int, Field(ge=2, le=65536)] = 32
     steps: Annotated[int, Field(ge=1)] = 2300
-    lr_schedule: Schedule = "linear"
     bands: Annotated[int, Field(ge=4, le=512)] = 40
     listener_channels: Width = 32
     viewer_channels: Width = 16
-    features: Width = 32
-    latent: Width = 32
-    generator_channels: Width = 32
-    discriminator_channels: Width = 32
-    listening_steps: Annotated[int, Field(ge=0)] = 800
-    listening_rate: Rate = 2e-3
-    generator_learning_rate: Rate = 5e-4
-    discriminator_learning_rate: Rate = 5e-4
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    matching_steps: Annotated[int, Field(ge=0)] = 800
+    matching_rate: Rate = 2e-3
     masked_bands: Annotated[int, Field(ge=0)] = 8
     masked_pieces: Annotated[int, Field(ge=0)] = 6
-    stretch: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    shift: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    tilt: Annotated[float, Field(ge=0)] = 1.0
-    match_weight: Annotated[float, Field(ge=0)] = 0.25
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    stretch: Share = 0.2
+    shift: Share = 0.15
+    tilt: Weight = 1.0
+    ema_decay: Share = 0.998
 
 
 class HeardGenerator(nn.Module):
@@ -124,13 +98,14 @@ class HeardGenerator(nn.Module):
 
 
 @register("sound2image")
-class Sound2Image(Family[Sound2ImageConfig]):
+class Sound2Image(MatchedFamily[Sound2ImageConfig]):
     """A conditional GAN whose condition is what an encoder hears in a sound."""
 
     title = "images from sounds: a matching-aware GAN over an encoder of log-mel spectrograms"
     paper = "Reed et al. (2016), Generative Adversarial Text to Image Synthesis, with sounds in place of texts"
     Config: ClassVar[type[FamilyConfig]] = Sound2ImageConfig
     ema_networks = (LISTENER, GENERATOR)
+    encoder = LISTENER
     starts_from = "sounds"
 
     def check(self) -> None:
@@ -142,79 +117,36 @@ class Sound2Image(Family[Sound2ImageConfig]):
                 "are pairs by them; bring labels"
             )
 
-    def build_networks(self) -> dict[str, nn.Module]:
-        """`listener`, `viewer`, `generator` and `discriminator`."""
-        config, image, sounds = self.config, self.data.image.shape, self.data.require_sounds()
-        times = halvings(self.data.height, self.data.width, family=self.name)
-        networks: dict[str, nn.Module] = {
-            LISTENER: SoundEncoder(
-                sounds.sample_rate,
-                bands=config.bands,
-                channels=config.listener_channels,
-                features=config.features,
-            ),
-            VIEWER: ImageEncoder(image, widths(config.viewer_channels, times), config.features),
-            GENERATOR: HeardGenerator(
-                config.latent + config.features, widths(config.generator_channels, times)[::-1], image
-            ),
-            DISCRIMINATOR: PairDiscriminator(image, widths(config.discriminator_channels, times), config.features),
-        }
-        initialize(networks[GENERATOR])
-        initialize(networks[DISCRIMINATOR])
-        return networks
-
-    def phases(self) -> tuple[Phase, ...]:
-        """`listening`, `discriminator`, `generator`; :meth:`rests` says when each has its turn."""
+    def make_encoder(self) -> nn.Module:
+        """Of sounds."""
         config = self.config
-        betas = (config.beta1, config.beta2)
-        return (
-            Phase(LISTENING, (LISTENER, VIEWER), config.listening_rate),
-            Phase(DISCRIMINATOR, (DISCRIMINATOR,), config.discriminator_learning_rate, betas),
-            Phase(GENERATOR, (GENERATOR,), config.generator_learning_rate, betas),
+        return SoundEncoder(
+            self.data.require_sounds().sample_rate,
+            bands=config.bands,
+            channels=config.listener_channels,
+            features=config.features,
         )
 
-    def rests(self, phase: str, step: int) -> bool:
-        """The first part ends where the second begins."""
-        return (phase == LISTENING) != (step < self.config.listening_steps)
-
-    def notes(self) -> tuple[str, ...]:
-        """What a run has no steps for."""
-        config = self.config
-        if config.steps > config.listening_steps:
-            return ()
-        return (
-            f"steps {config.steps} end before the game, which begins at step {config.listening_steps}: the "
-            "generator stays as it began; give more steps, or fewer listening_steps",
-        )
+    def make_generator(self, channels: list[int]) -> nn.Module:
+        """Of images."""
+        return HeardGenerator(self.config.latent + self.config.features, channels, self.data.image.shape)
 
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
         """The matching loss of both encoders; the hinge loss of D, half of its false pairs real images; or that of
         G, and `match_weight` times the matching loss of what it made."""
         listener = network_of(networks, LISTENER, SoundEncoder)
-        viewer, labels, config = networks[VIEWER], require_labels(batch), self.config
+        labels, images = require_labels(batch), batch.images
         spectrogram = self._varied(listener.log_mel(require_sources(batch)[..., 0]))
-        if phase == LISTENING:
-            heard, seen = listener.heard(spectrogram), viewer(batch.images)
-            loss, right = matching_loss(heard, seen, labels, config.temperature)
-            return Loss(loss, {"right_pairs": right})
+        if phase == MATCHING:
+            return self.match(listener.heard(spectrogram), networks[VIEWER](images), labels)
         with torch.no_grad(), evaluated(listener):
             embedding = listener.heard(spectrogram)
-        z = torch.randn(len(embedding), config.latent, device=embedding.device)
+        z = torch.randn(len(embedding), self.config.latent, device=embedding.device)
         with torch.set_grad_enabled(phase == GENERATOR):
             fake = networks[GENERATOR](z, embedding)
-        judge = networks[DISCRIMINATOR]
-        (on_fake,) = judge(fake, embedding)
         if phase == DISCRIMINATOR:
-            on_real, on_wrong = judge(batch.images, embedding, embedding.roll(1, dims=0))
-            wrong = labels != labels.roll(1)
-            total = torch.relu(1 - on_real).mean() + torch.relu(1 + on_fake).mean() / 2
-            total = total + (torch.relu(1 + on_wrong) * wrong).mean() / 2
-            logs = {"distance": (on_real.mean() - on_fake.mean()).detach(), "on_wrong": on_wrong.detach().mean()}
-            return Loss(total, logs)
-        with evaluated(viewer):
-            match, right = matching_loss(embedding, viewer(fake), labels, config.temperature)
-        logs = {"on_fake": on_fake.detach().mean(), "match": match.detach(), "right_pairs": right}
-        return Loss(generator_loss("hinge", on_fake) + config.match_weight * match, logs)
+            return self.judge(networks, images, fake, embedding, labels != labels.roll(1))
+        return self.fool(networks, fake, embedding, labels, None)
 
     def _varied(self, spectrogram: Tensor) -> Tensor:
         """As another speaker might have said it, at another pace, into another microphone, and partly covered."""

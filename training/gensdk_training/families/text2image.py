@@ -6,7 +6,7 @@ the matching loss that of Xu et al. 2018, "AttnGAN" (arXiv 1711.10485, eq. 10).
 
 Idea: two parts, one after the other, as the paper has them:
 
-- reading: an encoder of captions and one of images learn to put a caption and its image near each other. In a
+- matching: an encoder of captions and one of images learn to put a caption and its image near each other. In a
   batch, ``p(x_j | t_i) ~ exp(cos(t_i, x_j) / temperature)``, and ``-log p`` of those of the same caption is what
   both minimize, from captions to images and back.
 - painting: with the encoder of captions as it is, G(z, t) plays the hinge game against D(x, t), which sees pairs:
@@ -16,7 +16,7 @@ Idea: two parts, one after the other, as the paper has them:
 Words are left out in training or said to be unknown, and a share of the captions is empty, so that a few words,
 new words and no words say something too.
 
-What goes wrong, and what is done about it. Captions are ignored where D looks at images alone: `right_words`,
+What goes wrong, and what is done about it. Captions are ignored where D looks at images alone: `right_conditions`,
 which a run logs, is the share of real images that D gives more with their own words than with others'; near one
 half it listens to none, and G has nothing to learn from it, which the diagnosis of the run says. Late in training
 D knows a small data set by heart, and G collapses: D sees images moved by up to `shift`, its weights are divided
@@ -41,54 +41,47 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 from gensdk_runtime.text.vocabulary import vocabulary_bytes
 from gensdk_training.captions import CaptionInfo
-from gensdk_training.family import Batch, Family, FamilyConfig, Loss, Phase, network_of, require_prompts
+from gensdk_training.family import Batch, FamilyConfig, Loss, network_of, require_prompts
 from gensdk_training.graphs.context_sampler import EMBEDDING, context_plan
-from gensdk_training.losses.adversarial import generator_loss
 from gensdk_training.losses.gradient_penalty import r1_penalty
-from gensdk_training.losses.matching import matching_loss
-from gensdk_training.networks.image_pairs import ImageEncoder, PairDiscriminator
-from gensdk_training.networks.initialization import initialize
+from gensdk_training.matched_family import (
+    DISCRIMINATOR,
+    GENERATOR,
+    MATCHING,
+    VIEWER,
+    MatchedConfig,
+    MatchedFamily,
+    Rate,
+    Share,
+    Weight,
+    Width,
+)
+from gensdk_training.networks.image_pairs import Wrap
 from gensdk_training.networks.shifted import shifted
-from gensdk_training.networks.strided import halvings, up_stack, widths
+from gensdk_training.networks.strided import halvings, up_stack
 from gensdk_training.networks.text_encoder import PooledTextEncoder, TextEncoder
-from gensdk_training.optim import Schedule
 from gensdk_training.plan import ExportPlan
 from gensdk_training.registry import register
 from gensdk_training.running_statistics import evaluated
 
-READING, DISCRIMINATOR, GENERATOR = "reading", "discriminator", "generator"
-TEXT_ENCODER, VIEWER = "text_encoder", "viewer"
-Width = Annotated[int, Field(ge=1, le=4096)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Weight = Annotated[float, Field(ge=0)]
+TEXT_ENCODER = "text_encoder"
 
 
-class Text2ImageConfig(FamilyConfig):
+class Text2ImageConfig(MatchedConfig):
     """Settings of :class:`Text2Image`.
 
     text_features: Features of each word.
     text_layers: Layers of the encoder of captions.
     text_heads: Heads of each attention in it; they divide text_features.
-    viewer_channels: Features after the first convolution of the encoder of images, doubling with each halving.
-    features: Values of an embedding.
-    latent: Values in z, standard normal, beside those of conditioning augmentation.
-    generator_channels: Features before the generator's last convolution, doubling towards its first.
-    discriminator_channels: Features after the discriminator's first convolution, doubling with each halving.
-    reading_steps: Steps of the first part; those that are left are the second.
-    reading_rate: Step size of the optimizer of both encoders.
-    temperature: By which cosines are divided: the less, the more counts the nearest.
     word_dropout: Share of the words of captions that training leaves out or takes for unknown.
     empty_share: Share of the captions that painting leaves out whole, so that no text is something too.
     condition_augmentation: Whether the generator draws its condition around the embedding.
     augmentation_weight: Of the divergence of those draws from a standard normal. With condition_augmentation.
-    match_weight: Of the matching loss in what the generator minimizes.
     regularization: What keeps the discriminator smooth: its weights divided by their norm, or a penalty (r1).
     r1_weight: Of the squared gradient of the discriminator on real images. With regularization=r1.
     shift: Share of the size by which images are moved at most before a network of training sees them.
@@ -96,22 +89,12 @@ class Text2ImageConfig(FamilyConfig):
 
     batch_size: Annotated[int, Field(ge=2, le=65536)] = 64
     steps: Annotated[int, Field(ge=1)] = 6000
-    lr_schedule: Schedule = "linear"
     text_features: Width = 64
     text_layers: Annotated[int, Field(ge=1, le=64)] = 1
     text_heads: Annotated[int, Field(ge=1, le=4096)] = 4
-    viewer_channels: Width = 32
     features: Width = 64
-    latent: Width = 32
-    generator_channels: Width = 32
-    discriminator_channels: Width = 32
-    reading_steps: Annotated[int, Field(ge=0)] = 1000
-    reading_rate: Rate = 1e-3
     generator_learning_rate: Rate = 4e-4
     discriminator_learning_rate: Rate = 8e-4
-    beta1: Share = 0.0
-    beta2: Share = 0.9
-    temperature: Annotated[float, Field(gt=0)] = 0.1
     word_dropout: Share = 0.1
     empty_share: Share = 0.1
     condition_augmentation: bool = False
@@ -156,13 +139,14 @@ class ToldGenerator(nn.Module):
 
 
 @register("text2image")
-class Text2Image(Family[Text2ImageConfig]):
+class Text2Image(MatchedFamily[Text2ImageConfig]):
     """A conditional GAN whose condition is what an encoder reads in a caption."""
 
     title = "images from texts: a matching-aware GAN (GAN-CLS) over an encoder of captions"
     paper = "Reed, Akata, Yan, Logeswaran, Schiele & Lee (2016), Generative Adversarial Text to Image Synthesis"
     Config: ClassVar[type[FamilyConfig]] = Text2ImageConfig
     ema_networks = (TEXT_ENCODER, GENERATOR)
+    encoder = TEXT_ENCODER
     needs_captions = True
 
     def check(self) -> None:
@@ -187,10 +171,14 @@ class Text2Image(Family[Text2ImageConfig]):
         """Values in z, those of conditioning augmentation among them."""
         return self.config.latent + (self.config.features if self.config.condition_augmentation else 0)
 
-    def build_networks(self) -> dict[str, nn.Module]:
-        """`text_encoder`, `viewer`, `generator` and `discriminator`."""
-        config, image, captions = self.config, self.data.image.shape, self.captions
-        times = halvings(self.data.height, self.data.width, family=self.name)
+    @property
+    def wrap(self) -> Wrap | None:
+        """Nothing, where a penalty does it."""
+        return None if self.config.regularization == "spectral_norm" else _as_it_is
+
+    def make_encoder(self) -> nn.Module:
+        """Of captions."""
+        config, captions = self.config, self.captions
         words = TextEncoder(
             captions.vocabulary.size,
             captions.row_length,
@@ -199,49 +187,17 @@ class Text2Image(Family[Text2ImageConfig]):
             heads=config.text_heads,
             rest=captions.rest,
         )
-        networks: dict[str, nn.Module] = {
-            TEXT_ENCODER: PooledTextEncoder(words, config.features),
-            VIEWER: ImageEncoder(image, widths(config.viewer_channels, times), config.features),
-            GENERATOR: ToldGenerator(
-                config.latent,
-                config.features,
-                widths(config.generator_channels, times)[::-1],
-                image,
-                augmented=config.condition_augmentation,
-            ),
-            DISCRIMINATOR: PairDiscriminator(
-                image,
-                widths(config.discriminator_channels, times),
-                config.features,
-                wrap=spectral_norm if config.regularization == "spectral_norm" else _as_it_is,
-            ),
-        }
-        initialize(networks[GENERATOR])
-        initialize(networks[DISCRIMINATOR])
-        return networks
+        return PooledTextEncoder(words, config.features)
 
-    def phases(self) -> tuple[Phase, ...]:
-        """`reading`, `discriminator`, `generator`; :meth:`rests` says when each has its turn."""
+    def make_generator(self, channels: list[int]) -> nn.Module:
+        """By choice with conditioning augmentation."""
         config = self.config
-        betas = (config.beta1, config.beta2)
-        return (
-            Phase(READING, (TEXT_ENCODER, VIEWER), config.reading_rate),
-            Phase(DISCRIMINATOR, (DISCRIMINATOR,), config.discriminator_learning_rate, betas),
-            Phase(GENERATOR, (GENERATOR,), config.generator_learning_rate, betas),
-        )
-
-    def rests(self, phase: str, step: int) -> bool:
-        """The first part ends where the second begins."""
-        return (phase == READING) != (step < self.config.reading_steps)
-
-    def notes(self) -> tuple[str, ...]:
-        """What a run has no steps for."""
-        config = self.config
-        if config.steps > config.reading_steps:
-            return ()
-        return (
-            f"steps {config.steps} end before the game, which begins at step {config.reading_steps}: the "
-            "generator stays as it began; give more steps, or fewer reading_steps",
+        return ToldGenerator(
+            config.latent,
+            config.features,
+            channels,
+            self.data.image.shape,
+            augmented=config.condition_augmentation,
         )
 
     def loss(self, phase: str, networks: Mapping[str, nn.Module], batch: Batch) -> Loss:
@@ -249,9 +205,11 @@ class Text2Image(Family[Text2ImageConfig]):
         G, and `match_weight` times the matching loss of what it made."""
         prompts = require_prompts(batch)
         same = torch.unique(prompts, dim=0, return_inverse=True)[1]
-        if phase == READING:
-            return self._reading_loss(networks, batch.images, prompts, same)
         config = self.config
+        if phase == MATCHING:
+            none = torch.zeros_like(same, dtype=torch.bool)  # here every caption says something
+            read = networks[TEXT_ENCODER](self.captions.thinned(prompts, config.word_dropout, none))
+            return self.match(read, networks[VIEWER](self.before_judge(batch.images)), same)
         empty = torch.arange(len(prompts), device=prompts.device) < int(config.empty_share * len(prompts))
         with torch.no_grad(), evaluated(networks[TEXT_ENCODER]):
             embedding = networks[TEXT_ENCODER](self.captions.thinned(prompts, config.word_dropout, empty))
@@ -260,45 +218,23 @@ class Text2Image(Family[Text2ImageConfig]):
             fake = networks[GENERATOR](z, embedding)
         if phase == DISCRIMINATOR:
             wrong = (same != same.roll(1)) & ~empty.roll(1)
-            return self._discriminator_loss(networks, batch.images, fake, embedding, wrong)
-        (on_fake,) = networks[DISCRIMINATOR](shifted(fake, config.shift), embedding)
-        with evaluated(networks[VIEWER]):
-            seen = networks[VIEWER](fake[~empty])
-        match, right = matching_loss(embedding[~empty], seen, same[~empty], config.temperature)
+            return self.judge(networks, batch.images, fake, embedding, wrong)
+        loss = self.fool(networks, fake, embedding, same, ~empty)
         spread = network_of(networks, GENERATOR, ToldGenerator).divergence(embedding)
-        total = generator_loss("hinge", on_fake) + config.match_weight * match
-        logs = {"on_fake": on_fake.detach().mean(), "match": match.detach(), "right_pairs": right}
-        return Loss(total + config.augmentation_weight * spread, logs)
+        return Loss(loss.total + config.augmentation_weight * spread, loss.logs)
 
-    def _reading_loss(
-        self, networks: Mapping[str, nn.Module], images: Tensor, prompts: Tensor, same: Tensor
-    ) -> Loss:
-        """Of captions that all say something; `same`: the number of each one's caption."""
-        config = self.config
-        none = torch.zeros_like(same, dtype=torch.bool)
-        read = networks[TEXT_ENCODER](self.captions.thinned(prompts, config.word_dropout, none))
-        seen = networks[VIEWER](shifted(images, config.shift))
-        loss, right = matching_loss(read, seen, same, config.temperature)
-        return Loss(loss, {"right_pairs": right})
+    def before_judge(self, images: Tensor) -> Tensor:
+        """Moved by up to `shift`."""
+        return shifted(images, self.config.shift)
 
-    def _discriminator_loss(
-        self, networks: Mapping[str, nn.Module], images: Tensor, fake: Tensor, embedding: Tensor, wrong: Tensor
-    ) -> Loss:
-        """``E max(0, 1 - D(x, t)) + E max(0, 1 + D(G(z, t), t)) / 2 + E max(0, 1 + D(x, t')) / 2``, the hinge form
-        of GAN-CLS; t' are the words of another image, `wrong` where they say something else."""
-        config, judge = self.config, networks[DISCRIMINATOR]
-        penalized = config.regularization == "r1"
-        real = shifted(images, config.shift).requires_grad_(penalized)
-        (on_fake,) = judge(shifted(fake, config.shift), embedding)
-        on_real, on_wrong = judge(real, embedding, embedding.roll(1, dims=0))
-        total = torch.relu(1 - on_real).mean() + torch.relu(1 + on_fake).mean() / 2
-        total = total + (torch.relu(1 + on_wrong) * wrong).mean() / 2
-        if penalized:
-            total = total + config.r1_weight * r1_penalty(on_real, real)
-        with torch.no_grad():
-            right = ((on_real > on_wrong) & wrong).sum() / wrong.sum().clamp(min=1)
-            logs = {"distance": on_real.mean() - on_fake.mean(), "right_words": right}
-        return Loss(total, logs)
+    @property
+    def penalized(self) -> bool:
+        """By choice."""
+        return self.config.regularization == "r1"
+
+    def penalty(self, on_real: Tensor, real: Tensor) -> Tensor:
+        """R1."""
+        return self.config.r1_weight * r1_penalty(on_real, real)
 
     def export_plan(self, networks: Mapping[str, nn.Module]) -> ExportPlan:
         """``generator`` and ``text_encoder``; half precision covers convolutions and linear maps, not what words
