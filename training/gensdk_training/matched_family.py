@@ -1,5 +1,5 @@
-"""What GANs have in common whose condition an encoder reads in a text or a sound: it and one of images learn to match
-first; then a generator and a judge of pairs play over what it says."""
+"""What GANs have in common whose condition an encoder reads in a text or a sound: first it learns to match one of
+images, then a generator and a judge of pairs play over what it says."""
 
 from __future__ import annotations
 
