@@ -63,8 +63,8 @@ ROOMS = {
     "gensdk_training": """
         plan examples running_statistics memory_budget weights_file captions family losses networks graphs
         gan_family text_family denoiser_family noise_family pixel_family settings registry data metrics run_config
-        evaluation ema randomness replicas optim matched_family stopping run_progress checkpoint diagnosis board torch_backend
-        preview trainer loop run distillation families
+        evaluation ema randomness replicas optim matched_family stopping run_progress checkpoint diagnosis board
+        torch_backend preview trainer loop run distillation families
     """,
     "gensdk_export": """
         isolated_load onnx_check export_report proof receptive_proof rewrites half onnx_export engines
