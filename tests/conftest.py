@@ -8,11 +8,15 @@ runs as there (:mod:`support.another_os`).
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from functools import cache
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from support import another_os
@@ -36,3 +40,24 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("gensdk")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_stays_is_collected_no_more() -> Iterator[None]:
+    """What a file of tests leaves behind, and all that was imported, is walked through by no later collection: a
+    suite's heap makes each of them take seconds, and who measures collects often."""
+    gc.freeze()
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """PyTorch's exporter makes the table of all operators anew for each graph; one is enough for a suite."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # it is PyTorch's own matter, and may move
+        return
+    made = ONNXRegistry.from_torchlib
+    if not hasattr(made, "cache_info"):
+        ONNXRegistry.from_torchlib = staticmethod(cache(made))

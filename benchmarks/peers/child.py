@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import subprocess
 import threading
@@ -37,7 +38,8 @@ def child_environment(root: Path) -> dict[str, str]:
 class Child(Closable):
     """A process that answers JSON lines. Use it in ``with``: it is killed at the end.
 
-    It imports from `paths` first, and then as this process does.
+    It imports from `paths` first, and then as this process does; with `python`, the interpreter of another
+    environment, as that one does.
     """
 
     def __init__(
@@ -49,20 +51,29 @@ class Child(Closable):
         root: Path,
         paths: Sequence[Path] = (),
         environment: Mapping[str, str] | None = None,
+        python: Path | None = None,
     ) -> None:
         self.name = name
         logs = root / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self._log = logs / f"{name.replace(':', '-')}.log"
         with self._log.open("wb") as log:
-            self._process = start_python(
-                command,
-                stdin=subprocess.PIPE,
-                stderr=log,
-                paths=[*paths, BENCHMARKS],
-                environment={**child_environment(root), **(environment or {})},
-                text=True,
-            )
+            found, added = [*paths, BENCHMARKS], {**child_environment(root), **(environment or {})}
+            if python is None:
+                self._process = start_python(
+                    command, stdin=subprocess.PIPE, stderr=log, paths=found, environment=added, text=True
+                )
+            else:
+                added["PYTHONPATH"] = os.pathsep.join(map(str, found))
+                self._process = subprocess.Popen(
+                    [python, *command],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env={**os.environ, **added},
+                    cwd=root,
+                    text=True,
+                )
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -13,11 +13,9 @@ standard error. It ends when its standard input does, so it dies with whoever st
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
@@ -26,7 +24,7 @@ from workloads import Case
 from workloads.prepare import Prepared
 
 from peers import Float32, Peer, PeerSpec, peer_spec
-from peers.serving import Command, serve, timed
+from peers.serving import Command, peak_memory, serve, timed
 
 
 @dataclass
@@ -80,20 +78,6 @@ class Server:
 
 
 COMMANDS = ("open", "run", "save", "differing", "memory")
-
-
-def peak_memory() -> int:
-    """Peak of resident memory of this process in bytes, since its program started."""
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def start(first: dict[str, Any]) -> Mapping[str, Command]:

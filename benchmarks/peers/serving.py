@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import perf_counter_ns, process_time_ns
 from typing import Any, TextIO
 
@@ -55,6 +56,20 @@ def timed(call: Callable[[], Any], *, calls: int, discard: int, clock: str = "wa
     finally:
         gc.enable()
     return found[discard:], result
+
+
+def peak_memory() -> int:
+    """Peak of resident memory of this process in bytes, since its program started."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def private_output() -> TextIO:
