@@ -49,7 +49,6 @@ lint: $(VENV)/.developer
 	for system in win32 darwin; do \
 		$(BIN)/mypy --platform $$system --no-warn-unreachable --cache-dir .mypy_cache/$$system || exit 1; \
 	done
-	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 format: $(VENV)/.developer
 	$(BIN)/ruff format $(SOURCES)
