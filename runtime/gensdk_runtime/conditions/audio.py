@@ -63,6 +63,11 @@ class AudioCondition(Condition[AudioConditionSpec]):
     def notes(self) -> tuple[str, ...]:
         """Length and rate."""
         spec = self.spec
+        if spec.window:
+            return (
+                f"audio: a window of {spec.seconds:.3g} s ({spec.samples} samples) at {spec.sample_rate} Hz, one "
+                "channel, around the moment of a sample",
+            )
         return (
             f"audio: up to {spec.seconds:.3g} s ({spec.samples} samples) at {spec.sample_rate} Hz, one channel",
         )
@@ -104,7 +109,7 @@ class AudioCondition(Condition[AudioConditionSpec]):
         if made.clipped:
             told["samples beyond full scale, clipped"] += 1
         kept = made.samples[: spec.samples, 0]
-        if np.abs(kept).max() < 10 ** (SILENT / 20):
+        if not spec.window and np.abs(kept).max() < 10 ** (SILENT / 20):
             raise InputError(
                 f"{what} is silent: nothing in its first {spec.seconds:.3g} s is over {SILENT:g} dB; pass another"
             )

@@ -23,8 +23,8 @@ class TranslationProgram(FeedforwardProgram):
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
-        """It translates."""
-        return frozenset(("translate",))
+        """It translates, where it is made from an image alone, and a class."""
+        return frozenset() if model.condition("audio") is not None else frozenset(("translate",))
 
     def check(self) -> None:
         """The input ``source``, the output ``image``, and no inputs but a label beside."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.video.containers import Clock, open_file, pyav
+from gensdk_runtime.media.video.containers import Clock, open_file, open_wav, pyav
 from gensdk_runtime.media.video.film_formats import FilmFormat
 
 if TYPE_CHECKING:
@@ -61,16 +61,17 @@ class _Track:
 
 
 class Sound:
-    """The streams of sound of the video at `path`, added to `film` before its first packet is written.
+    """The streams of sound of the video at `path`, or of a WAV file's bytes, added to `film` before its first
+    packet is written.
 
     `remarks` says what could not be copied.
     """
 
-    def __init__(self, path: Path, film: OutputContainer, kind: FilmFormat) -> None:
+    def __init__(self, path: Path | bytes, film: OutputContainer, kind: FilmFormat) -> None:
         self.remarks: list[str] = []
         self._tracks: dict[int, _Track] = {}
         self._waiting: tuple[Fraction, Packet[Any]] | None = None
-        self._source = open_file(path)
+        self._source = open_wav(path) if isinstance(path, bytes) else open_file(path)
         try:
             for stream in self._source.streams.audio:
                 self._add(stream, film, kind)
@@ -157,8 +158,9 @@ def _rate(encoder: str, rate: int) -> int:
     return min(rate, 96_000)
 
 
-def sound_of(path: Path | None, film: OutputContainer, kind: FilmFormat) -> Sound | None:
-    """The sound of the video at `path`; None where there is no such file any more."""
+def sound_of(path: Path | bytes | None, film: OutputContainer, kind: FilmFormat) -> Sound | None:
+    """The sound of the video at `path`, or in the bytes of a WAV file; None where there is no such file any
+    more."""
     if path is None:
         return None
     try:
