@@ -49,11 +49,12 @@ class WindowEncoder(nn.Module):
 
 
 class FacePainter(nn.Module):
-    """A U-Net over a still face, whose way up is told by features of a sound what to draw (Perez et al. 2017,
-    "FiLM": a scale and a shift of each feature).
+    """A U-Net over the lower half of a still face, whose way up is told by features of a sound what to draw (Perez
+    et al. 2017, "FiLM": a scale and a shift of each feature).
 
-    It draws colours and a mask: what the mask leaves out is the still face as it came, to the bit in float32, so
-    an unknown face stays itself where nothing has to move (Pumarola et al. 2018, "GANimation", section 3).
+    It draws colours and a mask: what the mask leaves out is the still face as it came, so that an unknown face
+    stays itself where nothing has to move (Pumarola et al. 2018, "GANimation", section 3). The upper half stays to
+    the bit.
     """
 
     def __init__(self, image_channels: int, channels: int, depth: int, features: int) -> None:
@@ -69,11 +70,11 @@ class FacePainter(nn.Module):
             below = 2 * width
         self.told.append(nn.Linear(features, 2 * below))
         self.last = nn.ConvTranspose2d(below, image_channels + 1, 4, 2, 1)
-        nn.init.constant_(self.last.bias[image_channels:], -1.0)  # most of a face stays
 
     def forward(self, faces: Tensor, features: Tensor) -> Tensor:
         """`faces` [B, C, H, W] in [-1, 1] and `features` [B, F] to frames [B, C, H, W] in [-1, 1]."""
-        skips, hidden = [], faces
+        upper, lower = faces.tensor_split(2, dim=2)
+        skips, hidden = [], lower
         for down in self.down:
             hidden = functional.leaky_relu(down(hidden), 0.2)
             skips.append(hidden)
@@ -81,7 +82,7 @@ class FacePainter(nn.Module):
             hidden = torch.cat((functional.leaky_relu(up(_told(hidden, told(features))), 0.2), skip), dim=1)
         drawn = self.last(_told(hidden, self.told[-1](features)))
         colours, mask = torch.tanh(drawn[:, :-1]), torch.sigmoid(drawn[:, -1:])
-        return faces + mask * (colours - faces)
+        return torch.cat((upper, lower + mask * (colours - lower)), dim=2)
 
 
 class TalkingFace(nn.Module):
@@ -138,3 +139,9 @@ def _told(hidden: Tensor, what: Tensor) -> Tensor:
 def lower_half(images: Tensor) -> Tensor:
     """The lower half of `images` [B, C, H, W]: where a mouth is."""
     return images[:, :, images.shape[2] // 2 :]
+
+
+def beside_mouth(images: Tensor) -> Tensor:
+    """The left and the right quarter of the lower half of `images` [B, C, H, W]: what no mouth moves."""
+    lower, quarter = lower_half(images), images.shape[3] // 4
+    return torch.cat((lower[..., :quarter], lower[..., -quarter:]), dim=3)
