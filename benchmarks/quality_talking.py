@@ -1,7 +1,7 @@
 """Talking heads: how well the mouth of a drawn face follows a sound, for speakers and faces new to the model.
 
-All faces are drawn (``benchmarks/drawn_faces.py``), and so is the truth: the mouth follows the sound by a rule. What
-is measured is how well a model finds a rule of loudness and formants from pictures, not how people speak.
+All faces are drawn (``benchmarks/drawn_faces.py``), and so is the truth: the mouth follows the sound by a rule.
+What is measured is how well a model finds a rule of loudness and formants from pictures, not how people speak.
 
 The mouth opening of a generated frame is measured by drawing: of all pictures of the same face with its mouth 0 to
 1 open, in steps of 1/20, and of five widths, the one whose mouth region comes nearest (the mean absolute

@@ -139,7 +139,7 @@ class Sound:
                 target: Any = film.add_stream(encoder, rate=_rate(encoder, codec.sample_rate))
             except (ValueError, pyav().error.FFmpegError):
                 continue
-            target.layout = codec.layout.name if codec.layout.nb_channels <= 2 else "stereo"
+            target.layout = "mono" if codec.layout.nb_channels == 1 else "stereo"  # a WAV file names none
             target.bit_rate = BIT_RATES.get(encoder, 0)
             self._tracks[stream.index] = _Track(stream, target, Clock(self._source), encoded=True)
             self.remarks.append(
