@@ -21,10 +21,10 @@ down all the same. Here the cosine has a scale and a bias, the expert's loss is 
 generated learns its artefacts; this one never sees any.
 
 Networks: `expert` (:class:`SyncExpert`), which training alone needs, and `generator` (:class:`TalkingFace`): the
-log-mel spectrogram of the window, convolutions over it, and a U-Net over the face that is told by it what to draw,
-and draws where its mask says so.
-Exports: one graph, ``translator``, (source, audio) to the frame, the spectrogram inside. Samples take `image`, one
-for all frames, and `audio`, a window for each; :func:`gensdk_runtime.media.sound_windows.sound_windows` cuts them.
+log-mel spectrogram of the window, convolutions over it, and a U-Net over the face that is told by it what to
+change. Exports: one graph, ``translator``, (source, audio) to the frame, the spectrogram inside. Samples take
+`image`, one for all frames, and `audio`, a window for each;
+:func:`gensdk_runtime.media.sound_windows.sound_windows` cuts them.
 
 It does not: move the head or the eyes, turn a face to another side, keep frames alike over time beyond what their
 windows share, know other sizes of faces than it was trained at, or separate a voice from sounds around it.
@@ -106,7 +106,7 @@ class TalkingHeadConfig(FamilyConfig):
     sync_steps: Annotated[int, Field(ge=0)] = 1000
     sync_rate: Rate = 2e-3
     learning_rate: Rate = 2e-3
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     sync_weight: Weight = 0.03
     identity_weight: Weight = 1.0

@@ -52,9 +52,9 @@ class FacePainter(nn.Module):
     """A U-Net over the lower half of a still face, whose way up is told by features of a sound what to draw (Perez
     et al. 2017, "FiLM": a scale and a shift of each feature).
 
-    It draws colours and a mask: what the mask leaves out is the still face as it came, so that an unknown face
-    stays itself where nothing has to move (Pumarola et al. 2018, "GANimation", section 3). The upper half stays to
-    the bit.
+    It draws the difference from the still face, so that an unknown face stays itself where nothing has to move;
+    the upper half stays to the bit. (A mask that chooses between still face and drawn colours, as GANimation has
+    it, closed in the first steps, drawn colours being bad ones then, and never opened again.)
     """
 
     def __init__(self, image_channels: int, channels: int, depth: int, features: int) -> None:
@@ -69,7 +69,7 @@ class FacePainter(nn.Module):
             self.up.append(nn.ConvTranspose2d(below, width, 4, 2, 1))
             below = 2 * width
         self.told.append(nn.Linear(features, 2 * below))
-        self.last = nn.ConvTranspose2d(below, image_channels + 1, 4, 2, 1)
+        self.last = nn.ConvTranspose2d(below, image_channels, 4, 2, 1)
 
     def forward(self, faces: Tensor, features: Tensor) -> Tensor:
         """`faces` [B, C, H, W] in [-1, 1] and `features` [B, F] to frames [B, C, H, W] in [-1, 1]."""
@@ -80,9 +80,8 @@ class FacePainter(nn.Module):
             skips.append(hidden)
         for up, told, skip in zip(self.up, self.told, skips[-2::-1], strict=False):
             hidden = torch.cat((functional.leaky_relu(up(_told(hidden, told(features))), 0.2), skip), dim=1)
-        drawn = self.last(_told(hidden, self.told[-1](features)))
-        colours, mask = torch.tanh(drawn[:, :-1]), torch.sigmoid(drawn[:, -1:])
-        return torch.cat((upper, lower + mask * (colours - lower)), dim=2)
+        changed = lower + self.last(_told(hidden, self.told[-1](features)))
+        return torch.cat((upper, changed.clamp(-1.0, 1.0)), dim=2)
 
 
 class TalkingFace(nn.Module):
