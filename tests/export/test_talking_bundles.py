@@ -137,7 +137,7 @@ def test_another_rate_and_another_size_are_brought_to_the_models_and_told(talker
     sound = Sound(tone(SECONDS, 2 * RATE), 2 * RATE)
     report = translate_stream(talker, face, lambda frame: None, StreamOptions(audio=sound))
     assert report.frames == 13
-    assert any("16000 Hz to 8000 Hz, resampled" in remark for remark in report.remarks)
+    assert any(f"{2 * RATE} Hz to {RATE} Hz, resampled" in remark for remark in report.remarks)
     assert any("24 x 40 pixels were brought to 8 x 8" in remark for remark in report.remarks)
 
 

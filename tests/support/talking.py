@@ -11,7 +11,7 @@ import numpy as np
 from gensdk_training.data.dataset import ArrayDataset
 from gensdk_training.data.load import load_data
 
-COUNT, SAMPLES, RATE = 200, 320, 8000
+COUNT, SAMPLES, RATE = 200, 80, 2000
 
 
 @functools.cache
@@ -22,7 +22,7 @@ def talking_digits_file() -> Path:
     stills = data.images[:COUNT].copy()
     stills[:, 4:] //= 2
     drawn = np.random.default_rng(0)
-    loud, hertz = drawn.uniform(0, 1, COUNT), drawn.uniform(100, 3000, COUNT)
+    loud, hertz = drawn.uniform(0, 1, COUNT), drawn.uniform(100, 900, COUNT)
     images = stills.copy()
     images[:, 4:] += np.rint(100 * loud).astype(np.uint8)[:, None, None, None]
     waves = np.sin(2 * np.pi * hertz[:, None] * np.arange(SAMPLES) / RATE)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.outputs.base import output_of
-from gensdk_runtime.spec.audio import LEAST_RATE, MOST_RATE, AudioConditionSpec, AudioSpec
+from gensdk_runtime.spec.audio import AudioConditionSpec, AudioSpec
 from gensdk_runtime.spec.fields import Finite, Range
 from gensdk_runtime.spec.kinds import AnyOutput, OutputSpec
 from gensdk_runtime.spec.outputs import ImageSpec, PointsSpec, TextSpec
@@ -26,6 +26,7 @@ from gensdk_runtime.spec.strict import StrictModel
 from gensdk_runtime.text.vocabulary import AnyVocabulary
 from gensdk_training.captions import CaptionInfo
 from gensdk_training.examples import Examples
+from gensdk_training.heard import WindowInfo
 from gensdk_training.plan import ExportPlan
 from gensdk_training.running_statistics import let_statistics_move
 
@@ -66,13 +67,6 @@ class AudioInfo(StrictModel):
         if strange:
             raise InputError(f"class {strange[0][:80]!r} is not made of {', '.join(p.name for p in self.parts)}")
         return tuple(named[name] for name in class_names)
-
-
-class WindowInfo(StrictModel):
-    """The window of sound around each image: `samples`, of one channel, at `sample_rate` Hz."""
-
-    samples: Annotated[int, Field(ge=2)]
-    sample_rate: Annotated[int, Field(ge=LEAST_RATE, le=MOST_RATE)]
 
 
 class SourceInfo(StrictModel):
@@ -122,8 +116,7 @@ class DataInfo(StrictModel):
     dimensions, height and width are 1. Where `audio` is set they are sounds: `height` samples, in batches, of
     `channels`. Where `text` is set they are texts: channels and height are 1, the width is the length. Where
     `form` is set they are what it says, such as piano rolls [channels, height, width]; `ends`: True where they may
-    be shorter than that, and batches have lengths. `captions`: of images that have texts beside them. `window`: of
-    images that have sound around them, as the frames of a film.
+    be shorter than that, and batches have lengths. `captions`: of images with texts; `window`: with sound around.
     """
 
     name: str
@@ -195,9 +188,9 @@ class DataInfo(StrictModel):
 
     def require_window(self) -> AudioConditionSpec:
         """The sound around each image, as the runtime describes it. InputError where there is none."""
-        if self.window is None:
-            raise InputError(f"{self.name!r} has no sound around its images; give the key of it with --sounds")
-        return AudioConditionSpec(samples=self.window.samples, sample_rate=self.window.sample_rate, window=True)
+        if self.window is not None:
+            return self.window.condition
+        raise InputError(f"{self.name!r} has no sound around its images; give the key of it with --sounds")
 
     def require_text(self) -> TextInfo:
         """Length and vocabulary of the texts. InputError for images."""
@@ -498,13 +491,6 @@ def require_sources(batch: Batch) -> Tensor:
     if batch.sources is None:
         raise ValueError("a translation family got a batch without sources")
     return batch.sources
-
-
-def require_heard(batch: Batch) -> Tensor:
-    """The sound around each image of a batch for a family that was built with it, float32 [B, samples]."""
-    if batch.sounds is None:
-        raise ValueError("a family that listens got a batch without sounds")
-    return batch.sounds
 
 
 def require_indices(batch: Batch) -> Tensor:

@@ -23,6 +23,8 @@ from gensdk_runtime.media.audio_files import read_audio
 from gensdk_runtime.media.audio_resampling import resampled_length
 from gensdk_runtime.media.sounds import FULL_SCALE, MAX_ELEMENTS, MAX_PEAK, SILENT, Float32, Sound, full_scale
 from gensdk_runtime.spec.audio import LEAST_RATE, MAX_CHANNELS, MOST_RATE, AudioConditionSpec
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 Samples = NDArray[np.floating] | NDArray[np.int16]
 OneAudio = Samples | tuple[Samples, int] | Sound | str | Path
@@ -140,6 +142,20 @@ class AudioCondition(Condition[AudioConditionSpec]):
                 }
             told.append(dict(known[digest.digest()]))
         return told
+
+
+def talks(model: ModelSpec) -> bool:
+    """True for a model that makes a still face say what is heard: from an image, and a window of sound."""
+    found = model.condition("audio")
+    return model.source is not None and isinstance(found, AudioConditionSpec) and found.window
+
+
+def face_and_window(model: ModelSpec) -> tuple[SourceSpec, AudioConditionSpec]:
+    """What such a model takes; :class:`InputError` for another one."""
+    source, window = model.source, model.condition("audio")
+    if source is None or not isinstance(window, AudioConditionSpec) or not talks(model):
+        raise InputError(f"model {model.name!r} makes no face talk; leave audio out")
+    return source, window
 
 
 def _entries(given: Any, rate: int) -> tuple[Any | list[Any], int]:

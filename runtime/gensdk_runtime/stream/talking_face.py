@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gensdk_runtime.arguments import check_path
-from gensdk_runtime.conditions.image import source_of
+from gensdk_runtime.conditions.audio import face_and_window, talks
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.audio_files import read_audio
 from gensdk_runtime.media.image_pixels import fit_size
@@ -55,7 +55,7 @@ class TalkingFace(Source):
     def open(self) -> Capture:
         """Reads both. Raises :class:`InputError` for a face that is no still image, and for a sound that can't be
         read."""
-        spec = heard_of(self.model)
+        _, spec = face_and_window(self.model)
         sound = self._audio if isinstance(self._audio, Sound) else read_audio(check_path(self._audio, "audio"))
         made, told = sound.in_form(sample_rate=spec.sample_rate, channels=1)
         remarks = [f"{self.spoken}: {each}" for each in told]
@@ -87,7 +87,7 @@ class TalkingFace(Source):
         return image
 
     def _fitted(self, face: Uint8, remarks: list[str]) -> Uint8:
-        source = source_of(self.model)
+        source, _ = face_and_window(self.model)
         size = (source.height, source.width)
         if face.shape[:2] != size:
             have, want = (f"{width} x {height}" for height, width in (face.shape[:2], size))
@@ -127,14 +127,6 @@ class _TalkingCapture(Capture):
         return taken
 
 
-def heard_of(model: ModelSpec) -> AudioConditionSpec:
-    """The windows of sound that a model makes a face talk with; :class:`InputError` for another model."""
-    found = model.condition("audio")
-    if not isinstance(found, AudioConditionSpec) or not found.window or model.source is None:
-        raise InputError(f"model {model.name!r} makes no face talk; leave audio out")
-    return found
-
-
 def source_with_sound(
     source: Any, sinks: Iterable[Sink], model: ModelSpec, options: StreamOptions
 ) -> TalkingFace | None:
@@ -143,10 +135,10 @@ def source_with_sound(
     Raises :class:`InputError` where only one of both is there, and for a film that can't hold the sound.
     """
     if options.audio is None:
-        if model.condition("audio") is not None and model.source is not None:
+        if talks(model):
             raise InputError(f"model {model.name!r} makes a face talk: pass audio too (--audio speech.wav)")
         return None
-    heard_of(model)
+    face_and_window(model)
     for sink in sinks:
         path = getattr(sink, "path", None)
         kind = FILMS.get(path.suffix.lower()) if isinstance(path, Path) else None

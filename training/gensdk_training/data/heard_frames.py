@@ -15,7 +15,7 @@ from gensdk_runtime.media.sounds import MAX_PEAK, to_pcm16
 from gensdk_runtime.printable import printable
 from gensdk_runtime.spec.audio import LEAST_RATE, MOST_RATE
 from gensdk_training.data.dataset import ArrayDataset, Dataset, LoadOptions, Windows, holdout_indices
-from gensdk_training.family import WindowInfo
+from gensdk_training.heard import WindowInfo
 
 RATE_KEY = "sample_rate"
 """Of the array that says how many samples are a second, in Hz."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gensdk_training.networks.image_pairs import ImageEncoder, direction
 from gensdk_training.networks.log_mel import LogMel, without_autocast
@@ -52,9 +51,9 @@ class FacePainter(nn.Module):
     """A U-Net over the lower half of a still face, whose way up is told by features of a sound what to draw (Perez
     et al. 2017, "FiLM": a scale and a shift of each feature).
 
-    It draws the difference from the still face, so that an unknown face stays itself where nothing has to move;
-    the upper half stays to the bit. (A mask that chooses between still face and drawn colours, as GANimation has
-    it, closed in the first steps, drawn colours being bad ones then, and never opened again.)
+    It draws the difference from the still face, at first none, so that an unknown face stays itself where nothing
+    has to move; the upper half stays to the bit. (A mask that chooses between still face and drawn colours closed
+    in the first steps, when drawn colours are bad ones, and never opened again.)
     """
 
     def __init__(self, image_channels: int, channels: int, depth: int, features: int) -> None:
@@ -62,26 +61,33 @@ class FacePainter(nn.Module):
         widths = [channels * min(2**level, 4) for level in range(depth)]
         self.down, self.up, self.told = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for before, width in zip([image_channels, *widths], widths, strict=False):
-            self.down.append(nn.Conv2d(before, width, 4, 2, 1))
+            self.down.append(_block(nn.Conv2d(before, width, 4, 2, 1, bias=False), width))
         below = widths[-1]
         for width in widths[-2::-1]:
             self.told.append(nn.Linear(features, 2 * below))
-            self.up.append(nn.ConvTranspose2d(below, width, 4, 2, 1))
+            self.up.append(_block(nn.ConvTranspose2d(below, width, 4, 2, 1, bias=False), width))
             below = 2 * width
         self.told.append(nn.Linear(features, 2 * below))
         self.last = nn.ConvTranspose2d(below, image_channels, 4, 2, 1)
+        for weight in self.last.parameters():
+            nn.init.zeros_(weight)
 
     def forward(self, faces: Tensor, features: Tensor) -> Tensor:
         """`faces` [B, C, H, W] in [-1, 1] and `features` [B, F] to frames [B, C, H, W] in [-1, 1]."""
         upper, lower = faces.tensor_split(2, dim=2)
+        heard = torch.relu(features)
         skips, hidden = [], lower
         for down in self.down:
-            hidden = functional.leaky_relu(down(hidden), 0.2)
+            hidden = down(hidden)
             skips.append(hidden)
         for up, told, skip in zip(self.up, self.told, skips[-2::-1], strict=False):
-            hidden = torch.cat((functional.leaky_relu(up(_told(hidden, told(features))), 0.2), skip), dim=1)
-        changed = lower + self.last(_told(hidden, self.told[-1](features)))
+            hidden = torch.cat((up(_told(hidden, told(heard))), skip), dim=1)
+        changed = lower + self.last(_told(hidden, self.told[-1](heard)))
         return torch.cat((upper, changed.clamp(-1.0, 1.0)), dim=2)
+
+
+def _block(convolution: nn.Module, width: int) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.LeakyReLU(0.2))
 
 
 class TalkingFace(nn.Module):

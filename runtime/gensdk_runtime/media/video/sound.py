@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
+AAC_RATES = (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
+"""Hz: of ISO/IEC 14496-3, table 1.18, the only ones that it knows."""
 BIT_RATES = {"aac": 192_000, "libopus": 128_000, "opus": 128_000, "libmp3lame": 192_000}
 
 
@@ -155,7 +157,9 @@ def _rate(encoder: str, rate: int) -> int:
         return 48_000
     if encoder == "libmp3lame":
         return rate if rate in (32_000, 44_100, 48_000) else 44_100
-    return min(rate, 96_000)
+    if encoder == "aac":
+        return next((known for known in AAC_RATES if known >= rate), AAC_RATES[-1])
+    return rate
 
 
 def sound_of(path: Path | bytes | None, film: OutputContainer, kind: FilmFormat) -> Sound | None:
