@@ -20,14 +20,15 @@ thousands of steps, and a generator learns nothing from an expert that guesses, 
 down all the same. Here the cosine has a scale and a bias, the expert's loss is the first that a run logs, as
 ``sync/loss``, and the diagnosis of a run warns where it sticks at ln 2. An expert that is trained on what was
 generated learns its artefacts; this one never sees any. With a large `sync_weight` the generator learns what
-deceives the expert in place of mouths: ``generator/sync`` below ``sync/loss`` tells. And L1 alone never left the
-still face, most of whose pixels are right already: each step moves them as much as those of the mouth.
+deceives the expert in place of mouths: ``generator/sync`` below ``sync/loss`` tells. And L1 alone, of frames or of
+what should stay, never leaves the still face, most of whose pixels are right already and pull as hard as those of
+the mouth; squares below 0.2 let them go.
 
 Networks: `expert` (:class:`SyncExpert`), which training alone needs, and `generator` (:class:`TalkingFace`): the
 log-mel spectrogram of the window, convolutions over it, and a U-Net over the face that is told by it what to
-change. Exports: one graph, ``translator``, (source, audio) to the frame, the spectrogram inside. Samples take
-`image`, one for all frames, and `audio`, a window for each;
-:func:`gensdk_runtime.media.sound_windows.sound_windows` cuts them.
+change.
+Exports: one graph, ``translator``, (source, audio) to the frame, the spectrogram inside. Samples take `image`, one
+for all frames, and `audio`, a window for each; :func:`gensdk_runtime.media.sound_windows.sound_windows` cuts them.
 
 It does not: move the head or the eyes, turn a face to another side, keep frames alike over time beyond what their
 windows share, know other sizes of faces than it was trained at, or separate a voice from sounds around it.
@@ -219,7 +220,7 @@ class TalkingHead(Family[TalkingHeadConfig]):
         frames = generator.painter(faces, generator.listener.heard(heard))
         own = frames[: len(still)]
         frame = functional.smooth_l1_loss(lower_half(own), lower_half(batch.images), beta=LARGE)
-        identity = functional.l1_loss(beside_mouth(frames), beside_mouth(faces))
+        identity = functional.smooth_l1_loss(beside_mouth(frames), beside_mouth(faces), beta=LARGE)
         total = frame + config.identity_weight * identity
         logs = {"frame": frame.detach(), "identity": identity.detach()}
         if config.sync_weight:
