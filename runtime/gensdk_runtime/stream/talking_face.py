@@ -141,7 +141,6 @@ def source_with_sound(
     face_and_window(model)
     for sink in sinks:
         path = getattr(sink, "path", None)
-        kind = FILMS.get(path.suffix.lower()) if isinstance(path, Path) else None
-        if kind is not None and not kind.sound:
+        if isinstance(path, Path) and (kind := FILMS.get(path.suffix.lower())) is not None and not kind.sound:
             raise InputError(f"{path}: a {path.suffix.lower()} holds no sound; write .mp4, .webm or .mkv")
     return TalkingFace(source, options.audio, model, fps=options.fps or DEFAULT_FPS)

@@ -72,7 +72,7 @@ class Windows:
 
     def at(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Those of some images, float32 [B, samples] in [-1, 1]."""
-        return self.samples[indices].astype(np.float32) / FULL_SCALE
+        return (self.samples[indices] / np.float32(FULL_SCALE)).astype(np.float32, copy=False)
 
     def take(self, indices: NDArray[np.int64]) -> Windows:
         """Those at `indices`, copied."""

@@ -145,10 +145,10 @@ def load_data(
     if captions is not None:
         raise InputError("captions and inputs are two things to make an image from; leave one of them out")
     if heard:
-        sounds = _load(inputs, _of_sounds(inputs, options), data_dir)
-        return with_sounds(seen_classes(dataset), sounds, test=split == "test", unheard=unheard)
+        others = _load(inputs, _of_sounds(inputs, options), data_dir)
+        return with_sounds(seen_classes(dataset), others, test=split == "test", unheard=unheard)
     same = dataset.info.height, dataset.info.width
-    others = replace(
+    how = replace(
         taken,
         labels="none",
         captions=None,
@@ -157,9 +157,9 @@ def load_data(
         size=same,
         value_range=input_value_range,
     )
-    _check(others)
+    _check(how)
     part = (holdout, split) if taken is not options else None
-    return with_sources(seen_classes(dataset), _load(inputs, others, data_dir), paired=paired, part=part)
+    return with_sources(seen_classes(dataset), _load(inputs, how, data_dir), paired=paired, part=part)
 
 
 def names_sounds(spec: str, data_dir: Path | str | None) -> bool:
