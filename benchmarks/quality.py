@@ -9,6 +9,8 @@ gate. RUNS/quality.json keeps the newest rows of every model, so that models can
     python benchmarks/quality.py --captions FILE --only captions
     python benchmarks/quality.py --spoken-digits PATH --only "spoken-digits-*"
     python benchmarks/quality.py --mnist FOLDER --spoken-digits PATH --only "mnist-sound2image*"
+    python benchmarks/drawn_faces.py fsdd.tar.gz drawn; python benchmarks/quality.py --drawn-faces drawn \
+        --only drawn-faces-talkinghead
     python benchmarks/quality.py --only digits-ddpm            # one model
     python benchmarks/quality.py --only "gaussians-*"          # some
     python benchmarks/quality.py --embedded                    # the bundles that gensdk ships, no training
@@ -35,9 +37,10 @@ import quality_latents
 import quality_music
 import quality_points
 import quality_sounds
+import quality_talking
 import quality_texts
 from quality_subject import Entry, Subject, floor
-from recipes import CAPTIONS, CHORALES, SPOKEN_DIGITS
+from recipes import CAPTIONS, CHORALES, DRAWN_FACES, SPOKEN_DIGITS
 from rows import Row, over_seeds, print_table
 
 from gensdk_runtime.bench.machine import this_machine
@@ -53,6 +56,7 @@ ENTRIES: dict[str, Entry] = {
     **quality_music.ENTRIES,
     **quality_sounds.ENTRIES,
     **quality_heard.ENTRIES,
+    **quality_talking.ENTRIES,
     **quality_texts.ENTRIES,
 }
 
@@ -127,6 +131,11 @@ def numbers(context: Any, parameter: Any, text: str | None) -> tuple[int, ...] |
     "--chorales", type=click.Path(path_type=Path, exists=True), help="Jsb16thSeparated.json, or .json.gz."
 )
 @click.option("--spoken-digits", type=click.Path(path_type=Path, exists=True), help="fsdd.tar.gz, or its folder.")
+@click.option(
+    "--drawn-faces",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder that benchmarks/drawn_faces.py wrote.",
+)
 @click.option("--captions", type=click.Path(path_type=Path, exists=True), help="image_coco.txt, or .txt.gz.")
 @click.option("--only", multiple=True, help="A model, or a pattern as in gaussians-*; may be repeated.")
 @click.option("--seeds", callback=numbers, help="0,1,2: instead of each model's own list.")
@@ -143,6 +152,7 @@ def main(
     mnist: Path | None,
     chorales: Path | None,
     spoken_digits: Path | None,
+    drawn_faces: Path | None,
     captions: Path | None,
     only: tuple[str, ...],
     seeds: tuple[int, ...] | None,
@@ -154,6 +164,7 @@ def main(
         raise click.UsageError("--distill and --seeds need runs of their own; leave --embedded out")
     start, found = time.monotonic(), {}
     given = {"mnist": mnist, CHORALES: chorales, SPOKEN_DIGITS: spoken_digits, CAPTIONS: captions}
+    given[DRAWN_FACES] = drawn_faces
     names = chosen(only, given, embedded=embedded)
     if not names:
         raise click.ClickException("nothing to measure")
@@ -163,6 +174,7 @@ def main(
         "chorales": chorales,
         "spoken_digits": spoken_digits,
         "captions": captions,
+        "faces": drawn_faces,
         "embedded": embedded,
         "distill": distill,
     }

@@ -13,7 +13,7 @@ from rows import Gate, Row
 
 from gensdk_export.export import export_run
 from gensdk_runtime.bundles.bundle import Bundle
-from gensdk_runtime.errors import BundleError
+from gensdk_runtime.errors import BundleError, InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.spec.settings import SampleOptions
 from gensdk_training.data import Dataset
@@ -43,11 +43,20 @@ class Subject:
     chorales: Path | None = None
     spoken_digits: Path | None = None
     captions: Path | None = None
+    faces: Path | None = None
+
+    @property
+    def drawn_faces(self) -> Path:
+        """The folder with the drawn faces."""
+        if self.faces is None:
+            raise InputError("where are the drawn faces? Give --drawn-faces, what benchmarks/drawn_faces.py wrote")
+        return self.faces
 
     @property
     def config(self) -> RunConfig:
         """The run of its recipe."""
-        return self.recipe.run_config(self.mnist, self.chorales, self.spoken_digits, self.captions)
+        given = (self.mnist, self.chorales, self.spoken_digits, self.captions)
+        return self.recipe.run_config(*given, drawn_faces=self.faces)
 
     def row(self, measure: str, value: float, gate: Gate | None = None, detail: str = "") -> Row:
         """A row of this model."""

@@ -38,22 +38,28 @@ class Recipe:
         spoken_digits: Path | None = None,
         captions: Path | None = None,
         sprites: Path | None = None,
+        *,
+        drawn_faces: Path | None = None,
     ) -> RunConfig:
         """The run to train; `mnist` is the folder with MNIST's idx files, `chorales` the file of the chorales,
         `spoken_digits` the archive or folder of the Free Spoken Digit Dataset, `captions` the file of captions,
-        `sprites` what benchmarks/sprites.py wrote."""
+        `sprites` what benchmarks/sprites.py wrote, `drawn_faces` the folder of benchmarks/drawn_faces.py."""
         paths = {
             "mnist": f"mnist:{mnist}",
             CHORALES: str(chorales),
             SPOKEN_DIGITS: f"fsdd:{spoken_digits}",
             CAPTIONS: str(captions),
             SPRITES: str(sprites),
+            DRAWN_FACES: f"{drawn_faces}/train.npz",
         }
+        inputs = None if self.inputs is None else paths[self.inputs]
+        if self.inputs == DRAWN_FACES:
+            inputs = f"{inputs}:stills"
         return RunConfig(
             family=self.family,
             data=DataConfig(
                 source=paths.get(self.data, self.data),
-                inputs=None if self.inputs is None else paths[self.inputs],
+                inputs=inputs,
                 only=self.only,
                 **self.loading,
             ),
@@ -70,6 +76,8 @@ SPOKEN_DIGITS = "spoken-digits"
 CHORALES = "chorales"
 """In place of a path: the four voices of J. S. Bach's chorales, ``Jsb16thSeparated.json``."""
 SPRITES = "sprites"
+DRAWN_FACES = "drawn-faces"
+"""In place of a path: faces drawn to spoken digits."""
 CAPTIONS = "captions"
 """In place of a path: 10,000 captions of COCO's images, a line each, ``image_coco.txt``."""
 

@@ -105,7 +105,7 @@ def export_run(
     family, networks = trained.family, trained.networks
     plan = family.sharing_plan(networks, share) if share else family.export_plan(networks)
     if trained.examples is not None:
-        plan = replace(plan, examples=trained.examples.sources)
+        plan = replace(plan, examples=trained.examples.arguments)
     return export_plan(plan, trained.provenance, out, options, on_stage=on_stage)
 
 

@@ -100,11 +100,13 @@ def _run_back(generator: Generator, drawn: Samples, asked: Mapping[str, NDArray[
 
 def record_examples(plan: ExportPlan, *, samples: int) -> tuple[Trajectory, ...]:
     """As :func:`record_golden`, from the real images, or sounds, of the data; empty where there are none."""
-    kind = "" if plan.examples is None else "image" if plan.examples.dtype == np.uint8 else "audio"
-    if plan.examples is None or plan.model.condition(kind) is None:
+    real = {kind: values for kind, values in plan.examples.items() if plan.model.condition(kind) is not None}
+    if not real:
         return ()
-    chosen = np.linspace(0, len(plan.examples) - 1, min(samples, len(plan.examples))).astype(int)
-    return record_golden(plan, samples=len(chosen), steps=None, conditions={kind: plan.examples[chosen]})
+    count = min(map(len, real.values()))
+    chosen = np.linspace(0, count - 1, min(samples, count)).astype(int)
+    asked = {kind: values[chosen] for kind, values in real.items()}
+    return record_golden(plan, samples=len(chosen), steps=None, conditions=asked)
 
 
 def _shallow_proof(model: ModelSpec, settings: TrajectorySettings, calls: tuple[Call, ...]) -> Iterator[Call]:

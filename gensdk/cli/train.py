@@ -24,6 +24,7 @@ Examples:
   gensdk train dcgan --data photos/ --size 64 --dry-run                  (what are these data taken for?)
   gensdk train pix2pix --data emoji.npz:color --inputs emoji.npz:outline --augment flip --out runs/emoji
   gensdk train sound2image --data mnist:FOLDER --inputs fsdd:PATH --seconds 1 --out runs/heard
+  gensdk train talkinghead --data faces.npz --inputs faces.npz:stills --sounds sounds --out runs/talk
   gensdk train wgan_gp --data 25gaussians --out runs/points
   gensdk train anogan --data mnist:FOLDER --only 0 --out runs/zeros
   gensdk train ddpm --out runs/ddpm --resume                             (--data where they moved)
@@ -35,7 +36,7 @@ _DATA_OPTIONS = (
     *("labels", "size", "channels", "fit", "holdout", "only", "value_range", "layout", "depth"),
     *("sample_rate", "seconds"),
     *("inputs", "input_channels", "input_value_range", "paired", "augment", "text"),
-    *("bars", "steps_per_beat", "transpose", "whole", "captions", "unheard"),
+    *("bars", "steps_per_beat", "transpose", "whole", "captions", "unheard", "sounds"),
 )
 _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_every")
 
@@ -97,6 +98,9 @@ _RUN_OPTIONS = ("seed", "precision", "log_every", "checkpoint_every", "preview_e
 )
 @click.option(
     "--captions", help="Texts beside images: a key of an .npz, or names for the words in the names of files."
+)
+@click.option(
+    "--sounds", help="The sound around each image: a key of an .npz, [N, samples], whose rate is its sample_rate."
 )
 @click.option("--augment", help="flip,shift: random changes, the same to both images of a pair.")
 @click.option(

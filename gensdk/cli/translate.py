@@ -27,7 +27,13 @@ Examples:
   gensdk translate style.gsdk --source holiday.mp4 --sink painted.mp4 --side-by-side
   gensdk translate style.gsdk --source photos/ --sink painted/ --label monet
   gensdk translate style.gsdk --source 0 --sink window --skip-similar 2
+  gensdk translate talk.gsdk --audio speech.wav --source face.png --sink talk.mp4
   gensdk translate style.gsdk --source rtsp://camera.local/stream --page 8000
+
+\b
+With --audio the source is one still image, and the film has the sound. With --live the sound comes at its own
+speed, as from a microphone: frames that are late are dropped, and the age of the others counts from the moment
+that they show, half a window of sound before they can be made.
 
 \b
 Ctrl-C ends a stream and completes the file that it writes; so do a closed terminal and SIGTERM. The exit code is 0
@@ -57,6 +63,10 @@ Videos and URLs need PyAV: pip install "gensdk[video]". Windows and cameras need
     metavar="[PORT]",
     help="Show source, result and figures in a browser, on this machine alone. [PORT: a free one]",
 )
+@click.option(
+    "--audio", metavar="FILE", help="What a still face says, of a model that makes such talk: .wav, .flac."
+)
+@click.option("--fps", type=float, help="Frames in a second of a talking face's film. [default: 25]")
 @click.option("--label", help="A class number or name, for a model with classes.")
 @click.option("--size", metavar="WIDTHxHEIGHT", help="Resize frames before they are translated.")
 @click.option("--side-by-side", is_flag=True, help="Show the source left of the result.")
@@ -67,7 +77,8 @@ Videos and URLs need PyAV: pip install "gensdk[video]". Windows and cameras need
 @click.option(
     "--live/--no-live",
     default=None,
-    help="Drop frames to stay fresh (a video plays at its own speed), or keep all. [default: by the source]",
+    help="Drop frames to stay fresh (a video, or --audio, plays at its own speed), or keep all. [default: by the "
+    "source]",
 )
 @click.option(
     "--tile",

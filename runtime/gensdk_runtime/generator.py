@@ -198,10 +198,11 @@ class Generator(Walking, Closable):
         - `label`: a class number or name for all samples, or a list. Left open, a diffusion model samples without
           a class and other models draw one for each sample from its seed.
         - `latents`: float32 [n, ...], the first noise (z, or x_T), instead of noise from the seed.
-        - `image`, for a model that translates images: one for each sample, uint8 [n, H, W, C] (or [n, H, W] in
-          grey), or float [n, C, H, W] in its source's value range, rounded where the graph takes bytes.
-          For a diffusion model what samples start from, one for all or one for each, of the size of its images,
-          with the noise of the first step that `strength` leaves; with 1 a sample is the one without an image.
+        - `image`, for a model that translates images: one for each sample (or one for all `audio`), uint8 [n, H,
+          W, C] (or [n, H, W] in grey), or float [n, C, H, W] in its source's value range, rounded where the graph
+          takes bytes. For a diffusion model what samples start from, one for all or one for each, of the size of
+          its images, with the noise of the first step that `strength` leaves; with 1 a sample is the one without
+          an image.
         - `mask_image`: where such an `image` is painted anew, bool, float or uint8 [H, W], [n, H, W] or [n, H, W,
           1], 1 (in bytes 255) for anew, 0 for kept as it was given; values between are cut in the middle.
         - `prompt`, for a model that makes samples from texts: a text for all samples, or a list with one for each;

@@ -45,7 +45,7 @@ def translating() -> list[tuple[str, dict[str, Any]]]:
 
 def _translates(name: str, family: Any) -> bool:
     """Dreams start from an image too, but by gradient steps, which see all of it."""
-    return family.starts_from not in ("noise", "sounds") and name != "deepdream"
+    return family.starts_from not in ("noise", "sounds", "faces") and name != "deepdream"
 
 
 def opened(plan: ExportPlan) -> Generator:

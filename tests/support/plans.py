@@ -55,6 +55,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "sound2image": {"generator_channels": 64, "listener_channels": 16, "features": 32},
     "srgan": {"channels": 32, "blocks": 2},
     "stargan": {"channels": 24, "blocks": 2},
+    "talkinghead": {"channels": 64, "listener_channels": 16, "features": 192},
     "text2image": {"generator_channels": 64, "text_features": 64, "features": 32},
     "textstyle": {"features": 64, "layers": 2},
     "vae": {"hidden": [512]},

@@ -13,6 +13,7 @@ from support.captions import captioned_digits, captioned_digits_file
 from support.music import phrases, voices_file
 from support.short_sounds import short_sounds, short_sounds_folder
 from support.short_texts import short_texts, short_texts_file, styled_texts, styled_texts_file
+from support.talking import talking_digits, talking_digits_file
 
 CONVOLUTIONS = {"latent": 8, "generator_channels": 8, "discriminator_channels": 8, "discriminator_steps": 2}
 
@@ -75,6 +76,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "srgan": {"channels": 8, "blocks": 2, "scale": 2, "discriminator_channels": 8, "patch_layers": 1},
     "stargan": {"channels": 4, "blocks": 1, "discriminator_steps": 2},
+    "talkinghead": {
+        "bands": 8,
+        "listener_channels": 4,
+        "viewer_channels": 4,
+        "features": 8,
+        "channels": 4,
+        "sync_steps": 3,
+    },
     "text2image": {
         "latent": 8,
         "text_features": 8,
@@ -147,6 +156,9 @@ def tiny_data(family: str, source: str = "digits") -> DataConfig:
     if get_family(family).needs_captions:
         return DataConfig(source=str(captioned_digits_file()), captions="captions")
     kind = get_family(family).starts_from
+    if kind == "faces":
+        path = str(talking_digits_file())
+        return DataConfig(source=path, inputs=f"{path}:stills", sounds="sounds")
     if kind == "sounds":
         return DataConfig(source=source, inputs=str(short_sounds_folder()))
     if kind in ("pairs", "collections"):
@@ -171,12 +183,17 @@ def with_source(family: str, info: DataInfo) -> DataInfo:
             channels=1, height=sounds.height, width=1, count=sounds.count, paired=True, audio=sounds.audio
         )
         return info.model_copy(update={"source": source})
-    if kind not in ("pairs", "collections"):
+    if kind not in ("pairs", "collections", "faces"):
         return info
     source = SourceInfo(
-        channels=info.channels, height=info.height, width=info.width, count=info.count, paired=kind == "pairs"
+        channels=info.channels,
+        height=info.height,
+        width=info.width,
+        count=info.count,
+        paired=kind != "collections",
     )
-    return info.model_copy(update={"source": source})
+    window = talking_digits().info.window if kind == "faces" else None
+    return info.model_copy(update={"source": source, "window": window})
 
 
 def given(model: ModelSpec, n: int) -> dict[str, Any]:

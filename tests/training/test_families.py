@@ -31,6 +31,7 @@ from support.captions import captioned_digits
 from support.music import phrases
 from support.short_sounds import short_sounds
 from support.short_texts import short_texts, styled_texts
+from support.talking import talking_digits
 from support.tiny import (
     MUSIC_FAMILIES,
     POINT_FAMILIES,
@@ -290,6 +291,10 @@ def _batch_for(name: str, channels: int) -> Batch:
         prompts = captioned_digits().prompts_at(np.arange(len(batch.images)))
         assert prompts is not None
         return replace(batch, prompts=torch.from_numpy(prompts))
+    if get_family(name).starts_from == "faces":
+        heard = talking_digits().batch(np.arange(len(batch.images))).sounds
+        assert heard is not None
+        return replace(batch, sounds=torch.from_numpy(heard))
     if get_family(name).starts_from != "sounds":
         return batch
     return replace(batch, sources=torch.from_numpy(short_sounds().batch(np.arange(len(batch.images))).images))

@@ -26,7 +26,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "srgan-gan": ("srgan", {"objective": "gan"}),
     "vae-conv": ("vae", {"architecture": "conv"}),
 }
-PAIRS = {"sound2image", "text2image"}
+PAIRS = {"sound2image", "talkinghead", "text2image"}
 """Families that tell each image from the others of its batch: their settings refuse one."""
 ONE_IS_TOO_FEW = {"musegan", "sgan"}
 """Families of linear layers with batch norms: one sample has nothing to be compared with."""

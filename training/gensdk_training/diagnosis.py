@@ -28,6 +28,7 @@ Kind = Literal[
     "discriminator_wins",
     "generator_wins",
     "condition_ignored",
+    "pairs_not_told",
     "oscillation",
     "vanishing_gradient",
     "not_finite",
@@ -53,6 +54,8 @@ CONVINCED = 0.05
 """A fooled D gives fakes a probability of being real that is higher by so much than that of real samples."""
 IGNORED = 0.55
 """A D that prefers what goes with a sample less often than this hardly looks at it; one half is guessing."""
+GUESSING = 0.98 * math.log(2)
+"""Nats: who tells pairs with a cross entropy that is not below has learnt nothing of them; ln 2 is a coin."""
 ADAM_EPSILON = 1e-8
 """Where a gradient's root mean square is below, Adam's epsilon makes its steps vanish too."""
 FALLEN = 1e-4
@@ -69,6 +72,8 @@ REMEDIES: dict[Kind, str] = {
     "generator_wins": "more discriminator_steps, a higher discriminator learning rate or a larger discriminator",
     "condition_ignored": "a higher discriminator learning rate, a larger discriminator, a higher match_weight, or "
     "more steps of the part that learns what belongs together",
+    "pairs_not_told": "a lower or higher rate of that part, a larger batch_size, or more of its steps; look at "
+    "the data, whether sounds and images belong together and are not shifted against each other",
     "oscillation": "lower the learning rates, set beta1 to 0 or 0.5, or let lr_schedule fall",
     "vanishing_gradient": "the non-saturating loss, fewer discriminator_steps, or a gradient penalty",
     "not_finite": "lower the learning rate, set grad_clip, or use precision fp32",
@@ -229,6 +234,13 @@ class Monitor:
                 f"{_last(matched):.0%} of the time, guessing would half of it"
             )
             self._warn("condition_ignored", step, text)
+        told = [self._of("pair_loss", window) for window in recent]
+        if _all(told, lambda v: v >= GUESSING):
+            text = (
+                f"pairs are told from false ones with a loss of {_last(told):.3f}, and guessing has ln 2 = 0.693: "
+                "nothing can be learnt from who does not know"
+            )
+            self._warn("pairs_not_told", step, text)
         if _all(right, lambda v: v <= FOOLED):
             text = f"the discriminator is right {_last(right):.0%} of the time, less than by guessing"
             self._warn("generator_wins", step, text)

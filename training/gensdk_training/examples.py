@@ -29,20 +29,27 @@ IMAGE_AXES, SOUND_AXES = 4, 2
 @dataclass(frozen=True)
 class Examples:
     """`sources` uint8 [n, H, W, C], or sounds float32 [n, samples], and where it is known what they should become:
-    `targets` uint8 [n, H', W', C']."""
+    `targets` uint8 [n, H', W', C']. `heard`: float32 [n, samples], the sound that goes with each image."""
 
     sources: Images | Sounds
     targets: Images | None = None
+    heard: Sounds | None = None
 
     @property
     def asked(self) -> str:
         """The argument of :meth:`Generator.sample` that takes the sources."""
         return "image" if self.sources.ndim == IMAGE_AXES else "audio"
 
+    @property
+    def arguments(self) -> dict[str, Images | Sounds]:
+        """All that they are to :meth:`Generator.sample`, by argument."""
+        return {self.asked: self.sources} | ({} if self.heard is None else {"audio": self.heard})
+
     @classmethod
-    def of(cls, sources: Tensor, targets: Tensor | None) -> Self:
-        """From batches float32 [B, C, H, W] in [-1, 1]."""
-        return cls(_bytes(sources), None if targets is None else _bytes(targets))
+    def of(cls, sources: Tensor, targets: Tensor | None, heard: Tensor | None = None) -> Self:
+        """From batches float32 [B, C, H, W] in [-1, 1], and what is heard with them [B, samples]."""
+        sound = None if heard is None else heard.detach().cpu().numpy()
+        return cls(_bytes(sources), None if targets is None else _bytes(targets), sound)
 
     @classmethod
     def of_sounds(cls, sounds: Tensor, targets: Tensor) -> Self:
@@ -52,7 +59,8 @@ class Examples:
     def save(self, folder: Path) -> None:
         """Writes ``examples.npz`` into a run's folder, whole or not at all."""
         buffer = io.BytesIO()
-        arrays = {"sources": self.sources} | ({} if self.targets is None else {"targets": self.targets})
+        given = {"sources": self.sources, "targets": self.targets, "heard": self.heard}
+        arrays = {name: array for name, array in given.items() if array is not None}
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_atomically(folder / FILE, buffer.getvalue())
 
@@ -67,14 +75,16 @@ class Examples:
         except OSError as failure:
             raise InputError(f"{path} can't be read ({failure.strerror}); remove it") from None
         arrays = read_npz(data, limit_bytes=MAX_BYTES, what=str(path))
-        sources, targets = arrays.get("sources"), arrays.get("targets")
+        sources, targets, beside = arrays.get("sources"), arrays.get("targets"), arrays.get("heard")
         if sources is None:
             raise InputError(f"{path}: no array 'sources' in it; remove it")
         heard = sources.dtype == np.float32 and sources.ndim == SOUND_AXES and sources.size > 0
         for images in (targets,) if heard else (sources, targets):
             if images is not None and (images.dtype != np.uint8 or images.ndim != IMAGE_AXES or not images.size):
                 raise InputError(f"{path}: expected images uint8 [n, H, W, C], got {images.dtype}; remove it")
-        return cls(sources, targets)
+        if beside is not None and (beside.dtype != np.float32 or beside.shape[:1] != sources.shape[:1]):
+            raise InputError(f"{path}: expected sounds float32 [n, samples], got {beside.dtype}; remove it")
+        return cls(sources, targets, beside)
 
     def picture(self, results: Images) -> Images:
         """One grid, uint8 [H, W, 3]: each source that is an image beside its result [n, H', W', C'], and beside

@@ -26,6 +26,7 @@ from gensdk_runtime.spec.strict import StrictModel
 from gensdk_runtime.text.vocabulary import AnyVocabulary
 from gensdk_training.captions import CaptionInfo
 from gensdk_training.examples import Examples
+from gensdk_training.heard import WindowInfo
 from gensdk_training.plan import ExportPlan
 from gensdk_training.running_statistics import let_statistics_move
 
@@ -115,7 +116,7 @@ class DataInfo(StrictModel):
     dimensions, height and width are 1. Where `audio` is set they are sounds: `height` samples, in batches, of
     `channels`. Where `text` is set they are texts: channels and height are 1, the width is the length. Where
     `form` is set they are what it says, such as piano rolls [channels, height, width]; `ends`: True where they may
-    be shorter than that, and batches have lengths. `captions`: of images that have texts beside them.
+    be shorter than that, and batches have lengths. `captions`: of images with texts; `window`: with sound around.
     """
 
     name: str
@@ -132,6 +133,7 @@ class DataInfo(StrictModel):
     form: AnyOutput | None = None
     ends: bool | None = None
     captions: CaptionInfo | None = None
+    window: WindowInfo | None = None
 
     @property
     def output(self) -> OutputSpec:
@@ -184,6 +186,12 @@ class DataInfo(StrictModel):
             raise InputError(f"{self.name!r} has no sounds to make images from; give them with --inputs")
         return AudioConditionSpec(samples=source.height, sample_rate=source.audio.sample_rate)
 
+    def require_window(self) -> AudioConditionSpec:
+        """The sound around each image, as the runtime describes it. InputError where there is none."""
+        if self.window is not None:
+            return self.window.condition
+        raise InputError(f"{self.name!r} has no sound around its images; give the key of it with --sounds")
+
     def require_text(self) -> TextInfo:
         """Length and vocabulary of the texts. InputError for images."""
         if self.text is None:
@@ -212,7 +220,8 @@ class Batch:
     Of texts `images` are tokens, int64 [B, 1 + length]: begin, the text's own, end, pad. `lengths`: int64 [B], how
     many of them come before the pads; None for data that all have one size.
 
-    `prompts`: of images with captions, int64 [B, row_length]; see :class:`CaptionInfo`.
+    `prompts`: of images with captions, int64 [B, row_length]; see :class:`CaptionInfo`. `sounds`: of images with
+    sound around them, float32 [B, samples] in [-1, 1].
     """
 
     images: Tensor
@@ -221,6 +230,7 @@ class Batch:
     indices: Tensor | None = None
     lengths: Tensor | None = None
     prompts: Tensor | None = None
+    sounds: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -256,10 +266,13 @@ class Loss:
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-LogMeaning = Literal["accuracy", "real_probability", "fake_probability", "critic_distance", "matching_accuracy"]
+LogMeaning = Literal[
+    "accuracy", "real_probability", "fake_probability", "critic_distance", "matching_accuracy", "pair_loss"
+]
 """What a logged value says about the game: the share in [0, 1] that D tells right; the mean probability of "real"
 that D gives to real and to fake samples; a critic's mean on real samples minus that on fakes; the share in [0, 1]
-of real samples that D gives more with what goes with them than with something else."""
+of real samples that D gives more with what goes with them than with something else; the cross entropy in nats of
+telling right pairs from false ones, ln 2 by guessing."""
 
 LOG_MEANINGS: Mapping[str, LogMeaning] = {
     "right": "accuracy",
@@ -309,8 +322,8 @@ class Family(ABC, Generic[ConfigT]):
     Class attributes: `name` as users write it, `title` in one line for ``gensdk list``, `paper` with authors, year
     and title, `Config`, the type of its settings, `needs_labels` and `needs_captions` where it makes nothing
     without them, and `starts_from`: "noise", or for a family that translates images the data's "pairs", its two
-    "collections", or the "images" themselves; or "sounds", for one that makes images from sounds. `makes`: the
-    kinds of data that it learns.
+    "collections", or the "images" themselves; "sounds", for one that makes images from sounds; or "faces", for one
+    that makes them from still faces and the sound around each image. `makes`: the kinds of data that it learns.
     """
 
     name: ClassVar[str]
@@ -323,7 +336,7 @@ class Family(ABC, Generic[ConfigT]):
     """The networks that sampling needs: their moving average is kept, previewed and exported."""
     needs_labels: ClassVar[bool] = False
     needs_captions: ClassVar[bool] = False
-    starts_from: ClassVar[Literal["noise", "pairs", "collections", "images", "sounds"]] = "noise"
+    starts_from: ClassVar[Literal["noise", "pairs", "collections", "images", "sounds", "faces"]] = "noise"
     makes: ClassVar[frozenset[str]] = frozenset(("images",))
 
     def __init__(self, config: ConfigT, data: DataInfo) -> None:
@@ -341,6 +354,9 @@ class Family(ABC, Generic[ConfigT]):
         if (found == "sounds") != (self.starts_from == "sounds"):
             wanted = "sounds" if self.starts_from == "sounds" else "none that are sounds"
             raise InputError(f"{self.name} takes inputs, {wanted}, got {found}; change --inputs")
+        if (data.window is not None) != (self.starts_from == "faces"):
+            wanted = "needs the sound around each image: give" if data.window is None else "hears no sound: leave"
+            raise InputError(f"{self.name} {wanted} --sounds{'' if data.window is None else ' out'}")
         self.check()
 
     def check(self) -> None:
@@ -421,7 +437,7 @@ class Family(ABC, Generic[ConfigT]):
         if source is not None and source.audio is not None:
             return Examples.of_sounds(batch.sources, batch.images)
         paired = source is not None and source.paired
-        return Examples.of(batch.sources, batch.images if paired else None)
+        return Examples.of(batch.sources, batch.images if paired else None, batch.sounds)
 
     def sharing_plan(self, networks: Mapping[str, nn.Module], depth: int) -> ExportPlan:
         """As :meth:`export_plan`, with graphs that share deep features between sampling steps.

@@ -29,12 +29,12 @@ class ExportPlan:
 
     `files`: those that the output and the conditions need beside graphs, by their names in the bundle, such as a
     vocabulary.
-    `examples`: real images uint8 [n, H, W, C], or sounds float32 [n, samples], to prove a model with that is made
-    from such; None: made-up ones alone.
+    `examples`: real images uint8 [n, H, W, C], or sounds float32 [n, samples], by the kind of condition, to prove
+    a model with that is made from such; none: made-up ones alone.
     """
 
     model: ModelSpec
     modules: Mapping[str, nn.Module]
     half: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
-    examples: NDArray[np.uint8] | NDArray[np.float32] | None = None
+    examples: Mapping[str, NDArray[np.uint8] | NDArray[np.float32]] = field(default_factory=dict)

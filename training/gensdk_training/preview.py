@@ -39,7 +39,9 @@ def sample_networks(
     ones.
     """
     plan = family.export_plan(networks)
-    sources: dict[str, Any] = {} if examples is None else {examples.asked: examples.sources[:count]}
+    sources: dict[str, Any] = {}
+    if examples is not None:
+        sources = {name: values[:count] for name, values in examples.arguments.items()}
     count = len(examples.sources[:count]) if examples is not None else count
     asked: dict[str, Any] = {**examples_of(plan.model, count), **sources}
     captions = None if family.data.captions is None else family.data.captions.examples

@@ -33,7 +33,7 @@ class DataConfig(StrictModel):
     `depth`: bits that image files of 16 use; None: as they say. `sample_rate` (Hz) and `seconds`: of sounds; None:
     as most files, and as the longest. `text`: how texts become tokens. `bars`, `steps_per_beat`, `transpose`,
     `whole`: of music. `captions`: where texts beside images are. `unheard`: of sounds that images are made from,
-    such as a speaker, for the test alone.
+    such as a speaker, for the test alone. `sounds`: where the sound around images is.
     """
 
     source: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -60,6 +60,7 @@ class DataConfig(StrictModel):
     whole: bool = False
     captions: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     unheard: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    sounds: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     def load(self, *, split: Split = "train", data_dir: Path | str | None = None) -> Dataset:
         """Opens the data. Raises :class:`InputError` where it can't be trained on."""
@@ -89,6 +90,7 @@ class DataConfig(StrictModel):
             whole=self.whole,
             captions=self.captions,
             unheard=self.unheard,
+            sounds=self.sounds,
         )
 
 
@@ -151,7 +153,7 @@ def identity(config: RunConfig, data: DataInfo, fingerprint: str, processes: int
         whole["data"]["augment"] = list(config.data.augment)
     newer = (
         *("only", "value_range", "input_value_range", "layout", "depth", "sample_rate", "seconds", "text"),
-        *("bars", "steps_per_beat", "transpose", "whole", "captions", "unheard"),
+        *("bars", "steps_per_beat", "transpose", "whole", "captions", "unheard", "sounds"),
     )
     for key in newer:  # unknown to older runs, too
         whole["data"].pop(key, None)

@@ -23,6 +23,8 @@ from gensdk_runtime.media.audio_files import read_audio
 from gensdk_runtime.media.audio_resampling import resampled_length
 from gensdk_runtime.media.sounds import FULL_SCALE, MAX_ELEMENTS, MAX_PEAK, SILENT, Float32, Sound, full_scale
 from gensdk_runtime.spec.audio import LEAST_RATE, MAX_CHANNELS, MOST_RATE, AudioConditionSpec
+from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.model import ModelSpec
 
 Samples = NDArray[np.floating] | NDArray[np.int16]
 OneAudio = Samples | tuple[Samples, int] | Sound | str | Path
@@ -63,6 +65,11 @@ class AudioCondition(Condition[AudioConditionSpec]):
     def notes(self) -> tuple[str, ...]:
         """Length and rate."""
         spec = self.spec
+        if spec.window:
+            return (
+                f"audio: a window of {spec.seconds:.3g} s ({spec.samples} samples) at {spec.sample_rate} Hz, one "
+                "channel, around the moment of a sample",
+            )
         return (
             f"audio: up to {spec.seconds:.3g} s ({spec.samples} samples) at {spec.sample_rate} Hz, one channel",
         )
@@ -104,7 +111,7 @@ class AudioCondition(Condition[AudioConditionSpec]):
         if made.clipped:
             told["samples beyond full scale, clipped"] += 1
         kept = made.samples[: spec.samples, 0]
-        if np.abs(kept).max() < 10 ** (SILENT / 20):
+        if not spec.window and np.abs(kept).max() < 10 ** (SILENT / 20):
             raise InputError(
                 f"{what} is silent: nothing in its first {spec.seconds:.3g} s is over {SILENT:g} dB; pass another"
             )
@@ -135,6 +142,20 @@ class AudioCondition(Condition[AudioConditionSpec]):
                 }
             told.append(dict(known[digest.digest()]))
         return told
+
+
+def talks(model: ModelSpec) -> bool:
+    """True for a model that makes a still face say what is heard: from an image, and a window of sound."""
+    found = model.condition("audio")
+    return model.source is not None and isinstance(found, AudioConditionSpec) and found.window
+
+
+def face_and_window(model: ModelSpec) -> tuple[SourceSpec, AudioConditionSpec]:
+    """What such a model takes; :class:`InputError` for another one."""
+    source, window = model.source, model.condition("audio")
+    if source is None or not isinstance(window, AudioConditionSpec) or not talks(model):
+        raise InputError(f"model {model.name!r} makes no face talk; leave audio out")
+    return source, window
 
 
 def _entries(given: Any, rate: int) -> tuple[Any | list[Any], int]:

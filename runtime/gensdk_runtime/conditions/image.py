@@ -16,6 +16,7 @@ from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.media.value_range import to_floats, to_uint8
 from gensdk_runtime.spec.conditions import SourceSpec
+from gensdk_runtime.spec.kinds import CONDITIONS
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.signature import HEIGHT, WIDTH, TensorSpec
 
@@ -54,13 +55,16 @@ class ImageCondition(Condition[SourceSpec]):
         return self.spec.shape
 
     def check(self, given: Any, n: int | None) -> Array:
-        """Images of a size that the model takes, contiguous, as many as there are samples."""
+        """Images of a size that the model takes, contiguous, as many as there are samples; or one for all, where
+        something else tells them apart."""
         if given is None:
             raise InputError(f"model {self.model.name!r} translates images: pass image, one for each sample")
         array, largest = checked_images(given, self.spec), max_source_size(self.model)
         if array.dtype != np.uint8:
             array = array.astype(np.float32, copy=False)
         height, width = source_size(array)
+        if n is not None and len(array) == 1 and self._shared:
+            array = np.repeat(array, check_count(n), axis=0)
         if n is not None and len(array) != check_count(n):
             raise InputError(f"expected one image for each of the {n} samples, got {len(array)}")
         if height > largest[0] or width > largest[1]:
@@ -69,6 +73,12 @@ class ImageCondition(Condition[SourceSpec]):
                 f"{width}; Generator.translate cuts larger ones into tiles"
             )
         return np.ascontiguousarray(array)
+
+    @property
+    def _shared(self) -> bool:
+        """True where samples of one image differ by what else they can't do without, such as sounds."""
+        others = (CONDITIONS.class_of(spec) for spec in self.model.conditions if spec.kind != self.kind)
+        return any(each.required for each in others)
 
     def examples(self, n: int, first: int = 0) -> Array:
         """uint8 [n, H, W, C] of smooth colours, the same on every machine, and from every place on."""

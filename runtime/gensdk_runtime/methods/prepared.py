@@ -109,10 +109,11 @@ class Prepared:
             output_type=self._output_type,
         )
 
-    def translate(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def translate(self, image: NDArray[np.uint8], *, audio: Audio | None = None) -> NDArray[np.uint8]:
         """`image`, uint8 [H, W, C] of the size that was prepared, translated: uint8 [s H, s W, C'].
 
-        Raises :class:`InputError` for a model that does not translate, and for another size or type.
+        `audio`: for a model that makes a face talk, the window of sound around this frame. Raises
+        :class:`InputError` for a model that does not translate, and for another size or type.
         """
         source, size = self._source, self._asked.size
         if source is None or size is None:
@@ -127,6 +128,7 @@ class Prepared:
             whole = translate(self._through, image)
             return whole if isinstance(whole, np.ndarray) else whole[0]
         request, lease = self._request()
-        samples = self._sampling.draw(request, conditions={"image": image[None]}, output_type="uint8", lease=lease)
+        asked = {"image": image[None], "audio": audio}
+        samples = self._sampling.draw(request, conditions=asked, output_type="uint8", lease=lease)
         first: NDArray[np.uint8] = samples.images[0]
         return first

@@ -149,13 +149,17 @@ class Sampling:
 
     def _checked(self, given: dict[str, Any], n: int | None) -> tuple[dict[str, NDArray[Any]], Size | None]:
         """Takes those conditions out of `given` that no request keeps: their values, and their size."""
-        fresh, size = {}, None
+        fresh: dict[str, NDArray[Any]] = {}
+        size: Size | None = None
         begun = self._begun(given) if given and self.starts else {}
         if n is None:
             n = next((len(rows) for rows in begun.values() if len(rows) > 1), None)
         for condition in self.fresh:
             values = fresh[condition.kind] = condition.check(given.pop(condition.kind, None), n)
             size = size or condition.size(values)
+        counts = {len(values) for values in fresh.values()}
+        if len(counts) > 1:  # n was left open: one of a kind is for all samples
+            fresh = {kind: _for_each(values, max(counts), kind) for kind, values in fresh.items()}
         if begun:
             count = check_count(next((len(values) for values in fresh.values()), 1) if n is None else n)
             fresh |= {name: _for_each(rows, count, name) for name, rows in begun.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gensdk_runtime.backends.bound import Array, Bound
+from gensdk_runtime.conditions.audio import talks
 from gensdk_runtime.conditions.image import source_axes, source_size
 from gensdk_runtime.errors import ManifestError
 from gensdk_runtime.programs.base import Wanted, conditions_wanted, require_signature, write_conditions
@@ -23,8 +24,8 @@ class TranslationProgram(FeedforwardProgram):
 
     @classmethod
     def abilities(cls, model: ModelSpec) -> frozenset[str]:
-        """It translates."""
-        return frozenset(("translate",))
+        """It translates, where it is made from an image alone, and a class."""
+        return frozenset() if talks(model) else frozenset(("translate",))
 
     def check(self) -> None:
         """The input ``source``, the output ``image``, and no inputs but a label beside."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gensdk_runtime.spec.fields import MAX_SAMPLE_ELEMENTS, Range
 from gensdk_runtime.spec.kinds import CONDITIONS, OUTPUTS, ConditionSpec, OutputSpec
@@ -58,11 +58,18 @@ class AudioConditionSpec(ConditionSpec):
     """A sound of at most `samples` in time, of one channel, at `sample_rate` Hz.
 
     Graphs take it as ``audio`` float32 [B, `samples`] in [-1, 1], full scale: behind a shorter sound lie zeros.
+    `window`: it is cut out of a longer sound, around the moment of a sample, and may be silent.
     """
 
     kind: Literal["audio"] = "audio"
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLE_ELEMENTS)]
     sample_rate: Annotated[int, Field(ge=LEAST_RATE, le=MOST_RATE)]
+    window: bool = False
+
+    @model_serializer(mode="wrap")
+    def _dump(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what older versions don't know, where it is as they have it."""
+        return {name: value for name, value in whole(self).items() if name != "window" or value}
 
     @property
     def seconds(self) -> float:

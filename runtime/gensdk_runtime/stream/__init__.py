@@ -19,6 +19,7 @@ from gensdk_runtime.stream.pipeline import translate_stream
 from gensdk_runtime.stream.server import HttpSink
 from gensdk_runtime.stream.sink import CallbackSink, FolderSink, ImageSink, Sink, WindowSink
 from gensdk_runtime.stream.source import Capture, CorruptFrameError, ImageSource, IteratorSource, Source
+from gensdk_runtime.stream.talking_face import TalkingFace
 from gensdk_runtime.stream.video_sink import VideoSink
 from gensdk_runtime.stream.video_source import VideoSource
 
@@ -39,6 +40,7 @@ __all__ = [
     "StreamFigures",
     "StreamOptions",
     "StreamReport",
+    "TalkingFace",
     "TranslatedFrame",
     "VideoSink",
     "VideoSource",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.media.image_pixels import resize
+from gensdk_runtime.media.sounds import Float32, Sound
 
 Uint8 = NDArray[np.uint8]
 
@@ -34,7 +35,8 @@ class CapturedFrame:
     `index` counts what the source gave, dropped and corrupt frames too; `image` uint8 [H, W, 3] in RGB, at the
     size that is translated; `captured` is when it was read, in seconds of ``time.perf_counter``; `decode` the
     seconds that reading took; `presentation` as the source has it, None for live frames. Of a file of its own:
-    `name`, its path within the source, and `alpha` uint8 [h, w, 1], its transparency where that is kept.
+    `name`, its path within the source, and `alpha` uint8 [h, w, 1], its transparency where that is kept. Of a
+    talking face: `heard`, the window of sound around it, float32 [samples] at the model's rate.
     """
 
     index: int
@@ -44,6 +46,7 @@ class CapturedFrame:
     presentation: Presentation | None = None
     name: str = ""
     alpha: Uint8 | None = None
+    heard: Float32 | None = None
 
 
 @dataclass(slots=True)
@@ -83,7 +86,8 @@ class FileFacts:
 
     `path`, None where it is read from an address; `time_base`: the unit of its times, in seconds; `rate`: frames
     per second on average; `grid`: the lowest rate on which all its times lie, as far as FFmpeg can tell; `others`:
-    the kinds of its streams that are neither the video nor sound.
+    the kinds of its streams that are neither the video nor sound; `sound`: what is heard with it, where that is
+    not in the file.
     """
 
     path: Path | None = None
@@ -91,6 +95,7 @@ class FileFacts:
     rate: Fraction | None = None
     grid: Fraction | None = None
     others: tuple[str, ...] = ()
+    sound: Sound | None = None
 
 
 @dataclass(frozen=True)

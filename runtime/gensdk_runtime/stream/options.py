@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from gensdk_runtime.arguments import check_callback, check_flag, check_number, check_whole
+from gensdk_runtime.arguments import check_callback, check_flag, check_number, check_path, check_whole
 from gensdk_runtime.conditions.given_images import check_size
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import MAX_SIDE
+from gensdk_runtime.media.sound_windows import check_fps
+from gensdk_runtime.media.sounds import Sound
 from gensdk_runtime.stream.figures import StreamFigures
 
 MAX_SECONDS = 100_000_000
@@ -20,6 +23,9 @@ class StreamOptions:
     """How :func:`gensdk_runtime.stream.translate_stream` goes about it.
 
     - `label`: the class, for a model with classes; `tile`: as in :meth:`Generator.translate`.
+    - `audio`: for a model that makes a still face talk, what it says: a .wav or .flac file, or a
+      :class:`gensdk_runtime.media.sounds.Sound`; `fps`: frames of its film in a second, 25 by default. With `live`
+      the sound comes at its own speed, as from a microphone.
     - `size`: (height, width) that frames are resized to before they are translated; None leaves them.
     - `side_by_side`: the view shows the source, enlarged to the result's size, left of the result.
     - `mix`: the source's share in the view, 0 (the result alone) to 1.
@@ -38,6 +44,8 @@ class StreamOptions:
 
     label: int | str | None = None
     tile: int | None = None
+    audio: str | Path | Sound | None = None
+    fps: float | None = None
     size: tuple[int, int] | None = None
     side_by_side: bool = False
     mix: float = 0.0
@@ -70,3 +78,18 @@ class StreamOptions:
         ):
             raise InputError("expected max_seconds above 0, got 0; None is for no limit")
         object.__setattr__(self, "size", check_size(self.size, "size"))
+        self._check_audio()
+
+    def _check_audio(self) -> None:
+        """What goes with a sound, and what does not."""
+        if self.audio is None:
+            if self.fps is not None:
+                raise InputError("fps is for the film of a talking face; pass audio too, or leave fps out")
+            return
+        if not isinstance(self.audio, Sound):
+            check_path(self.audio, "audio")
+        if self.fps is not None:
+            check_fps(self.fps)
+        for name in ("size", "tile", "skip_similar"):
+            if getattr(self, name) is not None:
+                raise InputError(f"{name} is for moving pictures, and a talking face is a still one; leave it out")

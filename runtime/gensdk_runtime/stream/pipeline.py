@@ -15,6 +15,7 @@ from gensdk_runtime.conditions.base import checked
 from gensdk_runtime.conditions.image import source_of
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
+from gensdk_runtime.media.sounds import Float32
 from gensdk_runtime.media.video.view import as_grey, compose, difference
 from gensdk_runtime.methods.prepared import Prepared
 from gensdk_runtime.methods.translate import TILED_FROM
@@ -27,6 +28,7 @@ from gensdk_runtime.stream.places import check_apart, open_sink, open_source
 from gensdk_runtime.stream.reader import Reader
 from gensdk_runtime.stream.sink import FolderSink, ImageSink, Sink, is_stop
 from gensdk_runtime.stream.source import Capture, ImageSource, Source
+from gensdk_runtime.stream.talking_face import source_with_sound
 
 SLOTS = 3
 """Frames that may wait between two stages, where every frame is kept."""
@@ -54,6 +56,9 @@ def translate_stream(
     frame and may end the stream. A sink that would replace what the source reads is refused. Videos and URLs need
     PyAV, cameras and windows OpenCV.
 
+    With ``options.audio``, `source` is a still face, and the model makes it say that: one that was trained for it
+    (:class:`gensdk_runtime.stream.talking_face.TalkingFace`). The film has the sound.
+
     Each frame of a video is given, or counted in the report as dropped, corrupt or missing; what was guessed, left
     out or repaired is in its remarks. A film that is only shown, or watched while it is written, plays at its own
     speed.
@@ -66,7 +71,9 @@ def translate_stream(
     """
     options = options or StreamOptions()
     check_model(generator, options)
-    opened, sinks = open_source(source, timeout=options.stall_seconds), open_sinks(sink)
+    sinks = open_sinks(sink)
+    talking = source_with_sound(source, sinks, generator.model, options)
+    opened = talking or open_source(source, timeout=options.stall_seconds)
     if isinstance(opened, ImageSource):
         opened.keeps_alpha = keeps_alpha(generator, sinks, options)
     check_apart(opened, sinks)
@@ -193,18 +200,18 @@ class _Stream:
         tiled = bool(self._options.tile) or frame.image.size > 3 * TILED_FROM
         if self._pool is None or tiled:
             work: Future[_Result] = Future()
-            work.set_result(self._translate(frame.image))
+            work.set_result(self._translate(frame.image, frame.heard))
         else:
-            work = self._pool.submit(self._translate, frame.image)
+            work = self._pool.submit(self._translate, frame.image, frame.heard)
         self._last = _Translation(frame, work, reused=False)
         return self._last
 
-    def _translate(self, image: Uint8) -> _Result:
+    def _translate(self, image: Uint8, heard: Float32 | None = None) -> _Result:
         started = perf_counter()
-        result = self._result(image)
+        result = self._result(image, heard)
         return _Result(result, perf_counter() - started)
 
-    def _result(self, image: Uint8) -> Uint8:
+    def _result(self, image: Uint8, heard: Float32 | None) -> Uint8:
         if self._grey:
             if (image != image[..., :1]).any():
                 self._reader.remark(f"model {self._generator.model.name!r} takes grey images: colours are dropped")
@@ -216,7 +223,7 @@ class _Stream:
             height, width = image.shape[:2]
             prepared = self._generator.prepare(label=self._options.label, size=(height, width), warm=False)
             self._prepared = image.shape[:2], prepared
-        return prepared.translate(image)
+        return prepared.translate(image, audio=heard)
 
     def _show_all(self) -> Ending:
         """The third stage, in the calling thread: windows want that, and Ctrl-C arrives there."""

@@ -119,7 +119,7 @@ class Reader:
             if image is None:
                 self._note_early_end(capture)
                 return not capture.live
-            captured = perf_counter()
+            captured = perf_counter() - (capture.lag if self._realtime else 0.0)
             prepared = self._resized(image)
             frame = CapturedFrame(
                 self._count,
@@ -129,6 +129,7 @@ class Reader:
                 self._presentation(capture, image),
                 capture.name,
                 capture.alpha,
+                capture.heard,
             )
             self._count += 1
             self._failures = 0

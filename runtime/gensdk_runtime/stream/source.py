@@ -16,6 +16,7 @@ from gensdk_runtime.media.image_frames import Frame, frame_count, frames
 from gensdk_runtime.media.image_listing import ImageListing, named_images
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.media.image_reader import CorruptImageError
+from gensdk_runtime.media.sounds import Float32
 from gensdk_runtime.stream.frame import FileFacts, Presentation, Uint8
 
 SHORTEST, BROWSERS = 10, 100
@@ -43,6 +44,10 @@ class Capture(ABC):
     transparency, uint8 [h, w, 1], where that is kept."""
     presentation: Presentation | None = None
     """Of the frame that was read last: when and how a video shows it."""
+    heard: Float32 | None = None
+    """Of the frame that was read last, of a talking face: the window of sound around it."""
+    lag = 0.0
+    """Seconds by which the moment that a frame shows lies before its reading, where frames come in real time."""
     cut = ""
     """After the last frame: why there should have been more, empty where all came."""
     missing = 0

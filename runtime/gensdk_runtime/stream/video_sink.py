@@ -12,10 +12,12 @@ from pathlib import Path
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.host.atomic import put_in_place, sibling
 from gensdk_runtime.host.system import sync
+from gensdk_runtime.media.sounds import to_pcm16
 from gensdk_runtime.media.video.containers import pyav, reason
 from gensdk_runtime.media.video.film import GIF_UNIT, Film, FilmSettings, even, fitted
 from gensdk_runtime.media.video.film_formats import FilmFormat, film_format
 from gensdk_runtime.media.video.view import resized
+from gensdk_runtime.media.wav import encode_wav
 from gensdk_runtime.stream.figures import StreamFigures, StreamReport
 from gensdk_runtime.stream.frame import StreamFacts, TranslatedFrame, Uint8
 from gensdk_runtime.stream.sink import Sink
@@ -123,7 +125,7 @@ class VideoSink(Sink):
             time_base=unit,
             pixel_aspect=aspect / self._stretch,
             live=facts.live,
-            sound=facts.file.path if facts.file and shown is not None and not steady else None,
+            sound=_sound_of(facts) if shown is not None and not steady else None,
         )
         self._begun = frame.captured
         self._film = Film(self._beside, kind, settings)
@@ -202,6 +204,14 @@ class VideoSink(Sink):
     def _failed(self, failure: Exception, film: Film | None) -> InputError:
         why = reason(failure) if film is None else film.reason(failure)
         return InputError(f"can't write {self.path}: {why}")
+
+
+def _sound_of(facts: StreamFacts) -> Path | bytes | None:
+    """Where the sound of a source is: in its video file, or in a WAV file in memory, of 16 bits."""
+    file = facts.file
+    if file is None or file.sound is None:
+        return None if file is None else file.path
+    return encode_wav(to_pcm16(file.sound.samples), file.sound.sample_rate)
 
 
 def _rate(facts: StreamFacts, kind: FilmFormat) -> Fraction:

@@ -107,6 +107,7 @@ def test_a_grey_ramp_is_exact_in_a_gif(tmp_path: Path) -> None:
         ("aac", "mpegts", ".mp4", True),
         ("mp2", "mpegts", ".mkv", True),
         ("pcm_s16le", "mov", ".mp4", False),
+        ("pcm_s16le", "matroska", ".mp4", False),
         ("pcm_s16le", "mov", ".avi", True),
         ("libopus", "matroska", ".webm", True),
         ("libopus", "matroska", ".mp4", True),

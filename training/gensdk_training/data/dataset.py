@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.image_pixels import Fit
 from gensdk_runtime.media.pixel_values import ValueRange
+from gensdk_runtime.media.sounds import FULL_SCALE
 from gensdk_training.data.findings import Findings, SkipLog
 from gensdk_training.data.text_options import TextOptions
 from gensdk_training.family import DataInfo
@@ -50,7 +51,8 @@ class ImageBatch:
 
     `indices`: int64 [B], where others than those asked for had to be taken, since files can't be read any more.
     `lengths`: int64 [B], how much of each is data and no padding; None: all of it. `prompts`: int64 [B, L],
-    captions as rows of tokens; None for images without.
+    captions as rows of tokens; None for images without. `sounds`: float32 [B, samples], the sound around each
+    image; None for images without.
     """
 
     images: Images | Points | Tokens
@@ -58,6 +60,23 @@ class ImageBatch:
     indices: NDArray[np.int64] | None = None
     lengths: NDArray[np.int64] | None = None
     prompts: Tokens | None = None
+    sounds: Points | None = None
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The sound around each image, int16 [N, samples], 32768 being full scale, at `sample_rate` Hz."""
+
+    samples: NDArray[np.int16]
+    sample_rate: int
+
+    def at(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Those of some images, float32 [B, samples] in [-1, 1]."""
+        return (self.samples[indices] / np.float32(FULL_SCALE)).astype(np.float32, copy=False)
+
+    def take(self, indices: NDArray[np.int64]) -> Windows:
+        """Those at `indices`, copied."""
+        return Windows(self.samples[indices], self.sample_rate)
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,7 @@ class LoadOptions:
     transpose: int | None = None
     whole: bool = False
     captions: str | None = None
+    sounds: str | None = None
 
 
 class Dataset(ABC):
@@ -107,13 +127,15 @@ class Dataset(ABC):
     `sources`: what the images are made from, for translation; of the same count and order where ``info.source`` is
     paired. `keys`: of images from files, their paths in the folder without suffix, by which pairs are found;
     `sizes`: (height, width) of each image as it was found, where that is known.
-    `captions`: the texts beside the images, where ``info.captions`` says so.
+    `captions`: the texts beside the images, where ``info.captions`` says so; `windows`: the sound around them,
+    where ``info.window`` does.
     `skipped` and `findings`: what loading came upon. `earlier`: fingerprints that older versions gave the same
     data.
     """
 
     sources: Dataset | None = None
     captions: Captions | None = None
+    windows: Windows | None = None
     keys: tuple[str, ...] | None = None
     sizes: tuple[Size, ...] | None = None
     earlier: tuple[str, ...] = ()
@@ -175,6 +197,13 @@ class Dataset(ABC):
         digests = [text_fingerprint([digest, *captions.texts]) for digest in (self.fingerprint, *self.earlier)]
         self.fingerprint, self.earlier = digests[0], tuple(digests[1:])
 
+    def set_windows(self, windows: Windows) -> None:
+        """Gives the images this sound around them; it is part of the fingerprint."""
+        self.windows = windows
+        digest = hashlib.blake2b(f"{windows.sample_rate}".encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(windows.samples).data)
+        self.fingerprint = text_fingerprint([self.fingerprint, digest.hexdigest()])
+
     def prompts_at(self, indices: NDArray[np.int64]) -> Tokens | None:
         """The captions of images as rows of tokens; None without."""
         return None if self.captions is None else self.captions.tokens[indices]
@@ -183,6 +212,8 @@ class Dataset(ABC):
         """Passes what loading found, and the captions of the images at `indices` (None: all), on to `other`, made
         of this data set."""
         other.skipped, other.findings = self.skipped, self.findings
+        if self.windows is not None:
+            other.windows = self.windows if indices is None else self.windows.take(indices)
         if self.captions is not None:
             other.captions = self.captions if indices is None else self.captions.take(indices)
 
@@ -209,7 +240,8 @@ class ArrayDataset(Dataset):
     def batch(self, indices: NDArray[np.int64]) -> ImageBatch:
         """The images at `indices`; a copy."""
         labels = None if self._labels is None else self._labels[indices]
-        return ImageBatch(self.images[indices], labels, prompts=self.prompts_at(indices))
+        heard = None if self.windows is None else self.windows.at(indices)
+        return ImageBatch(self.images[indices], labels, prompts=self.prompts_at(indices), sounds=heard)
 
     def take(self, indices: NDArray[np.int64]) -> ArrayDataset:
         """A data set of the images at `indices`, copied."""
@@ -219,6 +251,8 @@ class ArrayDataset(Dataset):
         self._pass_on(dataset, indices)
         if dataset.captions is not None:
             dataset.set_captions(dataset.captions)
+        if dataset.windows is not None:
+            dataset.set_windows(dataset.windows)
         dataset.keys, dataset.sizes = picked(self.keys, indices), picked(self.sizes, indices)
         return dataset
 

@@ -66,7 +66,8 @@ class Feed:
             images, others = self._augment(number, self._rank, images, others, paired=self._paired)
         own = self.order.indices(number * self._size + self._rank * self._own, self._own)
         places = torch.from_numpy(own).to(self._device)
-        return Batch(images, labels, others, places, self._there(raw.lengths), self._there(raw.prompts))
+        lengths, prompts, heard = self._there(raw.lengths), self._there(raw.prompts), self._there(raw.sounds)
+        return Batch(images, labels, others, places, lengths, prompts, heard)
 
     def spread(self, count: int) -> Batch:
         """`count` images spread evenly over the data, in order."""
@@ -82,10 +83,10 @@ class Feed:
                 sources = self._tensor(self._sources.batch(indices % len(self._sources)).images)
         labels = None if raw.labels is None else torch.from_numpy(raw.labels).to(self._device)
         places = torch.from_numpy(indices).to(self._device)
-        prompts = self._there(raw.prompts)
-        return Batch(self._tensor(raw.images), labels, sources, places, self._there(raw.lengths), prompts)
+        prompts, heard = self._there(raw.prompts), self._there(raw.sounds)
+        return Batch(self._tensor(raw.images), labels, sources, places, self._there(raw.lengths), prompts, heard)
 
-    def _there(self, numbers: NDArray[np.int64] | None) -> torch.Tensor | None:
+    def _there(self, numbers: NDArray[np.int64] | NDArray[np.float32] | None) -> torch.Tensor | None:
         return None if numbers is None else torch.from_numpy(numbers).to(self._device)
 
     def _tensor(self, images: Images | Points | Tokens) -> torch.Tensor:

@@ -68,6 +68,7 @@ def load_data(
     whole: bool = False,
     captions: str | None = None,
     unheard: str | None = None,
+    sounds: str | None = None,
 ) -> Dataset:
     """Opens the data that `spec` names, and checks it before anything is trained on it.
 
@@ -99,15 +100,16 @@ def load_data(
     ``.json.gz`` (:mod:`gensdk_training.data.voices_json`). `bars`: of a phrase, 2 by default; `steps_per_beat`:
     the grid, 4 by default; `transpose`: how many semitones up and down phrases are moved too, none by default;
     `captions`: texts beside images: the key of an .npz file, or "names" for the names of a folder's files; `text`
-    says how they become tokens. `whole`: pieces from their beginning to their end in place of phrases, those of at
-    most `bars`, by default all.
+    says how they become tokens. `sounds`: the key of the sound around each image of an .npz file, [N, samples],
+    whose rate in Hz is its array ``sample_rate``. `whole`: pieces from their beginning to their end in place of
+    phrases, those of at most `bars`, by default all.
 
     Raises :class:`InputError` for data that can't be trained on. Corrupt files of a folder are named in the log
     ``gensdk.data``, counted in ``dataset.skipped.count``, and left out.
     """
     options = LoadOptions(
         *(split, labels, _size(size), channels, fit, holdout, memory_limit, value_range, layout, depth),
-        *(sample_rate, seconds, text, bars, steps_per_beat, transpose, whole, captions),
+        *(sample_rate, seconds, text, bars, steps_per_beat, transpose, whole, captions, sounds),
     )
     _check(options)
     heard = inputs is not None and names_sounds(inputs, data_dir)
@@ -125,6 +127,8 @@ def load_data(
         raise InputError(
             f"no captions are read from {spec!r}; give an .npz file with a key, or a folder and 'names'"
         )
+    if sounds is not None and dataset.windows is None:
+        raise InputError(f"no sounds around images are read from {spec!r}; give an .npz file with such a key")
     if not isinstance(dataset, TextDataset):
         _refuse_text_options(options, dataset)
     _check_kind(dataset, options)
@@ -141,15 +145,21 @@ def load_data(
     if captions is not None:
         raise InputError("captions and inputs are two things to make an image from; leave one of them out")
     if heard:
-        sounds = _load(inputs, _of_sounds(inputs, options), data_dir)
-        return with_sounds(seen_classes(dataset), sounds, test=split == "test", unheard=unheard)
+        others = _load(inputs, _of_sounds(inputs, options), data_dir)
+        return with_sounds(seen_classes(dataset), others, test=split == "test", unheard=unheard)
     same = dataset.info.height, dataset.info.width
-    others = replace(
-        taken, labels="none", captions=None, channels=input_channels, size=same, value_range=input_value_range
+    how = replace(
+        taken,
+        labels="none",
+        captions=None,
+        sounds=None,
+        channels=input_channels,
+        size=same,
+        value_range=input_value_range,
     )
-    _check(others)
+    _check(how)
     part = (holdout, split) if taken is not options else None
-    return with_sources(seen_classes(dataset), _load(inputs, others, data_dir), paired=paired, part=part)
+    return with_sources(seen_classes(dataset), _load(inputs, how, data_dir), paired=paired, part=part)
 
 
 def names_sounds(spec: str, data_dir: Path | str | None) -> bool:

@@ -17,6 +17,7 @@ from gensdk_runtime.printable import printable
 from gensdk_training.data.arrays import array_dataset, take_holdout, to_labels
 from gensdk_training.data.caption_set import texts_of, with_captions
 from gensdk_training.data.dataset import ArrayDataset, LoadOptions, holdout_indices, plain_name
+from gensdk_training.data.heard_frames import window_keys, with_windows
 from gensdk_training.data.point_set import PointDataset, points_from_array
 
 KEYS = (*IMAGE_KEYS[:2], "points", *IMAGE_KEYS[2:])
@@ -43,6 +44,8 @@ def load_npz(path: Path, key: str | None, options: LoadOptions) -> ArrayDataset 
                 f"{path} has no captions {options.captions[:80]!r}; it has {printable(', '.join(keys[:20]))}"
             )
         wanted.append(options.captions)
+    if options.sounds is not None:
+        wanted += window_keys(keys, options.sounds, path)
     arrays = read_npz(path, names=wanted, limit_bytes=_limit())
     labels = None if label_key is None else arrays[label_key]
     holdout = 0.0 if own_split else options.holdout
@@ -50,6 +53,9 @@ def load_npz(path: Path, key: str | None, options: LoadOptions) -> ArrayDataset 
     if options.captions is not None:
         shared = replace(options, holdout=holdout)
         _add_captions(dataset, arrays[options.captions], len(arrays[image_key]), shared, what=path.name)
+    if options.sounds is not None:
+        shared = replace(options, holdout=holdout)
+        with_windows(dataset, arrays, len(arrays[image_key]), shared, what=path.name)
     if own_split:
         dataset.findings.split = f"{image_key!r} of the file, which has both splits"
     dataset.findings.note(

@@ -35,7 +35,7 @@ PART = 2048
 
 _TAKEN_OVER = (
     *("labels", "fit", "holdout", "only", "value_range", "layout", "depth"),
-    *("sample_rate", "seconds", "text", "bars", "steps_per_beat", "whole", "unheard", "captions"),
+    *("sample_rate", "seconds", "text", "bars", "steps_per_beat", "whole", "unheard", "captions", "sounds"),
 )
 """Of how the model's own training brought data into shape: what an evaluation does alike."""
 

@@ -27,16 +27,18 @@ class LogMel(nn.Module):
     bands of :func:`gensdk_runtime.media.spectrogram.mel_triangles`.
 
     Pieces of `size` samples begin at every `hop`-th one, the first half of the first lying before the sound, where
-    there is silence, as behind it. Each sound is brought to the loudness 1 of its loudest sample before; silence
-    stays silent. Nothing is learnt.
+    there is silence, as behind it. Each sound is brought to the loudness 1 of its loudest sample before, unless
+    `levelled` is False, which a window wants whose loudness says something; silence stays silent. Nothing is
+    learnt.
     """
 
     fp32_island: ClassVar[bool] = True
     waves: Tensor
     bands: Tensor
 
-    def __init__(self, sample_rate: int, bands: int) -> None:
+    def __init__(self, sample_rate: int, bands: int, *, levelled: bool = True) -> None:
         super().__init__()
+        self.levelled = levelled
         self.size = max(4, HOPS * round(SECONDS * sample_rate / HOPS))
         self.hop = self.size // HOPS
         window = np.hanning(self.size + 1)[:-1]
@@ -48,8 +50,9 @@ class LogMel(nn.Module):
 
     def forward(self, sounds: Tensor) -> Tensor:
         """`sounds` [B, samples] in [-1, 1] to [B, bands, 1 + samples // hop]."""
-        loudest = sounds.abs().amax(dim=1, keepdim=True)
-        scaled = sounds / torch.clamp(loudest, min=1e-6)
+        scaled = sounds
+        if self.levelled:
+            scaled = sounds / torch.clamp(sounds.abs().amax(dim=1, keepdim=True), min=1e-6)
         count = 1 + sounds.shape[1] // self.hop
         behind = (count + HOPS - 1) * self.hop - self.size // 2 - sounds.shape[1]
         parts = functional.pad(scaled, (self.size // 2, behind)).reshape(-1, count + HOPS - 1, self.hop)

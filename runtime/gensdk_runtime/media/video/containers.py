@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,12 @@ def open_file(path: str | Path) -> InputContainer:
         raise InputError(f"can't open {place}: {reason(failure)}; {expected}") from None
     except ValueError:  # a name with a zero byte
         raise InputError(f"can't open {str(place)!r}: expected the name of a file") from None
+
+
+def open_wav(data: bytes) -> InputContainer:
+    """The bytes of a WAV file that gensdk wrote, opened; those of strangers are read by
+    :mod:`gensdk_runtime.media.wav`."""
+    return pyav().open(BytesIO(data), "r", format="wav")  # type: ignore[no-any-return]
 
 
 def open_address(address: str, timeout: float) -> InputContainer:

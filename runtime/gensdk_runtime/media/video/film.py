@@ -26,7 +26,7 @@ GIF_UNIT = Fraction(1, 100)
 class FilmSettings:
     """The properties of a film: `height` and `width` of its frames, `rate` in frames per second, the unit of its
     times in seconds, how wide a pixel is for its height, whether its frames come in real time, and where its sound
-    is."""
+    is: a video file, or a WAV file's bytes."""
 
     height: int
     width: int
@@ -34,7 +34,7 @@ class FilmSettings:
     time_base: Fraction
     pixel_aspect: Fraction = Fraction(1)
     live: bool = False
-    sound: Path | None = None
+    sound: Path | bytes | None = None
 
 
 class Film:

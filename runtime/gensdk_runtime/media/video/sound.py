@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gensdk_runtime.errors import InputError
-from gensdk_runtime.media.video.containers import Clock, open_file, pyav
+from gensdk_runtime.media.video.containers import Clock, open_file, open_wav, pyav
 from gensdk_runtime.media.video.film_formats import FilmFormat
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
+AAC_RATES = (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
+"""Hz: of ISO/IEC 14496-3, table 1.18, the only ones that it knows."""
 BIT_RATES = {"aac": 192_000, "libopus": 128_000, "opus": 128_000, "libmp3lame": 192_000}
 
 
@@ -61,16 +63,17 @@ class _Track:
 
 
 class Sound:
-    """The streams of sound of the video at `path`, added to `film` before its first packet is written.
+    """The streams of sound of the video at `path`, or of a WAV file's bytes, added to `film` before its first
+    packet is written.
 
     `remarks` says what could not be copied.
     """
 
-    def __init__(self, path: Path, film: OutputContainer, kind: FilmFormat) -> None:
+    def __init__(self, path: Path | bytes, film: OutputContainer, kind: FilmFormat) -> None:
         self.remarks: list[str] = []
         self._tracks: dict[int, _Track] = {}
         self._waiting: tuple[Fraction, Packet[Any]] | None = None
-        self._source = open_file(path)
+        self._source = open_wav(path) if isinstance(path, bytes) else open_file(path)
         try:
             for stream in self._source.streams.audio:
                 self._add(stream, film, kind)
@@ -138,7 +141,7 @@ class Sound:
                 target: Any = film.add_stream(encoder, rate=_rate(encoder, codec.sample_rate))
             except (ValueError, pyav().error.FFmpegError):
                 continue
-            target.layout = codec.layout.name if codec.layout.nb_channels <= 2 else "stereo"
+            target.layout = "mono" if codec.layout.nb_channels == 1 else "stereo"  # a WAV file names none
             target.bit_rate = BIT_RATES.get(encoder, 0)
             self._tracks[stream.index] = _Track(stream, target, Clock(self._source), encoded=True)
             self.remarks.append(
@@ -154,11 +157,14 @@ def _rate(encoder: str, rate: int) -> int:
         return 48_000
     if encoder == "libmp3lame":
         return rate if rate in (32_000, 44_100, 48_000) else 44_100
-    return min(rate, 96_000)
+    if encoder == "aac":
+        return next((known for known in AAC_RATES if known >= rate), AAC_RATES[-1])
+    return rate
 
 
-def sound_of(path: Path | None, film: OutputContainer, kind: FilmFormat) -> Sound | None:
-    """The sound of the video at `path`; None where there is no such file any more."""
+def sound_of(path: Path | bytes | None, film: OutputContainer, kind: FilmFormat) -> Sound | None:
+    """The sound of the video at `path`, or in the bytes of a WAV file; None where there is no such file any
+    more."""
     if path is None:
         return None
     try:
