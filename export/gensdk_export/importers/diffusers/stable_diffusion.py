@@ -11,7 +11,7 @@ classes beside texts, or weights in pickle files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,8 @@ from gensdk_export.importers.diffusers.folder_files import (
     read_json,
     refused,
 )
+from gensdk_export.importers.diffusers.lora import LoraFiles
+from gensdk_export.importers.diffusers.lora_files import LoraFile
 from gensdk_export.importers.diffusers.scheduler import INSTALL, read_sampling
 from gensdk_export.importers.import_report import Guess, bundle_name
 from gensdk_runtime.errors import ExportError, InputError, UnavailableError
@@ -125,20 +127,27 @@ class _Configs:
 
 
 def stable_diffusion_plan(
-    folder: Path, *, solver: SolverName | None = None, size: tuple[int, int] | None = None
+    folder: Path,
+    *,
+    solver: SolverName | None = None,
+    size: tuple[int, int] | None = None,
+    lora: Sequence[LoraFile] = (),
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
     """The plan of the pipeline in `folder`, where it came from, and what was taken for granted.
 
     `solver`: another default than the scheduler's; `size`: (height, width) of the images, by default the U-Net's
-    own. Raises :class:`InputError` where something is missing, :class:`ExportError` for what would sample
+    own; `lora`: files to merge, of the U-Net, the text encoder or both. Raises :class:`InputError` where something
+    is missing or a LoRA does not fit, :class:`ExportError` for what would sample
     otherwise than in diffusers, and :class:`UnavailableError` without diffusers and transformers.
     """
-    configs = _read(folder)
+    configs, changes = _read(folder), LoraFiles.of(lora)
     scheduler, changed = _as_the_pipeline_reads(configs.scheduler, solver)
     sampling = read_sampling(scheduler, configs.pipeline, solver)
     image, latent = _sizes(configs, size)
     text, told = _text(folder, configs)
     vae: Any = load_network(folder / "vae", "diffusers", "AutoencoderKL")
+    unet = load_network(folder / "unet", "diffusers", "UNet2DConditionModel")
+    merged = changes.merge({"unet": unet, "text_encoder": text.encoder.get_submodule("network")}, "unet")
     autoencoder = Autoencoder(
         Decoder(vae),
         latent,
@@ -147,7 +156,7 @@ def stable_diffusion_plan(
         shift=float(configs.vae.get("shift_factor") or 0.0),
     )
     plan = diffusion_plan(
-        Denoiser(load_network(folder / "unet", "diffusers", "UNet2DConditionModel")),
+        Denoiser(unet),
         image,
         sampling.schedule,
         name=bundle_name(folder.resolve().name),
@@ -164,8 +173,8 @@ def stable_diffusion_plan(
         "scheduler": configs.scheduler,
     }
     kept = {name: plain_config(config) for name, config in parts.items()}
-    provenance = Provenance(config={"imported_from": "diffusers", "pipeline": configs.pipeline, **kept})
-    return plan, provenance, (*sampling.guesses, *changed, *told, *_guesses(configs))
+    config = {"imported_from": "diffusers", "pipeline": configs.pipeline, **kept, **changes.provenance()}
+    return plan, Provenance(config=config), (*sampling.guesses, *changed, *told, *_guesses(configs), *merged)
 
 
 def _read(folder: Path) -> _Configs:
