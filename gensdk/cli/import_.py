@@ -209,7 +209,7 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) -> None:
     """Make a bundle of MODEL, a third-party model: an .onnx file, a pytorch-CycleGAN-and-pix2pix generator
     (latest_net_G.pth, .safetensors), or a diffusers folder: with a UNet2DModel, of classes or none, or of Stable
-    Diffusion.
+    Diffusion or SANA, which are told texts.
 
     With --dream MODEL is an .onnx classifier of images, for gensdk dream: its gradients become graphs, one for
     each layer. Layers are called as its nodes or tensors are, in letters, digits, "_", "-" and "."; what takes one

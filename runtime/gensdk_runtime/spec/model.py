@@ -65,7 +65,7 @@ OF_DIFFUSERS = (
     "final_sigmas_type",
     "whole_timesteps",
 )
-"""What of a schedule older versions don't know; all but the first are of noise schedules alone."""
+"""What of a schedule older versions don't know; all but the first and the last are of noise schedules alone."""
 
 
 class ScheduleSpec(StrictModel):
@@ -79,7 +79,7 @@ class ScheduleSpec(StrictModel):
     et al. 2023). `steps_offset`: how much later the time steps of the spacing "leading" lie. `set_alpha_to_one`:
     where False, DDIM's last step goes to the noise of the first time step, and with `final_sigmas_type`
     "sigma_min" that of Euler's method and of DPM-Solver++ does. `whole_timesteps`: DPM-Solver++ tells the denoiser
-    Karras's time steps rounded.
+    whole time steps: Karras's rounded, and of a flow the next lower ones.
     """
 
     kind: Literal["linear", "scaled_linear", "cosine", "betas", "flow"] = "linear"
@@ -111,7 +111,7 @@ class ScheduleSpec(StrictModel):
         if self.shift != 1.0 and self.kind != "flow":
             raise ValueError("a schedule has a shift where its kind is 'flow', and only there")
         of_noise = [
-            name for name in OF_DIFFUSERS[1:] if getattr(self, name) != type(self).model_fields[name].default
+            name for name in OF_DIFFUSERS[1:-1] if getattr(self, name) != type(self).model_fields[name].default
         ]
         if of_noise and self.kind == "flow":
             raise ValueError(f"{of_noise[0]} is of noise schedules; a schedule of the kind 'flow' has none")

@@ -1,5 +1,6 @@
 """A diffusers folder as a bundle of the diffusion program: with a UNet2DModel, with classes or without, here; with
-texts by :mod:`gensdk_export.importers.diffusers.stable_diffusion`.
+texts by :mod:`gensdk_export.importers.diffusers.stable_diffusion` or
+:mod:`gensdk_export.importers.diffusers.sana`.
 
 Read are ``unet/config.json`` with its safetensors, ``scheduler/scheduler_config.json`` and, where there is one,
 ``model_index.json`` of a DDPMPipeline or DDIMPipeline; also the older layout with all of them in one folder. The
@@ -28,8 +29,10 @@ from gensdk_export.importers.diffusers.folder_files import (
     read_json,
 )
 from gensdk_export.importers.diffusers.lora_files import LoraFile
+from gensdk_export.importers.diffusers.sana import PIPELINES as OF_SANA
+from gensdk_export.importers.diffusers.sana import sana_plan
 from gensdk_export.importers.diffusers.scheduler import read_sampling
-from gensdk_export.importers.diffusers.stable_diffusion import PIPELINES as OF_TEXTS
+from gensdk_export.importers.diffusers.stable_diffusion import PIPELINES as OF_STABLE_DIFFUSION
 from gensdk_export.importers.diffusers.stable_diffusion import stable_diffusion_plan
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
 from gensdk_runtime.errors import ExportError, InputError
@@ -41,6 +44,8 @@ from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from gensdk_training.plan import ExportPlan
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+OF_TEXTS = {**dict.fromkeys(OF_STABLE_DIFFUSION, stable_diffusion_plan), **dict.fromkeys(OF_SANA, sana_plan)}
+"""What makes a plan of a pipeline with texts."""
 KNOWN = ", ".join((*PIPELINES, *OF_TEXTS))
 
 
@@ -109,10 +114,11 @@ def diffusers_plan(
     lora: Sequence[LoraFile] = (),
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
     """What :func:`import_diffusers` exports: the plan, where it came from, and what was taken for granted."""
-    if _pipeline(Path(folder)) in OF_TEXTS:
+    planned = OF_TEXTS.get(_pipeline(Path(folder)))
+    if planned is not None:
         if classes is not None or null_class:
             raise InputError("classes are for models without texts; leave them out")
-        return stable_diffusion_plan(Path(folder), solver=solver, size=size, lora=lora)
+        return planned(Path(folder), solver=solver, size=size, lora=lora)
     if lora:
         raise InputError("a LoRA is merged into pipelines with texts alone; leave --lora out")
     found = _open(Path(folder))

@@ -23,19 +23,18 @@ from gensdk_export.importers.diffusers.folder_files import (
     load_network,
     plain_config,
     read_json,
-    refused,
+    refuse_other_parts,
 )
 from gensdk_export.importers.diffusers.lora import LoraFiles
 from gensdk_export.importers.diffusers.lora_files import LoraFile
-from gensdk_export.importers.diffusers.scheduler import INSTALL, read_sampling
+from gensdk_export.importers.diffusers.scheduler import read_sampling
+from gensdk_export.importers.diffusers.texts import MAX_TOKENS, files_of, read_words
 from gensdk_export.importers.import_report import Guess, bundle_name
-from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_runtime.errors import ExportError, InputError
 from gensdk_runtime.spec.conditions import PromptSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.settings import SolverName
-from gensdk_runtime.text.tokenizers_file import TokenizersVocabulary
-from gensdk_runtime.text.vocabulary import VOCABULARY_FILE, vocabulary_bytes
 from gensdk_training.graphs.autoencoder import Autoencoder
 from gensdk_training.graphs.diffusion_plan import TextConditioning, diffusion_plan
 from gensdk_training.plan import ExportPlan
@@ -45,8 +44,6 @@ PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder":
 CONTEXT = "encoder_hidden_states"
 GUIDANCE = 7.5
 """What the pipelines take by default."""
-MAX_TOKENS = 1024
-"""Of a text."""
 CLIPPING: Mapping[str, str] = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "lcm": "LCMScheduler"}
 """Solvers whose schedulers could clip estimates of x_0."""
 PLAIN_UNET: Mapping[str, tuple[Any, str]] = {
@@ -180,11 +177,7 @@ def stable_diffusion_plan(
 def _read(folder: Path) -> _Configs:
     """The configurations, with all that can be refused by them."""
     index = read_json(folder / "model_index.json")
-    for name, wanted in PARTS.items():
-        kind = index.get(name, (None, None))
-        kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else None
-        if kind != wanted:
-            raise ExportError(f"{folder}: expected {name} to be a {wanted}, got {str(kind)[:60]!r}")
+    refuse_other_parts(folder, index, PARTS)
     found = {name: read_json(folder / name / "config.json") for name in PARTS}
     for name, (wanted, why) in PLAIN_UNET.items():
         if found["unet"].get(name, wanted) != wanted:
@@ -220,45 +213,37 @@ def _sizes(configs: _Configs, size: tuple[int, int] | None) -> tuple[ImageSpec, 
 
 def _text(folder: Path, configs: _Configs) -> tuple[TextConditioning, tuple[Guess, ...]]:
     """The encoder of texts and their tokens, and what is told of them."""
-    try:
-        from transformers import CLIPTokenizer
-    except ImportError as failure:
-        raise UnavailableError(f"importing Stable Diffusion needs transformers ({failure}); {INSTALL}") from None
-    place = folder / "tokenizer"
-    if not place.is_dir():
-        raise InputError(f"expected a folder with a tokenizer, {str(place)!r} is missing")
-    with refused(f"{place}: transformers can't load it"):
-        words: Any = CLIPTokenizer.from_pretrained(str(place), local_files_only=True)
-        serialized = words.backend_tokenizer.to_str()
-        begin, end, pad = (int(number) for number in (words.bos_token_id, words.eos_token_id, words.pad_token_id))
-        length = int(words.model_max_length)
-    places = configs.text.get("max_position_embeddings", 77)
+    words = read_words(folder / "tokenizer", "CLIPTokenizer")
+    places, length = configs.text.get("max_position_embeddings", 77), words.length
     if not 3 <= length <= min(MAX_TOKENS, places if isinstance(places, int) else 0):
-        raise InputError(f"{place}: expected model_max_length of 3 to {str(places)[:20]} tokens, got {length}")
-    data = {"kind": "tokenizers", "tokenizer": _loads(serialized), "special": {"begin": begin, "end": end}}
-    vocabulary = TokenizersVocabulary.from_dict(data, what=str(place), error=ExportError)
+        raise InputError(
+            f"{words.place}: expected model_max_length of 3 to {str(places)[:20]} tokens, got {length}"
+        )
+    vocabulary = words.vocabulary(begin=words.begin, end=words.end)
     size = vocabulary.size
     if size != configs.text.get("vocab_size", 49408):
-        raise ExportError(f"{place}: it has {size} tokens, the text encoder {configs.text.get('vocab_size')}")
-    prompt = PromptSpec(length=length, size=size, rest=pad, begin=begin, end=end, empty=True, over_long="cut")
+        raise ExportError(
+            f"{words.place}: it has {size} tokens, the text encoder {configs.text.get('vocab_size')}"
+        )
+    prompt = PromptSpec(
+        length=length,
+        size=size,
+        rest=words.pad,
+        begin=words.begin,
+        end=words.end,
+        empty=True,
+        over_long="cut",
+    )
     encoder = TextEncoder(load_network(folder / "text_encoder", "transformers", "CLIPTextModel", eager=True))
     width = int(configs.text.get("hidden_size", 512))
     conditioning = TextConditioning(
         encoder,
         prompt,
         {CONTEXT: (length, width)},
-        {VOCABULARY_FILE: vocabulary_bytes(vocabulary)},
+        files_of(vocabulary),
         half=("network",),
     )
     return conditioning, (Guess("texts", f"up to {prompt.own_length} tokens, longer ones are cut", "tokenizer"),)
-
-
-def _loads(text: str) -> Any:
-    """A tokenizer's JSON without what is done to it anyway."""
-    import json
-
-    found = json.loads(text)
-    return {**found, "padding": None, "truncation": None}
 
 
 def _as_the_pipeline_reads(
