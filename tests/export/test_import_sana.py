@@ -24,6 +24,7 @@ from gensdk_training.plan import ExportPlan
 from gensdk_training.torch_backend import torch_sessions
 from support import sana
 from support.diffusers_loops import Watched, apart
+from support.replaying import replay_exported
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 TEXTS = ["  A red Dog \u00e9", "cat, cat! 3 cats"]
@@ -117,6 +118,12 @@ def test_what_was_taken_for_granted_is_told(folder: Path) -> None:
             drawn = model.sample(1, seed=0, prompt="cat " * 400, num_inference_steps=1, progress=False)
         started = model.sample(1, seed=0, image=drawn.images, strength=0.5, prompt="cat", num_inference_steps=2)
         assert not np.array_equal(started.images, drawn.images)
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("graph", ["step", "text_encoder"])
+def test_its_graphs_are_exported(folder: Path, graph: str) -> None:
+    replay_exported(diffusers_plan(folder)[0], graph, prompt=TEXTS)
 
 
 @pytest.mark.usefixtures("loaded")

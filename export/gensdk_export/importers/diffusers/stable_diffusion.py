@@ -5,18 +5,24 @@ attends to what it makes of it, and a KL autoencoder stands between latents and 
 ``text_encoder``, once for each distinct text; ``step``, with guidance and the solver's update; ``decoder``, and
 ``encoder`` for images to start from. Tokens are made by the folder's own tokenizer, which goes into the bundle.
 
-It does not: run a safety checker, take networks with channels for a mask, with a guidance scale as input or with
-classes beside texts, or weights in pickle files.
+A U-Net that takes the guidance scale as an input (``time_cond_proj_dim``), as latent consistency models do, is run
+once for each step, and leads away from no text.
+
+It does not: run a safety checker, take networks with channels for a mask or with classes beside texts, or weights
+in pickle files.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gensdk_export.importers.diffusers.folder_files import (
     image_sides,
@@ -39,11 +45,18 @@ from gensdk_training.graphs.autoencoder import Autoencoder
 from gensdk_training.graphs.diffusion_plan import TextConditioning, diffusion_plan
 from gensdk_training.plan import ExportPlan
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+LATENT_CONSISTENCY = ("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline")
+PIPELINES = (
+    *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+    *LATENT_CONSISTENCY,
+)
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 CONTEXT = "encoder_hidden_states"
 GUIDANCE = 7.5
-"""What the pipelines take by default."""
+CONSISTENT_GUIDANCE = 8.5
+"""What the pipelines take by default; the second is that of latent consistency models."""
+MAX_WIDTH = 2**14
+"""Of what tells a U-Net its guidance."""
 CLIPPING: Mapping[str, str] = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "lcm": "LCMScheduler"}
 """Solvers whose schedulers could clip estimates of x_0."""
 PLAIN_UNET: Mapping[str, tuple[Any, str]] = {
@@ -51,7 +64,6 @@ PLAIN_UNET: Mapping[str, tuple[Any, str]] = {
     "num_class_embeds": (None, "it has classes beside texts"),
     "addition_embed_type": (None, "it takes more than one text encoder gives (SDXL)"),
     "encoder_hid_dim_type": (None, "it takes images or a second encoder"),
-    "time_cond_proj_dim": (None, "it takes the guidance scale as an input (LCM)"),
     "center_input_sample": (False, "it shifts its input"),
 }
 """Settings of a U-Net that must be as they stand here, and why."""
@@ -67,6 +79,36 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
         """The prediction as a plain tensor."""
         return cast(Tensor, self.unet(x, timestep, encoder_hidden_states=context, return_dict=False)[0])
+
+
+class GuidedDenoiser(nn.Module):
+    """(x, timestep, context, scale [N]) as :class:`Denoiser` has them, with a U-Net that is guided inside.
+
+    Luo et al. (2023), "Latent Consistency Models": it is told w = scale - 1, as waves like those of its time.
+    """
+
+    def __init__(self, unet: nn.Module, width: int) -> None:
+        super().__init__()
+        self.unet, self.width = unet, width
+
+    def forward(self, x: Tensor, timestep: Tensor, context: Tensor, scale: Tensor) -> Tensor:
+        """The prediction as a plain tensor."""
+        told = self.unet(
+            x,
+            timestep,
+            timestep_cond=waves_of(scale - 1.0, self.width),
+            encoder_hidden_states=context,
+            return_dict=False,
+        )
+        return cast(Tensor, told[0])
+
+
+def waves_of(w: Tensor, width: int) -> Tensor:
+    """sin and cos of 1000 w at frequencies from 1 down to 1/10000: [N] to [N, `width`], odd ones with a zero."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, dtype=w.dtype) * (-math.log(10000.0) / (half - 1)))
+    angles = (1000.0 * w).unsqueeze(1) * frequencies
+    return functional.pad(torch.cat([torch.sin(angles), torch.cos(angles)], dim=1), (0, width % 2))
 
 
 class TextEncoder(nn.Module):
@@ -122,6 +164,21 @@ class _Configs:
         """The class that it was saved from."""
         return str(self.index["_class_name"])
 
+    @property
+    def guidance(self) -> float:
+        """The scale that the pipeline takes by default."""
+        return CONSISTENT_GUIDANCE if self.pipeline in LATENT_CONSISTENCY else GUIDANCE
+
+    @property
+    def width_of_guidance(self) -> int | None:
+        """Numbers that the U-Net is told the guidance scale by; None for one that is guided from outside."""
+        width = self.unet.get("time_cond_proj_dim")
+        if width is not None and (type(width) is not int or not 4 <= width <= MAX_WIDTH):
+            raise ExportError(
+                f"expected time_cond_proj_dim of 4 to {MAX_WIDTH} in unet/config.json, got {str(width)[:20]}"
+            )
+        return width
+
 
 def stable_diffusion_plan(
     folder: Path,
@@ -138,9 +195,10 @@ def stable_diffusion_plan(
     otherwise than in diffusers, and :class:`UnavailableError` without diffusers and transformers.
     """
     configs, changes = _read(folder), LoraFiles.of(lora)
-    scheduler, changed = _as_the_pipeline_reads(configs.scheduler, solver)
+    scheduler, changed = _as_the_pipeline_reads(configs, solver)
     sampling = read_sampling(scheduler, configs.pipeline, solver)
     image, latent = _sizes(configs, size)
+    width = configs.width_of_guidance
     text, told = _text(folder, configs)
     vae: Any = load_network(folder / "vae", "diffusers", "AutoencoderKL")
     unet = load_network(folder / "unet", "diffusers", "UNet2DConditionModel")
@@ -153,13 +211,13 @@ def stable_diffusion_plan(
         shift=float(configs.vae.get("shift_factor") or 0.0),
     )
     plan = diffusion_plan(
-        Denoiser(unet),
+        Denoiser(unet) if width is None else GuidedDenoiser(unet, width),
         image,
         sampling.schedule,
         name=bundle_name(folder.resolve().name),
         family=sampling.family,
         prediction_type=sampling.prediction,
-        defaults=sampling.defaults.model_copy(update={"guidance_scale": GUIDANCE, "clip_sample": False}),
+        defaults=sampling.defaults.model_copy(update={"guidance_scale": configs.guidance, "clip_sample": False}),
         text=text,
         autoencoder=autoencoder,
     )
@@ -242,16 +300,25 @@ def _text(folder: Path, configs: _Configs) -> tuple[TextConditioning, tuple[Gues
         {CONTEXT: (length, width)},
         files_of(vocabulary),
         half=("network",),
+        guided_inside=configs.width_of_guidance is not None,
     )
     return conditioning, (Guess("texts", f"up to {prompt.own_length} tokens, longer ones are cut", "tokenizer"),)
 
 
 def _as_the_pipeline_reads(
-    config: Mapping[str, Any], solver: SolverName | None
+    configs: _Configs, solver: SolverName | None
 ) -> tuple[Mapping[str, Any], tuple[Guess, ...]]:
     """A scheduler's configuration with what the pipelines set in it, whatever it says, and what is told of that:
     latents are not clipped, and time steps begin at 1."""
+    config = configs.scheduler
     kind = str(config.get("_class_name"))
+    if configs.pipeline in LATENT_CONSISTENCY:
+        if kind != "LCMScheduler" or config.get("clip_sample"):
+            raise ExportError(
+                f"expected an LCMScheduler without clip_sample in a {configs.pipeline}, got {kind[:60]} with "
+                f"clip_sample={bool(config.get('clip_sample'))}"
+            )
+        return config, ()  # as it stands
     if kind.startswith("FlowMatch"):
         return config, ()
     forced: dict[str, Any] = {"steps_offset": 1}
@@ -265,7 +332,7 @@ def _as_the_pipeline_reads(
 
 def _guesses(configs: _Configs) -> tuple[Guess, ...]:
     told = [
-        Guess("guidance_scale", f"{GUIDANCE:g}", f"the default of {configs.pipeline}", "--default"),
+        Guess("guidance_scale", f"{configs.guidance:g}", f"the default of {configs.pipeline}", "--default"),
         Guess("an image to start from", "the mode of its latents", "diffusers draws them, by a generator"),
     ]
     if configs.index.get("safety_checker", [None, None]) != [None, None]:
