@@ -31,7 +31,7 @@ class Engine:
 
 def build_engine(
     graph: GraphSpec,
-    onnx_file: bytes,
+    onnx_file: bytes | GraphFile,
     *,
     precision: Precision,
     batch: AxisRange,
@@ -50,7 +50,8 @@ def build_engine(
     recipe = Recipe(graph, precision, {**(axes or {}), "batch": batch})
     try:
         others = {axis: allowed for axis, allowed in recipe.sizes().items() if axis != "batch"}
-        data = supplier.fetched(recipe, GraphFile(onnx_file)).data
+        file = onnx_file if isinstance(onnx_file, GraphFile) else GraphFile(onnx_file)
+        data = supplier.fetched(recipe, file).data
     except UnavailableError:
         raise
     except BackendError as failure:
@@ -73,7 +74,7 @@ def build_engine(
 
 def build_engines(
     model: ModelSpec,
-    graphs: Sequence[tuple[GraphSpec, bytes, Precision]],
+    graphs: Sequence[tuple[GraphSpec, bytes | GraphFile, Precision]],
     *,
     batch: AxisRange | None,
     axes: Mapping[str, AxisRange],

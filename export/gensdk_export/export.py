@@ -17,18 +17,22 @@ from gensdk_export.graphs import export_fp16, export_fp32, prepare_modules
 from gensdk_export.half.stored import store_half
 from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall, takes_many_calls
+from gensdk_export.onnx_weights import SEPARATE_BYTES
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_export.rewrites.uint8 import translates_at_once, with_uint8
 from gensdk_runtime.backends.fake import FakeSession
+from gensdk_runtime.backends.tensorrt.build import GraphFile
 from gensdk_runtime.errors import ExportError, InputError
+from gensdk_runtime.host.scratch import scratch_folder
 from gensdk_runtime.programs import make_program
 from gensdk_runtime.programs.proving import samples_bound
 from gensdk_runtime.proof.golden import Golden, GoldenBounds
 from gensdk_runtime.spec.fields import Precision
 from gensdk_runtime.spec.model import ModelSpec
 from gensdk_runtime.spec.provenance import Provenance
+from gensdk_runtime.spec.signature import GraphSpec
 from gensdk_training.plan import ExportPlan
 from gensdk_training.run import load_run
 
@@ -133,6 +137,29 @@ def export_plan(
     if len(options.notice) > MOST_NOTICE:
         raise InputError(f"expected a notice of up to {MOST_NOTICE} characters, got {len(options.notice)}")
     one_call = _one_call(plan.model, options)
+    with scratch_folder() as folder:
+        return _exported(plan, provenance, Path(out), options, one_call, _Work(folder, say, started))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The `folder` for what is too large for memory, who hears of stages, and when it began."""
+
+    folder: Path
+    say: Callable[[str], None]
+    started: float
+
+
+def _exported(  # noqa: PLR0917 - all that one export is about
+    plan: ExportPlan,
+    provenance: Provenance,
+    out: Path,
+    options: ExportOptions,
+    one_call: OneCall | None,
+    work: _Work,
+) -> ExportReport:
+    """The long part of :func:`export_plan`."""
+    say, started = work.say, work.started
     say("sampling golden trajectories in PyTorch")
     modules = prepare_modules(plan)
     runs = record_golden(plan, samples=options.golden_samples, steps=options.golden_steps)
@@ -143,7 +170,8 @@ def export_plan(
     runs = (*runs, *real) if options.keep_examples else runs
 
     say("exporting and replaying fp32 graphs")
-    fp32 = export_fp32(plan, modules, full)
+    fp32 = export_fp32(plan, modules, full, work.folder)
+    _refuse_separate(fp32, options)
     if options.half_weights:
         fp32 = GraphSet({graph.name: store_half(fp32.files[graph.name], graph) for graph in plan.model.graphs})
     sets: dict[Precision, GraphSet] = {"fp32": fp32}
@@ -151,7 +179,7 @@ def export_plan(
     if options.fp16 or "fp16" in options.engines:
         say("finding, exporting and replaying fp16 graphs")
         judged = GoldenBounds(graph=options.fp16_atol, flipped=FLIPPED_FP16)
-        sets["fp16"] = export_fp16(plan, modules, full, fp32, judged)
+        sets["fp16"] = export_fp16(plan, modules, full, fp32, judged, folder=work.folder)
         rows += [*sets["fp16"].rows, *prove(plan, full, sets["fp16"], "fp16")]
 
     proved = None
@@ -160,8 +188,10 @@ def export_plan(
         proved = prove_one_call(one_call, sets, full)
         rows += proved.rows
 
-    graphs = [
-        (graph, sets[each].files[graph.name], each) for each in options.engines for graph in plan.model.graphs
+    graphs: list[tuple[GraphSpec, bytes | GraphFile, Precision]] = [
+        (graph, GraphFile.of(sets[each].source(graph.name)), each)
+        for each in options.engines
+        for graph in plan.model.graphs
     ]
     graphs += [] if proved is None else [proved.built(each) for each in options.engines]
     engines = build_engines(
@@ -176,7 +206,7 @@ def export_plan(
     return write_proved(
         plan.model,
         provenance,
-        Path(out),
+        out,
         golden=keep_within(runs, options.golden_bytes, bounds),
         sets=sets,
         rows=tuple(rows),
@@ -192,6 +222,18 @@ def export_plan(
         started=started,
         told=CardNotes(half_weights=options.half_weights, notice=options.notice.strip()),
     )
+
+
+def _refuse_separate(graphs: GraphSet, options: ExportOptions) -> None:
+    """:class:`ExportError` for what can't be made of graphs whose weights lie in files of their own."""
+    asked = {"one_call": options.one_call, "half_weights": options.half_weights}
+    for name in graphs.weights:
+        for option, wanted in asked.items():
+            if wanted:
+                raise ExportError(
+                    f"graph {name!r} has over {SEPARATE_BYTES} bytes of weights, in a file of their own; "
+                    f"{option} takes graphs that are whole: leave it out, or export with fp16"
+                )
 
 
 def _one_call(model: ModelSpec, options: ExportOptions) -> OneCall | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from gensdk_export.export_report import GraphRow
 from gensdk_export.half.islands import Subject
 from gensdk_export.half.precision import make_half
 from gensdk_export.onnx_export import export_onnx
+from gensdk_export.onnx_weights import OnnxFiles
 from gensdk_export.proof import GraphSet, multiples
 from gensdk_export.rewrites.batch_norm import (
     bake_parametrizations,
@@ -60,26 +62,47 @@ def prepare_modules(plan: ExportPlan) -> dict[str, nn.Module]:
     return modules
 
 
-def export_fp32(plan: ExportPlan, modules: Mapping[str, nn.Module], golden: Golden) -> GraphSet:
-    """The float32 files. Batch norms of `modules` are folded in place first."""
-    files = {}
+def export_fp32(
+    plan: ExportPlan, modules: Mapping[str, nn.Module], golden: Golden, folder: Path | None = None
+) -> GraphSet:
+    """The float32 files. Batch norms of `modules` are folded in place first.
+
+    `folder`: for weights that are too many for an ONNX file; it is to stay until the bundle is written. Without it
+    they can't be exported.
+    """
+    files, weights = {}, {}
     for graph in plan.model.graphs:
         calls, module = golden.calls(graph.name), modules[graph.name]
         step = max(1, len(calls) // FOLDING_CALLS)
         feeds = [[torch.from_numpy(call.feeds[spec.name]) for spec in graph.inputs] for call in calls[::step]]
         fold_batch_norms(module, [tuple(arguments) for arguments in feeds])
-        files[graph.name] = export_onnx(graph, module, calls[0].feeds, multiples(plan.model))
-    return GraphSet(files)
+        place = None if folder is None else folder / f"{graph.name}.fp32.weights"
+        files[graph.name] = export_onnx(graph, module, calls[0].feeds, multiples(plan.model), weights=place)
+        weights[graph.name] = place
+    return GraphSet(files, _written(weights))
+
+
+def _written(weights: Mapping[str, Path | None]) -> dict[str, Path]:
+    """Those that are there."""
+    return {name: path for name, path in weights.items() if path is not None and path.exists()}
 
 
 def export_fp16(
-    plan: ExportPlan, modules: Mapping[str, nn.Module], golden: Golden, fp32: GraphSet, bounds: GoldenBounds
+    plan: ExportPlan,
+    modules: Mapping[str, nn.Module],
+    golden: Golden,
+    fp32: GraphSet,
+    bounds: GoldenBounds,
+    *,
+    folder: Path,
 ) -> GraphSet:
     """The half-precision files of the (folded) `modules`; a graph without a half part keeps its float32 file.
+    `folder` as in :func:`export_fp32`.
 
     Raises :class:`ExportError` where no set of islands keeps `bounds`.
     """
     files, rows, warnings = dict(fp32.files), [], []
+    weights: dict[str, Path | None] = dict(fp32.weights)
     halved, islands, largest = dict(plan.modules), {}, 0.0
     for graph in plan.model.graphs:
         regions = plan.half.get(graph.name, ())
@@ -87,8 +110,11 @@ def export_fp16(
             continue
         calls = golden.calls(graph.name)
         half = make_half(Subject(plan.model, graph, modules[graph.name], regions, bounds), calls)
-        files[graph.name] = export_onnx(graph, half.module, calls[0].feeds, multiples(plan.model))
-        size, allowed = len(files[graph.name]), bounds.of(graph.name).graph
+        place = folder / f"{graph.name}.fp16.weights"
+        files[graph.name] = export_onnx(graph, half.module, calls[0].feeds, multiples(plan.model), weights=place)
+        weights[graph.name] = place
+        size = OnnxFiles(files, _written(weights)).size(graph.name)
+        allowed = bounds.of(graph.name).graph
         rows.append(GraphRow(graph.name, "fp16", "torch half", size, half.drift, "ok", allowed))
         warnings += [f"graph {graph.name!r}: {half.warning}"] if half.warning else []
         islands[graph.name], halved[graph.name] = half.islands, half.module
@@ -99,7 +125,7 @@ def export_fp16(
         max_abs_activation=largest,
         max_abs_difference={row.what: row.drift.max_abs for row in rows if row.what in files},
     )
-    return GraphSet(files, tuple(rows), report, tuple(warnings))
+    return GraphSet(files, _written(weights), tuple(rows), report, tuple(warnings))
 
 
 def _half_samples(halved: ExportPlan, golden: Golden) -> list[GraphRow]:

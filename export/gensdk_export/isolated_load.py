@@ -18,15 +18,19 @@ MODULE = "gensdk_export.isolated_load"
 TIMEOUT_SECONDS = 600
 
 
-def load_isolated(graphs: Mapping[str, bytes]) -> None:
-    """Loads each ONNX file of `graphs` with ONNX Runtime in a subprocess.
+def load_isolated(graphs: Mapping[str, bytes | Path]) -> None:
+    """Loads each ONNX file of `graphs`, given by its bytes or where it lies, with ONNX Runtime in a subprocess.
 
     Raises :class:`ExportError` that names the graph where one does not load, crashes, or takes ten minutes.
     """
     with scratch_folder() as folder:
-        paths = [folder / f"{index}.onnx" for index in range(len(graphs))]
-        for path, data in zip(paths, graphs.values(), strict=True):
-            path.write_bytes(data)
+        paths = [
+            given if isinstance(given, Path) else folder / f"{index}.onnx"
+            for index, given in enumerate(graphs.values())
+        ]
+        for path, given in zip(paths, graphs.values(), strict=True):
+            if isinstance(given, bytes):
+                path.write_bytes(given)
         limits = Limits(processor_seconds=TIMEOUT_SECONDS)  # a graph is loaded on one thread
         try:
             done = run_module(MODULE, *map(str, paths), timeout=TIMEOUT_SECONDS, limits=limits)

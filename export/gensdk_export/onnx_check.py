@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,11 @@ RANDOM_OPERATORS = frozenset(
 )
 
 
-def check_onnx(model: onnx.ModelProto, graph: GraphSpec) -> None:
-    """Raises :class:`ExportError` unless `model` is valid, self-contained, deterministic, and is `graph`."""
+def check_onnx(model: onnx.ModelProto, graph: GraphSpec, file: Path | None = None) -> None:
+    """Raises :class:`ExportError` unless `model` is valid, self-contained, deterministic, and is `graph`.
+
+    `file`: where it lies beside its weights, if it has some outside of it.
+    """
     where = f"graph {graph.name!r}"
     for node in nodes_of(model.graph):
         if node.op_type in RANDOM_OPERATORS:
@@ -32,12 +36,12 @@ def check_onnx(model: onnx.ModelProto, graph: GraphSpec) -> None:
             raise ExportError(f"{where}: operator {node.domain}.{node.op_type} is no standard ONNX operator")
     if model.functions:
         raise ExportError(f"{where}: function {model.functions[0].name!r} was left in the file")
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise ExportError(f"{where}: the weights are over 2 GB and need external files, which are not supported")
+    if file is None and any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ExportError(f"{where}: it has weights in other files, which are not at hand; put them into it")
     _check_signature(where, "input", model.graph.input, graph.inputs)
     _check_signature(where, "output", model.graph.output, graph.outputs)
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(model if file is None else str(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as failure:
         raise ExportError(f"{where}: the exported file is not valid ONNX: {innermost(failure)}") from failure
 

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from onnxscript import optimizer
 from torch import nn
 
 from gensdk_export.onnx_check import MAX_IR_VERSION, check_onnx, innermost, resize_axes
+from gensdk_export.onnx_weights import onnx_beside, separate
 from gensdk_export.rewrites.gradient import differentiated, refuse_plain_gradients
 from gensdk_export.rewrites.group_norm import expand_group_norms
+from gensdk_export.rewrites.near_neutral import keep_near_neutral
 from gensdk_runtime.backends.base import Feeds
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.spec.signature import HEIGHT, RESULT_HEIGHT, RESULT_WIDTH, WIDTH, GraphSpec
@@ -42,12 +45,19 @@ _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "torch._subclasses.fake_tensor"
 
 
 def export_onnx(
-    graph: GraphSpec, module: nn.Module, feeds: Feeds, multiples: Mapping[str, int] | None = None
+    graph: GraphSpec,
+    module: nn.Module,
+    feeds: Feeds,
+    multiples: Mapping[str, int] | None = None,
+    *,
+    weights: Path | None = None,
 ) -> bytes:
     """The ONNX file of `module`, whose signature is `graph`; `feeds` are one call's inputs, used as examples.
 
-    `multiples`: what the sizes of named axes are multiples of, where not any size will do.
-    Raises :class:`ExportError` where PyTorch can't export it, or where the result is not what `graph` promises.
+    `multiples`: what the sizes of named axes are multiples of, where not any size will do. `weights`: the file for
+    weights that are too many for the ONNX file (:mod:`gensdk_export.onnx_weights`), and the graph goes beside it;
+    None: all stay in the graph. Raises :class:`ExportError` where PyTorch can't export it, or where the result is
+    not what `graph` promises.
     """
     sizes = example_sizes(graph, multiples)
     example = resize_axes(graph, feeds, sizes)
@@ -75,10 +85,17 @@ def export_onnx(
         if program is None:
             raise ExportError("the exporter gave no program")
     with quiet():
-        model = _optimize(program.model)
+        _optimize(program.model)
+        outside = weights is not None and separate(program.model, weights)
+        model = onnx_ir.to_proto(program.model)
+        del program
     _finish(model, graph)
-    check_onnx(model, graph)
-    return bytes(model.SerializeToString())
+    if weights is None or not outside:
+        check_onnx(model, graph)
+        return bytes(model.SerializeToString())
+    onnx_beside(weights).write_bytes(data := bytes(model.SerializeToString()))
+    check_onnx(model, graph, onnx_beside(weights))
+    return data
 
 
 def _by_parameter(module: nn.Module, shapes: tuple[dict[int, Any], ...]) -> tuple[Any, ...]:
@@ -118,8 +135,9 @@ def example_sizes(graph: GraphSpec, multiples: Mapping[str, int] | None = None) 
     }
 
 
-def _optimize(model: onnx_ir.Model) -> onnx.ModelProto:
-    """Constants folded, duplicates and dead ends removed, the exporter's notes stripped."""
+def _optimize(model: onnx_ir.Model) -> None:
+    """Constants folded, duplicates and dead ends removed, the exporter's notes stripped, in place."""
+    keep_near_neutral(model)
     optimizer.optimize_ir(model, input_size_limit=2**31, output_size_limit=2**31, should_fold=_should_fold)
     expand_group_norms(model)
     for clean in (
@@ -133,7 +151,6 @@ def _optimize(model: onnx_ir.Model) -> onnx.ModelProto:
         passes.ClearMetadataAndDocStringPass(),
     ):
         clean(model)
-    return onnx_ir.to_proto(model)
 
 
 def _should_fold(node: onnx_ir.Node) -> bool | None:

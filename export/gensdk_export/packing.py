@@ -59,13 +59,16 @@ def write_proved(
     output_of(model.output).with_files(held)
     conditions = conditions_of(model, held)
     model = with_proved_field(model, sets["fp32"].files)
-    packed: dict[str, bytes] = {**(files or {}), GOLDEN_FILE: golden.to_bytes()}
+    packed: dict[str, bytes | Path] = {**(files or {}), GOLDEN_FILE: golden.to_bytes()}
     graph_files: dict[str, dict[Precision, BundlePath]] = {graph.name: {} for graph in model.graphs}
     for precision, graphs in sets.items():
         for name, data in graphs.files.items():
             full = graph_files[name].get("fp32", "")
             path = full if packed.get(full) == data else f"graphs/{name}.{precision}.onnx"
             packed[path], graph_files[name][precision] = data, path
+            if name in graphs.weights:  # which the graph calls by their name, beside it
+                weights = graphs.weights[name]
+                packed[f"graphs/{weights.name}"] = weights
     packed.update({engine.spec.file: engine.data for engine in engines})
     packed.update({} if one_call is None else one_call.files)
     half = sets.get("fp16")

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gensdk_export.export_report import GraphRow, rows_of
 from gensdk_export.isolated_load import load_isolated
 from gensdk_export.onnx_check import resize_axes
+from gensdk_export.onnx_weights import OnnxFiles
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import BackendError, ExportError
@@ -38,29 +38,12 @@ OTHER_MACHINES = 2.0
 
 
 @dataclass(frozen=True)
-class GraphSet:
+class GraphSet(OnnxFiles):
     """The ONNX files of all graphs in one precision, by name; of fp16 also what was measured on the way."""
 
-    files: Mapping[str, bytes]
     rows: tuple[GraphRow, ...] = ()
     fp16: Precision16Report | None = None
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class MemoryGraph:
-    """An ONNX file in memory, as the source that a backend loads it from."""
-
-    data: bytes
-
-    @property
-    def path(self) -> Path | None:
-        """None: the graph is in memory."""
-        return None
-
-    def read(self) -> bytes:
-        """The file's bytes."""
-        return self.data
 
 
 def multiples(model: ModelSpec) -> dict[str, int]:
@@ -99,12 +82,14 @@ def prove(
     `originals`: what takes the place of the plan's modules, of a model that was never in PyTorch. Raises
     :class:`ExportError` where a file does not load, or with the first bound that does not hold.
     """
-    load_isolated({f"{name} ({precision})": data for name, data in graphs.files.items()})
+    load_isolated(
+        {f"{name} ({precision})": graphs.source(name).path or graphs.files[name] for name in graphs.files}
+    )
     try:
         report = _replay(plan, golden, graphs, precision, originals)
     except BackendError as failure:
         raise ExportError(f"the export can't run in ONNX Runtime: {failure}; nothing was written") from failure
-    return list(rows_of(report, {name: len(data) for name, data in graphs.files.items()}))
+    return list(rows_of(report, {name: graphs.size(name) for name in graphs.files}))
 
 
 def _replay(
@@ -119,7 +104,7 @@ def _replay(
     with ExitStack() as opened:
         sessions: dict[str, Session] = {}
         for graph in plan.model.graphs:
-            session = backend.open(graph, MemoryGraph(graphs.files[graph.name]), precision=precision)
+            session = backend.open(graph, graphs.source(graph.name), precision=precision)
             sessions[graph.name] = opened.enter_context(session)
         report = replay(plan.model, golden, sessions, bounds)
         if not report.ok:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.backends.bound import Array

@@ -36,6 +36,7 @@ NOT_OF_DREAMS = {
     "solver": "--solver",
     "fp16": "--fp16",
     "uint8": "--uint8",
+    "lora": "--lora",
 }
 OF_ONNX = {
     "kind": "--kind",
@@ -55,7 +56,7 @@ OF_ONNX = {
 }
 OF_CLASSES = {"classes": "--classes"}
 OF_CHECKPOINTS = {"network": "--network"}
-OF_DIFFUSERS = {"solver": "--solver", "null_class": "--null-class"}
+OF_DIFFUSERS = {"solver": "--solver", "null_class": "--null-class", "lora": "--lora"}
 
 EXAMPLES = """
 \b
@@ -68,6 +69,7 @@ Examples:
   gensdk import caffe.onnx --dream --range 0,255 --mean 123,117,104 --bgr --layer conv4 -o dream.gsdk
   gensdk import latest_net_G.pth -o horse2zebra.gsdk --fp16
   gensdk import ddpm-celebahq-256/ -o faces.gsdk
+  gensdk import stable-diffusion-v1-5/ -o knitted.gsdk --lora knitting.safetensors:0.8
 
 \b
 Exit code: 7 when the bundle would not be equal to the original within its bounds, or the model is none that a
@@ -170,6 +172,12 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 )
 @click.option("--network", metavar="NAME", help="Checkpoints of several networks: which one, as netG_A.")
 @click.option("--solver", type=click.Choice(SOLVERS), help="diffusers: the solver. [default: the pipeline's]")
+@click.option(
+    "--lora",
+    multiple=True,
+    metavar="FILE.safetensors[:WEIGHT]",
+    help="diffusers, with texts: a LoRA to merge, of diffusers, PEFT or kohya; several. [default: weight 1]",
+)
 @click.option("--dream", is_flag=True, help="ONNX: a classifier; the bundle is for gensdk dream.")
 @click.option(
     "--layer",
@@ -200,8 +208,8 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def import_command(*, model: Path, output: Path, as_json: bool, **options: Any) -> None:
     """Make a bundle of MODEL, a third-party model: an .onnx file, a pytorch-CycleGAN-and-pix2pix generator
-    (latest_net_G.pth, .safetensors), or a diffusers folder with a UNet2DModel, of classes or
-    none.
+    (latest_net_G.pth, .safetensors), or a diffusers folder: with a UNet2DModel, of classes or none, or of Stable
+    Diffusion or SANA, which are told texts.
 
     With --dream MODEL is an .onnx classifier of images, for gensdk dream: its gradients become graphs, one for
     each layer. Layers are called as its nodes or tensors are, in letters, digits, "_", "-" and "."; what takes one
@@ -279,6 +287,7 @@ def _import_diffusers(
     model: Path, output: Path, options: Mapping[str, Any], tell: Callable[[str], None] | None
 ) -> ImportReport:
     from gensdk_export.importers.diffusers.folder import import_diffusers
+    from gensdk_export.importers.diffusers.lora_files import LoraFile
 
     return import_diffusers(
         model,
@@ -288,6 +297,7 @@ def _import_diffusers(
         size=options["size"],
         classes=options["classes"],
         null_class=options["null_class"],
+        lora=[LoraFile.parse(text) for text in options["lora"]],
         on_stage=tell,
     )
 

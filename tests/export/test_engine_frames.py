@@ -13,7 +13,7 @@ import pytest
 from gensdk_export.engines import build_engines
 from gensdk_export.graphs import multiples
 from gensdk_export.onnx_export import export_onnx
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_export.receptive_proof import with_proved_field
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.cuda import device

@@ -16,7 +16,7 @@ from gensdk_export.engines import AxisRange, build_engine
 from gensdk_export.gradient_rounding import JUMPS, gradient_bounds
 from gensdk_export.half.halving import halve
 from gensdk_export.onnx_export import export_onnx
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError
 from gensdk_runtime.proof.golden import Call, GoldenBounds

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensdk_export.onnx_export import export_onnx
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.spec.signature import GraphSpec, TensorSpec
 

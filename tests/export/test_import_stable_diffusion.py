@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from gensdk_export.export import ExportOptions
 from gensdk_export.importers.diffusers.folder import diffusers_plan, import_diffusers
 from gensdk_runtime.errors import ExportError, GensdkWarning, InputError
 from gensdk_runtime.generator import Generator
@@ -94,8 +95,12 @@ def test_images_are_those_of_diffusers(name: str, steps: int, tmp_path: Path) ->
     assert np.abs(found - wanted).max() < 1e-2
 
 
-def test_the_folder_samples_with_what_it_says(folder: Path, tmp_path: Path) -> None:
-    report = import_diffusers(folder, tmp_path / "tiny.gsdk")
+def test_the_folder_samples_with_what_it_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gensdk_export.onnx_weights.SEPARATE_BYTES", 200_000)  # as if the U-Net were a large one
+    report = import_diffusers(folder, tmp_path / "tiny.gsdk", ExportOptions(golden_samples=1, golden_steps=2))
+    assert [path.name for path in (tmp_path / "tiny.gsdk/graphs").glob("*.weights")] == ["step.fp32.weights"]
     with Generator.load(tmp_path / "tiny.gsdk") as model:
         with pytest.warns(GensdkWarning, match="reads the first 10"):
             drawn = model.sample(1, seed=0, prompt="a b c d e f g h i j k l", num_inference_steps=2)
@@ -119,7 +124,8 @@ def test_each_text_is_encoded_once_and_images_decoded_once(folder: Path) -> None
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"unet": {"time_cond_proj_dim": 8}}, "guidance scale as an input"),
+        ({"unet": {"time_cond_proj_dim": "8"}}, "time_cond_proj_dim of 4 to"),
+        ({"index": {"_class_name": "LatentConsistencyModelPipeline"}}, "an LCMScheduler without clip_sample"),
         ({"unet": {"addition_embed_type": "text_time"}}, "SDXL"),
         ({"unet": {"in_channels": 9}}, "channels for a mask"),
         ({"unet": {"num_class_embeds": 3}}, "classes beside texts"),

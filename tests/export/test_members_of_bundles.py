@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gensdk_export.golden_record import record_golden
 from gensdk_export.graphs import export_fp32, prepare_modules
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.embedded import embedded_names

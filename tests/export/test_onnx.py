@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gensdk_export.isolated_load import load_isolated
 from gensdk_export.onnx_check import check_onnx, resize_axes
 from gensdk_export.onnx_export import example_sizes, export_onnx
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_export.rewrites.batch_norm import bake_parametrizations, fold_batch_norms
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.errors import ExportError

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from gensdk.cli.main import run
 from gensdk_export.export import ExportOptions, export_plan
 from gensdk_export.one_call.sampler import OneCall
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_runtime import noise
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session

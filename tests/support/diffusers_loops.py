@@ -130,6 +130,9 @@ def cases() -> Iterator[Case]:
     for target in ("DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"):
         yield Case(target, stable, written_by="PNDMScheduler")
     yield Case("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, written_by="UniPCMultistepScheduler")
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    for extra in ({}, {"flow_shift": 3.0}, {"flow_shift": 3.0, "solver_order": 1}):
+        yield Case("DPMSolverMultistepScheduler", {**flow, **extra})
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,12 @@ class Watched:
     def __init__(self, unet: Any) -> None:
         self.inputs: list[Any] = []
         self.times: list[float] = []
-        unet.register_forward_pre_hook(self._see)
+        unet.register_forward_pre_hook(self._see, with_kwargs=True)
 
-    def _see(self, _: Any, given: Any) -> None:
+    def _see(self, _: Any, given: Any, named: Any) -> None:
         self.inputs.append(given[0].detach().numpy().copy())
-        self.times.append(float(torch.as_tensor(given[1], dtype=torch.float64).flatten()[0]))
+        time = named["timestep"] if "timestep" in named else given[1]
+        self.times.append(float(torch.as_tensor(time, dtype=torch.float64).flatten()[0]))
 
 
 def measure(case: Case, unet: Any, folder: Path, steps: int, label: Any = None, **how: Any) -> Apart:

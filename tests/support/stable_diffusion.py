@@ -99,6 +99,18 @@ def default_scheduler() -> Any:
     )
 
 
+def consistent(folder: Path, **unet: Any) -> Any:
+    """Writes a latent consistency model, whose U-Net takes the guidance scale, into `folder`."""
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    scheduler = LCMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    parts = pipeline(**{"time_cond_proj_dim": 10, **unet}).components
+    made = LatentConsistencyModelPipeline(**{**parts, "scheduler": scheduler}, requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    made.save_pretrained(folder, safe_serialization=True)
+    return made
+
+
 def save(folder: Path, scheduler: Any = None, **unet: Any) -> StableDiffusionPipeline:
     """Writes :func:`pipeline` into `folder` as diffusers does."""
     made = pipeline(scheduler, **unet)

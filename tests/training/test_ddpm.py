@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from gensdk_export.half.halving import halve
 from gensdk_export.onnx_export import export_onnx
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator

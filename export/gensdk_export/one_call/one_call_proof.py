@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from gensdk_export.export_report import GraphRow, check_row
 from gensdk_export.isolated_load import load_isolated
 from gensdk_export.one_call.sampler import OneCall
-from gensdk_export.proof import GraphSet, MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
+from gensdk_export.proof import GraphSet
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import BackendError, ExportError

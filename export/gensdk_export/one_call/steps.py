@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from gensdk_export.one_call.parts import Files, Part, Shape
-from gensdk_export.proof import MemoryGraph
+from gensdk_export.onnx_weights import MemoryGraph
 from gensdk_runtime.backends import create_backend
 from gensdk_runtime.programs.diffusion_graphs import CARRY, is_lockstep
 from gensdk_runtime.programs.solvers import SolverTable

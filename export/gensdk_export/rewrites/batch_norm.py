@@ -30,11 +30,15 @@ Arguments = tuple[Tensor, ...]
 def plain_copy(module: nn.Module) -> nn.Module:
     """A copy of `module` in which weight norm and spectral norm that hang on hooks became plain weights.
 
-    The hooks compute the weight anew in every run, and what they computed last can't be copied.
+    Where there are none, and no parametrizations, it shares the weights of `module`. The hooks compute the weight
+    anew in every run, and what they computed last can't be copied.
     """
     hooked = [(part, hook.name) for part in module.modules() for hook in _norm_hooks(part)]
     computed = (getattr(part, name) for part, name in hooked)
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in computed}
+    if not hooked and not any(parametrize.is_parametrized(part) for part in module.modules()):
+        # Nothing is computed in place, so weights may be shared: those of a large model are most of its memory.
+        memo |= {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     copied = copy.deepcopy(module, memo)
     for part in copied.modules():
         for hook in list(_norm_hooks(part)):
@@ -85,7 +89,8 @@ def fold_batch_norms(module: nn.Module, calls: Iterable[Arguments]) -> tuple[str
     of the folded norms.
     """
     calls = list(calls)
-    pairs = _adjacent(module, calls[0]) if calls else []
+    normed = any(isinstance(part, BATCH_NORMS) for part in module.modules())
+    pairs = _adjacent(module, calls[0]) if calls and normed else []  # which keeps all that layers make
     if not pairs:
         return ()
     expected = [_outputs(module, arguments) for arguments in calls]

@@ -46,6 +46,10 @@ LIMIT_VARIABLE = "GENSDK_BUNDLE_LIMIT"
 DEFAULT_LIMIT = 32 * 2**30
 """Bytes of all files of a bundle together."""
 
+LARGEST_INLINED = 2**29
+"""Bytes of a graph with its tensors in other files, up to which they are put into it in memory. More are copied to
+the disk, checked, and loaded from there: that takes about as much memory as they are, and not three times."""
+
 _ATTEMPTS = 50  # of opening a folder that writers keep replacing
 
 
@@ -69,18 +73,32 @@ class CheckedCopies:
         """Where the copy of `file` lies, with the files of its tensors beside it."""
         with self._lock:
             if file not in self._folders:
-                folder = self._undo.enter_context(scratch_folder())
-                for name in {file, *externals.values()}:
-                    target = folder / name
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with target.open("xb") as copy:
-                        copy.writelines(bundle._checked_chunks(name))
+                with ExitStack() as undo:  # a copy that is not whole is not kept
+                    folder = undo.enter_context(scratch_folder())
+                    for name in {file, *externals.values()}:
+                        _copy(bundle, name, folder / name)
+                    self._undo.push(undo.pop_all())
                 self._folders[file] = folder
             return self._folders[file] / file
 
     def close(self) -> None:
         """Removes them. May be called twice."""
         self._undo.close()
+
+
+def _copy(bundle: Bundle, name: str, target: Path) -> None:
+    """Writes the checked bytes of a file to `target`; :class:`BundleError` where they have no room."""
+    chunks = bundle._checked_chunks(name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as copy:
+            copy.writelines(chunks)
+    except OSError as failure:
+        size = bundle.manifest.files[name].size
+        raise BundleError(
+            f"{bundle.path}: {name!r} takes {size} bytes in {target.parent}, which failed "
+            f"({failure.strerror or failure}); free them, or name another folder with TMPDIR"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,13 +260,13 @@ class BundleGraph:
 
     @property
     def path(self) -> Path | None:
-        """None, but for a graph that takes more bytes with its tensors in other files than one file may have.
+        """None, but for a graph with over LARGEST_INLINED bytes of tensors in other files.
 
         Then it is a copy in a folder of this user's alone, made of the bytes that were checked: a file of the
-        bundle could be replaced between the check and the loading.
+        bundle could be replaced between the check and the loading. :class:`BundleError` where it has no room.
         """
         externals = self._facts().externals
-        if not externals or self._bytes(externals) <= MAX_ONNX_BYTES:
+        if not externals or self._bytes(externals) <= LARGEST_INLINED:
             return None
         return self.bundle._copies.of(self.bundle, self.file, externals)
 

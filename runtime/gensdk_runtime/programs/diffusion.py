@@ -13,7 +13,7 @@ from gensdk_runtime.backends.base import Session
 from gensdk_runtime.errors import BackendError, InputError, ManifestError
 from gensdk_runtime.noise import Float32
 from gensdk_runtime.programs.base import WITH_LATENTS, Program, register_program, run_images
-from gensdk_runtime.programs.diffusion_graphs import check_graphs, is_lockstep
+from gensdk_runtime.programs.diffusion_graphs import GUIDANCE_SCALE, check_graphs, is_lockstep
 from gensdk_runtime.programs.diffusion_latents import Decoding
 from gensdk_runtime.programs.diffusion_start import Start
 from gensdk_runtime.programs.diffusion_state import Cohort, DiffusionState, Lane, Steps
@@ -276,13 +276,23 @@ class DiffusionProgram(DiffusionForm):
     def _text_passes(
         self, contexts: PromptContexts, run: Run, places: NDArray[np.intp] | slice, scale: float
     ) -> Passes:
-        """Of a model with prompts: each sample's own, and the one that guidance leads away from."""
-        asked, away = (run.conditions[kind][places] for kind in ("prompt", "negative_prompt"))
+        """Of a model with prompts: each sample's own, and the one that guidance leads away from.
+
+        Where it is guided inside there is no other pass: the scale goes along with each text.
+        """
+        inside = self.spec.guided_inside
+        kinds = ("prompt", "prompt" if inside else "negative_prompt")
+        asked, away = (run.conditions[kind][places] for kind in kinds)
         distinct, texts = numbered(np.stack([asked, away if scale != 1.0 else asked]))
         none, labels = self.model.num_classes or 0, run.conditions.get("label")
         own = np.full(len(asked), none, np.int64) if labels is None else labels[places]
         both = np.stack([own, own if self.model.null_class is None else np.full_like(own, none)])
-        return Passes.of_texts(both, texts, contexts.of(distinct), scale)
+        found = contexts.of(distinct)
+        if not inside:
+            return Passes.of_texts(both, texts, found, scale)
+        return Passes.of_texts(
+            both, texts, {**found, GUIDANCE_SCALE: np.full(len(distinct), scale, np.float32)}, 1.0
+        )
 
 
 @lru_cache(maxsize=64)

@@ -14,6 +14,8 @@ from gensdk_runtime.spec.signature import ROWS, GraphSpec
 
 CARRY = {"next_sample": "sample", "next_previous_x0": "previous_x0"}
 """Outputs of a step that are inputs of the next one."""
+GUIDANCE_SCALE = "guidance_scale"
+"""The input of a denoiser that is guided inside."""
 
 
 def is_lockstep(step: GraphSpec) -> bool:
@@ -43,6 +45,8 @@ def check_graphs(model: ModelSpec, spec: DiffusionSpec, graphs: Mapping[str, Gra
         size = _check_embedding(graphs[spec.embedding_graph], conditional=labelled, lockstep=lockstep)
         inputs["embedding"] = Wanted((*(passes if conditional else each or (1,)), size))
     if spec.context_graph is not None:
+        if spec.guided_inside:
+            inputs[GUIDANCE_SCALE] = Wanted(passes)
         contexts = _check_contexts(model, graphs[spec.context_graph], inputs)
         inputs |= {name: Wanted((*passes, *shape)) for name, shape in contexts.items()}
     outputs = dict.fromkeys(CARRY, images)
@@ -85,11 +89,15 @@ def _check_embedding(graph: GraphSpec, *, conditional: bool, lockstep: bool) -> 
 
 def _check_contexts(model: ModelSpec, graph: GraphSpec, taken: Collection[str]) -> dict[str, Shape]:
     """The shape of one text's contexts by name, none of which is `taken` for something else."""
-    prompt = model.condition("prompt")
-    if not isinstance(prompt, PromptSpec) or model.condition("negative_prompt") is None:
-        raise ManifestError(
-            f"graph {graph.name!r} encodes texts; expected conditions prompt and negative_prompt; export again"
+    prompt, negative = model.condition("prompt"), model.condition("negative_prompt")
+    inside = model.program_of(DiffusionSpec).guided_inside
+    if not isinstance(prompt, PromptSpec) or (negative is not None) == inside:
+        wanted = (
+            "condition prompt alone, of a model guided inside"
+            if inside
+            else "conditions prompt and negative_prompt"
         )
+        raise ManifestError(f"graph {graph.name!r} encodes texts; expected {wanted}; export again")
     made: dict[str, Shape] = {}
     for each in graph.outputs:
         fixed = all(isinstance(axis, int) for axis in each.shape[1:])

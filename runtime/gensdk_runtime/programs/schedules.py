@@ -122,7 +122,8 @@ class FlowSchedule:
 
     Time steps are counted as diffusers does, as t T in (0, T]. `shift`: sampling takes its steps at
     ``shift t / (1 + (shift - 1) t)``; above 1 more of them are noisy, as larger images need (Esser et al. 2024,
-    "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", eq. 23).
+    "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", eq. 23). `whole_timesteps` as in
+    :class:`ScheduleSpec`.
     """
 
     solvers: ClassVar[tuple[SolverName, ...]] = ("euler", "euler_ancestral", "dpmsolver++", "lcm")
@@ -132,12 +133,13 @@ class FlowSchedule:
     num_train_timesteps: int
     shift: float = 1.0
     original_inference_steps: int = 50
+    whole_timesteps: bool = False
 
     @classmethod
     def of(cls, spec: ScheduleSpec) -> FlowSchedule:
         """The schedule that `spec` names."""
         steps = min(spec.original_inference_steps, spec.num_train_timesteps)
-        return cls(spec.num_train_timesteps, spec.shift, steps)
+        return cls(spec.num_train_timesteps, spec.shift, steps, spec.whole_timesteps)
 
     def shifted(self, times: Float64) -> Float64:
         """The times t in (0, 1], shifted."""

@@ -43,6 +43,8 @@ def levels(schedule: Schedule, solver: SolverName, num_inference_steps: int, spa
     else:
         alpha, sigma = schedule.levels(times, in_ratios=solver in IN_RATIOS)
     last_alpha, last_sigma = _last_levels(schedule, solver)
+    if isinstance(schedule, FlowSchedule) and schedule.whole_timesteps and solver == "dpmsolver++":
+        times = np.floor(times)  # what the denoiser is told; the noise is that of the fractions
     return Levels(times, alpha, sigma, np.append(alpha[1:], last_alpha), np.append(sigma[1:], last_sigma))
 
 
@@ -126,6 +128,8 @@ def _of_flow(schedule: FlowSchedule, count: int, spacing: TimestepSpacing, *, dr
         times = (np.arange(points)[::-1][:count] * (total // points) + 1) / total
     elif spacing == "skipping":
         times = _skipping(total, count, schedule.original_inference_steps) / total
+    elif drops_last and schedule.whole_timesteps:  # to the last bit: a floor is taken of them
+        times = (1.0 - np.linspace(1.0, 1.0 / total, count + 1))[::-1][:-1]
     elif drops_last:
         times = np.linspace(1.0 - 1.0 / total, 0.0, count + 1)[:-1]
     else:

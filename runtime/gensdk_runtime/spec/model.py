@@ -65,7 +65,7 @@ OF_DIFFUSERS = (
     "final_sigmas_type",
     "whole_timesteps",
 )
-"""What of a schedule older versions don't know; all but the first are of noise schedules alone."""
+"""What of a schedule older versions don't know; all but the first and the last are of noise schedules alone."""
 
 
 class ScheduleSpec(StrictModel):
@@ -79,7 +79,7 @@ class ScheduleSpec(StrictModel):
     et al. 2023). `steps_offset`: how much later the time steps of the spacing "leading" lie. `set_alpha_to_one`:
     where False, DDIM's last step goes to the noise of the first time step, and with `final_sigmas_type`
     "sigma_min" that of Euler's method and of DPM-Solver++ does. `whole_timesteps`: DPM-Solver++ tells the denoiser
-    Karras's time steps rounded.
+    whole time steps: Karras's rounded, and of a flow the next lower ones.
     """
 
     kind: Literal["linear", "scaled_linear", "cosine", "betas", "flow"] = "linear"
@@ -111,7 +111,7 @@ class ScheduleSpec(StrictModel):
         if self.shift != 1.0 and self.kind != "flow":
             raise ValueError("a schedule has a shift where its kind is 'flow', and only there")
         of_noise = [
-            name for name in OF_DIFFUSERS[1:] if getattr(self, name) != type(self).model_fields[name].default
+            name for name in OF_DIFFUSERS[1:-1] if getattr(self, name) != type(self).model_fields[name].default
         ]
         if of_noise and self.kind == "flow":
             raise ValueError(f"{of_noise[0]} is of noise schedules; a schedule of the kind 'flow' has none")
@@ -138,8 +138,11 @@ class DiffusionSpec(ProgramSpec):
     ``encoder_hidden_states`` [batch, T, D]. The step graph, and the shallow one, take them under their names, [G,
     B, ...], with ``guidance_weights`` as for classes. `shallow_graph`: a cheap step that takes ``deep_features``
     (with classes [G, B, ...], otherwise [B, ...]) from an earlier run of the step graph, which has them as an
-    output; in all else it is as the step graph. `prediction_type`, as diffusers calls it: what the denoiser tells:
-    eps, v, x_0 ("sample") or eps - x_0 ("flow"). The graphs are the same: the coefficients of the solver differ.
+    output; in all else it is as the step graph. `guided_inside`, of a model with prompts: the denoiser has learned
+    what guidance would make of two passes (Meng et al. 2023, "On Distillation of Guided Diffusion Models"), and
+    takes its scale as ``guidance_scale`` [G, B], G being 1. `prediction_type`, as diffusers calls it: what the
+    denoiser tells: eps, v, x_0 ("sample") or eps - x_0 ("flow"). The graphs are the same: the coefficients of the
+    solver differ.
 
     `latent`, of a model that samples in a latent space: then [C, H, W] above is its shape, and `decoder` makes
     images of what the steps end with: ``latent`` [B, C, h, w] to ``image`` [B, ...], of the shape and in the value
@@ -158,6 +161,7 @@ class DiffusionSpec(ProgramSpec):
     decoder: Name | None = None
     encoder: Name | None = None
     latent: LatentSpec | None = None
+    guided_inside: bool = False
     schedule: ScheduleSpec
     prediction_type: PredictionType = "epsilon"
     defaults: DiffusionSettings = DiffusionSettings()
@@ -167,10 +171,13 @@ class DiffusionSpec(ProgramSpec):
         """Leaves out fields that older versions don't know, where they have no meaning."""
         data: dict[str, Any] = whole(self)
         newer = (*NEWER_GRAPHS, "latent")
-        return {name: value for name, value in data.items() if value is not None or name not in newer}
+        kept = {name: value for name, value in data.items() if value is not None or name not in newer}
+        return {name: value for name, value in kept.items() if name != "guided_inside" or value}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.guided_inside and self.context_graph is None:
+            raise ValueError("a model that is guided_inside has a context_graph: guidance leads to a text")
         if (self.decoder is None) != (self.latent is None) or (self.encoder and self.latent is None):
             raise ValueError(
                 "a model that samples in a latent space has latent and decoder, and may have an encoder"

@@ -173,11 +173,14 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _size(value: Any) -> int:
-    """Bytes of a text, of the one in ``{"String": text}``, or the least that a known pattern finds."""
+    """Characters of a text, of the one in ``{"String": text}``, or the least that a known pattern finds.
+
+    Not bytes: a character has at most four of them, however often one takes the place of another.
+    """
     if isinstance(value, dict) and "Regex" in value:
         return 1
     text = value.get("String") if isinstance(value, dict) else value
-    return len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
+    return len(text) if isinstance(text, str) else 0
 
 
 def _reason(failure: BaseException) -> str:

@@ -128,7 +128,7 @@ def test_weights_that_are_swapped_all_the_time_never_get_through(tmp_path, monke
     write_bundle(tmp_path / "x", tiny_manifest(), files).close()
     target, good, evil = tmp_path / "x/graphs/scale.data", values(1, 2, 3, 4), values(5, 6, 7, 8)
     if copied:
-        monkeypatch.setattr("gensdk_runtime.bundles.bundle.MAX_ONNX_BYTES", len(files[GRAPH]))
+        monkeypatch.setattr("gensdk_runtime.bundles.bundle.LARGEST_INLINED", len(files[GRAPH]))
     done = threading.Event()
 
     def swap() -> None:
@@ -162,6 +162,7 @@ def test_weights_that_are_swapped_all_the_time_never_get_through(tmp_path, monke
 def test_a_graph_too_large_for_one_file_is_loaded_from_a_copy(tmp_path, monkeypatch) -> None:
     files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
     with write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle:
+        monkeypatch.setattr("gensdk_runtime.bundles.bundle.LARGEST_INLINED", 10)
         monkeypatch.setattr("gensdk_runtime.bundles.bundle.MAX_ONNX_BYTES", 10)
         path = bundle.graph_source("scale", "fp32").path
         assert path is not None
@@ -171,6 +172,23 @@ def test_a_graph_too_large_for_one_file_is_loaded_from_a_copy(tmp_path, monkeypa
         with pytest.raises(BundleError, match="over 2 GiB"):
             bundle.graph_source("scale", "fp32").read()
     assert not path.exists()
+
+
+def test_a_copy_that_has_no_room_is_told_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
+    monkeypatch.setattr("gensdk_runtime.bundles.bundle.LARGEST_INLINED", 10)
+    with write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle:
+        source = bundle.graph_source("scale", "fp32")
+        with monkeypatch.context() as full:
+
+            def write(*_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            full.setattr("gensdk_runtime.bundles.bundle.Path.open", write)
+            with pytest.raises(BundleError, match=r"No space left on device.*TMPDIR") as failure:
+                source.path  # noqa: B018 - it makes the copy
+        assert "\n" not in str(failure.value)
+        assert scales_of(bundle) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("offset", "length"), [(8, 16), (-4, 16), (0, -1), (2**70, 4)])

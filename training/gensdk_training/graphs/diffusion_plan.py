@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from gensdk_runtime.errors import InputError
+from gensdk_runtime.programs.diffusion_graphs import GUIDANCE_SCALE
 from gensdk_runtime.spec.conditions import PromptSpec, label_conditions, prompt_conditions
 from gensdk_runtime.spec.model import DiffusionSpec, ModelSpec, PredictionType, ScheduleSpec
 from gensdk_runtime.spec.outputs import ImageSpec
@@ -37,7 +38,8 @@ class TextConditioning:
 
     `encoder` maps tokens int64 [N, length], as `prompt` describes them, to `contexts`, one tensor float32 [N, ...]
     for each, of the shapes given by name. `files`: the vocabulary, by its name in the bundle. `half`: submodules
-    of the encoder that FP16 turns to half precision.
+    of the encoder that FP16 turns to half precision. `guided_inside`: the denoiser takes the guidance scale [N]
+    behind the contexts, as :class:`DiffusionSpec` says.
     """
 
     encoder: nn.Module
@@ -45,6 +47,17 @@ class TextConditioning:
     contexts: Contexts
     files: Mapping[str, bytes]
     half: tuple[str, ...] = ()
+    guided_inside: bool = False
+
+    @property
+    def told(self) -> Contexts:
+        """What the denoiser is given of it, in this order."""
+        return {**self.contexts, **({GUIDANCE_SCALE: ()} if self.guided_inside else {})}
+
+    @property
+    def conditions(self) -> tuple[PromptSpec, ...]:
+        """What samples are asked for: there is nothing to lead away from where the denoiser guides itself."""
+        return (self.prompt,) if self.guided_inside else prompt_conditions(self.prompt)
 
 
 def diffusion_plan(
@@ -73,7 +86,7 @@ def diffusion_plan(
     where it has one. By default such a model clips no estimate of x_0. `null_class`: the denoiser takes the class
     `num_classes` as none.
     """
-    asked = Asked(num_classes is not None, {} if text is None else text.contexts)
+    asked = Asked(num_classes is not None, {} if text is None else text.told)
     denoiser.eval()
     if share_features and not isinstance(denoiser, SharingDenoiser):
         raise InputError(f"share_features={share_features} needs a denoiser with deep features; leave it out")
@@ -102,6 +115,7 @@ def diffusion_plan(
         decoder="decoder" if "decoder" in modules else None,
         encoder="encoder" if "encoder" in modules else None,
         latent=None if autoencoder is None else autoencoder.latent,
+        guided_inside=text is not None and text.guided_inside,
         schedule=schedule,
         prediction_type=prediction_type,
         defaults=defaults or DiffusionSettings(),
@@ -114,7 +128,7 @@ def diffusion_plan(
         output=image,
         conditions=(
             *label_conditions(num_classes, class_names, null_class=null_class),
-            *prompt_conditions(None if text is None else text.prompt),
+            *(() if text is None else text.conditions),
         ),
     )
     evaluated = {name: module.eval() for name, module in modules.items()}

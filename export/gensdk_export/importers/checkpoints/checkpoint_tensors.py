@@ -10,7 +10,6 @@ Files are read with ``weights_only=True``, or as safetensors: no code in them ru
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from gensdk_export.importers.checkpoints.weight_norms import fold_norms
 from gensdk_export.importers.import_report import Guess, check_size
+from gensdk_export.importers.safetensors_file import read_safetensors
 from gensdk_runtime.errors import InputError, did_you_mean
 from gensdk_training.weights_file import refuse_damage
 
@@ -31,25 +31,12 @@ MAX_TENSORS = 10_000
 MAX_ENTRIES = 100_000
 """Of all dictionaries in a file together."""
 MAX_DEPTH = 6
-MAX_HEADER_BYTES = 2**24
 SAFETENSORS = ".safetensors"
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|state_dict)\.")
 """What is put before names by PyTorch and Lightning, and says nothing."""
 AVERAGES = re.compile(r"(?:^|[._-])(?:ema|averaged?)(?:$|[._-])|_ema|ema_", re.IGNORECASE)
 SAVE_WEIGHTS = "where it was made: torch.save(model.state_dict(), 'weights.pth')"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 @dataclass(frozen=True)
@@ -88,9 +75,9 @@ def read_weights(path: Path, heads: Callable[[Mapping[str, Tensor]], list[str]],
 
 
 def _read(path: Path) -> Any:
-    check_size(path, MAX_BYTES)
     if path.suffix.lower() == SAFETENSORS:
-        return _safetensors(path)
+        return read_safetensors(path, MAX_BYTES).tensors
+    check_size(path, MAX_BYTES)
     _refuse_archive(path)
     refuse_damage(path)
     try:
@@ -178,30 +165,3 @@ def _listed(named: Mapping[str, str]) -> list[str]:
 def _named(head: str) -> str:
     """What stands before the names, without what says nothing."""
     return WRAPPERS.sub("", head).rstrip(".")
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file: a length, a JSON header, and the bytes it points into."""
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(MAX_HEADER_BYTES, len(data) - 8):
-        raise InputError(f"{path}: expected a safetensors file, got something else")
-    try:
-        header = json.loads(data[8 : 8 + length])
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        if len(entries) > MAX_ENTRIES:
-            raise ValueError(f"{len(entries)} tensors")
-        return {str(name): _tensor(data, 8 + length, entry) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as failure:
-        raise InputError(f"{path}: not readable as safetensors ({str(failure)[:120]}); save it again") from None
-
-
-def _tensor(data: bytes, start: int, entry: Mapping[str, Any]) -> Tensor:
-    first, last = entry["data_offsets"]
-    shape, dtype = [int(size) for size in entry["shape"]], _DTYPES[entry["dtype"]]
-    if not 0 <= first <= last <= len(data) - start or min(shape, default=0) < 0:
-        raise ValueError("a tensor lies outside the file")
-    if first == last:
-        return torch.empty(shape, dtype=dtype) if 0 in shape else torch.empty(0, dtype=dtype).reshape(shape)
-    flat = torch.frombuffer(bytearray(data[start + first : start + last]), dtype=dtype)
-    return flat.reshape(shape)

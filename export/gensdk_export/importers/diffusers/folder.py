@@ -1,5 +1,6 @@
 """A diffusers folder as a bundle of the diffusion program: with a UNet2DModel, with classes or without, here; with
-texts by :mod:`gensdk_export.importers.diffusers.stable_diffusion`.
+texts by :mod:`gensdk_export.importers.diffusers.stable_diffusion` or
+:mod:`gensdk_export.importers.diffusers.sana`.
 
 Read are ``unet/config.json`` with its safetensors, ``scheduler/scheduler_config.json`` and, where there is one,
 ``model_index.json`` of a DDPMPipeline or DDIMPipeline; also the older layout with all of them in one folder. The
@@ -12,7 +13,7 @@ It does not: take the steps of other schedulers than those of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,8 +28,11 @@ from gensdk_export.importers.diffusers.folder_files import (
     plain_config,
     read_json,
 )
+from gensdk_export.importers.diffusers.lora_files import LoraFile
+from gensdk_export.importers.diffusers.sana import PIPELINES as OF_SANA
+from gensdk_export.importers.diffusers.sana import sana_plan
 from gensdk_export.importers.diffusers.scheduler import read_sampling
-from gensdk_export.importers.diffusers.stable_diffusion import PIPELINES as OF_TEXTS
+from gensdk_export.importers.diffusers.stable_diffusion import PIPELINES as OF_STABLE_DIFFUSION
 from gensdk_export.importers.diffusers.stable_diffusion import stable_diffusion_plan
 from gensdk_export.importers.import_report import Guess, ImportReport, bundle_name
 from gensdk_runtime.errors import ExportError, InputError
@@ -40,6 +44,8 @@ from gensdk_training.graphs.diffusion_plan import diffusion_plan
 from gensdk_training.plan import ExportPlan
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+OF_TEXTS = {**dict.fromkeys(OF_STABLE_DIFFUSION, stable_diffusion_plan), **dict.fromkeys(OF_SANA, sana_plan)}
+"""What makes a plan of a pipeline with texts."""
 KNOWN = ", ".join((*PIPELINES, *OF_TEXTS))
 
 
@@ -80,18 +86,20 @@ def import_diffusers(
     size: tuple[int, int] | None = None,
     classes: int | None = None,
     null_class: bool = False,
+    lora: Sequence[LoraFile] = (),
     on_stage: Callable[[str], None] | None = None,
 ) -> ImportReport:
     """Writes the bundle `out` from the diffusers `folder`.
 
     `solver`: another default than the pipeline's; `size`: (height, width) of the images, and `classes`: how many
     there are, where the configuration doesn't say so; `null_class`: the last class means none, which guidance
-    needs. For the rest see :func:`gensdk_export.export.export_plan`. Raises :class:`InputError` for a folder that
-    is none of diffusers', :class:`ExportError` for a model that the diffusion program can't sample as diffusers
-    does, and :class:`UnavailableError` where diffusers is missing.
+    needs; `lora`: files to merge into the networks of a pipeline with texts. For the rest see
+    :func:`gensdk_export.export.export_plan`. Raises :class:`InputError` for a folder that is none of diffusers' or
+    a LoRA that fits no layer, :class:`ExportError` for a model that can't be sampled as in diffusers,
+    and :class:`UnavailableError` where diffusers is missing.
     """
     plan, provenance, guesses = diffusers_plan(
-        folder, solver=solver, size=size, classes=classes, null_class=null_class
+        folder, solver=solver, size=size, classes=classes, null_class=null_class, lora=lora
     )
     return ImportReport(export_plan(plan, provenance, out, options, on_stage=on_stage), guesses)
 
@@ -103,12 +111,16 @@ def diffusers_plan(
     size: tuple[int, int] | None = None,
     classes: int | None = None,
     null_class: bool = False,
+    lora: Sequence[LoraFile] = (),
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
     """What :func:`import_diffusers` exports: the plan, where it came from, and what was taken for granted."""
-    if _pipeline(Path(folder)) in OF_TEXTS:
+    planned = OF_TEXTS.get(_pipeline(Path(folder)))
+    if planned is not None:
         if classes is not None or null_class:
             raise InputError("classes are for models without texts; leave them out")
-        return stable_diffusion_plan(Path(folder), solver=solver, size=size)
+        return planned(Path(folder), solver=solver, size=size, lora=lora)
+    if lora:
+        raise InputError("a LoRA is merged into pipelines with texts alone; leave --lora out")
     found = _open(Path(folder))
     sampling = read_sampling(found.scheduler, found.pipeline, solver)
     image = _image(found.unet_config, size, learned_variance=sampling.learned_variance)

@@ -46,6 +46,15 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def refuse_other_parts(folder: Path, index: Mapping[str, Any], parts: Mapping[str, str]) -> None:
+    """:class:`ExportError` unless the parts of a pipeline are of these classes, as its `index` says."""
+    for name, wanted in parts.items():
+        kind = index.get(name, (None, None))
+        kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else None
+        if kind != wanted:
+            raise ExportError(f"{folder}: expected {name} to be a {wanted}, got {str(kind)[:60]!r}")
+
+
 def image_sides(sample_size: Any) -> tuple[int, int] | None:
     """(height, width) of a network's `sample_size`; None where it has none, :class:`InputError` for another
     kind."""
@@ -79,7 +88,7 @@ def load_network(
         raise UnavailableError(
             f"importing a diffusers folder needs {library} ({str(failure).splitlines()[0][:120]}); {INSTALL}"
         ) from None
-    options: dict[str, Any] = {"attn_implementation": "eager"} if eager else {"low_cpu_mem_usage": False}
+    options: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
     with refused(f"{folder}: {library} can't load it"):
         network = made.from_pretrained(str(folder), use_safetensors=True, local_files_only=True, **options)
     return cast(nn.Module, network.float().eval())

@@ -45,6 +45,7 @@ class Scheduler:
     is left out is so. `taken`: those that are read, and those that it does not read itself. `usual`: what is left
     out, where it differs from the others'. `whole_karras`: its Karras noise levels lie between the ends of the
     training, and the denoiser is told whole time steps; otherwise between the ends of the spacing, and fractions.
+    `shift`: what it calls the shift of a flow. `cuts`: it cuts fractions of a flow's time steps off.
     """
 
     solver: SolverName
@@ -55,6 +56,8 @@ class Scheduler:
     clips: bool = False
     family: str = "ddpm"
     whole_karras: bool = False
+    shift: str = "shift"
+    cuts: bool = False
     usual: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,7 +82,7 @@ SCHEDULERS: Mapping[str, Scheduler] = {
             "algorithm_type": (("dpmsolver++", "deis"), "its steps are other ones"),  # which it takes for one
             "solver_type": (("midpoint", "bh1", "bh2", "logrho"), "its second order is another one"),
             "use_lu_lambdas": (False, SIGMAS),
-            "use_flow_sigmas": (False, "it cuts fractions of time steps off"),
+            "use_flow_sigmas": (False, SIGMAS),
             "use_dynamic_shifting": (False, SIGMAS),
             "lambda_min_clipped": (-math.inf, "its time steps end before those of the training"),
         },
@@ -137,6 +140,35 @@ SCHEDULERS: Mapping[str, Scheduler] = {
     ),
 }
 
+FLOWS: Mapping[str, Scheduler] = {
+    "DPMSolverMultistepScheduler": Scheduler(
+        "dpmsolver++",
+        {
+            **_THRESHOLDING,
+            **_OTHER_SIGMAS,
+            "use_flow_sigmas": (True, SIGMAS),
+            "use_karras_sigmas": (False, SIGMAS),
+            "use_lu_lambdas": (False, SIGMAS),
+            "use_dynamic_shifting": (False, SIGMAS),
+            "final_sigmas_type": ("zero", SIGMAS),
+            "algorithm_type": (("dpmsolver++", "deis"), "its steps are other ones"),
+            "solver_type": (("midpoint", "bh1", "bh2", "logrho"), "its second order is another one"),
+        },
+        (
+            *("num_train_timesteps", "prediction_type", "flow_shift", "solver_order"),
+            *("lower_order_final", "euler_at_final"),
+            *(name for name in _OF_BETAS if name not in ("num_train_timesteps", "prediction_type")),  # unread
+            *(*_OF_THRESHOLDING, "variance_type", "lambda_min_clipped", "time_shift_type"),
+        ),
+        spacing="linspace",
+        predictions=("flow",),
+        family="flow",
+        shift="flow_shift",
+        cuts=True,
+    ),
+}
+"""Schedulers of betas that take the steps of a flow where ``use_flow_sigmas`` says so, as SANA's."""
+
 OTHERS = (
     "PNDMScheduler",
     "LMSDiscreteScheduler",
@@ -149,6 +181,11 @@ OTHERS = (
     "DPMSolverSDEScheduler",
 )
 """Schedulers whose steps no solver takes, on betas that all of them take."""
+
+
+def known_scheduler(name: str, config: Mapping[str, Any]) -> Scheduler:
+    """What the class `name` of diffusers' does with these settings."""
+    return FLOWS[name] if name in FLOWS and config.get("use_flow_sigmas") is True else SCHEDULERS[name]
 
 
 def scheduler_of(solver: SolverName) -> str:

@@ -17,6 +17,7 @@ from gensdk_export.importers.diffusers.known_schedulers import (
     SPACINGS,
     STEPS,
     Scheduler,
+    known_scheduler,
     scheduler_of,
 )
 from gensdk_export.importers.import_report import Guess
@@ -58,7 +59,7 @@ class _Read:
 
     @property
     def known(self) -> Scheduler:
-        return SCHEDULERS[self.name]
+        return known_scheduler(self.name, self.config)
 
     def get(self, name: str, usual: Any) -> Any:
         """A setting; `usual` where it is left out, or the class has none of that name."""
@@ -134,12 +135,14 @@ def _read(config: Mapping[str, Any], pipeline: str, solver: SolverName | None) -
             f"got {kind!r}, which takes other steps than any solver here; give --solver dpmsolver++ or --solver "
             "ddim, which take theirs on the same betas"
         )
-    if kind in OTHERS or (SCHEDULERS[kind].family == "ddpm" and solver not in (None, SCHEDULERS[kind].solver)):
+    known = None if kind in OTHERS else known_scheduler(kind, config)
+    if known is None or (known.family == "ddpm" and solver not in (None, known.solver)):
         name = scheduler_of(solver or "ddim")
     else:
         name = kind
-    read = _Read(kind, name, {**SCHEDULERS[name].usual, **config}, pipeline)
-    own = "lcm" if read.flag("stochastic_sampling", usual=False) else SCHEDULERS[name].solver  # flows: noise anew
+    flow = {"prediction_type": "flow"} if config.get("prediction_type") == "flow_prediction" else {}
+    read = _Read(kind, name, {**SCHEDULERS[name].usual, **config, **flow}, pipeline)
+    own = "lcm" if read.flag("stochastic_sampling", usual=False) else read.known.solver  # flows: noise anew
     return read, solver or own
 
 
@@ -185,6 +188,8 @@ def _spacing(read: _Read, solver: SolverName) -> TimestepSpacing:
     """Where the time steps lie: a latent consistency model has its own, and Karras's go from end to end."""
     if solver == "lcm" and read.known.family != "flow":
         return "skipping"
+    if read.known.cuts:
+        return read.known.spacing  # whatever it says
     spacing = read.one_of("timestep_spacing", (read.known.spacing, *SPACINGS))
     if not read.karras:
         return spacing
@@ -203,7 +208,8 @@ def _schedule(read: _Read, *, whole: bool) -> ScheduleSpec:
     config = read.config
     total = config.get("num_train_timesteps", 1000)
     if read.known.family == "flow":
-        flow = {"kind": "flow", "num_train_timesteps": total, "shift": config.get("shift", 1.0)}
+        flow = {"kind": "flow", "num_train_timesteps": total, "shift": config.get(read.known.shift, 1.0)}
+        flow["whole_timesteps"] = read.known.cuts
         return ScheduleSpec.from_dict(flow, what="scheduler_config.json", error=ExportError)
     shape = config.get("beta_schedule", "linear")
     ends = {name: config[name] for name in ("beta_start", "beta_end") if name in config}

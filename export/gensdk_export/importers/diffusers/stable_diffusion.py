@@ -5,46 +5,58 @@ attends to what it makes of it, and a KL autoencoder stands between latents and 
 ``text_encoder``, once for each distinct text; ``step``, with guidance and the solver's update; ``decoder``, and
 ``encoder`` for images to start from. Tokens are made by the folder's own tokenizer, which goes into the bundle.
 
-It does not: run a safety checker, take networks with channels for a mask, with a guidance scale as input or with
-classes beside texts, or weights in pickle files.
+A U-Net that takes the guidance scale as an input (``time_cond_proj_dim``), as latent consistency models do, is run
+once for each step, and leads away from no text.
+
+It does not: run a safety checker, take networks with channels for a mask or with classes beside texts, or weights
+in pickle files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gensdk_export.importers.diffusers.folder_files import (
     image_sides,
     load_network,
     plain_config,
     read_json,
-    refused,
+    refuse_other_parts,
 )
-from gensdk_export.importers.diffusers.scheduler import INSTALL, read_sampling
+from gensdk_export.importers.diffusers.lora import LoraFiles
+from gensdk_export.importers.diffusers.lora_files import LoraFile
+from gensdk_export.importers.diffusers.scheduler import read_sampling
+from gensdk_export.importers.diffusers.texts import MAX_TOKENS, files_of, read_words
 from gensdk_export.importers.import_report import Guess, bundle_name
-from gensdk_runtime.errors import ExportError, InputError, UnavailableError
+from gensdk_runtime.errors import ExportError, InputError
 from gensdk_runtime.spec.conditions import PromptSpec
 from gensdk_runtime.spec.outputs import ImageSpec
 from gensdk_runtime.spec.provenance import Provenance
 from gensdk_runtime.spec.settings import SolverName
-from gensdk_runtime.text.tokenizers_file import TokenizersVocabulary
-from gensdk_runtime.text.vocabulary import VOCABULARY_FILE, vocabulary_bytes
 from gensdk_training.graphs.autoencoder import Autoencoder
 from gensdk_training.graphs.diffusion_plan import TextConditioning, diffusion_plan
 from gensdk_training.plan import ExportPlan
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+LATENT_CONSISTENCY = ("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline")
+PIPELINES = (
+    *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+    *LATENT_CONSISTENCY,
+)
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 CONTEXT = "encoder_hidden_states"
 GUIDANCE = 7.5
-"""What the pipelines take by default."""
-MAX_TOKENS = 1024
-"""Of a text."""
+CONSISTENT_GUIDANCE = 8.5
+"""What the pipelines take by default; the second is that of latent consistency models."""
+MAX_WIDTH = 2**14
+"""Of what tells a U-Net its guidance."""
 CLIPPING: Mapping[str, str] = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "lcm": "LCMScheduler"}
 """Solvers whose schedulers could clip estimates of x_0."""
 PLAIN_UNET: Mapping[str, tuple[Any, str]] = {
@@ -52,7 +64,6 @@ PLAIN_UNET: Mapping[str, tuple[Any, str]] = {
     "num_class_embeds": (None, "it has classes beside texts"),
     "addition_embed_type": (None, "it takes more than one text encoder gives (SDXL)"),
     "encoder_hid_dim_type": (None, "it takes images or a second encoder"),
-    "time_cond_proj_dim": (None, "it takes the guidance scale as an input (LCM)"),
     "center_input_sample": (False, "it shifts its input"),
 }
 """Settings of a U-Net that must be as they stand here, and why."""
@@ -68,6 +79,36 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
         """The prediction as a plain tensor."""
         return cast(Tensor, self.unet(x, timestep, encoder_hidden_states=context, return_dict=False)[0])
+
+
+class GuidedDenoiser(nn.Module):
+    """(x, timestep, context, scale [N]) as :class:`Denoiser` has them, with a U-Net that is guided inside.
+
+    Luo et al. (2023), "Latent Consistency Models": it is told w = scale - 1, as waves like those of its time.
+    """
+
+    def __init__(self, unet: nn.Module, width: int) -> None:
+        super().__init__()
+        self.unet, self.width = unet, width
+
+    def forward(self, x: Tensor, timestep: Tensor, context: Tensor, scale: Tensor) -> Tensor:
+        """The prediction as a plain tensor."""
+        told = self.unet(
+            x,
+            timestep,
+            timestep_cond=waves_of(scale - 1.0, self.width),
+            encoder_hidden_states=context,
+            return_dict=False,
+        )
+        return cast(Tensor, told[0])
+
+
+def waves_of(w: Tensor, width: int) -> Tensor:
+    """sin and cos of 1000 w at frequencies from 1 down to 1/10000: [N] to [N, `width`], odd ones with a zero."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, dtype=w.dtype) * (-math.log(10000.0) / (half - 1)))
+    angles = (1000.0 * w).unsqueeze(1) * frequencies
+    return functional.pad(torch.cat([torch.sin(angles), torch.cos(angles)], dim=1), (0, width % 2))
 
 
 class TextEncoder(nn.Module):
@@ -123,22 +164,45 @@ class _Configs:
         """The class that it was saved from."""
         return str(self.index["_class_name"])
 
+    @property
+    def guidance(self) -> float:
+        """The scale that the pipeline takes by default."""
+        return CONSISTENT_GUIDANCE if self.pipeline in LATENT_CONSISTENCY else GUIDANCE
+
+    @property
+    def width_of_guidance(self) -> int | None:
+        """Numbers that the U-Net is told the guidance scale by; None for one that is guided from outside."""
+        width = self.unet.get("time_cond_proj_dim")
+        if width is not None and (type(width) is not int or not 4 <= width <= MAX_WIDTH):
+            raise ExportError(
+                f"expected time_cond_proj_dim of 4 to {MAX_WIDTH} in unet/config.json, got {str(width)[:20]}"
+            )
+        return width
+
 
 def stable_diffusion_plan(
-    folder: Path, *, solver: SolverName | None = None, size: tuple[int, int] | None = None
+    folder: Path,
+    *,
+    solver: SolverName | None = None,
+    size: tuple[int, int] | None = None,
+    lora: Sequence[LoraFile] = (),
 ) -> tuple[ExportPlan, Provenance, tuple[Guess, ...]]:
     """The plan of the pipeline in `folder`, where it came from, and what was taken for granted.
 
     `solver`: another default than the scheduler's; `size`: (height, width) of the images, by default the U-Net's
-    own. Raises :class:`InputError` where something is missing, :class:`ExportError` for what would sample
+    own; `lora`: files to merge, of the U-Net, the text encoder or both. Raises :class:`InputError` where something
+    is missing or a LoRA does not fit, :class:`ExportError` for what would sample
     otherwise than in diffusers, and :class:`UnavailableError` without diffusers and transformers.
     """
-    configs = _read(folder)
-    scheduler, changed = _as_the_pipeline_reads(configs.scheduler, solver)
+    configs, changes = _read(folder), LoraFiles.of(lora)
+    scheduler, changed = _as_the_pipeline_reads(configs, solver)
     sampling = read_sampling(scheduler, configs.pipeline, solver)
     image, latent = _sizes(configs, size)
+    width = configs.width_of_guidance
     text, told = _text(folder, configs)
     vae: Any = load_network(folder / "vae", "diffusers", "AutoencoderKL")
+    unet = load_network(folder / "unet", "diffusers", "UNet2DConditionModel")
+    merged = changes.merge({"unet": unet, "text_encoder": text.encoder.get_submodule("network")}, "unet")
     autoencoder = Autoencoder(
         Decoder(vae),
         latent,
@@ -147,13 +211,13 @@ def stable_diffusion_plan(
         shift=float(configs.vae.get("shift_factor") or 0.0),
     )
     plan = diffusion_plan(
-        Denoiser(load_network(folder / "unet", "diffusers", "UNet2DConditionModel")),
+        Denoiser(unet) if width is None else GuidedDenoiser(unet, width),
         image,
         sampling.schedule,
         name=bundle_name(folder.resolve().name),
         family=sampling.family,
         prediction_type=sampling.prediction,
-        defaults=sampling.defaults.model_copy(update={"guidance_scale": GUIDANCE, "clip_sample": False}),
+        defaults=sampling.defaults.model_copy(update={"guidance_scale": configs.guidance, "clip_sample": False}),
         text=text,
         autoencoder=autoencoder,
     )
@@ -164,18 +228,14 @@ def stable_diffusion_plan(
         "scheduler": configs.scheduler,
     }
     kept = {name: plain_config(config) for name, config in parts.items()}
-    provenance = Provenance(config={"imported_from": "diffusers", "pipeline": configs.pipeline, **kept})
-    return plan, provenance, (*sampling.guesses, *changed, *told, *_guesses(configs))
+    config = {"imported_from": "diffusers", "pipeline": configs.pipeline, **kept, **changes.provenance()}
+    return plan, Provenance(config=config), (*sampling.guesses, *changed, *told, *_guesses(configs), *merged)
 
 
 def _read(folder: Path) -> _Configs:
     """The configurations, with all that can be refused by them."""
     index = read_json(folder / "model_index.json")
-    for name, wanted in PARTS.items():
-        kind = index.get(name, (None, None))
-        kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else None
-        if kind != wanted:
-            raise ExportError(f"{folder}: expected {name} to be a {wanted}, got {str(kind)[:60]!r}")
+    refuse_other_parts(folder, index, PARTS)
     found = {name: read_json(folder / name / "config.json") for name in PARTS}
     for name, (wanted, why) in PLAIN_UNET.items():
         if found["unet"].get(name, wanted) != wanted:
@@ -211,53 +271,54 @@ def _sizes(configs: _Configs, size: tuple[int, int] | None) -> tuple[ImageSpec, 
 
 def _text(folder: Path, configs: _Configs) -> tuple[TextConditioning, tuple[Guess, ...]]:
     """The encoder of texts and their tokens, and what is told of them."""
-    try:
-        from transformers import CLIPTokenizer
-    except ImportError as failure:
-        raise UnavailableError(f"importing Stable Diffusion needs transformers ({failure}); {INSTALL}") from None
-    place = folder / "tokenizer"
-    if not place.is_dir():
-        raise InputError(f"expected a folder with a tokenizer, {str(place)!r} is missing")
-    with refused(f"{place}: transformers can't load it"):
-        words: Any = CLIPTokenizer.from_pretrained(str(place), local_files_only=True)
-        serialized = words.backend_tokenizer.to_str()
-        begin, end, pad = (int(number) for number in (words.bos_token_id, words.eos_token_id, words.pad_token_id))
-        length = int(words.model_max_length)
-    places = configs.text.get("max_position_embeddings", 77)
+    words = read_words(folder / "tokenizer", "CLIPTokenizer")
+    places, length = configs.text.get("max_position_embeddings", 77), words.length
     if not 3 <= length <= min(MAX_TOKENS, places if isinstance(places, int) else 0):
-        raise InputError(f"{place}: expected model_max_length of 3 to {str(places)[:20]} tokens, got {length}")
-    data = {"kind": "tokenizers", "tokenizer": _loads(serialized), "special": {"begin": begin, "end": end}}
-    vocabulary = TokenizersVocabulary.from_dict(data, what=str(place), error=ExportError)
+        raise InputError(
+            f"{words.place}: expected model_max_length of 3 to {str(places)[:20]} tokens, got {length}"
+        )
+    vocabulary = words.vocabulary(begin=words.begin, end=words.end)
     size = vocabulary.size
     if size != configs.text.get("vocab_size", 49408):
-        raise ExportError(f"{place}: it has {size} tokens, the text encoder {configs.text.get('vocab_size')}")
-    prompt = PromptSpec(length=length, size=size, rest=pad, begin=begin, end=end, empty=True, over_long="cut")
+        raise ExportError(
+            f"{words.place}: it has {size} tokens, the text encoder {configs.text.get('vocab_size')}"
+        )
+    prompt = PromptSpec(
+        length=length,
+        size=size,
+        rest=words.pad,
+        begin=words.begin,
+        end=words.end,
+        empty=True,
+        over_long="cut",
+    )
     encoder = TextEncoder(load_network(folder / "text_encoder", "transformers", "CLIPTextModel", eager=True))
     width = int(configs.text.get("hidden_size", 512))
     conditioning = TextConditioning(
         encoder,
         prompt,
         {CONTEXT: (length, width)},
-        {VOCABULARY_FILE: vocabulary_bytes(vocabulary)},
+        files_of(vocabulary),
         half=("network",),
+        guided_inside=configs.width_of_guidance is not None,
     )
     return conditioning, (Guess("texts", f"up to {prompt.own_length} tokens, longer ones are cut", "tokenizer"),)
 
 
-def _loads(text: str) -> Any:
-    """A tokenizer's JSON without what is done to it anyway."""
-    import json
-
-    found = json.loads(text)
-    return {**found, "padding": None, "truncation": None}
-
-
 def _as_the_pipeline_reads(
-    config: Mapping[str, Any], solver: SolverName | None
+    configs: _Configs, solver: SolverName | None
 ) -> tuple[Mapping[str, Any], tuple[Guess, ...]]:
     """A scheduler's configuration with what the pipelines set in it, whatever it says, and what is told of that:
     latents are not clipped, and time steps begin at 1."""
+    config = configs.scheduler
     kind = str(config.get("_class_name"))
+    if configs.pipeline in LATENT_CONSISTENCY:
+        if kind != "LCMScheduler" or config.get("clip_sample"):
+            raise ExportError(
+                f"expected an LCMScheduler without clip_sample in a {configs.pipeline}, got {kind[:60]} with "
+                f"clip_sample={bool(config.get('clip_sample'))}"
+            )
+        return config, ()  # as it stands
     if kind.startswith("FlowMatch"):
         return config, ()
     forced: dict[str, Any] = {"steps_offset": 1}
@@ -271,7 +332,7 @@ def _as_the_pipeline_reads(
 
 def _guesses(configs: _Configs) -> tuple[Guess, ...]:
     told = [
-        Guess("guidance_scale", f"{GUIDANCE:g}", f"the default of {configs.pipeline}", "--default"),
+        Guess("guidance_scale", f"{configs.guidance:g}", f"the default of {configs.pipeline}", "--default"),
         Guess("an image to start from", "the mode of its latents", "diffusers draws them, by a generator"),
     ]
     if configs.index.get("safety_checker", [None, None]) != [None, None]:
