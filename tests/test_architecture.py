@@ -61,7 +61,7 @@ ROOMS = {
         outputs samples programs plan receptive_field methods tuning generator proof bench stream
     """,
     "gensdk_training": """
-        plan examples running_statistics memory_budget weights_file captions family losses networks graphs
+        plan examples running_statistics memory_budget weights_file captions heard family losses networks graphs
         gan_family text_family denoiser_family noise_family pixel_family settings registry data metrics run_config
         evaluation ema randomness replicas optim matched_family stopping run_progress checkpoint diagnosis board
         torch_backend preview trainer loop run distillation families

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gensdk_export.export_report import HEADING, MEASURED, GraphRow, engine_rows, row_text
+from gensdk_runtime.conditions.audio import face_and_window, talks
 from gensdk_runtime.conditions.base import Condition
 from gensdk_runtime.conditions.image import source_of
 from gensdk_runtime.errors import InputError
@@ -93,6 +94,8 @@ def _how_to_sample(model: ModelSpec, conditions: Sequence[Condition[Any]], name:
         return _how_to_dream(model, name)
     if "translate" in abilities(model):
         return _how_to_translate(model, options, name)
+    if talks(model):
+        return _how_to_talk(model, name)
     steps = getattr(getattr(model.program, "defaults", None), "num_inference_steps", None)
     options = options if steps is None else f", num_inference_steps={steps}{options}"
     suffix = output_of(model.output).suffixes[0]
@@ -120,6 +123,19 @@ def _how_to_translate(model: ModelSpec, options: str, name: str) -> str:
         "```python\nfrom gensdk import Generator\n\n"
         f'with Generator.load("{name}") as generator:\n'
         f"    result = generator.translate(image{options})  # uint8 [H, W, {channels}]\n```"
+    )
+
+
+def _how_to_talk(model: ModelSpec, name: str) -> str:
+    _, window = face_and_window(model)
+    return (
+        f"```sh\ngensdk translate {name} --audio speech.wav --source face.png --sink talk.mp4\n"
+        f"gensdk verify {name}\n```\n\n"
+        "```python\nfrom gensdk import Generator\n"
+        "from gensdk_runtime.media.sound_windows import sound_windows\n\n"
+        f"windows = sound_windows(speech, rate={window.sample_rate}, fps=25, size={window.samples})\n"
+        f'with Generator.load("{name}") as generator:\n'
+        "    frames = generator.sample(image=face[None], audio=windows).images\n```"
     )
 
 

@@ -194,6 +194,14 @@ def test_what_can_not_talk_is_refused_in_one_line(
     assert sorted(files.iterdir()) == before
 
 
+def test_its_card_says_how_a_face_talks(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = (bundle / "README.md").read_text()
+    assert "--audio speech.wav --source face.png --sink talk.mp4" in card
+    assert f"sound_windows(speech, rate={RATE}, fps=25, size={SAMPLES})" in card
+    assert run(["evaluate", str(bundle), "--data", "digits", "-n", "60"]) == 5
+    assert "compare its translations with their targets" in capsys.readouterr().err
+
+
 def test_other_models_make_no_face_talk(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--audio", files / "speech.wav", "--source", files / "face.png", "--sink", files / "talk.mp4"]
     negative = write_inverting_bundle(files / "negative.gsdk")

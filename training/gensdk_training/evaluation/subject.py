@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gensdk_runtime.bundles.bundle import Bundle
+from gensdk_runtime.conditions.audio import talks
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.generator import Generator
 from gensdk_runtime.outputs.image import image_of
@@ -141,10 +142,10 @@ class Reference:
 
 def check_model(model: ModelSpec) -> None:
     """Raises :class:`InputError` for a model whose output these measures don't know."""
-    if "translate" in abilities(model):
+    if "translate" in abilities(model) or talks(model):
         raise InputError(
             f"{model.name!r} translates images, and evaluate measures models that sample; compare its "
-            "translations with their targets (Generator.translate gives them)"
+            "translations with their targets (Generator.translate, or sample for a face that talks, gives them)"
         )
 
 
