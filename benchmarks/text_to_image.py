@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from peers.child import BENCHMARKS, Child, PeerFailed, child_environment
 
 from gensdk_runtime.bench.machine import this_machine
-from gensdk_runtime.host.child_process import run_module
+from gensdk_runtime.host.child_process import run_module, start_python
 
 OURS, EAGER = "gensdk", "diffusers"
 SECONDS = 1800.0

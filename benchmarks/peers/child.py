@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
 import threading
@@ -58,22 +57,15 @@ class Child(Closable):
         logs.mkdir(parents=True, exist_ok=True)
         self._log = logs / f"{name.replace(':', '-')}.log"
         with self._log.open("wb") as log:
-            found, added = [*paths, BENCHMARKS], {**child_environment(root), **(environment or {})}
-            if python is None:
-                self._process = start_python(
-                    command, stdin=subprocess.PIPE, stderr=log, paths=found, environment=added, text=True
-                )
-            else:
-                added["PYTHONPATH"] = os.pathsep.join(map(str, found))
-                self._process = subprocess.Popen(
-                    [python, *command],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    env={**os.environ, **added},
-                    cwd=root,
-                    text=True,
-                )
+            self._process = start_python(
+                command,
+                stdin=subprocess.PIPE,
+                stderr=log,
+                paths=[*paths, BENCHMARKS],
+                environment={**child_environment(root), **(environment or {})},
+                text=True,
+                python=python,
+            )
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

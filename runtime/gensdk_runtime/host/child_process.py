@@ -68,21 +68,23 @@ def start_python(
     stdout: int | IO[Any] | None = subprocess.PIPE,
     stderr: int | IO[Any] | None = subprocess.DEVNULL,
     text: bool = False,
+    python: Path | None = None,
 ) -> subprocess.Popen[Any]:
     """A Python process with `arguments`; it finds the packages of this one, and those in `paths`.
 
-    `environment` is added to this process's own. Paths among the arguments must be absolute. Raises
+    `environment` is added to this process's own. `python`: the interpreter of another environment, whose packages
+    it finds in place of ours. Paths among the arguments must be absolute. Raises
     :class:`UnavailableError` where no process can be started.
     """
     try:
         return subprocess.Popen(
-            [python_executable(), "-P", *arguments],
+            [python_executable() if python is None else str(python), "-P", *arguments],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             text=text,
             cwd=Path(sys.prefix).anchor,
-            env={**child_environment(paths), **(environment or {})},
+            env={**child_environment(paths, ours=python is None), **(environment or {})},
         )
     except OSError as failure:
         raise UnavailableError(f"no process can be started ({failure.strerror or failure})") from None
@@ -183,10 +185,12 @@ def python_executable() -> str:
     return sys.executable
 
 
-def child_environment(paths: Sequence[str | Path] = ()) -> dict[str, str]:
-    """The environment of a child: `paths`, then the trusted ones of this process, and nothing relative."""
+def child_environment(paths: Sequence[str | Path] = (), *, ours: bool = True) -> dict[str, str]:
+    """The environment of a child: `paths`, then the trusted ones of this process (where `ours`), and nothing
+    relative."""
     found = dict(os.environ)
-    found["PYTHONPATH"] = os.pathsep.join([*(str(Path(path).absolute()) for path in paths), *trusted_paths()])
+    first = [str(Path(path).absolute()) for path in paths]
+    found["PYTHONPATH"] = os.pathsep.join([*first, *(trusted_paths() if ours else ())])
     found["PYTHONSAFEPATH"] = "1"  # for children of children
     for name in _SEARCHED:
         if name in found:
