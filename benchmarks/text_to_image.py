@@ -122,11 +122,12 @@ def prepare(root: Path, width: int, batches: Sequence[int], elsewhere: Mapping[s
         first[key] = str(out)
         if not out.exists():
             call = f"main_export({str(folder)!r}, {str(out)!r}, task='text-to-image')"
-            done = subprocess.run(
-                [python, "-c", f"{imported}; {call}"], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                click.echo(f"{name}: can't export: {done.stderr.strip().splitlines()[-1][:300]}", err=True)
+            with start_python(
+                ["-c", f"{imported}; {call}"], stderr=subprocess.PIPE, text=True, python=python
+            ) as process:
+                _, errors = process.communicate(timeout=SECONDS)
+            if process.returncode:
+                click.echo(f"{name}: can't export: {errors.strip().splitlines()[-1][:300]}", err=True)
     return first
 
 
