@@ -61,3 +61,16 @@ def pytest_collection_finish() -> None:
     made = ONNXRegistry.from_torchlib
     if not hasattr(made, "cache_info"):
         ONNXRegistry.from_torchlib = staticmethod(cache(made))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_are_exported_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In all processes of a run together; see :mod:`support.shared_exports`."""
+    try:
+        from support.shared_exports import share
+    except ImportError:  # without PyTorch nothing is exported
+        return
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exports"
+    folder.mkdir(exist_ok=True)
+    share(folder)
