@@ -61,10 +61,10 @@ ROOMS = {
         outputs samples programs plan receptive_field methods tuning generator proof bench stream
     """,
     "gensdk_training": """
-        plan examples running_statistics memory_budget weights_file captions heard family losses networks
-        graphs gan_family text_family denoiser_family noise_family pixel_family settings registry data metrics run_config
-        evaluation ema randomness replicas optim stopping run_progress checkpoint diagnosis board torch_backend
-        preview trainer loop run distillation families
+        plan examples running_statistics memory_budget weights_file captions heard family losses networks graphs
+        gan_family text_family denoiser_family noise_family pixel_family settings registry data metrics
+        run_config evaluation ema randomness replicas optim stopping run_progress checkpoint diagnosis board
+        torch_backend preview trainer loop run distillation families
     """,
     "gensdk_export": """
         isolated_load onnx_check export_report proof receptive_proof rewrites half onnx_export engines
