@@ -121,13 +121,13 @@ def _translations(generator: Generator, path: Path) -> Images:
     """Each source beside its translation, and beside its target where the run kept one."""
     examples = Examples.load(path.with_suffix(""))
     if examples is None:
-        examples = Examples(required_examples(generator.model, TRANSLATED)["image"])
-    kept = Examples(
-        examples.sources[:TRANSLATED], None if examples.targets is None else examples.targets[:TRANSLATED]
-    )
+        made_up = required_examples(generator.model, TRANSLATED)
+        examples = Examples(made_up["image"], heard=made_up.get("audio"))
+    given = (examples.sources, examples.targets, examples.heard)
+    kept = Examples(*(None if each is None else each[:TRANSLATED] for each in given))
     classes = generator.model.num_classes
     labels = [i % classes for i in range(len(kept.sources))] if classes else None
-    results = generator.sample(len(kept.sources), seed=0, label=labels, image=kept.sources, progress=False)
+    results = generator.sample(len(kept.sources), seed=0, label=labels, progress=False, **kept.arguments)
     return kept.picture(results.images)
 
 
