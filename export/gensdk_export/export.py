@@ -17,7 +17,6 @@ from gensdk_export.graphs import export_fp16, export_fp32, prepare_modules
 from gensdk_export.half.stored import store_half
 from gensdk_export.one_call.one_call_proof import prove_one_call
 from gensdk_export.one_call.sampler import OneCall, takes_many_calls
-from gensdk_export.onnx_weights import SEPARATE_BYTES
 from gensdk_export.packing import write_proved
 from gensdk_export.proof import FLIPPED_FP32, OTHER_MACHINES, GraphSet, prove
 from gensdk_export.receptive_proof import with_proved_field
@@ -170,8 +169,9 @@ def _exported(  # noqa: PLR0917 - all that one export is about
     runs = (*runs, *real) if options.keep_examples else runs
 
     say("exporting and replaying fp32 graphs")
-    fp32 = export_fp32(plan, modules, full, work.folder)
-    _refuse_separate(fp32, options)
+    whole = options.one_call or options.half_weights  # which are made of graphs with all that they need
+    folder = None if whole else work.folder
+    fp32 = export_fp32(plan, modules, full, folder)
     if options.half_weights:
         fp32 = GraphSet({graph.name: store_half(fp32.files[graph.name], graph) for graph in plan.model.graphs})
     sets: dict[Precision, GraphSet] = {"fp32": fp32}
@@ -179,7 +179,7 @@ def _exported(  # noqa: PLR0917 - all that one export is about
     if options.fp16 or "fp16" in options.engines:
         say("finding, exporting and replaying fp16 graphs")
         judged = GoldenBounds(graph=options.fp16_atol, flipped=FLIPPED_FP16)
-        sets["fp16"] = export_fp16(plan, modules, full, fp32, judged, folder=work.folder)
+        sets["fp16"] = export_fp16(plan, modules, full, fp32, judged, folder=folder)
         rows += [*sets["fp16"].rows, *prove(plan, full, sets["fp16"], "fp16")]
 
     proved = None
@@ -222,18 +222,6 @@ def _exported(  # noqa: PLR0917 - all that one export is about
         started=started,
         told=CardNotes(half_weights=options.half_weights, notice=options.notice.strip()),
     )
-
-
-def _refuse_separate(graphs: GraphSet, options: ExportOptions) -> None:
-    """:class:`ExportError` for what can't be made of graphs whose weights lie in files of their own."""
-    asked = {"one_call": options.one_call, "half_weights": options.half_weights}
-    for name in graphs.weights:
-        for option, wanted in asked.items():
-            if wanted:
-                raise ExportError(
-                    f"graph {name!r} has over {SEPARATE_BYTES} bytes of weights, in a file of their own; "
-                    f"{option} takes graphs that are whole: leave it out, or export with fp16"
-                )
 
 
 def _one_call(model: ModelSpec, options: ExportOptions) -> OneCall | None:

@@ -94,7 +94,7 @@ def export_fp16(
     fp32: GraphSet,
     bounds: GoldenBounds,
     *,
-    folder: Path,
+    folder: Path | None = None,
 ) -> GraphSet:
     """The half-precision files of the (folded) `modules`; a graph without a half part keeps its float32 file.
     `folder` as in :func:`export_fp32`.
@@ -110,7 +110,7 @@ def export_fp16(
             continue
         calls = golden.calls(graph.name)
         half = make_half(Subject(plan.model, graph, modules[graph.name], regions, bounds), calls)
-        place = folder / f"{graph.name}.fp16.weights"
+        place = None if folder is None else folder / f"{graph.name}.fp16.weights"
         files[graph.name] = export_onnx(graph, half.module, calls[0].feeds, multiples(plan.model), weights=place)
         weights[graph.name] = place
         size = OnnxFiles(files, _written(weights)).size(graph.name)

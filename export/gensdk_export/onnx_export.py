@@ -86,7 +86,8 @@ def export_onnx(
             raise ExportError("the exporter gave no program")
     with quiet():
         _optimize(program.model)
-        outside = weights is not None and separate(program.model, weights)
+        program.model.graph.name = graph.name
+        outside = separate(program.model, weights)
         model = onnx_ir.to_proto(program.model)
         del program
     _finish(model, graph)
@@ -165,7 +166,6 @@ def _should_fold(node: onnx_ir.Node) -> bool | None:
 
 def _finish(model: onnx.ModelProto, graph: GraphSpec) -> None:
     """Names and the file format; intermediate shapes go, since every reader infers them."""
-    model.graph.name = graph.name
     model.producer_name, model.producer_version = "gensdk", ""
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     del model.graph.value_info[:]

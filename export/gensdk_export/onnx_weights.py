@@ -13,18 +13,31 @@ from pathlib import Path
 import onnx_ir
 
 from gensdk_runtime.backends.base import GraphSource
+from gensdk_runtime.errors import ExportError
 
-SEPARATE_BYTES = 2**30
+SEPARATE_BYTES = 2**28
 """Weights of a graph that takes more of them lie in a file of their own."""
+MOST_INSIDE = 2**31 - 2**24
+"""Bytes of weights that an ONNX file can hold beside its nodes."""
 LEAST_BYTES = 1024
 """Of a tensor that lies there; smaller ones, which say axes and shapes, stay in the graph."""
 
 
-def separate(model: onnx_ir.Model, weights: Path) -> bool:
+def separate(model: onnx_ir.Model, weights: Path | None) -> bool:
     """Writes the tensors of `model` into the file `weights`, if they take over SEPARATE_BYTES together; True if it
-    did, and the graph refers to them by that file's name."""
+    did, and the graph refers to them by that file's name.
+
+    Without such a file :class:`ExportError` for more than an ONNX file can hold.
+    """
     tensors = (value.const_value for value in model.graph.initializers.values())
-    if sum(0 if tensor is None else tensor.nbytes for tensor in tensors) <= SEPARATE_BYTES:
+    sizes = [0 if tensor is None else tensor.nbytes for tensor in tensors]
+    size = sum(each for each in sizes if each > LEAST_BYTES)
+    if weights is None and size > MOST_INSIDE:
+        raise ExportError(
+            f"graph {model.graph.name!r} has {size} bytes of weights, and an ONNX file holds {MOST_INSIDE}; "
+            "they lie in a file of their own where neither one_call nor half_weights is asked for: leave these out"
+        )
+    if weights is None or size <= SEPARATE_BYTES:
         return False
     onnx_ir.external_data.unload_from_model(
         model, weights.parent, weights.name, size_threshold_bytes=LEAST_BYTES, alignment=65536

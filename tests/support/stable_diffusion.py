@@ -104,7 +104,12 @@ def consistent(folder: Path, **unet: Any) -> Any:
     from diffusers import LatentConsistencyModelPipeline, LCMScheduler
 
     scheduler = LCMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    parts = pipeline(**{"time_cond_proj_dim": 10, **unet}).components
+    one_level = {
+        "block_out_channels": (16,),
+        "down_block_types": ("CrossAttnDownBlock2D",),
+        "up_block_types": ("CrossAttnUpBlock2D",),
+    }
+    parts = pipeline(**{**one_level, "time_cond_proj_dim": 10, **unet}).components
     made = LatentConsistencyModelPipeline(**{**parts, "scheduler": scheduler}, requires_safety_checker=False)
     made.set_progress_bar_config(disable=True)
     made.save_pretrained(folder, safe_serialization=True)

@@ -46,7 +46,7 @@ LIMIT_VARIABLE = "GENSDK_BUNDLE_LIMIT"
 DEFAULT_LIMIT = 32 * 2**30
 """Bytes of all files of a bundle together."""
 
-LARGEST_INLINED = 2**29
+LARGEST_INLINED = 2**28
 """Bytes of a graph with its tensors in other files, up to which they are put into it in memory. More are copied to
 the disk, checked, and loaded from there: that takes about as much memory as they are, and not three times."""
 

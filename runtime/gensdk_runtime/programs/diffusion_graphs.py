@@ -92,12 +92,10 @@ def _check_contexts(model: ModelSpec, graph: GraphSpec, taken: Collection[str]) 
     prompt, negative = model.condition("prompt"), model.condition("negative_prompt")
     inside = model.program_of(DiffusionSpec).guided_inside
     if not isinstance(prompt, PromptSpec) or (negative is not None) == inside:
-        wanted = (
-            "condition prompt alone, of a model guided inside"
-            if inside
-            else "conditions prompt and negative_prompt"
+        kinds = (
+            "condition prompt alone, as it is guided inside" if inside else "conditions prompt and negative_prompt"
         )
-        raise ManifestError(f"graph {graph.name!r} encodes texts; expected {wanted}; export again")
+        raise ManifestError(f"graph {graph.name!r} encodes texts; expected {kinds}; export again")
     made: dict[str, Shape] = {}
     for each in graph.outputs:
         fixed = all(isinstance(axis, int) for axis in each.shape[1:])

@@ -13,7 +13,7 @@ guidance scale as input (SANA-Sprint), choose sizes from a list, or read weights
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -193,7 +193,9 @@ def sana_plan(
         ),
     )
     config = {"imported_from": "diffusers", "pipeline": PIPELINES[0], **configs.kept(), **changes.provenance()}
-    return plan, Provenance(config=config), (*sampling.guesses, *_guesses(text.prompt), *merged)
+    first, *others = sampling.guesses
+    first = replace(first, value=f"{sampling.defaults.solver}, {STEPS} steps")
+    return plan, Provenance(config=config), (first, *others, *_guesses(text.prompt), *merged)
 
 
 def _read(folder: Path) -> _Configs:
@@ -265,7 +267,7 @@ def _defaults(sampling: Sampling) -> Any:
 
 def _guesses(prompt: PromptSpec) -> tuple[Guess, ...]:
     return (
-        Guess("guidance_scale", f"{GUIDANCE:g}, in {STEPS} steps", f"the defaults of {PIPELINES[0]}"),
+        Guess("guidance_scale", f"{GUIDANCE:g}", f"the default of {PIPELINES[0]}"),
         Guess("texts", f"up to {prompt.own_length} tokens, longer ones are cut", f"the default of {PIPELINES[0]}"),
         Guess("complex_human_instruction", "none", "the pipeline's default instructs the text encoder in English"),
     )

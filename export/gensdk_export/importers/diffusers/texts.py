@@ -61,10 +61,10 @@ def read_words(place: Path, kind: str) -> Words:
         check_size(file, MAX_BYTES)
     with refused(f"{place}: transformers can't load it"):
         words: Any = getattr(transformers, kind).from_pretrained(str(place), local_files_only=True)
-        special = [int(number) for number in (words.bos_token_id, words.eos_token_id, words.pad_token_id)]
+        begin, end, pad = (int(number) for number in (words.bos_token_id, words.eos_token_id, words.pad_token_id))
         serialized = json.loads(words.backend_tokenizer.to_str())
         empty = tuple(int(number) for number in words("").input_ids)
-        return Words(place, serialized, *special, int(words.model_max_length), empty)
+        return Words(place, serialized, begin, end, pad, int(words.model_max_length), empty)
 
 
 def files_of(vocabulary: TokenizersVocabulary) -> dict[str, bytes]:
