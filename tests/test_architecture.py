@@ -67,7 +67,7 @@ ROOMS = {
         torch_backend preview trainer loop run distillation families
     """,
     "gensdk_export": """
-        isolated_load onnx_weights onnx_check export_report proof receptive_proof rewrites half onnx_export engines
+        isolated_load onnx_check onnx_weights export_report proof receptive_proof rewrites half onnx_export engines
         golden_record gradient_rounding one_call card packing graphs export importers page
     """,
 }
