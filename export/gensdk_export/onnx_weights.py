@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import onnx_ir
+from typing import TYPE_CHECKING
 
 from gensdk_runtime.backends.base import GraphSource
 from gensdk_runtime.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 SEPARATE_BYTES = 2**28
 """Weights of a graph that takes more of them lie in a file of their own."""
@@ -39,6 +41,8 @@ def separate(model: onnx_ir.Model, weights: Path | None) -> bool:
         )
     if weights is None or size <= SEPARATE_BYTES:
         return False
+    import onnx_ir  # comes with PyTorch's exporter; who imports ONNX files alone has none
+
     onnx_ir.external_data.unload_from_model(
         model, weights.parent, weights.name, size_threshold_bytes=LEAST_BYTES, alignment=65536
     )

@@ -163,7 +163,7 @@ def test_a_fixed_size_takes_larger_images_in_tiles(tmp_path: Path) -> None:
 
 def test_real_images_are_proved_and_stay_at_home(tmp_path: Path) -> None:
     examples = np.random.default_rng(0).integers(0, 256, (6, 24, 32, 3), dtype=np.uint8)
-    made = replace(plan(1), examples=examples)
+    made = replace(plan(1), examples={"image": examples})
     for keep in (False, True):
         out = tmp_path / f"{keep}.gsdk"
         export_plan(made, Provenance(), out, ExportOptions(keep_examples=keep))

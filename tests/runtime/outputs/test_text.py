@@ -311,7 +311,7 @@ def test_a_bundle_without_its_vocabulary_can_t_be_written(tmp_path: Path) -> Non
         (files_of(CHARACTERS)["vocabulary.json"], "has 12 tokens, the manifest says 14"),
         (written(tokens=["\x1b[2J"] * 14), "stands twice"),
         (b"not JSON", "JSON"),
-        (b" " * (16 * 2**20 + 1), "at most 16777216 are read"),
+        (b" " * (48 * 2**20 + 1), "at most 50331648 are read"),
     ],
 )
 def test_a_hostile_vocabulary_in_a_bundle_is_refused(data: bytes, reason: str, tmp_path: Path) -> None:
