@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,9 @@ class StreamOptions:
                 raise InputError("fps is for the film of a talking face; pass audio too, or leave fps out")
             return
         if not isinstance(self.audio, Sound):
+            if not isinstance(self.audio, str | os.PathLike):
+                kind = type(self.audio).__name__
+                raise InputError(f"expected audio as a Sound, or as the path of a .wav or .flac file, got {kind}")
             check_path(self.audio, "audio")
         if self.fps is not None:
             check_fps(self.fps)
