@@ -178,6 +178,10 @@ REFUSED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "weights": ({"unet.conv_in.weight": torch.ones(2, 2)}, "nothing of a LoRA"),
     "alpha": ({**factors(QUERY), f"{QUERY}.alpha": torch.ones(2)}, "alpha of 2 numbers"),
     "whole_numbers": ({**factors(QUERY), f"{QUERY}.lora_A.weight": torch.ones(2, 16).int()}, "expected floats"),
+    "under_two_names": (
+        {**factors(QUERY), **factors(QUERY.removeprefix("unet."))},
+        "are one layer, which would be changed twice",
+    ),
     "twice": ({**factors(QUERY), f"{QUERY}.lora_down.weight": torch.ones(2, 16)}, "twice"),
 }
 
@@ -201,9 +205,13 @@ def test_what_fits_no_layer_is_refused_by_name(case: str, folder: Path, pipe: An
     [
         ("{", "as an object"),
         ('{"unet.use_dora": true}', "DoRA"),
-        ('{"unet.lora_alpha": "x"}', "a number as alpha"),
+        ('{"unet.lora_alpha": "x"}', "a number of .* as alpha"),
         ('{"unet.alpha_pattern": {"nothing": 2}}', "is no layer"),
         ('{"unet.alpha_pattern": [2]}', "as an object"),
+        ('{"unet.lora_alpha": 1%s}' % ("0" * 400), "a number of .* as alpha"),
+        ('{"unet.lora_alpha": 1e39}', "a number of .* as alpha"),
+        ('{"unet.lora_alpha": NaN}', "a number of .* as alpha"),
+        ('{"lora_alpha": 8}', "no alpha of 'unet"),
     ],
 )
 def test_headers_are_refused(header: str, told: str, tmp_path: Path) -> None:
@@ -220,6 +228,40 @@ def test_alphas_of_layers_go_before_that_of_all(tmp_path: Path) -> None:
     save_file({**factors(QUERY), **factors(other)}, file, metadata={"lora_adapter_metadata": json.dumps(said)})
     found = read_lora(LoraFile(file)).factors
     assert (found[QUERY].scale, found[other].scale) == (3.0, 4.0)
+
+
+def test_alpha_of_peft_lies_beside_the_file(tmp_path: Path) -> None:
+    file, layer = tmp_path / "adapter_model.safetensors", f"base_model.model.{QUERY.removeprefix('unet.')}"
+    save_file(factors(layer), file)
+    with pytest.raises(InputError, match=r"adapter_config\.json beside it, which can't be read .*put it there"):
+        read_lora(LoraFile(file))
+    beside = file.with_name("adapter_config.json")
+    beside.write_text(
+        json.dumps({"lora_alpha": 16, "r": 2, "alpha_pattern": {}, "use_dora": False, "bias": "none"})
+    )
+    assert read_lora(LoraFile(file)).factors[layer].scale == 8
+    beside.write_text(json.dumps({"lora_alpha": 16, "use_dora": True}))
+    with pytest.raises(InputError, match="it is DoRA"):
+        read_lora(LoraFile(file))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"data_offsets": [0, 8]}, "tensors lie over each other"),
+        ({"shape": [float("inf")]}, "expected whole numbers"),
+        ({"shape": [1] * 70}, "a tensor has 70 dimensions"),
+        ({"dtype": "F8_E4M3"}, "of the type F8_E4M3, which is not read"),
+    ],
+)
+def test_hostile_headers_are_refused(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    """Of the second of two tensors."""
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    header = json.dumps({"a": entry, "b": {**entry, "data_offsets": [8, 16], **change}}).encode()
+    file = tmp_path / "some.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(InputError, match=told):
+        read_lora(LoraFile(file))
 
 
 def test_other_files_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -128,6 +128,39 @@ def test_a_film_has_the_frames_of_its_windows_and_the_sound(talker: Generator, f
     assert end == pytest.approx(SECONDS, abs=0.2)
 
 
+def test_faces_of_another_size_are_no_faces_of_the_model(talker: Generator) -> None:
+    face = talking_digits().images[0]  # [8, 8, 1], which might be eight faces of one column
+    for given in (face, np.zeros((1, 4, 4, 1), np.uint8)):
+        with pytest.raises(InputError, match="expected faces of 8 x 8"):
+            talker.sample(image=given, audio=np.zeros(SAMPLES, np.float32))
+
+
+def test_frames_without_their_sound_are_told(talker: Generator, files: Path) -> None:
+    report = translate_stream(talker, files / "face.png", files / "frames", options(files, fps=4))
+    assert any("takes the frames without the sound" in remark for remark in report.remarks)
+
+
+@pytest.mark.parametrize(
+    ("audio", "reason"),
+    [
+        (np.zeros(80, np.float32), "as a Sound, or as the path of a .wav or .flac file, got ndarray"),
+        (Sound(np.zeros(80, np.float32), RATE), r"expected a sound \[samples, channels\]"),
+        (Sound(np.zeros((0, 1), np.float32), RATE), "of one sample or more"),
+    ],
+)
+def test_sounds_that_are_none_are_refused(talker: Generator, files: Path, audio: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        translate_stream(talker, files / "face.png", files / "talk.mp4", StreamOptions(audio=audio))
+    assert not (files / "talk.mp4").exists()
+
+
+def test_channels_that_a_film_can_not_have_are_told(talker: Generator, files: Path) -> None:
+    sound = Sound(np.zeros((4800, 9), np.float32), 48_000)
+    with pytest.raises(InputError, match="encoders don't take this size, these channels of sound"):
+        translate_stream(talker, files / "face.png", files / "talk.mp4", StreamOptions(audio=sound))
+    assert not (files / "talk.mp4").exists()
+
+
 def options(files: Path, **more: Any) -> StreamOptions:
     return StreamOptions(audio=files / "speech.wav", **more)
 

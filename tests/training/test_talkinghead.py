@@ -86,6 +86,7 @@ def _file(folder: Path, **changed: Any) -> str:
         ),
         ({"sounds": np.zeros((6, 40), np.int32)}, "expected sounds as int16 or floats"),
         ({"sounds": np.full((6, 40), 1000.0)}, "scale them"),
+        ({"sounds": np.full((6, 40), np.nan)}, r"x\.npz: its sounds have NaN"),
         ({"sample_rate": np.array(3)}, "expected sample_rate as one whole number of 1000"),
     ],
 )
@@ -98,6 +99,11 @@ def test_floats_are_sounds_too(tmp_path: Path) -> None:
     wave = np.linspace(-1, 1, 240).reshape(6, 40)
     found = load_data(_file(tmp_path, sounds=wave), sounds="sounds").batch(np.arange(6)).sounds
     np.testing.assert_allclose(found, wave, atol=1 / FULL_SCALE)
+
+
+def test_sounds_beyond_full_scale_are_told(tmp_path: Path) -> None:
+    data = load_data(_file(tmp_path, sounds=np.full((6, 40), 1.5)), sounds="sounds")
+    assert "sound: 240 samples were beyond full scale, and clipped" in data.findings.notes
 
 
 def test_families_get_what_they_start_from() -> None:

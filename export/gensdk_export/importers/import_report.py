@@ -47,11 +47,12 @@ class ImportReport:
 def check_size(path: Path, most: int) -> int:
     """The size of the file `path` in bytes; :class:`InputError` unless it is a file of 1 to `most` bytes."""
     try:
-        if not path.is_file():
-            raise InputError(f"expected a file, got {str(path)!r}, which is none; give the path of the model")
-        size = path.stat().st_size
+        found = path.is_file()
+        size = path.stat().st_size if found else 0
     except (OSError, ValueError) as failure:
         raise InputError(f"can't read {str(path)!r}: {failure}") from None
+    if not found:
+        raise InputError(f"expected a file, got {str(path)!r}, which is none; give the path of the model")
     if not 0 < size <= most:
         raise InputError(f"{path}: expected a file of 1 to {most} bytes, got {size}")
     return size

@@ -18,6 +18,8 @@ from gensdk_runtime.errors import InputError
 MAX_ENTRIES = 100_000
 """Tensors of a file."""
 MAX_HEADER_BYTES = 2**24
+MAX_DIMENSIONS = 8
+"""Of a tensor."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -58,6 +60,7 @@ def read_safetensors(path: Path, most: int) -> SafetensorsFile:
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         if len(entries) > MAX_ENTRIES:
             raise ValueError(f"{len(entries)} tensors")
+        _refuse_overlaps(entries)
         tensors = {str(name): _tensor(data, 8 + length, entry) for name, entry in entries.items()}
         metadata = {str(key): str(text) for key, text in said.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as failure:
@@ -66,11 +69,32 @@ def read_safetensors(path: Path, most: int) -> SafetensorsFile:
 
 
 def _tensor(data: bytes, start: int, entry: Mapping[str, Any]) -> Tensor:
-    first, last = entry["data_offsets"]
-    shape, dtype = [int(size) for size in entry["shape"]], _DTYPES[entry["dtype"]]
+    first, last = _whole(entry["data_offsets"])
+    shape, kind = _whole(entry["shape"]), str(entry["dtype"])
+    if kind not in _DTYPES:
+        raise ValueError(f"a tensor is of the type {kind[:20]}, which is not read, only {', '.join(_DTYPES)}")
+    dtype = _DTYPES[kind]
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"a tensor has {len(shape)} dimensions, at most {MAX_DIMENSIONS} are read")
     if not 0 <= first <= last <= len(data) - start or min(shape, default=0) < 0:
         raise ValueError("a tensor lies outside the file")
     if first == last:
         return torch.empty(shape, dtype=dtype) if 0 in shape else torch.empty(0, dtype=dtype).reshape(shape)
     flat = torch.frombuffer(bytearray(data[start + first : start + last]), dtype=dtype)
     return flat.reshape(shape)
+
+
+def _refuse_overlaps(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises `ValueError` where tensors share bytes: a small file could stand for any amount of memory."""
+    end = 0
+    for first, last in sorted(_whole(entry["data_offsets"]) for entry in entries.values()):
+        if first < end and first < last:
+            raise ValueError("tensors lie over each other")
+        end = max(end, last)
+
+
+def _whole(said: Any) -> list[int]:
+    """A list of whole numbers; `ValueError` for anything else."""
+    if not isinstance(said, list) or not all(type(each) is int for each in said):
+        raise ValueError(f"expected whole numbers, got {str(said)[:40]}")
+    return said

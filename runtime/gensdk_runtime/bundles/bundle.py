@@ -33,7 +33,7 @@ from gensdk_runtime.host.known_files import is_known
 from gensdk_runtime.host.memory_limit import parse_bytes
 from gensdk_runtime.host.scratch import scratch_folder
 from gensdk_runtime.onnx_files.inline import MAX_BYTES as MAX_ONNX_BYTES
-from gensdk_runtime.onnx_files.inline import inlined
+from gensdk_runtime.onnx_files.inline import check_places, inlined
 from gensdk_runtime.onnx_files.scan import scan
 from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_runtime.spec.fields import Precision, check_path
@@ -71,6 +71,7 @@ class CheckedCopies:
 
     def of(self, bundle: Bundle, file: str, externals: Mapping[str, str]) -> Path:
         """Where the copy of `file` lies, with the files of its tensors beside it."""
+        bundle._refuse_closed()
         with self._lock:
             if file not in self._folders:
                 with ExitStack() as undo:  # a copy that is not whole is not kept
@@ -224,14 +225,17 @@ class Bundle(Closable):
         self._files.close()
         self._copies.close()
 
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            raise BundleError(f"{self.path}: the bundle is closed; open it again")
+
     def _check_content(self, file: str) -> None:
         for _ in self._checked_chunks(file):
             pass
 
     def _checked_chunks(self, file: str) -> Iterator[bytes]:
         """The content piece by piece; the checksum is right only if the iteration ends without an error."""
-        if self._files.closed():
-            raise BundleError(f"{self.path}: the bundle is closed; open it again")
+        self._refuse_closed()
         entry = self.manifest.files[file]
         digest, size = hashlib.sha256(), 0
         with readable(f"{self.path}: {file!r}"):
@@ -348,6 +352,12 @@ class BundleGraph:
                 got = ", ".join(have)[:200] or "none"
                 raise IntegrityError(f"{name}: the manifest says {kind} {', '.join(want)}, the graph has {got!r}")
         externals = {location: self._external(name, location) for location in facts.external_locations}
+        if externals:
+            listed = self.bundle.manifest.files
+            try:
+                check_places(data, {location: listed[file].size for location, file in externals.items()})
+            except IntegrityError as failure:
+                raise IntegrityError(f"{name}: {failure}") from None
         return _Scanned(externals, facts.loops)
 
     def _external(self, name: str, location: str) -> str:

@@ -15,6 +15,7 @@ from gensdk_runtime.conditions.given_images import checked_images
 from gensdk_runtime.errors import InputError, ManifestError
 from gensdk_runtime.media.image_pixels import MAX_SIDE
 from gensdk_runtime.media.value_range import to_floats, to_uint8
+from gensdk_runtime.spec.audio import AudioConditionSpec
 from gensdk_runtime.spec.conditions import SourceSpec
 from gensdk_runtime.spec.kinds import CONDITIONS
 from gensdk_runtime.spec.model import ModelSpec
@@ -67,12 +68,22 @@ class ImageCondition(Condition[SourceSpec]):
             array = np.repeat(array, check_count(n), axis=0)
         if n is not None and len(array) != check_count(n):
             raise InputError(f"expected one image for each of the {n} samples, got {len(array)}")
+        if self._talks and (height, width) != self.own_size:
+            raise InputError(
+                f"expected faces of {self.own_size[0]} x {self.own_size[1]} (height x width), got {height} x "
+                f"{width}, as {list(array.shape)}; resize them, and of one face pass [1, H, W, C]"
+            )
         if height > largest[0] or width > largest[1]:
             raise InputError(
                 f"expected images of at most {largest[0]} x {largest[1]} (height x width), got {height} x "
                 f"{width}; Generator.translate cuts larger ones into tiles"
             )
         return np.ascontiguousarray(array)
+
+    @property
+    def _talks(self) -> bool:
+        """True where a graph takes faces of one size alone."""
+        return any(isinstance(spec, AudioConditionSpec) and spec.window for spec in self.model.conditions)
 
     @property
     def _shared(self) -> bool:

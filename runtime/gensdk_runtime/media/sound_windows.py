@@ -7,19 +7,22 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from gensdk_runtime.arguments import check_number
+from gensdk_runtime.arguments import as_array, check_number, check_whole
 from gensdk_runtime.errors import InputError
 from gensdk_runtime.media.sounds import MAX_ELEMENTS
+from gensdk_runtime.spec.audio import LEAST_RATE, MOST_RATE
 
 Float32 = NDArray[np.float32]
-MOST_FPS = 1000.0
+LEAST_FPS, MOST_FPS = 0.001, 1000.0
 
 
 def check_fps(fps: float) -> Fraction:
-    """Frames per second as a fraction; :class:`InputError` unless above 0 and at most 1000."""
+    """Frames per second as a fraction; :class:`InputError` unless of 0.001 to 1000."""
     number = float(check_number(fps, "fps", least=0, most=MOST_FPS))
     if number <= 0:
         raise InputError("expected fps above 0, got 0; films have 25 mostly")
+    if number < LEAST_FPS:
+        raise InputError(f"expected fps of at least {LEAST_FPS:g}, got {number:g}; films have 25 mostly")
     return Fraction(number).limit_denominator(1001)
 
 
@@ -50,10 +53,17 @@ def sound_windows(sound: Float32, *, rate: int, fps: float, size: int) -> Float3
 
     `sound`: float32 [samples] at `rate` Hz, the model's; it is not resampled here. `fps`: frames per second;
     `size`: samples of a window, the model's. A frame depends on its own window alone. Raises :class:`InputError`
-    for another shape, an empty sound, and windows that would be too many to hold.
+    for another shape or type, an empty sound, one that is not finite, and windows that would be too many to hold.
     """
+    sound = as_array(sound, "the sound")
     if sound.ndim != 1 or not len(sound):
         raise InputError(f"expected a sound [samples] of one sample or more, got {list(sound.shape)}")
+    if sound.dtype.kind != "f":
+        raise InputError(f"expected a sound of floats in [-1, 1], got {sound.dtype}; scale it")
+    if not np.isfinite(sound).all():
+        raise InputError("the sound has NaN or infinite samples; expected floats in [-1, 1]")
+    check_whole(rate, "rate in Hz", least=LEAST_RATE, most=MOST_RATE)
+    check_whole(size, "size, samples of a window,", least=1, most=MAX_ELEMENTS)
     each = check_fps(fps)
     count = frame_count(len(sound), rate, each)
     if count * size > MAX_ELEMENTS:

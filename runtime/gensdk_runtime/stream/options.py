@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,12 @@ class StreamOptions:
             if self.fps is not None:
                 raise InputError("fps is for the film of a talking face; pass audio too, or leave fps out")
             return
-        if not isinstance(self.audio, Sound):
-            check_path(self.audio, "audio")
+        given: object = self.audio  # callers without a type checker pass anything
+        if not isinstance(given, Sound | str | os.PathLike):
+            kind = type(given).__name__
+            raise InputError(f"expected audio as a Sound, or as the path of a .wav or .flac file, got {kind}")
+        if not isinstance(given, Sound):
+            check_path(given, "audio")
         if self.fps is not None:
             check_fps(self.fps)
         for name in ("size", "tile", "skip_similar"):

@@ -36,12 +36,16 @@ class TalkingFace(Source):
     `face`: an image file, an :class:`ImageSource` of one, or uint8 [H, W, 3] in RGB; one of another size than the
     model's is cut to its shape from the centre, resized, and told. `audio`: a .wav or .flac file, or a
     :class:`Sound`; it is resampled for the model, and goes into the film as it is. `fps`: frames per second.
+    `told`: what is said of it beside what it finds itself.
 
     A frame's window reaches beyond its moment, for which a microphone has to be waited for: of frames in real time
     that counts for their age.
     """
 
-    def __init__(self, face: Any, audio: Spoken, model: ModelSpec, *, fps: float = DEFAULT_FPS) -> None:
+    def __init__(
+        self, face: Any, audio: Spoken, model: ModelSpec, *, fps: float = DEFAULT_FPS, told: Iterable[str] = ()
+    ) -> None:
+        self._told = tuple(told)
         self.fps = check_fps(fps)
         self.model = model
         self._audio = audio
@@ -57,8 +61,12 @@ class TalkingFace(Source):
         read."""
         _, spec = face_and_window(self.model)
         sound = self._audio if isinstance(self._audio, Sound) else read_audio(check_path(self._audio, "audio"))
+        if np.ndim(sound.samples) != 2 or not np.size(sound.samples):
+            raise InputError(
+                f"expected a sound [samples, channels] of one sample or more, got {list(np.shape(sound.samples))}"
+            )
         made, told = sound.in_form(sample_rate=spec.sample_rate, channels=1)
-        remarks = [f"{self.spoken}: {each}" for each in told]
+        remarks = [*self._told, *(f"{self.spoken}: {each}" for each in told)]
         face = self._fitted(self._still(), remarks)
         facts = FileFacts(time_base=1 / self.fps, rate=self.fps, grid=self.fps, sound=sound)
         return _TalkingCapture(face, made.samples[:, 0], spec, facts, remarks=remarks)
@@ -139,8 +147,14 @@ def source_with_sound(
             raise InputError(f"model {model.name!r} makes a face talk: pass audio too (--audio speech.wav)")
         return None
     face_and_window(model)
+    silent = []
     for sink in sinks:
         path = getattr(sink, "path", None)
-        if isinstance(path, Path) and (kind := FILMS.get(path.suffix.lower())) is not None and not kind.sound:
+        if not isinstance(path, Path):
+            continue
+        kind = FILMS.get(path.suffix.lower())
+        if kind is None:
+            silent.append(f"{path} takes the frames without the sound; .mp4, .webm and .mkv hold both")
+        elif not kind.sound:
             raise InputError(f"{path}: a {path.suffix.lower()} holds no sound; write .mp4, .webm or .mkv")
-    return TalkingFace(source, options.audio, model, fps=options.fps or DEFAULT_FPS)
+    return TalkingFace(source, options.audio, model, fps=options.fps or DEFAULT_FPS, told=silent)

@@ -202,7 +202,7 @@ class VideoSink(Sink):
         )
 
     def _failed(self, failure: Exception, film: Film | None) -> InputError:
-        why = reason(failure) if film is None else film.reason(failure)
+        why = reason(failure, writing=True) if film is None else film.reason(failure)
         return InputError(f"can't write {self.path}: {why}")
 
 

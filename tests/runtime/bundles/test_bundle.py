@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from gensdk_runtime.bundles import embedded
 from gensdk_runtime.bundles.bundle import Bundle
 from gensdk_runtime.bundles.writer import write_bundle
 from gensdk_runtime.errors import BundleError, InputError, IntegrityError
+from gensdk_runtime.onnx_files.inline import check_places, inlined
 from support.another_os import WINDOWS
 from support.tiny_bundle import (
     GRAPH,
@@ -78,7 +80,7 @@ def test_a_backend_runs_the_graph(tmp_path: Path, as_zip: bool) -> None:
         np.testing.assert_array_equal(session.run({"z": z})["image"], 3 * z)
 
 
-def with_external_scale(*, offset: int | None = None, length: int | None = None) -> bytes:
+def with_external_scale(*, offset: int | None = None, length: int | str | None = None) -> bytes:
     model = tiny_onnx()
     weight = model.graph.initializer[0]
     weight.ClearField("float_data")
@@ -194,11 +196,67 @@ def test_a_copy_that_has_no_room_is_told_and_not_kept(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(("offset", "length"), [(8, 16), (-4, 16), (0, -1), (2**70, 4)])
 def test_external_tensors_beyond_their_file_are_refused(tmp_path: Path, offset: int, length: int) -> None:
     files = {GRAPH: with_external_scale(offset=offset, length=length), "graphs/scale.data": values(1, 2, 3, 4)}
+    with pytest.raises(IntegrityError, match="a tensor lies at"):
+        write_bundle(tmp_path / "x", tiny_manifest(), files)
+
+
+@pytest.mark.parametrize("length", ["0x10", "1e1", " 16", "1_6", ""])
+def test_external_tensors_lie_at_plain_numbers(tmp_path: Path, length: str) -> None:
+    files = {GRAPH: with_external_scale(length=length), "graphs/scale.data": values(1, 2, 3, 4)}
+    with pytest.raises(IntegrityError, match="does not say where it lies"):
+        write_bundle(tmp_path / "x", tiny_manifest(), files)
+
+
+def test_tensors_share_a_file_but_not_without_limit() -> None:
+    model = onnx.load_from_string(with_external_scale())
+    weights = model.graph.initializer
+    weights.extend(weights[0] for _ in range(3))
+    check_places(model.SerializeToString(), {"scale.data": 16})
+    weights.append(weights[0])
+    with pytest.raises(IntegrityError, match="take 80 bytes of files of 16, at most 64"):
+        inlined(model.SerializeToString(), {"scale.data": bytes(16)})
+
+
+def test_a_location_stands_once() -> None:
+    model = onnx.load_from_string(with_external_scale())
+    model.graph.initializer[0].external_data.add(key="location", value="other.data")
+    with pytest.raises(IntegrityError, match="does not say where it lies"):
+        check_places(model.SerializeToString(), {"scale.data": 16, "other.data": 16})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_copies_are_left_by_a_forked_process_and_not_made_of_a_closed_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
+    monkeypatch.setattr("gensdk_runtime.bundles.bundle.LARGEST_INLINED", 10)
+    with write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle:
+        source = bundle.graph_source("scale", "fp32")
+        path = source.path
+        assert path is not None
+        child = os.fork()
+        if not child:
+            try:
+                bundle.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert path.exists()
+    assert not path.exists()
+    with pytest.raises(BundleError, match="closed"):
+        source.path  # noqa: B018 - it makes the copy
+
+
+def test_a_temporary_folder_that_can_not_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {GRAPH: with_external_scale(), "graphs/scale.data": values(1, 2, 3, 4)}
+    monkeypatch.setattr("gensdk_runtime.bundles.bundle.LARGEST_INLINED", 10)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     with (
         write_bundle(tmp_path / "x", tiny_manifest(), files) as bundle,
-        pytest.raises(IntegrityError, match="a tensor lies at"),
+        pytest.raises(InputError, match=r"can't make a temporary folder .*TMPDIR"),
     ):
-        bundle.graph_source("scale", "fp32").read()
+        bundle.graph_source("scale", "fp32").path  # noqa: B018 - it makes the copy
 
 
 def test_questions_that_a_bundle_cannot_answer(tmp_path: Path) -> None:

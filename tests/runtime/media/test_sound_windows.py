@@ -51,9 +51,19 @@ def test_a_window_is_the_same_whatever_comes_after_it() -> None:
         (np.zeros(9, np.float32), 0, "expected fps above 0"),
         (np.zeros(9, np.float32), 5000, "expected fps from 0 to 1,000"),
         (np.zeros(9, np.float32), "25", "expected fps as a number"),
+        (np.zeros(9, np.float32), 1e-9, "expected fps of at least 0.001"),
+        ([0.1, 0.2], -1, "expected fps from 0"),
+        (np.full(9, 9000, np.int16), 25, "expected a sound of floats"),
+        (np.full(9, np.nan, np.float32), 25, "NaN or infinite"),
         (np.zeros(900_000, np.float32), 1000, "give a shorter sound, or lower fps"),
     ],
 )
 def test_what_has_no_windows_is_refused(sound: Any, fps: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         sound_windows(sound, rate=1000, fps=fps, size=640)
+
+
+@pytest.mark.parametrize(("rate", "size"), [(0, 9), (2000.5, 9), (1000, 0), (1000, -1)])
+def test_windows_have_a_rate_and_a_length(rate: Any, size: Any) -> None:
+    with pytest.raises(InputError, match=r"expected (rate in Hz|size, samples of a window,)"):
+        sound_windows(np.zeros(9, np.float32), rate=rate, fps=25, size=size)

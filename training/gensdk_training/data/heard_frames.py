@@ -49,11 +49,15 @@ def with_windows(
         )
     if rate.size != 1 or rate.dtype.kind not in "iu" or not LEAST_RATE <= int(rate.reshape(())) <= MOST_RATE:
         raise InputError(f"{what}: expected sample_rate as one whole number of {LEAST_RATE} to {MOST_RATE} Hz")
+    beyond = 0
     if sounds.dtype != np.int16:
+        if not np.isfinite(sounds).all():
+            raise InputError(f"{what}: its sounds have NaN or infinite samples; expected floats in [-1, 1]")
         if (peak := float(np.abs(sounds).max())) > MAX_PEAK:
             raise InputError(
                 f"{what}: its sounds reach {peak:.4g}, and floats of a sound lie in [-1, 1]; scale them"
             )
+        beyond = int((np.abs(sounds) > 1).sum())
         sounds = to_pcm16(sounds.astype(np.float32))
     if len(dataset) != count:
         sounds = sounds[holdout_indices(count, options.holdout, options.split)]
@@ -64,3 +68,5 @@ def with_windows(
     dataset.findings.note(
         f"sound around each image: {window.samples / window.sample_rate:.3g} s at {window.sample_rate} Hz"
     )
+    if beyond:
+        dataset.findings.note(f"sound: {beyond} samples were beyond full scale, and clipped")

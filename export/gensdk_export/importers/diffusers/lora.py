@@ -55,8 +55,15 @@ class LoraFiles:
         """
         layers = _Layers(networks, denoiser)
         planned = [(lora, factors, layers.find(lora, factors)) for lora, factors in self._all()]
+        named: dict[tuple[int, int], str] = {}
         for lora, factors, layer in planned:
             _check_shape(lora, factors, layer)
+            other = named.setdefault((id(lora), id(layer)), factors.layer)
+            if other != factors.layer:
+                raise InputError(
+                    f"{lora.file.path}: {other[:120]!r} and {factors.layer[:120]!r} are one layer, which would be "
+                    "changed twice; save it again"
+                )
         for lora, factors, layer in planned:
             _add(lora, factors, layer)
         return tuple(

@@ -2,7 +2,7 @@
 
 Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models": a layer's weight W becomes
 W + weight * alpha / rank * up @ down. Files differ in how they call the factors, and in where alpha lies: beside
-the factors (kohya), or in the file's header (diffusers, of PEFT).
+the factors (kohya), in the file's header (diffusers), or in a file beside it (PEFT: ``adapter_config.json``).
 
 It does not: take other decompositions (DoRA, LoHa, LoKr, LoCon's third factor), changes of biases, or pickle
 files.
@@ -26,9 +26,13 @@ from gensdk_runtime.errors import InputError
 
 MAX_FILE_BYTES = 2**31
 MAX_WEIGHT = 1000.0
+MAX_ALPHA = 1e6
 SUFFIX = ".safetensors"
 HEADER = "lora_adapter_metadata"
 """Where diffusers puts the settings of PEFT, as JSON: ``unet.lora_alpha`` and others."""
+OF_PEFT, BESIDE = "base_model", "adapter_config.json"
+"""What the layers' names of PEFT itself begin with, and its file with their alpha."""
+MAX_BESIDE_BYTES = 2**20
 FACTORS = re.compile(
     r"(?P<layer>.+?)(?:"
     r"\.lora_(?P<peft>[AB])(?:\.default)?\.weight"
@@ -123,7 +127,7 @@ def read_lora(file: LoraFile) -> Lora:
         if part in parts.setdefault(layer, {}):
             raise InputError(f"{path}: layer {layer[:120]!r} has its factor {part} twice")
         parts[layer][part] = tensor
-    peft = _Peft(path, read)
+    peft = _Peft(path, _settings(path, read, any(layer.startswith(f"{OF_PEFT}.") for layer in parts)))
     factors = {layer: _factors(path, layer, found, peft) for layer, found in parts.items()}
     peft.refuse_unused()
     return Lora(file, read.sha256, factors)
@@ -164,56 +168,100 @@ def _factors(path: Path, layer: str, found: Mapping[str, Tensor], peft: _Peft) -
     alpha = found.get("alpha")
     if alpha is not None and alpha.numel() != 1:
         raise InputError(f"{path}: layer {layer[:120]!r} has an alpha of {alpha.numel()} numbers; expected one")
-    scale = peft.scale(layer, rank) if alpha is None else float(alpha) / rank
+    scale = peft.scale(layer, rank) if alpha is None else _alpha(path, layer, float(alpha)) / rank
     return Factors(layer, down, up, scale)
 
 
-class _Peft:
-    """The settings of PEFT in a file's header, by the prefix of the layers that they are for."""
+def _alpha(path: Path, layer: str, alpha: Any) -> float:
+    """`alpha` if it is a number of a size that it may have; :class:`InputError` if not."""
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not number or not -MAX_ALPHA <= alpha <= MAX_ALPHA:
+        raise InputError(
+            f"{path}: expected a number of {-MAX_ALPHA:g} to {MAX_ALPHA:g} as alpha of {layer[:80]!r}, got "
+            f"{repr(alpha)[:40]}"
+        )
+    return float(alpha)
 
-    def __init__(self, path: Path, read: SafetensorsFile) -> None:
+
+def _settings(path: Path, read: SafetensorsFile, of_peft: bool) -> dict[str, Any]:
+    """The settings of PEFT by the prefix of the layers that they are for: out of the header, or, of a file that
+    PEFT wrote, out of the one beside it. :class:`InputError` where that is missing, since it alone has alpha."""
+    if HEADER in read.metadata:
+        return _object(path, f"{HEADER} of its header", read.metadata[HEADER])
+    if not of_peft:
+        return {}
+    beside = path.with_name(BESIDE)
+    try:
+        with beside.open("rb") as file:
+            text = file.read(MAX_BESIDE_BYTES + 1)
+    except OSError as failure:
+        raise InputError(
+            f"{path}: it is of PEFT, whose alpha lies in {BESIDE} beside it, which can't be read "
+            f"({failure.strerror or failure}); put it there"
+        ) from None
+    if len(text) > MAX_BESIDE_BYTES:
+        raise InputError(f"{beside}: expected at most {MAX_BESIDE_BYTES} bytes; give the file that PEFT wrote")
+    said = _object(path, f"{BESIDE} beside it", text)
+    return {f"{OF_PEFT}.{name}": value for name, value in said.items()}
+
+
+def _object(path: Path, what: str, text: str | bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise InputError(f"{path}: expected {what} as an object in JSON; save it again")
+    return said
+
+
+class _Peft:
+    """The settings of PEFT, by the prefix of the layers that they are for."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path = path
-        self._settings: dict[str, Any] = {}
+        self._settings = settings
         self._used: set[tuple[str, str]] = set()
-        if HEADER in read.metadata:
-            try:
-                said = json.loads(read.metadata[HEADER])
-            except (ValueError, RecursionError):
-                said = None
-            if not isinstance(said, dict):
-                raise InputError(f"{path}: expected {HEADER} of its header as an object in JSON; save it again")
-            self._settings = said
-        for name, value in self._settings.items():
-            wanted, kind = PLAIN_PEFT.get(name.rpartition(".")[2], (value, ""))
-            if value and value != wanted:
-                raise InputError(f"{path}: its header says {name[:60]}={str(value)[:40]}: it is {kind}")
+        self._asked: dict[str, str] = {}
+        for name, value in settings.items():
+            wanted, kind = PLAIN_PEFT.get(name.rpartition(".")[2], (None, ""))
+            if kind and value and value != wanted:
+                raise InputError(f"{path}: its settings say {name[:60]}={str(value)[:40]}: it is {kind}")
 
     def scale(self, layer: str, rank: int) -> float:
-        """alpha / rank, 1 where the header says nothing."""
+        """alpha / rank, 1 where the settings say nothing."""
         part, _, name = layer.partition(".")
+        self._asked.setdefault(part, layer)
         alpha = self._settings.get(f"{part}.lora_alpha", rank)
         for pattern, of in self._patterns(part):
             if name == pattern or name.endswith(f".{pattern}"):
                 alpha = of
                 self._used.add((part, pattern))
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            got = str(alpha)[:40]
-            raise InputError(f"{self._path}: expected a number as alpha of {layer[:80]!r}, got {got!r}")
-        return alpha / (math.sqrt(rank) if self._settings.get(f"{part}.use_rslora") is True else rank)
+        checked = _alpha(self._path, layer, alpha)
+        return checked / (math.sqrt(rank) if self._settings.get(f"{part}.use_rslora") else rank)
 
     def refuse_unused(self) -> None:
         """:class:`InputError` for an alpha of layers that the file does not have."""
-        parts = {name.partition(".")[0] for name in self._settings}
+        parts = {name.rpartition(".")[0].partition(".")[0] for name in self._settings}
+        without = [layer for part, layer in self._asked.items() if part not in parts]
+        unused = sorted(
+            name for name in self._settings if f".{name}".endswith(".lora_alpha") and name[:-11] not in self._asked
+        )
+        if without and unused:
+            raise InputError(
+                f"{self._path}: its header has {unused[0][:60]!r}, which is no layer's of it, and no alpha of "
+                f"{without[0][:80]!r}; save it again"
+            )
         for part in sorted(parts):
             for pattern, _ in self._patterns(part):
                 if (part, pattern) not in self._used:
-                    what = f"its header has an alpha of {pattern[:80]!r}, which is no layer of it"
+                    what = f"its settings have an alpha of {pattern[:80]!r}, which is no layer of it"
                     raise InputError(f"{self._path}: {what}; save it again")
 
     def _patterns(self, part: str) -> Iterator[tuple[str, Any]]:
         """Names of layers, or their ends, with an alpha of their own."""
         own = self._settings.get(f"{part}.alpha_pattern") or {}
         if not isinstance(own, dict):
-            raise InputError(f"{self._path}: expected {part[:40]}.alpha_pattern of its header as an object")
+            raise InputError(f"{self._path}: expected {part[:40]}.alpha_pattern of its settings as an object")
         for pattern, alpha in own.items():
             yield pattern.removeprefix("^"), alpha

@@ -106,11 +106,15 @@ def open_address(address: str, timeout: float) -> InputContainer:
         raise InputError(f"can't open {masked(address)}: {reason(failure)}; {expected}") from None
 
 
-def reason(failure: Any) -> str:
+def reason(failure: Any, *, writing: bool = False) -> str:
     """What FFmpeg says, without the name of the file or the address, which may hold a password."""
     if type(failure).__name__ == "ExitError":
         return "no answer in time"
     if failure.errno == errno.EINVAL:
+        if writing:
+            return (
+                "its encoders don't take this size, these channels of sound or this rate; choose others, or .mkv"
+            )
         return "it is of a format that is not taken, such as a list of other files"
     return str(failure.strerror or type(failure).__name__)
 

@@ -66,7 +66,7 @@ class Film:
 
     def reason(self, failure: Exception) -> str:
         """Why it could not be written: the system's message, else FFmpeg's."""
-        return reason(self._file.failure or failure)
+        return reason(self._file.failure or failure, writing=self._file.failure is None)
 
     def add(self, view: Uint8, pts: int, length: int | None) -> None:
         """A frame uint8 [H, W, 3] of the film's size, shown at `pts` time units, and for `length` of them."""
