@@ -13,6 +13,7 @@ optimum-intel in it. Ends with 1 where a figure is surely missed.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,8 +38,12 @@ NO_SLOWER = at_most(1.03)
 SMALLER = at_most(0.6)
 WORDS = ("a red fox in the snow", "two boats", "portrait of an old robot, oil on canvas", "")
 EXPORTERS = {
-    "optimum-onnx": ("optimum", "from optimum.exporters.onnx import main_export"),
-    "openvino-genai": ("openvino", "from optimum.exporters.openvino import main_export"),
+    "optimum-onnx": ("optimum", "from optimum.exporters.onnx import main_export", ""),
+    "openvino-genai": (
+        "openvino",
+        "from optimum.exporters.openvino import main_export",
+        ", convert_tokenizer=True",
+    ),
 }
 
 
@@ -94,6 +99,10 @@ def build(folder: Path, width: int) -> None:
         requires_safety_checker=False,
     )
     made.save_pretrained(folder, safe_serialization=True)
+    saved = json.loads((folder / "tokenizer" / "tokenizer.json").read_bytes())["model"]
+    merges = [each if isinstance(each, str) else " ".join(each) for each in saved["merges"]]
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(saved["vocab"]))  # older transformers read these
+    (folder / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
     sizes = {
         part: sum(p.numel() for p in getattr(made, part).parameters()) for part in ("text_encoder", "unet", "vae")
     }
@@ -117,13 +126,13 @@ def prepare(root: Path, width: int, batches: Sequence[int], elsewhere: Mapping[s
         ours("import", str(folder), "-o", str(first["bundle"]), root=root)
     ours("tune", str(first["bundle"]), "--precision", "fp32", "--batch", ",".join(map(str, batches)), root=root)
     for name, python in elsewhere.items():
-        key, imported = EXPORTERS[name]
+        key, imported, options = EXPORTERS[name]
         out = root / f"{key}-{width}"
         first[key] = str(out)
         if not out.exists():
-            call = f"main_export({str(folder)!r}, {str(out)!r}, task='text-to-image')"
+            call = f"main_export({str(folder)!r}, pathlib.Path({str(out)!r}), task='text-to-image'{options})"
             with start_python(
-                ["-c", f"{imported}; {call}"], stderr=subprocess.PIPE, text=True, python=python
+                ["-c", f"import pathlib; {imported}; {call}"], stderr=subprocess.PIPE, text=True, python=python
             ) as process:
                 _, errors = process.communicate(timeout=SECONDS)
             if process.returncode:
